@@ -1,5 +1,5 @@
-"""Checks a new manifest for values that are valid here, but would fail later in the model hub or in
-Kubernetes.
+"""Checks a new manifest for values that the API allows, but that the model hub or Kubernetes would refuse
+later.
 
 Stored manifests may have such values and must stay readable, so these checks are not in
 ``validation.check``.
@@ -33,7 +33,7 @@ def model_is_on_a_hub(spec: RFTJobSpec) -> Iterator[Problem]:
 
 
 def model_problem(name: str) -> str:
-    """Return why a model's name is neither a hub id nor an absolute path, or "" if it is one."""
+    """Return a message if a model's name is not a hub id or an absolute path, else ""."""
     page = re.match(r"(?:https?://(?:www\.)?)?(?:huggingface\.co|hf\.co)/([^/]+/[^/?#]+)", name)
     owner, _, own = name.rpartition("/")
     if name.startswith("/"):
@@ -54,7 +54,7 @@ def model_problem(name: str) -> str:
 
 
 def _as_model(name: str) -> str:
-    """Return what a model's name may be meant as."""
+    """Return what the user should write in place of a model's name that is not valid."""
     if name.startswith((".", "~")):
         return "the absolute path of the folder"
     own = re.sub(r"[^A-Za-z0-9._/-]+", "-", name).strip("-./")
@@ -62,7 +62,7 @@ def _as_model(name: str) -> str:
 
 
 def revision_is_whole(spec: RFTJobSpec) -> Iterator[Problem]:
-    """A commit on the hub must be written with all of its 40 characters."""
+    """A revision that is a commit of the hub must have all 40 characters of the commit."""
     revision = spec.model.revision or ""
     shortened = re.fullmatch(r"(?=.*[0-9])(?=.*[a-f])[0-9a-f]{7,39}", revision)
     if shortened and not spec.model.name.startswith("/"):
@@ -74,8 +74,8 @@ def revision_is_whole(spec: RFTJobSpec) -> Iterator[Problem]:
 
 
 def memory_is_whole_bytes(spec: RFTJobSpec) -> Iterator[Problem]:
-    """An amount of memory or storage must not end with ``m``, which means thousandths of a byte: ``512m`` is
-    half a byte.
+    """An amount of memory or storage must not end with ``m``, which means thousandths: ``512m`` is half a
+    byte.
     """
     resources = spec.resources
     if resources is None:
@@ -157,7 +157,7 @@ _TAKEN = words(
 
 
 def variables_are_not_the_operators(spec: RFTJobSpec) -> Iterator[Problem]:
-    """A job must not set an environment variable that the operator or the trainer keeps for itself."""
+    """A job must not set an environment variable that only the operator or the trainer may set."""
     for i, variable in enumerate((spec.template.env if spec.template is not None else None) or []):
         path, name = f"spec.template.env[{i}].name", variable.name
         if name in OPERATOR_VARIABLES:

@@ -1,7 +1,8 @@
-"""Annotations of pods that widen rights. Runtimes, network plugins and clouds read them.
+"""Refuses annotations with which a pod would get more rights. Container runtimes, network plugins and clouds
+read such annotations.
 
-Fields with the same effect, such as security contexts and hostNetwork, are not offered, so these annotations
-are refused too.
+The API has no fields with such an effect, such as security contexts and hostNetwork. So it must refuse these
+annotations too.
 """
 
 from typing import NamedTuple
@@ -9,26 +10,27 @@ from typing import NamedTuple
 from rft_api.cel import Cel
 
 PROFILE = "runtime/default"
-"""The only profile for AppArmor and seccomp that a job may name. Pods have it in any case."""
+"""The only profile for AppArmor and seccomp that a job may name. Pods have this profile even without an
+annotation."""
 
 PROFILES = (
     "container.apparmor.security.beta.kubernetes.io/",
     "container.seccomp.security.alpha.kubernetes.io/",
     "seccomp.security.alpha.kubernetes.io/",
 )
-"""Beginnings of annotations with a profile for AppArmor or seccomp."""
+"""Beginnings of the keys of annotations whose value is a profile for AppArmor or seccomp."""
 
 
 class AnnotationGroup(NamedTuple):
-    """A group of annotations that are refused whatever their value is."""
+    """A group of annotations that are refused with every value, because of their keys."""
 
     why: str
-    """What the annotations do, as the end of a sentence about one of them."""
+    """What such an annotation does, as the end of the sentence "The annotation …"."""
     begins: tuple[str, ...]
     ends: tuple[str, ...] = ()
 
     def has(self, key: str) -> bool:
-        """Whether an annotation belongs to this group."""
+        """Return whether the annotation with this key belongs to the group."""
         return key.startswith(self.begins) or key.endswith(self.ends)
 
 
@@ -71,23 +73,24 @@ REFUSED = (
 
 
 def problem_of(key: str, value: str) -> str | None:
-    """Return what is wrong with an annotation of a pod, or None if it widens no rights."""
+    """Return why an annotation of a pod is refused, or None if it gives the pod no further rights."""
     if key.startswith(PROFILES):
         if value == PROFILE:
             return None
         return (
-            f"{value!r} would replace the profile that confines the container; allowed is {PROFILE}, which"
-            f" pods have in any case; write {PROFILE} or remove the line"
+            f"{value!r} would replace the profile that confines the container; only {PROFILE} is allowed,"
+            f" which pods have by default; write {PROFILE} or remove the line"
         )
     why = next((group.why for group in REFUSED if group.has(key)), None)
     return f"{value!r} is refused, as the annotation {why}; remove the line" if why else None
 
 
 def cel() -> Cel:
-    """Return the CEL rule that no annotation of the pod widens its rights.
+    """Return the CEL rule that refuses annotations with which the pod would get more rights.
 
-    It holds for RFTJobs that the operator has not seen yet. An API server without ratcheting checks all rules
-    at each write of a status, and an RFTJob that an older release accepted must still get its status.
+    The rule applies only to RFTJobs without a phase, which the operator has not seen yet. An API server
+    without ratcheting checks all rules at each write of a status. It must still accept the status of an
+    RFTJob that an older release accepted with such an annotation.
     """
     begins = [begin for group in REFUSED for begin in group.begins]
     ends = [end for group in REFUSED for end in group.ends]

@@ -1,4 +1,6 @@
-"""The base class of all API models: camelCase in JSON, snake_case in Python, unknown fields are refused."""
+"""The base class of all API models. Fields are camelCase in JSON and snake_case in Python. Unknown fields are
+refused.
+"""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
@@ -8,8 +10,8 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
 _WHOLE_FLOATS = 2**53
-"""From this number on, floats cannot represent every integer. The API server does not read larger floats
-as integers.
+"""The smallest number from which on floats cannot represent every integer. The API server reads a float from
+this number on as a float, and not as an integer.
 """
 
 
@@ -29,16 +31,18 @@ Int = Annotated[int, BeforeValidator(_integral)]
 """An integer of 64 bits. ``8.0`` is accepted; ``"8"`` and ``true`` are refused."""
 
 EMPTY_DEFAULT: dict[str, Any] = {"default": {}}
-"""Extra keywords in the JSON schema of an object whose fields all have defaults.
+"""Extra keywords for the JSON schema of an object whose fields all have defaults.
 
-They make the API server add the object where it is absent."""
+With them, the API server adds the object to a manifest without it."""
 
 DATE_TIME: dict[str, Any] = {"format": "date-time"}
-"""Extra keywords in the JSON schema of a time in RFC 3339, so that the API server checks its form."""
+"""Extra keywords for the JSON schema of a time in RFC 3339, so that the API server checks its form."""
 
 
 def map_by(key: str) -> dict[str, Any]:
-    """Return the extra keywords in the JSON schema of a list that server-side apply merges by ``key``."""
+    """Return the extra keywords for the JSON schema of a list whose items server-side apply merges by the
+    field ``key``.
+    """
     return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
 
 
@@ -46,7 +50,9 @@ Items = TypeVar("Items", bound=Sequence[Any])
 
 
 def unique_by(key: str) -> AfterValidator:
-    """Refuse a list with two items of the same ``key``, as the API server does for lists of type map."""
+    """Return a validator that refuses a list if two items have the same value in the field ``key``. The API
+    server does so for lists of type map.
+    """
 
     def check(items: Items) -> Items:
         seen: dict[str, int] = {}
@@ -83,9 +89,9 @@ class Model(BaseModel):
         """Drop a ``null`` where the field has a default, as the API server does, and refuse every other
         ``null``.
 
-        The API server silently drops the others too, like unknown fields. Here they are refused, because
-        the user probably forgot a value. Fields by their Python names are exempt: code passes ``None`` for
-        absent fields.
+        The API server silently drops a ``null`` of the other fields too, as it drops unknown fields. Here it
+        is refused, because the user probably forgot a value. A field with its Python name may be ``None``,
+        because code passes ``None`` for absent fields.
         """
         if not isinstance(data, dict):
             return data
@@ -111,7 +117,5 @@ class Model(BaseModel):
 
 
 def known(**fields: Any) -> dict[str, Any]:
-    """Return the fields that are not None, because the models of the API refuse nulls, as the API server
-    does.
-    """
+    """Return the fields that are not None, as arguments for a model of the API, which refuses ``null``."""
     return {name: value for name, value in fields.items() if value is not None}

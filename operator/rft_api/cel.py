@@ -1,7 +1,7 @@
 """Rules in CEL, the language of the validation rules that the API server checks.
 
-A rule's CEL is next to the Python function that checks the same. Only the CEL of Kubernetes 1.25 is used;
-``rft_codegen.cel_lint`` refuses anything newer.
+The CEL of a rule is next to the Python function that makes an equal check. Only the CEL of Kubernetes 1.25 is
+used: ``rft_codegen.cel_lint`` refuses anything newer.
 """
 
 from collections.abc import Sequence
@@ -28,8 +28,8 @@ class Cel(NamedTuple):
     expression: str
     """The CEL expression. In the expression ``self`` is the value at the path ``where``."""
     message: str
-    """The message in one line: the field, what is allowed, and the fix. The API server puts the path
-    before it."""
+    """The message in one line: the field, what is allowed, and the fix. The API server writes the path of
+    the schema in front of the message."""
 
 
 def escape(field: str) -> str:

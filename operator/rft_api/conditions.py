@@ -22,7 +22,8 @@ Phase = Literal[
 TERMINAL_PHASES = ("Succeeded", "Failed", "Cancelled")
 """Phases that a job never leaves."""
 RESTING_PHASES = (*TERMINAL_PHASES, "Invalid")
-"""Phases that a job does not leave without an edit by a person. Whoever waits for a job should stop here."""
+"""Phases that a job leaves only after an edit by a person, or never. A program that waits for a job should
+stop to wait in these phases."""
 
 ConditionType = Literal[
     "Accepted",
@@ -37,7 +38,7 @@ ConditionType = Literal[
 ]
 CONDITION_TYPES: tuple[ConditionType, ...] = get_args(ConditionType)
 TERMINAL_CONDITIONS: tuple[ConditionType, ...] = ("Complete", "Failed", "Cancelled")
-"""Conditions of which one is True once a job has ended. It then stays True, and the others stay False."""
+"""When a job has ended, one of these conditions is True. It stays True, and the other two stay False."""
 PHASE_CONDITIONS: Mapping[Phase, tuple[ConditionType, ...]] = MappingProxyType(
     {
         "Pending": ("Reconciling",),
@@ -51,15 +52,15 @@ PHASE_CONDITIONS: Mapping[Phase, tuple[ConditionType, ...]] = MappingProxyType(
         "Cancelled": ("Ready", "Cancelled"),
     }
 )
-"""Conditions that are True in each phase. Accepted and Planned are missing: they do not depend on the phase.
+"""The conditions that are True in each phase, without Accepted and Planned, which do not depend on the phase.
 
-The conditions follow kstatus, which helm and Flux use to wait for objects. Reconciling: the object is not
-yet in the state that its spec asks for. Stalled: it will not get into this state without help. The spec of
-an RFTJob asks for a running training, so a job that makes steps is Ready and not Reconciling. To wait for
-the end of a job, wait for one of ``TERMINAL_CONDITIONS``.
+The conditions follow kstatus, which helm and Flux use to wait for objects. Reconciling means that the object
+is not yet in the state that its spec asks for. Stalled means that the object does not get into this state
+without the help of a person. The spec of an RFTJob asks for a running training, so a job that makes steps is
+Ready and not Reconciling. To wait for the end of a job, wait for one of ``TERMINAL_CONDITIONS``.
 
-Invalid: nothing runs until a person edits the spec, so Stalled is True. The job has not failed, because it
-goes on after the edit.
+In the phase Invalid nothing runs until a person edits the spec, so Stalled is True. Failed is not True,
+because the job goes on after the edit.
 """
 MAX_MESSAGE = 4096
 """Maximum number of characters in a message of a condition or of the status."""
@@ -146,12 +147,12 @@ COMPLETED_BECAUSE = {
     Reason.MAX_GPU_HOURS: "spec.stop.maxGpuHours is spent.",
     Reason.DEADLINE: "spec.stop.deadline has passed.",
 }
-"""The reasons of the condition Complete of a job that ended successfully, each with its message."""
+"""The reasons why a job can end successfully, each with the message of the condition Complete."""
 NOT_SO_FAR = "Not so far."
 
 
 class Gate(NamedTuple):
-    """Status, reason and message of the condition Accepted or Planned.
+    """The status, the reason and the message of the condition Accepted or Planned.
 
     These two conditions do not depend on the phase of the job.
     """
@@ -188,8 +189,8 @@ def conditions_of(
 ) -> list[Condition]:
     """Return every condition of a job in ``phase``, in the order of ``CONDITION_TYPES``.
 
-    Both the operator and ``rft run`` write these conditions. With ``stalled`` the condition Stalled is
-    True, whatever the phase. ``now`` is RFC 3339. It is the transition time of every condition, and
+    Both the operator and ``rft run`` write these conditions. With ``stalled`` the condition Stalled is True
+    in every phase. ``now`` is a time in RFC 3339. Every condition gets it as its transition time, and
     ``merge`` restores the earlier times of unchanged conditions.
     """
     holds = {kind: kind in PHASE_CONDITIONS[phase] for kind in CONDITION_TYPES}
@@ -215,9 +216,9 @@ def conditions_of(
 
 
 def merge(old: Iterable[Mapping[str, Any]], wanted: Iterable[Condition]) -> list[Condition]:
-    """Return all ``wanted`` conditions, with the transition times of ``old`` where the status is unchanged.
+    """Return all ``wanted`` conditions. A condition whose status has not changed keeps its time from ``old``.
 
-    So an unchanged status compares equal and is not written again.
+    So conditions that have not changed are equal to the old ones, and need not be written again.
     """
     before = {c.get("type"): c for c in old}
     merged = []

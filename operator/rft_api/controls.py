@@ -1,7 +1,7 @@
-"""Finds characters that a terminal or a reader obeys in place of showing them. Pure functions.
+"""Finds characters in a text that change how a terminal or an editor shows the text, with pure functions.
 
 These are control characters, escape sequences, and invisible characters that change the order or the look of
-a text. Letters of every script pass, and so do spaces of every width.
+a text. Letters of every script and spaces of every width are not among them.
 """
 
 import json
@@ -12,7 +12,7 @@ _OBEYED = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode categories of the characters that are not shown: controls, formats such as bidirectional overrides,
 half surrogate pairs, and line and paragraph separators."""
 _JOINERS = "\u200c\u200d"
-"""Characters that join letters or emoji. Several scripts need them, and they change nothing else."""
+"""Characters that join two letters or two emoji. Several scripts need them, and they do nothing else."""
 _KEPT = str.maketrans("", "", f"\n\t{_JOINERS}")
 _SEQUENCES = re.compile(
     # OSC, DCS, SOS, PM and APC with their text, CSI with its parameters, and all shorter sequences. The text
@@ -26,9 +26,9 @@ _LINE_ENDS = re.compile("\r\n|[\r\v\f\x85\u2028\u2029]")
 
 
 def visible(text: str) -> str:
-    """Return a text for a terminal: each character that a terminal would obey is shown as its code.
+    """Return a text for a terminal, in which control and invisible characters are replaced by their codes.
 
-    Only newlines and tabs are kept.
+    Newlines and tabs stay as they are.
     """
     if text.translate(_KEPT).isprintable():
         return text
@@ -36,14 +36,14 @@ def visible(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return a text for one line of a terminal: as ``visible``, and newlines and tabs are shown as codes
-    too.
+    """Return a text for one line of a terminal, in which control and invisible characters, newlines and tabs
+    are replaced by their codes.
     """
     return visible(text).replace("\n", r"\n").replace("\t", r"\t")
 
 
 def without_controls(text: str) -> str:
-    """Return a text without escape sequences and without all characters that are not shown.
+    """Return a text without escape sequences, control characters and invisible characters.
 
     All kinds of line ends become newlines.
     """
@@ -54,13 +54,13 @@ def without_controls(text: str) -> str:
 
 
 def without_colours(text: str) -> str:
-    """Return a text without the escape sequences that only set colours and weight."""
+    """Return a text without the escape sequences that set the colour and the weight of its letters."""
     return _COLOURS.sub("", text)
 
 
 def as_json(body: object) -> str:
-    """Return a value as indented JSON. Letters of every script stay as they are, and what ``visible`` shows
-    as a code is written as an escape of JSON.
+    """Return a value as indented JSON. Letters of every script stay as they are. Control and invisible
+    characters are written as JSON escapes.
     """
     text = json.dumps(body, indent=2, ensure_ascii=False)
     if text.translate(_KEPT).isprintable():

@@ -1,4 +1,4 @@
-"""Writes YAML that kubectl reads back with the same values."""
+"""Writes YAML from which kubectl reads the values that were written."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ _Dumper.add_representer(str, _text)
 
 
 def dump(body: dict[str, Any]) -> str:
-    """Return one Kubernetes object as YAML text. It has no character that acts on a terminal."""
+    """Return one Kubernetes object as YAML text, without control characters and invisible characters."""
     text = _dumped(body, allow_unicode=True)
     # PyYAML escapes control characters, but not those that change the order of a text.
     return text if visible(text) == text else _dumped(body, allow_unicode=False)

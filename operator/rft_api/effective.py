@@ -1,4 +1,6 @@
-"""Computes effective parameters: the values that the user gave, and derived values for all others."""
+"""Computes the effective parameters of a run: the values that the user gave, and derived values for all other
+parameters.
+"""
 
 import hashlib
 from typing import Any, NamedTuple
@@ -11,7 +13,7 @@ from rft_api.status import Effective
 class ObjectiveDefaults(NamedTuple):
     """The default parameters of one objective.
 
-    They are one row in the table of objectives of the training guide.
+    The table of objectives in the training guide has a row for each objective.
     """
 
     clip_low: float | None
@@ -32,7 +34,8 @@ OBJECTIVE_DEFAULTS: dict[Objective, ObjectiveDefaults] = {
 
 
 def effective(spec: RFTJobSpec, uid: str, model_context_length: int | None = None) -> Effective:
-    """Derive the parameters that are absent in ``spec`` from the objective, the batch size and the UID.
+    """Return the effective parameters of a run. Those that are absent in ``spec`` are derived from the
+    objective, the batch size and the UID.
 
     ``model_context_length`` is the longest context of the model in tokens, or None if it is unknown.
     """

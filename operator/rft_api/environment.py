@@ -1,4 +1,6 @@
-"""The environment of a run: what a model talks to over several turns, before its rollout is scored."""
+"""The fields of a run's environment: a program that answers the model over several turns, before the rollout
+is scored.
+"""
 
 from typing import Literal
 
@@ -9,13 +11,13 @@ from rft_api.forms import IDENTIFIER
 from rft_api.graders import ConfigMapCode, Grader, Python, Scale
 
 ENVIRONMENT = "environment"
-"""The name of the environment's reward among the graders' scores."""
+"""The name under which the environment's reward appears among the scores of the graders."""
 
 
 class EnvironmentPython(Model):
     """A Python class with reset, get_reward and tools, in the form of TRL's environments.
 
-    It runs where python graders run. Exactly one of the sources of the code is set.
+    It runs in the container of the python graders. Exactly one source of the code is set.
     """
 
     inline: str | None = Field(None, min_length=1, description="Python source that defines the class.")
@@ -67,7 +69,9 @@ class Environment(Model):
     )
 
     def most_tokens(self, each: int) -> int:
-        """Return the largest number of tokens that are sampled in a rollout. ``each``: in a turn."""
+        """Return the largest number of tokens that are sampled in a rollout. ``each`` is the largest number
+        in one turn.
+        """
         return self.max_tokens or self.max_turns * each
 
     def as_grader(self) -> Grader:

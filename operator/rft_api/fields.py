@@ -1,4 +1,4 @@
-"""The fields of the manifest by path, with descriptions and ranges from the models."""
+"""Finds the fields of a manifest by their paths, with their descriptions and ranges from the models."""
 
 import difflib
 import re
@@ -13,7 +13,7 @@ from rft_api.status import RFTJobStatus
 
 
 class UnknownField(LookupError):
-    """No field of the manifest has this path. ``meant`` is the path of the most similar field, if any."""
+    """A manifest has no field with this path. ``meant`` is the path of the most similar field, or None."""
 
     def __init__(self, path: str, meant: str | None) -> None:
         super().__init__(f"no field {path}" + (f"; did you mean {meant}?" if meant else ""))
@@ -37,8 +37,8 @@ class Field(NamedTuple):
 
     @property
     def allowed(self) -> str:
-        """The allowed values in words: ``1 to 10`` or ``one of 4, 8, 16, 32``. Empty if all values are
-        allowed.
+        """The allowed values in words, such as ``1 to 10`` or ``one of 4, 8, 16, 32``. Empty if the field has
+        no range.
         """
         if self.choices:
             return f"one of {', '.join(map(str, self.choices))}"
@@ -46,7 +46,7 @@ class Field(NamedTuple):
         return bounds_text({key: limit for key, limit in limits.items() if limit is not None})
 
     def allows(self, value: float) -> bool:
-        """Whether a number is within the field's documented range."""
+        """Return whether a number is within the range of the field."""
         if self.choices:
             return value in self.choices
         above = self.minimum is None or value >= self.minimum
@@ -110,8 +110,8 @@ def _type(schema: Schema) -> str:
 
 
 def _meant(path: str) -> str | None:
-    """Return the path that was probably meant: that of a field with the same name, else the most similar
-    path.
+    """Return the path that the user probably meant by ``path``: that of a field whose last name is equal,
+    else the most similar path, else None.
     """
     wanted = _fold(path.rpartition(".")[2])
     for known in all_fields():

@@ -1,4 +1,4 @@
-"""Fields of other programs and services, with their counterparts here.
+"""Fields of other programs and services, with the fields of an RFTJob that say the same.
 
 ``rft import`` follows these tables, the migration pages are generated from them, and the message about an
 unknown field in a manifest names the counterpart.
@@ -15,11 +15,11 @@ class Counterpart(NamedTuple):
     """A field of another program."""
 
     theirs: str
-    """The name as its documentation writes it."""
+    """The name of the field, as the documentation of the other program writes it."""
     ours: str
     """Path of the field of an RFTJob that says the same. Empty if there is none."""
     note: str
-    """What is different, or what is done instead. Never empty if ``ours`` is."""
+    """What is different here, or what to do instead. It is never empty if ``ours`` is empty."""
 
 
 def _same(theirs: str, ours: str, note: str = "") -> Counterpart:
@@ -32,54 +32,68 @@ def _none(theirs: str, note: str) -> Counterpart:
 
 _HARDWARE = "the plan says how many GPUs the job needs; see rft plan and spec.resources"
 _BATCH = "a batch here is a number of tokens, spec.training.batchSizeTokens; its default is used"
-_IDENTITY = "it names an object of the service"
+_IDENTITY = "the field names an object of the service"
 _LOGGING = "each step is logged in metrics.jsonl"
 _MEMORY = "the plan chooses what fits the GPU's memory"
 
 OPENAI: tuple[Counterpart, ...] = (
-    _same("model", "spec.model.name", "closed models cannot be trained here: --model names an open one"),
-    _same("training_file", "spec.dataset", "an id of an uploaded file: --rows names the file"),
-    _same("validation_file", "spec.evaluation.dataset", "an id: --evaluation-rows names the file"),
+    _same("model", "spec.model.name", "closed models cannot be trained here: name an open one with --model"),
+    _same(
+        "training_file", "spec.dataset", "the value is the id of an uploaded file: name the file with --rows"
+    ),
+    _same(
+        "validation_file",
+        "spec.evaluation.dataset",
+        "the value is an id: name the file with --evaluation-rows",
+    ),
     _same("suffix", "metadata.name"),
     _same("seed", "spec.training.seed"),
     _same("grader", "spec.graders"),
-    _same("n_epochs", "spec.training.epochs", "auto is our default"),
-    _same("learning_rate_multiplier", "spec.training.learningRate", "multiplies our default of 1e-4"),
+    _same("n_epochs", "spec.training.epochs", "auto means the default here"),
+    _same("learning_rate_multiplier", "spec.training.learningRate", "a factor for the default here, 1e-4"),
     _same(
         "compute_multiplier",
         "spec.sampling.numRollouts",
-        "multiplies our default of 4 completions per prompt",
+        "a factor for the default here, 4 completions per prompt",
     ),
-    _same("eval_interval", "spec.evaluation.everySteps", "auto is our default"),
-    _same("eval_samples", "spec.evaluation.samples", "with spec.evaluation.temperature 0 it is 1"),
-    _same("integrations", "spec.tracking", "project, name and entity of W&B; its key is a Secret"),
+    _same("eval_interval", "spec.evaluation.everySteps", "auto means the default here"),
+    _same("eval_samples", "spec.evaluation.samples", "it is 1 if spec.evaluation.temperature is 0"),
+    _same(
+        "integrations", "spec.tracking", "project, name and entity of W&B; the API key of W&B is in a Secret"
+    ),
     _same("wandb", "spec.tracking.wandb"),
-    _none("batch_size", f"a number of examples; {_BATCH}"),
+    _none("batch_size", f"the value is a number of examples; {_BATCH}"),
     _none(
-        "reasoning_effort", "an open model thinks as its chat template says; see spec.model.chatTemplateArgs"
+        "reasoning_effort", "the chat template says how an open model thinks; see spec.model.chatTemplateArgs"
     ),
     _none(
         "response_format",
-        "the sampler is not held to a schema; a jsonSchema grader of weight 0 measures how often it is kept",
+        "the sampler does not follow a schema; a jsonSchema grader of weight 0 measures how many replies do",
     ),
     _none("metadata", "use metadata.labels and metadata.annotations"),
     _none("tools", "tools are methods of an environment: spec.environment.python"),
 )
 
 OPENAI_GRADERS: tuple[Counterpart, ...] = (
-    _same("string_check", "stringCheck", "eq, ne (or neq), like and ilike: equals, notEquals, contains"),
+    _same("string_check", "stringCheck", "eq becomes equals, ne and neq notEquals, like and ilike contains"),
     _same("text_similarity", "textSimilarity", "metrics: see below"),
     _same(
-        "score_model", "model", 'range is scale with clip; the prompt asks for {"score": …}; onError: zero'
+        "score_model",
+        "model",
+        'range becomes scale with clip; the prompt asks for {"score": …}; onError is zero',
     ),
-    _same("label_model", "model", "labels have the score 1 if they pass, else 0; onError: zero"),
-    _same("python", "python", "the source unchanged; its grade(sample, item) is called as there"),
-    _same("multi", "formula", "its parts are graders of weight 0 above it; calculate_output is expression"),
-    _same("endpoint", "http", "the request has another form: docs/graders.md shows it"),
+    _same("label_model", "model", "a label that passes has the score 1, another one 0; onError is zero"),
+    _same("python", "python", "the source stays unchanged; grade(sample, item) is called as at OpenAI"),
+    _same(
+        "multi",
+        "formula",
+        "its parts become graders of weight 0 above it; calculate_output becomes expression",
+    ),
+    _same("endpoint", "http", "the request has another form, which docs/graders.md shows"),
 )
 
 OPENAI_METRICS: tuple[Counterpart, ...] = (
-    _same("fuzzy_match", "fuzzy", "rapidfuzz's WRatio of texts in lower case without punctuation"),
+    _same("fuzzy_match", "fuzzy", "WRatio of rapidfuzz, for texts in lower case without punctuation"),
     _same("bleu", "bleu"),
     _same("gleu", "gleu"),
     _same("rouge_1", "rouge1"),
@@ -93,10 +107,8 @@ OPENAI_METRICS: tuple[Counterpart, ...] = (
 )
 
 OPENAI_GRADER_FIELDS: tuple[Counterpart, ...] = (
-    _none("pass_threshold", "it is of evals only: a reward has no threshold"),
-    _none(
-        "image_tag", "the code runs in the trainer's image; a package that lacks there is an error of loading"
-    ),
+    _none("pass_threshold", "only evals use it: a reward has no threshold"),
+    _none("image_tag", "the code runs in the trainer's image, and cannot import packages that are not in it"),
     _none("reasoning_effort", "the judge's own default is used"),
     _none("temperature", "the judge is asked with temperature 0"),
     _none("top_p", "the judge is asked with temperature 0"),
@@ -107,11 +119,19 @@ OPENAI_GRADER_FIELDS: tuple[Counterpart, ...] = (
 )
 
 FIREWORKS: tuple[Counterpart, ...] = (
-    _same("base-model", "spec.model.name", "names of Llama and Qwen become hub ids; --model for others"),
-    _same("dataset", "spec.dataset", "a name of an uploaded dataset: --rows names the file"),
+    _same(
+        "base-model", "spec.model.name", "names of Llama and Qwen become hub ids; give others with --model"
+    ),
+    _same("dataset", "spec.dataset", "the value names an uploaded dataset: name the file with --rows"),
     _same("dataset-jsonl", "spec.dataset"),
-    _same("evaluation-dataset", "spec.evaluation.dataset", "a name: --evaluation-rows names the file"),
-    _same("evaluator", "spec.graders", "a name of an uploaded evaluator: --evaluator names its Python file"),
+    _same(
+        "evaluation-dataset",
+        "spec.evaluation.dataset",
+        "the value is a name: name the file with --evaluation-rows",
+    ),
+    _same(
+        "evaluator", "spec.graders", "the value names an uploaded evaluator: name its file with --evaluator"
+    ),
     _same("output-model", "metadata.name"),
     _same("epochs", "spec.training.epochs"),
     _same("learning-rate", "spec.training.learningRate"),
@@ -125,32 +145,32 @@ FIREWORKS: tuple[Counterpart, ...] = (
     _same("top-k", "spec.sampling.topK"),
     _same("max-output-tokens", "spec.sampling.maxTokens"),
     _same("response-candidates-count", "spec.sampling.numRollouts"),
-    _same("rl-loss-method", "spec.training.objective", "gspo-token is gspo; default is ours"),
-    _same("method", "spec.training.objective", "gspo-token is gspo; default is ours"),
+    _same("rl-loss-method", "spec.training.objective", "gspo-token becomes gspo; default means ours"),
+    _same("method", "spec.training.objective", "gspo-token becomes gspo; default means ours"),
     _same("rl-kl-beta", "spec.training.klBeta"),
     _same("kl-beta", "spec.training.klBeta"),
     _same("wandb-project", "spec.tracking.wandb.project"),
     _same("wandb-entity", "spec.tracking.wandb.entity"),
     _none("eval-auto-carveout", "rows are held out unless spec.evaluation.fraction is 0"),
-    _none("wandb", "project and entity are carried over"),
+    _none("wandb", "only its project and entity are imported"),
     _none("wandb-enabled", "spec.tracking.wandb is set if a project is given"),
     _none(
         "wandb-api-key",
         "the key is not written into a manifest: put it into a Secret, spec.tracking.wandb.secretRef",
     ),
-    _none("warm-start-from", "an adapter to start from is a folder on the run's volume: spec.model.adapter"),
+    _none("warm-start-from", "name a folder on the run's volume with the adapter: spec.model.adapter"),
     _none("gradient-accumulation-steps", _MEMORY),
     _none("batch-size-samples", _BATCH),
-    _none("chunk-size", "the rows of a step follow from batchSizeTokens"),
+    _none("chunk-size", "batchSizeTokens determines how many rows a step has"),
     _none("extra-body", "the sampler takes only the fields of spec.sampling"),
     _none("mcp-server", "tools are methods of an environment: spec.environment.python"),
     _none("node-count", _HARDWARE),
     _none("accelerator-count", _HARDWARE),
-    _none("region", "the cluster's nodes decide; see spec.template.nodeSelector"),
+    _none("region", "the pod runs on a node of the cluster; see spec.resources.nodeSelector"),
     _none("jinja-template", "the chat template is the model's own; see spec.model.chatTemplateArgs"),
-    _none("max-concurrent-rollouts", "the sampler takes as many as fit the GPU's memory"),
-    _none("max-concurrent-evaluations", "two workers for each grader"),
-    _none("source-job", "give the source job's own values"),
+    _none("max-concurrent-rollouts", "the sampler runs as many rollouts as fit into the GPU's memory"),
+    _none("max-concurrent-evaluations", "each grader has two workers"),
+    _none("source-job", "write the values of the source job into the manifest"),
     _none("display-name", _IDENTITY),
     _none("job-id", _IDENTITY),
     _none("account-id", _IDENTITY),
@@ -159,11 +179,13 @@ FIREWORKS: tuple[Counterpart, ...] = (
 
 TRL: tuple[Counterpart, ...] = (
     _same("model", "spec.model.name"),
-    _same("train_dataset", "spec.dataset", "load_dataset of a local file is carried over; --rows for others"),
-    _same("eval_dataset", "spec.evaluation.dataset", "--evaluation-rows names the file"),
-    _same("reward_funcs", "spec.graders", "functions of the script, with what they need of it"),
+    _same(
+        "train_dataset", "spec.dataset", "load_dataset of a local file is imported; give others with --rows"
+    ),
+    _same("eval_dataset", "spec.evaluation.dataset", "name the file with --evaluation-rows"),
+    _same("reward_funcs", "spec.graders", "the functions, with the parts of the script that they use"),
     _same("reward_weights", "spec.graders[].weight"),
-    _same("learning_rate", "spec.training.learningRate", "ours is of LoRA: at least 1e-5"),
+    _same("learning_rate", "spec.training.learningRate", "the value here is for LoRA, and is at least 1e-5"),
     _same("num_train_epochs", "spec.training.epochs"),
     _same("max_steps", "spec.stop.maxSteps"),
     _same("num_generations", "spec.sampling.numRollouts"),
@@ -174,8 +196,8 @@ TRL: tuple[Counterpart, ...] = (
     _same("beta", "spec.training.klBeta"),
     _same("epsilon", "spec.training.clipLow"),
     _same("epsilon_high", "spec.training.clipHigh"),
-    _same("loss_type", "spec.training.objective", "dr_grpo is drGrpo; bnpo is grpo"),
-    _same("num_iterations", "spec.training.updatesPerBatch", "each update takes a part of the batch, once"),
+    _same("loss_type", "spec.training.objective", "dr_grpo becomes drGrpo, and bnpo grpo"),
+    _same("num_iterations", "spec.training.updatesPerBatch", "each update uses another part of the batch"),
     _same("warmup_steps", "spec.training.warmupSteps"),
     _same("lr_scheduler_type", "spec.training.schedule"),
     _same("weight_decay", "spec.training.weightDecay"),
@@ -188,21 +210,23 @@ TRL: tuple[Counterpart, ...] = (
     _same("run_name", "metadata.name"),
     _same("r", "spec.training.loraRank"),
     _same("lora_alpha", "spec.training.loraAlpha"),
-    _same("target_modules", "spec.training.loraTargets", "all-linear, or attention for q, k, v and o alone"),
-    _none("importance_sampling_level", "sequence is spec.training.objective gspo"),
-    _none("output_dir", "rft run takes it as --output"),
+    _same(
+        "target_modules",
+        "spec.training.loraTargets",
+        "all-linear, or attention if only q, k, v and o are named",
+    ),
+    _none("importance_sampling_level", "for sequence, set spec.training.objective to gspo"),
+    _none("output_dir", "set it with --output of rft run"),
     _none("report_to", "name the tracker in spec.tracking, with its project and Secret"),
     _none("warmup_ratio", "the warm-up is a number of steps: spec.training.warmupSteps"),
-    _none("max_prompt_length", "spec.training.maxContextLength bounds prompt and completion together"),
+    _none("max_prompt_length", "spec.training.maxContextLength limits prompt plus completion"),
     _none("per_device_train_batch_size", _BATCH),
     _none("per_device_eval_batch_size", _BATCH),
     _none("gradient_accumulation_steps", _MEMORY),
     _none("generation_batch_size", _BATCH),
-    _none("steps_per_generation", "spec.training.updatesPerBatch divides a batch into optimizer steps"),
-    _none(
-        "scale_rewards", "advantages are divided by the group's standard deviation, with drGrpo by nothing"
-    ),
-    _none("delta", "there is no second bound of the ratio"),
+    _none("steps_per_generation", "spec.training.updatesPerBatch sets the optimizer steps per batch"),
+    _none("scale_rewards", "advantages are divided by the group's standard deviation, but not with drGrpo"),
+    _none("delta", "the importance ratio has no second limit here"),
     _none("gradient_checkpointing", _MEMORY),
     _none("bf16", "GPUs compute in bfloat16"),
     _none("fp16", "GPUs compute in bfloat16"),
@@ -236,18 +260,22 @@ NAMES: dict[Origin, str] = {"openai": "OpenAI", "fireworks": "Fireworks", "trl":
 
 
 def find(origin: Origin, theirs: str) -> Counterpart | None:
-    """Return the entry of a table for a name in any spelling, such as ``loraRank`` for ``lora-rank``."""
+    """Return the entry for a field's name in the table of ``origin``, or None. The spelling of the name does
+    not matter: ``loraRank`` finds ``lora-rank``.
+    """
     return next((each for each in TABLES[origin] if fold(each.theirs) == fold(theirs)), None)
 
 
 def path_of(theirs: str) -> str:
-    """Return the path of the field here that says what ``theirs`` says in any of the tables, or ""."""
+    """Return the path of the field of an RFTJob for the field ``theirs`` of another program, or ""."""
     found = (find(origin, theirs) for origin in TABLES)
     return next((each.ours for each in found if each is not None and each.ours), "")
 
 
 def why_none(theirs: str) -> str:
-    """Return a sentence that a field of another program has no counterpart here, or "" if it is none."""
+    """Return a sentence which says why the field ``theirs`` of another program has no counterpart here.
+    Return "" if no table has such an entry.
+    """
     for origin, name in NAMES.items():
         found = find(origin, theirs)
         if found is not None and not found.ours:

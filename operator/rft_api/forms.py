@@ -1,7 +1,7 @@
-"""The forms that texts of the API must have: as a regular expression, in words, and with a correction.
+"""The forms that texts of the API must have. Each is a regular expression with words and a correction.
 
-Messages never show the regular expression. They say the words, and the corrected text if it can be
-guessed.
+Messages never show the regular expression. They show the words and, if it can be guessed, the corrected
+text.
 """
 
 import re
@@ -23,16 +23,16 @@ class Form(NamedTuple):
     words: str
     """The form in words, such as "a size such as 20Gi". Messages put them after "is not"."""
     correct: Callable[[str], str] = _nothing
-    """A function that guesses which text was meant. Its result may not have the form."""
+    """A function that guesses which text the user meant. Its result need not have the form."""
     longest: int = 4096
-    """Maximum number of characters. The API server estimates the cost of a rule in CEL from it."""
+    """Maximum number of characters. From this number the API server estimates the cost of a CEL rule."""
 
     def limits(self, longest: int | None = None) -> dict[str, Any]:
         """Return the arguments of ``Field`` for a field of this form, with at most ``longest`` characters."""
         return {"pattern": self.pattern, "max_length": longest or self.longest}
 
     def has(self, text: str) -> bool:
-        """Whether ``text`` has the form."""
+        """Return whether ``text`` has the form."""
         pattern = re.sub(r"\$$", r"\\Z", self.pattern)  # Python's $ also matches before a last newline
         return re.search(pattern, text, re.ASCII) is not None
 

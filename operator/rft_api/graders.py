@@ -1,4 +1,4 @@
-"""Graders: they give each completion a score between 0 and 1."""
+"""The models of the graders, which give each completion a score between 0 and 1."""
 
 from typing import Literal
 
@@ -10,7 +10,7 @@ from rft_api.sources import SecretKeyRef
 
 
 class ExactMatch(Model):
-    """The score is 1 if the completion's text equals the row's field, else 0."""
+    """The score is 1 if the text of the completion is equal to the row's field, else 0."""
 
     field: str = Field("answer", description="Field of the row that holds the expected text.")
     ignore_case: bool = Field(False, description="Compare without regard to case.")
@@ -100,13 +100,13 @@ class TextSimilarity(Model):
 
 
 class StringCheck(Model):
-    """The score is 1 if a comparison of two texts holds, else 0. Both are filled in from templates."""
+    """The score is 1 if the comparison of two texts is true, else 0. Both texts are made from templates."""
 
     operation: Literal["equals", "notEquals", "contains"] = Field(
         "equals",
         description=(
-            "The comparison: input is the same text as reference (equals), another one (notEquals), or has"
-            " reference in it (contains)."
+            "The comparison: whether input is equal to reference (equals), is different (notEquals), or"
+            " contains reference (contains)."
         ),
     )
     ignore_case: bool = Field(False, description="Compare without regard to case.")
@@ -148,7 +148,7 @@ class ConfigMapCode(Model):
 class Python(Model):
     """The score is the result of your own Python function, which runs in a separate container.
 
-    Exactly one of the sources of the code is set.
+    Exactly one source of the code is set.
     """
 
     inline: str | None = Field(None, min_length=1, description="Python source that defines the function.")
@@ -214,7 +214,9 @@ class Scale(Model):
 
 
 class Grader(Model):
-    """A grader, whose scores are one term of the reward Σ wᵢsᵢ / Σ wᵢ. Exactly one kind of grader is set."""
+    """A grader. The reward Σ wᵢsᵢ / Σ wᵢ is the weighted mean of the graders' scores. Exactly one kind is
+    set.
+    """
 
     name: str = Field(
         min_length=1,
@@ -299,15 +301,15 @@ class Grader(Model):
 
     @property
     def error_policy(self) -> Literal["zero", "drop", "fail"]:
-        """The value of ``onError``; if it is absent, the default of the grader's kind."""
+        """The value of ``onError``, or the default of the grader's kind if ``onError`` is absent."""
         if self.on_error is not None:
             return self.on_error
         return "drop" if self.kind in ("http", "model", "formula") else "zero"
 
     @property
     def reads_answer(self) -> bool:
-        """Whether the grader reads only the answer, without the thought: ``reads``, or the default of its
-        kind.
+        """Whether the grader reads only the answer of a completion, and not the thought before it. ``reads``
+        says so or, if it is absent, the kind of the grader.
         """
         if self.reads is not None:
             return self.reads == "answer"

@@ -1,8 +1,8 @@
-"""Which fields of a spec may change after its run has started.
+"""Checks which fields of a spec may change after its run has started.
 
-The same tuples of fields define the check in Python and the rules in CEL. A run uses the snapshot of the spec
-that it was started with. So an edit that no check refused has no effect on it, and is reported in the status.
-A new snapshot is made only when a suspended run resumes with a changed spec.
+The check in Python and the rules in CEL use the same tuples of fields. A run uses the snapshot of the spec
+that it was started with. So an edit that no check refused has no effect on the run, and the status reports
+it. The operator makes a new snapshot only when a suspended run resumes with a changed spec.
 """
 
 from collections.abc import Iterator, Mapping
@@ -24,7 +24,7 @@ ONLY_SUSPENDED = "can change after the start only while phase is Suspended; set 
 
 
 def problems(old: RFTJobSpec, new: RFTJobSpec, status: Mapping[str, Any]) -> list[Problem]:
-    """Return a problem for each change from ``old`` to ``new`` that is not allowed, given the current
+    """Return a problem for each change from ``old`` to ``new`` that is not allowed in the current
     ``status``.
 
     In the phase ``Suspended`` no pod runs: the operator sets this phase after the last pod has ended.
@@ -36,8 +36,8 @@ def problems(old: RFTJobSpec, new: RFTJobSpec, status: Mapping[str, Any]) -> lis
 
 
 def late_changes(old: RFTJobSpec, new: RFTJobSpec, *, pod_alive: bool) -> list[Problem]:
-    """Return a problem for each change from ``old`` to ``new`` that a run which started with ``old``
-    cannot apply.
+    """Return a problem for each change from ``old`` to ``new`` that has no effect on a run which was started
+    with ``old``. ``pod_alive`` says whether a pod of the run may still run.
     """
     found = list(_changed(old, new, FROZEN, NEVER))
     if pod_alive:
@@ -48,7 +48,7 @@ def late_changes(old: RFTJobSpec, new: RFTJobSpec, *, pod_alive: bool) -> list[P
 def follows(old: RFTJobSpec, new: RFTJobSpec) -> bool:
     """Return whether a suspended run that was started with ``old`` gets ``new`` as its new snapshot.
 
-    It does if some fields differ, and a resumed run can apply all the changes.
+    It does if some fields differ, and a resumed run may apply all these changes.
     """
     return not late_changes(old, new, pod_alive=False) and any(_changed(old, new, _FOLLOWED, ""))
 
@@ -72,8 +72,8 @@ def _differences(old: object, new: object, path: str) -> Iterator[str]:
 
 
 def _by_name(value: object) -> object:
-    """Return a list of named items as a dict by name, because the API server ignores the order of the
-    items too.
+    """Return a list of items with names as a dict by name, and every other value unchanged. The API server
+    ignores the order of such items too.
     """
     if isinstance(value, list) and all(isinstance(item, dict) and "name" in item for item in value):
         return {f"{item['name']}": item for item in value}
@@ -96,8 +96,8 @@ _AT_REST = "oldSelf.spec.suspend && has(oldSelf.status.phase) && oldSelf.status.
 def _texts() -> Iterator[Cel]:
     """Yield a CEL rule for each field that must not change, so that its message can name the field.
 
-    The rules are at the root of the schema, because only rules there can read spec and status. The API
-    server also checks them when the status is updated, but such updates do not change the spec.
+    The rules are at the root of the schema, because only a rule at the root can read both spec and status.
+    The API server also checks them when the status is updated, but such an update does not change the spec.
     """
     for field in FROZEN:
         message = f"spec.{_FIELDS[field].alias or field} {NEVER}"

@@ -16,7 +16,8 @@ from rft_api.sources import Dataset, ModelSource, Storage
 MAX_NAME_LENGTH = 52
 """Maximum length of metadata.name, in characters.
 
-Names of child objects are 9 characters longer, and labels may have 63."""
+The name of the child Job is 9 characters longer, and is also the value of a label, which may have at most 63
+characters."""
 
 NAME_PATTERN = LABEL.pattern
 """The form of metadata.name.
@@ -73,7 +74,7 @@ class RFTJobSpec(Model):
         "warn",
         description=(
             "What happens if the base model earns no reward before training: a warning (warn) or an error"
-            " (require). With off it is not checked."
+            " (require). With off, this is not checked."
         ),
     )
     tracking: Tracking | None = Field(
@@ -88,9 +89,9 @@ class RFTJobSpec(Model):
         None,
         ge=1,
         description=(
-            "Number of seconds for which the child Job may be active, retries included. Then the run fails. A"
-            " suspension starts the time anew. To complete a run at a time instead, use stop.deadline. A"
-            " local run ignores this field."
+            "Number of seconds for which the child Job may be active, retries included. Then the run fails."
+            " After a suspension the time begins again. To complete a run at a certain time instead, use"
+            " stop.deadline. A local run ignores this field."
         ),
     )
     ttl_seconds_after_finished: Int | None = Field(
@@ -110,7 +111,7 @@ class RFTJobSpec(Model):
 
 
 class Metadata(Model):
-    """The part of ``metadata`` that is validated here; Kubernetes validates the rest."""
+    """The fields of ``metadata`` that this model validates. Kubernetes validates all others."""
 
     model_config = ConfigDict(extra="ignore", strict=False)
 

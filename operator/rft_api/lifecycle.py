@@ -18,8 +18,8 @@ def read_moment(text: str) -> datetime:
 
 
 class Evaluation(Model):
-    """Held-out evaluation: base model and tuned model are compared on the same rows, which are never
-    trained on.
+    """The held-out evaluation. It compares the base model and the tuned model on rows that are never trained
+    on.
     """
 
     dataset: Dataset | None = Field(
@@ -33,8 +33,8 @@ class Evaluation(Model):
         ge=0,
         le=0.5,
         description=(
-            "Fraction of the training rows that is held out. The result is limited to 32 to 256 rows. 0"
-            " without a dataset turns the evaluation off."
+            "Fraction of the training rows that is held out, but at least 32 and at most 256 rows. 0 without"
+            " a dataset turns the evaluation off."
         ),
     )
     every_steps: Int | None = Field(
@@ -59,7 +59,7 @@ class Evaluation(Model):
 
 
 class Checkpoint(Model):
-    """When the run's state is saved, and how much of it is kept."""
+    """How often the trainer saves a checkpoint, and how many checkpoints it keeps."""
 
     every_steps: Int = Field(10, ge=1, description="Number of training steps between checkpoints.")
     keep: Int = Field(
@@ -74,7 +74,7 @@ class Checkpoint(Model):
 
 
 class Retry(Model):
-    """How often a run is retried after a temporary failure."""
+    """How many times a run is restarted after failures."""
 
     limit: Int = Field(
         3, ge=0, le=20, description="Maximum number of restarts after failures. Preemptions are not counted."
@@ -107,8 +107,8 @@ class Stop(Model):
         gt=0,
         le=1,
         description=(
-            "The run completes when the mean score of a grader of weight 0 falls by this much, beyond"
-            " noise, while the reward rises. It ends at the last checkpoint before the fall."
+            "The run completes when the mean score of a grader of weight 0 falls by this amount, and by more"
+            " than noise, while the reward rises. Its result is the last checkpoint before the fall."
         ),
     )
     deadline: str | None = Field(

@@ -2,7 +2,8 @@
 
 kubectl follows YAML 1.1 with Go's number syntax: ``1e-4`` is a number (PyYAML reads a string), ``y``
 and ``off`` are booleans, keys included. It also accepts several documents and ``kind: List``.
-Duplicate keys are an error here, because nobody knows which one was meant; kubectl silently takes the last.
+Duplicate keys are an error here, because nobody knows which of them the user meant. kubectl silently uses the
+last one.
 """
 
 import math
@@ -19,7 +20,7 @@ from rft_api.yaml_errors import explained
 
 
 class UnreadableManifest(ValueError):
-    """The file is not YAML with Kubernetes objects. The message names the file and the line."""
+    """A file is not YAML with Kubernetes objects. The message names the file and, if known, the line."""
 
 
 _JSON_NAMES = {str: "a text", bool: "true or false", int: "a number", float: "a number", list: "a list"}
@@ -68,7 +69,8 @@ _FLOAT_DIGITS_LIMIT = 1e21
 Readers of JSON then read it as a float and not as an integer."""
 _INLINE_DOCUMENT = re.compile(r"^---[ \t]*[^\s#]", re.MULTILINE)
 _BYTE_ORDER_MARK = re.compile("^\ufeff", re.MULTILINE)
-"""The byte order mark. Some editors begin a file with it; in concatenated files any line may begin so."""
+"""The byte order mark. Some editors write it at the beginning of a file. In concatenated files it may be at
+the beginning of any line."""
 _NULL = re.compile(r"^(?:~|null|Null|NULL|)$")
 
 
@@ -138,7 +140,7 @@ def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Hashable
 
 
 def _key(loader: _Loader, node: yaml.Node) -> str:
-    """Return a key of a mapping as kubectl converts it: to a text, because keys of JSON are strings."""
+    """Return a key of a mapping as a text, as kubectl does, because keys of JSON are strings."""
     key = loader.construct_object(node, deep=True)
     if key is None or isinstance(key, (dict, list)):
         raise _refused(node, "a key must be a text")
@@ -152,7 +154,7 @@ def _merged(value: object, node: yaml.Node) -> dict[Hashable, Any]:
     """
     objects = value if isinstance(value, list) else [value]
     if not all(isinstance(each, dict) for each in objects):
-        raise _refused(node, "the merge key << takes an object or a list of objects")
+        raise _refused(node, "the value of the merge key << must be an object or a list of objects")
     return {key: each[key] for each in reversed(objects) for key in each}
 
 
@@ -164,7 +166,7 @@ def _construct_binary(loader: _Loader, node: yaml.ScalarNode) -> str:
 
 
 def _construct_untagged(loader: _Loader, node: yaml.Node) -> Any:
-    """Ignore the unknown YAML tag of a node. A scalar with an unknown tag is read as a string."""
+    """Read a YAML node with an unknown tag as if it had no tag. A scalar with such a tag is a string."""
     if isinstance(node, yaml.MappingNode):
         return _construct_mapping(loader, node)
     if isinstance(node, yaml.SequenceNode):
@@ -186,9 +188,9 @@ _Loader.add_constructor(f"{_TAG}binary", _construct_binary)
 _Loader.add_constructor(None, _construct_untagged)
 
 PLAIN_SCALARS = _Loader.yaml_implicit_resolvers
-"""Regular expressions of unquoted scalars that YAML does not read as strings.
+"""The regular expressions for unquoted scalars that YAML does not read as strings.
 
-The dumper must quote strings of this form."""
+The dumper must put strings that match one of them in quotes."""
 
 
 def load_documents(text: str, source: str = "manifest") -> list[Document]:
@@ -199,7 +201,9 @@ def load_documents(text: str, source: str = "manifest") -> list[Document]:
     """
     if inline := _INLINE_DOCUMENT.search(text):
         line = text.count("\n", 0, inline.start()) + 1
-        raise UnreadableManifest(f"{source}: line {line}: write the document below ---, not beside it")
+        raise UnreadableManifest(
+            f"{source}: line {line}: begin the document in the line after ---, not beside it"
+        )
     try:
         parsed = list(yaml.load_all(_BYTE_ORDER_MARK.sub("", text), Loader=_Loader))
     except yaml.YAMLError as error:

@@ -1,4 +1,4 @@
-"""Guesses what a user meant by a value or a field's name that the API does not know."""
+"""Guesses what a user meant by a value, or by the name of a field, that the API does not know."""
 
 import difflib
 import re
@@ -51,7 +51,8 @@ _IN_PLACE = {
     ("spec.dataset", "file"): "spec.dataset.uri",
     ("spec.dataset", "url"): "spec.dataset.uri",
 }
-"""Names that mean a field of the same object, by the path of the object and the name."""
+"""Other names for a field in an object: the key is the object's path and the other name, the value is the
+field's path."""
 
 _FIRST = ("spec.sampling.", "spec.training.")
 """Prefixes of paths that are preferred if several objects have a field of the same name."""
@@ -91,21 +92,21 @@ def number(value: object, *, whole: bool) -> int | float | None:
 
 
 def boolean(value: object) -> str:
-    """Return ``true`` or ``false`` if ``value``, a text or a number, means one of them, else an empty
-    text.
+    """Return "true" or "false" if ``value`` is a text or a number that means one of them, such as ``yes`` or
+    1. Return "" for any other value.
     """
     text = str(value).strip().lower() if isinstance(value, str | int) else ""
     return "true" if text in _TRUE else "false" if text in _FALSE else ""
 
 
 def field(name: str, names: Sequence[str], parent: str, everywhere: Iterable[str], foreign: str = "") -> str:
-    """Return the path of the field that was probably meant by ``name``, or an empty text.
+    """Return the path of the field that the user probably meant by ``name``, or an empty text.
 
-    ``names`` are the fields of the object at the path ``parent``, ``everywhere`` are all paths, and
-    ``foreign`` is the path that the name has in the tables of other programs, or an empty text. The
-    search tries, in this order: the same name in this object, the same name in another one, a name that
-    other programs use, the beginning of a name in this object, a similar name in this object, a similar
-    name in another one.
+    ``names`` are the fields of the object at the path ``parent``. ``everywhere`` are the paths of all fields.
+    ``foreign`` is the path for this name in the tables of other programs, or an empty text. The search tries,
+    in this order: an equal name in this object, an equal name in another object, a name that other programs
+    use, the beginning of a name in this object, a similar name in this object, a similar name in another
+    object.
     """
     key = fold(name)
     if found := _IN_PLACE.get((parent, key)):

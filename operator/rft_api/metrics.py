@@ -1,4 +1,4 @@
-"""The operator's metrics for Prometheus: names, labels and meaning. Alerts and dashboards rely on them."""
+"""The names, labels and meanings of the operator's metrics for Prometheus. Alerts and dashboards use them."""
 
 from typing import Literal, NamedTuple
 
@@ -7,14 +7,15 @@ MAX_JOB_SERIES = 500
 
 
 class Metric(NamedTuple):
-    """A metric. The names of a counter's time series end with ``_total``."""
+    """A metric for Prometheus. The name of a counter ends with ``_total``."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
     labels: tuple[str, ...]
     help: str
     buckets: tuple[float, ...] = ()
-    """Upper bounds of a histogram's buckets, in the metric's unit. Empty: the library's default."""
+    """Upper bounds of a histogram's buckets, in the unit of the metric. If empty, the Prometheus library has
+    default bounds."""
 
 
 _ALL = (
@@ -22,31 +23,31 @@ _ALL = (
         "rft_jobs",
         "gauge",
         ("namespace", "phase"),
-        "RFTJobs, by phase, for namespaces that have any.",
+        "Number of RFTJobs in each phase, for every namespace that has RFTJobs.",
     ),
     Metric(
         "rft_jobs_stalled",
         "gauge",
         ("namespace",),
-        "RFTJobs that have not ended and whose condition Stalled is True.",
+        "Number of RFTJobs that have not ended and whose condition Stalled is True.",
     ),
     Metric(
         "rft_jobs_longest_wait_seconds",
         "gauge",
         ("namespace",),
-        "Seconds since the longest waiting RFTJob in phase Pending or Queued waits. 0 if none waits.",
+        "Longest time that an RFTJob in phase Pending or Queued has waited so far. 0 if no RFTJob waits.",
     ),
     Metric(
         "rft_jobs_finished_total",
         "counter",
         ("phase", "reason"),
-        "RFTJobs that became Succeeded, Failed or Cancelled while this process held the Lease, by reason.",
+        "Number of RFTJobs that became Succeeded, Failed or Cancelled while this process held the Lease.",
     ),
     Metric(
         "rft_job_queue_seconds",
         "histogram",
         (),
-        "Time from the creation or resumption of an RFTJob until its pod starts.",
+        "Seconds from the creation or resumption of an RFTJob until its pod starts.",
         (1, 5, 15, 60, 300, 900, 3600, 14400, 86400),
     ),
     Metric(
@@ -67,26 +68,36 @@ _ALL = (
         ("namespace", "name"),
         f"Last training step of a running RFTJob, for {MAX_JOB_SERIES} RFTJobs at most.",
     ),
-    Metric("rft_reconciles_total", "counter", ("result",), "Reconciliations of RFTJobs, by result."),
-    Metric("rft_reconcile_seconds", "histogram", (), "Time of one reconciliation, with all requests."),
+    Metric("rft_reconciles_total", "counter", ("result",), "Number of reconciliations, by result."),
+    Metric("rft_reconcile_seconds", "histogram", (), "Seconds of one reconciliation, with its requests."),
     Metric(
         "rft_api_requests_total",
         "counter",
         ("method", "status"),
-        "Answers of the API server, watches left out, by method and status.",
+        "Number of the API server's answers to requests other than watches, by method and status.",
     ),
-    Metric("rft_status_writes_total", "counter", (), "Patches of the status of RFTJobs."),
-    Metric("rft_queue_length", "gauge", (), "RFTJobs in the work queue, due now or later."),
-    Metric("rft_ingest_requests_total", "counter", ("status",), "Requests to the ingest, by HTTP status."),
-    Metric("rft_ingest_connections", "gauge", (), "Connections to the ingest that are open now."),
-    Metric("rft_ingest_token_reviews_total", "counter", (), "Token reviews sent to the API server."),
-    Metric("rft_lease_held", "gauge", (), "1 while this process holds the Lease, and so may act."),
-    Metric("rft_watch_silence_seconds", "gauge", (), "Longest time since a watch last got an answer."),
+    Metric("rft_status_writes_total", "counter", (), "Number of writes of RFTJobs' statuses."),
+    Metric("rft_queue_length", "gauge", (), "Number of RFTJobs in the work queue, due now or later."),
+    Metric(
+        "rft_ingest_requests_total",
+        "counter",
+        ("status",),
+        "Number of requests to the ingest, by HTTP status.",
+    ),
+    Metric("rft_ingest_connections", "gauge", (), "Number of open connections to the ingest."),
+    Metric("rft_ingest_token_reviews_total", "counter", (), "Number of token reviews by the API server."),
+    Metric("rft_lease_held", "gauge", (), "1 while this process holds the Lease, else 0."),
+    Metric(
+        "rft_watch_silence_seconds",
+        "gauge",
+        (),
+        "Longest time since the API server accepted a watch, in seconds.",
+    ),
     Metric(
         "rft_watch_refused",
         "gauge",
         ("path",),
-        "1 while the API server refuses a list or watch, by its URL path.",
+        "1 while the API server refuses the list or watch with this URL path, else 0.",
     ),
 )
 METRICS = {metric.name: metric for metric in _ALL}

@@ -1,4 +1,4 @@
-"""The tuned parameters: training and sampling, with the documented ranges and defaults."""
+"""The parameters of training and sampling, with their ranges and defaults."""
 
 from typing import Annotated, Literal
 
@@ -35,14 +35,15 @@ class Training(Model):
         ge=1,
         le=256,
         description=(
-            "Numerator of the LoRA scale. If it is constant, the best learning rate is similar at every rank."
+            "Numerator of the LoRA scale, loraAlpha / loraRank. If it stays the same, the best learning rate"
+            " is similar at every rank."
         ),
     )
     lora_targets: Literal["all-linear", "attention"] = Field(
         "all-linear",
         description=(
             "Layers that get an adapter: all linear layers of the text model, or only those of the"
-            " attention. In a mixture of experts and in GLM-4 it is always only the attention."
+            " attention. In a mixture of experts and in GLM-4, only the attention gets one."
         ),
     )
     batch_size_tokens: Int = Field(
@@ -57,8 +58,8 @@ class Training(Model):
         None,
         ge=32,
         description=(
-            "Maximum length of prompt plus completion, in tokens. If absent: min(the model's,"
-            " batchSizeTokens, max(4096, 2 × maxTokens))."
+            "Maximum length of prompt plus completion, in tokens. If absent: min(longest context of the"
+            " model, batchSizeTokens, max(4096, 2 × maxTokens))."
         ),
     )
     updates_per_batch: Int = Field(
@@ -66,8 +67,9 @@ class Training(Model):
         ge=1,
         le=4,
         description=(
-            "Number of optimizer steps per batch. Each uses its share of the prompts. With 1 the policy is"
-            " unchanged when the gradient is computed, so the ratio is 1 and nothing is clipped."
+            "Number of optimizer steps per batch. Each step uses its share of the prompts. With 1 the policy"
+            " is unchanged when the gradient is computed, so the probability ratio is 1 and nothing is"
+            " clipped."
         ),
     )
     objective: Objective = Field(
@@ -100,8 +102,8 @@ class Training(Model):
         ge=0,
         le=1,
         description=(
-            "Weight of the KL term. The KL is an estimate that topK, topP and updatesPerBatch bias. If"
-            " absent, the weight depends on objective."
+            "Weight of the KL term. The KL is an estimate, to which topK, topP and updatesPerBatch add a"
+            " bias. If absent, the weight depends on objective."
         ),
     )
     loss_aggregation: LossAggregation | None = Field(
@@ -129,8 +131,8 @@ class Training(Model):
         ge=0,
         le=4,
         description=(
-            "Number of adapter versions that the sampler may be behind the trainer. 0: sampling and"
-            " training never overlap. Values above 1 act like 1."
+            "Number of adapter versions by which the sampler may be older than the trainer. With 0, sampling"
+            " and training never overlap. Values above 1 have the effect of 1."
         ),
     )
     stale_token_low: float = Field(
@@ -158,7 +160,7 @@ class Training(Model):
         le=1,
         description=(
             "Limit for a completion in a batch sampled by older weights: if the geometric mean of its token"
-            " weights is lower, it has no policy gradient."
+            " weights is lower, the completion has no policy gradient."
         ),
     )
     stale_sequence_high: float = Field(
@@ -167,7 +169,7 @@ class Training(Model):
         le=1000,
         description=(
             "Limit for a completion in a batch sampled by older weights: if the geometric mean of its token"
-            " weights is higher, it has no policy gradient."
+            " weights is higher, the completion has no policy gradient."
         ),
     )
     deterministic: bool = Field(
@@ -192,8 +194,9 @@ class Training(Model):
         ge=0,
         le=1,
         description=(
-            "Amount that is subtracted from the reward of a completion of maxTokens tokens. It rises from 0"
-            " over the last fifth of that length. 0: no penalty. If absent, it depends on objective."
+            "Amount that is subtracted from the reward of a completion of maxTokens tokens. Shorter"
+            " completions lose less, and those below four fifths of maxTokens nothing. 0 turns this off. If"
+            " absent, it depends on objective."
         ),
     )
     refill_rounds: Int | None = Field(
@@ -201,9 +204,9 @@ class Training(Model):
         ge=0,
         le=10,
         description=(
-            "Number of times per step that groups with equal rewards are replaced by the epoch's next rows."
-            " Groups that still have equal rewards are not trained on. 0: none are replaced. If absent, it"
-            " depends on objective."
+            "Number of times per step that groups with equal rewards are replaced by groups of the epoch's"
+            " next rows. Groups that still have equal rewards are not trained on. 0 turns this off. If"
+            " absent, it depends on objective."
         ),
     )
 
@@ -219,8 +222,8 @@ class Sampling(Model):
         ge=0,
         le=1,
         description=(
-            "Nucleus sampling: only the most probable tokens, up to this total probability, are sampled. 0"
-            " leaves one token."
+            "Nucleus sampling: only the most probable tokens, up to this total probability, can be sampled."
+            " With 0, only the most probable token."
         ),
     )
     top_k: Int = Field(
@@ -228,7 +231,8 @@ class Sampling(Model):
         ge=0,
         le=100,
         description=(
-            "Only the k most probable tokens are sampled. 0 turns this off. Values above 50 are not advised."
+            "Only this number of the most probable tokens can be sampled. 0 turns this off. Values above 50"
+            " are not advised."
         ),
     )
     num_rollouts: Int = Field(
@@ -251,7 +255,7 @@ class Sampling(Model):
         ge=60,
         le=86400,
         description=(
-            "Maximum time for the start of the sampler, in seconds. If absent: 900, and 1 more for each"
-            " 100 MB of the model's weights."
+            "Maximum time for the start of the sampler, in seconds. If absent: 900, and 1 more second for"
+            " each 100 MB of the model's weights."
         ),
     )

@@ -15,7 +15,7 @@ from rft_api.forms import FORMS, LABEL, SIZE
 
 
 class Problem(NamedTuple):
-    """One problem of a manifest."""
+    """One problem of a manifest, with the path of the field and the message for the user."""
 
     path: str
     """Path of the field in the manifest, e.g. ``spec.sampling.topK``."""
@@ -43,9 +43,10 @@ def from_validation_error(error: ValidationError, root: type[Model]) -> list[Pro
 
 
 def _loc(detail: ErrorDetails) -> tuple[int | str, ...]:
-    """Return the location of the field that an error of pydantic is about.
+    """Return the location of the field that pydantic's error is about.
 
-    For nulls and duplicates pydantic reports the location of the parent, so the field is added.
+    For a null or a duplicate item, pydantic reports the location of the parent. Then the name of the field,
+    or the index of the item, is added.
     """
     inside = {"null_value": "field", "duplicate_item": "index"}.get(detail["type"])
     return (*detail["loc"], detail["ctx"][inside]) if inside is not None else detail["loc"]
@@ -166,9 +167,10 @@ def _options(context: dict[str, Any]) -> str:
 
 
 def _meant(value: object, context: dict[str, Any]) -> str:
-    """Return advice that names the allowed value that was probably meant, or "".
+    """Return advice that names the allowed value that the user probably meant, or "".
 
-    It is similar, or the value is its beginning or its initials, such as ``RWO`` for ``ReadWriteOnce``.
+    The two are similar, or the user wrote the beginning or the initials of the allowed value, such as ``RWO``
+    for ``ReadWriteOnce``.
     """
     options = [option.strip() for option in _options(context).split(",")]
     if _is_quoted_number(value) and str(value) in options:
@@ -189,8 +191,8 @@ def _initials(option: str) -> str:
 
 
 def _nearest_option(value: object, loc: Sequence[int | str], root: type[Model]) -> str:
-    """Return advice to write the nearest number of a list of values, else the default, else the first one of
-    the list; "" if there is none.
+    """Return advice to write an allowed value: the number nearest to ``value``, else the default of the
+    field, else the first allowed text. Return "" if there is no such value.
     """
     info = _field(loc, root)
     if info is None or isinstance(loc[-1], int):
@@ -213,9 +215,9 @@ def _choices(info: FieldInfo) -> tuple[Any, ...]:
 
 
 def _inside(value: object, loc: Sequence[int | str], root: type[Model]) -> str:
-    """Return advice that names the allowed number nearest to one that is out of range, or "".
+    """Return advice that names the allowed number nearest to ``value``, which is out of range, or "".
 
-    A number that is meant as a percentage, such as 95 for 0.95, is divided by 100.
+    If the user probably wrote a percentage, such as 95 for 0.95, the advice has the number divided by 100.
     """
     limits, info = _limits(loc, root), _field(loc, root)
     if not isinstance(value, int | float):
@@ -256,11 +258,14 @@ EXAMPLES = {
     "prompt": "prompt: 'How good is {completion}?'",
     "pattern": "pattern: '[0-9]+'",
 }
-"""How fields are written, by their paths, by their names with that of the object, or by their names."""
+"""An example of a field in YAML. The key is the path of the field, its name with the name of its object, or
+its name."""
 
 
 def _example(loc: Sequence[int | str], root: type[Model]) -> str:
-    """Return advice that shows how a field is written, or that names its fields; "" if there is none."""
+    """Return advice with an example of a field or, for an object without an example, with the names of its
+    fields. Return "" if there is neither.
+    """
     named = [str(part) for part in loc if not isinstance(part, int)]
     found = EXAMPLES.get(join_path(loc)) or EXAMPLES.get(".".join(named[-2:])) or EXAMPLES.get(named[-1])
     if found is not None:
@@ -271,7 +276,7 @@ def _example(loc: Sequence[int | str], root: type[Model]) -> str:
 
 
 def _fix(value: object, detail: ErrorDetails, root: type[Model]) -> str:
-    """Return advice how to correct a value of the wrong type, or "" if there is none."""
+    """Return advice on how to correct a value of the wrong type, or "" if there is no advice."""
     kind, loc = detail["type"], detail["loc"]
     if kind == "string_type":
         return _as_text(value, loc, root)
@@ -291,7 +296,7 @@ def _fix(value: object, detail: ErrorDetails, root: type[Model]) -> str:
 
 
 def _as_text(value: object, loc: Sequence[int | str], root: type[Model]) -> str:
-    """Return advice how to write a text in place of a number, a boolean or an object, or ""."""
+    """Return advice on how to write a text in place of a number, a boolean or an object, or ""."""
     info = _field(loc, root)
     form = FORMS.get(_constraint(info, "pattern")) if info is not None else None
     if isinstance(value, int | float) and not isinstance(value, bool) and form is not None:
@@ -333,7 +338,7 @@ def _within(value: float, limits: dict[str, Any]) -> bool:
 
 
 def _as_object(value: object, loc: Sequence[int | str], root: type[Model]) -> str:
-    """Return advice how to write an object, such as ``{name: Qwen/Qwen2.5-7B}``, in place of a text or a
+    """Return advice on how to write an object, such as ``{name: Qwen/Qwen2.5-7B}``, in place of a text or a
     list.
     """
     info = _field(loc, root)
@@ -424,7 +429,9 @@ _LIMITS = ("ge", "gt", "le", "lt", "max_length")
 
 
 def _limits(loc: Sequence[int | str], root: type[Model]) -> dict[str, Any]:
-    """Return the limits of the field at ``loc``, by pydantic's names. An item of a list has none."""
+    """Return the limits of the field at ``loc``, by pydantic's names such as ``ge``. The result for an item
+    of a list is empty.
+    """
     info = _field(loc, root) if loc and not isinstance(loc[-1], int) else None
     return {
         name: value
@@ -443,7 +450,7 @@ def bounds_text(limits: dict[str, float]) -> str:
 
 
 def _number(value: float) -> str:
-    """Return a number as a manifest has it: whole numbers with all digits."""
+    """Return a number as text for a manifest. A whole number has all its digits and no exponent."""
     return str(int(value)) if float(value).is_integer() and abs(value) < 2**53 else f"{value:g}"
 
 
@@ -451,8 +458,8 @@ _READ_AS_BOOLEAN = {"false": ("n", "n, no and off"), "true": ("y", "y, yes and o
 
 
 def _suggestion(loc: Sequence[int | str], root: type[Model]) -> str:
-    """Return advice for an unknown field: the field that was probably meant, in this object or elsewhere
-    in the spec.
+    """Return advice for an unknown field: the field that the user probably meant, in this object or in
+    another part of the manifest.
     """
     wrong = str(loc[-1])
     model, path = _parent(loc, root)

@@ -1,4 +1,4 @@
-"""Resources of the trainer's pod, and changes that a job may make to this pod."""
+"""The models of the fields for the resources of the trainer's pod, and for other changes to this pod."""
 
 from typing import Annotated, Any, Literal
 
@@ -42,18 +42,18 @@ class Toleration(Model):
 
 
 class Resources(Model):
-    """Values that replace those of the plan. The plan decides every absent field."""
+    """Resources of the pod. A field that is set replaces the value of the plan."""
 
     accelerator: Accelerator | None = Field(
-        None, description="Kind of GPU. If absent, it is chosen by the nodes of the cluster."
+        None, description="Kind of GPU. If absent, it is chosen among the GPUs of the cluster's nodes."
     )
     gpus: Int | None = Field(
         None,
         ge=0,
         le=16,
         description=(
-            "Number of GPUs of the pod. It is used even if the plan needs another number; then there is a"
-            " warning. 0 means a run on the CPU."
+            "Number of GPUs of the pod. It is used even if the plan has another number, and then a warning"
+            " is shown. 0 means a run on the CPU."
         ),
     )
     cpu: str | None = Field(None, **QUANTITY.limits(), description="CPU request of the trainer.")
@@ -61,8 +61,8 @@ class Resources(Model):
         None,
         **QUANTITY.limits(),
         description=(
-            "CPU limit of the trainer. If absent, it is the CPU request where a ResourceQuota or LimitRange"
-            " of the namespace asks for a limit. Elsewhere there is none."
+            "CPU limit of the trainer. If absent, the trainer has no limit. But if a ResourceQuota or a"
+            " LimitRange of the namespace requires a limit, it is the CPU request."
         ),
     )
     memory: str | None = Field(
@@ -72,8 +72,8 @@ class Resources(Model):
         None,
         **QUANTITY.limits(),
         description=(
-            "Ephemeral storage request and limit of the trainer: what it writes to its node, such as a"
-            " downloaded model. If absent, both follow from the plan."
+            "Ephemeral storage request and limit of the trainer, for files that it writes to its node, such"
+            " as a downloaded model. If absent, the plan has both."
         ),
     )
     shm: str | None = Field(None, **QUANTITY.limits(), description="Size of /dev/shm.")
@@ -87,8 +87,8 @@ class Resources(Model):
         None,
         **LABEL.limits(),
         description=(
-            "Name of the claim in spec.template.resourceClaims that has the GPUs. Then the pod requests no"
-            " extended resource such as nvidia.com/gpu."
+            "Name of the claim in spec.template.resourceClaims through which the pod gets its GPUs. Then the"
+            " pod requests no extended resource such as nvidia.com/gpu."
         ),
     )
     price_per_gpu_hour: float | None = Field(
@@ -97,7 +97,7 @@ class Resources(Model):
 
 
 class SecretKeySelector(Model):
-    """A key of a Secret in the job's namespace, in the form of a Kubernetes container."""
+    """A key of a Secret in the job's namespace, written as in a Kubernetes container."""
 
     name: str = Field(min_length=1, description="Name of the Secret.")
     key: str = Field(min_length=1, description="Key in the Secret.")
@@ -107,7 +107,7 @@ class SecretKeySelector(Model):
 
 
 class ConfigMapKeySelector(Model):
-    """A key of a ConfigMap in the job's namespace, in the form of a Kubernetes container."""
+    """A key of a ConfigMap in the job's namespace, written as in a Kubernetes container."""
 
     name: str = Field(min_length=1, description="Name of the ConfigMap.")
     key: str = Field(min_length=1, description="Key in the ConfigMap.")
@@ -140,7 +140,7 @@ class ResourceFieldSelector(Model):
 
 
 class EnvVarSource(Model):
-    """The source of a variable's value, in the form of a Kubernetes container. Exactly one is set."""
+    """The source of a variable's value, written as in a Kubernetes container. Exactly one is set."""
 
     secret_key_ref: SecretKeySelector | None = Field(None, description="Key of a Secret.")
     config_map_key_ref: ConfigMapKeySelector | None = Field(None, description="Key of a ConfigMap.")
@@ -173,7 +173,7 @@ TRAINER_VARIABLES = ("RFT_DEVICE", "RFT_CPU_DTYPE")
 
 
 class LocalObjectRef(Model):
-    """A Kubernetes object in the job's namespace, by its name."""
+    """A reference to a Kubernetes object in the job's namespace, by the name of the object."""
 
     name: str = Field(min_length=1, description="Name of the object.")
 
@@ -205,7 +205,7 @@ class LabelSelectorRequirement(Model):
 
 
 class LabelSelector(Model):
-    """A Kubernetes label selector. A pod must meet all of it."""
+    """A Kubernetes label selector. A pod must meet all its conditions."""
 
     match_labels: dict[str, str] | None = Field(None, description="Labels that a pod must have.")
     match_expressions: list[LabelSelectorRequirement] | None = Field(
@@ -246,22 +246,22 @@ class TopologySpreadConstraint(Model):
     match_label_keys: list[str] | None = Field(
         None,
         max_length=16,
-        description="Keys of labels whose values must be those of this pod, for a pod to be counted.",
+        description="Keys of labels. Only pods with the values that this pod has for them are counted.",
     )
     min_domains: Int | None = Field(
         None,
         ge=1,
         le=2**31 - 1,
         description=(
-            "Minimum number of topology domains with nodes that the pod may use. While there are fewer, the"
-            " fewest pods of a domain count as 0. Only with DoNotSchedule."
+            "Minimum number of topology domains that have nodes for the pod. While there are fewer domains,"
+            " the domain with the fewest pods counts as empty. Only with DoNotSchedule."
         ),
     )
     node_affinity_policy: Literal["Honor", "Ignore"] | None = Field(
-        None, description="Whether only nodes are counted that the pod's node selector and affinity allow."
+        None, description="Honor: only nodes that the pod's node selector and affinity allow are counted."
     )
     node_taints_policy: Literal["Honor", "Ignore"] | None = Field(
-        None, description="Whether only nodes are counted whose taints the pod tolerates."
+        None, description="Honor: only nodes whose taints the pod tolerates are counted."
     )
 
 
@@ -276,7 +276,7 @@ class PodResourceClaim(Model):
 
 
 class Template(Model):
-    """Changes to the trainer's pod. hostPath, hostNetwork and security contexts are not offered."""
+    """Changes to the trainer's pod. It has no fields for hostPath, hostNetwork and security contexts."""
 
     image: str | None = Field(
         None,
@@ -295,7 +295,8 @@ class Template(Model):
     service_account_name: str | None = Field(
         None,
         description=(
-            "ServiceAccount of the pod. Its token is not mounted; a cloud may give the trainer its identity."
+            "ServiceAccount of the pod. Its token is not mounted, but a cloud may give the trainer a cloud"
+            " identity by this ServiceAccount."
         ),
     )
     labels: dict[str, str] | None = Field(
@@ -305,8 +306,8 @@ class Template(Model):
         None,
         max_length=512,
         description=(
-            "Additional annotations of the child Job and its pods. Annotations that widen a pod's rights are"
-            " refused."
+            "Additional annotations of the child Job and its pods. Annotations that give a pod more rights"
+            " are refused."
         ),
     )
     env: Annotated[list[EnvVar], unique_by("name")] | None = Field(
@@ -316,7 +317,7 @@ class Template(Model):
         description="Additional environment variables of the trainer.",
     )
     affinity: dict[str, Any] | None = Field(
-        None, description="Affinity of the pod, in the form of a Kubernetes pod."
+        None, description="Affinity of the pod, written as in a Kubernetes pod."
     )
     topology_spread_constraints: list[TopologySpreadConstraint] | None = Field(
         None, max_length=16, description="How pods are spread over zones, nodes or other topology domains."

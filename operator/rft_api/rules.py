@@ -1,8 +1,8 @@
 """Rules about several fields of a spec. The list of all rules is at the end of the module.
 
-A rule is a pure function from a spec to the problems that it finds. Next to it are rules in CEL, by which
-the API server checks the same. Ranges of single fields are in the models, and which fields may change
-after the start is in ``immutability``.
+A rule is a pure function that gets a spec and yields the problems that it finds. Next to it are rules in CEL,
+with which the API server makes an equal check. Ranges of single fields are in the models. Which fields may
+change after the start of a run is in ``immutability``.
 """
 
 import inspect
@@ -38,7 +38,7 @@ class Rule(NamedTuple):
     check: Check
     cel: tuple[Cel, ...] = ()
     no_cel: str = ""
-    """The reason why the API server cannot check the rule in CEL."""
+    """Why the API server cannot check the rule in CEL. Empty if it can."""
 
     @property
     def name(self) -> str:
@@ -56,14 +56,14 @@ class Rule(NamedTuple):
 
 
 def in_cel(*texts: Cel) -> Callable[[Check], Rule]:
-    """Return a decorator that makes a function a rule, with CEL rules by which the API server checks the
-    same.
+    """Return a decorator that makes a rule from a function. With the CEL rules ``texts``, the API server
+    makes a check equal to the function.
     """
     return lambda check: Rule(check, cel=texts)
 
 
 def not_in_cel(reason: str) -> Callable[[Check], Rule]:
-    """Return a decorator that makes a function a rule that the API server does not check.
+    """Return a decorator that makes a rule from a function. The API server does not check this rule.
 
     ``reason`` says why the rule has no CEL.
     """
@@ -88,7 +88,8 @@ def _exactly_one(path: str, value: Model, fields: Sequence[str]) -> Iterator[Pro
 
 
 _ONE_OF_THESE = {"python": "inline: | with the code below it"}
-"""What to write where none of several fields is set. For other objects it is the first field."""
+"""What a user should write if none of several fields of an object is set. Without an entry for the object,
+the message names the first of the fields."""
 
 
 @in_cel(
@@ -96,7 +97,7 @@ _ONE_OF_THESE = {"python": "inline: | with the code below it"}
     exactly_one_of("spec.evaluation.dataset", _aliases(Dataset, DATASET_SOURCES)),
 )
 def dataset_has_one_source(spec: RFTJobSpec) -> Iterator[Problem]:
-    """A dataset has exactly one source."""
+    """A dataset has exactly one source: a ConfigMap, a PersistentVolumeClaim or a URI."""
     yield from _exactly_one("spec.dataset", spec.dataset, DATASET_SOURCES)
     if spec.evaluation.dataset is not None:
         yield from _exactly_one("spec.evaluation.dataset", spec.evaluation.dataset, DATASET_SOURCES)
@@ -124,20 +125,20 @@ def columns_name_one_prompt(spec: RFTJobSpec) -> Iterator[Problem]:
 
 @in_cel(exactly_one_of("spec.storage", _aliases(Storage, STORAGE_KINDS)))
 def storage_has_one_kind(spec: RFTJobSpec) -> Iterator[Problem]:
-    """The storage of a run has exactly one kind."""
+    """The storage of a run has exactly one kind: an existing claim, a claim template, or an emptyDir."""
     yield from _exactly_one("spec.storage", spec.storage, STORAGE_KINDS)
 
 
 @in_cel(exactly_one_of("spec.model.cache", _aliases(ModelCache, CACHE_CLAIMS)))
 def model_cache_has_one_claim(spec: RFTJobSpec) -> Iterator[Problem]:
-    """The cache of models has exactly one claim."""
+    """The cache for models from the hub has exactly one claim: an existing one, or a template."""
     if spec.model.cache is not None:
         yield from _exactly_one("spec.model.cache", spec.model.cache, CACHE_CLAIMS)
 
 
 @in_cel(exactly_one_of("spec.graders[]", _aliases(Grader, GRADER_KINDS)))
 def grader_has_one_kind(spec: RFTJobSpec) -> Iterator[Problem]:
-    """A grader has exactly one kind."""
+    """Every grader has exactly one kind, such as ``exactMatch`` or ``python``."""
     for i, grader in enumerate(spec.graders):
         yield from _exactly_one(f"spec.graders[{i}]", grader, GRADER_KINDS)
 
@@ -150,9 +151,11 @@ def python_grader_has_one_source(spec: RFTJobSpec) -> Iterator[Problem]:
             yield from _exactly_one(f"spec.graders[{i}].python", grader.python, CODE_SOURCES)
 
 
-@not_in_cel("the list is a map by name: the schema alone refuses a name that stands twice")
+@not_in_cel(
+    "in the schema the list is a map by name, so the API server itself refuses two graders of one name"
+)
 def grader_names_are_unique(spec: RFTJobSpec) -> Iterator[Problem]:
-    """The names of graders are unique, because metrics are reported by grader name."""
+    """The names of the graders are unique, because metrics and status name the graders."""
     seen: dict[str, int] = {}
     for i, grader in enumerate(spec.graders):
         if grader.name in seen:
@@ -172,7 +175,7 @@ def grader_names_are_unique(spec: RFTJobSpec) -> Iterator[Problem]:
     )
 )
 def grader_scale_rises(spec: RFTJobSpec) -> Iterator[Problem]:
-    """The ``min`` of a scale is less than its ``max``."""
+    """The ``min`` of a grader's scale is less than its ``max``."""
     for i, grader in enumerate(spec.graders):
         if grader.scale is not None and not grader.scale.min < grader.scale.max:
             yield Problem(
@@ -193,8 +196,8 @@ def grader_scale_rises(spec: RFTJobSpec) -> Iterator[Problem]:
     )
 )
 def a_grader_makes_the_reward(spec: RFTJobSpec) -> Iterator[Problem]:
-    """A grader or the environment has a weight above 0. Graders of weight 0 are canaries and give no
-    reward.
+    """At least one grader, or the environment, has a weight above 0. Graders of weight 0 are canaries, which
+    do not count for the reward.
     """
     if all(grader.is_canary for grader in spec.scored_by):
         yield Problem(
@@ -234,7 +237,9 @@ def environment_scale_rises(spec: RFTJobSpec) -> Iterator[Problem]:
     )
 )
 def no_grader_has_the_environments_name(spec: RFTJobSpec) -> Iterator[Problem]:
-    """No grader is called ``environment`` in a job with an environment, whose reward has this name."""
+    """In a job with an environment, no grader is called ``environment``, because the environment's reward
+    has this name.
+    """
     for i, grader in enumerate(spec.graders):
         if spec.environment is not None and grader.name == ENVIRONMENT:
             yield Problem(
@@ -270,7 +275,7 @@ def marker_goes_with_marker_extraction(spec: RFTJobSpec) -> Iterator[Problem]:
     )
 )
 def completion_fits_context(spec: RFTJobSpec) -> Iterator[Problem]:
-    """A completion must be shorter than the context, so that the context has room for a prompt too."""
+    """``maxTokens`` is less than ``maxContextLength``, so that the context has room for a prompt too."""
     context = spec.training.max_context_length
     if context is not None and spec.sampling.max_tokens >= context:
         yield Problem(
@@ -289,13 +294,15 @@ def completion_fits_context(spec: RFTJobSpec) -> Iterator[Problem]:
     )
 )
 def context_fits_batch(spec: RFTJobSpec) -> Iterator[Problem]:
-    """The batch must have at least as many tokens as the longest sequence."""
+    """``batchSizeTokens`` is not less than ``maxContextLength``, so that a batch has room for the longest
+    sequence.
+    """
     context = spec.training.max_context_length
     if context is not None and context > spec.training.batch_size_tokens:
         yield Problem(
             "spec.training.maxContextLength",
             f"{context} is above spec.training.batchSizeTokens {spec.training.batch_size_tokens};"
-            " it must be at most that",
+            " lower it, or raise batchSizeTokens",
         )
 
 
@@ -308,7 +315,7 @@ def context_fits_batch(spec: RFTJobSpec) -> Iterator[Problem]:
     )
 )
 def completion_fits_default_context(spec: RFTJobSpec) -> Iterator[Problem]:
-    """If maxContextLength is derived, a completion of maxTokens must fit into the batch."""
+    """If ``maxContextLength`` is absent, ``maxTokens`` is less than ``batchSizeTokens``."""
     training = spec.training
     if training.max_context_length is None and spec.sampling.max_tokens >= training.batch_size_tokens:
         yield Problem(
@@ -387,7 +394,7 @@ def _resource_claims(spec: RFTJobSpec) -> Sequence[PodResourceClaim]:
 
 @in_cel(annotations.cel())
 def annotations_widen_no_rights(spec: RFTJobSpec) -> Iterator[Problem]:
-    """Annotations of the pod give it no rights whose fields, such as security contexts, are not offered."""
+    """Annotations of the pod give it no rights for which the API has no fields, such as security contexts."""
     given = (spec.template.annotations if spec.template is not None else None) or {}
     for key, value in given.items():
         problem = annotations.problem_of(key, value)
@@ -412,7 +419,9 @@ def extra_volume_has_one_source(spec: RFTJobSpec) -> Iterator[Problem]:
     )
 )
 def suspending_needs_storage(spec: RFTJobSpec) -> Iterator[Problem]:
-    """An emptyDir is deleted with the pod, so a suspended run could not be resumed."""
+    """``suspend`` is false if the storage is an emptyDir. Kubernetes deletes the emptyDir with the pod, so
+    the run could not resume.
+    """
     if spec.suspend and spec.storage.ephemeral is not None:
         yield Problem(
             "spec.suspend",
@@ -430,7 +439,7 @@ def suspending_needs_storage(spec: RFTJobSpec) -> Iterator[Problem]:
     )
 )
 def deadline_is_in_the_calendar(spec: RFTJobSpec) -> Iterator[Problem]:
-    """The deadline is a date that exists. The regular expression of the field also accepts the 31st of
+    """The deadline is a date that exists. The regular expression of the field would also accept the 31st of
     February.
     """
     deadline = spec.stop.deadline if spec.stop is not None else None
@@ -459,7 +468,7 @@ def _needs_evaluation(parent: str, field: str) -> Cel:
     _needs_evaluation("stop", "patience"),
 )
 def held_out_reward_needs_an_evaluation(spec: RFTJobSpec) -> Iterator[Problem]:
-    """Fields that use the held-out reward are absent where the evaluation is off."""
+    """Fields that use the held-out reward are absent if the evaluation is off."""
     stop = spec.stop or Stop()
     fields = {
         "spec.evaluation.everySteps": spec.evaluation.every_steps,
@@ -484,7 +493,7 @@ def held_out_reward_needs_an_evaluation(spec: RFTJobSpec) -> Iterator[Problem]:
     )
 )
 def canary_stop_has_a_canary(spec: RFTJobSpec) -> Iterator[Problem]:
-    """``stop.canary`` needs a grader of weight 0."""
+    """If ``stop.canary`` is set, at least one grader is a canary: it has the weight 0."""
     watches = spec.stop is not None and spec.stop.canary is not None
     if watches and not any(grader.is_canary for grader in spec.graders):
         yield Problem(
@@ -502,7 +511,9 @@ def canary_stop_has_a_canary(spec: RFTJobSpec) -> Iterator[Problem]:
     )
 )
 def deterministic_runs_are_in_float32(spec: RFTJobSpec) -> Iterator[Problem]:
-    """``deterministic`` on a CPU needs float32. In bfloat16 the sampler's results are not reproducible."""
+    """``cpuDtype`` is ``float32`` or absent if ``deterministic`` is true. In bfloat16 on a CPU, the sampler's
+    results are not reproducible.
+    """
     training = spec.training
     if training.deterministic and training.cpu_dtype not in (None, "float32"):
         yield Problem(

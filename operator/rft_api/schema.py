@@ -1,8 +1,8 @@
 """Converts pydantic's JSON schema to the structural schema of a CustomResourceDefinition.
 
 Pydantic writes ``$ref``, ``anyOf: [X, null]``, ``const`` and numeric ``exclusiveMinimum``, which a structural
-schema does not allow. A keyword that this module cannot convert is an error, so that no constraint is lost
-unnoticed.
+schema does not allow. A keyword that this module cannot convert is an error, because otherwise a constraint
+could get lost unnoticed.
 """
 
 from collections.abc import Mapping
@@ -54,11 +54,11 @@ class CannotLower(ValueError):
 def structural(model: type[Model], *, defaults: bool) -> Schema:
     """Return the structural schema of ``model``.
 
-    With ``defaults`` the schema has the default values of scalars outside lists. Defaults in list items would
-    keep Argo CD OutOfSync. A status has no defaults.
+    If ``defaults`` is true, the schema has the default values of scalars outside of lists. With defaults in
+    list items, Argo CD would show the RFTJob as OutOfSync for ever. A status has no defaults.
 
     Raises:
-        CannotLower: if a constraint would be lost.
+        CannotLower: if a constraint of the model would get lost.
     """
     source = model.model_json_schema(by_alias=True)
     definitions = source.pop("$defs", {})
@@ -97,8 +97,8 @@ def _lower(source: Schema, definitions: Mapping[str, Schema], defaults: bool, pa
 
 
 def _resolve(source: Schema, definitions: Mapping[str, Schema], path: str) -> Schema:
-    """Replace ``$ref`` and ``anyOf: [X, null]`` by the schema they stand for. Keywords beside them take
-    precedence.
+    """Replace ``$ref`` by the schema that it names, and ``anyOf: [X, null]`` by the schema X. Keywords beside
+    them override those of this schema.
     """
     beside = {k: v for k, v in source.items() if k not in ("$ref", "anyOf")}
     if "$ref" in source:
@@ -131,7 +131,7 @@ def _lower_object(
 
 
 def _describe(target: Schema, default: object) -> str:
-    """Append default, range and form to the description of a field, so that ``kubectl explain`` shows
+    """Return the description of a field with its default, range and form, so that ``kubectl explain`` shows
     them.
     """
     sentences = [str(target.get("description", "")).strip()]

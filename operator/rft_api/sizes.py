@@ -9,8 +9,8 @@ _SCALE = {"M": 1e6, "B": 1e9, "T": 1e12}
 def parameter_count(text: str) -> float | None:
     """Return the number of parameters in a model's name, or ``None``: ``Qwen2.5-7B-Instruct`` has 7e9.
 
-    ``8x7B`` is read as 56e9. Such a mixture of experts has fewer parameters, but a guess must not be too
-    small.
+    ``8x7B`` is read as 56e9. Such a mixture of experts has fewer parameters, but a guess must never be below
+    the true number.
     """
     found = _COUNT.search(text)
     if found is None:

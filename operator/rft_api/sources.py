@@ -11,8 +11,8 @@ from rft_api.forms import COUNT, RELATIVE_PATH, SIZE, URI
 
 
 def _is_scalar(value: object) -> object:
-    """Refuse a value of another type with a single error. The union type alone would give one error per
-    type.
+    """Refuse a value that is not a text, a number or a boolean, with a single error. pydantic's union type
+    would report one error for each type.
     """
     if not isinstance(value, (str, int, float)) or (isinstance(value, float) and not math.isfinite(value)):
         raise PydanticCustomError("scalar_type", "Input should be a text, a number, true or false")
@@ -37,7 +37,7 @@ class VolumeClaim(Model):
 
 
 class ClaimTemplate(Model):
-    """A PersistentVolumeClaim the operator makes for this job."""
+    """A PersistentVolumeClaim that the operator creates for this job."""
 
     size: str = Field(**SIZE.limits(), description="Requested size, such as 20Gi.")
     storage_class_name: str | None = Field(
@@ -50,7 +50,7 @@ class ClaimTemplate(Model):
 
 
 class ModelCache(Model):
-    """Where models that are downloaded from the hub are kept. Exactly one claim is set."""
+    """The volume that keeps models from the hub after their download. Exactly one claim is set."""
 
     persistent_volume_claim: VolumeClaim | None = Field(
         None, description="An existing PersistentVolumeClaim, which several jobs may share."
@@ -78,8 +78,9 @@ class ModelSource(Model):
     cache: ModelCache | None = Field(
         None,
         description=(
-            "Volume for models from the hub, so that a retry, or with a shared claim the next job, does not"
-            " download them again. If absent, each pod downloads the model to its node."
+            "Volume for models from the hub, so that a retry does not download them again. If several jobs"
+            " share a claim, the next job does not either. If absent, each pod downloads the model to its"
+            " node."
         ),
     )
     chat_template_args: dict[str, Scalar] | None = Field(
@@ -96,7 +97,8 @@ class ModelSource(Model):
     adapter: AdapterSource | None = Field(
         None,
         description=(
-            "Adapter from which training starts. It is then also the reference policy of the KL term."
+            "Adapter from which training starts. The base model with this adapter is also the reference"
+            " policy of the KL term."
         ),
     )
 
@@ -149,7 +151,8 @@ class Dataset(Model):
         None,
         description=(
             "Format of the file: JSON lines (jsonl, the default), CSV with a header (csv), or JSON lines"
-            " with ShareGPT conversations of from and value (sharegpt). Each may be compressed by gzip."
+            " with ShareGPT conversations, whose messages have from and value (sharegpt). The file may be"
+            " compressed by gzip."
         ),
     )
     columns: dict[str, Name] | None = Field(
@@ -162,7 +165,7 @@ class Dataset(Model):
 
 
 class Ephemeral(Model):
-    """An emptyDir: checkpoints and adapters are lost with the pod."""
+    """An emptyDir. Kubernetes deletes it, with checkpoints and adapters, when it deletes the pod."""
 
 
 class Storage(Model):

@@ -16,8 +16,8 @@ MAX_HISTORY = 50
 
 
 class Effective(Model):
-    """The effective values of the parameters that may be derived: the value that the user gave, else the
-    derived one.
+    """The effective values of parameters that may be absent in the spec: the value that the user gave, or the
+    derived value.
     """
 
     seed: Int = Field(description="Seed of the run.")
@@ -42,14 +42,14 @@ class Effective(Model):
 
 
 class MemoryPart(Model):
-    """One part of the memory that the plan expects, such as the base weights."""
+    """One part of the memory that the plan expects a device to need, such as the base weights."""
 
     name: str = Field(description="Name of the part, such as base weights.")
     mebibytes: float = Field(ge=0, description="Size of the part on each device, in MiB.")
 
 
 class Estimate(Model):
-    """The expected duration and cost of the run. Values that cannot be known before the run are absent."""
+    """The expected duration and cost of the run. Values that nobody can know before the run are absent."""
 
     steps: Int | None = Field(None, ge=0, description="Number of training steps in the whole run.")
     steps_per_epoch: Int | None = Field(None, ge=0, description="Number of training steps in one epoch.")
@@ -63,9 +63,11 @@ class Estimate(Model):
     seconds_per_step: float | None = Field(
         None, ge=0, description="Expected time of one training step, in seconds."
     )
-    sampling_seconds: float | None = Field(None, ge=0, description="Part of stepSeconds that sampling takes.")
+    sampling_seconds: float | None = Field(
+        None, ge=0, description="Part of secondsPerStep that sampling takes."
+    )
     update_seconds: float | None = Field(
-        None, ge=0, description="Part of stepSeconds that forward and backward passes take."
+        None, ge=0, description="Part of secondsPerStep that forward and backward passes take."
     )
     gpu_hours: float | None = Field(
         None, ge=0, description="Expected GPU-hours of the run, with evaluations."
@@ -73,7 +75,7 @@ class Estimate(Model):
     gpu_hours_if_longest: float | None = Field(
         None, ge=0, description="Expected GPU-hours if every completion has maxTokens tokens."
     )
-    cost: float | None = Field(None, ge=0, description="Cost of gpuHours, if the spec gives a price.")
+    cost: float | None = Field(None, ge=0, description="Expected cost of gpuHours, if the spec has a price.")
 
 
 class NodeLabel(Model):
@@ -94,13 +96,13 @@ class NodeTerm(Model):
 class Plan(Model):
     """The plan of a run: values that were derived before the run."""
 
-    effective: Effective | None = Field(None, description="Effective parameters, given or derived.")
+    effective: Effective | None = Field(None, description="Effective parameters of the run.")
     gpus: Int = Field(0, ge=0, description="Number of GPUs of the pod.")
     device: Device = Field("cpu", description="Kind of device on which the trainer computes.")
     dtype: Dtype | None = Field(None, description="Dtype of the base model's weights in trainer and sampler.")
     accelerator: str | None = Field(None, description="Kind of GPU for which the plan is made.")
     gpu_resource: str | None = Field(
-        None, description="Extended resource that the pod requests, if it is known from the nodes."
+        None, description="Extended resource that the pod requests, if the nodes say which one it is."
     )
     gpu_memory: str | None = Field(
         None, description="Memory of one GPU, if the GPU was chosen by the labels of nodes."
@@ -111,8 +113,8 @@ class Plan(Model):
     node_terms: list[NodeTerm] | None = Field(
         None,
         description=(
-            "Sets of node labels by which nodes with this kind of GPU are known. The pod runs only on a node"
-            " that has one of the sets."
+            "Sets of labels that nodes with this kind of GPU have. The pod runs only on a node that has all"
+            " labels of one set."
         ),
     )
     cpu: str | None = Field(None, description="CPU request of the trainer.")
@@ -121,15 +123,17 @@ class Plan(Model):
     )
     memory: str | None = Field(None, description="Memory request and limit of the trainer.")
     ephemeral_storage: str | None = Field(
-        None, description="Ephemeral storage request of the trainer, for what it writes to its node."
+        None, description="Ephemeral storage request of the trainer, for files that it writes to its node."
     )
     ephemeral_storage_limit: str | None = Field(
-        None, description="Ephemeral storage limit of the trainer. A pod that exceeds it is ended."
+        None, description="Ephemeral storage limit of the trainer. The kubelet ends a pod that exceeds it."
     )
     least_memory: str | None = Field(
         None, description="Minimum memory of the run, with the smallest micro-batch."
     )
-    forced: bool = Field(False, description="Whether the spec may request less memory than the minimum.")
+    forced: bool = Field(
+        False, description="Whether memory is below leastMemory, which an annotation of the RFTJob allows."
+    )
     memory_parts: list[MemoryPart] | None = Field(None, description="Parts of the expected memory.")
     micro_batch_tokens: Int | None = Field(
         None, ge=1, description="Number of tokens in one forward pass on one device."
@@ -144,20 +148,20 @@ class Plan(Model):
         None,
         ge=1,
         description=(
-            "Number of GPUs that sample. If trainerGpus and samplerGpus are together more than gpus, GPUs do"
-            " both in turns."
+            "Number of GPUs that sample. If trainerGpus plus samplerGpus is more than gpus, some GPUs sample"
+            " and train in turns."
         ),
     )
     sampler_servers: Int | None = Field(
         None,
         ge=1,
-        description="Number of samplers, over which samplerGpus are divided. If absent, there is one.",
+        description="Number of samplers. The GPUs that sample are divided among them. If absent: 1.",
     )
     sampler_cache_memory: str | None = Field(
         None, description="Size of a sampler's key-value cache on each of its GPUs."
     )
     idle_share: float | None = Field(
-        None, ge=0, le=1, description="Share of a step in which GPUs have nothing to do, by the estimate."
+        None, ge=0, le=1, description="Expected share of a step in which GPUs have nothing to do."
     )
     sampler_cache_tokens: Int | None = Field(
         None, ge=1, description="Capacity of the sampler's key-value cache on a CPU, in tokens."
@@ -166,7 +170,7 @@ class Plan(Model):
         None, gt=0, le=1, description="Share of a GPU's memory that the sampler may use."
     )
     estimate: Estimate | None = Field(None, description="Estimate of steps, tokens, time and cost.")
-    notes: list[str] | None = Field(None, description="Explanations of the planned numbers, one per line.")
+    notes: list[str] | None = Field(None, description="Sentences that explain the numbers of the plan.")
 
 
 class Change(Model):
@@ -204,7 +208,7 @@ class Progress(Model):
     step: Int = Field(0, ge=0, description="Number of completed training steps.")
     total_steps: Int | None = Field(None, ge=0, description="Number of training steps in the whole run.")
     total_steps_estimated: bool = Field(True, description="Whether totalSteps is still an estimate.")
-    epoch: Int = Field(0, ge=0, description="Number of the current epoch, from 1.")
+    epoch: Int = Field(0, ge=0, description="Number of the current epoch, counted from 1.")
     percent: float = Field(
         0.0, ge=0, le=100, description="Completed share of the training steps, in percent."
     )
@@ -235,8 +239,8 @@ class RewardPoint(Model):
 
 
 def thin(points: Sequence[RewardPoint]) -> list[RewardPoint]:
-    """Return at most 50 points of the reward curve: evenly spaced, and always the first, the best and the
-    last.
+    """Return at most 50 evenly spaced points of the reward curve. The first, the last and the best point are
+    always among them.
     """
     if len(points) <= MAX_HISTORY:
         return list(points)
@@ -265,7 +269,7 @@ class Reward(Model):
 
 
 class PairedDifference(Model):
-    """Mean score of the tuned policy minus that of the base model on the same rows, with a bootstrap
+    """Mean score of the tuned policy minus mean score of the base model on equal rows, with a bootstrap
     interval.
     """
 
@@ -280,7 +284,7 @@ class GraderEvaluation(Model):
     base: float = Field(description="Mean score of the starting policy.")
     tuned: float | None = Field(None, description="Mean score of the last evaluated policy.")
     difference: PairedDifference | None = Field(
-        None, description="Difference of tuned and starting policy on the same rows."
+        None, description="Score of the tuned policy minus score of the starting policy, on equal rows."
     )
 
 
@@ -305,14 +309,14 @@ class EvaluationResult(Model):
     selected: bool = Field(
         False,
         description=(
-            "Whether the best checkpoint was chosen among several on these rows. Then its result is too"
-            " optimistic."
+            "Whether the best checkpoint was chosen among several by its reward on these rows. Then this"
+            " reward is probably too high."
         ),
     )
 
 
 class PhaseSeconds(Model):
-    """The time of one training step in seconds, by phase of the step."""
+    """The time in seconds of each phase of one training step."""
 
     rollout: float = Field(0.0, ge=0, description="Time of sampling, in seconds.")
     grade: float = Field(0.0, ge=0, description="Time of grading, in seconds.")
@@ -356,7 +360,7 @@ class Metrics(Model):
 class Recommendation(Model):
     """A piece of advice that is derived from the numbers of the run."""
 
-    rule: str = Field(description="Id of the rule that gives the advice.")
+    rule: str = Field(description="Id of the rule that this advice comes from.")
     parameter: str | None = Field(None, description="Path of the field to change.")
     message: str = Field(description="What to change, and why.")
 
@@ -385,20 +389,20 @@ class Usage(Model):
     forged_replies: dict[str, int] | None = Field(
         None,
         description=(
-            "Number of replies that a program forged in the place of each grader. All of them were refused."
+            "For each grader, the number of its replies that another program had forged. The trainer refused"
+            " all of them."
         ),
     )
-    cost: float | None = Field(None, ge=0, description="Cost so far, if the spec gives a price.")
+    cost: float | None = Field(None, ge=0, description="Cost of the run so far, if the spec has a price.")
     expected_gpu_hours: float | None = Field(
         None,
         ge=0,
         description=(
-            "Expected GPU-hours at the end of the run, from its speed so far. Absent until totalSteps is"
-            " known."
+            "Expected GPU-hours of the whole run, from its speed so far. Absent until totalSteps is known."
         ),
     )
     expected_cost: float | None = Field(
-        None, ge=0, description="Expected cost at the end of the run, if the spec gives a price."
+        None, ge=0, description="Expected cost of the whole run, if the spec has a price."
     )
 
 

@@ -1,4 +1,4 @@
-"""The complete check of a manifest, used by CLI, webhook, operator and trainer."""
+"""The complete check of a manifest. CLI, webhook, operator and trainer use it."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from rft_api.problems import InvalidManifest, Problem, from_validation_error
 
 
 class CheckResult(NamedTuple):
-    """The result of checking a manifest: a valid job, or all the problems."""
+    """The result of the check of a manifest: the RFTJob if it is valid, or all problems."""
 
     job: RFTJob | None
     problems: tuple[Problem, ...]
@@ -35,7 +35,7 @@ _TYPE = {"apiVersion": API_VERSION, "kind": KIND}
 
 
 def _type_problems(document: Mapping[str, Any]) -> Iterator[Problem]:
-    """Yield the problems of ``apiVersion`` and ``kind`` of a manifest."""
+    """Yield a problem for each of ``apiVersion`` and ``kind`` that is missing or wrong in a manifest."""
     for field, expected in _TYPE.items():
         found = document.get(field)
         if found != expected:

@@ -1,4 +1,4 @@
-"""Makes messages for texts that are not valid YAML: what is wrong, and how to correct it."""
+"""Makes messages about errors in YAML, which say what is wrong and how to correct it."""
 
 import re
 
@@ -22,18 +22,18 @@ def explained(error: yaml.YAMLError, text: str) -> str:
 def _fix(error: yaml.MarkedYAMLError, line: str) -> str:
     """Return what is wrong and what to write instead.
 
-    Return "" for an error that is not known here: then PyYAML's own message is used.
+    Return "" for an error that this function does not know. Then the caller uses PyYAML's own message.
     """
     assert error.problem_mark is not None
     problem, column = error.problem or "", error.problem_mark.column
     if _ESCAPE in problem:
         return _escape(line, column)
     if line[: len(line) - len(line.lstrip())].count("\t"):
-        return "the line is indented with a tab, which YAML does not take; indent with spaces"
+        return "the line is indented with a tab, which YAML does not allow; indent it with spaces"
     if _MAPPING in problem:
         return (
             f"the colon in {line.strip()!r} begins a value where there is one already: put a text with a"
-            " colon in quotes, or indent this line as its neighbours"
+            " colon in quotes, or indent this line like the lines around it"
         )
     if "cannot start any token" in problem and column < len(line):
         return f"a text cannot begin with {line[column]} unless it stands in quotes"
@@ -57,12 +57,12 @@ def _opened(error: yaml.MarkedYAMLError) -> str:
 
 def _escape(line: str, column: int) -> str:
     escape = line[column - 1 : column + 1]
-    said = f"in double quotes YAML reads {escape} as an escape, and there is none of this name"
+    said = f"in double quotes YAML reads {escape} as an escape sequence, which does not exist"
     quoted = re.search(r'"((?:[^"\\]|\\.)*)"', line[_opening(line, column) :])
     if quoted is None:
         return f"{said}; put the text in single quotes"
     single = quoted[1].replace('\\"', '"').replace("'", "''")
-    return f"{said}; use single quotes, which take backslashes as they are: '{single}'"
+    return f"{said}; use single quotes, in which a backslash is an ordinary character: '{single}'"
 
 
 def _opening(line: str, column: int) -> int:

@@ -185,7 +185,7 @@ def test_beside_a_wrong_api_version_the_other_problems_are_reported_too() -> Non
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('a: {pattern: "\\d+"}', "use single quotes, which take backslashes as they are: '\\d+'"),
+        ('a: {pattern: "\\d+"}', "use single quotes, in which a backslash is an ordinary character: '\\d+'"),
         ('b: "x"\na: "it\'s \\d"', "line 2, column 11: in double quotes YAML reads \\d as an escape"),
         ('a: "it\'s \\d"', "'it''s \\d'"),
         ("a:\n\tb: 1", "line 2, column 1: the line is indented with a tab"),
