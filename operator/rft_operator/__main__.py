@@ -103,7 +103,7 @@ def _act(cluster: Cluster, settings: Settings, signs: Signs, leadership: Leaders
             settings.namespaces,
         )
     except Exception:
-        _log.critical("a task or kopf has failed, so this process ends with exit code 1", exc_info=True)
+        _log.critical("kopf or a task of it has failed, so the process ends with exit code 1", exc_info=True)
         code = 1
     if operator.is_idle:
         leadership.release()

@@ -24,7 +24,7 @@ BACKLOG = 1024
 SAID_AGAIN_SECONDS = 10.0
 """Shortest time in seconds between two log messages about the number of closed connections."""
 ACCEPT_RETRY_SECONDS = 0.1
-"""Seconds to wait after an accept that failed, for example because there is no free file descriptor."""
+"""Seconds to wait if a connection cannot be accepted, for example if no file descriptor is free."""
 CLOSE_SECONDS = 2.0
 """Longest time in seconds for which ``close`` waits for requests that are being answered."""
 _log = logging.getLogger(__name__)
