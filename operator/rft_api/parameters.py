@@ -231,8 +231,8 @@ class Sampling(Model):
         ge=0,
         le=100,
         description=(
-            "Only this number of the most probable tokens can be sampled. 0 turns this off. Values above 50"
-            " are not advised."
+            "Only the k most probable tokens can be sampled. 0 turns this off. Values above 50 are not"
+            " advised."
         ),
     )
     num_rollouts: Int = Field(

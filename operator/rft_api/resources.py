@@ -62,7 +62,7 @@ class Resources(Model):
         **QUANTITY.limits(),
         description=(
             "CPU limit of the trainer. If absent, the trainer has no limit. But if a ResourceQuota or a"
-            " LimitRange of the namespace requires a limit, it is the CPU request."
+            " LimitRange of the namespace requires one, the limit is equal to the CPU request."
         ),
     )
     memory: str | None = Field(
@@ -146,7 +146,7 @@ class EnvVarSource(Model):
     config_map_key_ref: ConfigMapKeySelector | None = Field(None, description="Key of a ConfigMap.")
     field_ref: ObjectFieldSelector | None = Field(None, description="Field of the pod.")
     resource_field_ref: ResourceFieldSelector | None = Field(
-        None, description="Limit or request of the trainer's container."
+        None, description="The value is a resource limit or request of the trainer's container."
     )
 
 
@@ -200,7 +200,7 @@ class LabelSelectorRequirement(Model):
     values: list[str] | None = Field(
         None,
         max_length=64,
-        description="Values that the label may have with In, and may not have with NotIn.",
+        description="With In, the allowed values of the label. With NotIn, the forbidden values.",
     )
 
 
@@ -268,7 +268,7 @@ class TopologySpreadConstraint(Model):
 class PodResourceClaim(Model):
     """A Kubernetes resource claim of the pod, by dynamic resource allocation. Exactly one source is set."""
 
-    name: str = Field(**LABEL.limits(), description="Name of the claim in the pod.")
+    name: str = Field(**LABEL.limits(), description="Name of the claim within the pod, for gpuClaim.")
     resource_claim_name: str | None = Field(None, description="Name of a ResourceClaim.")
     resource_claim_template_name: str | None = Field(
         None, description="Name of a ResourceClaimTemplate, from which each pod gets a claim of its own."

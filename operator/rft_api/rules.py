@@ -145,7 +145,7 @@ def grader_has_one_kind(spec: RFTJobSpec) -> Iterator[Problem]:
 
 @in_cel(exactly_one_of("spec.graders[].python", _aliases(Python, CODE_SOURCES)))
 def python_grader_has_one_source(spec: RFTJobSpec) -> Iterator[Problem]:
-    """The code of a python grader has exactly one source."""
+    """The code of a python grader has exactly one source: ``inline`` or a ConfigMap."""
     for i, grader in enumerate(spec.graders):
         if grader.python is not None:
             yield from _exactly_one(f"spec.graders[{i}].python", grader.python, CODE_SOURCES)
@@ -210,7 +210,7 @@ def a_grader_makes_the_reward(spec: RFTJobSpec) -> Iterator[Problem]:
 
 @in_cel(exactly_one_of("spec.environment.python", _aliases(EnvironmentPython, CODE_SOURCES)))
 def environment_has_one_source(spec: RFTJobSpec) -> Iterator[Problem]:
-    """The code of an environment has exactly one source."""
+    """The code of an environment has exactly one source: ``inline`` or a ConfigMap."""
     if spec.environment is not None:
         yield from _exactly_one("spec.environment.python", spec.environment.python, CODE_SOURCES)
 
@@ -350,7 +350,7 @@ def _variables(spec: RFTJobSpec) -> Sequence[EnvVar]:
 
 @in_cel(exactly_one_of("spec.template.env[].valueFrom", _aliases(EnvVarSource, VARIABLE_SOURCES)))
 def variable_has_one_source(spec: RFTJobSpec) -> Iterator[Problem]:
-    """The ``valueFrom`` of an environment variable has exactly one source."""
+    """The ``valueFrom`` of an environment variable has exactly one source, such as ``secretKeyRef``."""
     for i, variable in enumerate(_variables(spec)):
         if variable.value_from is not None:
             yield from _exactly_one(
@@ -360,7 +360,7 @@ def variable_has_one_source(spec: RFTJobSpec) -> Iterator[Problem]:
 
 @in_cel(exactly_one_of("spec.template.resourceClaims[]", _aliases(PodResourceClaim, CLAIM_SOURCES)))
 def resource_claim_has_one_source(spec: RFTJobSpec) -> Iterator[Problem]:
-    """A resource claim of the pod has exactly one source."""
+    """Every resource claim of the pod has exactly one source: a ResourceClaim or a ResourceClaimTemplate."""
     for i, found in enumerate(_resource_claims(spec)):
         yield from _exactly_one(f"spec.template.resourceClaims[{i}]", found, CLAIM_SOURCES)
 
@@ -404,7 +404,7 @@ def annotations_widen_no_rights(spec: RFTJobSpec) -> Iterator[Problem]:
 
 @in_cel(exactly_one_of("spec.template.volumes[]", _aliases(ExtraVolume, VOLUME_SOURCES)))
 def extra_volume_has_one_source(spec: RFTJobSpec) -> Iterator[Problem]:
-    """An extra volume has exactly one source."""
+    """Every volume of the template has exactly one source: a PersistentVolumeClaim or a ConfigMap."""
     volumes = (spec.template.volumes if spec.template is not None else None) or []
     for i, volume in enumerate(volumes):
         yield from _exactly_one(f"spec.template.volumes[{i}]", volume, VOLUME_SOURCES)

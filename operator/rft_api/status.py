@@ -45,7 +45,7 @@ class MemoryPart(Model):
     """One part of the memory that the plan expects a device to need, such as the base weights."""
 
     name: str = Field(description="Name of the part, such as base weights.")
-    mebibytes: float = Field(ge=0, description="Size of the part on each device, in MiB.")
+    mebibytes: float = Field(ge=0, description="Size of this part of the memory on each device, in MiB.")
 
 
 class Estimate(Model):
@@ -178,9 +178,11 @@ class Change(Model):
 
     path: str = Field(description="Path of the field, such as spec.training.learningRate.")
     from_: str | None = Field(
-        None, alias="from", description="Effective value of the baseline. Absent if the baseline has none."
+        None, alias="from", description="Effective value of the field in the baseline. Absent if it has none."
     )
-    to: str | None = Field(None, description="Effective value of this run. Absent if this run has none.")
+    to: str | None = Field(
+        None, description="Effective value of the field in this run. Absent if it has none."
+    )
 
 
 class Baseline(Model):
@@ -361,7 +363,7 @@ class Recommendation(Model):
     """A piece of advice that is derived from the numbers of the run."""
 
     rule: str = Field(description="Id of the rule that this advice comes from.")
-    parameter: str | None = Field(None, description="Path of the field to change.")
+    parameter: str | None = Field(None, description="Path of the spec's field that should be changed.")
     message: str = Field(description="What to change, and why.")
 
 

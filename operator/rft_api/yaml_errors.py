@@ -36,9 +36,9 @@ def _fix(error: yaml.MarkedYAMLError, line: str) -> str:
             " colon in quotes, or indent this line like the lines around it"
         )
     if "cannot start any token" in problem and column < len(line):
-        return f"a text cannot begin with {line[column]} unless it stands in quotes"
+        return f"a text cannot begin with {line[column]} unless it is in quotes"
     if "undefined alias" in problem:
-        return "a text that begins with * is an alias in YAML unless it stands in quotes"
+        return "a text that begins with * is an alias in YAML unless it is in quotes"
     if "expected <block end>" in problem:
         return (
             f"{line.strip()!r} is indented otherwise than the lines before it, or a quote in it ends too"
