@@ -1,1 +1,1 @@
-"""Defines the files and messages of a run, once for the operator, the trainer and ``rft``."""
+"""Defines the files and messages of a run. The operator, the trainer and ``rft`` share these definitions."""

@@ -1,7 +1,7 @@
-"""Checks that the configuration of an adapter has only data: nothing that its loading would import or fetch.
+"""Checks that the configuration of an adapter has only data, and nothing that PEFT would import or download.
 
-Older releases of PEFT import the module that ``megatron_core`` names, and for types of adapters other than
-LoRA PEFT may load a tokenizer with code of its own.
+Older releases of PEFT import the module that ``megatron_core`` names. For adapters of other types than LoRA,
+PEFT may load a tokenizer that runs code of its own.
 """
 
 import json
@@ -14,13 +14,13 @@ _DATA = frozenset({
     "modules_to_save", "peft_type", "peft_version", "rank_pattern", "revision", "target_modules",
     "target_parameters", "task_type", "trainable_token_indices",
 })  # fmt: skip
-"""Settings of LoRA whose texts, lists and objects are data. ``megatron_core`` is read beside
-``megatron_config`` alone."""
+"""Settings of LoRA whose texts, lists and objects are only data. ``megatron_core`` is one of them, because
+PEFT reads it only if ``megatron_config`` is set."""
 _LIBRARIES = ("transformers", "peft")
 
 
 def config_problem(config: Any) -> str | None:
-    """Return why an adapter with this configuration is not loaded, or None. ``config``: the JSON value."""
+    """Return why an adapter must not be loaded, or None. ``config`` is the JSON of its configuration."""
     if not isinstance(config, dict):
         return "is not a JSON object"
     if (kind := config.get("peft_type", "LORA")) != "LORA":

@@ -1,8 +1,8 @@
 """Writes files and folders atomically: after a crash they are complete or absent, never half written.
 
-Content is written under a temporary name, flushed to the disk and renamed. Then the rename is flushed.
-Without the first flush the rename can reach the disk before the content. A power failure then leaves an empty
-file.
+The content is written under a temporary name, flushed to the disk and renamed. Then the rename is flushed.
+Without the first flush, the rename could reach the disk before the content, and a power failure would leave
+an empty file.
 """
 
 import os
@@ -24,20 +24,20 @@ def temporary(target: Path) -> Path:
 
 
 def put(unfinished: Path, target: Path) -> None:
-    """Flush a file to the disk and rename it to ``target``. An old ``target`` is replaced. Raises OSError."""
+    """Flush a file to the disk and rename it to ``target``, which may exist already. Raises OSError."""
     sync(unfinished)
     unfinished.replace(target)
     sync(target.parent)
 
 
 def move(source: Path, target: Path) -> None:
-    """Give a file or folder another name in the same folder. Raises OSError."""
+    """Rename a file or folder within its parent folder, and flush the rename to the disk. Raises OSError."""
     source.rename(target)
     sync(target.parent)
 
 
 def write_bytes(target: Path, content: bytes) -> None:
-    """Write a file atomically, with its folder if needed. Raises OSError."""
+    """Write a file atomically. Create its folder if it is missing. Raises OSError."""
     unfinished = temporary(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +49,7 @@ def write_bytes(target: Path, content: bytes) -> None:
 
 
 def write_text(target: Path, text: str) -> None:
-    """Write a text file in UTF-8 atomically, with its folder if needed. Raises OSError."""
+    """Write a text file in UTF-8 atomically. Create its folder if it is missing. Raises OSError."""
     write_bytes(target, text.encode())
 
 

@@ -1,6 +1,4 @@
-"""Compares the held-out rewards of two policies on the same rows. It needs numpy, unlike the rest of
-rft_run.
-"""
+"""Compares the held-out rewards of two policies on equal rows. Only this module of rft_run needs numpy."""
 
 from collections.abc import Sequence
 
@@ -9,15 +7,15 @@ import numpy as np
 from rft_api.status import PairedDifference
 
 _MAX_DRAWS = 4_000_000
-"""Maximum number of row indices drawn at once. It limits the memory to about 64 MB for any number of rows."""
+"""Maximum number of row indices that are drawn at once. This limits the memory to about 64 MB."""
 
 
 def paired_bootstrap(
     base: Sequence[float], tuned: Sequence[float], seed: int, resamples: int = 10_000
 ) -> PairedDifference:
-    """Return the mean of tuned minus base with its percentile bootstrap 95 % interval.
+    """Return the mean of the differences, tuned score minus base score, with a 95 % interval.
 
-    Rows are resampled, each with both of its scores (Efron and Tibshirani, An Introduction to the
+    The interval comes from a percentile bootstrap over rows (Efron and Tibshirani, An Introduction to the
     Bootstrap, 1993, section 13.3). Raises ValueError when the score lists are empty, differ in length or
     contain NaN or infinity.
     """

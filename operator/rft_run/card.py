@@ -1,4 +1,4 @@
-"""Writes the model card of an adapter, and the name of the base model into the adapter's configuration.
+"""Writes the model card of an adapter, and writes the base model's name into the adapter's configuration.
 
 The card contains no rows, no texts of graders and no addresses, because these may be private.
 """
@@ -20,7 +20,8 @@ from rft_run.markdown import code
 _NOT_KNOWN = "not known here; see the page of the base"
 _POINTS = 20
 _LEAST_RANK_OF_VLLM = 8
-"""The lowest value of the vLLM option ``--max-lora-rank`` that a card shows. It also fits lower ranks."""
+"""The lowest value of the vLLM option ``--max-lora-rank`` that a card shows. vLLM then also loads adapters of
+lower ranks."""
 _LICENCE = "- licence of the base: "
 _NOT_IN_LICENCES = re.compile(r"[^\w .,:+()/'&-]")
 _MAX_LICENCE = 100
@@ -57,8 +58,8 @@ def dress(adapter: Path, card: Card) -> None:
 
 
 def named(body: Mapping[str, Any], name: str, revision: str | None) -> dict[str, Any]:
-    """Return an adapter's configuration. It names the base model and its revision in place of a path in a
-    cache.
+    """Return an adapter's configuration that names the base model and its revision. Before, it may name a
+    path in the hub's cache.
     """
     return {**body, "base_model_name_or_path": name, "revision": revision}
 
@@ -112,8 +113,8 @@ def _heading(card: Card) -> Iterator[str]:
     yield f"# {card.config.job.name}, step {card.step}"
     yield ""
     yield (
-        f"{kind}, trained by reinforcement with {spec.training.objective} to raise the scores of:"
-        f" {', '.join(grader.name for grader in spec.scored_by)}."
+        f"{kind}, trained by reinforcement learning with {spec.training.objective} to raise the scores of"
+        f" these graders: {', '.join(grader.name for grader in spec.scored_by)}."
     )
     yield ""
     revision = f", revision {code(card.revision)}" if card.revision else ""
@@ -140,15 +141,19 @@ def _evaluation(card: Card) -> Iterator[str]:
     yield ""
     yield f"{card.evaluation.rows} rows that were not trained on."
     if card.evaluation.selected:
-        yield "The best checkpoint was chosen among several on these rows, which flatters it."
+        yield (
+            "The best checkpoint was chosen among several by its reward on these rows, so this reward is"
+            " probably too high."
+        )
     yield ""
     yield from _table(("score", "base", "tuned", "difference", "95 % interval"), rows)
 
 
 def _evaluated(result: EvaluationResult, step: int) -> list[tuple[str, ...]]:
-    """Return a row of the evaluation table for each score of the checkpoint of ``step``.
+    """Return the rows of the table of the held-out evaluation, one for each score of the checkpoint of
+    ``step``.
 
-    Return none if the checkpoint was not evaluated.
+    Return an empty list if the checkpoint was not evaluated.
     """
     if result.step == step and result.reward is not None and result.reward.tuned is not None:
         return [
@@ -213,7 +218,7 @@ def _loading(card: Card) -> Iterator[str]:
     yield 'model = PeftModel.from_pretrained(base, "ADAPTER")'
     yield "```"
     yield ""
-    yield "With vLLM, which takes the base from its command line and not from the adapter:"
+    yield "With vLLM, whose command line names the base model:"
     yield ""
     yield "```sh"
     lora = f"--enable-lora --max-lora-rank {rank} --lora-modules {job}=ADAPTER"

@@ -22,12 +22,12 @@ _ABSENT = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 
 
 def read_state(checkpoint: Path) -> RunState:
-    """Return the state of the run in a checkpoint. Raises OSError, and ValueError for an invalid file."""
+    """Return the state of the run in a checkpoint. Raises OSError, or ValueError if the file is invalid."""
     return RunState.from_json(run_files.json_of(state_of(checkpoint)))
 
 
 def is_of_old_release(checkpoint: Path) -> bool:
-    """Whether an older release wrote a checkpoint, with torch.save."""
+    """Return whether an older release wrote the checkpoint, with torch.save."""
     return pickle_of(checkpoint).exists() and not tensors_of(checkpoint).exists()
 
 
@@ -51,8 +51,8 @@ def _check_config(file: Path) -> None:
 def checkpoint_problem(folder: RunFolder, step: int) -> str | None:
     """Return the reason why the checkpoint of a step cannot be used, or None if it can be used.
 
-    A checkpoint with one broken file is not used at all, because ``rft export`` could copy a broken
-    adapter. Raises OSError if the disk fails, because then it is not known whether the checkpoint is good.
+    A checkpoint with one broken file counts as broken, because ``rft export`` could copy a broken adapter.
+    Raises OSError if the disk fails, because then nobody knows whether the checkpoint can be used.
     """
     checkpoint = folder.checkpoint_of(step)
 

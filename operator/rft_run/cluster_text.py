@@ -1,7 +1,7 @@
-"""Text that may be shown in a cluster: in a status, an Event, a termination message, the operator's log.
+"""Prepares texts that are shown in a cluster: in a status, an Event, a termination message or a log.
 
-Whoever may read RFTJobs can read it there, also without the right to read the logs of pods. So all text that
-a run, a pod, another program or the API server has written passes ``cluster_text`` first.
+Everybody who may read RFTJobs can read these texts, even without the right to read the logs of pods. So every
+text that a run, a pod, another program or the API server has written passes through ``cluster_text`` first.
 """
 
 from collections.abc import Mapping
@@ -13,27 +13,29 @@ from rft_api.controls import without_controls
 from rft_run.redact import redacted
 
 ClusterText = NewType("ClusterText", str)
-"""A text without secrets, as far as they are found, and without control characters."""
+"""A text without control characters, and without the secrets that ``redacted`` finds."""
 ClusterObject = NewType("ClusterObject", dict[str, Any])
 """An object whose texts are all ``ClusterText``, such as a status."""
 
 MAX_READ = 64 * 1024
-"""Maximum number of characters that are read of a text. The rest is left out."""
+"""Maximum number of characters of a text that are searched for secrets. The rest of the text is left out."""
 _SHORT = 256
-"""Maximum number of characters of a text whose result is kept, since names repeat very often."""
+"""Maximum number of characters of a text whose cleaned form is cached, because short texts such as names
+occur very often."""
 
 
 def cluster_text(text: str, most: int = MAX_MESSAGE) -> ClusterText:
     """Return a text without secrets and control characters, of at most ``most`` characters.
 
-    Secrets are replaced before the text is cut, because half a secret is not found. Newlines and tabs stay.
+    Secrets are replaced before the text is cut, because half a secret would not be found. Newlines and tabs
+    stay.
     """
     clean = _short(text) if len(text) <= _SHORT else _clean(text)
     return ClusterText(clean if len(clean) <= most else clean[: most - 1] + "…")
 
 
 def cluster_object(body: Mapping[str, Any], most: int = MAX_MESSAGE) -> ClusterObject:
-    """Return a JSON object in which every text is a ``cluster_text``, names of fields included."""
+    """Return a JSON object in which ``cluster_text`` has cleaned every text and every name of a field."""
     return ClusterObject({cluster_text(str(name)): _cleaned(value, most) for name, value in body.items()})
 
 

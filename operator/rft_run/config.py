@@ -1,4 +1,4 @@
-"""The configuration of a trainer: the spec of the RFTJob at the start of the run, and paths.
+"""The configuration of a trainer: the spec of the RFTJob at the start of the run, and the paths of its files.
 
 The operator writes it into the run's immutable ConfigMap. ``rft run`` writes it into the run's folder.
 """
@@ -29,11 +29,11 @@ RUNS_DIR = "/runs"
 GRADER_DIR = "/run/rft-grader"
 GRADER_SOCKET = f"{GRADER_DIR}/grader.sock"
 GRADER_CODE_DIR = "/etc/rft/graders"
-"""Folder with the code of python graders whose source is a ConfigMap. Each file is ``<name>/<key>``."""
+"""Folder with the code of python graders from ConfigMaps, in files ``<name of the grader>/<key>``."""
 SECRETS_DIR = "/etc/rft/secrets"
 SCRATCH_DIR = "/scratch"
 CACHE_DIR = "/var/cache/rft"
-"""Folder with models from the hub, if the job has a volume for them."""
+"""Folder for models from the hub. It exists only if the job has a volume for them."""
 
 TRAINER_CONTAINER = "trainer"
 GRADER_CONTAINER = "grader"
@@ -48,7 +48,9 @@ class JobIdentity(Model):
 
 
 class ReportTarget(Model):
-    """Where the trainer sends reports to the operator: the URL, the CA for TLS, and the token of the pod."""
+    """What the trainer needs to send reports to the operator: the URL, a file with the CA certificates, and a
+    file with the token of the pod.
+    """
 
     url: str = Field(pattern=r"^https://.+")
     ca_file: str
@@ -71,22 +73,22 @@ class RunConfig(Model):
         None, description="Absolute path or URI of separate evaluation rows, if there are any."
     )
     grader_code: dict[str, str] | None = Field(
-        None, description="Path of the source of every python grader that is not inline, by grader name."
+        None, description="Path of the source file of each python grader without inline source, by name."
     )
     grader_socket: str | None = Field(
-        None, description="Socket of the grader container; absent: graders run as local processes."
+        None, description="Socket of the grader container. If absent, graders run as local processes."
     )
     scratch_dir: str | None = Field(None, description="Fast local folder for sockets and temporary files.")
-    report: ReportTarget | None = Field(None, description="Where reports go; absent for rft run.")
+    report: ReportTarget | None = Field(None, description="The receiver of reports. rft run sends none.")
 
 
 def read_run_config(text: str) -> RunConfig:
-    """Parse and validate the configuration of a trainer. The messages are like those for a manifest.
+    """Parse and validate the configuration of a trainer. Its errors have messages like those for a manifest.
 
     Fields that this release does not know are ignored.
 
     Raises:
-        InvalidManifest: if the configuration is not valid. The error has every problem.
+        InvalidManifest: if the configuration is not valid. The error has all problems.
     """
     try:
         config = wire.read(RunConfig, text)
@@ -103,19 +105,21 @@ GRADER_CONFIG_FILE = "graders.json"
 
 
 class PythonGrader(Model):
-    """A python grader in the configuration of the grader container. It has either inline or sourcePath."""
+    """A python grader in the configuration of the grader container. Its code is in ``inline``, or in the file
+    ``sourcePath``.
+    """
 
     name: str = Field(min_length=1)
     function: str = "grade"
     inline: str | None = None
     source_path: str | None = Field(None, description="File with the Python source.")
-    timeout_seconds: float = Field(gt=0, description="Longest time one score may take, in seconds.")
+    timeout_seconds: float = Field(gt=0, description="Time limit of one score, in seconds.")
     slots: Int | None = Field(
         None,
         ge=1,
         description=(
-            "Number of rollouts at once, each with a process, if the code is an environment class with the"
-            " name in function. If absent, the code is a grader."
+            "Only for the code of an environment, whose class is named in function: the number of rollouts"
+            " that run at once, each in its own process. If absent, the code is a grader."
         ),
     )
 
@@ -127,15 +131,17 @@ class PythonGrader(Model):
 
 
 _PROCESSES = 64
-"""Processes of graders and of what they start."""
+"""Maximum number of processes of all python graders and of the programs that they start."""
 _PROCESSES_OF_A_SLOT = 4
-"""Processes of a slot of an environment: the worker, its guard, and what the user's code starts."""
+"""Further processes that each slot of an environment may have: its worker, the guard, and what the user's
+code starts."""
 
 
 def grader_config(spec: RFTJobSpec, code: Mapping[str, str]) -> "GraderConfig":
     """Return the configuration of the process that runs a job's python graders and its environment.
 
-    Raises KeyError, with the name of a grader whose source is not in ``code``.
+    ``code`` maps the names of graders without inline source to their source files. Raises KeyError with the
+    name of a grader that ``code`` lacks.
     """
     slots = spec.environment.concurrency if spec.environment is not None else None
     graders = python_graders(spec.scored_by, code, slots)
@@ -143,20 +149,22 @@ def grader_config(spec: RFTJobSpec, code: Mapping[str, str]) -> "GraderConfig":
 
 
 def max_processes(slots: int | None) -> int:
-    """Return how many processes users' code may have in all. ``slots``: of the environment, if any."""
+    """Return the maximum number of processes of users' code. ``slots`` is the number of rollouts of the
+    environment that run at once, or None without an environment.
+    """
     return _PROCESSES + _PROCESSES_OF_A_SLOT * (slots or 0)
 
 
 class GraderConfig(Model):
-    """The complete configuration of ``python -m rft_graders.serve``: the users' code and its limits."""
+    """The complete configuration of ``python -m rft_graders.serve``: users' code and its limits."""
 
     version: Literal[1] = 1
     graders: list[PythonGrader]
-    workers: Int = Field(2, ge=1, le=64, description="Processes per grader.")
+    workers: Int = Field(2, ge=1, le=64, description="Number of worker processes per grader.")
     memory_mebibytes: Int = Field(
-        1024, ge=64, description="Memory that all of the users' processes together may hold, in MiB."
+        1024, ge=64, description="Maximum memory of all processes of users' code together, in MiB."
     )
-    max_processes: Int = Field(_PROCESSES, ge=1, description="Processes that users' code may have in all.")
+    max_processes: Int = Field(_PROCESSES, ge=1, description="Maximum number of processes of users' code.")
 
 
 def python_graders(
@@ -164,8 +172,8 @@ def python_graders(
 ) -> list[PythonGrader]:
     """Return the python graders among ``graders``. ``code`` maps the name of a grader to its source file.
 
-    ``slots``: rollouts at once of the environment, if it is among them. Raises KeyError, with the grader's
-    name, if a grader has no inline source and is not in ``code``.
+    ``slots`` is the number of the environment's rollouts that run at once, if ``graders`` has the
+    environment. Raises KeyError with the name of a grader that has no inline source and is not in ``code``.
     """
     found = []
     for grader in graders:

@@ -1,4 +1,4 @@
-"""All errors that end a run, as one class tree. The operator decides by the exit code of each.
+"""All errors that end a run, as one class tree. Each has an exit code, by which the operator decides.
 
 TrainerError            unexpected; a retry may succeed
 ├── ConfigurationError  the same input would fail again
@@ -10,7 +10,7 @@ TrainerError            unexpected; a retry may succeed
 ├── MemoryExhausted     the memory is too small for the update or the sampler
 ├── VolumeError         the run's folder cannot be written
 ├── SamplerError        the sampler does not start, or fails again after restarts
-├── SamplerMismatch     the sampler's log-probs differ from those of the policy that is trained
+├── SamplerMismatch     the sampler gives tokens other probabilities than the policy that is trained
 ├── Preempted           stopped by a signal; the state is saved in a checkpoint
 └── Fenced              a newer attempt owns the run's folder
 """
@@ -31,11 +31,11 @@ class ConfigurationError(TrainerError):
 
 
 class ModelError(ConfigurationError):
-    """The base model or warm-start adapter is missing or unusable."""
+    """The base model, or the adapter from which training starts, is missing or cannot be used."""
 
 
 class HubError(ModelError):
-    """The model hub did not answer or refused the request. A retry may succeed."""
+    """The model hub did not answer, or refused the request. A retry of the run may succeed."""
 
     exit_code = ExitCode.UNEXPECTED
 
@@ -55,13 +55,13 @@ class DataError(TrainerError):
 
 
 class UserCodeError(TrainerError):
-    """A grader does not load, fails with ``onError: fail``, or fails for most completions of a step."""
+    """A grader cannot be loaded, fails with ``onError: fail``, or fails for most completions of a step."""
 
     exit_code = ExitCode.USER_CODE
 
 
 class MemoryExhausted(TrainerError):
-    """The memory is too small: for a forward or backward pass, or for the sampler."""
+    """The memory is too small for a forward or backward pass, or for the sampler."""
 
     exit_code = ExitCode.OUT_OF_MEMORY
 
@@ -85,7 +85,7 @@ class SamplerMismatch(TrainerError):
 
 
 class Preempted(TrainerError):
-    """The run was stopped by SIGTERM or SIGINT. The state after the last complete step is on disk."""
+    """SIGTERM or SIGINT stopped the run. A checkpoint has the state after the last complete step."""
 
     exit_code = ExitCode.PREEMPTED
 

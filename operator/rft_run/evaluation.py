@@ -1,4 +1,4 @@
-"""Reads the held-out evaluations of a run, each in a file such as ``evaluation/step-000042.json``."""
+"""Reads the held-out evaluations of a run. Each is in a file such as ``evaluation/step-000042.json``."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,14 +10,14 @@ from rft_run.record import Record, Whole
 
 
 class UnreadableEvaluation(ValueError):
-    """A file is not a held-out evaluation that this release can read. The message has its path."""
+    """This release cannot read a file as a held-out evaluation. The message has the path of the file."""
 
 
 class EvaluationRecord(Record):
-    """The scores of one policy on the held-out rows. All lists have one item for each row, in the same
-    order.
+    """The scores of one policy on the held-out rows. All lists have one item for each row, in the order of
+    ``lines``.
 
-    A score is the mean over the row's samples, from 0 to 1. None: no sample of the row was graded.
+    A score is the mean over the samples of a row, from 0 to 1. It is None if no sample of the row was graded.
     """
 
     step: Whole
@@ -27,11 +27,11 @@ class EvaluationRecord(Record):
     reward: list[float | None]
     graders: dict[str, list[float | None]] = Field(default_factory=dict)
     completions: list[str] = Field(default_factory=list)
-    """The first sample of each row. Empty if the file has none."""
+    """The text of the first sample of each row. Empty if the file has no texts."""
     truncated: float | None = None
     """Share of the samples that were truncated at ``maxTokens``."""
     rows: list[str] = Field(default_factory=list)
-    """Digests of the rows. Empty in the files of older releases."""
+    """The digest of each row. Empty in the files of older releases."""
 
     @property
     def mean_reward(self) -> float | None:
@@ -52,9 +52,9 @@ def mean_score(scores: Sequence[float | None]) -> float | None:
 
 
 def read_evaluation(folder: RunFolder, step: int) -> EvaluationRecord:
-    """Return the held-out evaluation after a step.
+    """Return the held-out evaluation that was made after a step.
 
-    Raises UnreadableEvaluation, also if there is no such file, and OSError.
+    Raises UnreadableEvaluation if the file is missing or invalid, and OSError.
     """
     path = folder.evaluation_of(step)
     try:

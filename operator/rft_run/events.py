@@ -1,4 +1,4 @@
-"""Defines the events that a trainer prints on standard output, one JSON object per line, for ``rft run``."""
+"""Defines the events that a trainer prints for ``rft run`` on standard output, as one line of JSON each."""
 
 from typing import Annotated, Literal
 
@@ -24,7 +24,7 @@ class ResumedEvent(Record):
 
 
 class StepEvent(StepRecord):
-    """A training step has ended. The event has the record of the step, and the progress of the run."""
+    """A training step has ended. The event has the metrics of the step, and the progress of the run."""
 
     event: Literal["step"]
     total_steps: int | None = None
@@ -42,7 +42,7 @@ class EvaluationEvent(Record):
 
 
 class FindingEvent(Record):
-    """Preflight found a reason why training may have no effect."""
+    """The preflight, before the first step, has found a reason why training may have no effect."""
 
     event: Literal["finding"]
     parameter: str
@@ -50,7 +50,7 @@ class FindingEvent(Record):
 
 
 class EndEvent(Record):
-    """The attempt ends. This is always its last event."""
+    """The attempt ends. This is always the last event of an attempt."""
 
     event: Literal["end"]
     exit_code: int
@@ -63,7 +63,7 @@ _EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="e
 
 
 def parse(line: str) -> Event | None:
-    """Return the event in a line of output. None for any other line, for example one printed by a library."""
+    """Return the event in a line of output, or None for another line, such as one that a library printed."""
     if not line.startswith("{"):
         return None
     try:

@@ -6,7 +6,9 @@ from rft_api.conditions import Reason
 
 
 class ExitCode(IntEnum):
-    """Exit codes of a trainer, by the reason why it ended. After codes 10 to 19 a retry would fail again."""
+    """The exit codes of a trainer, by the reason why it ended. ``PERMANENT`` has those after which a retry
+    would fail again.
+    """
 
     OK = 0
     UNEXPECTED = 1
@@ -25,7 +27,7 @@ PERMANENT = (ExitCode.CONFIGURATION, ExitCode.DATA, ExitCode.USER_CODE, ExitCode
 """Exit codes after which the child Job fails without a retry (FailJob in its podFailurePolicy)."""
 
 UNCOUNTED = (ExitCode.PREEMPTED, ExitCode.FENCED)
-"""Exit codes that do not count against ``retry.limit``."""
+"""Exit codes of attempts that do not count as failures for ``retry.limit``."""
 
 REASONS: dict[int, str] = {
     ExitCode.UNEXPECTED: Reason.TRAINER_FAILED,

@@ -1,6 +1,7 @@
-"""Computes the fingerprint of a run's inputs, which a later attempt compares with that of its own inputs.
+"""Computes the fingerprint of a run's inputs. A later attempt compares it with the fingerprint of its own
+inputs.
 
-It covers the lines of the datasets in their order, the settings of the graders, the text of users' code,
+The fingerprint covers the lines of the datasets in their order, the settings of the graders, users' code,
 and the model. For a model from the hub it has the commit. For a model in a folder it has a digest of each
 file. For a large file of weights this digest covers the size, the header and some blocks.
 """
@@ -24,11 +25,12 @@ _BLOCKS, _BLOCK_BYTES = 16, 4096
 _SMALL_BYTES = 64 << 20
 _MODEL_FILES = ("*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.jinja")
 _WITHOUT_MEANING = ("transformers_version",)
-"""Keys of a model's configuration file that do not change the model, because the library writes them."""
+"""Keys of a model's configuration file that are ignored: the library writes them, and they do not change the
+model."""
 
 
 class Text(Record):
-    """The digest of the lines of a dataset, and the number of the lines."""
+    """The digest of all lines of a dataset, and the number of lines."""
 
     sha256: str
     lines: int
@@ -40,12 +42,13 @@ class Fingerprint(Record):
     rows: dict[str, Text] = Field(default_factory=dict)
     """The digest of each dataset, by the field of the manifest that names the dataset."""
     graders: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """The settings of each grader. Defaults are left out, so that a later release may add settings."""
+    """The settings of each grader, without those that have their defaults, so that a later release may add
+    settings."""
     code: dict[str, list[str]] = Field(default_factory=dict)
     """The digests of the lines of the code of each python grader, by the name of the grader."""
     models: dict[str, dict[str, str]] = Field(default_factory=dict)
-    """For each model, by its field in the manifest: the ``commit`` in the hub, or a digest of each file by
-    name."""
+    """For each model, by its field in the manifest: its ``commit`` in the hub, or the digest of each of its
+    files, by the name of the file."""
 
 
 def line_digests(stream: BinaryIO) -> Iterator[bytes]:
@@ -74,7 +77,7 @@ def hub_commit(folder: Path) -> str | None:
 
 
 def model_digests(folder: Path) -> dict[str, str]:
-    """Return ``{"commit": …}`` for a model in the hub's cache, else a digest of each model file by name.
+    """Return ``{"commit": …}`` for a model in the hub's cache, else a digest of each of its files by name.
 
     Raises OSError if a file cannot be read.
     """
@@ -85,7 +88,9 @@ def model_digests(folder: Path) -> dict[str, str]:
 
 
 def file_digest(file: Path) -> str:
-    """Return a digest of a file of a model. For large weights it covers only some blocks. Raises OSError."""
+    """Return a digest of a model's file. For a large file of weights it covers only some blocks. Raises
+    OSError.
+    """
     size = file.stat().st_size
     digest = hashlib.sha256()
     with file.open("rb") as stream:
@@ -100,8 +105,8 @@ def file_digest(file: Path) -> str:
 
 
 def _places(stream: BinaryIO, size: int) -> list[int]:
-    """Return the byte offsets of the blocks to read: the safetensors header, and a few spread over the
-    file.
+    """Return the offsets in bytes of the blocks to read: those of the safetensors header, and some more that
+    are evenly spread over the file.
     """
     header = min(int.from_bytes(stream.read(8), "little") + 8, size, _SMALL_BYTES)
     spread = [(size - _BLOCK_BYTES) * index // (_BLOCKS - 1) for index in range(_BLOCKS)]
@@ -119,9 +124,10 @@ def _canonical(content: bytes) -> bytes:
 
 
 def changes(before: Fingerprint, now: Fingerprint, first_line: Mapping[str, int]) -> list[str]:
-    """Return a text for each input that changed. An input that one of the fingerprints lacks is not compared.
+    """Return a message for each input that changed. An input that is not in both fingerprints is not
+    compared.
 
-    ``first_line`` has the number of the first line that differs, by dataset, if it is known.
+    ``first_line`` maps a dataset to the number of the first line that differs, if this is known.
     """
     found = []
     for field, old in before.rows.items():
@@ -169,13 +175,13 @@ def _encoded(digests: Sequence[str]) -> Iterator[bytes]:
 
 
 def merged(before: Fingerprint, now: Fingerprint) -> Fingerprint:
-    """Return the fingerprint ``before``, completed by the inputs of ``now`` that it lacks."""
+    """Return the fingerprint ``before``, to which the inputs are added that only ``now`` has."""
     parts = ("rows", "graders", "code", "models")
     return before.model_copy(update={part: getattr(now, part) | getattr(before, part) for part in parts})
 
 
 def read_line_digests(file: Path) -> Iterator[bytes]:
-    """Yield the digests of lines in a file. Raises OSError."""
+    """Yield the digests of ``LINE_BYTES`` bytes that a file consists of. Raises OSError."""
     with run_files.opened(file) as stream:
         while digest := stream.read(LINE_BYTES):
             yield digest

@@ -7,16 +7,16 @@ from pathlib import Path
 from rft_run.config import CONFIG_FILE
 
 ADAPTER = "adapter"
-"""Name of the folder of a LoRA adapter in PEFT's format.
+"""The name of a folder with a LoRA adapter in PEFT's format.
 
-In a run's folder it has the final adapter. In a checkpoint's folder it has the adapter of that step."""
+The one in a run's folder has the final adapter. The one in a checkpoint has the adapter of its step."""
 
 _STEP = re.compile(r"step-([0-9]{6,})")
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The paths in the folder of a run. The files and folders need not exist."""
+    """The paths of the files and folders in a run's folder. They need not exist."""
 
     path: Path
 
@@ -27,7 +27,7 @@ class RunFolder:
 
     @property
     def inputs(self) -> Path:
-        """The folder of the rows and the grader code that a manifest for ``rft run`` contains inline."""
+        """The folder for the files of ConfigMaps that a manifest for ``rft run`` contains."""
         return self.path / "inputs"
 
     @property
@@ -42,7 +42,7 @@ class RunFolder:
 
     @property
     def log(self) -> Path:
-        """The file with the standard error of the trainer, written by ``rft run``."""
+        """The file into which ``rft run`` writes the standard error of the trainer."""
         return self.path / "trainer.log"
 
     @property
@@ -52,12 +52,12 @@ class RunFolder:
 
     @property
     def status(self) -> Path:
-        """The file with the status of a run without an operator (``RFTJobStatus``)."""
+        """The file with the status of a local run (``RFTJobStatus``). In a cluster the RFTJob has it."""
         return self.path / "status.yaml"
 
     @property
     def metrics(self) -> Path:
-        """The file with one line for each training step (``StepRecord``)."""
+        """The file with the metrics of each training step, one line for each (``StepRecord``)."""
         return self.path / "metrics.jsonl"
 
     @property
@@ -76,19 +76,19 @@ class RunFolder:
         return self.path / "fingerprint.json"
 
     def line_digests_of(self, field: str) -> Path:
-        """The file with digests of the lines of a dataset. ``field`` is the field of the manifest that
-        names the dataset.
+        """Return the path of the file with the digests of a dataset's lines. ``field`` is the field of the
+        manifest that names the dataset.
         """
         return self.path / "fingerprint" / f"{field}.lines"
 
     @property
     def rendering(self) -> Path:
-        """The file with the date and the rules by which the run's prompts are rendered (``Rendering``)."""
+        """The file with the date and the rules by which the run renders its prompts (``Rendering``)."""
         return self.path / "rendering.json"
 
     @property
     def data(self) -> Path:
-        """The folder of downloaded or unpacked rows. It is deleted when the run is complete."""
+        """The folder of downloaded or unpacked rows. The trainer deletes it when the run is complete."""
         return self.path / "data"
 
     @property
@@ -107,7 +107,7 @@ class RunFolder:
         return self.path / "rollouts"
 
     def rollouts_of(self, step: int) -> Path:
-        """The file with the rollouts of a step (``RolloutRecord``)."""
+        """Return the path of the file with the rollouts of a step (``RolloutRecord``)."""
         return self.rollouts / f"{step_name(step)}.jsonl.zst"
 
     @property
@@ -116,8 +116,8 @@ class RunFolder:
         return self.path / "evaluation"
 
     def evaluation_of(self, step: int) -> Path:
-        """The file with the held-out evaluation after a step. Step 0 is the evaluation of the starting
-        policy.
+        """Return the path of the file with the held-out evaluation after a step. The evaluation of the
+        starting policy has step 0.
         """
         return self.evaluations / f"{step_name(step)}.json"
 
@@ -127,7 +127,7 @@ class RunFolder:
         return self.path / "checkpoints"
 
     def checkpoint_of(self, step: int) -> Path:
-        """The folder of the checkpoint that was saved after this step."""
+        """Return the path of the folder with the checkpoint that was saved after a step."""
         return self.checkpoints / step_name(step)
 
     def steps_with_rollouts(self) -> list[int]:
@@ -135,7 +135,9 @@ class RunFolder:
         return _steps_in(self.rollouts, ".jsonl.zst")
 
     def evaluated_steps(self) -> list[int]:
-        """Return the evaluated steps in ascending order. Step 0 is the evaluation of the starting policy."""
+        """Return the steps after which there was a held-out evaluation, in ascending order. Step 0 stands
+        for the starting policy.
+        """
         return _steps_in(self.evaluations, ".json")
 
     def steps_with_checkpoint(self) -> list[int]:
@@ -144,7 +146,7 @@ class RunFolder:
 
 
 def step_name(step: int) -> str:
-    """Return the name of a step in file names, such as ``step-000042``."""
+    """Return the name of a step as file names have it, such as ``step-000042``."""
     return f"step-{step:06d}"
 
 
@@ -154,19 +156,21 @@ def state_of(checkpoint: Path) -> Path:
 
 
 def tensors_of(checkpoint: Path) -> Path:
-    """Return the path of the file with weights and optimizer state in a checkpoint."""
+    """Return the path of a checkpoint's file with the adapter's weights and the optimizer's state."""
     return checkpoint / "training.safetensors"
 
 
 def values_of(checkpoint: Path) -> Path:
-    """Return the path of the file with the optimizer's settings, schedule and random generators in a
-    checkpoint.
+    """Return the path of a checkpoint's file with the settings of the optimizer, the schedule of the learning
+    rate, and the states of the random generators.
     """
     return checkpoint / "training.json"
 
 
 def pickle_of(checkpoint: Path) -> Path:
-    """Return the path of the file that older releases wrote with torch.save, in place of the two above."""
+    """Return the path of the file that older releases wrote with torch.save. It has what newer checkpoints
+    have in ``tensors_of`` and ``values_of``.
+    """
     return checkpoint / "training.pt"
 
 

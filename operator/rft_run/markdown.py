@@ -1,6 +1,7 @@
-"""Escapes texts for a page of Markdown, so that they are shown as they are. Pure functions.
+"""Escapes texts for a page of Markdown, so that the page shows them literally, with pure functions.
 
-Else a text could make headings, links, pictures that are fetched when the page is read, and HTML.
+Without this, a text could make headings, links, HTML, and pictures that are downloaded when someone reads the
+page.
 """
 
 import re
@@ -17,12 +18,12 @@ _MARKS = re.compile(
 
 
 def escaped(text: str) -> str:
-    """Return a text for one line of a page, or for a cell of a table."""
+    """Return a text as Markdown for one line of a page or one cell of a table, with its marks escaped."""
     return _MARKS.sub(_backslashed, one_line(" ".join(text.split())))
 
 
 def code(text: str) -> str:
-    """Return a text as code, such as a path."""
+    """Return a text, such as a path, as inline code in Markdown."""
     line = one_line(text)
     fence = "`" * (max((len(run) for run in re.findall("`+", line)), default=0) + 1)
     pad = " " if line.startswith("`") or line.endswith("`") else ""

@@ -1,11 +1,11 @@
-"""Decides how much the sampler's log-probs may differ from the trainer's before there is advice, or the run
-stops.
+"""Decides how much the log-probabilities of sampler and trainer may differ before the user gets advice, or
+the run stops.
 
-The difference is measured by two numbers: the KL and the mean absolute difference of log-probs. Both are
-means over tokens that the sampler has drawn. Sampler and trainer may differ much in a single token, for
-example if a mixture of experts routes it to other experts. Such a token raises the KL much and the mean
-difference little. So a run stops only if both numbers are above their limits. docs/how-a-run-works.md says
-how the limits were chosen.
+Two numbers measure the difference: the KL and the mean absolute difference of log-probabilities. Both are
+means over the tokens that the sampler has drawn. Sampler and trainer may differ much in a single token, for
+example if a mixture of experts routes it to other experts. Such a token raises the KL much, but the mean
+difference only a little. So a run stops only if both numbers are above their limits.
+docs/how-a-run-works.md says how the limits were chosen.
 """
 
 from dataclasses import dataclass
@@ -13,15 +13,15 @@ from dataclasses import dataclass
 STOP_KL = 0.1
 """Limit of the KL (k3) per token, in nats.
 
-A run stops only if the mean absolute difference of log-probs is above its limit too."""
+A run stops only if the mean absolute difference of log-probabilities is above its limit too."""
 STOP_MEAN_ABS = 0.1
-"""Limit of the mean absolute difference of log-probs, in nats.
+"""Limit of the mean absolute difference of log-probabilities, in nats.
 
 A run stops only if the KL is above its limit too."""
 ADVICE_KL = 0.02
-"""There is advice if the KL per token, in nats, is at least this."""
+"""The user gets advice if the KL per token is at least this number, in nats."""
 LEAST_TOKENS = 64
-"""A run is not stopped if fewer sampled tokens than this were measured."""
+"""Minimum number of measured tokens with which a run may be stopped."""
 CAUSES = (
     "likely causes: the sampler does not apply the adapter, or it uses another dtype or prompt template, or"
     " applies temperature or top-k differently"
@@ -30,9 +30,9 @@ CAUSES = (
 
 @dataclass(frozen=True)
 class Mismatch:
-    """The difference between sampler and trainer: KL (k3) and absolute difference of log-probs, both in nats.
+    """The difference between sampler and trainer: KL (k3), and absolute difference of log-probabilities.
 
-    Both are means over ``tokens`` sampled tokens.
+    Both are in nats, and are means over ``tokens`` sampled tokens.
     """
 
     kl: float

@@ -9,14 +9,15 @@ from pydantic.alias_generators import to_camel
 from rft_run import run_files
 
 Whole = Annotated[int, Field(ge=-run_files.MOST, le=run_files.MOST)]
-"""A whole number in a record. JSON has larger ones, with which nothing can be computed or drawn."""
+"""A whole number in a record, of 64 bits at most. JSON allows larger numbers, but programs fail with them."""
 
 
 class Record(BaseModel):
-    """A record of a run that is stored in a file, and that another release may read later.
+    """A record of a run, such as the metrics of a step. It is stored in a file, which another release may
+    read.
 
-    A record does not change when it is read and written again: unknown fields are kept, and missing fields
-    are not added.
+    A record does not change when it is read and written again: its unknown fields stay, and no missing field
+    is added.
     """
 
     model_config = ConfigDict(

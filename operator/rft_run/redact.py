@@ -1,8 +1,8 @@
-"""Replaces text that looks like a secret. Pure functions.
+"""Replaces text that looks like a secret, with pure functions.
 
-It finds what scanners of source code find: tokens by their form, values by the name beside them, and
-passwords in addresses. A secret without a known form and without a name beside it is not found. A hash alone
-is not taken for a secret, because revisions and digests look the same.
+It finds what secret scanners for source code find: tokens by their form, values by the name beside them, and
+passwords in addresses. It does not find a secret that has neither a known form nor a name beside it. A hash
+without a name does not count as a secret, because revisions and digests look like it.
 """
 
 import html
@@ -18,7 +18,8 @@ from rft_run.secret_names import REDACTED, holds_secret, kind_of
 Match = re.Match[str]
 
 _PASSES = 4
-"""Maximum number of passes. What a pass leaves may be a secret beside what it has replaced or decoded."""
+"""Maximum number of passes over a text. After a pass has replaced or decoded something, the next pass may
+find another secret beside it."""
 _HINT = re.compile(
     r"pass|pwd|pw|secret|token|key|cred|auth|cookie|bearer|basic|sess|sid=|signature|[?&]sig=|-u|--user|login"
     r"|mysql|mongo|redis-cli|docker",
@@ -38,9 +39,9 @@ _OF_FIELDS = re.compile(
     re.IGNORECASE,
 )
 _OPTION = re.compile(r"(?<![\w-])(?P<name>--?[A-Za-z][\w.-]*+)(?:[\"'],?\s+(?=[\"'])|[ \t]+(?!-))")
-"""--name value, and the same in a list of arguments."""
+"""Matches an option before its value, as in ``--name value`` or ``"--name", "value"``."""
 _QUOTE_END = r"(?=[\s,;:)\]}>&|\\.]|$|[\w.-]+\\{0,7}[\"']\s*[:=])"
-"""What follows the end of a quotation: a mark, or another name where the quotation was cut off."""
+"""What may follow the last quote of a quotation: a punctuation mark or, if the text was cut, another name."""
 _QUOTED = re.compile(
     r"[bBrRuUfF]{0,2}(?P<quote>\"{3}|'{3}|\\{0,7}[\"'])"
     rf"(?P<value>(?:(?!(?P=quote){_QUOTE_END})[\s\S]){{0,4000}})(?P=quote){_QUOTE_END}"
@@ -52,14 +53,14 @@ _BARE = re.compile(
     r"(?P<value>[^\s\"',;&\[{](?:[^\s\"',;&]|[,;&\"'](?=[^\s\"',;&)\]}\\])(?!\w+[=:]))*)(?<![)\]}>.`])"
 )
 _SENTENCE = 40
-"""Number of characters that decide whether a value is a word of a sentence."""
+"""Number of characters, from the value on, that decide whether the value is a word of a sentence."""
 _LINE = re.compile(r"(?P<value>[^\s\"'\[{][^\n]*)")
 
 
 def redacted(text: str) -> str:
     """Return ``text`` with everything that looks like a secret replaced by ``REDACTED``.
 
-    The text must have no control characters, since no form allows them inside a secret.
+    The text must have no control characters, because a secret with such a character would not be found.
     """
     for _ in range(_PASSES):
         once = _redacted(text)
@@ -80,7 +81,9 @@ def _redacted(text: str) -> str:
 
 
 def _decoded(found: Match) -> str:
-    """Return a word as it is, or decoded and redacted if it has encoded secrets: of an address, of HTML."""
+    """Return a word unchanged or, if it has secrets that are encoded for a URL or for HTML, decoded and
+    redacted.
+    """
     plain = found[0]
     for _ in range(3):
         decoded = html.unescape(unquote(plain))
@@ -94,15 +97,15 @@ def _decoded(found: Match) -> str:
 
 
 class _Named(NamedTuple):
-    """A secret name in a text."""
+    """A name in a text whose value may be a secret, such as ``password``."""
 
     name: str
     at: int
-    """Where its value begins."""
+    """The index in the text where the value begins."""
     in_prose: bool = False
-    """Whether a colon and a space stand between name and value, as in a sentence."""
+    """Whether a colon and a space are between name and value, as in a sentence."""
     is_line: bool = False
-    """Whether the value may end with its line only, as in YAML."""
+    """Whether the value goes on to the end of its line, as in YAML."""
     is_quotation: bool = False
     """Whether a sentence may quote the name, as in: volume "token" : secret."""
 
@@ -117,7 +120,7 @@ def _without(text: str, spans: Iterable[tuple[int, int]]) -> str:
 
 
 def _values(text: str) -> list[tuple[int, int]]:
-    """Return where the values of secret names begin and end, in order."""
+    """Return the start and end index of each value of a secret name, in ascending order."""
     beside = (
         _named(text, found)
         for found in _NAME.finditer(text)
@@ -147,7 +150,7 @@ def _named(text: str, found: Match) -> _Named:
 
 
 def _span(text: str, named: _Named) -> tuple[int, int] | None:
-    """Return where the value of a secret name begins and ends, or None if it holds no secret."""
+    """Return the start and end index of the value of a secret name, or None if the value is not secret."""
     bare = _LINE if named.is_line else _BARE
     matches = (pattern.match(text, named.at) for pattern in (_QUOTED, _UNENDED, _LIST, _BLOCK, bare))
     value = next((match for match in matches if match is not None), None)

@@ -1,4 +1,4 @@
-"""Defines the progress reports from the trainer to the operator. Each has the whole status of the run."""
+"""Defines the reports from the trainer to the operator. Each report has the whole status of the run."""
 
 import json
 from typing import Literal
@@ -14,45 +14,46 @@ REPORT_PATH = "/v1/report"
 TOKEN_AUDIENCE = "rft.dev/ingest"
 MAX_REPORT_BYTES = 64 * 1024
 MAX_TERMINATION_BYTES = 4000
-"""Most bytes of a termination message. The kubelet truncates longer messages."""
+"""Maximum size of a termination message, in bytes. The kubelet truncates longer messages."""
 MAX_ENDING = 2048
-"""Maximum number of characters of the message of an ending."""
+"""Maximum number of characters in the message of an ``Ending``."""
 
 
 class Ending(Model):
     """The end of an attempt: the exit code of the trainer, its reason and a message."""
 
     exit_code: Int = Field(ge=0, le=255, description="Exit code of the trainer, see rft_run.exit_codes.")
-    reason: str = Field(description="Reason in the sense of conditions.")
-    message: str = Field("", max_length=MAX_ENDING, description="One sentence for people; no secrets.")
+    reason: str = Field(description="Reason for the job's conditions.")
+    message: str = Field("", max_length=MAX_ENDING, description="One sentence without secrets.")
 
 
 class ReportAnswer(Model):
     """The operator's response to a report that it accepted."""
 
     stop: Stop | None = Field(
-        None, description="spec.stop as it is now; empty where there is none, absent where it is not known."
+        None, description="The current spec.stop. Empty if the spec has none, absent if it is not known."
     )
 
 
 class ProgressReport(Model):
-    """A report of an attempt with the whole status of the run. It alone is enough to update the RFTJob."""
+    """A report of an attempt. It has the whole status of the run, so the operator needs no earlier report."""
 
     version: Literal[1] = 1
     attempt: str = Field(min_length=1, max_length=128, description="UID of the reporting pod.")
-    sequence: Int = Field(ge=0, description="Rises by one with every report of an attempt.")
-    resumed_from_step: Int = Field(0, ge=0, description="Step of the checkpoint the attempt began from.")
+    sequence: Int = Field(ge=0, description="Number of the report, counted within its attempt.")
+    resumed_from_step: Int = Field(0, ge=0, description="Step of the checkpoint that the attempt began from.")
     run: RunStatus = Field(description="Progress, reward, metrics.")
-    ending: Ending | None = Field(None, description="Set in the last report of an attempt.")
+    ending: Ending | None = Field(None, description="The end of the attempt, in its last report.")
 
     def for_cluster(self) -> ClusterObject:
-        """Return the report as JSON with texts that may be shown in the cluster."""
+        """Return the report as a JSON object, in which all texts may be shown in the cluster."""
         return cluster_object(self.dump())
 
     def termination_message(self) -> ClusterObject:
-        """Return the report as JSON, shortened to the size that the kubelet allows.
+        """Return the report as a JSON object for a termination message, shortened to the size that the
+        kubelet allows.
 
-        The newest points of the reward curve are kept.
+        If it is too long, the oldest points of the reward curve are left out first.
         """
         body = self.for_cluster()
         body["run"].pop("recommendations", None)

@@ -1,6 +1,6 @@
-"""Reads and writes the rollouts of a step: every completion with its scores, compressed.
+"""Reads and writes the rollouts of a step, every completion with its scores, in a compressed file.
 
-The file of a step is called like ``rollouts/step-000042.jsonl.zst``.
+The file of step 42 is ``rollouts/step-000042.jsonl.zst``.
 """
 
 import io
@@ -15,7 +15,7 @@ from rft_run.record import Record, Whole
 
 
 class UnreadableRollouts(ValueError):
-    """A file of rollouts cannot be read. The message says why."""
+    """This release cannot read a file of rollouts. The message says why."""
 
 
 class RolloutRecord(Record):
@@ -29,7 +29,7 @@ class RolloutRecord(Record):
     """The other fields of the row, which graders read."""
     completion: str
     reward: float | None = None
-    """The reward. None if the completion could not be graded, and so was not used for training."""
+    """The reward of the rollout. None if a grader failed, so that the rollout was not used for training."""
     graders: dict[str, float | None]
     """The score of each grader, from 0 to 1, by the name of the grader."""
     errors: dict[str, str] = Field(default_factory=dict)
@@ -42,7 +42,8 @@ class RolloutRecord(Record):
     finish_reason: str | None = None
     tokens: Whole | None = None
     turns: list[dict[str, Any]] | None = None
-    """The messages of a rollout of several turns, from the model's first one on. None: a single answer."""
+    """The messages of a rollout of several turns, from the model's first message on. None for a rollout with
+    a single answer."""
     limit: str | None = None
     """The limit of the environment that ended the rollout, such as ``maxTurns``."""
 
@@ -60,12 +61,12 @@ def compressed(content: bytes) -> bytes:
 
 
 def read_rollouts(path: Path) -> list[RolloutRecord]:
-    """Return the rollouts of a step. Raises UnreadableRollouts, also if there is no file for the step."""
+    """Return the rollouts in a file. Raises UnreadableRollouts if the file is missing or invalid."""
     return list(each_rollout(path))
 
 
 def each_rollout(path: Path) -> Iterator[RolloutRecord]:
-    """Yield the rollouts of a step, without holding them all in memory. Raises UnreadableRollouts."""
+    """Yield the rollouts in a file, one at a time, to save memory. Raises UnreadableRollouts."""
     import zstandard
 
     unpacker = zstandard.ZstdDecompressor(max_window_size=run_files.ROLLOUTS_WINDOW_BYTES)
@@ -80,7 +81,7 @@ def each_rollout(path: Path) -> Iterator[RolloutRecord]:
 
 
 def _problem(error: ValidationError) -> str:
-    """Return the first problem of an invalid record in one line."""
+    """Return a message of one line about the first problem of an invalid record."""
     first = error.errors()[0]
     if first["type"] == "missing":
         return "a record has no line, completion or graders"

@@ -1,10 +1,10 @@
-"""Opens and reads the files of a run's folder, with all of their bounds.
+"""Opens and reads the files of a run's folder, within limits on their sizes.
 
-Others may write to the volume of a run. So a file that a run left is opened only if it is a regular file: a
-FIFO would block for ever, and a symbolic link may point to a file outside of the folder. No more than a bound
-is read of it, packed or not. Nothing that is read is executed.
+Other people may write to the volume of a run. So a file in the folder is opened only if it is a regular file:
+a FIFO would block for ever, and a symbolic link may point to a file outside of the folder. Of each file, only
+a limited number of bytes is read, packed or unpacked. Nothing that is read is executed.
 
-Messages of UnreadableFile have no path: whoever reads a file puts its path before them.
+Messages of UnreadableFile have no path: the caller writes the path of the file in front of the message.
 """
 
 import errno
@@ -22,44 +22,49 @@ import yaml
 
 MIB = 1 << 20
 STATE_BYTES = 16 * MIB
-"""Most bytes of a file with one JSON object, such as ``state.json``, ``run.json`` or ``attempt.json``."""
+"""Maximum size in bytes of a file with one JSON object, such as ``state.json`` or ``run.json``."""
 EVALUATION_BYTES = 256 * MIB
-"""Most bytes of a held-out evaluation, which has the completions of at most 256 rows."""
+"""Maximum size in bytes of a file with a held-out evaluation, which has the completions of at most 256
+rows."""
 STATUS_BYTES = 2 * MIB
-"""Most bytes of ``status.yaml``. The API server takes no larger status either."""
+"""Maximum size of ``status.yaml`` in bytes. The API server also refuses a larger status."""
 METRICS_BYTES = 256 * MIB
 METRICS_LINES = 500_000
-"""Most steps in ``metrics.jsonl``. At one step a second this is nearly six days."""
+"""Maximum number of steps in ``metrics.jsonl``. With one step per second they take nearly six days."""
 ROLLOUTS_BYTES = 1024 * MIB
-"""Most bytes of the rollouts of one step, unpacked."""
+"""Maximum size in bytes of the rollouts of one step, after unpacking."""
 ROLLOUTS_WINDOW_BYTES = 32 * MIB
-"""Most memory that unpacking zstd may take. The trainer writes files that take 2 MiB."""
+"""Maximum memory in bytes that the unpacking of a zstd file may need. Files of the trainer need 2 MiB."""
 LINE_BYTES = 64 * MIB
-"""Most bytes of one line: of a row of a dataset, of a rollout, of a step."""
+"""Maximum size in bytes of one line: of a dataset's row, of a rollout, or of a step's metrics."""
 JSON_VALUES = 4_000_000
-"""Most values in one JSON text. Each takes up to 64 bytes of memory, even if its text has three."""
+"""Maximum number of values in one JSON text. A value may take 64 bytes of memory, although its text has only
+three."""
 UNPACKED_BYTES = 1024 * MIB
-"""Up to this size a dataset may unpack at any ratio."""
+"""Size in bytes up to which an unpacked dataset is read, whatever the size of its packed file is."""
 UNPACKED_RATIO = 200
-"""Most bytes of an unpacked dataset per packed byte. Gzip reaches 1000 with zeros, and 20 with text."""
+"""Maximum size of an unpacked dataset of more than ``UNPACKED_BYTES``, as a multiple of its packed size. Gzip
+reaches 1000 with zeros, and 20 with text."""
 MOST = 2**63 - 1
-"""Largest whole number in a record of a run."""
+"""The largest whole number that a record of a run may have."""
 
 _KINDS = (
     (stat.S_ISLNK, "a symbolic link"), (stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket"),
     (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"),
 )  # fmt: skip
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
-"""A text in JSON, also one that does not end: else each quote within it would be tried as a beginning."""
+"""Matches a text in JSON, even if its last quote is missing. Otherwise every quote within such a text would
+be tried as the beginning of another text."""
 
 
 class UnreadableFile(ValueError):
-    """A file is not a regular file, or is larger than its bound. The message does not have its path."""
+    """A file is not a regular file, or is larger than its limit. The message does not have its path."""
 
 
 @contextmanager
 def opened(path: Path, *, follow: bool = False) -> Iterator[io.BufferedReader]:
-    """Yield a regular file, open to be read. ``follow`` is for a path that the user named, not for a run's.
+    """Yield a regular file, open for reading. With ``follow`` a symbolic link is followed, which is allowed
+    only for a path that the user has named.
 
     Raises UnreadableFile for anything else than a regular file, and OSError.
     """
@@ -69,7 +74,7 @@ def opened(path: Path, *, follow: bool = False) -> Iterator[io.BufferedReader]:
 
 @contextmanager
 def writable(path: Path) -> Iterator[BinaryIO]:
-    """Yield a regular file, open to be appended to. It is created if it is missing.
+    """Yield a regular file, open for appending. It is created if it is missing.
 
     Raises UnreadableFile for anything else than a regular file, and OSError.
     """
@@ -98,7 +103,7 @@ def _descriptor(path: Path, flags: int) -> int:
 
 
 def _kind(path: Path) -> str | None:
-    """Return what a path is, if it is not a regular file."""
+    """Return what kind of special file a path is, such as "a FIFO", or None if it is not one."""
     try:
         return _named(path.lstat().st_mode)
     except OSError:
@@ -111,19 +116,21 @@ def _named(mode: int) -> str | None:
 
 def _not_regular(kind: str | None) -> UnreadableFile:
     if kind is None:
-        return UnreadableFile("is not a regular file, and nothing else is read here")
+        return UnreadableFile("is not a regular file, and only regular files are read")
     return UnreadableFile(
         f"is {kind}, and only a regular file is read here; put the file itself in its place"
     )
 
 
 def is_own(path: Path) -> bool:
-    """Whether a path is a regular file, and not a link."""
+    """Return whether a path is a regular file, and not a symbolic link."""
     return path.is_file() and not path.is_symlink()
 
 
 def refuse_link(folder: Path) -> None:
-    """Raise UnreadableFile for a folder that is a symbolic link: it may lead out of the run's folder."""
+    """Raise UnreadableFile if a folder is a symbolic link, because the link may lead out of the run's
+    folder.
+    """
     if folder.is_symlink():
         raise UnreadableFile("is a symbolic link; put the folder itself in its place")
 
@@ -143,19 +150,23 @@ def text(path: Path, most: int = STATE_BYTES, *, follow: bool = False) -> str:
 
 
 def end(path: Path, most: int = MIB, begin: int = 0) -> bytes:
-    """Return the last ``most`` bytes of a log, from the byte ``begin`` on. Raises UnreadableFile, OSError."""
+    """Return the last ``most`` bytes of a log, but no bytes before the offset ``begin``. Raises
+    UnreadableFile and OSError.
+    """
     with opened(path) as file:
         file.seek(max(begin, os.fstat(file.fileno()).st_size - most))
         return file.read(most)
 
 
 def json_of(path: Path, most: int = STATE_BYTES) -> Any:
-    """Return the JSON value in a file. Raises ValueError, such as UnreadableFile, and OSError."""
+    """Return the JSON value in a file of at most ``most`` bytes. Raises ValueError, such as UnreadableFile,
+    and OSError.
+    """
     return json_value(content(path, most))
 
 
 def json_value(raw: bytes) -> Any:
-    """Return a JSON value. Raises ValueError, also for too many or too deeply nested values."""
+    """Parse JSON. Raises ValueError if it is invalid, or has too many or too deeply nested values."""
     refuse_too_many_values(raw)
     try:
         return json.loads(raw)
@@ -174,25 +185,27 @@ def _separators(raw: bytes) -> int:
 
 
 def yaml_value(text: str) -> Any:
-    """Return a YAML value without merge keys. Raises ValueError, also for aliases that repeat too much."""
+    """Parse YAML. Raises ValueError if it is invalid, has a merge key, or has aliases that stand for too many
+    values.
+    """
     try:
         value = yaml.load(text, Loader=_MergelessLoader)  # noqa: S506 - a SafeLoader
         if _values(value, {}) > STATUS_BYTES:
-            raise UnreadableFile(f"has more than {STATUS_BYTES:,} values, since aliases repeat them")
+            raise UnreadableFile(f"has more than {STATUS_BYTES:,} values, because its aliases repeat values")
     except (yaml.YAMLError, RecursionError) as error:
         raise ValueError("is not YAML") from error
     return value
 
 
 class _MergelessLoader(yaml.SafeLoader):
-    """Reads no merge key: nested ones take any amount of memory."""
+    """A YAML SafeLoader that refuses merge keys, because nested merge keys can take any amount of memory."""
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Leave a merge key as it is. Then it is an error, since nothing constructs it."""
+        """Leave a merge key as it is. The loader then fails, because it cannot construct a value from it."""
 
 
 def _values(value: object, known: dict[int, int]) -> int:
-    """Return the number of values in a value, where each alias counts as what it stands for."""
+    """Return the number of values in a YAML value. An alias counts as many as the value that it repeats."""
     if not isinstance(value, dict | list):
         return 1
     if id(value) not in known:
@@ -203,7 +216,7 @@ def _values(value: object, known: dict[int, int]) -> int:
 
 
 def lines(stream: IO[bytes], most: int, each: int = LINE_BYTES) -> Iterator[bytes]:
-    """Yield the lines of a stream with their newlines. Only a newline ends a line.
+    """Yield the lines of a stream, each with its newline. Only a newline ends a line.
 
     Raises UnreadableFile if a line has more than ``each`` bytes, or all lines together more than ``most``.
     """

@@ -1,6 +1,6 @@
-"""Replaces secrets that are found by their form: tokens of providers, private keys, passwords in addresses.
+"""Replaces secrets that have a known form: tokens of providers, private keys, passwords in addresses.
 
-Sources of the forms: the rules of gitleaks and trufflehog, and the pages of the providers.
+The forms come from the rules of gitleaks and trufflehog, and from the pages of the providers.
 """
 
 import re
@@ -54,7 +54,8 @@ _TOKENS = re.compile(
     )
     + ")"
 )
-"""All begin at the boundary of a word, which is looked for once."""
+"""The forms of tokens. All of them begin at a word boundary, so the expression tests this boundary only
+once."""
 _PASSWORD_HASH = re.compile(r"\$(?:1|2[abxy]|5|6|7|y|argon2i?d?)\$[\w.,=+$/-]{16,}")
 _PRIVATE_KEY = re.compile(
     # With real or written line ends, also without its end or its beginning.
@@ -110,14 +111,18 @@ _TAG = re.compile(r"(<([\w.:-]+)>)([^<\n]+)(?=</)")
 
 
 def without_tokens(text: str) -> str:
-    """Return a text without tokens, private keys and hashes of passwords, which need nothing beside them."""
+    """Return a text without tokens, private keys and hashes of passwords. Their form alone shows that they
+    are secret.
+    """
     if "PRIVATE KEY" in text:
         text = _PRIVATE_KEY.sub(REDACTED, text)
     return _PASSWORD_HASH.sub(REDACTED, _TOKENS.sub(REDACTED, text))
 
 
 def without_credentials(text: str) -> str:
-    """Return a text without what is secret by its place in an address, a header, a command or a sentence."""
+    """Return a text without passwords and keys, which are found by their place in an address, a header, a
+    command or a sentence.
+    """
     for pattern in _ADDRESSES:
         text = pattern.sub(rf"\1{REDACTED}\2", text)
     text = _HEADERS.sub(lambda found: f"{found[1]}{found[2] or ''}{REDACTED}", text)
@@ -127,7 +132,9 @@ def without_credentials(text: str) -> str:
 
 
 def _if(is_secret: Callable[[Match], bool]) -> Callable[[Match], str]:
-    """Return a function that redacts the last group of a match if the match is one of a secret."""
+    """Return a function for ``re.sub`` that redacts the last group of a match if ``is_secret`` is true for
+    the match.
+    """
 
     def replacement(found: Match) -> str:
         kept = found[0][: found.start(found.re.groups) - found.start()]
@@ -137,7 +144,9 @@ def _if(is_secret: Callable[[Match], bool]) -> Callable[[Match], str]:
 
 
 def _is_no_word(found: Match) -> bool:
-    """Return whether the credentials of a scheme are none, as in ``basic functions``."""
+    """Return whether credentials follow a scheme such as ``basic``, and not a word, as in ``basic
+    functions``.
+    """
     value = found[2].rstrip(".")
     return not (value.isalpha() and (value[1:].islower() or value.isupper()))
 

@@ -1,4 +1,6 @@
-"""Says whether a value is secret, from the name beside it, such as ``HF_TOKEN`` or ``maxTokens``. Pure."""
+"""Decides by the name beside a value, such as ``HF_TOKEN`` or ``maxTokens``, whether the value is secret,
+with pure functions.
+"""
 
 import re
 from functools import lru_cache
@@ -6,11 +8,11 @@ from itertools import pairwise
 from typing import Literal
 
 REDACTED = "[redacted]"
-"""What stands in the place of a secret."""
+"""The text that replaces a secret."""
 
 Kind = Literal["secret", "token"]
-"""``secret``: every value with the name is secret. ``token``: the name may also be about the tokens of a
-language model, so the value decides too."""
+"""The kind of a name. With ``secret``, every value of the name is secret. With ``token``, the name may be
+about the tokens of a language model, so the value decides too."""
 
 
 def _set(words: str) -> frozenset[str]:
@@ -29,16 +31,16 @@ _OWNERS_OF_KEYS = _set(
     " ssh deploy license licence admin root hmac client consumer webhook openai anthropic azure aws gcp"
     " wandb hf functions"
 )
-"""Words that make the word ``key`` after them secret."""
+"""Words that make a name secret if the word ``key`` follows them, such as ``api key``."""
 _REFERENCES = _set("ref refs pull existing")
-"""Words in the names of fields that only name a Secret."""
+"""Words in names of fields whose value is only the name of a Secret, such as ``secretRef``."""
 _ABOUT_SECRETS = _set(
     "name names file files filename path paths dir folder type kind id ids count counts length len limit"
     " limits size budget index number num ttl expiry expires expiration lifetime url uri endpoint version"
     " audience issuer policy required enabled used missing field mount volume provider seconds rate usage"
     " class manager store operator driver error errors namespace hint rotation age"
 )
-"""Last words of names that describe a secret and do not hold it."""
+"""Last words of names whose value describes a secret and is not secret, such as ``tokenFile``."""
 _OF_TEXT = _set(
     "eos bos pad unk sep cls mask stop end start special image video audio begin last first next previous"
     " per prompt completion max min new num total stale sampled top added vocab boundary unexpected invalid"
@@ -46,16 +48,16 @@ _OF_TEXT = _set(
 )
 """Words beside ``token`` in names about the tokens of a text, or about the next page of a list."""
 _NO_SECRET_KEYS = _set("primary foreign public sort partition cache row group hash host")
-"""Words that make no secret of the word ``key`` after them, in names of variables of an environment."""
+"""Words before ``key`` in names of environment variables whose value is not secret, such as ``CACHE_KEY``."""
 _OF_PEOPLE = _set("access api auth secret refresh bearer personal hub")
-"""Words beside ``tokens`` in names of lists of secrets."""
+"""Words that make a name with the word ``tokens`` a name of secrets, such as ``accessTokens``."""
 _NOTHING = re.compile(
     r"(?:none|null|nil|true|false|yes|no|undefined|unset|\(unset\)|\.{2,}|\*+|x{3,}|-+|\W"
     r"|<[^>]*>?|\$\w+|\$\{[^}]*\}?|\$\([^)]*\)?|\{\{[^}]*\}\}|%\w+%"
     r"|[~.]{0,2}(?:/[\w.-]+)+\.(?:key|pem|crt|json|txt|ya?ml|env|cfg|ini))[.,;)]*",
     re.IGNORECASE,
 )
-"""Values that hold no secret: masked and empty ones, names of variables and of files."""
+"""Values that are not secret: empty and masked values, names of variables, and names of files."""
 _NUMBER = re.compile(r"[-+~<>=]{0,3}\d[\d.,_]*(?:e[-+]?\d+)?(?:%|[a-z]{1,3}(?:/s)?)?", re.IGNORECASE)
 _LETTER = re.compile(r"[^\W\d_]")
 _PROSE = re.compile(
@@ -65,16 +67,17 @@ _PROSE = re.compile(
     r"|authentication)(?=[ \t]\S)",
     re.IGNORECASE,
 )
-"""A first word that begins a sentence about a secret, as in ``the password: is missing here``."""
+"""Matches a first word after a colon that shows a sentence and not a secret, as in ``password: is
+missing``."""
 _PIECES_OF_TEXT = (" ", "Ġ", "▁", "##", "<|", "[")
-"""Beginnings of tokens of a vocabulary."""
+"""The characters with which tokens in the vocabulary of a language model begin."""
 _ORDINARY = 100
-"""Maximum number of characters of a value that may be an ordinary one."""
+"""Maximum number of characters of a value that may be an ordinary word or number, and not a secret."""
 
 
 @lru_cache(4096)
 def kind_of(name: str) -> Kind | None:
-    """Return of which kind a name is, or None for a name whose values are not secret."""
+    """Return the kind of a name, or None if the values of this name are not secret."""
     words = _words(name)
     if not words or words[-1] in _ABOUT_SECRETS or not _REFERENCES.isdisjoint(words):
         return None
@@ -90,10 +93,10 @@ def kind_of(name: str) -> Kind | None:
 
 
 def holds_secret(name: str, value: str, sentence: str = "") -> bool:
-    """Return whether a value is secret, and not an empty, masked or ordinary one.
+    """Return whether the value of a name is secret. An empty, masked or ordinary value is not.
 
-    If the value has no quotes and follows a colon and a space, both may be part of a sentence: then
-    ``sentence`` is the text from the value on.
+    If the value has no quotes and follows a colon and a space, name and value may be words of a sentence.
+    Then ``sentence`` must be the text from the value on.
     """
     kind, start = kind_of(name), value[:_ORDINARY].strip()
     if kind is None or not start or start.startswith(REDACTED[:-1]):

@@ -1,4 +1,4 @@
-"""Defines ``state.json`` of a checkpoint, which has the progress of a run."""
+"""Defines the file ``state.json`` of a checkpoint, which has the progress of the run."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
@@ -9,8 +9,8 @@ from rft_run.run_files import MOST
 
 @dataclass(frozen=True)
 class Position:
-    """The position in the data where the next batch begins: after ``offset`` rows of ``epoch``. The first
-    epoch is 1.
+    """The position in the training rows where the next batch begins: after ``offset`` rows of ``epoch``,
+    which is counted from 1.
     """
 
     epoch: int = 1
@@ -19,12 +19,11 @@ class Position:
 
 @dataclass
 class RunState:
-    """Progress of a run after a complete step. ``position`` is the position after the rows that were trained
-    on.
+    """The progress of a run after a complete step. ``position`` is where the next step begins in the rows.
 
-    ``dropped_prompts`` is the number of prompts that were found to be too long during training, not before
-    its start. A new field of this class needs a default, since older checkpoints lack it. Fields of a
-    newer release are kept in ``unknown``, and are written again.
+    ``dropped_prompts`` counts only the prompts that were found to be too long during training, and not those
+    found before its start. A new field of this class needs a default, because older checkpoints lack it.
+    Fields of a newer release are kept in ``unknown``, and are written again.
     """
 
     step: int = 0
@@ -95,4 +94,4 @@ _READ: dict[str, Callable[[str, Any], Any]] = {
     "grader_errors": _counts,
     "forged_replies": _counts,
 }
-"""How a field is read that is not a whole number."""
+"""The function that reads a field, for each field that is not a whole number."""

@@ -1,6 +1,4 @@
-"""Reads and writes ``status.yaml``: the status of a local run, in the form of an RFTJob's status on a
-cluster.
-"""
+"""Reads and writes ``status.yaml``, the status of a local run. It has the form of an RFTJob's status."""
 
 from pathlib import Path
 from typing import Any
@@ -13,11 +11,11 @@ from rft_run.cluster_text import cluster_object
 
 
 class UnreadableStatus(ValueError):
-    """The file ``status.yaml`` does not have a status that this release can read."""
+    """This release cannot read the file ``status.yaml`` as a status."""
 
 
 def write_status(path: Path, status: RFTJobStatus) -> None:
-    """Replace the status file atomically, with texts as in the status of a cluster. Raises OSError."""
+    """Replace the status file atomically. Its texts are cleaned by ``cluster_object``. Raises OSError."""
     body = cluster_object(status.dump())
     atomic.write_text(path, yaml.safe_dump(body, sort_keys=False, allow_unicode=True))
 

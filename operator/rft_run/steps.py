@@ -1,4 +1,4 @@
-"""Reads ``metrics.jsonl``, which has one record for each training step, in order."""
+"""Reads ``metrics.jsonl``, which has a record with the metrics of each training step, in order."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +14,8 @@ class UnreadableSteps(ValueError):
 
 
 class StepRecord(Record):
-    """The metrics of one training step. None: the metric was not computed, or an older release wrote the
-    record.
+    """The metrics of one training step. A metric is None if it was not computed, or if an older release wrote
+    the record.
     """
 
     step: Whole
@@ -25,7 +25,8 @@ class StepRecord(Record):
     graders: dict[str, float] = Field(default_factory=dict)
     """Mean score of each grader, by the name of the grader."""
     forged_replies: int | None = None
-    """Number of replies in the step that a program forged in a grader's place. They were refused."""
+    """Number of replies in the step that another program had forged in place of a grader. The trainer refused
+    them."""
     loss: float | None = None
     kl: float | None = None
     """Mean KL (k3) of the policy to the reference, per token, in nats."""
@@ -33,17 +34,18 @@ class StepRecord(Record):
     """Mean entropy of the sampling distribution per token, in nats."""
     clip_fraction: float | None = None
     updates: Whole | None = None
-    """Number of optimizer steps made. It is below ``updatesPerBatch`` if there are fewer groups, or groups
-    without gradient."""
+    """Number of optimizer steps that were made. It is below ``updatesPerBatch`` if the batch has fewer
+    groups, or groups without a gradient."""
     grad_norm: float | None = None
     """Norm of the gradient before clipping."""
     mismatch_kl: float | None = None
     """KL between the probabilities of trainer and sampler, per token, in nats."""
     mismatch_mean_abs: float | None = None
     mismatch_bounded_fraction: float | None = None
-    """Share of tokens whose weight, which corrects the mismatch of trainer and sampler, was bounded."""
+    """Share of tokens whose weight was limited. The weight corrects the mismatch of trainer and sampler."""
     staleness: Whole | None = None
-    """Number of adapter versions from the weights that sampled the batch to the weights that were trained."""
+    """Number of adapter versions by which the weights that sampled the batch are older than those that were
+    trained."""
     outside_filter_tokens: Whole | None = None
     """Number of sampled tokens that top-k and top-p would remove by the trainer's probabilities."""
     truncated_fraction: float | None = None
@@ -56,17 +58,17 @@ class StepRecord(Record):
     refilled_groups: Whole | None = None
     """Number of groups that were sampled in place of groups with equal rewards."""
     overlong_penalty: float | None = None
-    """Mean penalty that is subtracted from the rewards for long completions. ``reward`` is without it."""
+    """Mean penalty for long completions. It is subtracted from the rewards, but not from ``reward`` here."""
     turns: float | None = None
-    """Mean number of the model's turns in a rollout with an environment. None: there is no environment."""
+    """Mean number of the model's turns in a rollout. None if the job has no environment."""
     tool_calls: float | None = None
     """Mean number of tool calls in a rollout."""
     tool_errors: Whole | None = None
-    """Number of tool calls in the step that failed, or could not be read."""
+    """Number of tool calls in the step that failed or could not be read."""
     limited_fraction: float | None = None
     """Share of the rollouts that a limit of the environment ended."""
     environment_fraction: float | None = None
-    """Share of the time of the rollouts in which they waited for their environments."""
+    """Share of the time of the rollouts in which they waited for the environment."""
     forward_tokens: Whole | None = None
     """Number of tokens in all forward passes of the update, padding included."""
     learning_rate: float | None = None
@@ -76,17 +78,17 @@ class StepRecord(Record):
     """Number of sampled tokens per second of sampling."""
     step_seconds: float | None = None
     phases: dict[str, float] = Field(default_factory=dict)
-    """Seconds of each phase of the step, by the names of ``PhaseSeconds``."""
+    """Seconds that each phase of the step took. The keys are the field names of ``PhaseSeconds``."""
     attempt: Whole | None = None
     time: str | None = None
-    """The time when the step ended, RFC 3339."""
+    """The time when the step ended, in RFC 3339 form."""
 
 
 def read_steps(path: Path, *, until_broken: bool = False) -> list[StepRecord]:
     """Return the records of all steps, or an empty list if there is no file. Raises OSError.
 
-    A last line without a newline is left out: it is still being written, or the writer was killed. For any
-    other invalid line UnreadableSteps is raised, or with ``until_broken`` the records before this line are
+    A last line without a newline is ignored, because the trainer still writes it, or was killed. If another
+    line is invalid, UnreadableSteps is raised, or with ``until_broken`` only the records before this line are
     returned. UnreadableSteps is always raised for a file that is too large or not a regular file.
     """
     records: list[StepRecord] = []

@@ -1,4 +1,4 @@
-"""Checks without torch whether files of tensors are complete, and reads their headers."""
+"""Checks whether files of tensors are complete, and reads their headers. It does not need torch."""
 
 import os
 import zipfile
@@ -8,24 +8,25 @@ from typing import Any, BinaryIO
 from rft_run import run_files
 
 HEADER_BEGINS = 8
-"""Byte of a safetensors file where its header begins. Before it is the header's length."""
+"""Offset in bytes at which the header of a safetensors file begins. The bytes before it are the length of the
+header."""
 _MAX_HEADER_BYTES = 100_000_000
 """Maximum number of bytes in the header of a safetensors file. The safetensors library has this limit."""
 
 _MAX_DIRECTORY_BYTES = 16 << 20
-"""Maximum number of bytes in the directory of an archive. One entry has less than 200."""
+"""Maximum size in bytes of the directory of a zip archive. One entry has less than 200 bytes."""
 
 
 class IncompleteTensors(ValueError):
-    """A file of tensors is truncated, or has other content. The message does not have the path of the
+    """A file of tensors is truncated, or is not a file of tensors. The message does not have the path of the
     file.
     """
 
 
 def safetensors_header(file: Path) -> bytes:
-    """Return the header of a safetensors file: JSON with name, dtype, shape and place of each tensor.
+    """Return the header of a safetensors file: JSON with the name, dtype, shape and offsets of each tensor.
 
-    Raises IncompleteTensors if the file does not have the length that its header says, UnreadableFile, and
+    Raises IncompleteTensors if the file is longer or shorter than its header says, UnreadableFile, and
     OSError.
     """
     with run_files.opened(file) as stream:
@@ -51,16 +52,17 @@ def _data_bytes(header: bytes) -> int:
 
 
 class _Bounded:
-    """A stream of which no more is read at once than a directory of an archive can have.
+    """A stream that reads at most ``_MAX_DIRECTORY_BYTES`` bytes at once, for ``zipfile``.
 
-    The end of an archive says how large its directory is, and zipfile reads as much.
+    The end of a zip archive says how large its directory is, and ``zipfile`` would read any such number of
+    bytes.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
 
     def read(self, size: int = -1) -> bytes:
-        """Read up to ``size`` bytes. Raises BadZipFile for more than a directory has."""
+        """Read up to ``size`` bytes. Raises BadZipFile if ``size`` is above the limit."""
         if size > _MAX_DIRECTORY_BYTES:
             raise zipfile.BadZipFile("its directory is too large")
         return self._stream.read(_MAX_DIRECTORY_BYTES if size < 0 else size)
@@ -72,8 +74,8 @@ class _Bounded:
 def check_torch_file(file: Path) -> None:
     """Check that a file of ``torch.save`` is complete: a zip archive with its directory at the end.
 
-    Its entries are not packed and do not overlap, so reading them takes no more memory than the file. Raises
-    IncompleteTensors, UnreadableFile and OSError.
+    Its entries must not be compressed and must not overlap, so that they take no more memory than the file.
+    Raises IncompleteTensors, UnreadableFile and OSError.
     """
     with run_files.opened(file) as stream:
         size = os.fstat(stream.fileno()).st_size
@@ -81,7 +83,7 @@ def check_torch_file(file: Path) -> None:
             with zipfile.ZipFile(_Bounded(stream)) as archive:
                 entries = archive.infolist()
         except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
-            raise IncompleteTensors(f"the file is no complete file of torch.save ({size} bytes)") from error
+            raise IncompleteTensors(f"the file is not a complete torch.save file ({size} bytes)") from error
     unpacked = sum(entry.file_size for entry in entries)
     if unpacked > size or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-        raise IncompleteTensors(f"the file is no file of torch.save: its {size} bytes unpack to {unpacked}")
+        raise IncompleteTensors(f"the file is not from torch.save: its {size} bytes unpack to {unpacked}")

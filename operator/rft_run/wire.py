@@ -1,11 +1,11 @@
-"""Reads what another program of this project has written.
+"""Reads JSON that another program of this project has written.
 
 Operator, trainer, grader container and ``rft`` may be of different releases: during an upgrade, after a
-rollback, or when a run is resumed. So a field that this release does not know is ignored. What a user writes
-is read strictly, by ``rft_api.validation``.
+rollback, or when a run is resumed. So this module ignores fields that this release does not know. A manifest
+of a user is read strictly, by ``rft_api.validation``.
 
-A new field needs a default, since older releases do not write it. A change that an older release must not
-ignore raises ``version`` in the model, and then the older release refuses the whole text.
+A new field needs a default, because older releases do not write it. A change that an older release must not
+ignore needs a higher ``version`` in the model. Then the older release refuses the whole JSON text.
 """
 
 from typing import TypeVar

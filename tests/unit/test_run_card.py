@@ -115,7 +115,7 @@ def test_the_card_of_a_merged_model_needs_no_adapter() -> None:
 
 def test_a_card_says_that_the_best_checkpoint_was_chosen_on_the_rows() -> None:
     selected = EVALUATION.model_copy(update={"selected": True})
-    assert "which flatters it" in render(Card(config(), 30, "abc", None, [], selected))
+    assert "this reward is probably too high" in render(Card(config(), 30, "abc", None, [], selected))
 
 
 def test_an_adapter_is_given_the_name_of_its_base_and_a_card(tmp_path: Path) -> None:

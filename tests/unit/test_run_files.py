@@ -371,7 +371,7 @@ def test_the_directory_of_a_pickle_is_read_within_a_bound(tmp_path: Path) -> Non
         file.truncate(claimed)  # without taking space on the disk
         file.seek(0, os.SEEK_END)
         file.write(struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, claimed, 0, 0))
-    assert "training.pt: the file is no complete file" in str(checkpoint_problem(folder, 4))
+    assert "training.pt: the file is not a complete torch.save file" in str(checkpoint_problem(folder, 4))
 
 
 def test_the_card_of_a_model_cannot_take_much_memory(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""How a dataset's file is read: by the trainer before and during a run, and by ``rft`` when it counts rows.
+"""Reads the files of datasets: for the trainer before and during a run, and for ``rft`` when it counts rows.
 
 strict      reads one JSON value, and refuses errors that other readers ignore
 messages    checks the messages of a row, and converts them from other formats

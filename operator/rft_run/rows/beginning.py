@@ -1,4 +1,4 @@
-"""Recognises files that are not JSON lines by their first bytes. The error says how to convert them."""
+"""Recognises, by its first bytes, a file that is not JSON lines. The error says how to convert the file."""
 
 import json
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from rft_run.rows.messages import ANSWERED
 from rft_run.rows.parsing import RowLayout, object_of, parsed
 
 HEAD_BYTES = 1 << 20
-"""Number of bytes at the beginning of a file that are used to recognise its format."""
+"""Number of bytes at the beginning of a file by which its format is recognised."""
 GZIP = b"\x1f\x8b"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -36,7 +36,7 @@ _MAGIC: tuple[tuple[bytes, str, str], ...] = (
 _TAR = slice(257, 262), b"ustar"
 """The position and the content of the bytes by which a tar archive is recognised."""
 _QUESTIONS = ("question", "problem", "instruction", "query", "input", "text")
-"""Usual names of the column with the prompt, the most likely name first."""
+"""Usual names for a column with the prompt, with the most likely name first."""
 _ANSWERS = ("answer", "solution", "output", "response", "completion", "target", "label")
 _NAMES = 8
 """Maximum number of column names in a message."""

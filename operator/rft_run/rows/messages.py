@@ -1,4 +1,4 @@
-"""Checks the messages of a row, and converts messages in other formats."""
+"""Checks the messages of a row, and converts messages from other formats."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -19,14 +19,14 @@ SPEAKERS = {
     "observation": "tool",
     "function_response": "tool",
 }
-"""The role of a message for each value of ``from`` in ShareGPT files."""
+"""The role of a message for each value that the field ``from`` has in ShareGPT files."""
 ANSWERED = "the last message is the assistant's: the model has nothing to answer"
 
 Message = dict[str, Any]
 
 
 def checked(messages: object) -> list[Message]:
-    """Return the messages of a row. The content of each is converted to one text.
+    """Check the messages of a row. Return them, with the content of each message converted to one text.
 
     Raises ValueError if the messages are not a conversation that the model can continue.
     """
@@ -50,7 +50,7 @@ def _message(number: int, message: object) -> Message:
 
 
 def _text(number: int, message: Mapping[str, Any]) -> str:
-    """Return the content of a message as one text. Raises ValueError."""
+    """Return the content of a message as one text. Raises ValueError if the content is not text."""
     content = message.get("content")
     if isinstance(content, str):
         return content
@@ -63,7 +63,7 @@ def _text(number: int, message: Mapping[str, Any]) -> str:
 
 
 def _part(number: int, place: int, part: object) -> str:
-    """Return the text of one part of a message's content. Raises ValueError."""
+    """Return the text of one part of a message's content. Raises ValueError if the part is not text."""
     where = f"message {number}: part {place} of its content"
     if not isinstance(part, dict):
         raise ValueError(f'{where} is {kind(part)}, not {{"type": "text", "text": …}}')
@@ -98,7 +98,7 @@ def _system(system: object) -> list[Message]:
 def from_sharegpt(turns: object, system: object) -> tuple[list[Message], str | None]:
     """Return the messages of a ShareGPT conversation, and the assistant's answer at its end.
 
-    The answer is None if the conversation does not end with one. Raises ValueError.
+    The answer is None if the conversation does not end with an answer. Raises ValueError.
     """
     if not isinstance(turns, list):
         raise ValueError(f"conversations is {kind(turns)}, not a list")
@@ -125,7 +125,7 @@ def _turn(number: int, turn: object) -> Message:
 def tools_of(fields: Mapping[str, Any]) -> list[dict[str, Any]] | None:
     """Return the tools of a row, or None if it has none.
 
-    They are a list of objects, or such a list as JSON text. Raises ValueError for anything else.
+    The tools in the row must be a list of objects, or such a list as JSON text. Raises ValueError otherwise.
     """
     tools = fields.get("tools")
     if isinstance(tools, str):
@@ -145,7 +145,7 @@ def tools_of(fields: Mapping[str, Any]) -> list[dict[str, Any]] | None:
 
 
 def calls_of(number: int, message: Mapping[str, Any]) -> Sequence[dict[str, Any]]:
-    """Return the functions that a message calls. Each has ``name`` and ``arguments``. Raises ValueError."""
+    """Return the function calls of a message, each with ``name`` and ``arguments``. Raises ValueError."""
     calls = message.get("tool_calls") or []
     if not isinstance(calls, list):
         raise ValueError(f"message {number}: tool_calls is {kind(calls)}, not a list")

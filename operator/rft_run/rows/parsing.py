@@ -17,9 +17,9 @@ class RowLayout:
 
     format: RowFormat = "jsonl"
     columns: Mapping[str, str] = field(default_factory=dict)
-    """The name of the column in the file, by the name of the field in the row."""
+    """For the name of a field in the row: the name of the column in the file."""
     where: str = "spec.dataset"
-    """The field of the manifest that describes the dataset. Error messages name it."""
+    """The field of the manifest that describes the dataset, for error messages."""
 
     @classmethod
     def of(cls, dataset: Dataset, where: str = "spec.dataset") -> "RowLayout":
@@ -53,7 +53,7 @@ def parsed(raw: bytes, layout: RowLayout) -> Parsed:
 
 
 def object_of(raw: bytes) -> dict[str, Any]:
-    """Return the JSON object of a line. Raises ValueError."""
+    """Return the JSON object in a line. Raises ValueError if the line is something else."""
     value = value_of(raw)
     if not isinstance(value, dict):
         raise ValueError(f"a row is a JSON object, not {kind(value)}")
@@ -63,8 +63,8 @@ def object_of(raw: bytes) -> dict[str, Any]:
 def _renamed(value: dict[str, Any], layout: RowLayout) -> dict[str, Any]:
     """Return the fields of a row, renamed as ``layout.columns`` says.
 
-    If a field already has such a name, the renamed column replaces it. Raises ValueError if a column is
-    missing, except in CSV, where an empty cell is left out of the row.
+    If the row already has a field with the new name, the renamed column replaces it. Raises ValueError if a
+    column is missing. In CSV it may be missing, because an empty cell is left out of the row.
     """
     columns = layout.columns
     absent = [f"{column} (for {name})" for name, column in columns.items() if column not in value]

@@ -18,12 +18,13 @@ _NAMES: dict[type, str] = {
 
 
 def kind(value: object) -> str:
-    """Return the JSON name of the type of a value, such as a list."""
+    """Return the name of a value's type in JSON, with its article, such as "a list"."""
     return "null" if value is None else _NAMES[type(value)]
 
 
 def value_of(raw: bytes) -> Any:
-    """Parse JSON strictly: only finite numbers, each key once, no lone surrogates, no deep nesting.
+    """Parse JSON strictly: numbers must be finite, each key must occur once in its object, surrogates must be
+    in pairs, and the nesting must not be too deep.
 
     Raises ValueError, whose message says what is wrong.
     """

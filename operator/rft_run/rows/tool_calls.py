@@ -1,9 +1,9 @@
-"""How tools are shown to a model, and how its tool calls are read from its text.
+"""Shows tools to a model, and reads the model's tool calls from its text, in one of two styles.
 
-``template``: the chat template shows the tools, and transformers' ``parse_response`` reads the calls by the
-tokenizer's ``response_template``. ``text``: for models without that. The tools are described in the system
-message, a call is JSON between ``<tool_call>`` and ``</tool_call>``, and a result is a user message between
-``<tool_response>`` and ``</tool_response>``.
+With ``template``, the chat template shows the tools, and transformers' ``parse_response`` reads the calls by
+the tokenizer's ``response_template``. With ``text``, for tokenizers without a ``response_template``, the
+system message describes the tools, a call is JSON between ``<tool_call>`` and ``</tool_call>``, and a result
+is a user message between ``<tool_response>`` and ``</tool_response>``.
 """
 
 import contextlib
@@ -28,20 +28,23 @@ _INTRODUCTION = (
 
 
 class MalformedCall(ValueError):
-    """The model tried to call a tool, but its call cannot be read. The message is for the model."""
+    """The tool call of a model cannot be read. The model gets the message as the result of the call."""
 
 
 def style_of(tokenizer: Any, asked: ToolStyle | None) -> ToolStyle:
-    """Return how tools are shown: ``asked``, or by the template if transformers can read its tool calls."""
+    """Return the style in which tools are shown. It is ``asked`` if this is set. Otherwise it is ``template``
+    if transformers can read the model's tool calls, else ``text``.
+    """
     if asked is not None:
         return asked
     return "template" if getattr(tokenizer, "response_template", None) is not None else "text"
 
 
 def as_text(messages: Sequence[Message], tools: Tools) -> list[Message]:
-    """Return messages without roles and fields for tools: everything about tools is in the contents.
+    """Return the messages in the style ``text``: all about tools is in the contents, as text.
 
-    Results of tools that follow each other are in one user message, since templates may refuse two of them.
+    Successive results of tools are put into one user message, because templates may refuse two user messages
+    in a row.
     """
     found: list[Message] = []
     for number, message in enumerate(messages, start=1):
@@ -81,7 +84,7 @@ def _function(tool: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def from_text(text: str) -> Message:
-    """Return the assistant's message in a text of the style ``text``. Raises MalformedCall."""
+    """Return the assistant's message that a text in the style ``text`` contains. Raises MalformedCall."""
     calls = [_read(found) for found in _CALL.findall(text)]
     rest = _CALL.sub("", text)
     if _OPEN in rest:
@@ -102,7 +105,9 @@ def _read(text: str) -> dict[str, Any]:
 def from_template(
     tokenizer: Any, prompt_ids: Sequence[int], token_ids: Sequence[int], tools: Tools
 ) -> Message:
-    """Return the assistant's message in sampled tokens, by the tokenizer's format. Raises MalformedCall."""
+    """Return the assistant's message that sampled tokens in the style ``template`` contain. ``prompt_ids``
+    are the tokens of the prompt, and ``token_ids`` the sampled ones. Raises MalformedCall.
+    """
     prompt, sampled = tokenizer.decode(list(prompt_ids)), tokenizer.decode(list(token_ids))
     try:
         found = tokenizer.parse_response(sampled, prefix=prompt, tools=list(tools) or None)
@@ -142,9 +147,11 @@ def _call(call: object) -> dict[str, Any]:
 
 
 def canonical(messages: Sequence[Message]) -> list[str]:
-    """Return what counts of each message, for comparing the histories that a client sends.
+    """Return a text for each message, which is equal for two messages with equal role, content and tool
+    calls.
 
-    Clients leave fields out, add others, and write the arguments of calls in another form.
+    With these texts, two histories from a client are compared. Clients leave fields out, add others, and
+    write the arguments of calls in another form.
     """
     return [_canonical(number, message) for number, message in enumerate(messages, start=1)]
 

@@ -28,16 +28,19 @@ _TO_COMMAS = (
 
 
 def is_packed(head: bytes, layout: RowLayout) -> bool:
-    """Whether a file that begins with ``head`` must be converted to JSON lines before its rows are read."""
+    """Return whether a file that begins with ``head`` must be converted to JSON lines before its rows are
+    read.
+    """
     return head.startswith(GZIP) or layout.format == "csv"
 
 
 def json_lines(stream: IO[bytes], layout: RowLayout, place: str) -> Iterator[bytes]:
-    """Return the lines of a dataset as JSON lines. ``stream`` is at its beginning, and supports seek.
+    """Return the lines of a dataset as JSON lines. ``stream`` must be at its beginning, and must support
+    seek.
 
-    A row has the same line number as in the unpacked file: the header and the further lines of a CSV row
-    become blank lines. Raises DataError at once if the file has another format, and for an invalid line when
-    that line is read.
+    A row keeps its line number in the unpacked file: for this, the header and the further lines of a CSV row
+    become blank lines. Raises DataError, at once if the file has another format, and for an invalid line when
+    this line is read.
     """
     packed = stream.read(len(GZIP)) == GZIP
     size = stream.seek(0, os.SEEK_END)
@@ -94,7 +97,7 @@ def _from_csv(plain: Iterator[bytes], layout: RowLayout, place: str) -> Iterator
 
 
 def _decoded(lines: Iterator[bytes]) -> Iterator[str]:
-    """Yield the lines of a CSV file as text, without a byte order mark. A carriage return ends one too."""
+    """Yield the lines of a CSV file as text, without a byte order mark. A carriage return ends a line too."""
     decoder = codecs.getincrementaldecoder("utf-8-sig")()
     for line in lines:
         yield from io.StringIO(decoder.decode(line), newline="")
@@ -102,7 +105,7 @@ def _decoded(lines: Iterator[bytes]) -> Iterator[str]:
 
 
 def _check_header(header: Sequence[str], layout: RowLayout, place: str) -> None:
-    """Raise DataError if the header of a CSV file is not usable."""
+    """Raise DataError if the header of a CSV file has a wrong separator, a name twice, or no prompt."""
     if not header:
         return  # an empty file: it has no rows, as any other
     separator = next((sign for sign in _SEPARATORS if sign in header[0]), None)
@@ -124,7 +127,7 @@ def _row(header: Sequence[str], cells: Sequence[str], where: str) -> bytes:
     if len(cells) != len(header):
         raise DataError(
             f"{where}: has {len(cells)} cells, but the header has {len(header)}: write a text with a comma, a"
-            ' quote or a line break in quotes, and double a quote inside, as in "say ""yes"" or no"'
+            ' quote or a line break in quotes, and each quote in it twice, as in "say ""yes"" or no"'
         )
     row = {name: cell for name, cell in zip(header, cells, strict=True) if cell}
     return json.dumps(row, ensure_ascii=False).encode() + b"\n"
