@@ -1,1 +1,1 @@
-"""Writes the generated files: the CRD, the chart's copy of it, and pages of the documentation."""
+"""Writes the generated files: the CRD, files of the chart, and pages of the documentation."""

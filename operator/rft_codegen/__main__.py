@@ -1,4 +1,6 @@
-"""``python -m rft_codegen [--check]``: writes the generated files, or checks them and the rules in CEL."""
+"""Writes the generated files: ``python -m rft_codegen``. With ``--check`` it only checks whether they are up
+to date, and whether the rules in CEL are valid.
+"""
 
 import argparse
 import difflib
@@ -36,7 +38,7 @@ def generated_files() -> dict[str, str]:
 
 
 def drift(root: Path) -> list[str]:
-    """Return a diff for each generated file that is out of date."""
+    """Return a diff for each generated file under the folder ``root`` that is out of date."""
     diffs = []
     for name, wanted in generated_files().items():
         path = root / name
@@ -58,14 +60,18 @@ def cel_problems() -> list[str]:
 def main(arguments: list[str] | None = None) -> int:
     """Write or check the generated files. Return 1 if ``--check`` finds a problem, else 0."""
     parser = argparse.ArgumentParser(prog="python -m rft_codegen", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a file differs")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="write nothing; exit with 1 if a file is out of date or a rule in CEL is invalid",
+    )
     parser.add_argument("--root", type=Path, default=Path.cwd(), help="root of the repository")
     options = parser.parse_args(arguments)
     if options.check:
         diffs = drift(options.root)
         if diffs:
             print("\n".join(diffs), file=sys.stderr)
-            print("generated files differ; run: python -m rft_codegen", file=sys.stderr)
+            print("generated files are out of date; run: python -m rft_codegen", file=sys.stderr)
         problems = cel_problems()
         print(*problems, sep="\n", end="\n" if problems else "", file=sys.stderr)
         return 1 if diffs or problems else 0

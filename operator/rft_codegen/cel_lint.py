@@ -3,10 +3,10 @@
 A test with a server is not enough, because newer servers accept CEL that 1.25 refuses. The checks are:
 
 - Functions, macros and operators exist in 1.25. Later versions added optionals, quantities, addresses,
-  formats, sets, macros over two variables, and comparing a whole number with a fraction.
+  formats, sets, macros with two variables, and comparisons of a whole number with a fraction.
 - Every field exists. A rule tests with ``has`` whether an optional field is present.
-- Every list that a rule uses has ``maxItems``, and every map that it goes through ``maxProperties``. Every
-  text that it compares has ``maxLength`` or an ``enum``.
+- Every list that a rule uses has ``maxItems``, and every map whose entries it reads has ``maxProperties``.
+  Every text that a rule compares has ``maxLength`` or an ``enum``.
   The server estimates the cost of a rule from these limits, and refuses the CRD if it is too high.
 """
 
@@ -60,7 +60,7 @@ class _Operand(NamedTuple):
 
 
 def lint(cel: Cel, schema: Schema) -> list[str]:
-    """Return the problems of a rule in CEL. ``schema`` is the schema of the whole RFTJob."""
+    """Return messages about the problems of a rule in CEL. ``schema`` is that of the whole RFTJob."""
     try:
         node = node_at(schema, cel.where)
     except KeyError as missing:
@@ -152,7 +152,7 @@ def _path(tokens: list[_Token], start: int) -> tuple[str, ...]:
 
 
 def _items(tokens: list[_Token], node: Schema, expression: str) -> Iterator[str]:
-    """Yield the problems of those fields of list items that a macro over the list, such as ``all``, uses."""
+    """Yield the problems of the fields of list items that a macro over the list, such as ``all``, reads."""
     ends = {start + 2 * len(path): path for start, path in _paths(tokens).items()}
     for i, token in enumerate(tokens[:-2]):
         listed = _resolve(ends[i], node) if token.text in ONE_VARIABLE and i in ends else None
@@ -242,7 +242,9 @@ def _type(operand: _Operand, node: Schema) -> str:
 
 
 def _bounds(path: tuple[str, ...], node: Schema) -> Iterator[str]:
-    """Yield a problem for each missing limit, such as ``maxLength``, of the field at ``path`` or in it."""
+    """Yield a problem for each limit, such as ``maxLength``, that the field at ``path`` or a field in it
+    lacks.
+    """
     found = _resolve(path, node)
     if found is None:
         return  # reported already

@@ -25,14 +25,14 @@ Every field of the resource. `kubectl explain rftjob.spec.training` says the sam
 `metadata.name` has at most {MAX_NAME_LENGTH} characters: lower-case letters, digits and dashes,
 beginning and ending with a letter or a digit.
 
-In the tables, a default of – means that the field is absent unless it is given; what its absence means
-stands beside it. A whole number may be written as `8` or `8.0`, never as `"8"`. `null` is read as absent
-where the field has a default, and refused elsewhere.
+In the tables, – means that a field has no default: it may be absent, and its description says what this
+means. A whole number may be written as `8` or `8.0`, but not as `"8"`. If a field has a default, `null` means
+that the field is absent. For every other field `null` is refused.
 """
 
 
 class _Section(NamedTuple):
-    """The model of an object, and all paths in an RFTJob at which this object occurs."""
+    """A section of the page: the model of an object, and all paths at which an RFTJob has this object."""
 
     model: type[Model]
     paths: list[str]
@@ -66,7 +66,7 @@ def _sections(model: type[Model], path: str) -> list[_Section]:
 
 
 def _objects_in(annotation: Any, suffix: str = "") -> Iterator[tuple[type[Model], str]]:
-    """Yield the models in a type annotation, each with the suffix of its path, such as ``[]`` for a list."""
+    """Yield the models in a type annotation, each with the end of its path, such as ``[]`` for a list."""
     if isinstance(annotation, type) and issubclass(annotation, Model):
         yield annotation, suffix
     arguments = get_args(annotation)
@@ -76,7 +76,7 @@ def _objects_in(annotation: Any, suffix: str = "") -> Iterator[tuple[type[Model]
 
 
 def _anchor(path: str) -> str:
-    """Return the anchor that Markdown renderers create for a heading."""
+    """Return the anchor that a Markdown renderer creates for the heading ``path``."""
     return "".join(c for c in path.lower() if c.isalnum() or c in "-_")
 
 
@@ -168,8 +168,8 @@ def _by_objective() -> str:
     lines = [
         "## Defaults by objective",
         "",
-        "What `spec.training` leaves out follows from `objective`; the values a run uses stand in",
-        "`status.plan.effective`.",
+        "These parameters of `spec.training` depend on `objective` if they are absent. The values that a run",
+        "uses are in `status.plan.effective`.",
         "",
         "| `objective` | `clipLow` | `clipHigh` | `klBeta` | `lossAggregation` |"
         " `overlongPenalty` | `refillRounds` |",
@@ -191,7 +191,7 @@ def _by_objective() -> str:
 
 
 def _across_fields() -> str:
-    lines = ["## Rules across fields", "", "A manifest that breaks one is refused.", ""]
+    lines = ["## Rules across fields", "", "A manifest that breaks one of these rules is refused.", ""]
     lines += ["| rule | |", "|---|---|"]
     lines += [f"| {rule.name.replace('_', ' ')} | {' '.join(rule.text.split())} |" for rule in rules.RULES]
     return "\n".join(lines) + "\n"
@@ -203,6 +203,6 @@ def _changes() -> str:
     return (
         "## Changes after the start\n\n"
         f"Once a run has started, {names} may change.\n"
-        "A run uses the snapshot of the spec that it was started with: any other edit changes nothing and\n"
-        "is reported as `ImmutableFieldChanged` in the condition `Accepted`.\n"
+        "A run uses the snapshot of the spec that it was started with. So an edit of another field has no\n"
+        "effect, and the condition `Accepted` reports it as `ImmutableFieldChanged`.\n"
     )

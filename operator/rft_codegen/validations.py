@@ -1,7 +1,8 @@
-"""Adds the validation rules in CEL to the CRD's schema, as ``x-kubernetes-validations``.
+"""Adds the validation rules in CEL to the schema of the CRD, as ``x-kubernetes-validations``.
 
-Forms of texts and bounds with a fraction are rules in CEL too. For ``pattern`` the API server would show the
-regular expression; for a rule it shows our words. Bounds with a fraction it reads as whole numbers.
+The forms of texts, and limits such as 0.5, are rules in CEL too. With a ``pattern`` the API server would show
+the regular expression to the user, and with a rule it shows our words. It would read a limit such as 0.5 as a
+whole number.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,7 +21,7 @@ KEY = "x-kubernetes-validations"
 
 
 def all_texts() -> Iterator[Cel]:
-    """Yield all rules in CEL: those of the rules in Python in their order, and those of single fields."""
+    """Yield all rules in CEL: those of ``rules.RULES`` in their order, then those of single fields."""
     for rule in rules.RULES:
         yield from rule.cel
     yield from immutability.CEL
@@ -55,7 +56,7 @@ def nodes(schema: Schema, where: str) -> Iterator[tuple[str, Schema]]:
 
 
 def place(schema: Schema, texts: Iterable[Cel]) -> None:
-    """Add each rule in CEL to the part of the schema at the rule's path.
+    """Add each rule in CEL to the schema of the object or field at the rule's path.
 
     Raises:
         KeyError: the schema does not have the path of a rule.
@@ -66,7 +67,7 @@ def place(schema: Schema, texts: Iterable[Cel]) -> None:
 
 
 def _has(form: Form, text: str = "self") -> str:
-    """Return the expression in CEL that the text ``text`` has a form."""
+    """Return the CEL expression which says that the CEL value ``text`` has the form."""
     pattern = form.pattern.replace("\\", "\\\\").replace("'", "\\'")
     return f"{text}.matches('{pattern}')"
 
@@ -105,9 +106,9 @@ def _has_fraction(schema: Schema) -> bool:
 
 
 def bound_texts(schema: Schema, where: str) -> Iterator[Cel]:
-    """Yield a rule in CEL for each number in the schema at the path ``where`` that a fraction bounds.
+    """Yield a rule in CEL for each number in the schema at the path ``where`` with a limit such as 0.5.
 
-    The API server reads ``minimum: 0.5`` as 0 where the number is whole, so that it accepts 0.
+    If a manifest has a whole number, the API server reads ``minimum: 0.5`` as 0, and so would accept 0.
     """
     for path, node in nodes(schema, where):
         if _has_fraction(node):
@@ -120,7 +121,9 @@ def bound_texts(schema: Schema, where: str) -> Iterator[Cel]:
 
 
 def drop_replaced(schema: Schema) -> None:
-    """Remove from a schema what the rules of ``form_texts`` and ``bound_texts`` check in its place."""
+    """Remove from a schema the patterns and limits that the rules of ``form_texts`` and ``bound_texts``
+    check.
+    """
     for _, node in nodes(schema, ""):
         node.pop("pattern", None)
         if _has_fraction(node):
