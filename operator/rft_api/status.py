@@ -271,7 +271,7 @@ class Reward(Model):
 
 
 class PairedDifference(Model):
-    """Mean score of the tuned policy minus mean score of the base model on equal rows, with a bootstrap
+    """Mean score of the tuned policy minus that of the base model, both on one set of rows, with a bootstrap
     interval.
     """
 
@@ -286,7 +286,7 @@ class GraderEvaluation(Model):
     base: float = Field(description="Mean score of the starting policy.")
     tuned: float | None = Field(None, description="Mean score of the last evaluated policy.")
     difference: PairedDifference | None = Field(
-        None, description="Score of the tuned policy minus score of the starting policy, on equal rows."
+        None, description="Score of the tuned policy minus score of the starting policy, on one set of rows."
     )
 
 
