@@ -1,4 +1,4 @@
-"""Compares the held-out rewards of two policies on one set of rows. Only this module of rft_run needs numpy."""
+"""Compares the held-out rewards of two policies on one set of rows. In rft_run, only this needs numpy."""
 
 from collections.abc import Sequence
 
