@@ -1,6 +1,6 @@
 """Graders score completions. The scores are combined into a reward. Users' code runs in a sandbox.
 
-scorer      scores completions for the training loop; handles errors by each grader's onError
+scorer      scores completions for the training loop; treats a grader's errors as its onError says
 builtin     graders that run in the trainer, and the checks of graders' settings
 trusted     built-in graders that run in worker processes: regex, math, jsonSchema
 symbolic    grader math: symbolic equality
@@ -11,22 +11,22 @@ judge       grader model: the request to a judge model
 reply       the score in a judge's reply
 numbers     numbers in text, in the forms that people and models write
 text        converts digits, signs and spaces of any script to plain characters
-thought     the answer in a completion, which follows the thought of a thinking model
-template    the judge's instruction
+thought     finds the answer in a completion: the text after the thought of a thinking model
+template    fills in the judge's instruction, and the texts that are compared
 post        one HTTP POST with its retries
 tokens      bearer tokens for http and model graders
 combine     scale mapping and the weighted mean
 client      the trainer's side of the protocol between trainer and grader process
 serve       the grader process: runs users' code in its own container, or locally
 pool        worker processes of the grader process: which one answers which request
-workers     one worker process, seen from the grader process: deadlines, forged replies, its end
+workers     how the grader process controls one worker: time limits, forged replies, how it ends
 leftovers   removes processes and files that a score leaves behind
 watchdog    limits on all descendants of the grader process together
 worker      one process that runs one user's function (standard library only)
-confinement what a worker gives up before it loads users' code: capabilities, and access to other processes
-traces      notices what a score leaves behind (in the worker)
+confinement takes rights from a worker before it loads users' code: capabilities, access to other processes
+traces      runs in a worker; notices whether a score leaves processes or files behind
 guard       the process above a worker, which kills it with all that it has started
-ids         ids of requests that cannot be guessed
+ids         makes ids of requests; nobody can guess them
 
 This module imports nothing, so that ``serve`` starts in a fraction of a second and never imports torch.
 """

@@ -20,8 +20,9 @@ _DYNAMIC = frozenset(("globals", "exec", "vars", "locals", "setattr", "__import_
 
 
 def problems(spec: RFTJobSpec, code: Mapping[str, str]) -> list[Problem]:
-    """Return the problems of all graders and of the environment. ``code`` maps a grader's name to its source
-    from a ConfigMap.
+    """Return the problems of all graders and of the environment.
+
+    ``code`` maps a grader's name to its source, for graders whose source is in a ConfigMap.
     """
     found = [each for i, grader in enumerate(spec.graders) for each in _problems(grader, i, code)]
     formulas = ((i, formula_problem(spec.graders, i)) for i in range(len(spec.graders)))
@@ -54,7 +55,7 @@ def _problems(grader: Grader, index: int, code: Mapping[str, str]) -> Iterator[P
 
 
 def templates(grader: Grader) -> dict[str, str]:
-    """Return the templates of a grader whose texts are compared, by the paths of their fields."""
+    """Return the templates of a grader that compares texts, by their fields, such as stringCheck.input."""
     kinds = {"stringCheck": grader.string_check, "textSimilarity": grader.text_similarity}
     return {
         f"{kind}.{name}": text
@@ -83,7 +84,7 @@ def pattern_problem(pattern: str) -> str:
 
 
 def schema_problem(text: str) -> str:
-    """Return why a text is not a valid JSON schema; "" if it is.
+    """Return why a text is not a valid JSON schema; "" if it is valid.
 
     Without the library jsonschema it only checks that the text is JSON.
     """
@@ -103,7 +104,7 @@ def schema_problem(text: str) -> str:
 
 
 def template_problem(text: str) -> str:
-    """Return why the prompt template of a judge cannot be used; "" if it can."""
+    """Return why the prompt template of a judge cannot be used; "" if it can be used."""
     try:
         fields = [root_of(field) for _, field in parts(text) if field is not None]
     except TemplateProblem as error:
@@ -114,7 +115,7 @@ def template_problem(text: str) -> str:
 
 
 def code_problem(source: str, function: str) -> str:
-    """Return why a source has no function that works as a grader; "" if it has or may have one."""
+    """Return why Python source has no function that works as a grader; "" if it has or may have one."""
     tree = _parsed(source)
     if isinstance(tree, str):
         return tree
@@ -132,7 +133,7 @@ def code_problem(source: str, function: str) -> str:
 
 
 def environment_problem(source: str, name: str) -> str:
-    """Return why a source has no class that may be an environment; "" if it has or may have one."""
+    """Return why Python source has no class that works as an environment; "" if it may have one."""
     tree = _parsed(source)
     if isinstance(tree, str):
         return tree
@@ -147,7 +148,7 @@ def environment_problem(source: str, name: str) -> str:
 
 
 def _parsed(source: str) -> ast.Module | str:
-    """Return the syntax tree of a source, or why it has none."""
+    """Return the syntax tree of Python source, or an error message if the source is not valid."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -167,7 +168,7 @@ def _call_problem(function: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
 
 
 def signature_of(arguments: ast.arguments) -> inspect.Signature:
-    """Return a function's signature from its syntax tree. In the signature every default is ``...``."""
+    """Return a function's signature from its syntax tree. Every default value in it is ``...``."""
     kind = inspect.Parameter
     positional = [
         *((each.arg, kind.POSITIONAL_ONLY) for each in arguments.posonlyargs),
@@ -188,7 +189,7 @@ def signature_of(arguments: ast.arguments) -> inspect.Signature:
 
 
 def _bindings(tree: ast.Module, name: str) -> Iterator[ast.AST]:
-    """Yield each syntax node that may give a name in a module a value. It may yield too many nodes."""
+    """Yield each syntax node that may assign a value to a name in a module. It may yield too many nodes."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             is_method = node not in tree.body and not _outside_functions(tree, node)

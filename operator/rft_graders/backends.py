@@ -34,15 +34,16 @@ _SLACK_SECONDS = 30.0
 
 
 def max_silence(timeouts: Sequence[float]) -> float:
-    """Return the maximum time, in seconds, for which a healthy grader process may send no reply.
+    """Return the longest time, in seconds, that a healthy grader process may need before it sends a reply.
 
     In this time one grader can reach its timeout, its worker can restart, and the request can be tried again.
+    ``timeouts`` has the timeout of each grader, in seconds.
     """
     return 2 * max(timeouts, default=0.0) + LOAD_SECONDS + _SLACK_SECONDS
 
 
 class Backend(Protocol):
-    """Runs graders outside the trainer's process."""
+    """Runs graders outside the trainer's process: in the grader container, a local process or a server."""
 
     def ready(self, should_stop: ShouldStop) -> dict[str, str | None]:
         """Wait until all graders load. Return, by name, why a grader does not load, or None if it does."""
@@ -55,9 +56,10 @@ class Backend(Protocol):
 
 
 class ContainerBackend:
-    """Graders in the grader container of the pod, which connects to a socket of the trainer.
+    """Sends requests to the grader container of the pod, which connects to a socket of the trainer.
 
-    Kubernetes does not restart this container while the trainer runs, so its loss ends the attempt.
+    Kubernetes does not restart this container while the trainer runs. If the container is lost, the attempt
+    ends.
     """
 
     def __init__(self, path: str, silence: float) -> None:
@@ -95,20 +97,21 @@ class ContainerBackend:
 
 
 class LocalBackend:
-    """Graders in a local process. It limits the damage of mistakes in users' code, but gives no security.
+    """Runs graders in a local process. It limits the damage of mistakes in users' code, but gives no
+    security.
 
     Users' code can use files and network like the user who started the trainer. It gets a clean environment
-    and resource limits, and cannot read the trainer's memory. The process ends when the socket closes, so it
-    also ends when the trainer is killed. A parent-death signal cannot be used: the kernel sends it when the
-    thread that started the process ends.
+    and resource limits, and cannot read the trainer's memory. The process ends when its socket closes, so it
+    also ends when the trainer is killed. The kernel could send a signal at the parent's death, but it sends
+    it already when the thread that started the process ends.
     """
 
     def __init__(
         self, config: GraderConfig, scratch_dir: str | None, silence: float, *, hide: bool = True
     ) -> None:
-        """Make a private folder in ``scratch_dir``. The process starts in ``ready``.
+        """Make a private folder in ``scratch_dir``. The method ``ready`` starts the process.
 
-        With ``hide`` no other process of this UID can read the trainer's memory and environment.
+        ``hide``: no other process of this UID can read the trainer's memory and environment.
         """
         self._config = config
         self._silence = silence

@@ -73,8 +73,8 @@ def exact_match(completion: str, row: Mapping[str, Any], settings: ExactMatch) -
 def numeric(completion: str, row: Mapping[str, Any], settings: Numeric) -> float:
     """Return 1.0 if the numbers of the completion and of the row's field differ by at most the tolerance.
 
-    Return 0.0 otherwise, or if the completion has no number. If only one of both numbers has a percent sign,
-    20% equals 20 and also 0.2.
+    Return 0.0 if they differ by more, or if the completion has no number. If only one of the two numbers has
+    a percent sign, 20% equals 20 and also 0.2.
     """
     expected = expected_number(row.get(settings.field), settings)
     if expected is None:
@@ -84,10 +84,10 @@ def numeric(completion: str, row: Mapping[str, Any], settings: Numeric) -> float
 
 
 def text_similarity(completion: str, row: Mapping[str, Any], settings: TextSimilarity) -> float:
-    """Return the similarity of the completion and the row's field, from 0 to 1. Case and spaces count for
-    the metrics of characters.
+    """Return the similarity of the completion and the row's field, from 0 to 1.
 
-    A completion that lacks a part of the template ``input`` gets 0.0.
+    Metrics that compare characters also compare case and spaces. If the template ``input`` reads a part that
+    the completion does not have, the similarity is 0.0.
     """
     if settings.reference is None:
         expected = _text(row, settings.field)
@@ -100,9 +100,9 @@ def text_similarity(completion: str, row: Mapping[str, Any], settings: TextSimil
 
 
 def string_check(completion: str, row: Mapping[str, Any], settings: StringCheck) -> float:
-    """Return 1.0 if the comparison of both texts holds, else 0.0.
+    """Return 1.0 if the comparison of both texts is true, else 0.0.
 
-    A completion that lacks a part of a template gets 0.0 by every operation.
+    If a template reads a part that the completion does not have, the result is 0.0 for every operation.
     """
     try:
         text = filled(settings.input, completion, row)

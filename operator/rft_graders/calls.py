@@ -9,7 +9,7 @@ from rft_graders.client import GradeRequest, Outcome
 
 @dataclass(frozen=True)
 class Call:
-    """One HTTP POST for the requests at ``indices``. ``body`` is an error if the call cannot be sent."""
+    """One HTTP POST for the requests at ``indices``. ``body`` is an error if the requests cannot be sent."""
 
     indices: tuple[int, ...]
     body: bytes | ValueError
@@ -24,9 +24,9 @@ class Remote(Protocol):
         """Yield the HTTP calls for the requests. Each request is in exactly one call."""
 
     def outcomes(self, answer: Any, count: int) -> list[Outcome]:
-        """Return the scores or errors that a response has for ``count`` requests.
+        """Return the score or the error of each of the ``count`` requests, read from the server's response.
 
-        Raises ValueError for a response that cannot be used.
+        Raises ValueError if the whole response cannot be used.
         """
 
 

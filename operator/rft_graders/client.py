@@ -30,7 +30,7 @@ ShouldStop = Callable[[], bool]
 
 
 class GraderLost(Exception):
-    """The grader process has ended, does not reply in time, or breaks the protocol."""
+    """The grader process is lost: it has ended, does not reply in time, or breaks the protocol."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,9 @@ class Graded(NamedTuple):
     outcome: Outcome
     printed: str = ""
     forged: int = 0
-    """The number of replies that something else than a worker wrote, and that were refused."""
+    """The number of refused replies, which something other than a worker wrote."""
     value: dict[str, Any] | None = None
-    """What an environment said. None for a grader."""
+    """The result of an environment's action. None for a grader."""
 
 
 class Listener:
@@ -113,10 +113,10 @@ class Listener:
 
 
 class GraderClient:
-    """A connection to a grader process."""
+    """The trainer's end of the connection to a grader process."""
 
     def __init__(self, connection: socket.socket, max_silence: float) -> None:
-        """Use an open connection. After ``max_silence`` seconds without a reply GraderLost is raised."""
+        """Use an open connection. Requests raise GraderLost if no reply comes for ``max_silence`` seconds."""
         self._connection = connection
         self._reader = LineReader(connection, MAX_REPLY_BYTES)
         self._max_silence = max_silence
@@ -142,9 +142,9 @@ class GraderClient:
     ) -> None:
         """Send the requests. Store each score or error in ``outcomes``, under the request's index.
 
-        Raises GraderLost if the grader process is lost, and Preempted if the run should stop. Even then
-        ``outcomes`` has the results received before. Late replies to requests of an earlier call are ignored.
-        Any other reply without an open request means that another process has the connection: GraderLost.
+        Raises GraderLost if the grader process is lost, and Preempted if the run should stop. ``outcomes``
+        then has the results that came before. Late replies to requests of an earlier call are ignored. A
+        reply with any other id means that another process uses the connection, and raises GraderLost.
         """
         waiting: dict[str, int] = {}
         try:

@@ -1,14 +1,14 @@
-"""What a worker process gives up before it loads users' code. It imports only the standard library.
+"""Takes rights from a worker process before it loads users' code. It imports only the standard library.
 
-All of it is inherited by the programs that users' code starts:
+Programs that users' code starts inherit these limits:
 
 - no new privileges: a setuid program gives none;
-- capabilities, which only root has, except those for files, UIDs and the network;
-- Landlock: a domain of its own for each worker. A process in it cannot read or change the memory, the
-  descriptors and the environment of a process outside, whether that one is dumpable or not. Since Linux 6.12
-  it also cannot send signals or connect to abstract sockets outside.
+- fewer capabilities: only root has any, and it keeps those for files, UIDs and the network;
+- Landlock: each worker has its own domain. A process in it cannot read or change the memory, the
+  descriptors and the environment of a process outside, whether or not that process is dumpable. Since Linux
+  6.12 it also cannot send signals or connect to abstract sockets outside.
 
-Files and network are left as they are (see docs/adr/0019).
+Access to files and to the network stays as it is (see docs/adr/0019).
 """
 
 import ctypes
@@ -21,8 +21,9 @@ _PR_SET_NO_NEW_PRIVS = 38
 
 _CAPABILITY_VERSION_3 = 0x20080522
 _KEPT_CAPABILITIES = sum(1 << bit for bit in (0, 1, 3, 4, 6, 7, 10, 13, 18))
-"""Those for files (CHOWN, DAC_OVERRIDE, FOWNER, FSETID), for other UIDs (SETGID, SETUID), for the network
-(NET_BIND_SERVICE, NET_RAW) and SYS_CHROOT. The others, such as SYS_PTRACE and KILL, open other processes."""
+"""Capabilities that a worker keeps: for files (CHOWN, DAC_OVERRIDE, FOWNER, FSETID), for other UIDs (SETGID,
+SETUID), for the network (NET_BIND_SERVICE, NET_RAW) and SYS_CHROOT. The others, such as SYS_PTRACE and KILL,
+give access to other processes."""
 
 # The system calls of Landlock have these numbers on all architectures of Linux that Python supports.
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
@@ -37,38 +38,40 @@ class Level(enum.IntEnum):
     """How far the kernel separates a worker and its programs from the other processes of the same user."""
 
     NONE = 0
-    """Only by what each process does for itself. Programs of two workers can reach each other."""
+    """The kernel does not separate them. Programs of two workers can reach each other's memory."""
     MEMORY = 1
-    """Memory, descriptors and environment of processes outside are closed."""
+    """A worker cannot reach the memory, descriptors and environment of processes outside its domain."""
     SIGNALS = 2
-    """Signals and abstract sockets too."""
+    """In addition, a worker cannot send signals or connect to abstract sockets outside its domain."""
 
     @property
     def text(self) -> str:
-        """The level in words, for the log."""
+        """This level as a sentence for the log."""
         return {
-            Level.NONE: "the kernel offers no Landlock, so programs of two workers can reach each other's"
-            " memory and signal all processes of the grader; Linux 5.19 closes memory, 6.12 signals too",
-            Level.MEMORY: "the kernel's Landlock closes memory of other processes to each worker, but not"
-            " signals; Linux 6.12 does",
-            Level.SIGNALS: "the kernel's Landlock closes memory, signals and abstract sockets of other"
-            " processes to each worker",
+            Level.NONE: "the kernel has no Landlock, so programs of two workers can reach each other's"
+            " memory and send signals to all processes of the grader; Linux 5.19 prevents the first,"
+            " Linux 6.12 both",
+            Level.MEMORY: "the kernel's Landlock keeps each worker from the memory of other processes, but"
+            " does not keep it from sending them signals; Linux 6.12 does both",
+            Level.SIGNALS: "the kernel's Landlock keeps each worker from the memory of other processes, from"
+            " sending them signals, and from their abstract sockets",
         }[self]
 
 
 def set_dumpable(dumpable: bool) -> None:
-    """Set whether other processes of this UID may reach this one's memory, descriptors and environment.
+    """Set whether other processes of this UID may reach this process's memory, descriptors and environment.
 
-    A forked process inherits it. A program that this process starts is dumpable again.
+    A forked child has the same setting. A program that this process starts is dumpable again.
     """
     _check(_libc().prctl(PR_SET_DUMPABLE, int(dumpable), 0, 0, 0), "prctl")
 
 
 def confine(abi: int | None = None) -> Level:
-    """Confine this process and all that it starts. Return the level that the kernel gave.
+    """Confine this process and all that it starts. Return the level that the kernel can give.
 
-    It must have one thread. ``abi`` is the version of Landlock that is used at most; None: the newest. Raises
-    OSError if the kernel has Landlock, but refuses it, for instance because 16 domains are nested already.
+    The process must have only one thread. ``abi`` is the newest version of Landlock that may be used; None:
+    any. Raises OSError if the kernel has Landlock but refuses it, for example if 16 domains are nested
+    already.
     """
     libc = _libc()
     _check(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
@@ -86,13 +89,13 @@ def confine(abi: int | None = None) -> Level:
 
 
 def landlock_version() -> int:
-    """Return the version of Landlock that the kernel and the seccomp profile allow, 0 without Landlock."""
+    """Return the version of Landlock that the kernel and the seccomp profile allow; 0 without Landlock."""
     found = _libc().syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(_VERSION_FLAG))
     return max(0, int(found))
 
 
 def _enter(libc: ctypes.CDLL, *, files: int = 0, scopes: int = 0) -> None:
-    """Enter a new Landlock domain. Renaming between folders, which each one forbids, is allowed again."""
+    """Enter a new Landlock domain. Moving files between folders, which a domain forbids, is allowed in it."""
     attributes = struct.pack("=QQQ", files, 0, scopes)
     # Older kernels take a longer structure only if what they do not know is 0, as it is then.
     ruleset = _check(
@@ -114,7 +117,7 @@ def _enter(libc: ctypes.CDLL, *, files: int = 0, scopes: int = 0) -> None:
 
 
 def _drop_capabilities(libc: ctypes.CDLL) -> None:
-    """Drop capabilities that open other processes. A process without capabilities stays as it is."""
+    """Drop capabilities that give access to other processes. A process without any stays as it is."""
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
     sets = ctypes.create_string_buffer(struct.calcsize("=6I"))
     _check(libc.capget(header, sets), "capget")

@@ -1,4 +1,4 @@
-"""The grader ``formula``: arithmetic on the scores of other graders of the job."""
+"""The grader ``formula``: calculates a score from the scores of other graders of the job."""
 
 import ast
 import math
@@ -35,11 +35,11 @@ _DEEPEST = 50
 
 
 class FormulaProblem(ValueError):
-    """An expression that cannot be used. The message says why."""
+    """A formula's expression cannot be used. The message says why."""
 
 
 def variable(name: str) -> str:
-    """Return the name of a grader as an expression writes it: a dash would be a minus."""
+    """Return a grader's name as formulas write it: with _ for each dash, because a dash is a minus."""
     return name.replace("-", "_")
 
 
@@ -58,7 +58,9 @@ def parsed(expression: str) -> ast.expr:
 def _check(node: ast.expr, depth: int) -> None:
     """Raise FormulaProblem if a part of an expression is not allowed."""
     if depth > _DEEPEST:
-        raise FormulaProblem(f"is nested more than {_DEEPEST} deep; write it with fewer parentheses")
+        raise FormulaProblem(
+            f"the formula is nested more than {_DEEPEST} levels deep; write it with fewer parentheses"
+        )
     if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
         inner = [node.left, node.right]
     elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
@@ -80,7 +82,7 @@ def _is_number(value: object) -> bool:
 
 def _check_call(name: str, count: int) -> None:
     if name not in FUNCTIONS:
-        raise FormulaProblem(f"{name}() is no function here; there are {', '.join(FUNCTIONS)}")
+        raise FormulaProblem(f"{name}() is not a function of formulas; allowed are {', '.join(FUNCTIONS)}")
     _, least, most = FUNCTIONS[name]
     if not least <= count <= most:
         raise FormulaProblem(f"{name}() takes {least if least == most else f'{least} or more'} values")
@@ -101,13 +103,13 @@ def names_in(expression: str) -> list[str]:
 def evaluate(expression: str, values: Mapping[str, float]) -> float:
     """Return the value of an expression.
 
-    Raises ValueError where arithmetic has no result, such as a division by 0, and KeyError for a variable
-    without a value.
+    Raises ValueError if the arithmetic has no result, for example for a division by 0. Raises KeyError for a
+    variable without a value.
     """
     try:
         return _value(parsed(expression), values)
     except (ZeroDivisionError, OverflowError, ValueError, TypeError) as error:
-        raise ValueError(f"the formula has no value here: {error}") from error
+        raise ValueError(f"the formula has no value for these scores: {error}") from error
 
 
 def _value(node: ast.expr, values: Mapping[str, float]) -> float:
@@ -146,10 +148,10 @@ def formula_problem(graders: Sequence[Grader], index: int) -> str:
 
 
 def with_formulas(graders: Sequence[Grader], outcomes: Mapping[str, Outcome]) -> dict[str, Outcome]:
-    """Return the outcomes of all graders of a completion: those given, and those of its formulas.
+    """Return the outcomes of all graders of a completion: the given ones, and those of its formula graders.
 
-    A grader that failed and whose ``onError`` is ``zero`` counts as 0. Any other failed grader makes the
-    formula fail too.
+    If a formula reads a grader that failed, the formula fails too. If that grader's ``onError`` is ``zero``,
+    its score counts as 0 instead.
     """
     found = dict(outcomes)
     for index, grader in enumerate(graders):

@@ -1,9 +1,8 @@
-"""The guard of a worker: the process above it, which kills the worker and all that it has started, at once.
+"""The guard of a worker: the parent process of the worker, which kills it and all processes that it started.
 
-It imports only the standard library and files beside this one, and runs no users' code. Where Landlock
-confines signals, the worker is in a domain inside the guard's: it cannot signal the guard, and the guard's
-signals reach nothing but the worker and its programs. So one system call kills all of them, however fast they
-fork.
+It imports only the standard library and files beside this one, and runs no users' code. If Landlock confines
+signals, the worker's domain is inside the guard's domain: the worker cannot signal the guard, and the guard's
+signals reach only the worker and its programs. So one system call kills all of them, even if they fork fast.
 """
 
 import contextlib
@@ -23,16 +22,17 @@ _WATCHED = (signal.SIGTERM, signal.SIGCHLD)
 
 
 def end_with_parent(parent: int, number: signal.Signals) -> None:
-    """Get the signal when the parent process ends. End now if it has ended already."""
+    """Let the kernel send this process the signal when its parent ends. End now if it has ended already."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:
         os._exit(1)
 
 
 def fork_worker(level: "confinement.Level", descriptor: int) -> None:
-    """Fork the worker, and return in it. This process becomes its guard, and closes the descriptor.
+    """Fork the worker, and return in the worker. This process becomes its guard, and closes the descriptor.
 
-    The guard ends as the worker did. On SIGTERM, or when the grader process ends, it kills the worker.
+    The guard ends with the exit code or the signal of the worker. On SIGTERM, or when the grader process
+    ends, it kills the worker.
     """
     parent, guard = os.getppid(), os.getpid()
     signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
@@ -64,7 +64,7 @@ def _kill_all(level: "confinement.Level") -> None:
 
 
 def _parent_is_out_of_reach() -> bool:
-    """Return whether the kernel confines signals indeed: a signal to everything must not leave the domain."""
+    """Return whether the kernel really confines signals: this process must be unable to signal its parent."""
     try:
         os.kill(os.getppid(), 0)
     except PermissionError:
@@ -73,7 +73,7 @@ def _parent_is_out_of_reach() -> bool:
 
 
 def _reaped(worker: int, options: int) -> int | None:
-    """Remove zombies of children. Return the exit status of the worker, or None if it still runs."""
+    """Remove zombies of ended children. Return the worker's exit status, or None if the worker still runs."""
     found: int | None = None
     with contextlib.suppress(ChildProcessError):
         while True:
@@ -86,7 +86,7 @@ def _reaped(worker: int, options: int) -> int | None:
 
 
 def _end_like(status: int | None) -> NoReturn:
-    """End with the exit code or the signal of the worker."""
+    """End this process with the exit code or the signal with which the worker ended."""
     code = 1 if status is None else os.waitstatus_to_exitcode(status)
     if code < 0:
         with contextlib.suppress(OSError):  # SIGKILL has no handler

@@ -1,8 +1,9 @@
 """Runs one instance of a user's environment class: its start, its tools, and its reward.
 
 The class has the form of TRL's environments: ``reset(**row) -> str | None``, public methods that are tools,
-and ``get_reward() -> float``. One more method is known here: ``reply(text) -> str | None`` gets what the
-model says without a tool call, and returns the next message to it; None ends the rollout.
+and ``get_reward() -> float``. It may have one more method that TRL does not know: ``reply(text) -> str |
+None``. It gets what the model says without a tool call, and returns the next message to the model. None ends
+the rollout.
 
 This module imports only the standard library, because it is loaded into the process of the user's code.
 """
@@ -17,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 MAX_TEXT_BYTES = 24 * 1024
-"""Maximum size of a text of an environment, as JSON. Of a longer one the rest is left out."""
+"""Maximum bytes of a text that an environment returns, written as JSON. A longer text is cut."""
 OWN = ("reset", "get_reward", "reply")
 """Public methods that are not tools."""
 
@@ -27,9 +28,10 @@ _SECTIONS = ("args:", "arguments:", "parameters:", "returns:", "raises:", "examp
 
 
 def tools_of(environment: type) -> list[dict[str, Any]]:
-    """Return the tools of an environment class, in the form of OpenAI's API. Raises TypeError.
+    """Return the tools of an environment class, in the form of OpenAI's API.
 
-    The schema of the arguments is made of type hints and docstring.
+    The schema of a tool's arguments comes from the method's type hints and docstring. Raises TypeError for a
+    method that cannot be a tool, for example without a docstring.
     """
     methods = [
         (name, method)
@@ -43,7 +45,7 @@ def tools_of(environment: type) -> list[dict[str, Any]]:
 
 
 def _own_parameters(environment: type, name: str) -> int:
-    """Return how many parameters of a method are not the model's: ``self``, unless it is static or bound."""
+    """Return how many leading parameters of a method the model does not fill: 1 for ``self``, else 0."""
     static = inspect.getattr_static(environment, name)
     return 0 if isinstance(static, staticmethod | classmethod) else 1
 
@@ -73,7 +75,7 @@ def _tool(name: str, method: Callable[..., Any], skipped: int) -> dict[str, Any]
 
 
 def documented(text: str) -> tuple[str, dict[str, str]]:
-    """Return the description in a docstring, and those of the arguments, from a section ``Args:``."""
+    """Return what a docstring says of the tool, and of each argument by name, from its section ``Args:``."""
     said: list[str] = []
     arguments: dict[str, str] = {}
     section, current = "", ""
@@ -106,7 +108,7 @@ def _indent_of_arguments(text: str) -> int:
 
 
 def json_type(hint: Any) -> dict[str, Any]:
-    """Return the JSON schema of a type hint. Raises TypeError for a type that JSON has not."""
+    """Return the JSON schema of a type hint. Raises TypeError for a type that JSON does not have."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if hint in _NAMES:
         return {"type": _NAMES[hint]}
@@ -128,7 +130,7 @@ def json_type(hint: Any) -> dict[str, Any]:
 
 
 class Hosted:
-    """An environment class, and its instance of the rollout that is played now."""
+    """A user's environment class, and its instance for the current rollout."""
 
     def __init__(self, environment: type) -> None:
         """Read the tools of the class. Raises TypeError for a class that is not an environment."""
@@ -141,11 +143,12 @@ class Hosted:
 
     @property
     def playing(self) -> bool:
-        """Whether a rollout has begun and has no reward yet. So long its processes and files are kept."""
+        """Whether a rollout has begun and has no reward yet. Until then its processes and files are kept."""
         return self._instance is not None
 
     def act(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """Do what the trainer asks for, and return the result. Raises what the user's code raises.
+        """Run the action that the trainer asks for, and return its result. Raises what the user's code
+        raises.
 
         {"do": "describe"}                             -> {"tools": […], "replies": true}
         {"do": "reset", "row": {…}}                    -> {"text": "…"} or {}
@@ -175,10 +178,10 @@ class Hosted:
                 self._instance = None
                 return {}
             case other:
-                raise ValueError(f"nothing to do is called {other!r}")
+                raise ValueError(f"an environment has no action {other!r}")
 
     def _call(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Call a tool. Its errors are for the model, as in TRL."""
+        """Call a tool and return its result. An error of the tool is returned too, for the model to read."""
         if name not in [tool["function"]["name"] for tool in self._tools]:
             return {"failed": f"there is no tool {name:.60}"}
         try:
@@ -188,7 +191,7 @@ class Hosted:
 
 
 def _awaited(result: Any) -> Any:
-    """Return a result, or what it is awaited to be."""
+    """Return a function's result. If it is awaitable, such as a coroutine, run it and return its result."""
     if not inspect.isawaitable(result):
         return result
     import asyncio  # it takes most of the time in which a worker starts, and few environments need it
@@ -201,7 +204,7 @@ async def _wait(result: Any) -> Any:
 
 
 def _said(result: Any) -> dict[str, Any]:
-    """Return a result as a text for the model, {} for None."""
+    """Return what an environment's method returned as a text for the model, or {} for None."""
     if result is None:
         return {}
     text = result if isinstance(result, str) else json.dumps(result, default=str, ensure_ascii=False)
@@ -215,7 +218,7 @@ def _said(result: Any) -> dict[str, Any]:
 
 
 def number(value: Any) -> float:
-    """Return a reward as a number. Raises TypeError and ValueError for anything else."""
+    """Return a reward as a number. Raises TypeError if it is no number, ValueError if it is not finite."""
     if not isinstance(value, bool | int | float):
         try:
             value = float(value)  # a number of numpy or torch

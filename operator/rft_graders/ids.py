@@ -1,4 +1,4 @@
-"""Ids of requests. They cannot be guessed, and those of the past are known again without a list of them."""
+"""Makes ids of requests that nobody can guess. Earlier ids are recognized without a list of them."""
 
 import hashlib
 import secrets
@@ -8,12 +8,12 @@ class RequestIds:
     """Gives each request an id: a number and a keyed hash of it. The key never leaves this process."""
 
     def __init__(self) -> None:
-        """Choose a key. Ids of other objects of this class are unknown to this one."""
+        """Choose a random key. This object does not recognize ids that another object has made."""
         self._key = secrets.token_bytes(32)
         self._count = 0
 
     def next(self) -> str:
-        """Return an id that was never given before."""
+        """Return a new id. No two calls return the same id."""
         self._count += 1
         return self._made(self._count)
 
@@ -32,5 +32,5 @@ class RequestIds:
 
 
 def slot_name(name: str, slot: int) -> str:
-    """Return the name by which requests reach a slot of an environment."""
+    """Return the grader name with which a request addresses one slot (worker process) of an environment."""
     return f"{name}/{slot}"

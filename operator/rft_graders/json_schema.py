@@ -74,7 +74,7 @@ def _names_draft(schema: Any) -> bool:
 
 
 def _check_references(resource: "Resource[Any]", registry: SchemaRegistry) -> None:
-    """Raise SchemaProblem if a reference leads outside the schema and not to a JSON schema draft."""
+    """Raise SchemaProblem if a reference leads outside the schema, except to a JSON Schema draft."""
     pending = [(resource, registry.resolver_with_root(resource))]
     while pending:
         here, resolver = pending.pop()
@@ -92,7 +92,7 @@ def _check_references(resource: "Resource[Any]", registry: SchemaRegistry) -> No
 
 
 def _place(path: Any) -> str:
-    """Return a path in a schema as a JSON pointer, with / for the root."""
+    """Return the position of a schema's part as a JSON pointer, with / for the whole schema."""
     return "/" + "/".join(str(part) for part in path)
 
 

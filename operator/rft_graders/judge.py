@@ -1,4 +1,4 @@
-"""The grader ``model``: asks a judge model at an OpenAI-compatible endpoint, once for each completion."""
+"""The grader ``model``: sends one request for each completion to a judge model, over OpenAI's API."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -35,8 +35,9 @@ class Judge:
                 yield Call((index,), error)
 
     def outcomes(self, reply: Any, count: int) -> list[Outcome]:
-        """Return a list with the score in the judge's answer. Raises ValueError if no score or label is
-        clear.
+        """Return a list with the one score in the judge's answer.
+
+        Raises ValueError if the answer has no clear score or label.
         """
         del count  # always one
         if self._settings.labels:
@@ -72,5 +73,5 @@ def _text(answer: Any) -> str:
     except (TypeError, KeyError, IndexError) as error:
         raise ValueError("the judge's answer has no choices[0].message.content") from error
     if not isinstance(text, str):
-        raise ValueError("the judge answered with no text")
+        raise ValueError("the judge's answer has no text")
     return text

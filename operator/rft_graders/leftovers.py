@@ -1,4 +1,4 @@
-"""Removes what a score leaves behind, so that it cannot affect the next one: processes and files."""
+"""Removes the processes and files that a score leaves behind, so that they cannot affect the next score."""
 
 import contextlib
 import shutil
@@ -13,17 +13,18 @@ _POLL_SECONDS = 0.002
 
 
 class Started:
-    """The processes that a worker has started, apart from those that ran when its source was loaded."""
+    """Finds the processes that a worker started after its source was loaded."""
 
     def __init__(self, guard: int) -> None:
-        """Keep the processes that run now, from the worker's guard downwards."""
+        """Remember the processes that run now: the guard and its descendants. ``kill`` does not kill them."""
         self._guard = guard
         self._kept = frozenset(tree_of(guard))
 
     def kill(self) -> tuple[int, bool]:
-        """Kill the other processes. Return how many were found, and whether none of them runs any more.
+        """Kill all processes of the worker that ``__init__`` did not see.
 
-        A process that starts another one and ends, again and again, may outrun this.
+        Return how many were found, and whether all of them have ended. It may miss processes that start
+        another one and end, again and again.
         """
         killed: set[int] = set()
         deadline = time.monotonic() + _KILL_SECONDS
@@ -48,11 +49,11 @@ class Home:
         self._kept: frozenset[str] = frozenset()
 
     def keep(self) -> None:
-        """Keep the files and folders that are in it now."""
+        """Remember the files and folders that are in this folder now. ``empty`` does not remove them."""
         self._kept = self._names()
 
     def empty(self) -> bool:
-        """Remove the other files and folders. Return whether all of them are gone."""
+        """Remove all files and folders that ``keep`` did not see. Return whether all of them are gone."""
         try:
             for name in self._names() - self._kept:
                 _remove(self.path / name)
@@ -61,7 +62,7 @@ class Home:
             return False
 
     def remove(self) -> None:
-        """Remove the folder. What cannot be removed stays until the grader process ends."""
+        """Remove the folder. A file that cannot be removed stays until the grader process ends."""
         with contextlib.suppress(OSError, RecursionError):
             _remove(self.path)
 
@@ -70,7 +71,7 @@ class Home:
 
 
 def _remove(path: Path) -> None:
-    """Remove a file, a link or a folder. Links are not followed. Raises OSError and RecursionError."""
+    """Remove a file, a link (not its target) or a folder. Raises OSError or RecursionError."""
     if path.is_symlink() or not path.is_dir():
         path.unlink()
     else:

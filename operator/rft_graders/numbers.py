@@ -5,7 +5,7 @@ comparisons fail, and two large integers that differ by 1 could be equal.
 
 Some places in a text can be read as several numbers, such as 2,5 or 5-7. Such a place has several values.
 Other places look like a number but are only a part of a term, such as 3 in 3π. Such a place has no value.
-``find_numbers`` returns all values. Functions that return one number ignore both kinds of places.
+``find_numbers`` returns all values. Functions that return one number return none for both kinds of places.
 """
 
 import re
@@ -74,7 +74,10 @@ _EQUALS = re.compile("[=\u2248]|\\\\approx")
 
 
 class Number(NamedTuple):
-    """A number that was read from a text. For 20% ``value`` is 0.2, and ``bare``, without the sign, is 20."""
+    """A number read from a text, and its value with and without a percent sign.
+
+    For 20% ``value`` is 0.2 and ``bare`` is 20. For a number without a sign both are equal.
+    """
 
     value: Decimal
     bare: Decimal
@@ -90,12 +93,12 @@ class Number(NamedTuple):
 
 
 def _places(text: str) -> list[tuple[Number, ...]]:
-    """Return the possible readings of each place in a text that looks like a number, in order."""
+    """Return the possible readings of each place in a text that looks like a number, in the text's order."""
     return [_readings(match) for match in _NUMBER.finditer(normalized(text))]
 
 
 def _one(readings: tuple[Number, ...]) -> Number | None:
-    """Return the only possible reading of a number, or None if there are no or several possible readings."""
+    """Return the reading of a number that has exactly one. Return None for no reading, and for several."""
     return readings[0] if len(readings) == 1 else None
 
 
@@ -108,15 +111,15 @@ def find_numbers(text: str) -> list[Decimal]:
 
 
 def only_number(text: str) -> Number | None:
-    """Return the number if a text is one number and nothing else, or None."""
+    """Return the number if the whole text is one number, else None."""
     match = _NUMBER.fullmatch(normalized(text).strip())
     return None if match is None else _one(_readings(match))
 
 
 def _readings(match: re.Match[str]) -> tuple[Number, ...]:
-    """Return the possible readings of a matched number.
+    """Return the possible readings of a match.
 
-    A number has none if it is too long, is divided by 0, or is only a factor of a larger term.
+    There is no reading if the number is too long, is divided by 0, or is only a factor of a larger term.
     """
     before = _before(match)
     if len(match[0]) > _MAX_NUMBER_CHARACTERS or match["product"]:
@@ -141,7 +144,7 @@ def _before(match: re.Match[str]) -> str:
 
 
 def _sizes(match: re.Match[str]) -> tuple[Decimal, ...]:
-    """Return the possible values of a matched number without its sign and its power.
+    """Return the possible values of a matched number. Its sign and its power are not applied yet.
 
     Raises DecimalException, for example for a division by 0.
     """
@@ -161,9 +164,10 @@ def _argument(text: str) -> Decimal | None:
 
 
 def _mixed(whole: Decimal | None, top: Decimal | None, bottom: Decimal | None) -> tuple[Decimal, ...]:
-    """Return the value of a mixed fraction: ``whole`` + ``top`` / ``bottom``.
+    """Return the possible values of ``whole`` + ``top`` / ``bottom``; ``whole`` may be None.
 
-    If there is a whole number, and the fraction is not between 0 and 1, both are returned as two numbers.
+    If the fraction is not between 0 and 1, ``whole`` and the fraction are two separate values. Return () if
+    ``top`` or ``bottom`` is None.
     """
     if top is None or bottom is None:
         return ()
@@ -210,11 +214,11 @@ def _part(value: Decimal, percent: str | None) -> Decimal:
 
 
 def plain(text: str) -> str:
-    """Return the normalized text with plain digits for numbers that a parser of formulas would misread.
+    """Return a text in which numbers that a formula parser would misread are written in plain digits.
 
     Such numbers are mixed fractions, exponents written with e, numbers with a per mille sign, and digits in
-    groups that other characters than commas separate. A number after a letter of a script without spaces gets
-    a space before it. A percent sign stays, because the parser reads 20% as 20 and as 0.2.
+    groups that are not separated by commas. A number directly after a letter outside ASCII, such as a Chinese
+    character, gets a space before it. A percent sign stays, because the parser reads 20% as 20 and as 0.2.
     """
 
     def written(match: re.Match[str]) -> str:
@@ -259,9 +263,9 @@ def boxed(text: str) -> str | None:
 
 
 def is_blank(value: object) -> bool:
-    """Return whether the value of a row's field has no expression.
+    """Return whether the value of a row's field contains no expression.
 
-    This is so for a boolean, and for a text of only white space and LaTeX delimiters.
+    A boolean contains none, nor does a text of only white space and LaTeX delimiters.
     """
     if isinstance(value, bool):
         return True
@@ -283,7 +287,7 @@ def extract_number(text: str, settings: Numeric) -> Number | None:
 
 
 def _in_box(inside: str) -> Number | None:
-    """Return the number after the last equals sign in a \\boxed{}, or None if it is not exactly one."""
+    """Return the number after the last equals sign in a \\boxed{}, or None if there is not exactly one."""
     places = _places(_EQUALS.split(normalized(inside))[-1])
     return _one(places[0]) if len(places) == 1 else None
 
@@ -291,7 +295,7 @@ def _in_box(inside: str) -> Number | None:
 def close(first: Number, second: Number, tolerance: float) -> bool:
     """Return whether two numbers differ by at most ``tolerance``. The difference is not rounded.
 
-    If only one of them has a percent sign, 20% equals 20 and also 0.2.
+    If only one of the two numbers has a percent sign, 20% equals 20 and also 0.2.
     """
     pairs = [(first.value, second.value)]
     if first.has_sign != second.has_sign:
@@ -303,8 +307,8 @@ def close(first: Number, second: Number, tolerance: float) -> bool:
 def expected_number(value: object, settings: Numeric) -> Number | None:
     """Return the expected number in the value of a row's field, or None.
 
-    If a text has more than a number, the number is extracted as from a completion. So the field may contain a
-    whole solution that ends with the marker and the answer.
+    If a text is more than one number, the number is found as in a completion, by ``settings``. So the field
+    may contain a whole solution that ends with the marker and the answer.
     """
     if isinstance(value, bool):
         return None

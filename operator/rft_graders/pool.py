@@ -1,4 +1,4 @@
-"""Worker processes for all graders. Each worker is replaced when it ends."""
+"""The worker processes of all graders. A worker that ends is replaced."""
 
 import importlib.util
 import queue
@@ -20,10 +20,12 @@ _GIVEN_TO_CODE = ("completion", "row", "tokens")
 
 
 class Log:
-    """Standard error of the grader process. Some lines are written only once."""
+    """Writes lines to standard error of the grader process. Some lines are written only once."""
 
     def __init__(self, *, says_levels: bool) -> None:
-        """Begin with no line. ``says_levels``: say how workers are confined, also if nothing is missing."""
+        """Start with no line written. ``says_levels``: say how workers are confined even if nothing is
+        missing.
+        """
         self.says_levels = says_levels
         self._lock = threading.Lock()
         self._said: set[str] = set()
@@ -42,7 +44,7 @@ class Log:
 
 
 class Slot:
-    """The place of one worker process of a grader. It starts the worker when needed, and replaces it."""
+    """Starts one worker process of a grader when it is needed, and a new one when it has ended."""
 
     def __init__(self, code: Code, children: Children, log: Log) -> None:
         """Begin without a worker."""
@@ -52,7 +54,7 @@ class Slot:
         self._worker: GraderWorker | None = None
 
     def start(self) -> GraderWorker:
-        """Return the worker, which is started if there is none. Raises WorkerLost if it does not start."""
+        """Return the worker process. Start it if none runs. Raises WorkerLost if it does not start."""
         if self._worker is None:
             self._worker = GraderWorker(self._code, self._children)
             level = self._worker.level
@@ -81,8 +83,9 @@ class Slot:
         return {"id": request["id"], **outcome, **reply, **({"forged": forged} if forged else {})}
 
     def _score(self, asked: dict[str, Any], reply: dict[str, Any]) -> float:
-        """Return the score of the worker. What it printed, and what an environment said, is put into
-        ``reply``.
+        """Return the worker's score of a completion.
+
+        Put the text that users' code printed, and what an environment said, into ``reply``.
         """
         worker = self.start()
         try:
@@ -150,7 +153,7 @@ class Pool:
                 threading.Thread(target=self._serve, args=(slot, queued, first), daemon=True).start()
 
     def load(self) -> dict[str, str | None]:
-        """Wait until all graders load. Return, by name, why a grader does not load, or None if it does."""
+        """Wait until all graders load. Return, by name, why a grader does not load, or None if it loads."""
         return {name: loaded.result() for name, loaded in self._loaded.items()}
 
     def submit(self, request: dict[str, Any]) -> None:
@@ -179,10 +182,10 @@ class Pool:
 
 
 def queue_names(grader: PythonGrader, workers: int) -> list[str]:
-    """Return for each worker of a grader the name of the queue that it serves.
+    """Return the name of the queue that each worker of a grader reads.
 
-    The workers of a grader share one. Each slot of an environment has its own, since one worker plays a whole
-    rollout.
+    The workers of a grader share one queue. Each slot of an environment has its own queue, because one worker
+    plays a whole rollout.
     """
     if grader.slots is None:
         return [grader.name] * workers

@@ -21,7 +21,7 @@ _QUOTED_CHARACTERS = 200
 
 @dataclass(frozen=True)
 class Target:
-    """URL, bearer token and timeout for requests to a server. ``timeout`` is for each try, in seconds."""
+    """URL, bearer token and timeout for requests to a server. ``timeout`` is in seconds, for each try."""
 
     url: str
     token: str | None
@@ -35,7 +35,7 @@ class Target:
 
 
 class _Again(ValueError):
-    """A try failed, but a retry may succeed. The server asks to wait ``after`` seconds before the retry."""
+    """A try failed, but a retry may succeed. ``after``: seconds to wait before it, as the server asks."""
 
     def __init__(self, message: str, after: float = 0.0) -> None:
         super().__init__(message)
@@ -45,9 +45,9 @@ class _Again(ValueError):
 async def post(client: httpx.AsyncClient, target: Target, body: bytes) -> Any:
     """Send an HTTP POST and return the JSON of the response.
 
-    Timeouts, lost connections and the status codes 429 and 5xx are retried, other failures are not. Redirects
-    are not followed, because they could send the token to another host. Raises ValueError with the failure of
-    the last try.
+    Timeouts, lost connections and the status codes 429 and 5xx are retried; other failures are not. Redirects
+    are not followed, because they could send the token to another host. If every try fails, ValueError says
+    why the last one failed.
     """
     for wait in WAITS_SECONDS:
         try:
@@ -105,7 +105,10 @@ def _json(content: bytes, place: str) -> Any:
 
 
 def _retry_after(value: str) -> float:
-    """Return the seconds to wait by the number or date in a Retry-After header, at most 60; 0 for neither."""
+    """Return the seconds to wait that a Retry-After header asks for, at most 60. It has seconds or a date.
+
+    Return 0 if the header has neither.
+    """
     try:
         seconds = float(value)
     except ValueError:
@@ -117,6 +120,6 @@ def _retry_after(value: str) -> float:
 
 
 def _place(url: str) -> str:
-    """Return only scheme, host and port of a URL, because its other parts may contain secrets."""
+    """Return only scheme, host and port of a URL, because the rest of a URL may contain secrets."""
     parsed = httpx.URL(url)
     return f"{parsed.scheme}://{parsed.netloc.decode()}"

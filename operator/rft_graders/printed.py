@@ -1,4 +1,4 @@
-"""Collects the text that a process prints. The first bytes are kept, and the others are only counted."""
+"""Collects the text that a process prints. The first bytes are kept; later bytes are only counted."""
 
 import codecs
 import os
@@ -13,7 +13,7 @@ _PIPE_BYTES = 65536
 
 
 class PrintedText:
-    """A pipe for the output of a process and its children. It is always read, so printing never blocks."""
+    """A pipe for the output of a process and its children. A thread reads it, so printing never blocks."""
 
     def __init__(self) -> None:
         """Open the pipe. ``write_end`` is the file descriptor for the process. The caller must close it."""
@@ -26,7 +26,7 @@ class PrintedText:
         threading.Thread(target=self._collect, daemon=True).start()
 
     def take(self) -> str:
-        """Return the text printed since the last call. The number of dropped bytes, if any, is at its end."""
+        """Return the text printed since the last call. Dropped bytes are counted in its last line."""
         with self._lock:
             self._read()
             if not self._kept and not self._lost:

@@ -30,7 +30,7 @@ def children_of(pid: int) -> list[int]:
 def tree_of(pid: int, at_most: int | None = None) -> list[int]:
     """Return the PIDs of a process and all its descendants, parents before their children.
 
-    If there are more than ``at_most``, some are left out, but more than that are returned.
+    With ``at_most`` the search ends soon after more than that number of PIDs are found.
     """
     members = [pid]
     for member in members:  # the list grows during the iteration
@@ -41,7 +41,7 @@ def tree_of(pid: int, at_most: int | None = None) -> list[int]:
 
 
 def memory_of(pids: Iterable[int]) -> int:
-    """Return the memory of processes in bytes, without pages of files, which processes share."""
+    """Return the memory of processes in bytes. Mapped files do not count, because processes share them."""
     kibibytes = 0
     for pid in pids:
         with contextlib.suppress(OSError):
@@ -67,7 +67,7 @@ def kill_tree(pid: int) -> None:
 def kill_found(find: Callable[[], Iterable[int]], rounds: int = 20) -> set[int]:
     """Kill the processes that ``find`` returns. All are paused first, so that they start no new ones.
 
-    ``find`` is called until it returns no new process, at most ``rounds`` times. Return all processes found.
+    ``find`` is called until it returns no new process, at most ``rounds`` times. Return all PIDs found.
     """
     stopped: set[int] = set()
     for _ in range(rounds):

@@ -5,8 +5,8 @@ Pickle is not used, because unpickling data from users' code could run any code 
 serve -> trainer   {"graders": {NAME: null | "why it does not load"}}    sent once
 trainer -> serve   {"id": ID, "grader": NAME, "completion": "…", "row": {…}}   with "tokens": […] if known
 serve -> trainer   {"id": ID, "score": 0.5}  or  {"id": ID, "error": "…"}    any order
-                   may have "printed": "…", and "forged": 1, the number of replies that something else than a
-                   worker wrote
+                   may have "printed": "…", and "forged": 1, the number of refused replies, which
+                   something other than the worker wrote
 
 Between serve and each worker there are lines of the same kind, with ids of their own. An id is a secret and
 is used once, so that a reply can only come from the process that got the request.
@@ -66,15 +66,18 @@ class LineReader:
 
     @property
     def has_read_more(self) -> bool:
-        """Whether bytes after the last line were received with it."""
+        """Whether the buffer has bytes after the last line that ``read`` returned."""
         return bool(self._buffer)
 
     def has_more(self) -> bool:
-        """Return whether bytes have arrived that no call of ``read`` has returned."""
+        """Return whether bytes after the last line have arrived, in the buffer or still in the socket."""
         return self.has_read_more or any(fcntl.ioctl(self._connection, termios.FIONREAD, b"\0\0\0\0"))
 
     def _receive(self, deadline: float | None) -> None:
-        """Add received bytes to the buffer. Raises TimeoutError at the deadline, Closed at the end."""
+        """Add received bytes to the buffer. Raises Closed at the end of the stream.
+
+        Raises TimeoutError at ``deadline``, in seconds of the monotonic clock.
+        """
         remaining = None if deadline is None else deadline - time.monotonic()
         if remaining is not None and remaining <= 0:
             raise TimeoutError

@@ -31,7 +31,7 @@ class _Grader:
 
 
 class RemoteBackend:
-    """Graders that call a server. They need no process, and keep no connection open between batches."""
+    """Runs graders that call a server. They need no process, and keep no connection open between batches."""
 
     def __init__(self, graders: Sequence[Grader]) -> None:
         """Check URLs, prompt templates and tokens of the graders. Raises ConfigurationError for a bad one."""
@@ -64,7 +64,7 @@ class RemoteBackend:
             return work.result()
 
     async def _all(self, client: httpx.AsyncClient, requests: Sequence[GradeRequest]) -> list[Outcome]:
-        """Call all graders concurrently. Return scores and errors in the order of the requests."""
+        """Send all requests, to all graders concurrently. Return scores and errors in the requests' order."""
         names = sorted({request.grader for request in requests})
         own = {name: [i for i, request in enumerate(requests) if request.grader == name] for name in names}
         found = await asyncio.gather(
@@ -110,7 +110,7 @@ async def _call(client: httpx.AsyncClient, remote: Remote, target: Target, call:
 
 
 def _presentable(outcome: Outcome, token: str | None) -> Outcome:
-    """Return a score as it is, and an error with a short message in which the token is hidden."""
+    """Return a score unchanged. Return an error as a short message in which the token is hidden."""
     if isinstance(outcome, ValueError):
         return ValueError(hidden(str(outcome), token)[:MAX_ERROR_CHARACTERS])
     return outcome

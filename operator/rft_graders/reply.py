@@ -10,7 +10,7 @@ from rft_graders.text import closing_brace, normalized
 from rft_graders.thought import answer
 
 _READ_CHARACTERS = 20_000
-"""Maximum number of characters that are read, at the end of a reply. The score is usually there."""
+"""How many characters at the end of a reply are read. The score is usually near the end."""
 _ASK = "in the prompt, ask for a JSON object with only the key score"
 
 _N = r"-?(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)"
@@ -68,10 +68,10 @@ def parse_score(text: str, scale: Scale | None, *, cut: bool = False) -> float:
 
 
 def parse_label(text: str, labels: Sequence[str]) -> str:
-    """Return the label that a judge's reply says: all of it, or the value under ``label`` of its last JSON
-    object. Case, quotes and a mark at its end do not count.
+    """Return the label that a judge's reply names.
 
-    Raises ValueError for a reply that says none of ``labels``.
+    The label is the whole reply, or the value under ``label`` of the last JSON object in it. Case, quotes and
+    a punctuation mark at the end do not matter. Raises ValueError for a reply that names none of ``labels``.
     """
     text = (answer(text) or "")[-_READ_CHARACTERS:]
     known = {_bare(label): label for label in labels}
@@ -90,9 +90,9 @@ def _bare(text: str) -> str:
 
 
 def _scores(text: str) -> Iterator[Any]:
-    """Yield the score of each JSON object in a text, or None if the object or its score is invalid.
+    """Yield the score of each JSON object in a text. Yield None for an invalid object or an invalid score.
 
-    Valid objects without a score are left out.
+    Valid objects without a score are skipped.
     """
     decoder = json.JSONDecoder(object_pairs_hook=tuple)  # pairs, since a key may be given twice
     position = text.find("{")
@@ -124,9 +124,9 @@ def _named(value: Any, *keys: str) -> list[Any]:
 
 
 def _only(values: list[Any]) -> Any:
-    """Return the only score in a list, or None if there is not exactly one.
+    """Return the only score in a list. None: there is not exactly one.
 
-    Of an object, the score is the value under ``score`` or ``value``.
+    If the entry is a JSON object, the score is its value under ``score`` or ``value``.
     """
     if len(values) != 1:
         return None
@@ -136,7 +136,7 @@ def _only(values: list[Any]) -> Any:
 def _in_prose(text: str, scale: Scale | None) -> float:
     """Return the score from sentences that say only the score, and perhaps a reason for it.
 
-    Raises ValueError for no score, and for several.
+    Raises ValueError if there is no score, or if there are different scores.
     """
     low, high = (scale.min, scale.max) if scale is not None else (0.0, 1.0)
     lines = [line.strip() for line in _MARKDOWN.sub("", normalized(text)).splitlines() if line.strip()]
@@ -156,8 +156,8 @@ def _in_prose(text: str, scale: Scale | None) -> float:
 def _said(sentence: str, low: float, high: float, *, bare: bool) -> float | None:
     """Return the score that a sentence gives, or None if its number may not be a score.
 
-    "8 out of 10" and "8/10" are 8 if 10 is the scale's maximum. A number without words is a score only with
-    ``bare``.
+    "8 out of 10" and "8/10" are 8 if 10 is the scale's maximum. ``bare``: a number without words is a score
+    too.
     """
     if len(sentence) > _SENTENCE_CHARACTERS:
         return None

@@ -30,8 +30,9 @@ def _never() -> bool:
 
 @dataclass(frozen=True)
 class Act:
-    """What an environment does next. ``slot``: the process that plays the rollout, from 0 on. ``what``: see
-    ``hosted.Hosted.act``.
+    """One action of an environment. ``slot``: the number of the process that plays the rollout, from 0 on.
+
+    ``what``: the action, in the form that ``hosted.Hosted.act`` reads.
     """
 
     slot: int
@@ -56,7 +57,8 @@ class Scorer:
     ) -> None:
         """Check the settings of the graders. Raises ConfigurationError for a grader that cannot run.
 
-        ``slots``: number of rollouts at once of the environment, if it is among the graders.
+        ``slots``: number of rollouts that the environment plays at the same time; None without an
+        environment.
         """
         for index, grader in enumerate(graders):
             check_settings(grader)
@@ -120,7 +122,7 @@ class Scorer:
         self._backends.clear()
 
     def ready(self, should_stop: ShouldStop = _never) -> None:
-        """Wait until users' code is loaded. Without this call, ``score`` waits for it first.
+        """Wait until users' code is loaded. If this is not called, the first ``score`` waits for it.
 
         Raises UserCodeError if a grader does not load, TrainerError if the grader process does not start, and
         Preempted if the run should stop.
@@ -158,7 +160,8 @@ class Scorer:
         )
 
     def act(self, acts: Sequence[Act], should_stop: ShouldStop = _never) -> list[Graded]:
-        """Let environments act at the same time, each in another slot. Return what each says, or its error.
+        """Run actions of environments at the same time, each in another slot. Return the result or error of
+        each.
 
         Raises TrainerError if the grader container is lost, and Preempted if the run should stop.
         """
@@ -217,7 +220,7 @@ def _ask(
 ) -> dict[str, list[Graded | None]]:
     """Return the score or the error of each item, by grader. None: the item has no text for this grader.
 
-    Requests to the graders alternate, so that the workers of all graders have work.
+    Requests to different graders alternate, so that the workers of all graders are busy.
     """
     rows = [item.row() for item in items]
     asked = [

@@ -1,4 +1,4 @@
-"""The grader ``http``: calls a user's web service, by version 1 of the protocol in ``docs/graders.md``.
+"""The grader ``http``: calls a user's web service, with version 1 of the protocol in ``docs/graders.md``.
 
 request   {"version": 1, "grader": NAME, "items": [{"id": 0, "messages": […], "completion": "…", "row": {…}}]}
 answer    {"scores": [{"id": 0, "score": 0.5}, {"id": 1, "error": "why"}]}  or  {"scores": [0.5, 1]}
@@ -30,7 +30,7 @@ class Service:
     def calls(self, requests: Sequence[GradeRequest]) -> Iterator[Call]:
         """Yield HTTP calls, each for a batch of at most ``MAX_ITEMS`` requests and ``MAX_BODY_BYTES`` bytes.
 
-        For a request that is too large alone, the call has an error in place of a body.
+        If a single request is too large for a call, its call has an error instead of a body.
         """
         batch: list[int] = []
         size = _FRAME_BYTES

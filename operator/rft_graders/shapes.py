@@ -12,14 +12,14 @@ from typing import Any, NamedTuple, SupportsFloat
 
 
 class Asked(NamedTuple):
-    """The input of a grader: a completion, its row with the messages, and the token ids if known."""
+    """The input of a grader: completion, row with messages, and token ids (None if they are not known)."""
 
     completion: str
     row: dict[str, Any]
     token_ids: list[int] | None = None
 
     def conversation(self) -> list[dict[str, Any]]:
-        """Return the row's messages with the completion as the last one."""
+        """Return the messages of the row, and the completion as the last message."""
         return [*self.row["messages"], {"role": "assistant", "content": self.completion}]
 
 
@@ -27,7 +27,7 @@ Grade = Callable[[Asked], float]
 
 
 class CallShape(NamedTuple):
-    """A call shape: one set of parameter names with which a user's function can be called."""
+    """One set of parameter names with which a user's function can be called."""
 
     shown: str
     """The parameters of this call shape, as error messages show them."""
@@ -52,7 +52,7 @@ def _whole_row(asked: Asked) -> dict[str, Any]:
 
 
 def _sample(asked: Asked) -> dict[str, Any]:
-    """Return the row as ``item`` and the completion as ``sample``: as text, parsed JSON and a message."""
+    """Return the row as ``item``, and the completion as ``sample``: as text, parsed JSON and a message."""
     try:
         parsed = json.loads(asked.completion)
     except (ValueError, RecursionError):
@@ -158,8 +158,8 @@ def adapted(function: Callable[..., Any], name: str = "grade") -> Grade:
 def shape_of(parameters: Mapping[str, Parameter], name: str) -> CallShape | None:
     """Return the call shape that fits a function's parameters.
 
-    Return None for a function that takes completion and row by position, under other names. Raises TypeError
-    if no shape fits; the message has the function's ``name`` and lists the shapes.
+    Return None for a function whose two parameters have other names: it gets completion and row by position.
+    Raises TypeError if no shape fits; the message has the function's ``name`` and lists the shapes.
     """
     named = {key: p for key, p in parameters.items() if p.kind not in _VARIABLE}
     required = {key for key, p in named.items() if p.default is Parameter.empty}
@@ -221,14 +221,14 @@ def _scored(
 
 
 def _is_of_texts(parameter: Parameter) -> bool:
-    """Return whether a parameter is annotated as a list of texts. TRL passes texts if prompts are texts."""
+    """Return whether a parameter is annotated as a list of texts. TRL then passes texts, not messages."""
     annotation = parameter.annotation
     shown = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
     return shown.rpartition(".")[2].lower() in ("list[str]", "sequence[str]")
 
 
 def _as_text(messages: list[dict[str, Any]]) -> str:
-    """Return the text of the only message, or a line ``role: text`` for each of several messages."""
+    """Return messages as text: the only message's text, or a line ``role: text`` for each of several."""
     if len(messages) == 1:
         return str(messages[0].get("content"))
     return "\n".join(f"{message.get('role')}: {message.get('content')}" for message in messages)
@@ -241,7 +241,7 @@ def _finished(result: object) -> object:
 
 @functools.cache
 def _runner() -> Any:
-    """Return the event loop of this process, always the same one, so that users' code can reuse a client."""
+    """Return the event loop of this process. It is always the same one, so users' code can reuse a client."""
     import asyncio  # takes longer than all else here
 
     return asyncio.Runner()
@@ -262,11 +262,11 @@ def _only(scores: object) -> object:
 
 
 def number(result: object) -> float:
-    """Return the score in a user's function's result.
+    """Return the score in the result of a user's function.
 
     The result is a number, a mapping with a key ``score``, an object with an attribute ``score``, or a list,
-    tuple or array with one of these. Raises TypeError for other results, ValueError for a score that is not
-    finite, or that the result itself calls not valid.
+    tuple or array with one of these. Raises TypeError for other results. Raises ValueError if the score is
+    not finite, or if the result has a field that says that it is not valid.
     """
     result = _plain(result)
     if isinstance(result, Mapping):
@@ -294,7 +294,7 @@ def _plain(result: object) -> object:
 
 
 def _refuse_invalid(valid: object, reason: object) -> None:
-    """Raise ValueError if ``valid`` is False, as in results of eval-protocol without a valid score."""
+    """Raise ValueError if ``valid`` is False, as in a result of eval-protocol that has no valid score."""
     if valid is False:
         raise ValueError(f"the result says that its score is not valid: {reason or 'no reason given'}")
 

@@ -1,9 +1,9 @@
 """Similarity of two texts by their words: BLEU, Google BLEU and ROUGE.
 
-BLEU is that of one sentence (Papineni et al. 2002) over runs of up to four words, with the exponential
-smoothing of sacrebleu where a length has no common run. Google BLEU is the smaller of precision and recall
-over these runs (Wu et al. 2016). ROUGE is the F1 of common runs, or of the longest common subsequence (Lin
-2004).
+BLEU compares runs of one to four words, as defined for one sentence (Papineni et al. 2002). If a length has
+no common run, it uses the exponential smoothing of sacrebleu. Google BLEU is the smaller one of precision and
+recall over these runs (Wu et al. 2016). ROUGE is the F1 of common runs, or of the longest common subsequence
+(Lin 2004).
 """
 
 import math
@@ -13,13 +13,13 @@ from collections.abc import Sequence
 
 _LONGEST_RUN = 4
 _MOST_WORDS = 2000
-"""Words of a text that ROUGE-L compares at most: its time grows with the product of both lengths."""
+"""Maximum words of each text for ROUGE-L, whose time grows with the product of both lengths."""
 
 Words = Sequence[str]
 
 
 def bleu(reference: str, text: str) -> float:
-    """Return the sentence BLEU of a text, from 0 to 1. Words are split at punctuation; case counts."""
+    """Return the sentence BLEU of a text, from 0 to 1. Words are split at punctuation, and case matters."""
     expected, found = _tokens(reference), _tokens(text)
     if not expected or not found:
         return 0.0
@@ -48,9 +48,7 @@ def gleu(reference: str, text: str) -> float:
 
 
 def rouge(reference: str, text: str, length: int) -> float:
-    """Return the F1 of the runs of ``length`` words that both texts have, from 0 to 1, without regard to
-    case.
-    """
+    """Return the F1 of the runs of ``length`` words in both texts, from 0 to 1. Case does not matter."""
     expected, found = _plain_words(reference), _plain_words(text)
     return _f1(
         _common(expected, found, length), max(len(expected) - length + 1, 0), max(len(found) - length + 1, 0)
@@ -58,16 +56,16 @@ def rouge(reference: str, text: str, length: int) -> float:
 
 
 def rouge_longest(reference: str, text: str) -> float:
-    """Return the F1 of the longest common subsequence of words, from 0 to 1. Case does not count.
+    """Return the F1 of the longest common subsequence of words, from 0 to 1. Case does not matter.
 
-    Of each text the first 2,000 words count.
+    Only the first 2,000 words of each text are compared.
     """
     expected, found = _plain_words(reference)[:_MOST_WORDS], _plain_words(text)[:_MOST_WORDS]
     return _f1(_longest_subsequence(expected, found), len(expected), len(found))
 
 
 def _tokens(text: str) -> Words:
-    """Return words, numbers and single punctuation marks."""
+    """Split a text into words, numbers and single punctuation marks."""
     return re.findall(r"\w+|[^\w\s]", text)
 
 

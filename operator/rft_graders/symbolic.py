@@ -41,7 +41,7 @@ def equal(completion: str, row: Mapping[str, Any], field: str) -> float:
 
 
 def _small_and_apart(first: Any, second: Any) -> bool:
-    """Return whether two small numbers differ. math-verify calls them equal if their difference is small."""
+    """Return whether two small numbers differ. math-verify would call them equal if they are close."""
     if not (getattr(first, "is_number", False) and getattr(second, "is_number", False)):
         return False
     try:
@@ -64,13 +64,13 @@ def _boxed(text: str) -> str | None:
 
 @lru_cache(maxsize=64)
 def _gold(text: str) -> tuple[Any, ...]:
-    r"""Parse the text of a row's field. It may be LaTeX without the delimiters that math-verify needs."""
+    r"""Parse the text of a row's field. It may be LaTeX without the delimiters that math-verify requires."""
     delimited = _boxed(text) or (text if any(mark in text for mark in _DELIMITERS) else None)
     return tuple(_parsed(delimited) if delimited else _parsed(f"${text}$") or _parsed(text))
 
 
 def _text(value: object, field: str) -> str:
-    """Return a row's field as text. Numbers have no exponent, because in LaTeX e is Euler's number."""
+    """Return a row's field as text. Numbers have no exponent, because LaTeX reads e as Euler's number."""
     if isinstance(value, str):
         return value
     if isinstance(value, int | float) and not isinstance(value, bool):

@@ -1,7 +1,7 @@
-"""Templates of judges and of texts that are compared.
+"""Fills in templates: the prompts of judges, and the texts that graders compare.
 
-In braces they have {prompt}, {completion}, or the name of a row's field. A path after a name reads a part of
-it: {person.names[0]}. {completion_json.name} is a part of the completion, read as JSON.
+A template has names in braces: {prompt}, {completion}, or the name of a row's field. A path after a name
+reads a part of the value: {person.names[0]}. {completion_json.name} reads a part of the completion as JSON.
 """
 
 import json
@@ -20,11 +20,11 @@ class TemplateProblem(ValueError):
 
 
 class NoValue(ValueError):
-    """The completion has no value for a part of a template, such as one that is no JSON."""
+    """The completion does not have the part that a template reads, for example because it is not JSON."""
 
 
 def parts(template: str) -> list[tuple[str, str | None]]:
-    """Split a template into pairs of literal text and the field after it, which may be None.
+    """Split a template into pairs of literal text and the field that follows it, None at the end.
 
     Raises TemplateProblem for a template that is not valid.
     """
@@ -42,7 +42,7 @@ def parts(template: str) -> list[tuple[str, str | None]]:
 
 
 def _is_readable(field: str) -> bool:
-    """Return whether a field in braces is a name with or without a path. Texts have no parts."""
+    """Return whether a field in braces can be read: a name, perhaps with a path. Texts have no path."""
     match = _PATH.fullmatch(field)
     return match is not None and not (match[2] and match[1] in ("prompt", "completion", "messages"))
 
@@ -57,7 +57,7 @@ def row_fields(template: str) -> list[str]:
 
 
 def root_of(field: str) -> str:
-    """Return the name before the path of a field in braces."""
+    """Return the name in front of the path of a field in braces."""
     match = _PATH.fullmatch(field)
     assert match is not None
     return match[1]
@@ -98,7 +98,7 @@ def _value(field: str, completion: str, row: Mapping[str, Any]) -> Any:
 
 
 def _at(value: Any, field: str) -> Any:
-    """Return the part of a value that the path of a field names. Raises LookupError or TypeError."""
+    """Return the part of a value to which a field's path leads. Raises LookupError or TypeError."""
     for step in _STEP.finditer(field, len(root_of(field))):
         value = value[step[1]] if step[1] is not None else value[int(step[2])]
         if value is None:

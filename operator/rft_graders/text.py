@@ -1,6 +1,6 @@
 """Converts digits, minus signs and spaces of any script, typeface or LaTeX to plain characters.
 
-It also finds the brace that closes another one.
+It also finds the closing brace of an opening brace.
 """
 
 import re
@@ -23,7 +23,7 @@ _LATEX_NOTHING = re.compile(r"\{\}|\\!|\\(?:left|right)(?=[()\[\]])")
 
 
 def normalized(text: str) -> str:
-    """Return the text with ASCII digits and signs, and plain characters for LaTeX spaces and separators."""
+    """Return the text with ASCII digits and signs. Spaces and separators of LaTeX become plain characters."""
     text = _LATEX_NOTHING.sub("", text.replace("{,}", ",").replace("{.}", "."))
     text = _LATEX_SPACE.sub(THIN_SPACE, text)
     if text.isascii():
@@ -34,7 +34,7 @@ def normalized(text: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _plain(character: str) -> str:
-    """Convert a digit or a sign to ASCII, and a character of another typeface to its normal form."""
+    """Convert a digit or a sign to ASCII, and a character of a special typeface to the ordinary one."""
     if character.isascii():
         return character
     if character in _SPACES:
@@ -63,7 +63,7 @@ def _fractions(text: str) -> str:
 
 
 def closing_brace(text: str, start: int) -> int | None:
-    """Return the position of the brace that closes the one at ``start``, or None if none closes it."""
+    """Return the position of the closing brace for the opening brace at ``start``; None if there is none."""
     depth = 0
     for position in range(start, len(text)):
         depth += {"{": 1, "}": -1}.get(text[position], 0)

@@ -11,8 +11,9 @@ def opens_thought(prompt: str) -> bool:
 def answer(completion: str, *, inside: bool = False) -> str | None:
     """Return the text after the last thought of a completion, or the whole completion if it has no thought.
 
-    ``inside`` says that the prompt ends with <think>. A completion with </think> but without <think> also
-    begins inside a thought. Return None if a thought does not end, or nothing follows the last thought.
+    ``inside``: the prompt ends with <think>, so the completion begins inside a thought. A completion with
+    </think> but without <think> does so too. Return None if a thought does not end, or nothing follows the
+    last thought.
     """
     _, closed, rest = completion.rpartition(_CLOSE)
     if (inside and not closed) or _OPEN in rest:

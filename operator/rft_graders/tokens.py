@@ -1,4 +1,4 @@
-"""Bearer tokens of the graders http and model. They never appear in messages, logs or other processes."""
+"""Reads bearer tokens of the graders http and model. They never reach messages, logs or other processes."""
 
 import os
 import re
@@ -20,7 +20,7 @@ It returns None for a grader without a token.
 
 
 def environment_variable(grader: str, key: str) -> str:
-    """Return the environment variable with a grader's token. It is read if no Secret is mounted."""
+    """Return the environment variable that has a grader's token if no Secret is mounted."""
     return "RFT_SECRET_" + re.sub(r"[^A-Z0-9]", "_", f"{grader}_{key}".upper())
 
 
@@ -63,5 +63,5 @@ def _read(grader: str, ref: SecretKeyRef, path: Path, environment: Mapping[str, 
 
 
 def hidden(text: str, token: str | None) -> str:
-    """Return ``text`` with [token] in place of the token. Servers may repeat headers in error messages."""
+    """Return ``text`` with [token] in place of the token. Servers may repeat it in error messages."""
     return text.replace(token, "[token]") if token else text

@@ -1,8 +1,8 @@
 """Notices whether a score may have left processes or files. It runs in the worker and takes microseconds.
 
-The grader process removes what is left. Code in the worker itself could hide it, but such code can change the
-later scores of this worker in any case. Programs cannot, since they do not reach the worker's memory. This
-module imports only the standard library.
+The grader process then removes them. Code in the worker itself could hide its traces, but such code can
+change the later scores of this worker in any case. Programs that it starts cannot hide theirs, because they
+cannot reach the worker's memory. This module imports only the standard library.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ _ONE_THREAD = 3
 
 
 class Traces:
-    """The processes and files of a worker."""
+    """Compares the processes and files of a worker before and after a score."""
 
     def __init__(self, home: str) -> None:
         """Open the kernel's lists of children. Processes that lose their parent are the guard's children."""
@@ -33,7 +33,7 @@ class Traces:
         self._before = self._counted()
 
     def left(self) -> bool:
-        """Return whether there may be a process, or a file that this score has made."""
+        """Return whether this score may have left a process or a file."""
         try:
             return (
                 self._counted() != self._before
@@ -45,8 +45,9 @@ class Traces:
             return True
 
     def _counted(self) -> tuple[int, int]:
-        """Return when a file was made or removed, and the page faults of programs that have ended.
+        """Return when a file was last made or removed, and the page faults of programs that have ended.
 
-        The time has a resolution of some milliseconds. A program that ends has faults in any case.
+        The time has a resolution of some milliseconds. Every program causes page faults, so they show that
+        one ran.
         """
         return os.fstat(self._home).st_mtime_ns, resource.getrusage(resource.RUSAGE_CHILDREN).ru_minflt

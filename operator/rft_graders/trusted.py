@@ -58,6 +58,6 @@ def json_schema_source(settings: JsonSchema) -> str:
 
 
 def _our_path() -> str:
-    """Return Python lines that add the folders of rft_api and rft_graders to ``sys.path`` of a worker."""
+    """Return Python lines that let a worker import rft_api and rft_graders: they extend its ``sys.path``."""
     folders = sorted({os.fspath(Path(package.__path__[0]).parent) for package in (rft_api, rft_graders)})
     return f"import sys\nsys.path += {folders!r}\n"

@@ -11,9 +11,9 @@ from rft_graders.thought import answer
 
 @dataclass(frozen=True)
 class GradeItem:
-    """A completion to score, with its row. ``row_fields`` are the row's fields except the messages.
+    """A completion to score, with its row. ``row_fields`` has all fields of the row except the messages.
 
-    ``inside_thought`` says that the prompt ends with <think>, so that the completion begins inside a thought.
+    ``inside_thought``: the prompt ends with <think>, so that the completion begins inside a thought.
     """
 
     prompt_messages: Sequence[Mapping[str, Any]]
@@ -26,9 +26,9 @@ class GradeItem:
     """The reward of the environment, or its error. None for a job without an environment."""
 
     def read_by(self, grader: Grader) -> str | None:
-        """Return the text for a grader: the completion, or only the answer after the thought of the model.
+        """Return the text that a grader reads: the completion, or only the answer after the model's thought.
 
-        Return None if the grader reads the answer, and the completion has none.
+        Return None if the grader reads only the answer, and the completion has none.
         """
         return answer(self.completion, inside=self.inside_thought) if grader.reads_answer else self.completion
 
@@ -39,10 +39,10 @@ class GradeItem:
 
 @dataclass(frozen=True)
 class Score:
-    """The scores and the reward of one completion. A reward of None means that the rollout is dropped.
+    """The scores and the reward of one completion. If the reward is None, the rollout is dropped.
 
-    ``per_grader`` has the scores by grader's name, from 0 to 1. A grader whose error drops the rollout has no
-    score, nor has a canary that failed. ``errors`` has one message for every grader that failed.
+    ``per_grader`` has the scores from 0 to 1, by grader's name. It has no score for a grader whose error
+    drops the rollout, or for a canary that failed. ``errors`` has one message for every grader that failed.
     """
 
     reward: float | None
@@ -51,13 +51,13 @@ class Score:
     printed: dict[str, str] = field(default_factory=dict)
     """The text that python graders printed, by grader's name. Graders that printed nothing are left out."""
     forged: dict[str, int] = field(default_factory=dict)
-    """The number of forged replies that were refused, by grader's name. Graders without any are left out."""
+    """The number of refused forged replies, by grader's name. Graders without any are left out."""
     canaries: frozenset[str] = frozenset()
     """Names of the graders of weight 0. Their scores and errors do not change the reward."""
 
     @property
     def failures(self) -> dict[str, str]:
-        """The errors by grader's name, without canaries, which have weight 0."""
+        """The errors by grader's name. Errors of canaries, the graders of weight 0, are left out."""
         return {name: error for name, error in self.errors.items() if name not in self.canaries}
 
 
@@ -86,7 +86,7 @@ class ScoredBatch(list[Score]):
 
     @property
     def forged_counts(self) -> dict[str, int]:
-        """The number of forged replies of each grader. Graders without any are left out."""
+        """The number of forged replies of each grader. Graders without forged replies are left out."""
         counts: dict[str, int] = {}
         for score in self:
             for name, count in score.forged.items():
@@ -95,7 +95,7 @@ class ScoredBatch(list[Score]):
 
     @property
     def first_errors(self) -> dict[str, str]:
-        """The first error message of each grader with a weight above 0 that failed, for messages to users."""
+        """The first error message of each failed grader with a weight above 0. Messages to users show it."""
         first: dict[str, str] = {}
         for score in self:
             for name, message in score.failures.items():

@@ -13,30 +13,30 @@ from rft_graders.processes import children_of, kill_tree, memory_of, reap, tree_
 
 INTERVAL_SECONDS = 0.1
 OWN_PROCESSES = 2
-"""Processes of a worker that are not users': itself and its guard, which is the one that was started."""
+"""Number of processes of a worker without users' code: the worker itself and its guard."""
 
 
 class Children:
-    """The workers of the grader process, each by the PID of its guard. Any other child is an orphan."""
+    """The workers of the grader process, by the PID of their guards. Any other child is an orphan."""
 
     def __init__(self) -> None:
         """Begin with no worker process."""
         self.lock = threading.Lock()
-        """Held while a worker is started. Without it, the watchdog could kill the new worker as an orphan."""
+        """Locked while a worker starts. Otherwise the watchdog could kill the new worker as an orphan."""
         self.workers: set[int] = set()
         self.stopped: dict[int, str] = {}
         """The reasons why the watchdog killed workers, by PID."""
         self.closing = False
 
     def kill_orphans(self) -> None:
-        """Kill the processes that have lost their worker, and remove their zombies. Needs the lock."""
+        """Kill processes whose worker has ended, and remove their zombies. The caller must have ``lock``."""
         for child in children_of(os.getpid()):
             if child not in self.workers and child not in self.stopped:
                 kill_tree(child)
                 reap(child)
 
     def forget(self, pid: int) -> str | None:
-        """Remove an ended worker. Return why the watchdog killed it, or None if it did not."""
+        """Remove an ended worker. Return why the watchdog killed it, or None if it did not kill it."""
         with self.lock:
             self.workers.discard(pid)
             return self.stopped.pop(pid, None)
@@ -50,7 +50,7 @@ class Children:
 
 
 def end(guard: int) -> None:
-    """Ask the guard of a worker to kill it with all that it has started, and to end."""
+    """Ask a worker's guard to kill the worker and all that it started, and then to end itself."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(guard, signal.SIGTERM)
 
@@ -59,7 +59,7 @@ class Watchdog:
     """Kills the worker with the most processes or memory when all workers together exceed a limit."""
 
     def __init__(self, children: Children, max_processes: int, memory_bytes: int) -> None:
-        """Set the limits. ``max_processes`` limits processes that workers start, without the workers."""
+        """Set the limits. ``max_processes`` counts processes that workers start, not the workers."""
         self._children = children
         self._max_processes = max_processes
         self._memory_bytes = memory_bytes

@@ -72,7 +72,10 @@ def load(source: str, function: str, path: str | None = None) -> "shapes.Grade":
 
 
 def load_environment(source: str, name: str, path: str | None = None) -> "hosted.Hosted":
-    """Execute the user's source. Return its environment class ``name``. Raises what the source raises."""
+    """Execute the user's source. Return an object that runs its environment class ``name``.
+
+    Raises what the source raises.
+    """
     found = _found(source, name, path)
     if not inspect.isclass(found):
         raise TypeError(f"{name} is a {type(found).__name__}, not a class")
@@ -94,9 +97,9 @@ def _found(source: str, name: str, path: str | None) -> Any:
 def _module_of(path: str | None) -> ModuleType:
     """Return a new module in ``sys.modules``, in which the user's source is executed.
 
-    dataclasses and pydantic look up the module there. The source can import files beside ``path`` by name, or
-    relatively as modules of one package. If an installed package has the same name as such a file, the
-    import by name finds the installed package.
+    It must be in ``sys.modules`` because dataclasses and pydantic look for it there. The source can import
+    files beside ``path`` by name, or relatively as modules of one package. If an installed package has the
+    same name as such a file, the import by name finds the installed package.
     """
     name = "grader" if path is None else f"{PACKAGE}.{Path(path).stem}"
     module = ModuleType(name)
@@ -156,7 +159,7 @@ def answer(grade: "shapes.Grade", request: dict[str, Any]) -> dict[str, Any]:
 
 
 def act(environment: "hosted.Hosted", request: dict[str, Any]) -> dict[str, Any]:
-    """Let an environment act. Return what it says, or the exception of the user's code, as a reply."""
+    """Run an environment's action. Return its result, or the exception of the user's code, as a reply."""
     try:
         return {"id": request["id"], "score": 0, "value": environment.act(request["row"])}
     except BaseException as error:  # sys.exit() in users' code must not end the worker
@@ -164,7 +167,7 @@ def act(environment: "hosted.Hosted", request: dict[str, Any]) -> dict[str, Any]
 
 
 def _keep_from_children(descriptor: int) -> None:
-    """Replace the descriptor in processes that are forked from now on. A started program never has it."""
+    """Keep the descriptor from children that are forked from now on. Started programs never have it."""
     os.set_inheritable(descriptor, False)
 
     def replace() -> None:
@@ -177,7 +180,7 @@ def _keep_from_children(descriptor: int) -> None:
 
 
 def _confine(descriptor: int) -> "confinement.Level":
-    """Confine this process and its guard, in two domains. Return the level. Raises OSError."""
+    """Confine this process and its guard, each in its own domain. Return the level. Raises OSError."""
     guard.fork_worker(confinement.confine(), descriptor)
     return confinement.confine()
 

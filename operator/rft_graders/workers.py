@@ -1,4 +1,4 @@
-"""One worker process, seen from the grader process: starts it, asks it with a time limit, and ends it."""
+"""Controls one worker process for the grader process: starts it, asks it with a time limit, and ends it."""
 
 import contextlib
 import os
@@ -37,10 +37,10 @@ class WorkerLost(ScoreFailed):
 
 
 class Forged(WorkerLost):
-    """Something wrote a reply of its own into the connection of a worker, which was killed for that."""
+    """Some code wrote its own reply into the connection of a worker. The worker was killed because of it."""
 
     def __init__(self, what: str, *, earlier: bool) -> None:
-        """Say what was written. ``earlier``: it belongs to an earlier request than the one that waits."""
+        """Make the message. ``what``: what was written; ``earlier``: with the id of an earlier request."""
         super().__init__(f"forged reply: the worker's connection had {what}, so the worker was replaced")
         self.earlier = earlier
 
@@ -56,7 +56,10 @@ class Code:
 
 
 def worker_environment(home: Path) -> dict[str, str]:
-    """Return all environment variables of users' code: no tokens, no proxies, one thread for each library."""
+    """Return all environment variables of users' code. They have no tokens and no proxies.
+
+    They limit each numeric library to one thread.
+    """
     threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
     return {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
@@ -70,12 +73,12 @@ def worker_environment(home: Path) -> dict[str, str]:
 
 
 class GraderWorker:
-    """A worker process that runs one user's function."""
+    """The grader process's end of a worker process that runs one user's function."""
 
     level: Level
-    """How far the kernel separates the process and its programs from others."""
+    """How far the kernel separates the worker process and its programs from other processes."""
     value: dict[str, Any] | None = None
-    """What an environment said in its last reply."""
+    """The result of the environment's last action. None for a grader."""
 
     def __init__(self, code: Code, children: Children) -> None:
         """Start the worker process and load the source. Raises WorkerLost if this fails."""
@@ -143,13 +146,13 @@ class GraderWorker:
         """
         if self._reader.has_more():
             self.kill()
-            raise Forged("bytes that no request had asked for", earlier=True)
+            raise Forged("a reply, although no request was open", earlier=True)
         return self._exchange(request, timeout)
 
     def clean(self) -> int:
-        """Remove the processes and files that the last request has left. Return the number of processes.
+        """Remove the processes and files that the last request left. Return the number of processes.
 
-        Raises WorkerLost if some cannot be removed. The worker is killed then.
+        Raises WorkerLost if some cannot be removed. Before that, the worker is killed.
         """
         if not self._left:
             return 0
@@ -193,9 +196,11 @@ class GraderWorker:
         return float(score)
 
     def kill(self, patience: float = 0.0) -> str:
-        """Kill the worker process and all that it has started. Return how the worker process ended.
+        """Kill the worker process and all that it has started. Return a text that says how the worker process
+        ended.
 
-        If it has closed its socket because it ends, its exit status follows within ``patience`` seconds.
+        A worker that has closed its socket may be about to end: wait up to ``patience`` seconds for its exit
+        status.
         """
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(patience)
@@ -212,7 +217,7 @@ class GraderWorker:
         return "the worker process closed the connection" if died is None else _ending(died)
 
     def _end(self) -> None:
-        """Let the guard kill the worker and all that it has started, and wait until it has."""
+        """Make the guard kill the worker and all that it has started, and wait until they have ended."""
         end(self._process.pid)
         try:
             self._process.wait(_END_SECONDS)

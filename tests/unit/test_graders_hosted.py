@@ -228,5 +228,5 @@ def test_of_a_text_that_is_too_long_all_that_fits_is_kept() -> None:
 
 def test_a_docstring_without_sections_is_a_description() -> None:
     assert documented("Do it.\n\nAt once.") == ("Do it. At once.", {})
-    with pytest.raises(ValueError, match="nothing to do"):
+    with pytest.raises(ValueError, match="has no action 'dance'"):
         Hosted(Shop).act({"do": "dance"})
