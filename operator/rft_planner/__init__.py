@@ -1,1 +1,1 @@
-"""Calculates the GPUs, CPUs and memory that a job needs. It has no side effects, and uses only rft_api."""
+"""Calculates the GPUs, CPUs and memory that a job needs. It has no side effects, and imports only rft_api."""

@@ -32,7 +32,7 @@ NVIDIA = "nvidia.com/gpu"
 AMD = "amd.com/gpu"
 TERA = 1e12
 NODE_GPUS = 8
-"""Number of GPUs of a usual node."""
+"""Number of GPUs of a typical node."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ class Device:
     resource: str = NVIDIA
     """Name of the extended resource that a pod requests for this device."""
     node: int = NODE_GPUS
-    """Largest number of these devices that a node has, and that one program can use.
+    """Largest number of these devices that a node has and that one program can use.
 
-    Of slices it is 1: a program sees only one of them."""
+    For slices it is 1, because a program sees only one slice."""
 
 
 def _device(
@@ -70,12 +70,12 @@ def _slice(profile: str, gib: float, tflops: float, tbps: float) -> Device:
 
 
 def _a100_slice(profile: str, gib: float, processors: int, eighths: int) -> Device:
-    """Return a slice of an A100 80 GB: some of its 108 processors, and some eighths of its bandwidth."""
+    """Return a slice of an A100 80 GB, with ``processors`` of its 108 and ``eighths`` of its bandwidth."""
     return _slice(profile, gib, 312 * processors / 108, 1.935 * eighths / 8)
 
 
 def _h100_slice(profile: str, gib: float, processors: int, eighths: int) -> Device:
-    """Return a slice of an H100 80 GB: some of its 132 processors, and some eighths of its bandwidth."""
+    """Return a slice of an H100 80 GB, with ``processors`` of its 132 and ``eighths`` of its bandwidth."""
     return _slice(profile, gib, 989.4 * processors / 132, 3.35 * eighths / 8)
 
 
@@ -134,6 +134,6 @@ DEFAULT = "nvidia-h100-80gb"
 
 
 def resource_of(name: str | None) -> str:
-    """Return the extended resource of an accelerator. For an unknown one it is ``nvidia.com/gpu``."""
+    """Return the extended resource of an accelerator; ``nvidia.com/gpu`` if it is not in the catalogue."""
     device = ACCELERATORS.get(name or DEFAULT)
     return device.resource if device is not None else NVIDIA

@@ -1,7 +1,7 @@
 """The types of models that can be trained. The planner checks a job's model, and the trainer checks it again.
 
-``make bench-architectures`` verifies the list: it trains a small random model of each type, and compares the
-trainer's log-probs with the model's own.
+``make bench-architectures`` tests each type: it trains a small random model, and compares the trainer's
+log-probs with those of the model itself.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class Untrainable(ValueError):
-    """The model cannot be trained. The message has the field, what was found and what is allowed."""
+    """The model cannot be trained. The message names the field, its value and the allowed values."""
 
 
 TRAINABLE: Mapping[str, str] = MappingProxyType(
@@ -85,7 +85,7 @@ def check_trainable(config: Mapping[str, Any], name: str) -> None:
 
 
 def check_name(name: str) -> None:
-    """Check a model by its name. Raises Untrainable if models with such a name cannot be trained."""
+    """Check a model by its name only. Raises Untrainable if models with such a name cannot be trained."""
     bare = name.rstrip("/").rsplit("/", 1)[-1].lower().removeprefix("meta-")
     for beginning, kind in _UNTRAINABLE_FAMILIES:
         if bare.startswith(beginning):

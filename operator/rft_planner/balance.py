@@ -1,7 +1,7 @@
-"""Finds the number of GPUs with which sampling and training take the same time.
+"""Finds the number of GPUs with which sampling and training take equal times.
 
-If sampling and training have their own GPUs, the GPUs of one role wait for the other role. They wait least if
-both roles take equally long.
+If sampling and training have separate GPUs, the GPUs of the faster role wait for the other role. They wait
+least if both roles take the same time.
 """
 
 import math
@@ -15,7 +15,7 @@ from rft_planner.split import Split, apart
 
 
 class StepSeconds(NamedTuple):
-    """Seconds that sampling and the update take in one training step."""
+    """The seconds that sampling and the update take in one training step."""
 
     sampling: float
     update: float
@@ -26,7 +26,7 @@ class StepSeconds(NamedTuple):
 
     @property
     def uneven(self) -> float:
-        """Time of the longer phase divided by the time of the shorter phase. 1: both are equal."""
+        """Time of the longer phase divided by the time of the shorter phase. It is 1 if both are equal."""
         long, short = max(self), min(self)
         return long / short if short > 0 else math.inf
 
@@ -34,12 +34,12 @@ class StepSeconds(NamedTuple):
 def balanced(
     shape: Shape, work: MemoryDemand, memory: float, seconds: Callable[[Split], StepSeconds]
 ) -> tuple[Split, StepSeconds] | None:
-    """Return the division of 2 to 8 GPUs with which sampling and update take the most equal times.
+    """Return the division of 2 to 8 GPUs for which the times of sampling and update differ least, and its
+    times.
 
-    Only divisions with separate GPUs for each role count.
-
-    If several divisions are equally good, the one with fewer GPUs is returned. ``seconds`` returns the times
-    of a step with a division. Returns ``None`` if the run fits on no division.
+    All GPUs belong to one role only. If several divisions are equally good, the one with fewer GPUs is
+    returned. ``seconds`` returns the times of a step for a division. Returns ``None`` if the run fits on no
+    division.
     """
     found = [
         (split, seconds(split))

@@ -111,7 +111,7 @@ def _gpt_oss(layers: int, experts: int) -> Shape:
 
 
 def _each(name: str, shapes: Mapping[str, Shape], context: int) -> dict[str, Shape]:
-    """Return the shapes with another context length, by model name. The size replaces ``{}`` in ``name``."""
+    """Return shapes with ``context`` tokens of context, by name. The size replaces ``{}`` in ``name``."""
     return {name.format(size): replace(shape, context=context) for size, shape in shapes.items()}
 
 
@@ -223,8 +223,8 @@ def bare_name(name: str) -> str:
 def _key(name: str) -> str:
     """Return a model name in lower case, without its owner and words such as ``-Instruct``.
 
-    Models for which this is equal have the same shape. Numbers are kept, because another version or date can
-    have another shape, as Mistral 7B v0.1 and v0.3 do.
+    Models with an equal key have the same shape. Numbers stay in the key, because another version or date can
+    have another shape. An example are Mistral 7B v0.1 and v0.3.
     """
     words = bare_name(name).removeprefix("meta-").split("-")
     return "-".join(word for word in words if word not in _VARIANTS)
@@ -235,11 +235,11 @@ _BY_KEY = {_key(name): name for name in reversed(CATALOGUE)}
 
 
 def known(name: str) -> str | None:
-    """Return the name in the catalogue for a model's name, path or variant; ``None`` if it has none."""
+    """Return the catalogue's name of a model, for its name, path or variant; ``None`` if it is not there."""
     return _BY_NAME.get(bare_name(name)) or _BY_KEY.get(_key(name))
 
 
 def shape_of(name: str) -> Shape | None:
-    """Return the shape in the catalogue for a model's name, path or variant; ``None`` if it has none."""
+    """Return the catalogue's shape of a model, for its name, path or variant; ``None`` if it is not there."""
     found = known(name)
     return CATALOGUE[found] if found is not None else None

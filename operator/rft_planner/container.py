@@ -1,8 +1,7 @@
 """Calculates the CPU and memory requests of the trainer's container.
 
-By default the memory is enough for the largest micro-batch. The spec may request less memory; then the
-micro-batch is smaller. The minimum is the memory for micro-batches of one sequence. A smaller request is
-refused.
+By default the memory is enough for the largest micro-batch. If the spec requests less memory, the micro-batch
+is smaller. The minimum is the memory for micro-batches of one sequence. A request below it is refused.
 """
 
 from collections.abc import Mapping
@@ -36,13 +35,13 @@ class TooLittle(ValueError):
 
 @dataclass(frozen=True)
 class Container:
-    """CPU and memory requests of a container. ``least`` is the minimum memory in bytes, None if not known."""
+    """CPU and memory requests of a container. ``least``: the minimum memory in bytes, None if not known."""
 
     cpu: str
     memory: str
     least: float | None = None
     size: HostSize | None = None
-    """The micro-batch, the sampler's cache and the memory sum of a run on the CPU. None for a run on GPUs."""
+    """Micro-batch, sampler cache and parts of the memory for a run on the CPU. None for a run on GPUs."""
     forced: bool = False
     notes: tuple[str, ...] = ()
 
@@ -115,7 +114,7 @@ def _said(size: HostSize, dtype: Dtype) -> str:
 
 
 def _refusal(spec: RFTJobSpec, derived: Effective, least: HostSize, asked: str) -> str:
-    """Return an error message with the minimum memory, its parts, and the parameters that reduce it."""
+    """Return an error message: the minimum memory, its parts, and the parameters that reduce it."""
     return (
         f"spec.resources.memory: {asked} is less than the {mib(least.memory)} that {spec.model.name} needs"
         f" with the smallest micro-batch, one sequence of {derived.max_context_length} tokens:"

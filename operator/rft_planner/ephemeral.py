@@ -1,7 +1,7 @@
-"""Calculates the ephemeral storage of the trainer's container: what a run writes to its node, beside claims.
+"""Calculates the ephemeral storage of the trainer's container: what a run writes to the disk of its node.
 
-This is what lies in the pod's emptyDirs on the node's disk, and the container's log. The amounts were not
-measured. The limit is generous, because the kubelet ends a pod that exceeds it.
+This is the content of the pod's emptyDirs, and the container's log. Volumes of claims do not count. The
+amounts were not measured. The limit is generous, because the kubelet ends a pod that exceeds it.
 """
 
 from typing import NamedTuple
@@ -16,9 +16,9 @@ BASE = GIB / 2
 COMPILED = 4 * GIB
 """Bytes of kernels that torch and vLLM compile for a GPU and keep on the disk."""
 RECORDS = GIB
-"""Bytes of metrics, rollouts and rows in the run's folder, if that is on the node."""
+"""Bytes of metrics, rollouts and rows in the run's folder, if the folder is on the node."""
 SPARE = 8 * GIB
-"""Bytes that the limit has beyond twice the request."""
+"""Bytes that are added to twice the request to get the limit."""
 
 
 class NodeDisk(NamedTuple):
@@ -31,7 +31,7 @@ class NodeDisk(NamedTuple):
 def on_node(spec: RFTJobSpec, shape: Shape | None, gpus: int) -> NodeDisk | None:
     """Return the ephemeral storage of a run, or ``None`` if the size of the model is not known.
 
-    A value of the spec is both the request and the limit.
+    If the spec sets a value, it is both the request and the limit.
     """
     asked = spec.resources.ephemeral_storage if spec.resources is not None else None
     if asked is not None:
@@ -43,17 +43,17 @@ def on_node(spec: RFTJobSpec, shape: Shape | None, gpus: int) -> NodeDisk | None
 
 
 def _download(spec: RFTJobSpec, shape: Shape) -> float:
-    """Return the bytes of the model, if it is downloaded to the node."""
+    """Return the bytes of the model's files on the node, 0 if they are not downloaded to the node."""
     on_volume = spec.model.name.startswith("/") or spec.model.cache is not None
     stored = FLOAT32 if shape.stored == "float32" else BF16
     return 0.0 if on_volume else stored * shape.parameters
 
 
 def _folder(spec: RFTJobSpec, shape: Shape) -> float:
-    """Return the bytes of the run's folder, if it is on the node.
+    """Return the bytes of the run's folder on the node, 0 if it is not there.
 
-    A checkpoint has the adapter and AdamW's two moments in float32. Beside the newest ones there are the best
-    one and one that is being written.
+    A checkpoint has the adapter and AdamW's two moments in float32. The folder has the newest checkpoints,
+    the best one, and one that is being written.
     """
     if spec.storage.ephemeral is None:
         return 0.0

@@ -1,9 +1,9 @@
 """Estimates steps, tokens, GPU-hours and cost of a run before it starts.
 
-Unknown values are left out. Without the dataset the number of steps is known only with ``stop.maxSteps``.
-Hours are known only for GPUs whose rates are in the catalogue. All results depend on the length of
-completions, which nobody knows before the run. So the hours are given for two lengths: the one that the
-trainer expects at first, and ``maxTokens``.
+Values that are not known are left out. Without the dataset the number of steps is known only with
+``stop.maxSteps``. Hours are known only for GPUs whose rates are in the catalogue. All results depend on the
+length of completions, which nobody knows before the run. So the hours are given for two lengths: the one that
+the trainer expects at first, and ``maxTokens``.
 """
 
 from collections.abc import Iterator
@@ -48,7 +48,7 @@ class RowCounts:
 
 
 class Batches(NamedTuple):
-    """Numbers of prompts and steps of a run. ``None``: the number is not known without the dataset."""
+    """Numbers of prompts and steps of a run. A number is ``None`` if it is not known without the dataset."""
 
     per_step: int
     """Number of prompts in a full step."""
@@ -70,7 +70,7 @@ class Found(NamedTuple):
 def batches(spec: RFTJobSpec, rows: int | None, lengths: Lengths) -> Batches:
     """Return how many prompts one step has, and how many steps and prompts the run has.
 
-    Every prompt and every completion counts with its mean length, which ``lengths`` has.
+    All prompts and completions are assumed to have the mean lengths in ``lengths``.
     """
     budget, rollouts = spec.training.batch_size_tokens, spec.sampling.num_rollouts
     prompts = prompts_per_step(lengths.prompt, lengths.completion, rollouts, budget)
@@ -122,10 +122,10 @@ def prompts_of_step(spec: RFTJobSpec, rows: RowCounts | None) -> float:
 
 
 def idle_share(spec: RFTJobSpec, speed: Speed, step: StepSeconds, rows: RowCounts | None) -> float:
-    """Return the share of a step, from 0 to 1, in which GPUs have nothing to do: a mean over the GPUs.
+    """Return the share of a step, from 0 to 1, in which a GPU has nothing to do, as a mean over the GPUs.
 
-    ``step`` has the seconds of its phases. A GPU waits for the other role, or for a sampler or trainer that
-    has more to do than its own.
+    ``step`` has the seconds of both phases. A GPU is idle while it waits for the other role, or for another
+    sampler or trainer that has more work.
     """
     usual, rollouts = _usual(spec, rows), spec.sampling.num_rollouts
     prompts = prompts_of_step(spec, rows)
@@ -151,9 +151,9 @@ def _times(
     *,
     refilled: bool = False,
 ) -> tuple[StepSeconds, float | None]:
-    """Return the seconds of a step and the GPU-hours of the run with its evaluations.
+    """Return the seconds of a step, and the GPU-hours of the run with its evaluations.
 
-    The GPU-hours are None if the number of steps is not known. With ``refilled`` every step samples as many
+    The GPU-hours are None if the number of steps is not known. ``refilled``: every step samples as many
     prompts as its refills allow, and trains on one batch of them.
     """
     laid_out = batches(spec, rows.train if rows is not None else None, lengths)
@@ -184,16 +184,17 @@ def _times(
 def most_sampled(prompts: int, spec: RFTJobSpec, effective: Effective, rows: RowCounts | None) -> int:
     """Return the number of sampled prompts if all refills are needed to train on ``prompts`` prompts.
 
-    A row is used once in an epoch, so refills never sample more prompts than all epochs have.
+    A row is used only once in an epoch, so no more prompts can be sampled than all epochs have.
     """
     most = prompts * (1 + effective.refill_rounds)
     return most if rows is None else max(prompts, min(most, rows.train * spec.training.epochs))
 
 
 def evaluations(evaluation: Evaluation, steps: int) -> int:
-    """Return the number of evaluations of a run: before the first step, after the last, and between them.
+    """Return the number of evaluations of a run: before the first step, after the last step, and between
+    them.
 
-    It is 0 where the evaluation is off.
+    It is 0 if the job turns the evaluation off.
     """
     if evaluation.is_off:
         return 0
@@ -207,7 +208,7 @@ def _evaluation_seconds(spec: RFTJobSpec, shape: Shape, speed: Speed, lengths: L
 
 
 def _counts(spec: RFTJobSpec, laid_out: Batches, lengths: Lengths) -> dict[str, Any]:
-    """Return the numbers of steps, prompts and tokens. Numbers that are not known are left out."""
+    """Return the numbers of steps, prompts and tokens, by field name. Unknown numbers are left out."""
     completions = None if laid_out.prompts is None else laid_out.prompts * spec.sampling.num_rollouts
     fields = {
         "steps": laid_out.steps,
@@ -220,7 +221,7 @@ def _counts(spec: RFTJobSpec, laid_out: Batches, lengths: Lengths) -> dict[str, 
 
 
 def about(value: float) -> float:
-    """Round a number to two significant digits, because estimates are not more precise."""
+    """Return a number rounded to two significant digits, because estimates are not more precise."""
     return float(f"{value:.2g}")
 
 

@@ -1,4 +1,4 @@
-"""Finds single changes of a spec with which a run fits on the GPUs of a node."""
+"""Finds changes of a single parameter with which a run fits on the GPUs of one node."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,7 +16,7 @@ LEAST_CONTEXT, LARGEST_POWER = 32, 30
 
 
 def contexts(below: int, least: int) -> list[int]:
-    """Return powers of two and three quarters of them, in tokens, from ``least`` to ``below``, falling."""
+    """Return powers of two and three quarters of them, in tokens, from below ``below`` down to ``least``."""
     sizes = {size for power in range(5, LARGEST_POWER) for size in (2**power, 3 * 2 ** (power - 1))}
     return sorted((size for size in sizes if max(least, LEAST_CONTEXT) <= size < below), reverse=True)
 
@@ -24,11 +24,11 @@ def contexts(below: int, least: int) -> list[int]:
 def fixes(
     shape: Shape, work: MemoryDemand, memory: float, gpus: int, max_tokens: int, resource: str = NVIDIA
 ) -> list[str]:
-    """Return changes of a spec, as lines of a manifest. With each of them alone the run fits.
+    """Return changes of a spec, as lines of a manifest. Each of them alone makes the run fit.
 
-    The GPUs are ``gpus`` ones of ``memory`` bytes, with the name ``resource``. A parameter is lowered no
-    further than needed. ``max_tokens``, the longest completion, is less than any context. The accelerator is
-    the one with the least memory that is enough.
+    The run has ``gpus`` GPUs with ``memory`` bytes each and the extended resource ``resource``. A parameter
+    is lowered no further than needed. Contexts must be longer than ``max_tokens``, the longest completion. A
+    proposed accelerator is the one with the least memory that is enough.
     """
 
     def fits(changed: MemoryDemand, size: float = memory, count: int = gpus) -> bool:

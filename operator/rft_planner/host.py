@@ -1,11 +1,13 @@
 """Calculates the peak memory of the trainer's container in a run on the CPU, in bytes, as a sum of terms.
 
-The letters are those of ``memory``: L layers, H hidden size, Q = heads · head size, I feed-forward columns
-that a token uses, V vocabulary, M tokens of a micro-batch, and N the tokens of one logits chunk. The weights
-of the base model, and values computed with them, have the run's dtype (``precision``). w is the number of
-bytes of one value: 4 in float32, 2 in bfloat16. Two things are always float32: the adapter in the trainer,
-and logits after scaling. There is no gradient checkpointing on the CPU, so no layer is computed twice.
-``bench/memory.py`` compares the sum with the proportional set size of the processes, in both dtypes.
+The letters are those of the module ``memory``: L layers, H hidden size, Q = heads · head size, I feed-forward
+columns that a token uses, V vocabulary, M tokens of a micro-batch. N is the number of tokens in one chunk of
+logits. w is the number of bytes of one value: 4 in float32, 2 in bfloat16.
+
+The weights of the base model, and values computed with them, have the run's dtype (see the module
+``precision``). Two things are always float32: the adapter in the trainer, and logits after scaling. There is
+no gradient checkpointing on the CPU, so each layer is computed only once. ``bench/memory.py`` compares the
+sum with the proportional set size of the processes, in both dtypes.
 """
 
 from collections.abc import Iterator
@@ -52,7 +54,7 @@ SHARED_MEMORY = 64 * MIB
 
 @dataclass(frozen=True)
 class HostRun:
-    """The settings of a run on which its memory on the CPU depends. Lengths are in tokens."""
+    """The settings of a run that decide its memory on the CPU. Lengths are in tokens."""
 
     work: MemoryDemand
     max_tokens: int
@@ -73,13 +75,13 @@ class HostRun:
 
     @property
     def width(self) -> int:
-        """Number of bytes of one value in the run's dtype, the letter w in formulas."""
+        """Number of bytes of one value in the run's dtype. Formulas call it w."""
         return WIDTHS[self.dtype]
 
 
 @dataclass(frozen=True)
 class HostSize:
-    """A micro-batch and a sampler cache, both in tokens, and the parts of the memory that they need."""
+    """Sizes of micro-batch and sampler cache, both in tokens, and the parts of the memory that they need."""
 
     micro_batch: int
     cache_tokens: int
@@ -87,7 +89,7 @@ class HostSize:
 
     @property
     def memory(self) -> float:
-        """Bytes of memory of the container: the processes, /dev/shm and the margin."""
+        """Total memory of the container in bytes: the processes, /dev/shm and the margin."""
         return total(self.parts)
 
 
@@ -115,8 +117,8 @@ def host_run(spec: RFTJobSpec, derived: Effective, dtype: Dtype) -> HostRun:
 def beside(spec: RFTJobSpec) -> float:
     """Return the maximum bytes of the worker processes of built-in graders, and of tracker processes.
 
-    The numbers are the private memory of real processes. A worker of the grader math or jsonSchema takes 190
-    MiB, and each such grader has two workers. W&B takes 60 MiB, MLflow 73 MiB and TensorBoard 35 MiB. Users'
+    The numbers are the private memory of real processes. A worker of the grader math or jsonSchema needs 190
+    MiB, and each such grader has two workers. W&B needs 60 MiB, MLflow 73 MiB and TensorBoard 35 MiB. Users'
     code is not included, because it has its own container.
     """
     workers = sum(2 * (grader.math is not None or grader.json_schema is not None) for grader in spec.graders)
@@ -127,10 +129,10 @@ def beside(spec: RFTJobSpec) -> float:
 
 
 def sizes(shape: Shape, run: HostRun) -> Iterator[HostSize]:
-    """Yield sizes of micro-batch and cache, from the recommended size to the minimum. Each halves the last.
+    """Yield sizes of micro-batch and cache, from the recommended size to the minimum.
 
-    The smallest micro-batch is one sequence of the maximum length. The smallest cache holds one group of such
-    sequences.
+    Each size is half of the size before it. The smallest micro-batch is one sequence of the maximum length.
+    The smallest cache has room for one group of such sequences.
     """
     tokens, cache = comfortable(run)
     group = run.work.rollouts * run.work.context
@@ -142,9 +144,9 @@ def sizes(shape: Shape, run: HostRun) -> Iterator[HostSize]:
 
 
 def comfortable(run: HostRun) -> tuple[int, int]:
-    """Return the recommended micro-batch and cache, in tokens. With larger ones a run is not faster.
+    """Return the recommended micro-batch and cache, in tokens. Larger ones do not make a run faster.
 
-    The cache holds all sequences of a step.
+    The cache has room for all sequences of a step.
     """
     context = run.work.context
     cache = min(SEQUENCES * context, max(run.batch_tokens, run.work.rollouts * context))
@@ -178,8 +180,8 @@ def trainer(shape: Shape, run: HostRun, tokens: int) -> list[Part]:
 def mapped(shape: Shape, run: HostRun) -> bool:
     """Return whether the processes share the weights as mapped pages of the checkpoint file.
 
-    This is so if the file has the weights in the run's dtype. Otherwise each process converts them into its
-    own copy.
+    They share them if the file's weights already have the run's dtype. Otherwise each process converts the
+    weights into its own copy.
     """
     return shape.stored == run.dtype
 
@@ -205,22 +207,22 @@ def _adapter(shape: Shape, run: HostRun, rank: int) -> int:
 def saved_activations(shape: Shape, run: HostRun, tokens: int) -> float:
     """Return the bytes of the tensors that autograd saves for the backward pass.
 
-    They are the sum of the terms below, for each layer and token, and two rotary vectors for each token. H is
-    the hidden size, Q and K are the columns of all query and key heads, I is the number of feed-forward
-    columns. Terms with w, the bytes of one value, are in bytes. The rest are numbers of float32 values, of 4
-    bytes each.
+    For each layer and token it is the sum of the terms below. H is the hidden size, Q and K are the columns
+    of all query and key heads, and I is the number of feed-forward columns. Terms with w, the bytes of one
+    value, are in bytes. The other terms are numbers of float32 values, of 4 bytes each.
 
     - Attention saves query, output, key and value in the run's dtype: w · (2 Q + 2 K).
     - The feed-forward part saves gate, activated gate and up in the run's dtype: w · 3 I.
-    - Each adapted matrix saves a row of its rank, attention one number for each head, and each of two norms
-      one number, all in float32: 7 rank + heads + 2.
-    - In a float32 run, two norms save their input, the adapted matrices the output of the norms, and the
-      last matrix its own input: 4 H + I.
+    - In float32, each adapted matrix saves one value per rank, attention one per head, and each of two
+      norms one: 7 rank + heads + 2.
+    - In a float32 run, two norms save their input, the adapted matrices save the output of the norms, and the
+      last matrix saves its own input: 4 H + I.
     - In a bfloat16 run, peft converts the input of each adapted matrix to the adapter's float32, and each
       matrix saves its own copy: 7 H + Q + I.
 
-    Once per token, not per layer, there are the sines and cosines of the positions. The sum was counted with
-    ``torch.autograd.graph.saved_tensors_hooks``. It is exact for ``modeling_llama`` in transformers 5.19.
+    The sines and cosines of the positions, two rotary vectors, are saved once for each token, not for each
+    layer. The sum was counted with ``torch.autograd.graph.saved_tensors_hooks``. It is exact for
+    ``modeling_llama`` in transformers 5.19.
     """
     hidden, query, wide = shape.hidden, shape.heads * shape.head_dim, columns(shape)
     inputs = 4 * hidden + wide if run.dtype == "float32" else 7 * hidden + query + wide
@@ -237,10 +239,11 @@ def attention_mask(run: HostRun, tokens: int) -> float:
 
 
 def backward_peak(shape: Shape, run: HostRun, tokens: int) -> float:
-    """Return the bytes of the last hidden states, plus those of logits or one layer's gradients.
+    """Return the bytes of the last hidden states, plus the larger one of two temporary tensors.
 
-    Logits and gradients do not exist at the same time, so only the larger one counts. One layer takes 4 · M ·
-    (4 I + 2 H) bytes in both dtypes, because the gradients of the adapter's inputs are float32.
+    These are the logits, and the gradients of one layer. They do not exist at the same time. The gradients of
+    one layer are 4 · M · (4 I + 2 H) bytes in both dtypes, because the gradients of the adapter's inputs are
+    float32.
     """
     layer = FLOAT32 * tokens * (4 * columns(shape) + 2 * shape.hidden)
     last = 2 * FLOAT32 * tokens * shape.hidden
@@ -250,11 +253,13 @@ def backward_peak(shape: Shape, run: HostRun, tokens: int) -> float:
 def logits_chunk(shape: Shape, run: HostRun, tokens: int) -> float:
     """Return the bytes of the logits of one chunk: N · V · 12, N · V · 20 or N · V · 38.
 
-    It is 20 with a reference policy or without top-k and top-p, and 38 if top-p sorts. The 12 bytes are the
-    logits, the scaled logits, and a gradient. The next 8 are the reference's logits, or the entropy over the
-    whole vocabulary. Top-p takes 26 more: sorted values with 64-bit indices, gathered values, and their
-    gradients. These are the peaks of torch's allocations in its profiler. They are the same in both dtypes:
-    in bfloat16 the logits of 2 bytes are converted to float32 and freed.
+    - 12 bytes are the logits, the scaled logits, and a gradient.
+    - 20 bytes: a reference policy has its own logits. Without top-k and top-p, the entropy is computed over
+      the whole vocabulary.
+    - 38 bytes: top-p sorts. It needs sorted values with 64-bit indices, gathered values, and their gradients.
+
+    These are the peaks of torch's allocations in its profiler. They are the same in both dtypes: in bfloat16
+    the logits of 2 bytes are converted to float32 and freed.
     """
     each = 38 if run.sorts else 20 if run.reference or run.unfiltered else 12
     return each * min(tokens, LOGITS_CHUNK_TOKENS) * shape.vocabulary
@@ -263,9 +268,9 @@ def logits_chunk(shape: Shape, run: HostRun, tokens: int) -> float:
 def in_process_generation(shape: Shape, run: HostRun) -> list[Part]:
     """Return the parts of the temporary memory of the engine ``transformers`` while it generates.
 
-    The cache part is the larger of two peaks. At the end the cache of a batch is full, and one layer's cache
-    exists twice while it grows. At the start the cache is smaller, but all prompts are computed together:
-    w · (4 H + 3 Q + 3 I) bytes per token.
+    The part for the cache is the larger one of two peaks. At the end the cache of a batch is full, and one
+    layer's cache exists twice while it grows. At the start the cache is smaller, but all prompts are computed
+    together, which needs w · (4 H + 3 Q + 3 I) bytes per token.
     """
     sequences, context = IN_PROCESS_SEQUENCES, run.work.context
     prompt = max(1, context - run.max_tokens)
@@ -279,7 +284,7 @@ def in_process_generation(shape: Shape, run: HostRun) -> list[Part]:
 
 
 def _widths(shape: Shape) -> int:
-    """Return how many values per token one layer computes: residual, projections, gate and up."""
+    """Return how many values one layer computes for a token: residual, projections, gate and up."""
     return 4 * shape.hidden + 3 * shape.heads * shape.head_dim + 3 * columns(shape)
 
 
@@ -294,7 +299,7 @@ def in_process_sampling(shape: Shape, run: HostRun) -> list[Part]:
 
 
 def vllm(shape: Shape, run: HostRun, cache_tokens: int) -> list[Part]:
-    """Return the parts of the memory of vLLM's processes, which write to the whole cache at their start."""
+    """Return the parts of the memory of vLLM's processes, which write to the whole cache when they start."""
     return [
         Part("sampling: interpreters", INTERPRETERS["vllm"]),
         Part("sampling: tokenizers", TOKENIZERS["vllm"] * shape.vocabulary),
@@ -310,9 +315,9 @@ def vllm(shape: Shape, run: HostRun, cache_tokens: int) -> list[Part]:
 def packed_output_layer(shape: Shape, run: HostRun) -> float:
     """Return the bytes of two more copies of the output layer: 2 w · V · H, even if it is the embedding.
 
-    This was measured. Before its first request, vLLM's worker holds the weights and 2.1 times the output
-    layer, with vocabularies of 4,000, 32,000 and 64,000 and with SmolLM2. The number of layers makes no
-    difference.
+    Measured: before its first request, vLLM's worker has the weights and 2.1 times the output layer in
+    memory. This was so with vocabularies of 4,000, 32,000 and 64,000 words and with SmolLM2. The number of
+    layers does not matter.
     """
     return 2 * run.width * shape.embedding_parameters
 
@@ -334,14 +339,14 @@ def adapter_slots(shape: Shape, run: HostRun) -> float:
 
 
 def sampler_batch(shape: Shape, run: HostRun) -> float:
-    """Return the bytes for vLLM's largest batch of prompts: w · (4 H + 3 Q + 3 I) for each token."""
+    """Return the temporary bytes for vLLM's largest batch of prompts: w · (4 H + 3 Q + 3 I) per token."""
     return run.width * max(BATCH_TOKENS, run.work.context) * _widths(shape)
 
 
 def sampler_logits(shape: Shape, cache_tokens: int) -> float:
     """Return the bytes of five float32 copies of the logits of all concurrent completions.
 
-    They are raw logits, processed logits, log-probs, and two copies to sort.
+    The copies are raw logits, processed logits, log-probs, and two copies for sorting.
     """
     sequences = min(SEQUENCES, cache_tokens)
     return 5 * FLOAT32 * sequences * shape.vocabulary

@@ -1,4 +1,4 @@
-"""Says for how much of a step GPUs have nothing to do, and why."""
+"""Calculates in which share of a step GPUs have nothing to do, and says why."""
 
 import math
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from rft_planner.speed import speed_of
 from rft_planner.split import LITTLE_IDLE, Cost, Split, divisions, fitted
 
 _SAME = 0.005
-"""Idle shares that differ by less are equal in a plan, which has two digits."""
+"""Idle shares with a smaller difference are taken as equal, because a plan shows two digits."""
 
 
 @dataclass(frozen=True)
 class StepCosts:
-    """Estimates the step of a job with a division of its GPUs."""
+    """Estimates the time of a step, for any division of a job's GPUs."""
 
     spec: RFTJobSpec
     derived: Effective
@@ -31,7 +31,7 @@ class StepCosts:
     rows: RowCounts | None
 
     def __call__(self, split: Split) -> Cost:
-        """Return the seconds of a step with this division, and its idle share."""
+        """Return the seconds of a step, and the share in which GPUs are idle, for a division."""
         speed = speed_of(split, self.device, self.memory)
         step = step_seconds(self.spec, self.derived, self.shape, speed, self.rows)
         idle = idle_share(self.spec, speed, step, self.rows)
@@ -39,7 +39,7 @@ class StepCosts:
 
     @property
     def prompts(self) -> float:
-        """Mean number of prompts in a step."""
+        """Mean number of prompts in one step."""
         return prompts_of_step(self.spec, self.rows)
 
 
@@ -51,9 +51,10 @@ class IdleTime(NamedTuple):
 
 
 def idle_time(split: Split, costs: StepCosts, work: MemoryDemand, most: int) -> IdleTime:
-    """Return the idle share of a division, with its reason if it is large.
+    """Return the idle share of a division. If it is large, the note gives the reason.
 
-    The reason names a larger number of GPUs, up to ``most``, that leaves them little to wait, if one does.
+    If a larger number of GPUs, up to ``most``, would be idle for less of a step, the reason names this
+    number.
     """
     share = round(costs(split).idle, 2)
     if split.gpus == 1:
@@ -67,9 +68,9 @@ def idle_time(split: Split, costs: StepCosts, work: MemoryDemand, most: int) -> 
 def _reason(split: Split, costs: StepCosts, work: MemoryDemand, most: int, share: float) -> str:
     others = divisions(split.gpus, costs.shape, work, costs.memory)
     if min((costs(other).idle for other in others), default=share) < share - _SAME:
-        why = "divisions that leave them less to wait take longer for a step"
+        why = "with any other division that leaves them less idle, a step takes longer"
     else:
-        why = "of the divisions that fit into the memory of the GPUs, none leaves them less to wait"
+        why = "no other division that fits into the memory of the GPUs leaves them less idle"
         more = _enough(split.gpus, costs, work, most)
         if more is not None:
             why += f"; spec.resources.gpus: {more} does"
@@ -84,7 +85,7 @@ def _reason(split: Split, costs: StepCosts, work: MemoryDemand, most: int, share
 
 
 def _enough(gpus: int, costs: StepCosts, work: MemoryDemand, most: int) -> int | None:
-    """Return the smallest number of GPUs above ``gpus`` that are idle for little of a step, or ``None``."""
+    """Return the smallest number of GPUs, above ``gpus``, that are idle only briefly, or ``None``."""
     for more in range(gpus + 1, most + 1):
         split = fitted(more, costs.shape, work, costs.memory, costs)
         if split is not None and costs(split).idle <= LITTLE_IDLE:

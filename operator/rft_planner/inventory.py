@@ -37,13 +37,13 @@ class Inventory(tuple[Node, ...]):
 
     @property
     def has_gpus(self) -> bool:
-        """Whether any node offers a kind of GPU that is known."""
+        """Whether any node offers GPUs of a kind that the planner knows."""
         return bool(self._kinds)
 
     def offered(
         self, selector: Mapping[str, str], tolerations: Sequence[Toleration]
     ) -> Mapping[Kind, list[Node]]:
-        """Return the kinds of GPU that a pod may use, with their nodes. Do not change the result."""
+        """Return the kinds of GPU that a pod may use, with their nodes. Callers must not change them."""
         question = (frozenset(selector.items()), tuple(each.model_dump_json() for each in tolerations))
         found = self._offered.get(question)
         if found is None:
@@ -70,11 +70,11 @@ class Inventory(tuple[Node, ...]):
         return self._mixed[kind]
 
     def is_unlabelled(self, resource: str) -> bool:
-        """Return whether nodes have this extended resource, and no label says the kind of any of them."""
+        """Return whether nodes have this extended resource, but none has a label for the kind of its GPUs."""
         offering = [node for node in self if node.allocatable.get(resource, 0) >= 1]
         return bool(offering) and not any(kinds_of(node, self.table) for node in offering)
 
 
 def inventory(nodes: Sequence[Node]) -> Inventory:
-    """Return ``nodes`` as an inventory. An inventory is returned unchanged, with its cache."""
+    """Return ``nodes`` as an inventory. If it is an inventory already, return it with its cache."""
     return nodes if isinstance(nodes, Inventory) else Inventory(nodes)

@@ -1,12 +1,13 @@
-"""The node labels by which a kind of GPU is known: those of GPU Feature Discovery, AMD, and the clouds.
+"""The node labels that identify kinds of GPU: those of GPU Feature Discovery, AMD, and the clouds.
 
-The plan requires one of these sets of labels of a node, so the pod runs on the planned kind. Autoscalers know
-the clouds' labels also while a pool has no node. GPU Feature Discovery labels only nodes that run.
+A plan requires one of these sets of labels, so that the pod runs on the planned kind of GPU. Autoscalers know
+the clouds' labels of a node pool even while the pool has no node. GPU Feature Discovery labels only running
+nodes.
 
-GKE labels nodes with ``cloud.google.com/gke-accelerator``, Karpenter and EKS Auto Mode with the name of the
-GPU. Where a cloud's label does not tell two kinds apart, or where it has none, as on AKS and in EKS node
-groups, the kind follows from the instance type. The labels and instance types are those of the clouds' public
-documentation as of November 2026; none was tried in a cloud.
+GKE labels nodes with ``cloud.google.com/gke-accelerator``. Karpenter and EKS Auto Mode label them with the
+name of the GPU. Some cloud labels are equal for two kinds, and AKS and EKS node groups have no label. There
+the instance type identifies the kind. The labels and instance types are from the clouds' public documentation
+of November 2026; none was tried in a cloud.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,7 +19,7 @@ from rft_planner.accelerators import ACCELERATORS, AMD, NVIDIA
 Labels = Mapping[str, tuple[str, ...]]
 """Node labels, each with the values that it may have. No values: a node must not have the label."""
 Table = Mapping[str, tuple[Labels, ...]]
-"""For each accelerator of the catalogue, sets of node labels. A node with all labels of one set has it."""
+"""Sets of node labels by accelerator. A node with all labels of one set has this accelerator."""
 
 GKE = "cloud.google.com/gke-accelerator"
 KARPENTER = "karpenter.k8s.aws/instance-gpu-name"
@@ -106,7 +107,7 @@ def product_key(resource: str) -> str:
 
 
 def _discovered() -> Iterator[tuple[str, Labels]]:
-    """Yield each accelerator with the label of GPU Feature Discovery, or of AMD's node labeller."""
+    """Yield each accelerator with its label from GPU Feature Discovery, or from AMD's node labeller."""
     for name, device in ACCELERATORS.items():
         if device.products:
             yield name, {product_key(AMD if device.resource == AMD else NVIDIA): device.products}
@@ -130,7 +131,7 @@ def matches(labels: Mapping[str, str], wanted: Labels) -> bool:
 
 
 def known_by(labels: Mapping[str, str], table: Table) -> tuple[str, tuple[str, str]] | None:
-    """Return the accelerator of a node by its labels, and the label that says it, or ``None``."""
+    """Return the accelerator that a node's labels name, and the label that names it, or ``None``."""
     for name, sets in table.items():
         for wanted in sets:
             if matches(labels, wanted):
@@ -140,7 +141,7 @@ def known_by(labels: Mapping[str, str], table: Table) -> tuple[str, tuple[str, s
 
 
 def terms(name: str | None, table: Table) -> list[NodeTerm]:
-    """Return the sets of node labels of an accelerator as terms of a plan. Empty if none are known."""
+    """Return the sets of node labels of an accelerator as terms of a plan; [] if none are known."""
     return [
         NodeTerm(labels=[NodeLabel(key=key, values=list(values)) for key, values in wanted.items()])
         for wanted in table.get(name or "", ())

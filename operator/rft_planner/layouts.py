@@ -14,38 +14,38 @@ Extra = Callable[[Shape], int]
 
 
 def head_norms(shape: Shape) -> int:
-    """Return the parameters of query and key norms with one weight for each column of a head."""
+    """Return the number of parameters of query and key norms that have one weight per column of a head."""
     return 2 * shape.head_dim
 
 
 def width_norms(shape: Shape) -> int:
-    """Return the parameters of query and key norms with one weight for each column of all heads."""
+    """Return the number of parameters of query and key norms that have one weight per column of all heads."""
     return (shape.heads + shape.kv_heads) * shape.head_dim
 
 
 def two_more_norms(shape: Shape) -> int:
-    """Return the parameters of two additional norms, after attention and after the feed-forward part."""
+    """Return the number of parameters of two additional norms, after attention and after feed-forward."""
     return 2 * shape.hidden
 
 
 def output_bias(shape: Shape) -> int:
-    """Return the parameters of the attention output bias, which exists if q, k and v have biases."""
+    """Return the number of parameters of attention's output bias, which exists if q, k and v have biases."""
     return shape.hidden if shape.attention_bias else 0
 
 
 def sinks(shape: Shape) -> int:
-    """Return the parameters of the attention sinks, one for each head."""
+    """Return the number of parameters of the attention sinks, one for each head."""
     return shape.heads
 
 
 def expert_biases(shape: Shape) -> int:
-    """Return the parameters of the biases of the router and of each expert's gate, up and down."""
+    """Return the number of parameters of all biases of the router and of the experts' gate, up and down."""
     return shape.experts * (1 + 2 * shape.expert_intermediate + shape.hidden)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Properties of one type of models."""
+    """Properties of one type of models, for example of all models with ``model_type`` qwen3."""
 
     extras: tuple[Extra, ...] = (output_bias,)
     """Functions that count a layer's parameters besides matrices, two norms and biases of q, k and v."""

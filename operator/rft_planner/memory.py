@@ -1,8 +1,8 @@
 """Calculates the GPU memory of training and sampling, in bytes, as a sum of terms.
 
-The trainer holds the base model in bf16 and an adapter in float32. It recomputes each layer in the backward
-pass (gradient checkpointing) and computes logits in chunks. The sampler is vLLM. Each function states its
-formula with these letters: L layers, H hidden size, Q = heads · head size, I feed-forward columns that a
+The trainer has the base model in bf16 and an adapter in float32. It computes each layer again in the backward
+pass (gradient checkpointing) and computes logits in chunks. The sampler is vLLM. The formulas in the
+docstrings use these letters: L layers, H hidden size, Q = heads · head size, I feed-forward columns that a
 token uses, V vocabulary, M tokens of a micro-batch.
 
 None of the terms has been measured on a GPU yet. They are meant to be upper bounds.
@@ -36,14 +36,14 @@ SUMS_KEPT = 512
 
 @dataclass(frozen=True)
 class Part:
-    """One term of a memory sum: its name and its bytes."""
+    """One part of a sum of memory: its name and its bytes."""
 
     name: str
     bytes: float
 
 
 def total(parts: Iterable[Part]) -> float:
-    """Return the sum of memory parts, in bytes."""
+    """Return the sum of the parts of memory, in bytes."""
     return sum(part.bytes for part in parts)
 
 
@@ -59,17 +59,17 @@ class MemoryDemand:
     attention_only: bool = False
     """Whether only the attention's projections have adapters."""
     batch: int = 0
-    """Number of tokens in a batch, which several trainers divide between them. 0: it is not known."""
+    """Number of tokens in the batch of one step, which several trainers share. 0: it is not known."""
 
 
 def columns(shape: Shape) -> int:
-    """Return the number of feed-forward columns that one token uses, the letter I in formulas."""
+    """Return the number of feed-forward columns that one token uses. Formulas call it I."""
     return shape.experts_per_token * shape.expert_intermediate if shape.experts else shape.intermediate
 
 
 @lru_cache(SUMS_KEPT)
 def training(shape: Shape, work: MemoryDemand, tokens: int, gpus: int = 1) -> tuple[Part, ...]:
-    """Return the trainer's memory on each of ``gpus`` GPUs, with micro-batches of ``tokens`` tokens."""
+    """Return the parts of a trainer's memory on each of ``gpus`` GPUs, with micro-batches of ``tokens``."""
     gathered = [Part("training: gathered layers", gathered_layers(shape))] if gpus > 1 else []
     return (
         Part("training: base weights", base_weights(shape, gpus)),
@@ -92,8 +92,8 @@ def base_weights(shape: Shape, gpus: int = 1) -> float:
 def gathered_layers(shape: Shape) -> float:
     """Return the bytes of three complete layers in bf16, and 1 GiB for buffers of the communication library.
 
-    For the current layer, FSDP2 holds the gathered bytes and the weights copied out of them. For the next
-    layer, which FSDP2 fetches at the same time, it holds the gathered bytes.
+    FSDP2 has the current layer twice: as gathered bytes, and as the weights that it copies from them. At the
+    same time it gathers the bytes of the next layer.
     """
     return 3 * BF16 * shape.layer_parameters + GIB
 
@@ -112,7 +112,7 @@ def saved_activations(shape: Shape, tokens: int) -> float:
 
 
 def layer_peak(shape: Shape, tokens: int) -> float:
-    """Return the peak bytes of a layer in recomputation and backward pass: M · (46 H + 14 Q + 20 I).
+    """Return the peak bytes while a layer is computed again and differentiated: M · (46 H + 14 Q + 20 I).
 
     In bf16, 2 · (5 H + 5 Q + 4 I):
 
@@ -140,8 +140,8 @@ def attention_mask(tokens: int) -> float:
 def logits_chunk(shape: Shape) -> float:
     """Return the bytes of the logits of one chunk: V · 1024 · 40.
 
-    In bf16 there are the raw logits. In float32 there are the scaled, filtered and sorted logits (with 64-bit
-    indices), their cumulative probabilities, the normalizer's copy, and two gradients.
+    The raw logits are in bf16. In float32 there are the scaled, the filtered and the sorted logits (with
+    64-bit indices), their cumulative probabilities, a copy for the normalizer, and two gradients.
     """
     return 40 * LOGITS_CHUNK_TOKENS * shape.vocabulary
 
@@ -154,7 +154,7 @@ def reserve(shape: Shape, tokens: int) -> float:
 
 @lru_cache(SUMS_KEPT)
 def sampling(shape: Shape, work: MemoryDemand, gpus: int = 1) -> tuple[Part, ...]:
-    """Return vLLM's memory on each of ``gpus`` GPUs. The cache is for one group of completions."""
+    """Return the parts of vLLM's memory on each of ``gpus`` GPUs. The cache is for a single group."""
     return (
         Part("sampling: base weights", BF16 * shape.parameters / gpus),
         Part("sampling: key-value cache of a group", kv_cache(shape, work.rollouts * work.context, gpus)),
@@ -171,13 +171,13 @@ def kv_cache(shape: Shape, tokens: int, gpus: int = 1) -> float:
 
 
 def adapter_slots(shape: Shape, work: MemoryDemand, gpus: int = 1) -> float:
-    """Return the bytes of two adapters in bf16, with a rank of SLOT_RANKS. A change of adapters needs two."""
+    """Return the bytes of two adapters in bf16, with a rank of SLOT_RANKS. vLLM needs two to change them."""
     slot = next((size for size in SLOT_RANKS if size >= work.rank), work.rank)
     return 2 * BF16 * shape.lora_parameters(slot, feed_forward=not work.attention_only) / gpus
 
 
 def sampler_batch(shape: Shape, gpus: int = 1) -> float:
-    """Return the bytes of vLLM's largest batch on one GPU. Only projections and columns are divided."""
+    """Return the bytes of vLLM's largest batch on one GPU. Its GPUs divide only projections and columns."""
     query = shape.heads * shape.head_dim
     divided = (3 * query + 3 * columns(shape)) / gpus
     return BF16 * SAMPLER_BATCH_TOKENS * (4 * shape.hidden + divided)

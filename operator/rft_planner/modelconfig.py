@@ -1,9 +1,9 @@
 """Reads the shape of a model from its ``config.json``.
 
 Formulas follow the model classes of ``transformers``, whose layers are ``q/k/v/o_proj`` and
-``gate/up/down_proj``. Differences between model types are in ``layouts``. For a quantized checkpoint the
-number of unpacked weights counts: without MXFP4 kernels ``transformers`` unpacks gpt-oss to bf16 in the
-trainer, and peft cannot train packed weights.
+``gate/up/down_proj``. The module ``layouts`` has the differences between model types. For a quantized
+checkpoint, the number of unpacked weights counts. Without MXFP4 kernels ``transformers`` unpacks gpt-oss to
+bf16 in the trainer, and peft cannot train packed weights.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ class UnreadableConfig(ValueError):
 INSTEAD = "set spec.model.parameters, e.g. 7B"
 _UNLIKE = {
     "is_encoder_decoder": "an encoder and a decoder",
-    "kv_lora_rank": "latent attention, whose cache is compressed",
+    "kv_lora_rank": "latent attention, which has a compressed key-value cache",
     "mamba_d_state": "layers with a state instead of a cache",
     "ssm_state_size": "layers with a state instead of a cache",
     "linear_num_value_heads": "layers with a state instead of a cache",
@@ -36,7 +36,7 @@ _CACHED = {"full_attention", "sliding_attention", "chunked_attention"}
 def from_config(config: Mapping[str, Any]) -> Shape:
     """Return the shape that a model's ``config.json`` describes.
 
-    A sliding window counts as full attention: vLLM never needs more cache for a sliding window.
+    A sliding window counts as full attention. With it vLLM never needs more cache than for full attention.
 
     Raises:
         UnreadableConfig: a field is missing or not a number, or the model has an unsupported feature.
@@ -99,7 +99,7 @@ def _layout(config: Mapping[str, Any]) -> Layout:
 
 
 def _with_experts(shape: Shape, config: Mapping[str, Any], layout: Layout) -> Shape:
-    """Return the shape of a mixture of experts: ``shape`` with the fields for experts filled in."""
+    """Return ``shape`` with the fields for the experts, for a mixture of experts."""
     width = _first(config, "moe_intermediate_size") or shape.intermediate
     shared = _count(config, "n_shared_experts") * width
     skipped = config.get("mlp_only_layers") or ()
@@ -118,7 +118,7 @@ def _with_experts(shape: Shape, config: Mapping[str, Any], layout: Layout) -> Sh
 
 
 def adapts_attention_only(config: Mapping[str, Any]) -> bool:
-    """Return whether only the attention of this model can have adapters: see ``lora_config``."""
+    """Return whether only the attention of this model can have adapters; ``lora_config`` says why."""
     layout = LAYOUTS.get(str(config.get("model_type")))
     fused = layout is not None and layout.attention_adapters
     return fused or any(config.get(name) for name in EXPERTS)
@@ -139,10 +139,10 @@ def _extras(shape: Shape, config: Mapping[str, Any], layout: Layout) -> int:
 
 
 def _tower(config: Mapping[str, Any], hidden: int) -> int:
-    """Return the number of parameters of the SigLIP vision tower and the projector of Gemma 3.
+    """Return the number of parameters of Gemma 3's SigLIP vision tower and its projector.
 
-    Each layer has four projections of the attention and two of the feed-forward part, all with biases, and
-    two norms with biases, as in ``Gemma3ForConditionalGeneration``.
+    ``hidden`` is the hidden size of the text model. Each layer has four projections of the attention, two of
+    the feed-forward part, and two norms, all with biases, as in ``Gemma3ForConditionalGeneration``.
     """
     vision = config.get("vision_config")
     if not isinstance(vision, Mapping):

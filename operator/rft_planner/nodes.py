@@ -1,7 +1,7 @@
 """Reads from nodes which pods may use them, which resources they have, and the kind of their GPUs.
 
-The kind of a GPU is known by the labels in ``kind_labels``. Those of NVIDIA's gpu-feature-discovery and AMD's
-node labeller also say the memory of an unknown GPU. NVIDIA's labels are
+The labels in ``kind_labels`` identify the kind of a GPU. For an unknown GPU, labels of NVIDIA's
+gpu-feature-discovery and AMD's node labeller give its name and memory. NVIDIA's labels are
 ``nvidia.com/gpu.product`` and ``nvidia.com/gpu.memory`` in MiB. With MIG strategy ``mixed`` there are also
 labels such as ``nvidia.com/mig-1g.10gb.memory``. AMD's labels are ``amd.com/gpu.product-name`` and
 ``amd.com/gpu.vram``, for example ``192G``.
@@ -47,7 +47,7 @@ class Node:
     name: str
     labels: Mapping[str, str] = field(default_factory=dict)
     allocatable: Mapping[str, float] = field(default_factory=dict)
-    """The node's allocatable CPUs, bytes and devices, by resource. What other pods use is not subtracted."""
+    """The node's allocatable CPUs, bytes and devices, by resource, including those that other pods use."""
     taints: tuple[Taint, ...] = ()
     schedulable: bool = True
     """Whether the node is ready and not cordoned."""
@@ -70,12 +70,12 @@ class Kind:
 
     @property
     def title(self) -> str:
-        """Name of this kind of GPU in messages for users."""
+        """The name of this kind of GPU that messages to users show."""
         return self.name or (self.label[1] if self.label is not None else self.resource)
 
 
 def kinds_of(node: Node, table: Table = kind_labels.TABLE) -> list[Kind]:
-    """Return the kinds of GPU of a node whose memory is known. GPUs that several pods share are left out."""
+    """Return the kinds of GPU of a node, if their memory is known. GPUs that pods share are left out."""
     offered = sorted(name for name, amount in node.allocatable.items() if amount >= 1 and is_gpu(name))
     return [kind for name in offered if (kind := _kind(node, name, table)) is not None]
 
@@ -99,16 +99,16 @@ def _kind(node: Node, resource: str, table: Table) -> Kind | None:
 
 
 def _by_cloud(labels: Mapping[str, str], resource: str, table: Table) -> tuple[str, tuple[str, str]] | None:
-    """Return the name of a node's devices by the labels of its cloud, and the label that says it.
+    """Return the accelerator that the labels of a node's cloud name, and the label that names it.
 
-    A node with slices of GPUs is not known by them: its labels are those of the whole GPU.
+    Return ``None`` for slices of GPUs, because the cloud's labels name the whole GPU.
     """
     found = kind_labels.known_by(labels, table)
     return found if found is not None and ACCELERATORS[found[0]].resource == resource else None
 
 
 def catalogued(labels: Mapping[str, str], resource: str) -> str | None:
-    """Return the name of a node's devices in the catalogue, by the node's labels, or ``None``."""
+    """Return the catalogue's name of a node's devices, from the labels of the node, or ``None``."""
     label = _product_label(labels, resource)
     return _catalogued(label[1], resource) if label is not None else None
 
@@ -131,7 +131,7 @@ def _is_shared(node: Node, resource: str, label: tuple[str, str] | None) -> bool
 
 
 def _catalogued(product: str, resource: str) -> str | None:
-    """Return the name in the catalogue of a whole device or a MIG slice, or None if the catalogue has none.
+    """Return the catalogue's name of a whole device or a MIG slice; None if the catalogue does not have it.
 
     The name of a slice's resource or product contains its MIG profile.
     """
@@ -162,7 +162,7 @@ def usable(
     """Return the ready Linux nodes whose labels and taints allow a pod. The user's affinity is ignored.
 
     ``resource`` is the extended resource that the pod requests. A taint with this name as key is tolerated.
-    ``terms`` are those of the plan.
+    ``terms`` are the plan's sets of node labels, of which a node must have one.
     """
     return [
         node
@@ -188,5 +188,5 @@ def _tolerates(toleration: Toleration, taint: Taint) -> bool:
 
 
 def holds(node: Node, needs: Mapping[str, float]) -> bool:
-    """Return whether a node has enough resources for a pod if it runs no other pods."""
+    """Return whether a node has enough resources for a pod, as if no other pods ran on it."""
     return all(node.allocatable.get(resource, 0.0) >= amount for resource, amount in needs.items())

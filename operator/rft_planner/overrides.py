@@ -1,4 +1,4 @@
-"""Warns if the number of GPUs in the spec is not the plan's. The spec's number is used in any case."""
+"""Warns if the spec sets another number of GPUs than the plan. The spec's number is used in any case."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,8 +17,8 @@ def contradiction(
 ) -> str | None:
     """Return a warning if ``spec.resources.gpus`` differs from the planned number of GPUs; else ``None``.
 
-    It is also ``None`` if the planned number is not known, and for 0 GPUs, which request the CPU. ``planned``
-    makes the plan.
+    There is no warning if the planned number is not known, or for 0 GPUs, which request the CPU. ``planned``
+    returns the plan of a spec.
     """
     asked = spec.resources.gpus if spec.resources is not None else None
     if not asked or spec.resources is None:
@@ -42,7 +42,7 @@ def _kind(spec: RFTJobSpec) -> str:
 
 
 def _held(spec: RFTJobSpec, planned: Callable[[RFTJobSpec], Plan]) -> str:
-    """Return the end of the warning if the run does not fit on the number of GPUs in the spec, else ""."""
+    """Return the last part of the warning if the run does not fit on the spec's number of GPUs, else ""."""
     with suppress(Unplannable):
         if planned(spec).memory_parts is None:
             return ", and with that number the run does not fit"

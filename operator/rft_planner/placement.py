@@ -1,9 +1,9 @@
-"""Plans a job on a cluster: chooses the kind of GPU by the nodes, and keeps the pod on nodes with this kind.
+"""Plans a job on a cluster: chooses a kind of GPU that the nodes have, and makes the pod run on such a node.
 
 If the spec names no accelerator, a plan is made for each kind of GPU that the job may use. The kind that
-needs the fewest GPUs is chosen, if the job fits on one of its nodes. If several kinds need as few GPUs, it is
-the kind with more nodes, then the first by name. An earlier choice is kept while a node of that kind exists,
-or while there is no node of any kind.
+needs the fewest GPUs is chosen, if the job fits on one of its nodes. If several kinds need as few GPUs, the
+kind with most nodes is chosen, then the first by name. An earlier choice is kept while a node of that kind
+exists, or while there is no node of any kind.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +27,7 @@ _LATER = "no node that the job may use has this accelerator now: the pod waits u
 
 
 class _Offer(NamedTuple):
-    """A kind of GPU, the nodes with it that the job may use, and the job's plan for it."""
+    """A kind of GPU, the nodes of this kind that the job may use, and the job's plan for this kind."""
 
     kind: Kind
     nodes: list[Node]
@@ -42,14 +42,15 @@ def placed(
     *,
     force_memory: bool = False,
 ) -> Plan:
-    """Return the plan of a job on a cluster with ``nodes``. Without nodes the kinds of GPU are not known.
+    """Return the plan of a job on a cluster with ``nodes``. If there are no nodes, the kinds of GPU are not
+    known.
 
     ``before`` is an earlier plan of the same spec. Its kind of GPU is kept when nodes are added or removed.
     ``force_memory`` is passed to ``plan``.
 
     Raises:
-        Unplannable: as ``plan`` does. If no kind in the cluster is large enough, it is the error of the
-            largest kind.
+        Unplannable: as in ``plan``. If no kind in the cluster is large enough, the error is that
+            of the largest kind.
     """
     resources = spec.resources or Resources()
     made_for = partial(plan, uid=uid, force_memory=force_memory)
@@ -98,7 +99,7 @@ def recorded(before: Plan | None) -> Kind | None:
 
 
 def for_kind(spec: RFTJobSpec, kind: Kind) -> RFTJobSpec:
-    """Return the spec with the accelerator ``kind``, as if the user had named it."""
+    """Return the spec with the accelerator ``kind``, in the same form in which a user would name it."""
     named: dict[str, Any] = {"name": kind.name} if kind.name else {"memory": _mebibytes(kind.memory)}
     resources = (spec.resources or Resources()).model_copy(update={"accelerator": Accelerator(**named)})
     return spec.model_copy(update={"resources": resources})
@@ -119,7 +120,7 @@ def _offers(
     """Return a plan of the job for every kind of GPU on which it fits.
 
     Raises:
-        Unplannable: the job fits on no kind. It is the error of the kind with the most memory.
+        Unplannable: the job fits on no kind. The error is that of the kind with the most memory.
     """
     found, refused = [], {}
     for kind, nodes in offered.items():
@@ -135,7 +136,7 @@ def _offers(
 
 
 def _of_kind(error: Unplannable, title: str) -> Unplannable:
-    """Return the error with the kind of GPU in its message, because the spec does not name it."""
+    """Return the error with the kind of GPU in its message, because the spec does not name the kind."""
     if error.reason != Reason.DOES_NOT_FIT:
         return error
     return Unplannable(error.reason, f"planned for {title}, the largest kind of GPU in the cluster: {error}")
@@ -159,10 +160,10 @@ def _best(offers: list[_Offer], earlier: Kind | None) -> _Offer:
 
 
 def _not_there(made: Plan, spec: RFTJobSpec, nodes: Inventory, offered: Mapping[Kind, list[Node]]) -> Plan:
-    """Return the plan for an accelerator that the spec names and that no node has now.
+    """Return the plan for an accelerator that the spec names, but that no node has now.
 
-    The pod waits for a node of this kind, such as one that an autoscaler adds. Where the nodes have GPUs and
-    no labels that say their kind, no node would ever do, so the pod may run on any of them.
+    The pod waits for a node of this kind, which an autoscaler may add. But if the nodes have GPUs and no
+    label for their kind, the pod would wait forever. Then it may run on any of these nodes.
     """
     terms = _terms(made.accelerator, spec, nodes)
     resources, resource = spec.resources or Resources(), resource_of(made.accelerator)
@@ -173,7 +174,7 @@ def _not_there(made: Plan, spec: RFTJobSpec, nodes: Inventory, offered: Mapping[
 
 
 def _terms(name: str | None, spec: RFTJobSpec, nodes: Inventory) -> list[NodeTerm]:
-    """Return the sets of node labels of an accelerator. Empty if the user's node selector has one of them."""
+    """Return an accelerator's sets of node labels; [] if the user's node selector has one of the labels."""
     theirs = (spec.resources.node_selector if spec.resources is not None else None) or {}
     terms = kind_labels.terms(name, nodes.table)
     return [] if any(label.key in theirs for term in terms for label in term.labels) else terms
@@ -188,11 +189,11 @@ def _landing_on(
     *,
     named: bool = False,
 ) -> Plan:
-    """Return the plan for this kind of GPU, which the pod's node must have.
+    """Return the plan for a kind of GPU, with the labels that the pod's node must have.
 
-    If the kind was chosen and not ``named`` by the spec, this is required only if other kinds have the same
-    resource. A node selector of the user for the same label takes precedence. The plan has sets of labels,
-    which autoscalers understand, and one label, which queues compare with that of a flavor.
+    If the spec does not name the kind (``named``), labels are required only if other kinds of GPU have the
+    same resource. A user's node selector for the same label takes precedence. The plan has sets of labels for
+    autoscalers, and one label that queues compare with the label of a flavor.
     """
     update: dict[str, Any] = {"accelerator": kind.title, "gpu_resource": kind.resource}
     theirs = (spec.resources.node_selector if spec.resources is not None else None) or {}

@@ -1,4 +1,4 @@
-"""Makes the plan of a job: its number of GPUs, their division between the roles, its CPU and its memory."""
+"""Makes the plan of a job: the number of GPUs, their division between the roles, CPU and memory."""
 
 import difflib
 from typing import Any, NamedTuple
@@ -39,7 +39,7 @@ class Unplannable(ValueError):
 
 
 class _Gpus(NamedTuple):
-    """A number of GPUs, notes that explain it, and the division between training and sampling if known."""
+    """A number of GPUs, notes that explain it, and their division between the roles, None if not known."""
 
     number: int
     notes: list[str]
@@ -57,13 +57,13 @@ def plan(
 ) -> Plan:
     """Return the plan of a job: the resources of its pod, and the estimate of the run.
 
-    ``shape`` replaces the shape that the model's name gives. ``rows`` describes the dataset. With
+    ``shape`` replaces the shape that follows from the model's name. ``rows`` describes the dataset. With
     ``force_memory`` a ``spec.resources.memory`` that is too small is accepted. ``cpu_dtype`` is the dtype
     that is fast on the CPU of the machine that will train; float32 if it is not known.
 
     Raises:
         Unplannable: the model cannot be trained, its size or the accelerator's memory is unknown but needed,
-            or nothing fits.
+            or the run fits on no number of GPUs.
     """
     if shape is None:
         _check_trainable(spec.model.name)
@@ -129,7 +129,8 @@ def plan(
 
 
 def _cpu(resources: Resources, planned: str) -> str:
-    """Return the CPU request: that of the spec, or the planned one, which is at most the CPU limit.
+    """Return the CPU request: that of the spec, else the smaller one of the planned request and the CPU
+    limit.
 
     Raises:
         Unplannable: the request of the spec is above its limit.
@@ -156,7 +157,7 @@ def _check_trainable(name: str) -> None:
 
 
 class _Even(NamedTuple):
-    """The number of GPUs with which sampling and training take the most equal times, and a note on it."""
+    """The number of GPUs for which the times of sampling and training differ least, and a note about it."""
 
     gpus: int
     note: str
@@ -165,7 +166,7 @@ class _Even(NamedTuple):
 def _balance(
     spec: RFTJobSpec, derived: Effective, shape: Shape | None, rows: RowCounts | None
 ) -> _Even | None:
-    """Return the number of GPUs with which sampling and update take the most equal times, or ``None``."""
+    """Return the number of GPUs for which the times of sampling and update differ least, or ``None``."""
     device, memory = _device(spec), _memory(_accelerator(spec))
     if shape is None or device is None:
         return None
@@ -189,7 +190,7 @@ def _balance(
 def _costs(
     spec: RFTJobSpec, derived: Effective, shape: Shape | None, rows: RowCounts | None
 ) -> StepCosts | None:
-    """Return what estimates the step of a division of the GPUs, ``None`` if their speed is not known."""
+    """Return an estimator of a step's time for divisions of the GPUs; ``None`` if their speed is unknown."""
     device = _device(spec)
     if shape is None or device is None:
         return None
@@ -199,7 +200,7 @@ def _costs(
 def _idle(
     spec: RFTJobSpec, derived: Effective, split: Split | None, costs: StepCosts | None
 ) -> IdleTime | None:
-    """Return the idle share of a division with its reason, ``None`` if it is not known."""
+    """Return the idle share of a division and a note about it, ``None`` if the share is not known."""
     if split is None or costs is None:
         return None
     return idle_time(split, costs, _demand(spec, derived), _most_gpus(spec))
@@ -208,7 +209,7 @@ def _idle(
 def _asked_for(
     spec: RFTJobSpec, shape: Shape | None, derived: Effective, costs: StepCosts | None
 ) -> _Gpus | None:
-    """Return the number of GPUs that the spec sets, with notes about the planned number, or ``None``."""
+    """Return the number of GPUs that the spec sets, with notes about the planned number; else ``None``."""
     resources = spec.resources or Resources()
     if resources.gpus is None:
         accelerator = resources.accelerator
@@ -247,7 +248,7 @@ def _more_than_a_node_has(spec: RFTJobSpec, gpus: int) -> list[str]:
 
 
 def _most_gpus(spec: RFTJobSpec) -> int:
-    """Return the largest number of GPUs that a node of this kind has."""
+    """Return the largest number of GPUs that a node with GPUs of the spec's kind has."""
     device = _device(spec)
     return device.node if device is not None else NODE_GPUS
 
@@ -256,7 +257,7 @@ def _derived(spec: RFTJobSpec, shape: Shape | None, derived: Effective, costs: S
     """Return the smallest number of a node's GPUs on which the run fits, with notes that explain it.
 
     Raises:
-        Unplannable: the size of the model or the memory of the GPUs is not known, or no number is enough.
+        Unplannable: the size of the model or the memory of the GPUs is not known, or the run does not fit.
     """
     if shape is None:
         raise Unplannable(
@@ -288,7 +289,7 @@ def _too_large(spec: RFTJobSpec, shape: Shape, work: MemoryDemand, memory: float
 
 
 def _fitting(spec: RFTJobSpec, shape: Shape, work: MemoryDemand, memory: float, gpus: int) -> str:
-    """Return the end of a message: changes with which the run fits, "" if no single one is enough."""
+    """Return the last part of a message: changes with which the run fits, "" if no single one is enough."""
     device = _device(spec)
     found = fixes(
         shape, work, memory, gpus, spec.sampling.max_tokens, device.resource if device is not None else NVIDIA
@@ -297,7 +298,7 @@ def _fitting(spec: RFTJobSpec, shape: Shape, work: MemoryDemand, memory: float, 
 
 
 def _explained(shape: Shape, split: Split, memory: float) -> list[str]:
-    """Return notes that say how much GPU memory training and sampling need."""
+    """Return notes about the GPU memory that training and sampling need."""
 
     def of(role: str) -> float:
         return total(part for part in split.parts if part.name.startswith(role))
@@ -320,7 +321,7 @@ def _explained(shape: Shape, split: Split, memory: float) -> list[str]:
 
 
 def _servers(split: Split) -> str:
-    """Return how the GPUs are divided over samplers, and whether they are shared with training."""
+    """Return how many GPUs each sampler has, and whether training uses the same GPUs, as part of a note."""
     said = f", {split.servers} samplers with {split.tensor_parallel} each" if split.servers > 1 else ""
     return said + (", in turns on the same GPUs" if split.shared else "")
 
@@ -375,7 +376,7 @@ def _device(spec: RFTJobSpec) -> Gpu | None:
 
 
 def _speed(spec: RFTJobSpec, split: Split | None) -> Speed | None:
-    """Return the speed of the divided GPUs, or ``None`` if it is not known."""
+    """Return the speed of the GPUs with their division, or ``None`` if it is not known."""
     device = _device(spec)
     if split is None or device is None:
         return None

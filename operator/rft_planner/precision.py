@@ -1,8 +1,8 @@
-"""Chooses the dtype of the base model's weights and of computations, equal in trainer and sampler.
+"""Chooses the dtype of the base model's weights and of computations. Trainer and sampler use the same one.
 
 On GPUs the dtype is bfloat16. On a CPU bfloat16 is fast only if the processor has instructions for it. It is
-also not reproducible there: the order of a kernel's sums depends on the number of rows. So a run on the CPU
-uses the first of these that applies:
+also not reproducible on a CPU: the order of a kernel's sums depends on the number of rows. So a run on the
+CPU uses the first of these that applies:
 
 1. ``training.cpuDtype`` if the job sets it;
 2. float32 if ``training.deterministic`` is set;
@@ -10,7 +10,7 @@ uses the first of these that applies:
 4. float32 on a cluster. The operator does not see the processors of the nodes. float32 is fast enough on all
    of them, and its planned memory is never too small.
 
-The plan has the result (``status.plan.dtype``), and the trainer uses it.
+The plan stores the dtype (``status.plan.dtype``), and the trainer uses it.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Finds changes of a spec with which the job's pod fits on a node. A new plan checks each change."""
+"""Finds changes of a spec with which the job's pod fits on a node. Each change is checked by a new plan."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,7 +34,7 @@ _FIELDS = {CONTEXT: "max_context_length", RANK: "lora_rank", ROLLOUTS: "num_roll
 
 
 class FieldValue(NamedTuple):
-    """The path of a field in the spec, and a proposed value."""
+    """A proposed change: the path of a field in the spec, and its new value."""
 
     path: str
     value: Value
@@ -49,7 +49,7 @@ Remedy = tuple[FieldValue, ...]
 
 @dataclass(frozen=True)
 class NodeSpace:
-    """The nodes that a pod may use. ``aside`` has the requests of its containers besides the trainer."""
+    """The nodes that a pod may use. ``aside``: the requests of the pod's containers besides the trainer."""
 
     nodes: Sequence[Node]
     resource: str | None = None
@@ -62,13 +62,13 @@ class NodeSpace:
         return any(holds(node, added(asked, self.aside)) for node in self.nodes)
 
     def most(self, resource: str) -> float:
-        """Return the largest amount of a resource that a node has for the trainer's container."""
+        """Return the largest amount of a resource that any node has for the trainer's container."""
         has = (node.allocatable.get(resource, 0.0) for node in self.nodes)
         return max(has, default=0.0) - self.aside.get(resource, 0.0)
 
     @property
     def largest(self) -> Node | None:
-        """The node with the most GPUs. If several have as many, memory and then CPUs decide."""
+        """The node with the most GPUs. If several have equally many, memory decides, then CPUs."""
 
         def size(node: Node) -> tuple[float, float, float, str]:
             has = node.allocatable
@@ -80,12 +80,12 @@ class NodeSpace:
 def remedies(spec: RFTJobSpec, made: Plan, room: NodeSpace) -> list[Remedy]:
     """Return the smallest changes with which the pod fits on a node. Each of them alone is enough.
 
-    First each parameter is lowered alone, within its documented range. A context length becomes a power of
-    two or three quarters of one. If no single parameter is enough, the pair that must be lowered least is
-    returned.
+    First each parameter is lowered alone, within its documented range. A new context length is a power of two
+    or three quarters of one. If no single parameter is enough, the pair of parameters that must be lowered
+    least is returned.
 
-    If the spec asks for more GPUs or memory than any node has, they are first replaced by the plan's values,
-    and too many CPUs by the CPUs of the largest node.
+    If the spec asks for more GPUs or memory than any node has, they are first replaced by the plan's values.
+    Too many CPUs are replaced by the CPUs of the largest node.
     """
     ways = [way for way in _ways(spec, made, room) if _possible(way)]
     for way in ways:
@@ -99,13 +99,13 @@ def remedies(spec: RFTJobSpec, made: Plan, room: NodeSpace) -> list[Remedy]:
 
 @dataclass(frozen=True)
 class _Way:
-    """A spec in which parameters can be lowered. Fields of ``spec.resources`` may already be replaced."""
+    """A spec whose parameters can be lowered. Some fields of ``spec.resources`` may already be replaced."""
 
     spec: RFTJobSpec
     made: Plan
     room: NodeSpace
     released: tuple[str, ...] = ()
-    """Paths of the fields of ``spec.resources`` that do not have the user's value any more."""
+    """Paths of the fields of ``spec.resources`` whose user value was replaced."""
 
     def plan(self, changes: Sequence[FieldValue]) -> Plan | None:
         """Return the plan of the spec with these changes, or None if no plan can be made."""
@@ -126,7 +126,7 @@ class _Way:
         return made.memory_parts is not None or not made.gpus or self.made.memory_parts is None
 
     def remedy(self, changes: Sequence[FieldValue]) -> Remedy:
-        """Return these changes, and the new values of the fields in ``released``."""
+        """Return ``changes``, and the new values of the replaced fields of ``spec.resources``."""
         made = self.plan(changes)
         values: dict[str, Value] = {}
         if made is not None:
@@ -135,14 +135,17 @@ class _Way:
 
 
 def _target(spec: RFTJobSpec, made: Plan) -> RFTJobSpec:
-    """Return the spec with the accelerator that its plan ``made`` chose."""
+    """Return the spec with the accelerator that the plan ``made`` chose."""
     kind = recorded(made)
     chosen = spec.resources is None or spec.resources.accelerator is None
     return for_kind(spec, kind) if kind is not None and chosen else spec
 
 
 def _ways(spec: RFTJobSpec, made: Plan, room: NodeSpace) -> Iterator[_Way]:
-    """Yield the spec, then specs in which GPUs, then memory, then CPUs are replaced if no node has enough."""
+    """Yield the spec, then versions in which more fields are replaced: first GPUs, then memory, then CPUs.
+
+    A field is replaced only if no node has enough of it.
+    """
     way = _Way(_target(spec, made), made, room)
     resources = spec.resources or Resources()
     yield way
@@ -170,7 +173,7 @@ def _possible(way: _Way) -> bool:
 
 
 def _values(way: _Way, path: str) -> list[int]:
-    """Return the values below a parameter's present value, the highest first."""
+    """Return the allowed values of a parameter below its present value, the highest first."""
     spec, made = way.spec, way.made
     if path == RANK:
         ranks = get_args(Training.model_fields["lora_rank"].annotation)
@@ -185,7 +188,7 @@ def _values(way: _Way, path: str) -> list[int]:
 
 
 def _least(metadata: Sequence[object]) -> int:
-    """Return the minimum of a field, from its pydantic metadata."""
+    """Return the minimum of a field, from its pydantic metadata; 1 if it has none."""
     return next((int(str(found.ge)) for found in metadata if isinstance(found, Ge)), 1)
 
 
@@ -214,7 +217,7 @@ def _first(holds_at: Callable[[int], bool], last: int) -> int:
 
 
 def _pair(way: _Way) -> tuple[FieldValue, ...] | None:
-    """Return the two lowered parameters with which the pod fits, lowered as little as possible, or None."""
+    """Return the pair of parameters that must be lowered least to make the pod fit, or None."""
     pairs = [
         (FieldValue(one, value), other)
         for one, path in ((RANK, CONTEXT), (ROLLOUTS, CONTEXT), (RANK, ROLLOUTS))
@@ -261,7 +264,7 @@ def smaller_model(spec: RFTJobSpec, made: Plan, room: NodeSpace) -> float | None
 
 
 def added(one: Amounts, other: Amounts) -> dict[str, float]:
-    """Return the sum of two sets of resource amounts, by resource."""
+    """Return the sums of two sets of resource amounts, one sum per resource."""
     return {name: one.get(name, 0.0) + other.get(name, 0.0) for name in (*one, *(set(other) - set(one)))}
 
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 class Shape:
     """A decoder-only transformer with grouped-query attention and gated feed-forward layers.
 
-    ``intermediate`` is the width of a dense layer's feed-forward part. A mixture of experts has ``experts``
-    of width ``expert_intermediate`` instead, of which a token uses ``experts_per_token``. ``dense_layers`` is
-    the number of its layers without experts.
+    ``intermediate`` is the width of the feed-forward part of a layer without experts. A layer with experts
+    has ``experts`` experts of width ``expert_intermediate`` instead, and a token uses ``experts_per_token``
+    of them. ``dense_layers`` is the number of layers without experts in a mixture of experts.
     """
 
     layers: int
@@ -38,7 +38,7 @@ class Shape:
     fused_feed_forward: bool = False
     """Whether gate and up are one matrix, with one adapter."""
     attention_adapters: bool = False
-    """Whether only attention gets adapters, for another reason than experts."""
+    """Whether only attention gets adapters, for a reason other than experts."""
     experts: int = 0
     experts_per_token: int = 0
     expert_intermediate: int = 0
@@ -70,7 +70,7 @@ class Shape:
 
     @property
     def layer_parameters(self) -> int:
-        """Number of parameters of one layer. In a mixture it is a layer with experts."""
+        """Number of parameters of one layer. In a mixture of experts, it is a layer with experts."""
         return self.attention_parameters + self.feed_forward_parameters + 2 * self.hidden + self.extras
 
     @property
@@ -142,10 +142,10 @@ def estimated(parameters: float) -> Shape:
     """Return an estimated shape for a number of parameters. A larger number never gives a smaller shape.
 
     Dense models that people fine-tune have about ``0.13 · hidden³`` parameters (Llama 3.1 8B: 0.117, 70B:
-    0.128, Qwen2.5 7B: 0.166, 32B: 0.244), and at most 80 columns per layer. The feed-forward part is assumed
-    to be as wide as in the widest of them, four times the hidden size. The model is assumed to have eight
-    key-value heads. The number of heads is rounded up to a multiple of eight, so that up to eight GPUs can
-    divide them.
+    0.128, Qwen2.5 7B: 0.166, 32B: 0.244), and at most 80 columns of hidden size per layer. The feed-forward
+    part is assumed to be as wide as in the widest of these models, four times the hidden size. The model is
+    assumed to have eight key-value heads. The number of heads is rounded up to a multiple of eight, so that
+    up to eight GPUs can divide them.
     """
     hidden = 128 * math.ceil((parameters / 0.13) ** (1 / 3) / 128)
     return Shape(

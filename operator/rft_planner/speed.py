@@ -1,9 +1,11 @@
 """Estimates the time of sampling and training from the FLOPs and the bytes that they need.
 
-Formulas use the letters of ``memory``: L layers, Q = heads · head size, P the parameters that are used for
-one token. Lengths are in tokens, times in seconds. None of this was measured. ``COMPUTED`` and ``READ`` are
-the assumed shares of a data sheet's rates that a program reaches. So a result is only an order of magnitude.
-Loading, grading, communication between GPUs and the writing of adapters are not counted.
+Formulas use letters of the module ``memory``: L layers, Q = heads · head size. P is the number of parameters
+that are used for one token. Lengths are in tokens, times in seconds.
+
+None of this was measured. ``COMPUTED`` and ``READ`` are assumptions: the shares of a data sheet's rates that
+a program reaches. So a result is only an order of magnitude. It does not include loading, grading,
+communication between GPUs, and the writing of adapters.
 """
 
 from dataclasses import dataclass, replace
@@ -28,13 +30,13 @@ PASS_SECONDS = 0.005
 """Seconds that vLLM needs for each forward pass of any model, to schedule it and to start its kernels. The
 number is a guess."""
 EXCHANGE_SECONDS = 2e-5
-"""Seconds in which the GPUs of one sampler add up a layer's result, twice for each layer of a pass. The
-number is a guess."""
+"""Seconds in which the GPUs of one sampler sum a result. They do so twice for each layer of a forward pass.
+The number is a guess."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """The rates of a run's GPUs, and their division between training and sampling."""
+    """The rates of a run's GPUs, and how the GPUs are divided between training and sampling."""
 
     gpus: int
     trainers: int
@@ -52,7 +54,7 @@ class Speed:
 
     @property
     def tensor_parallel(self) -> int:
-        """Number of GPUs of one sampler."""
+        """Number of GPUs that one sampler uses."""
         return self.samplers // self.servers
 
     @property
@@ -70,12 +72,12 @@ class Lengths:
     longest: int
 
     def at_most(self) -> "Lengths":
-        """Return lengths in which every completion has the maximum length."""
+        """Return the same lengths, but with the maximum length for every completion."""
         return replace(self, completion=self.longest)
 
 
 def speed_of(split: Split, device: Device, memory: float) -> Speed:
-    """Return the speed of the divided GPUs, each a ``device`` with ``memory`` bytes."""
+    """Return the speed of GPUs with this division. Each GPU is a ``device`` with ``memory`` bytes."""
     return Speed(
         gpus=split.gpus,
         trainers=split.trainers,
@@ -89,9 +91,10 @@ def speed_of(split: Split, device: Device, memory: float) -> Speed:
 
 
 def spread(work: float, workers: int) -> float:
-    """Return how much of ``work`` equal pieces the busiest of ``workers`` gets, if no piece is divided.
+    """Return the number of pieces for the busiest of ``workers``, if ``work`` equal pieces cannot be divided.
 
-    With 5 pieces 4 workers need 2 rounds. A last piece may be a fraction: with 4.5 it is 1.5 rounds.
+    For 5 pieces 4 workers need 2 rounds. ``work`` may end with a fraction of a piece: for 4.5 it is 1.5
+    rounds.
     """
     full, rest = divmod(work, workers)
     return full + min(1.0, rest)
@@ -100,11 +103,12 @@ def spread(work: float, workers: int) -> float:
 def sampling_seconds(
     shape: Shape, speed: Speed, lengths: Lengths, rounds: int, prompts: float, completions: float
 ) -> float:
-    """Return the seconds to sample ``completions`` for ``prompts``, in ``rounds``, one round after another.
+    """Return the seconds to sample ``completions`` for ``prompts``, in ``rounds`` that follow one another.
 
-    Times for reading and for computing are added, though they may overlap. So the result is rather too large.
-    The prompt of a group is computed once, because vLLM's prefix cache has it for the other rollouts. Of
-    several samplers each gets whole groups, and the one with the most groups decides.
+    The times for reading and for computing are added, although they may overlap. So the result is rather too
+    large. The prompt of a group is computed once, because vLLM's prefix cache keeps it for the other
+    rollouts. If there are several samplers, each gets whole groups, and the sampler with the most groups
+    decides the time.
     """
     busiest = spread(prompts / rounds, speed.servers) * rounds / prompts if prompts else 1 / speed.servers
     prompts, completions = prompts * busiest, completions * busiest
@@ -126,10 +130,11 @@ def concurrent(shape: Shape, speed: Speed, lengths: Lengths) -> float:
 
 
 def weights_read(shape: Shape, sequences: float) -> float:
-    """Return the bytes of weights in bf16 that one pass reads. Of experts, it reads only those in use.
+    """Return the bytes of weights in bf16 that one forward pass reads. It reads only those experts that are
+    used.
 
-    With E experts of which each token uses k, B tokens use a share of 1 - (1 - k / E)^B, if all experts are
-    equally likely.
+    With E experts of which each token uses k, B tokens use a share of 1 - (1 - k / E)^B of the experts, if
+    all experts are equally likely.
     """
     if not shape.experts:
         return BF16 * shape.parameters
@@ -172,7 +177,7 @@ def attention_flops(shape: Shape, tokens: float, seen: float) -> float:
 
 @dataclass(frozen=True)
 class Update:
-    """The settings of a run that decide the FLOPs of an update, besides the lengths of sequences."""
+    """The settings of a run that decide the FLOPs of an update. Lengths of sequences are in ``Lengths``."""
 
     rollouts: int
     adapter: int
@@ -180,7 +185,7 @@ class Update:
     reference: bool
     """Whether the reference policy is computed, because ``klBeta`` is above 0."""
     measured: float = 0.0
-    """Share of the rows that need one more forward pass, for log-probs before the batch's first update."""
+    """Share of the rows with one more forward pass, for log-probs before the batch's first update."""
 
 
 def update_seconds(
@@ -188,7 +193,8 @@ def update_seconds(
 ) -> float:
     """Return the seconds to train on ``prompts`` prompts with all of their rollouts, in ``rounds`` steps.
 
-    Several trainers compute one micro-batch each at a time. Those that a step has none for wait.
+    Several trainers compute one micro-batch each at the same time. A trainer for which a step has no
+    micro-batch waits.
     """
     work = prompts * group_flops(shape, speed, lengths, update)
     passes = micro_batches(speed, lengths, prompts / rounds, update.rollouts)
@@ -196,16 +202,16 @@ def update_seconds(
 
 
 def micro_batches(speed: Speed, lengths: Lengths, prompts: float, rollouts: int) -> float:
-    """Return the number of micro-batches in a step with ``prompts`` prompts, with fractions."""
+    """Return the number of micro-batches in a step with ``prompts`` prompts. It may be a fraction."""
     return prompts * rollouts * (lengths.prompt + lengths.completion) / speed.micro_batch
 
 
 def busy_gpus(speed: Speed, prompts: float, passes: float) -> tuple[float, float]:
-    """Return how many GPUs have work while a step samples, and while it trains, as means over these phases.
+    """Return the mean number of GPUs with work while a step samples, and while it trains.
 
-    The step has ``prompts`` prompts and ``passes`` micro-batches. A sampler without a prompt has no work, nor
-    has a trainer without a micro-batch. A sampler with a single prompt counts as busy, although it could
-    generate for more at the same time.
+    The step has ``prompts`` prompts and ``passes`` micro-batches. A sampler without a prompt has no work, and
+    a trainer without a micro-batch has none. A sampler with a single prompt counts as busy, although it could
+    generate for more prompts at the same time.
     """
     return speed.samplers * min(1.0, prompts / speed.servers), passes / spread(passes, speed.trainers)
 
@@ -213,8 +219,8 @@ def busy_gpus(speed: Speed, prompts: float, passes: float) -> tuple[float, float
 def group_flops(shape: Shape, speed: Speed, lengths: Lengths, update: Update) -> float:
     """Return the FLOPs to train on one prompt and its rollouts, in the cheaper one of two layouts.
 
-    Each rollout is its own row, or one row has the prompt and all rollouts, if it fits into a micro-batch.
-    Such a row also computes positions that its attention mask hides.
+    In the first layout each rollout is its own row. In the second, one row has the prompt and all rollouts,
+    if it fits into a micro-batch. Such a row also computes pairs of positions that its attention mask hides.
     """
     single = lengths.prompt + lengths.completion
     shared = lengths.prompt + update.rollouts * lengths.completion
@@ -223,10 +229,10 @@ def group_flops(shape: Shape, speed: Speed, lengths: Lengths, update: Update) ->
 
 
 def row_flops(shape: Shape, tokens: float, update: Update) -> float:
-    """Return the FLOPs to train on one row: forward pass, its recomputation, and backward pass.
+    """Return the FLOPs to train on one row: forward pass, the same pass again, and backward pass.
 
-    The weights of the base model get no gradients. So in products with weights the backward pass takes as
-    many FLOPs as the forward pass. In attention it takes twice as many. Each parameter of the adapter takes
+    The weights of the base model get no gradients. So in products with weights the backward pass needs as
+    many FLOPs as the forward pass. In attention it needs twice as many. Each parameter of the adapter needs
     2, 2 and 4 FLOPs per token in the three passes.
     """
     passes = 3 + int(update.reference) + update.measured

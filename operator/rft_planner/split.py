@@ -3,8 +3,8 @@
 A division is either *apart* or *shared*. Apart: the first GPUs train, and the others sample. Shared: all GPUs
 sample, and the first ones also train, one phase after the other. A single GPU is always shared.
 
-The GPUs that sample are divided over servers of equal size. Each server is a vLLM with the whole model, which
-it divides over its GPUs by tensor parallelism. Prompts are divided over the servers.
+The GPUs that sample are divided over servers of equal size. Each server is a vLLM with the whole model. It
+splits the model over its GPUs by tensor parallelism. Prompts are divided over the servers.
 """
 
 import math
@@ -23,7 +23,7 @@ MICRO_BATCH_TOKENS = 16_384
 
 @dataclass(frozen=True)
 class Split:
-    """A division of a pod's GPUs between training and sampling."""
+    """A division of the GPUs of a pod between training and sampling."""
 
     gpus: int
     trainers: int
@@ -40,7 +40,7 @@ class Split:
 
     @property
     def tensor_parallel(self) -> int:
-        """Number of GPUs over which one sampler divides the model."""
+        """Number of GPUs over which one sampler splits the model."""
         return self.samplers // self.servers
 
     @property
@@ -51,7 +51,8 @@ class Split:
     def cache_bytes(self, memory: float) -> float:
         """Return the bytes of the key-value cache on each GPU that samples.
 
-        It is what the sampler's share of ``memory``, the bytes of a GPU, leaves beside its other parts.
+        ``memory`` is the bytes of one GPU. The cache gets what the other parts of the sampler leave of its
+        share.
         """
         sampled = [part for part in self.parts if part.name.startswith("sampling")]
         fixed = sum(part.bytes for part in sampled if "key-value cache" not in part.name)
@@ -59,7 +60,7 @@ class Split:
 
 
 class Cost(NamedTuple):
-    """What a division costs: the seconds of a step, and the share of the step in which GPUs are idle."""
+    """The cost of a division: the seconds of a step, and the share of the step in which GPUs are idle."""
 
     seconds: float
     idle: float
@@ -69,7 +70,7 @@ Costs = Callable[[Split], Cost]
 LITTLE_IDLE = 0.2
 """Share of a step in which GPUs may be idle before a plan gives the reason."""
 _AS_FAST = 1.1
-"""Two divisions are taken for equally fast if the times of their steps differ by up to this factor."""
+"""Two divisions count as equally fast if the times of their steps differ by at most this factor."""
 
 
 def smallest(
@@ -77,7 +78,8 @@ def smallest(
 ) -> Split | None:
     """Return a division with the fewest GPUs of ``memory`` bytes on which the run fits, else ``None``.
 
-    ``most`` is the largest number of GPUs. See ``fitted`` for ``costs``.
+    ``most`` is the largest number of GPUs. ``costs`` estimates a division's cost; None: the speed is not
+    known.
     """
     found = (fitted(count, shape, work, memory, costs) for count in range(1, most + 1))
     return next((split for split in found if split is not None), None)
@@ -88,10 +90,9 @@ def fitted(
 ) -> Split | None:
     """Return the best division of ``gpus`` GPUs of ``memory`` bytes on which the run fits, else ``None``.
 
-    ``costs`` is None if the speed of the GPUs is not known. Then a division with separate GPUs for each role
-    is chosen where one fits, with the largest micro-batches. If several have the same micro-batches, it is
-    the one with the most GPUs for sampling, because sampling is the longer part of a step, and with the
-    fewest servers.
+    ``costs`` estimates the cost of a division. If it is None, the speed of the GPUs is not known. Then the
+    division is chosen by these rules, one after the other: separate GPUs for each role, the largest
+    micro-batches, the most GPUs for sampling (the longer part of a step), the fewest servers.
     """
     found = divisions(gpus, shape, work, memory)
     return _best(found, costs) if costs is not None else min(found, key=_unmeasured, default=None)
@@ -102,10 +103,11 @@ def _unmeasured(split: Split) -> tuple[float, ...]:
 
 
 def _best(found: Iterable[Split], costs: Costs) -> Split | None:
-    """Return the division with the shortest step, or an almost equally short one that idles less.
+    """Return the division with the shortest step, or one that is almost as fast and idles less.
 
-    Of several that idle little, it is the one that divides the model over the fewest GPUs to sample, and then
-    to train: the estimate counts little of the time in which such GPUs exchange data.
+    Among divisions that idle only a little, the one is chosen that splits the model over the fewest GPUs for
+    sampling, and then for training. The reason: the estimate does not include all time for data exchange
+    between GPUs.
     """
     known = [(split, costs(split)) for split in found]
     shortest = min((cost.seconds for _, cost in known), default=0.0)
@@ -141,7 +143,7 @@ def apart(gpus: int, shape: Shape, work: MemoryDemand, memory: float) -> Iterato
 
 
 def shared(gpus: int, shape: Shape, work: MemoryDemand, memory: float) -> Iterator[Split]:
-    """Yield the divisions in which all GPUs sample, and some or all of them train between."""
+    """Yield the divisions in which all GPUs sample, and some or all of them also train, in turns."""
     for servers in range(1, gpus + 1):
         if gpus % servers == 0 and _splits(gpus // servers, shape):
             for trainers in range(gpus, 0, -1):
@@ -153,9 +155,9 @@ def shared(gpus: int, shape: Shape, work: MemoryDemand, memory: float) -> Iterat
 def _placed(
     gpus: int, trainers: int, samplers: int, servers: int, shape: Shape, work: MemoryDemand, memory: float
 ) -> Split | None:
-    """Return this division with the largest micro-batch that fits, or ``None`` if none fits.
+    """Return this division with the largest micro-batch that fits, or ``None`` if no micro-batch fits.
 
-    On shared GPUs the sampler gets the memory that training leaves.
+    On shared GPUs the sampler gets the memory that training does not use.
     """
     usable, sampled = USABLE * memory, sampling(shape, work, samplers // servers)
     together = trainers + samplers > gpus
@@ -176,9 +178,9 @@ def _floor(share: float) -> float:
 
 
 def micro_batches(work: MemoryDemand, trainers: int = 1) -> list[int]:
-    """Return micro-batch sizes to try, in tokens, the largest first. Each holds the longest sequence.
+    """Return micro-batch sizes to try, in tokens, the largest first. Each has room for the longest sequence.
 
-    With several trainers the largest one is their share of a batch, so that none of them is without work.
+    With several trainers, the largest size is one trainer's share of a batch, so that all trainers have work.
     """
     most = MICRO_BATCH_TOKENS
     if trainers > 1 and work.batch:

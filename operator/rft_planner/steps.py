@@ -1,4 +1,4 @@
-"""Calculates how many prompts a step has, and how many steps an epoch has, for trainer and plan.
+"""Calculates the number of prompts in a step and of steps in an epoch. Trainer and planner both use it.
 
 Lengths are in tokens.
 """
@@ -10,11 +10,11 @@ OTHERWISE = (
     "set spec.evaluation.dataset, whose rows may be few, or turn the evaluation off with"
     " spec.evaluation.fraction: 0"
 )
-"""What a message names beside more rows where rows are too few to hold some out."""
+"""The end of a message about too few rows to hold some out: what helps besides more rows."""
 
 
 def first_expectation(max_tokens: int) -> float:
-    """Return the length of completions that is expected before the first one: half of the maximum."""
+    """Return the completion length, in tokens, that is expected before the first one: half of the maximum."""
     return max_tokens / 2
 
 

@@ -1,4 +1,4 @@
-"""Explains why no node can run a pod: what it needs, what the largest node has, and what would help."""
+"""Explains why no node can run a pod: what the pod needs, what the largest node has, and what would help."""
 
 from collections.abc import Sequence
 
@@ -69,7 +69,7 @@ def _advice(spec: RFTJobSpec, made: Plan, room: NodeSpace, wanted: Amounts) -> s
 
 
 def _how(found: Sequence[Remedy]) -> str:
-    """Return a text that says which proposed changes this job can make, and which need a new job."""
+    """Return a text that says which proposed changes are possible in this job, and which need a new job."""
     paths = [change.path.startswith("spec.resources.") for remedy in found for change in remedy]
     if all(paths):
         return "spec.resources can change while the job is suspended"
@@ -80,7 +80,7 @@ def _how(found: Sequence[Remedy]) -> str:
 
 
 def _larger(spec: RFTJobSpec, made: Plan, room: NodeSpace, wanted: Amounts) -> str:
-    """Return a text with the accelerator, model size or node with which the pod would fit."""
+    """Return a text that names an accelerator, a model size or a node with which the pod would fit."""
     names = ", ".join(path.removeprefix("spec.") for path in LOWERED)
     accelerator, size = larger_accelerator(spec, made, room), smaller_model(spec, made, room)
     ways = [f"GPUs of the kind {accelerator}"] if accelerator is not None else []
