@@ -1,6 +1,6 @@
 """``python -m rft_trainer --config FILE``: runs one attempt and exits with a code of ``rft_run.exit_codes``.
 
-Standard output carries JSON lines for ``rft run``; everything else goes to standard error.
+Standard output has JSON lines for ``rft run``. All other output goes to standard error.
 """
 
 import signal
@@ -35,7 +35,7 @@ class StopFlag:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, allocator.STOP_SIGNALS)  # see allocator.preload
 
     def __call__(self) -> bool:
-        """Whether the run was asked to stop."""
+        """Return whether the run was asked to stop."""
         return self._set
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
@@ -43,7 +43,7 @@ class StopFlag:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one attempt; returns the exit code."""
+    """Run one attempt, and return its exit code."""
     should_stop = StopFlag()
     parser = argparse.ArgumentParser(prog="python -m rft_trainer")
     parser.add_argument("--config", type=Path, required=True, help="a RunConfig as JSON")

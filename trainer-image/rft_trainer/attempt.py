@@ -1,4 +1,4 @@
-"""Runs one attempt and reports how it ended. The only place where errors become exit codes."""
+"""Runs one attempt and reports how it ended. No other module turns errors into exit codes."""
 
 import logging
 from collections.abc import Callable
@@ -23,7 +23,7 @@ log = logging.getLogger("rft_trainer")
 
 
 def attempt(config: RunConfig, should_stop: Callable[[], bool]) -> int:
-    """Run the attempt, report its ending, and return the exit code."""
+    """Run the attempt, report how it ended, and return the exit code."""
     events = Events()
     kills = machine.out_of_memory_kills()
     with Reporter(config) as reporter, ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""Canaries, graders of weight 0: which checkpoint a run restores when the score of one falls."""
+"""Canaries, graders of weight 0: finds the checkpoint to restore when the score of a canary falls."""
 
 from collections.abc import Sequence
 
@@ -15,12 +15,12 @@ def fall(stop: Stop | None, points: Sequence[RewardPoint], canaries: Sequence[st
 
 
 def checkpoint_due(stop: Stop | None, step: int) -> bool:
-    """Return whether to save a checkpoint after this step, because a canary can fall from here on."""
+    """Return whether to save a checkpoint after this step, because a later fall of a canary may need it."""
     return stop is not None and stop.canary is not None and step == WINDOW
 
 
 def last_before(checkpoints: Sequence[int], step: int) -> int | None:
-    """Return the newest checkpoint up to ``step``, or the oldest if all are later. None: there are none."""
+    """Return the newest checkpoint up to ``step``; if all are newer, the oldest one. None: there is none."""
     return max((c for c in checkpoints if c <= step), default=min(checkpoints, default=None))
 
 
@@ -29,8 +29,9 @@ def kept(
 ) -> set[int]:
     """Return the steps of the checkpoints to keep, because a run may restore them when a canary falls.
 
-    A fall is measured from the ``WINDOW`` points with the canary's highest mean score. The newest points are
-    searched only after further steps, so this place may still change. A checkpoint is kept for each place.
+    A fall is measured from the ``WINDOW`` reward points where the canary's mean score was highest. The newest
+    points count only after further steps, so the highest place may still change. So a checkpoint is kept for
+    each place that may become the highest.
     """
     if stop is None or stop.canary is None:
         return set()

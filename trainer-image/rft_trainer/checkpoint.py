@@ -1,4 +1,4 @@
-"""Checkpoints, and the fence, which stops an attempt from writing once a newer attempt has started."""
+"""Checkpoints, and the fence. The fence stops an attempt from writing once a newer attempt has started."""
 
 import json
 import logging
@@ -24,10 +24,10 @@ log = logging.getLogger(__name__)
 
 
 class Fence:
-    """Ownership of the run's folder: only the attempt that started last may write there."""
+    """Makes sure that only the newest attempt writes to the run's folder."""
 
     def __init__(self, folder: RunFolder) -> None:
-        """Make this attempt the owner: earlier attempts may not write any more. Raises VolumeError."""
+        """Make this attempt the owner of the folder: earlier ones may not write now. Raises VolumeError."""
         self._file = folder.attempt
         self._id = uuid.uuid4().hex
         try:
@@ -38,7 +38,7 @@ class Fence:
         files.write_json(self._file, {"number": self.number, "id": self._id})
 
     def check(self) -> None:
-        """Raise Fenced when a newer attempt has taken the folder over."""
+        """Raise Fenced if a newer attempt owns the folder now."""
         try:
             current = run_files.json_of(self._file)
             number, owner = current["number"], current["id"]
@@ -49,7 +49,7 @@ class Fence:
 
 
 class Checkpoints:
-    """The checkpoints of a run. Each is a folder with a name such as ``step-000042``."""
+    """Writes and reads the checkpoints of a run. Each is a folder with a name such as ``step-000042``."""
 
     def __init__(self, folder: RunFolder, keep: int, fence: Fence) -> None:
         """``keep``: number of newest checkpoints to keep, besides the best one."""
@@ -66,9 +66,10 @@ class Checkpoints:
         schedule: Any,
         also: Collection[int] = (),
     ) -> Path:
-        """Write or update the checkpoint of ``state.step``. Raises Fenced, VolumeError.
+        """Write the checkpoint of ``state.step``, or update its state if it exists. Raises Fenced,
+        VolumeError.
 
-        ``also``: steps of older checkpoints to keep.
+        ``also``: steps of older checkpoints that must be kept.
         """
         self._fence.check()
         target = self._folder.checkpoint_of(state.step)
@@ -95,7 +96,7 @@ class Checkpoints:
         return target
 
     def prune(self, best_step: int, also: Collection[int] = ()) -> None:
-        """Remove old checkpoints except the best one by held-out reward, and those of the steps ``also``."""
+        """Remove old checkpoints, except the best one by held-out reward and those of the steps ``also``."""
         for step in self._folder.steps_with_checkpoint()[: -self._keep]:
             if step != best_step and step not in also:
                 shutil.rmtree(self._folder.checkpoint_of(step), ignore_errors=True)
@@ -164,7 +165,7 @@ class Checkpoints:
         return state
 
     def _set_aside(self, steps: Iterable[int]) -> None:
-        """Rename checkpoints that cannot be read. Raises Fenced, VolumeError."""
+        """Rename checkpoints that cannot be read, to free their names. Raises Fenced, VolumeError."""
         self._fence.check()
         for step in steps:
             folder = self._folder.checkpoint_of(step)
@@ -182,7 +183,7 @@ class _Unreadable(Exception):
 
 
 def _refuse_other_shapes(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
-    """Raise ValueError if saved moments have not the shapes of the weights, which torch does not check."""
+    """Raise ValueError if a saved moment does not have the shape of its weight. torch does not check this."""
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     for index, moments in saved["state"].items():
         for name, moment in moments.items():

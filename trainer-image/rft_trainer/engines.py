@@ -28,16 +28,16 @@ from rft_trainer.rollout.vllm_server import ServerOptions, no_batch_invariance, 
 START_SECONDS = 900.0
 """Maximum time in seconds for a sampler's start with a very small model: imports, compilation, graphs."""
 READ_BYTES_PER_SECOND = 100e6
-"""Bytes per second at which the weights of a model are read at least, for the maximum time of a start."""
+"""Slowest expected speed of reading a model's weights, in bytes per second, for the maximum start time."""
 UNPLANNED_SHARED, UNPLANNED_APART = 0.45, 0.9
-"""Share of a GPU's memory for the sampler if the run has no plan: with the trainer on the GPU, and alone."""
+"""Share of a GPU's memory for the sampler without a plan: beside the trainer, and alone on the GPU."""
 
 
 def model_dtype(config: RunConfig) -> Dtype:
-    """Return the dtype of the base model's weights, which is the same for trainer and sampler.
+    """Return the dtype of the base model's weights. Trainer and sampler use the same one.
 
-    It is the dtype in the plan. Without a plan, or with an old release's plan that has none, it depends on
-    the job and on this machine. Raises ConfigurationError where RFT_CPU_DTYPE has an invalid value.
+    It is the dtype in the plan. Without a plan, or with a plan of an old release that has no dtype, it
+    depends on the job and on this machine. Raises ConfigurationError if RFT_CPU_DTYPE has an invalid value.
     """
     planned = config.plan.dtype if config.plan is not None else None
     try:
@@ -53,7 +53,7 @@ def start_engine(
     context_length: int,
     should_stop: Callable[[], bool],
 ) -> RolloutEngine:
-    """Start the sampler in the background. Raises ConfigurationError when vLLM is not installed."""
+    """Start the sampler in the background. Raises ConfigurationError if vLLM is needed and not installed."""
     spec = config.spec
     count = samplers(config)
     if spec.sampling.engine == "transformers":
@@ -86,7 +86,7 @@ def start_engine(
 
 
 def _server_options(config: RunConfig, model: Path, shape: Shape, context_length: int) -> ServerOptions:
-    """Return the options of a vLLM server; of several, those of the first one."""
+    """Return the options of a vLLM server. If a run has several servers, they are those of the first one."""
     spec, size = config.spec, _tensor_parallel(config, shape)
     attention = spec.training.lora_targets == "attention" or shape.adapts_attention_only
     return ServerOptions(
@@ -110,13 +110,13 @@ def _server_options(config: RunConfig, model: Path, shape: Shape, context_length
 
 
 def start_seconds(config: RunConfig, shape: Shape) -> float:
-    """Return the maximum time for a sampler's start, in seconds: as the spec says, or by the model's size."""
+    """Return the maximum time for a sampler's start, in seconds: from the spec, or from the model's size."""
     given = config.spec.sampling.start_timeout_seconds
     return given or START_SECONDS + BF16 * shape.parameters / READ_BYTES_PER_SECOND
 
 
 def samplers(config: RunConfig) -> int:
-    """Return the number of samplers. A plan of an older release has one."""
+    """Return the number of samplers. It is 1 for a plan of an older release."""
     return (config.plan and config.plan.sampler_servers) or 1
 
 
@@ -129,24 +129,24 @@ def roles_apart(config: RunConfig) -> bool:
 
 
 def first_sampler_gpu(config: RunConfig) -> int:
-    """Return the number of the first GPU that samples, from 0 among those that the pod has."""
+    """Return the index of the first GPU that samples. The GPUs of the pod count from 0."""
     return trainers(config) if roles_apart(config) else 0
 
 
 def sampler_share(config: RunConfig) -> float:
-    """Return the share of a GPU's memory that a sampler may use. A trainer on the same GPU has the rest."""
+    """Return the share of a GPU's memory, from 0 to 1, for a sampler. A trainer on this GPU uses the rest."""
     planned = config.plan.sampler_memory_share if config.plan is not None else None
     return planned or (UNPLANNED_APART if roles_apart(config) else UNPLANNED_SHARED)
 
 
 def _tensor_parallel(config: RunConfig, shape: Shape) -> int:
-    """Return the number of GPUs of one sampler."""
+    """Return the number of GPUs over which one sampler splits the model."""
     planned = config.plan.sampler_gpus if config.plan is not None else None
     return planned // samplers(config) if planned else tensor_parallel(config.gpus - 1, shape)
 
 
 def _refuse_without_batch_invariance() -> None:
-    """Raise ConfigurationError where vLLM's results would depend on the other requests of its batch."""
+    """Raise ConfigurationError if results of vLLM would depend on the other requests of a batch."""
     weakest = min(map(torch.cuda.get_device_capability, range(torch.cuda.device_count())))
     reason = no_batch_invariance(version("vllm"), weakest)
     if reason is not None:
@@ -162,10 +162,10 @@ def trainers(config: RunConfig) -> int:
 
 
 def _cache_bytes(config: RunConfig, shape: Shape) -> int | None:
-    """Return the size of the KV cache in bytes: as planned; on the CPU without a plan, enough for a step.
+    """Return the bytes of the key-value cache: as planned; on the CPU without a plan, enough for a step.
 
-    None, on GPUs of its own or without a plan that has it: vLLM derives it from its share of the memory, for
-    which it measures what else it needs.
+    It is None on GPUs if the sampler has them alone, or if the plan has no size. Then vLLM measures what else
+    it needs, and the cache gets the rest of its share of the memory.
     """
     plan = config.plan
     if config.device != "cpu":
@@ -177,9 +177,9 @@ def _cache_bytes(config: RunConfig, shape: Shape) -> int | None:
 
 
 def sampler_devices(config: RunConfig, size: int) -> list[str | None]:
-    """Return the CUDA_VISIBLE_DEVICES of each sampler, with ``size`` GPUs each. None with less than 2 GPUs.
+    """Return each sampler's CUDA_VISIBLE_DEVICES, for ``size`` GPUs. None: the run has less than 2 GPUs.
 
-    They are the GPUs after the trainer's, or all of them if sampling and training take turns.
+    The samplers get the GPUs after the trainer's, or all GPUs if sampling and training take turns.
     """
     count = samplers(config)
     if config.gpus < 2:

@@ -46,7 +46,7 @@ class RowScores:
 
     @property
     def mean_reward(self) -> float:
-        """Mean reward over the graded rows."""
+        """Mean reward over the rows that were graded."""
         return _mean(self.reward) or 0.0
 
     def save(self, folder: RunFolder) -> None:
@@ -55,7 +55,7 @@ class RowScores:
 
     @classmethod
     def read(cls, folder: RunFolder, step: int) -> "RowScores | None":
-        """Return the saved scores of a step; None where there are none."""
+        """Return the saved scores of a step; None if no scores are saved."""
         try:
             found = run_files.json_of(folder.evaluation_of(step), run_files.EVALUATION_BYTES)
             return cls(**{entry.name: found[entry.name] for entry in fields(cls) if entry.name in found})
@@ -78,8 +78,8 @@ def evaluate(
 ) -> RowScores:
     """Generate and grade completions of every held-out prompt with the sampler's current adapter.
 
-    ``sampling`` are the parameters of training; only the temperature is the evaluation's own. With greedy
-    decoding each prompt gets one sample, and top-k and top-p are off.
+    ``sampling`` are the parameters of training. Only the temperature is replaced by that of the evaluation.
+    With greedy decoding each prompt gets one sample, and top-k and top-p are off.
     """
     evaluation = spec.evaluation
     samples = evaluation.samples if evaluation.temperature > 0 else 1
@@ -110,10 +110,10 @@ def compare(
     best: RowScores | None = None,
     selected: bool = False,
 ) -> EvaluationResult:
-    """Return the comparison of the policies: means, paired differences and their intervals.
+    """Return a comparison of the policies: means, paired differences and their confidence intervals.
 
     ``selected``: ``best`` was chosen from several policies, so its difference is biased upwards. Raises
-    InputsChanged where the policies were evaluated on different rows.
+    InputsChanged if the policies were evaluated on different rows.
     """
     for other in filter(None, (tuned, best)):
         refuse_other_rows(base, other)
@@ -135,7 +135,7 @@ def compare(
 
 
 def refuse_other_rows(base: RowScores, other: RowScores) -> None:
-    """Raise InputsChanged where two evaluations used different rows: their difference would mean nothing."""
+    """Raise InputsChanged if two evaluations used different rows. Their difference would have no meaning."""
     if base.lines == other.lines and (not base.rows or not other.rows or base.rows == other.rows):
         return
     pairs = enumerate(zip_longest(zip_longest(base.lines, base.rows), zip_longest(other.lines, other.rows)))
@@ -150,7 +150,7 @@ def refuse_other_rows(base: RowScores, other: RowScores) -> None:
 
 
 def refuse_other_prompts(base: RowScores, prompts: Sequence[Prompt]) -> None:
-    """Raise InputsChanged where a saved evaluation used other prompts than ``prompts``."""
+    """Raise InputsChanged if a saved evaluation used other prompts than ``prompts``."""
     lines = [prompt.row.line for prompt in prompts]
     refuse_other_rows(base, replace(base, lines=lines, rows=[row_digest(p.row) for p in prompts]))
 
@@ -166,14 +166,14 @@ def row_digest(row: Row) -> str:
 
 
 def is_best(state: RunState, reward: float) -> bool:
-    """Return whether a held-out reward is the highest of all trained policies so far."""
+    """Return whether a held-out reward is higher than those of all earlier trained policies of the run."""
     return state.step > 0 and (state.best_reward is None or reward > state.best_reward)
 
 
 def comparison(
     folder: RunFolder, state: RunState, base: RowScores, tuned: RowScores | None, seed: int
 ) -> EvaluationResult:
-    """Compare the base, the tuned and the best policy. The best one's scores are read from the folder."""
+    """Compare the base, the tuned and the best policy. Scores of the best one are read from the folder."""
     best = RowScores.read(folder, state.best_step) if state.best_step else None
     tuned_policies = [step for step in folder.evaluated_steps() if step > 0]
     return compare(base, tuned, seed, best, selected=len(tuned_policies) > 1)

@@ -1,4 +1,5 @@
-"""``python -m rft_trainer.export``: merges an adapter into its base model, so that loading needs no PEFT.
+"""``python -m rft_trainer.export``: merges an adapter into its base model, so that PEFT is not needed to load
+it.
 
     python -m rft_trainer.export --base NAME [--revision REV] --adapter DIR --output DIR [--dtype float32]
 
@@ -17,9 +18,9 @@ from rft_trainer.runtime.models import resolve
 
 
 def merge(base: Path, adapter: Path, output: Path, dtype: str = "auto") -> None:
-    """Write the merged model's weights, configuration and tokenizer; ``auto`` keeps the base's dtype.
+    """Write the merged model's weights, configuration and tokenizer. ``dtype`` auto: that of the base.
 
-    In float32 the logits equal those of base plus adapter; a 16-bit dtype rounds the merged weights once
+    In float32 the logits equal those of base plus adapter. A 16-bit dtype rounds the merged weights once
     more. Raises ModelError.
     """
     from transformers import AutoModelForCausalLM
@@ -44,7 +45,7 @@ def _first_line(error: Exception) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
+    """Run the command line, and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m rft_trainer.export")
     parser.add_argument("--base", required=True, help="folder or hub id")
     parser.add_argument("--revision")

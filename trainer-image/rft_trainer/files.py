@@ -1,4 +1,4 @@
-"""Writes files and folders atomically with ``rft_run.atomic``, and turns its OSError into VolumeError."""
+"""Writes files and folders atomically with ``rft_run.atomic``. An OSError becomes a VolumeError."""
 
 import json
 import shutil
@@ -17,8 +17,8 @@ from rft_run.errors import VolumeError
 def new_folder(target: Path, check: Callable[[], None] = lambda: None) -> Iterator[Path]:
     """Yield a temporary folder that is renamed to ``target`` when the ``with`` block succeeds.
 
-    ``check`` is called before the rename. If it raises, the folder is not renamed. Raises VolumeError, also
-    for a file that safetensors could not write completely in the ``with`` block.
+    ``check`` is called before the rename. If it raises an error, the folder is not renamed. Raises
+    VolumeError, also if safetensors could not write a file completely in the ``with`` block.
     """
     try:
         with atomic.new_folder(target, check) as unfinished:
@@ -39,8 +39,8 @@ def _not_written(target: Path, error: Exception) -> VolumeError:
 def new_file(target: Path) -> Iterator[Path]:
     """Yield the path of a temporary file that replaces ``target`` when the ``with`` block succeeds.
 
-    Raises VolumeError where the folder cannot be created or the file cannot be renamed. An OSError of the
-    block itself stays an OSError, because the block may also read from other places.
+    Raises VolumeError if the folder cannot be created or the file cannot be renamed. An OSError in the block
+    itself stays an OSError, because the block may also read from other places.
     """
     unfinished = atomic.temporary(target)
     try:

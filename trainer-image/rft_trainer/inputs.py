@@ -1,4 +1,4 @@
-"""Ends an attempt if its rows, graders or model differ from those at the start of the run."""
+"""Ends an attempt if the rows, graders or model have changed since the start of the run."""
 
 import hashlib
 import io
@@ -31,12 +31,13 @@ MODEL, WARM_START = "spec.model", "spec.model.adapter"
 def refuse_other_inputs(
     config: RunConfig, rows: Mapping[str, Path], models: Mapping[str, Path], check: Callable[[], None]
 ) -> None:
-    """Compare the inputs with those of the run's earlier attempts. The first attempt saves their fingerprint.
+    """Compare the inputs with those of the run's earlier attempts. The first attempt saves a fingerprint of
+    them.
 
     ``rows``: the local files of the datasets. ``models``: the folders of base model and warm start. The keys
-    of both are fields of the manifest. ``check`` raises Fenced where a newer attempt owns the folder. As long
-    as a run has no results, its inputs may change. A folder without a fingerprint, for example of an older
-    release, gets one. Raises InputsChanged, DataError, VolumeError.
+    of both are fields of the manifest. ``check`` raises Fenced if a newer attempt owns the folder. Inputs may
+    change until the run has results. If a folder has no fingerprint, for example from an older release, one
+    is written. Raises InputsChanged, DataError, VolumeError.
     """
     folder = RunFolder(Path(config.run_dir))
     saved, now = _saved(folder), _taken(config, rows, models)
@@ -60,7 +61,7 @@ def refuse_other_inputs(
 
 
 def begun_with_commit(folder: RunFolder) -> str | None:
-    """Return the hub commit of the base model at the start of the run; None where none is recorded.
+    """Return the hub commit of the base model at the start of the run; None if it was not saved.
 
     A branch or tag may point to another commit by now. The run continues with the weights of this commit.
     """
@@ -69,13 +70,13 @@ def begun_with_commit(folder: RunFolder) -> str | None:
 
 
 def _has_begun(folder: RunFolder) -> bool:
-    """Whether earlier attempts left results: evaluations, checkpoints or metrics."""
+    """Return whether earlier attempts left results: evaluations, checkpoints or metrics."""
     recorded = folder.evaluated_steps() or folder.steps_with_checkpoint()
     return bool(recorded) or (folder.metrics.exists() and folder.metrics.stat().st_size > 0)
 
 
 def _forget_preflight(folder: RunFolder) -> None:
-    """Remove the preflight findings about other inputs, so that preflight runs again."""
+    """Remove the saved preflight findings, which belong to other inputs, so that preflight runs again."""
     try:
         folder.preflight.unlink(missing_ok=True)
     except OSError as error:
@@ -122,7 +123,7 @@ def _text(file: Path) -> Text:
 
 
 def _code(config: RunConfig) -> dict[str, list[str]]:
-    """Return the line digests of the graders' Python code. Code that cannot be read here is left out."""
+    """Return digests of the lines of the graders' Python code. Code that cannot be read here is left out."""
     found = {}
     for grader in config.spec.scored_by:
         if grader.python is None:
@@ -140,7 +141,7 @@ def _code(config: RunConfig) -> dict[str, list[str]]:
 
 
 def _first_line(folder: RunFolder, field: str, file: Path) -> int | None:
-    """Return the number of the first line that changed since the run began; None if no line can be named."""
+    """Return the number of a dataset's first line that changed since the run began; None if not known."""
     if not run_files.is_own(known := folder.line_digests_of(field)):
         return None
     with readable(file), file.open("rb") as stream:
@@ -148,7 +149,7 @@ def _first_line(folder: RunFolder, field: str, file: Path) -> int | None:
 
 
 def _is_binary(file: Path) -> bool:
-    """Whether a file is binary, for example compressed, so that it has no lines of text."""
+    """Return whether a file is binary, for example compressed, so that it has no lines of text."""
     with file.open("rb") as stream:
         return b"\0" in stream.read(1024)
 

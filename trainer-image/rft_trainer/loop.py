@@ -1,8 +1,8 @@
 """The training loop: one attempt at a run, from the first evaluation to the last.
 
-``_train``, ``_step`` and ``_sample`` are the algorithm. A step trains on one batch, by one optimizer step or
-several (``learn.update``). It was sampled by the current policy, or by the one before it where generation
-overlaps training (``rollout.prefetch``).
+``_train``, ``_step`` and ``_sample`` are the algorithm. A step trains on one batch, with one or several
+optimizer steps (``learn.update``). The current policy has sampled the batch. If generation overlaps training
+(``rollout.prefetch``), it was the policy one step earlier.
 """
 
 import logging
@@ -49,7 +49,7 @@ log = logging.getLogger(__name__)
 
 
 class Run:
-    """One attempt at a run; ``train`` is its only entry point."""
+    """One attempt at a run. Callers use only ``train``."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class Run:
         )
 
     def train(self) -> str:
-        """Run to the end and return why the run completed. Raises the errors of ``rft_run.errors``."""
+        """Train until the run is complete, and return the reason. Raises the errors of ``rft_run.errors``."""
         self.monitors.stage("preparing")
         with ExitStack() as stack:
             parts = prepare(self.config, self.fence, stack, self.should_stop)
@@ -101,7 +101,7 @@ class Run:
     # --- the algorithm ----------------------------------------------------------------------------
 
     def _train(self, parts: Parts) -> str:
-        """Make steps until the last epoch ends or a stop rule applies. Return which of these it was."""
+        """Make steps until the last epoch ends or a stop rule applies. Return the reason."""
         self.monitors.stage("training")
         heldout_reward: float | None = None
         with Prefetch() as prefetch:
@@ -179,7 +179,7 @@ class Run:
     def _refill(
         self, parts: Parts, batch: Batch, sampled: SampledBatch, step: int
     ) -> tuple[Batch, SampledBatch]:
-        """Sample the epoch's next prompts in place of groups without variance, ``refillRounds`` times."""
+        """Sample further prompts for groups without variance, in at most ``refillRounds`` rounds."""
         wanted = len(sampled.kept)
         for _ in range(self.config.effective.refill_rounds):
             missing = wanted - len(sampled.varied)
@@ -208,8 +208,10 @@ class Run:
                 self.probe.after_publish(version)
 
     def _return_before_the_fall(self, parts: Parts) -> None:
-        """Restore the last checkpoint before a canary's fall. What the run has used stays counted: GPU time,
-        grader errors and forged replies.
+        """Restore the last checkpoint before a canary's fall.
+
+        The restored state keeps what the run has used or counted since: GPU time, grader errors and forged
+        replies.
         """
         fall = canaries.fall(self._stop(), self._curve(), self._canaries)
         assert fall is not None
@@ -227,7 +229,7 @@ class Run:
         self._publish(parts)
 
     def _curve(self) -> list[RewardPoint]:
-        """Return the reward curve, or an empty list if ``stop.canary`` is not set and so nothing needs it."""
+        """Return the reward curve. It is [] if ``stop.canary`` is not set, because nothing else needs it."""
         stop = self._stop()
         return curve(self.monitors.records) if stop is not None and stop.canary is not None else []
 
@@ -255,7 +257,7 @@ class Run:
             prefetch.begin(following, lambda: self._sample(parts, following.prompts, step))
 
     def _refuse_failing_graders(self, parts: Parts, sampled: SampledBatch, step: int) -> None:
-        """Raise UserCodeError when more than half of a batch could not be graded."""
+        """Raise UserCodeError if more than half of the completions of a batch could not be graded."""
         if sampled.scores.mostly_errors:
             self._save(parts)
             said = "; ".join(f"{name}: {text}" for name, text in sampled.scores.first_errors.items())
@@ -269,7 +271,7 @@ class Run:
         self.monitors.status.dropped_prompts += batch.dropped
 
     def _room(self) -> tuple[int, int, float, int]:
-        """Return epochs, rollouts per prompt, expected completion length in tokens, and tokens per step."""
+        """Return epochs, rollouts per prompt, expected tokens of a completion, and tokens of a step."""
         training = self.spec.training
         rollouts = self.spec.sampling.num_rollouts
         return training.epochs, rollouts, self.state.expected_completion, training.batch_size_tokens
@@ -307,9 +309,9 @@ class Run:
     def _preflight(self, parts: Parts) -> None:
         """Check the rewards of a few prompts, once per run, and report the findings.
 
-        Raises UserCodeError before the first step where a grader always fails. Each attempt checks this
-        again, since code and rows may have been corrected. Raises ConfigurationError for any finding under
-        ``preflight: require``.
+        Raises UserCodeError before the first step if a grader always fails. Each attempt checks this again,
+        since code and rows may have been corrected. With ``preflight: require``, any finding raises
+        ConfigurationError.
         """
         if self.spec.model.adapter is not None and self.state.step == 0:
             publish_adapter(parts.policy, parts.engine, self.folder, 0, self.fence.check)
@@ -331,7 +333,7 @@ class Run:
             raise ConfigurationError("; ".join(f"{entry.parameter}: {entry.message}" for entry in found))
 
     def _evaluate_base(self, parts: Parts) -> RowScores | None:
-        """Evaluate the starting policy, once per run. Return None where the evaluation is off."""
+        """Evaluate the policy before training, once per run. Return None if the evaluation is off."""
         base = None
         if not self.spec.evaluation.is_off:
             base = self._saved_evaluation(0)
@@ -380,11 +382,11 @@ class Run:
         return scores
 
     def _saved_evaluation(self, step: int) -> RowScores | None:
-        """Return the saved evaluation of a step, by this attempt or an earlier one, or None."""
+        """Return the saved evaluation of a step, from this attempt or an earlier one; None without one."""
         return RowScores.read(self.folder, step)
 
     def _keep_best(self, parts: Parts, scores: RowScores) -> bool:
-        """Return whether the held-out reward is the highest so far; if so, save the checkpoint as best."""
+        """Return whether the held-out reward is the highest so far. If so, save a checkpoint as the best."""
         if not is_best(self.state, scores.mean_reward):
             return False
         self.state.best_reward, self.state.best_step = scores.mean_reward, self.state.step
@@ -395,7 +397,7 @@ class Run:
     # --- the run's folder and status --------------------------------------------------------------
 
     def _resume(self, parts: Parts) -> None:
-        """Restore the newest checkpoint, where there is one."""
+        """Restore the newest checkpoint, if the run has one."""
         state = parts.checkpoints.load_latest(parts.policy, parts.optimizer, parts.schedule)
         if state is not None:
             self.state = state

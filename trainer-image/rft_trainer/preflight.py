@@ -102,7 +102,7 @@ def findings(batch: SampledBatch) -> list[Recommendation]:
 
 
 def saved(folder: RunFolder) -> list[Recommendation] | None:
-    """Return the findings that an earlier attempt saved; ``None`` where no attempt saved any."""
+    """Return the findings that an earlier attempt saved; ``None`` if no attempt saved any."""
     try:
         found = run_files.json_of(folder.preflight)
         return [wire.read_object(Recommendation, entry) for entry in found["findings"]]
@@ -116,12 +116,12 @@ def save(folder: RunFolder, found: list[Recommendation]) -> None:
 
 
 def broken(found: list[Recommendation]) -> list[Recommendation]:
-    """Return the findings about graders that failed on every completion."""
+    """Return those findings that are about graders that failed on every completion."""
     return [finding for finding in found if finding.rule == _GRADER_FAILS]
 
 
 def refuse_broken(found: list[Recommendation]) -> None:
-    """Raise UserCodeError where a grader failed on all completions."""
+    """Raise UserCodeError if a grader failed on all completions."""
     if said := broken(found):
         messages = "; ".join(f"{finding.parameter}: {finding.message}" for finding in said)
         raise UserCodeError(f"{messages}; to train anyway, set spec.preflight: off")

@@ -1,9 +1,9 @@
 """Checks that the sampler samples from the policy that is trained.
 
 Before the first step of an attempt two probe adapters are published, one after the other. Each changes the
-log-probs of a fixed text, and the sampler's log-probs have to agree with the trainer's. Afterwards the
-policy's own adapter is restored, byte for byte. The check is repeated after each later publish: if the
-sampler's log-probs are the same to the bit although the trainer's changed, the sampler uses an old adapter.
+log-probs of a fixed text, and the sampler's log-probs must agree with the trainer's. Afterwards the policy's
+own adapter is restored, byte for byte. Each later publish is checked too: if the trainer's log-probs changed
+but the sampler's are equal in every bit, the sampler uses an old adapter.
 """
 
 import shutil
@@ -36,7 +36,7 @@ LEAST_SHIFT = 0.5
 AGREEMENT: dict[Dtype, float] = {"float32": 0.02, "bfloat16": 0.25}
 """Largest mean difference of log-probs between sampler and trainer, in nats, by the base's dtype."""
 MOVED: dict[Dtype, float] = {"float32": 1e-3, "bfloat16": 0.05}
-"""A mean change of the trainer's log-probs, in nats, that rounding in the sampler cannot hide."""
+"""Mean change of the trainer's log-probs, in nats, above which the sampler's must change too."""
 LEAST_DRAWN: dict[Dtype, float] = {"float32": 0.02, "bfloat16": 0.15}
 """Mean difference in nats that is always allowed for drawn tokens. In bfloat16, 0.03 was measured with
 SmolLM2-135M. The difference for the fixed text does not predict the difference for drawn tokens."""
@@ -50,14 +50,14 @@ _SCALES = [2.0**power for power in range(-12, 5)]
 
 @dataclass(frozen=True)
 class Answers:
-    """Log-probs of the fixed text with one adapter, by trainer and sampler."""
+    """The log-probs of the fixed text with one adapter, by trainer and by sampler."""
 
     trainer: list[float]
     sampler: list[float]
 
 
 class SamplerProbe:
-    """Checks the sampler during one attempt."""
+    """Checks during one attempt that the sampler uses the published adapters."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class SamplerProbe:
             shutil.rmtree(self._adapters / f"probe-{number}", ignore_errors=True)
 
     def after_publish(self, version: int) -> None:
-        """Raise SamplerMismatch if the trainer's log-probs have changed and the sampler's have not."""
+        """Raise SamplerMismatch if the trainer's log-probs have changed but the sampler's have not."""
         if self._last is None:
             return
         answers = Answers(self._trainer(), self._engine.logprobs(self._text))
@@ -144,7 +144,7 @@ class SamplerProbe:
         """Add a fixed pattern to LoRA's B matrices, so that the text's log-probs differ from all ``others``.
 
         The pattern is scaled up until they differ by SHIFT. Returns the mean difference per token in nats:
-        SHIFT or more, or the largest that any scale gives.
+        SHIFT or more, or the largest difference that a scale can give.
         """
         best, best_scale = 0.0, 0.0
         for scale in _SCALES:
@@ -180,10 +180,10 @@ class SamplerProbe:
         noise: float,
         should_stop: Callable[[], bool],
     ) -> None:
-        """Compare the log-probs of a few tokens that are drawn with the run's sampling parameters.
+        """Compare trainer and sampler on a few tokens that are drawn with the run's sampling parameters.
 
-        ``noise`` is the difference for the fixed text, which only rounding causes. A low temperature
-        increases it.
+        ``noise`` is the mean difference of log-probs for the fixed text, in nats. Only rounding causes it. A
+        low temperature increases it. Raises SamplerMismatch.
         """
         drawn = sampling.effective()
         most = min(AGREEMENT[self._dtype], max(LEAST_DRAWN[self._dtype], NOISE_FACTOR * noise))
@@ -207,13 +207,13 @@ class SamplerProbe:
 
 
 def refuse_mismatch(found: Mismatch, when: str) -> None:
-    """Raise SamplerMismatch where sampler and trainer differ so much that the run has to stop."""
+    """Raise SamplerMismatch if sampler and trainer differ so much that the run has to stop."""
     if found.too_large:
         raise SamplerMismatch(f"{when}: {found}: {CAUSES}")
 
 
 def mismatch_of(pairs: Sequence[tuple[float, float]]) -> Mismatch:
-    """Return the mismatch for pairs (trainer's, sampler's) of log-probs of tokens that the sampler drew."""
+    """Return the mismatch for pairs of log-probs (trainer's, sampler's) of tokens that the sampler drew."""
     if not pairs:
         return Mismatch(0.0, 0.0, 0)
     differences = torch.tensor([own - drawn for own, drawn in pairs], dtype=torch.float64)
@@ -222,7 +222,7 @@ def mismatch_of(pairs: Sequence[tuple[float, float]]) -> Mismatch:
 
 
 def _refuse_other(answers: Answers, known: dict[str, list[float]], tolerance: float, number: int) -> None:
-    """Raise SamplerMismatch where sampler and trainer disagree on the log-probs with this probe adapter."""
+    """Raise SamplerMismatch if sampler and trainer disagree on the log-probs with this probe adapter."""
     apart = _distance(answers.sampler, answers.trainer)
     if apart <= tolerance:  # false for a NaN
         return
@@ -245,7 +245,7 @@ def _distance(one: Sequence[float], other: Sequence[float]) -> float:
 
 @contextmanager
 def _restored(policy: Policy) -> Iterator[list[torch.Tensor]]:
-    """Yield a copy of LoRA's B matrices. Restore them after the ``with`` block, also after an error."""
+    """Yield a copy of LoRA's B matrices. After the ``with`` block they are restored, also after an error."""
     saved = [factor.detach().clone() for factor in policy.output_factors()]
     try:
         yield saved

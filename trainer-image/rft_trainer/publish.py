@@ -14,9 +14,9 @@ KEPT = 2
 def publish_adapter(
     policy: Policy, engine: RolloutEngine, folder: RunFolder, version: int, check: Callable[[], None]
 ) -> None:
-    """Save the policy's adapter as a numbered version, and let the sampler use it. Remove older versions.
+    """Save the policy's adapter as a numbered version, and make the sampler use it. Remove older versions.
 
-    ``check`` raises Fenced where a newer attempt owns the folder. Raises VolumeError, SamplerError.
+    ``check`` raises Fenced if a newer attempt owns the folder. Raises VolumeError, SamplerError.
     """
     engine.use_adapter(policy.save_version(folder.adapters, version, check))
     for old in sorted(folder.adapters.glob("v*"))[:-KEPT]:

@@ -1,4 +1,4 @@
-"""Loads and starts everything that a run needs before its first step. The slowest part starts first."""
+"""Loads and starts everything that a run needs before its first step. The slowest, vLLM, starts first."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -81,10 +81,10 @@ class Parts:
 
 
 def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Callable[[], bool]) -> Parts:
-    """Load and start everything. ``stack`` closes it at the end of the run.
+    """Load and start everything that a run needs. ``stack`` closes it at the end of the run.
 
     vLLM takes the longest to start. So it starts in the background before the policy is loaded, and the first
-    request waits for it. On a GPU that both use, the policy is loaded once vLLM is ready. Raises the errors
+    request waits for it. If both use the same GPU, the policy is loaded when vLLM is ready. Raises the errors
     of models, data, graders and engine.
     """
     config = on_this_machine(config)
@@ -152,7 +152,7 @@ def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Call
 def _episodes(
     config: RunConfig, folder: Path, tokenizer: Any, engine: RolloutEngine, scorer: Scorer, context: int
 ) -> Episodes | None:
-    """Return what plays the rollouts of the job's environment, None if it has none."""
+    """Return the object that plays the rollouts of the job's environment; None if the job has none."""
     environment = config.spec.environment
     if environment is None:
         return None
@@ -171,7 +171,7 @@ def _episodes(
 
 
 def _generation_ends(folder: Path) -> int | list[int] | None:
-    """Return the end tokens in a model's generation configuration, if it has one."""
+    """Return the end tokens in a model's generation configuration; None if there are none."""
     from transformers import GenerationConfig
 
     try:
@@ -184,7 +184,7 @@ def _generation_ends(folder: Path) -> int | list[int] | None:
 
 
 def _rollout_tokens(spec: RFTJobSpec) -> int:
-    """Return the largest number of tokens that are sampled in a rollout."""
+    """Return the largest number of tokens that may be sampled in one rollout."""
     each = spec.sampling.max_tokens
     return each if spec.environment is None else spec.environment.most_tokens(each)
 
@@ -192,7 +192,7 @@ def _rollout_tokens(spec: RFTJobSpec) -> int:
 def _cap_trainer_gpu_memory(config: RunConfig) -> None:
     """Limit torch to the trainer's share of a GPU that it shares with vLLM.
 
-    vLLM uses the rest. If the trainer needs more than planned, it runs out of memory itself, and not vLLM.
+    vLLM uses the rest. If the trainer needs more memory than planned, the trainer fails and not vLLM.
     """
     share = trainer_share(config)
     if share is not None:
@@ -200,7 +200,7 @@ def _cap_trainer_gpu_memory(config: RunConfig) -> None:
 
 
 def trainer_share(config: RunConfig) -> float | None:
-    """Return the share of a GPU's memory that the trainer's process may use. None: it has the GPU alone."""
+    """Return the share of a GPU's memory, from 0 to 1, that the trainer may use. None: it may use all."""
     if config.spec.sampling.engine != "vllm" or roles_apart(config):
         return None
     share = USABLE - sampler_share(config)

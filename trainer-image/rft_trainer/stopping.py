@@ -1,4 +1,4 @@
-"""Early stopping: each rule of ``spec.stop`` is one function."""
+"""Early stopping. Each rule of ``spec.stop`` is one function."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from rft_run.state import RunState
 
 @dataclass(frozen=True)
 class Moment:
-    """The values that the stop rules are checked against after a step."""
+    """The values after a step that the stop rules check."""
 
     state: RunState
     heldout_reward: float | None

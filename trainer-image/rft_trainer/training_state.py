@@ -1,9 +1,9 @@
-"""The files of a checkpoint with all that training needs to go on: tensors and values, and nothing that runs.
+"""The files of a checkpoint with the state of training: tensors and values, and nothing that can run code.
 
 ``training.safetensors`` has the adapter's weights and the optimizer's moments. ``training.json`` has the
-optimizer's settings, the schedule and the states of the random generators. Both are read to the bit as they
-were written. Older releases wrote one pickle in place of both, ``training.pt``. It is read with torch's
-unpickler for tensors and numbers, and refused if it names anything else.
+optimizer's settings, the schedule and the states of the random generators. Reading returns exactly the bits
+that were written. Older releases wrote one pickle instead of both files: ``training.pt``. It is read with
+torch's unpickler for tensors and numbers, and refused if it names anything else.
 """
 
 import base64
@@ -39,7 +39,7 @@ _DTYPES = {
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
     "BOOL": torch.bool,
 }  # fmt: skip
-"""What the dtypes of safetensors are in torch, as far as an adapter or optimizer has them."""
+"""The dtypes of torch by their names in safetensors, for adapters and optimizers."""
 _CODE = (
     "is a pickle that could run code when it is loaded ({}), so it is not loaded. No release has written it:"
     " find out who can write to this volume, and put the file of a backup in its place, or remove the folder"
@@ -63,7 +63,7 @@ class TrainingState:
 
 
 class NotRead(Exception):
-    """The files cannot be read. The message names the file."""
+    """The files of a checkpoint cannot be read. The message names the file."""
 
 
 def write(checkpoint: Path, state: TrainingState) -> None:
@@ -99,7 +99,7 @@ def read(checkpoint: Path) -> TrainingState:
 
 
 def _explained(file: Path, reader: Callable[[Path], T]) -> T:
-    """Return what ``reader`` returns for a file. Raises NotRead and OSError."""
+    """Return what ``reader`` returns for a file. Raises NotRead, with the file's name, and OSError."""
     try:
         return reader(file)
     except BROKEN as error:
@@ -109,8 +109,8 @@ def _explained(file: Path, reader: Callable[[Path], T]) -> T:
 def _tensors(file: Path) -> dict[str, Tensor]:
     """Return the tensors of a safetensors file.
 
-    The library would map the file into memory, where a tensor changes with the file, and a file that becomes
-    shorter kills the process. That is also slower to read.
+    The library safetensors is not used. It would map the file into memory: a tensor would change with the
+    file, and a file that becomes shorter would kill the process. It is also slower.
     """
     header = safetensors_header(file)
     entries = {name: entry for name, entry in run_files.json_value(header).items() if name != "__metadata__"}
@@ -156,7 +156,7 @@ def _joined(values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Trainin
 
 
 def _group(group: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a group of parameters. JSON has made lists of tuples, such as of the betas."""
+    """Return the settings of a parameter group. JSON has turned tuples, such as the betas, into lists."""
     return {
         name: tuple(value) if isinstance(value, list) and name != "params" else value
         for name, value in group.items()
@@ -164,7 +164,7 @@ def _group(group: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _checked(state: TrainingState) -> TrainingState:
-    """Return the state. Raises ValueError for settings that are no numbers, and for tensors without data."""
+    """Return the state. Raises ValueError for settings that are not numbers, and for tensors without data."""
     for place in ({"schedule": state.schedule}, *state.optimizer["param_groups"]):
         for name, value in place.items():
             if name != "params" and not _is_setting(value):
@@ -228,5 +228,5 @@ def _is_expanded(tensor: Tensor) -> bool:
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of an error's message; the name of its class if there is none."""
+    """Return the first line of an error's message, or the name of the error's class if it has no message."""
     return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,7 +1,8 @@
 """Decides how many prompts a step has, before completions are generated.
 
-A step that took the completions which finish first would favour short answers. So the number of prompts is
-computed from an expected completion length, a moving average over the completions of earlier steps.
+If a step trained on the completions that finish first, it would favour short answers. So the number of
+prompts is computed from an expected completion length: a moving average over the completions of earlier
+steps.
 """
 
 import hashlib
@@ -28,8 +29,8 @@ def epoch_order(rows: int, seed: int, epoch: int) -> list[int]:
 class TokenBudget:
     """The token budget of one step. Prompts are added while their rollouts fit into ``budget_tokens``.
 
-    A prompt takes rollouts × (prompt length + expected completion length) tokens. The first prompt always
-    fits.
+    A prompt needs rollouts × (prompt length + expected completion length) tokens. The first prompt is always
+    added.
     """
 
     rollouts: int
@@ -39,9 +40,9 @@ class TokenBudget:
     _tokens: float = 0.0
 
     def takes(self, prompt_length: int) -> bool:
-        """Add a prompt of this length in tokens if it fits into the budget. Return whether it was added.
+        """Add a prompt of this length, in tokens, if it fits into the budget. Return whether it was added.
 
-        After the first prompt that does not fit, every other prompt is refused too.
+        After the first prompt that does not fit, all later prompts are refused too.
         """
         self._tokens += self.rollouts * (prompt_length + self.expected_completion)
         if self.prompts and self._tokens > self.budget_tokens:
@@ -51,7 +52,7 @@ class TokenBudget:
 
 
 def next_expectation(expected: float, trained_lengths: Sequence[int]) -> float:
-    """Update the moving average ``expected`` with the completion lengths of a step, and return it."""
+    """Return the moving average of the completion length, in tokens, with the lengths of one more step."""
     if not trained_lengths:
         return expected
     return _MOMENTUM * expected + (1 - _MOMENTUM) * sum(trained_lengths) / len(trained_lengths)
@@ -67,11 +68,10 @@ def estimated_steps(
     budget_tokens: int,
     share: float = 1.0,
 ) -> int:
-    """Estimate the number of steps from ``position`` to the end of training, as if all prompts had the mean
-    length.
+    """Estimate the number of steps from ``position`` to the end, as if all prompts had the mean length.
 
-    ``share`` is the share of an epoch's ``rows`` that is used for training. The other rows are held out,
-    or their prompts are too long.
+    ``share`` is the share of an epoch's ``rows`` that is used for training. The other rows are held out, or
+    their prompts are too long.
     """
     if not rows or position.epoch > epochs:
         return 0

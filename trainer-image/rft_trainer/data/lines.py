@@ -1,7 +1,7 @@
 """Random access to the lines of a file that is too large for memory.
 
-The offsets of the lines are in an index file in the run's folder, eight bytes a line. Neither rows nor
-offsets are held in memory.
+The offsets of the lines are in an index file in the run's folder, with eight bytes for each line. Neither
+rows nor offsets are kept in memory.
 """
 
 import os
@@ -54,7 +54,7 @@ class Lines:
         return raw.removeprefix(BYTE_ORDER_MARK) if line == 1 else raw
 
     def changed(self) -> bool:
-        """Whether the file was modified since it was opened."""
+        """Whether the file was modified after it was opened."""
         return identity_of(self.file) != self._identity
 
     def close(self) -> None:
@@ -66,7 +66,7 @@ class Lines:
 def index_lines(file: Path, index: Path) -> bool:
     """Write the index of the lines of ``file``, unless ``index`` is up to date.
 
-    Return True if the index of another version of the file was replaced. Raises DataError, VolumeError.
+    Return True if an index of an older version of the file was replaced. Raises DataError, VolumeError.
     """
     about = index.with_suffix(".json")
     with readable(file):
@@ -80,7 +80,7 @@ def index_lines(file: Path, index: Path) -> bool:
 
 
 def _places(file: Path) -> Iterator[bytes]:
-    """Yield the byte offset at which each line starts, and at the end the size of the file in bytes."""
+    """Yield the byte offset at which each line starts. The last value is the size of the file in bytes."""
     begin = np.zeros(1, _PLACE)
     position = 0
     with file.open("rb", buffering=0) as stream:
@@ -100,7 +100,7 @@ def identity_of(file: Path) -> dict[str, Any]:
 
 
 def recorded(about: Path) -> dict[str, Any] | None:
-    """Return the JSON object in a file; None if the file is missing or has no JSON object."""
+    """Return the JSON object in a file; None if the file is missing or does not contain a JSON object."""
     try:
         found = run_files.json_of(about)
     except (OSError, ValueError):

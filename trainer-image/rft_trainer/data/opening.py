@@ -36,7 +36,7 @@ Of a larger file only this many bytes are checked."""
 class Prompts:
     """The prompts for training and evaluation.
 
-    ``dropped`` is the number of prompts that were found to be too long so far.
+    ``dropped`` is the number of prompts that were too long, as far as they have been read.
     """
 
     train: TrainingPrompts
@@ -45,11 +45,11 @@ class Prompts:
 
 
 class Rows(Protocol):
-    """The rows of a run. For large files only some of the rows are checked before the start."""
+    """Base class of a run's rows. For large files only some of the rows are checked before the start."""
 
     @property
     def files(self) -> Mapping[str, Path]:
-        """The local file of each dataset, by the field of the manifest that names the dataset."""
+        """The local file of each dataset, by the manifest's field that names the dataset."""
 
     def rendered(
         self, tokenizer: Tokenizer, arguments: Mapping[str, Any] | None, budget_tokens: int
@@ -59,7 +59,7 @@ class Rows(Protocol):
 
 @dataclass(frozen=True)
 class WholeRows:
-    """The rows of datasets in small files. All rows are in memory."""
+    """The rows of datasets in small files, all in memory."""
 
     train: list[Row]
     heldout: list[Row]
@@ -82,8 +82,8 @@ class WholeRows:
 class StreamedRows:
     """The rows of a dataset in a large file, which are read when they are needed.
 
-    ``heldout`` has the rows of a separate evaluation dataset. It is empty where the evaluation is off, and
-    None where rows of the sample are held out.
+    ``heldout`` has the rows of a separate evaluation dataset. It is empty if the evaluation is off, and None
+    if rows of the sample are held out.
     """
 
     lines: Lines
@@ -114,11 +114,10 @@ class StreamedRows:
 
 
 def open_rows(config: RunConfig, stack: ExitStack, should_stop: Callable[[], bool]) -> Rows:
-    """Return the rows of a run. ``stack`` closes the files. Raises DataError, and the errors of
+    """Return the rows of a run. ``stack`` closes the files. Raises DataError and the errors of
     ``local_file``.
 
-    After a DataError the copies of remote files are removed, so that the next attempt reads the source
-    again.
+    After a DataError the copies of remote files are removed, so that the next attempt reads the source again.
     """
     folder = RunFolder(Path(config.run_dir)).data
     try:

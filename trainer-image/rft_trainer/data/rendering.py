@@ -57,9 +57,9 @@ class Renderer:
         return Prompt(row, ids, self._template.opens_thought(ids))
 
     def _form(self, row: Row, tools: list[dict[str, Any]] | None) -> MessageForm:
-        """Return the form in which the template needs these messages. Raises ValueError.
+        """Return the form in which the template needs these messages. Raises ValueError if there is none.
 
-        The form is determined once for each structure of messages.
+        The form is found once for each structure of messages, and then reused.
         """
         structure = structure_of(row.messages, tools)
         form = self._forms.get(structure)

@@ -25,9 +25,7 @@ Required = Mapping[str, Mapping[str, Grader]]
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a dataset. Rows with equal prompts have equal keys, even if their JSON is formatted
-    differently.
-    """
+    """One row of a dataset. Rows with equal prompts have equal keys, however their JSON is formatted."""
 
     line: int
     messages: list[Message]
@@ -46,9 +44,7 @@ class Prompt:
 
 
 def data_error(problems: Sequence[str]) -> DataError:
-    """Return one error for all problems of a dataset. It lists the first problems and the number of the
-    others.
-    """
+    """Return one error for all problems of a dataset. It lists the first ones and the number of others."""
     listed = "; ".join(problems[:MAX_LISTED])
     more = len(problems) - MAX_LISTED
     return DataError(f"{listed}; and {more} more" if more > 0 else listed)
@@ -61,9 +57,7 @@ def prompt_key(messages: Sequence[Message]) -> str:
 
 
 def required_fields(graders: Iterable[Grader]) -> dict[str, dict[str, Grader]]:
-    """Return the fields that graders read from a row. Each has a mapping from the grader's name to the
-    grader.
-    """
+    """Return the fields that graders read from a row. Each has a mapping from grader's name to grader."""
     needs: dict[str, dict[str, Grader]] = {}
     for grader in graders:
         settings = grader.exact_match or grader.numeric or grader.math
@@ -83,7 +77,7 @@ def required_fields(graders: Iterable[Grader]) -> dict[str, dict[str, Grader]]:
 def read_row(
     line: int, raw: bytes, required: Required, layout: RowLayout = JSON_LINES
 ) -> tuple[Row | None, list[str]]:
-    """Return the row of a line, and its problems with the line number.
+    """Return the row in a line, and the line's problems, each with the line number.
 
     The row is None if the line cannot be parsed.
     """
@@ -96,7 +90,7 @@ def read_row(
 
 
 def _takes_any(grader: Grader) -> bool:
-    """Return whether a grader reads a field by a template, which takes objects and lists as JSON."""
+    """Return whether a grader reads a row's field by a template, which accepts objects and lists as JSON."""
     text = grader.text_similarity
     return (
         grader.model is not None
@@ -106,7 +100,7 @@ def _takes_any(grader: Grader) -> bool:
 
 
 def _unmet(fields: Mapping[str, Any], required: Required) -> Iterator[str]:
-    """Yield a problem for each field that a grader needs and the row lacks."""
+    """Yield a problem for each field that a grader needs but cannot use: missing, or with a wrong value."""
     for field, graders in required.items():
         value = fields.get(field)
         names = ", ".join(graders)

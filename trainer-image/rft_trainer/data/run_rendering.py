@@ -1,6 +1,6 @@
-"""Saves how a run renders its rows, so that all attempts render them alike.
+"""Saves how a run renders its rows, so that all attempts render them in the same way.
 
-The rendering is the same even on another day, or with another release.
+Another day or another release does not change the rendering.
 """
 
 from datetime import datetime
@@ -22,7 +22,7 @@ class Rendering(Record):
     """Whether the run began with an old release, which passed messages to the chat template unchanged."""
 
     def date(self, form: str) -> str:
-        """Return the moment as a text, by a format string of ``strftime``."""
+        """Return the saved time as text. ``form`` is a format string of ``strftime``."""
         moment = datetime.fromisoformat(self.moment) if self.moment is not None else datetime.now()
         return moment.strftime(form)
 

@@ -1,7 +1,6 @@
-"""Returns the local file of a dataset. A remote file is copied once per run into the run's folder, with
-fsspec.
+"""Finds the local file of a dataset. A remote file is copied once per run into the run's folder.
 
-The copy makes sure that a resumed run reads the same rows, and that rows can be read in any order.
+fsspec makes the copy. With it, a resumed run reads the same rows, and rows can be read in any order.
 """
 
 import contextlib
@@ -32,7 +31,7 @@ _KEPT_FREE = 64 << 20
 
 
 def local_file(source: str, folder: Path, should_stop: Callable[[], bool]) -> Path:
-    """Return the local file of a path or URI. A remote file is copied into ``folder``, unless its copy
+    """Return the local file of a path or URI. A remote file is copied into ``folder``, unless the copy
     exists.
 
     Raises DataError, ConfigurationError, VolumeError; Preempted during a copy; TrainerError for temporary
@@ -62,7 +61,7 @@ def shown(text: str) -> str:
 
 @contextlib.contextmanager
 def readable(file: str | Path) -> Iterator[None]:
-    """Convert errors in reading a local file into errors of the trainer that name the file."""
+    """Convert errors of reading a local file into the trainer's errors, which name the file."""
     try:
         _refuse_fifo(Path(file))
         yield
@@ -77,7 +76,7 @@ def readable(file: str | Path) -> Iterator[None]:
 
 
 def _refuse_fifo(file: Path) -> None:
-    """Raise UnreadableFile for a FIFO, whose opening would wait for ever, or a device, which may not end."""
+    """Raise UnreadableFile for a FIFO or a device: opening it could wait forever, or reading it never end."""
     with run_files.opened(file, follow=True):
         pass
 
@@ -94,15 +93,13 @@ def reading(source: str) -> Iterator[None]:
 
 
 def _cause(source: str, error: BaseException) -> BaseException:
-    """Return the original error of a failed read, because fsspec reports every HTTP failure as a missing
-    file.
-    """
+    """Return the original error of a failed read: fsspec reports every HTTP failure as a missing file."""
     over_http = source.startswith(("http://", "https://"))
     return error.__cause__ if over_http and error.__cause__ is not None else error
 
 
 def _error_of(source: str, error: BaseException) -> TrainerError:
-    """Return the trainer's error for a failed read. A temporary failure gives a plain TrainerError."""
+    """Return the trainer's error for a failed read. For a temporary failure it is a TrainerError itself."""
     name, said = shown(source), shown(f"{error}" or type(error).__name__)
     status = _http_status(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -123,7 +120,7 @@ def _error_of(source: str, error: BaseException) -> TrainerError:
 
 
 def _http_status(error: BaseException) -> int | None:
-    """Return the HTTP status that an error of any library has, or None if it has none."""
+    """Return the HTTP status in an error of any library, or None if it has none."""
     places = (error, "status"), (getattr(error, "response", None), "status_code"), (error, "code")
     found = next((getattr(holder, name) for holder, name in places if hasattr(holder, name)), None)
     return int(str(found)) if str(found).isdigit() else None
@@ -165,7 +162,7 @@ def _saved(about: Path) -> dict[str, Any] | None:
 
 
 def _needs_room(folder: Path, size: int | None) -> None:
-    """Raise VolumeError if a copy of ``size`` bytes would not fit on the volume."""
+    """Raise VolumeError if a copy of ``size`` bytes does not fit on the volume."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free
@@ -180,9 +177,7 @@ def _needs_room(folder: Path, size: int | None) -> None:
 
 
 def _watched(should_stop: Callable[[], bool]) -> Any:
-    """Return a callback that fsspec calls after each block of a copy. It raises Preempted if the run has
-    to stop.
-    """
+    """Return a callback that fsspec calls after each block. It raises Preempted if the run must stop."""
     from fsspec.callbacks import Callback  # type: ignore[import-untyped]
 
     class Stopping(Callback):  # type: ignore[misc]

@@ -1,8 +1,8 @@
 """Reads large files: a row is read, checked and rendered only when training needs it.
 
-Before the start only the first part of the file and a sample of rows from the whole file are checked. An
-invalid line that is found later ends the run. The error gives the line's number, and a checkpoint is
-saved.
+Before the start only two parts are checked: the beginning of the file, and a sample of rows from the whole
+file. If an invalid line is found later, a checkpoint is saved and the run ends. The error has the line's
+number.
 """
 
 import logging
@@ -38,10 +38,10 @@ class Sample:
     rows: list[Row]
 
     def prompts(self, renderer: Renderer, budget_tokens: int) -> tuple[list[Prompt], float, float]:
-        """Return the prompts of at most ``budget_tokens``, their mean length in tokens, and their share of
-        the sample.
+        """Return the prompts of at most ``budget_tokens`` tokens, and two estimates for the whole file.
 
-        Raises DataError for rows that cannot be rendered, and if all prompts are too long.
+        These are the mean length of such prompts in tokens, and their share of the sample. Raises DataError
+        for rows that cannot be rendered, and if all prompts are too long.
         """
         prompts = _rendered(self.rows, renderer)
         kept = [prompt for prompt in prompts if len(prompt.token_ids) <= budget_tokens]
@@ -71,9 +71,7 @@ def _rendered(rows: Sequence[Row], renderer: Renderer) -> list[Prompt]:
 
 
 def check_first(lines: Lines, required: Required, size: int, layout: RowLayout = JSON_LINES) -> None:
-    """Check every line that ends within the first ``size`` bytes of a file. Raises DataError with all
-    problems.
-    """
+    """Check every line within the first ``size`` bytes of a file. Raises DataError with all problems."""
     with lines.file.open("rb") as file:
         head = file.read(size)
     whole = head[: head.rfind(b"\n") + 1]
@@ -83,7 +81,7 @@ def check_first(lines: Lines, required: Required, size: int, layout: RowLayout =
 
 
 def sample(lines: Lines, required: Required, layout: RowLayout = JSON_LINES) -> Sample:
-    """Return a sample of rows from a file. Their line numbers depend only on the number of lines, not on the
+    """Return a sample of rows from a file. Its line numbers depend only on the number of lines, not on the
     seed.
 
     Raises DataError if rows are invalid, or if there are too few different prompts.
@@ -109,7 +107,7 @@ def sample(lines: Lines, required: Required, layout: RowLayout = JSON_LINES) -> 
 
 
 def _row(lines: Lines, line: int, required: Required, layout: RowLayout) -> tuple[Row | None, list[str]]:
-    """Return the row of a line and its problems. The row is None for a blank or invalid line."""
+    """Return the row of a line and the line's problems. The row is None for a blank or invalid line."""
     raw = lines[line]
     if not raw.strip():
         return None, []
@@ -172,9 +170,7 @@ class Streamed(TrainingPrompts):
             return None, [str(error)]
 
     def _problems_after(self, epoch: int, offset: int) -> list[str]:
-        """Return the problems of the next ``LOOK_AHEAD`` lines, so that one failed run reports many of
-        them.
-        """
+        """Return the problems of the next ``LOOK_AHEAD`` lines, so that one error can report many of them."""
         found: list[str] = []
         for later in range(offset + 1, min(self.rows, offset + 1 + LOOK_AHEAD)):
             found += self._prompt(epoch, later)[1]

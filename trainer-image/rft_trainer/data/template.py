@@ -1,7 +1,7 @@
-"""Finds out which messages a chat template drops, because a template may do so without an error.
+"""Finds out which messages a chat template drops, because a template may drop them without an error.
 
 For each structure of a conversation (roles, tool calls, tools) a probe conversation is rendered. Its texts
-are markers. The template drops those whose marker is missing in the rendered text.
+are markers. A text is dropped if its marker is missing in the rendered text.
 """
 
 import json
@@ -45,13 +45,13 @@ class Lost(NamedTuple):
 
     @property
     def weight(self) -> tuple[int, int]:
-        """A sort key for how much is lost: dropped messages count more than dropped parts."""
+        """A sort key for how much is lost. A dropped message counts more than any number of dropped parts."""
         return len(self.messages), len(self.parts)
 
 
 @dataclass(frozen=True)
 class MessageForm:
-    """The form in which messages of one structure are passed to the template."""
+    """The form in which messages of one structure are passed to the chat template."""
 
     developer: str
     """The role that replaces the role ``developer``."""
@@ -63,9 +63,7 @@ class MessageForm:
     """Why rows of this structure cannot be rendered. Empty if they can be rendered."""
 
     def applied(self, messages: Sequence[Message]) -> list[Message]:
-        """Return messages converted to this form. Raises ValueError for arguments that are not a JSON
-        object.
-        """
+        """Return messages in this form. Raises ValueError for arguments that are not a JSON object."""
         return [self._message(number, message) for number, message in enumerate(messages, start=1)]
 
     def _message(self, number: int, message: Message) -> Message:
@@ -99,7 +97,7 @@ def _with_function(call: dict[str, Any], function: dict[str, Any]) -> dict[str, 
 
 
 def _object(where: str, arguments: object) -> dict[str, Any]:
-    """Return the arguments of a tool call, given as an object or as its JSON text. Raises ValueError."""
+    """Return the arguments of a tool call, which may be an object or its JSON text. Raises ValueError."""
     found = arguments
     if isinstance(arguments, str):
         try:
@@ -146,7 +144,8 @@ class ChatTemplate:
             raise ValueError(f"the chat template refuses these messages: {error}") from error
 
     def form(self, messages: Sequence[Message], tools: Tools) -> MessageForm:
-        """Return the form of messages in which the template drops nothing, or else the least.
+        """Return the form of messages in which the template drops nothing. If there is none, it drops the
+        least.
 
         Raises ValueError if the template refuses every form.
         """
@@ -193,7 +192,7 @@ def _told(form: MessageForm, lost: Lost, messages: Sequence[Message]) -> Message
 
 
 def _probe(messages: Sequence[Message]) -> list[Message]:
-    """Return the probe: the messages with markers in place of contents, function names and argument names."""
+    """Return a probe: the messages with markers as contents, function names and argument names."""
     probe = [deepcopy(message) for message in messages]
     for number, message in enumerate(probe, start=1):
         if message["content"].strip():
@@ -231,7 +230,7 @@ def _tool(number: int) -> str:
 
 
 def _lost(text: str, probe: Sequence[Message], tools: Tools) -> Lost:
-    """Return the parts of a probe conversation whose markers are missing in its rendered text."""
+    """Return which parts of a probe conversation are lost: their markers are missing in the rendered text."""
     messages, parts = [], []
     for number, message in enumerate(probe, start=1):
         content = [_content(number)] if message["content"].strip() else []
@@ -254,7 +253,5 @@ def _lost(text: str, probe: Sequence[Message], tools: Tools) -> Lost:
 
 
 def _as_json(marker: str, text: str) -> bool:
-    """Whether the name of an argument is printed as JSON: not as Python code, and not inside a JSON
-    string.
-    """
+    """Return whether an argument's name is printed as JSON: not as Python code or inside a JSON string."""
     return marker in text and f"'{marker}'" not in text and f'\\"{marker}' not in text

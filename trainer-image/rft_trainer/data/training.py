@@ -13,9 +13,9 @@ from rft_trainer.data.rows import Prompt
 
 @dataclass(frozen=True)
 class Reached:
-    """A prompt of an epoch, and the offset of the next row. At the end of the epoch ``prompt`` is None.
+    """A prompt of an epoch, and the offset of the row after it. ``prompt`` is None at the end of the epoch.
 
-    ``dropped`` is the number of prompts that were too long and were skipped since ``read`` was called.
+    ``dropped`` is the number of prompts that were skipped as too long since ``read`` was called.
     """
 
     prompt: Prompt | None
@@ -25,7 +25,7 @@ class Reached:
 
 @dataclass(frozen=True)
 class Batch:
-    """The prompts of a step, the next position in the data, and the number of prompts that were too long."""
+    """The prompts of a step, the next position in the data, and how many prompts were too long."""
 
     prompts: list[Prompt]
     after: Position
@@ -58,10 +58,10 @@ class TrainingPrompts(ABC):
     def batch(
         self, position: Position, epochs: int, rollouts: int, completion: float, budget_tokens: int
     ) -> Batch:
-        """Return the prompts of the next step. There are none after the last epoch. A batch never spans two
-        epochs.
+        """Return the prompts of the next step. A batch never has prompts of two epochs.
 
-        ``completion`` is the expected length of a completion, in tokens. Raises DataError.
+        It is empty after the last epoch. ``completion`` is the expected length of a completion, in tokens.
+        Raises DataError.
         """
         dropped = 0
         while position.epoch <= epochs:
@@ -83,9 +83,10 @@ class TrainingPrompts(ABC):
         return Batch([], position, dropped)
 
     def further(self, position: Position, count: int) -> Batch:
-        """Return at most ``count`` further prompts of the epoch in which a batch ended, at ``position``.
+        """Return at most ``count`` further prompts of an epoch. ``position`` is the end of a batch in this
+        epoch.
 
-        An offset of 0 means that the batch ended with its epoch, so no prompts are left. Raises DataError.
+        If its offset is 0, the batch ended with the epoch, so there are no further prompts. Raises DataError.
         """
         if position.offset == 0:
             return Batch([], position, 0)
@@ -110,7 +111,10 @@ class TrainingPrompts(ABC):
     def steps_left(
         self, position: Position, epochs: int, rollouts: int, completion: float, budget_tokens: int
     ) -> int:
-        """Estimate the number of training steps from ``position`` to the end of the last epoch."""
+        """Estimate the number of training steps from ``position`` to the end of the last epoch.
+
+        ``completion``: expected length of a completion, in tokens. ``budget_tokens``: tokens of a step.
+        """
         return estimated_steps(
             self.rows, self.mean_length, position, epochs, rollouts, completion, budget_tokens, self.share
         )

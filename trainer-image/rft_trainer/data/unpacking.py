@@ -1,4 +1,4 @@
-"""Converts a compressed dataset or a CSV dataset into a file of JSON lines in the run's folder."""
+"""Converts a compressed or CSV dataset into a file of JSON lines in the run's folder."""
 
 import logging
 from collections.abc import Callable, Iterator

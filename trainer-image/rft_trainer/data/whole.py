@@ -27,9 +27,9 @@ WARN_DROPPED = 0.1
 def load_rows(
     file: str | Path, required: Required | None = None, layout: RowLayout = JSON_LINES
 ) -> list[Row]:
-    """Read the JSON lines of a local file; skip blank lines.
+    """Read the JSON lines of a local file. Blank lines are skipped.
 
-    ``required`` is what ``required_fields`` returns. Raises DataError with every invalid line.
+    ``required`` is the result of ``required_fields``. Raises DataError with every invalid line.
     """
     with readable(file):
         data = Path(file).read_bytes()
@@ -67,9 +67,9 @@ def _lines(data: bytes) -> Iterator[tuple[int, bytes]]:
 def split(rows: Sequence[Row], evaluation: Evaluation) -> tuple[list[Row], list[Row]]:
     """Split rows into (train, held out). Rows with the same prompt are all in the same part.
 
-    No row is held out where the evaluation is off.
+    If the evaluation is off, no row is held out.
 
-    Prompts are chosen in the order of their hashes, so the held-out set depends on the rows alone, not on
+    The held-out prompts are those with the lowest hashes. So the choice depends only on the rows, not on
     their order, the seed or the attempt. Raises DataError if half of the rows are too few to evaluate on.
     """
     if evaluation.is_off:

@@ -1,9 +1,9 @@
-"""The adapter's arithmetic on a GPU: bfloat16, like the base model's, with weights that stay float32.
+"""Lets the adapter compute in bfloat16 on a GPU, as the base model does, with weights that stay float32.
 
-A step of AdamW is smaller than bfloat16 can show, so the adapter's weights and gradients are float32. PEFT
-then converts the input of each adapted layer to float32 too, and computes there. That moves twice as many
-bytes, for numbers that come from bfloat16 and return to it. Here the weights are rounded to bfloat16 for each
-product instead, and the gradients of weights are added up in float32.
+AdamW's changes of a weight are too small for bfloat16, so the adapter's weights and gradients are float32.
+PEFT then converts the input of each adapted layer to float32 too, and computes in float32. This moves twice
+as many bytes, although the numbers come from bfloat16 and return to it. Here the weights are rounded to
+bfloat16 for each product instead, and the gradients of weights are summed in float32.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 
 
 def keep_input_dtype(model: Any) -> None:
-    """Let the adapted layers of a PEFT model leave their input in its dtype, for ``rounded`` arithmetic."""
+    """Stop PEFT's adapted layers from converting their input to float32, for arithmetic with ``rounded``."""
     adapted: list[Any] = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
     for module in adapted:
         module.cast_input_dtype_enabled = False
@@ -23,9 +23,9 @@ def keep_input_dtype(model: Any) -> None:
 
 @contextmanager
 def rounded(device_type: str) -> Iterator[None]:
-    """In the ``with`` block, products of matrices round float32 weights to bfloat16.
+    """In the ``with`` block, matrix products round float32 weights to bfloat16.
 
-    A weight is rounded once in the block, however often it is used.
+    A weight is rounded only once in the block, even if it is used several times.
     """
     with torch.autocast(device_type, dtype=torch.bfloat16):
         yield

@@ -1,11 +1,12 @@
 """Chooses how attention is computed, by device and architecture, and gives transformers the kernels for it.
 
-On the CPU, rows are padded to the same length and attention takes a dense mask: ``masks.py``. On a GPU the
-rows of a micro-batch stand one after another (``flat.py``), and no dense mask exists. For rows without shared
-prompts a kernel for sequences of different lengths is used. For rows with shared prompts, ``flex_attention``
+On the CPU, rows are padded to the same length and attention uses a dense mask: see ``masks.py``. On a GPU the
+rows of a micro-batch are concatenated (``flat.py``), and there is no dense mask. For rows without shared
+prompts, a kernel for sequences of different lengths is used. For rows with shared prompts, ``flex_attention``
 skips the blocks of pairs that the mask hides.
 
-transformers looks up both, a mask and the function that takes it, by the name of an attention implementation.
+transformers has a table of attention implementations. By a name, it finds the function for attention and the
+function for its mask.
 """
 
 import importlib
@@ -48,14 +49,14 @@ at the end (int32), tokens of the longest sequence, the window in tokens or None
 
 @dataclass(frozen=True)
 class Forms:
-    """How attention is computed for micro-batches with and without shared prompts."""
+    """How attention is computed for micro-batches: without shared prompts, and with them."""
 
     plain: Form
     shared: Form
 
     @property
     def flat(self) -> bool:
-        """Whether the rows of a micro-batch stand one after another."""
+        """Whether the rows of a micro-batch are concatenated to one sequence."""
         return self.plain != "dense"
 
 
@@ -64,7 +65,7 @@ DENSE = Forms("dense", "dense")
 
 @dataclass(frozen=True)
 class Sequences:
-    """What the kernel for sequences takes in place of a mask. ``window`` is in tokens."""
+    """The argument that the kernel for sequences gets instead of a mask. ``window`` is in tokens."""
 
     starts_R1: Tensor
     longest: int
@@ -73,7 +74,7 @@ class Sequences:
 
 @dataclass
 class _InUse:
-    """The rows of the current forward pass, and the masks that were made for them, by window."""
+    """The rows of the current forward pass, and their masks, by attention window."""
 
     rows: FlatRows
     form: Form
@@ -95,7 +96,7 @@ _ROWS: ContextVar[_InUse | None] = ContextVar("flat_rows", default=None)
 
 @contextmanager
 def using(rows: FlatRows, forms: Forms) -> Iterator[None]:
-    """In the ``with`` block, models whose attention implementation is ``NAME`` compute these rows."""
+    """In the ``with`` block, attention with the implementation ``NAME`` is computed for these rows."""
     token = _ROWS.set(_InUse(rows, forms.shared if rows.shared else forms.plain))
     try:
         yield
@@ -105,7 +106,7 @@ def using(rows: FlatRows, forms: Forms) -> Iterator[None]:
 
 @contextmanager
 def implementation(model: Any, name: str) -> Iterator[None]:
-    """In the ``with`` block, a model of transformers uses the attention implementation of this name."""
+    """In the ``with`` block, a transformers model uses the attention implementation ``name``."""
     before = model.config._attn_implementation
     model.set_attn_implementation(name)
     try:
@@ -133,7 +134,7 @@ def choose(
 
 
 def suited(model: Any, dtype: torch.dtype, has_sequences_kernel: bool) -> Forms:
-    """Return the forms that suit a model's architecture and dtype, on a GPU that has the kernels."""
+    """Return the forms that fit a model's architecture and dtype, on a GPU with the needed kernels."""
     config = model.config
     text = config.get_text_config()
     halves = dtype in (torch.bfloat16, torch.float16)
@@ -152,7 +153,10 @@ def _head_size(config: Any) -> int:
 
 
 def _mask(**arguments: Any) -> Sequences | BlockMask:
-    """Return the mask of the current rows. transformers calls it for layers with and without a window."""
+    """Return the mask of the current rows, for layers with a window or without.
+
+    transformers calls it once for each of the two kinds of layers.
+    """
     current = _ROWS.get()
     if current is None:
         raise RuntimeError(f"attention {NAME!r} computes only rows that are named by using()")
@@ -192,7 +196,7 @@ class Kernels:
 
 
 KERNELS = Kernels(blocks=flex_attention_forward)
-"""What ``NAME`` uses. A check may set functions that run on a CPU."""
+"""The kernels of the implementation ``NAME``. A check may replace them by functions for a CPU."""
 
 PACKAGES = ("flash_attn_interface", "flash_attn")
 """Packages with a FlashAttention kernel for sequences, the fastest first: its third version, its second."""
@@ -224,7 +228,7 @@ def _of_package(package: str) -> SequencesKernel:
 
 
 def torch_has_sequences() -> bool:
-    """Return whether torch has ``varlen_attn`` with windows and grouped heads, as torch 2.13 has."""
+    """Return whether torch has ``varlen_attn`` with windows and grouped heads. torch 2.13 has it."""
     if find_spec("torch.nn.attention.varlen") is None:
         return False
     varlen = importlib.import_module("torch.nn.attention.varlen")
@@ -245,7 +249,7 @@ def _torch_sequences(
 
 
 def _sizes(window: int | None, whole: tuple[int, int]) -> tuple[int, int]:
-    """Return how many tokens before and after a query the kernel looks at. Ours counts the query itself."""
+    """Return how many tokens before and after a query a kernel includes. ``window`` includes the query."""
     return whole if window is None else (window - 1, 0)
 
 

@@ -1,9 +1,9 @@
-"""Rows of a micro-batch one after another in one sequence, and which tokens in it attend to which.
+"""Concatenates the rows of a micro-batch to one sequence, and says which tokens in it attend to which.
 
-Kernels for GPUs take this form. It has no padding between rows of different lengths, and no mask with an
-entry for each pair of tokens: for a row of 16,384 tokens that mask alone would take 256 MiB. Instead, blocks
-of 128 x 128 pairs are named in which no pair, some pairs, or all pairs of tokens attend. A kernel skips the
-first kind, and applies the rule for pairs only to the second kind.
+Kernels for GPUs need this form. It has no padding between rows of different lengths. It also has no mask with
+an entry for each pair of tokens, which would need 256 MiB for a row of 16,384 tokens. Instead, it divides the
+pairs into blocks of 128 x 128, and says of each block whether no pair, some pairs or all pairs attend. A
+kernel skips the first kind, and checks single pairs only in the second kind.
 """
 
 from collections.abc import Callable
@@ -23,11 +23,11 @@ MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class FlatRows:
-    """T tokens of several rows, one after another. All tensors are int32.
+    """T tokens of several rows, concatenated. All tensors are int32.
 
-    ``text_T``: a number for each token's text: the prompt of a row, or one of its completions.
-    ``prompt_T``: the number of the prompt that the token's row begins with. ``position_T``: its position in
-    the text, counted from the beginning of the prompt. ``starts_R1``: index of each row's first token, and T
+    ``text_T``: a number for the text of each token. A text is the prompt of a row, or one of its completions.
+    ``prompt_T``: the number of the prompt at the beginning of the token's row. ``position_T``: the token's
+    position, counted from the beginning of the prompt. ``starts_R1``: index of each row's first token, and T
     at the end. ``longest``: number of tokens of the longest row. ``shared``: whether a prompt has several
     completions. ``runs_P_4`` stays on the CPU: text, prompt, position and index of the first token of each
     run of consecutive tokens of one text.
@@ -47,7 +47,7 @@ class FlatRows:
         return len(self.text_T)
 
     def to(self, device: torch.device) -> "FlatRows":
-        """Copy what kernels read to a device."""
+        """Return a copy on a device. Only ``runs_P_4``, which no kernel reads, stays on the CPU."""
         return replace(
             self,
             text_T=moved(self.text_T, device),
@@ -58,7 +58,7 @@ class FlatRows:
 
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy a tensor to a device. The CPU does not wait for work that the GPU has still to do."""
+    """Copy a tensor to a device. The CPU does not wait until the GPU has finished its earlier work."""
     if device.type != "cuda":
         return tensor.to(device)
     # From other memory than pinned memory a copy waits until the GPU has done all its work.
@@ -66,7 +66,10 @@ def moved(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def flat_rows(row_T: Tensor, segment_T: Tensor, position_T: Tensor, *, shared: bool) -> FlatRows:
-    """Return the rows whose tokens have these numbers. Segment 0 of a row is its prompt."""
+    """Return flat rows. The arguments have the row, the segment and the position of each token.
+
+    Segment 0 of a row is its prompt.
+    """
     width = int(segment_T.max()) + 1
     text_T = row_T * width + segment_T
     begins_T = torch.ones_like(text_T, dtype=torch.bool)
@@ -88,9 +91,9 @@ def flat_rows(row_T: Tensor, segment_T: Tensor, position_T: Tensor, *, shared: b
 
 
 def mask_mod(rows: FlatRows, window: int | None) -> MaskMod:
-    """Return the rule for pairs: a token attends to earlier ones of its text and of its row's prompt.
+    """Return the rule for pairs: a token attends to earlier tokens of its text and of its row's prompt.
 
-    ``window``: only to those that are less than this many tokens before it. None: to all of them.
+    With a ``window``, these must also be less than this many tokens before it. None: no window.
     """
     text_T, prompt_T, position_T = rows.text_T, rows.prompt_T, rows.position_T
 
@@ -109,10 +112,10 @@ def mask_mod(rows: FlatRows, window: int | None) -> MaskMod:
 
 
 def covered(rows: FlatRows, window: int | None, block: int = BLOCK) -> tuple[Tensor, Tensor]:
-    """Return two boolean tables (I, J) of blocks of queries and keys.
+    """Return two boolean tables (I, J) for blocks of queries (I) and blocks of keys (J).
 
-    The first says whether any pair of tokens of the two blocks attends, the second whether all of them do.
-    Both are exact. They are found from the ends of runs, so no pair of tokens is looked at.
+    The first says whether any pair of tokens of both blocks attends, the second whether all pairs attend.
+    Both are exact. They are computed from the ends of runs, without a loop over pairs of tokens.
     """
     pieces_Q_6 = _pieces(rows, block)
     text, prompt, position, first, last, number = pieces_Q_6.unbind(dim=1)
@@ -132,7 +135,7 @@ def covered(rows: FlatRows, window: int | None, block: int = BLOCK) -> tuple[Ten
 
 
 def _pieces(rows: FlatRows, block: int) -> Tensor:
-    """Return the runs, divided where a block ends: text, prompt, position, first and last index, block."""
+    """Return the runs, also split at block ends: text, prompt, position, first and last index, block."""
     first_P = rows.runs_P_4[:, 3].contiguous()
     edges = torch.arange(0, rows.length, block)
     first_Q = torch.cat([first_P, edges]).unique()  # type: ignore[no-untyped-call]
@@ -155,13 +158,13 @@ def block_mask(rows: FlatRows, window: int | None, block: int = BLOCK) -> BlockM
 
 
 def _ordered(chosen_I_J: Tensor) -> tuple[Tensor, Tensor]:
-    """Return for each block of queries the number of chosen blocks of keys, and their indices first."""
+    """Return, for each block of queries, the number of chosen blocks of keys, and their indices in front."""
     index_I_J = chosen_I_J.int().argsort(dim=1, descending=True, stable=True)
     return chosen_I_J.sum(dim=1).int()[None, None], index_I_J.int()[None, None].contiguous()
 
 
 def visible_pairs(rows: FlatRows) -> int:
-    """Return the number of pairs of tokens of which one attends to the other, without a window."""
+    """Return the number of pairs of tokens in which one attends to the other, as if there were no window."""
     text_P, prompt_P, position_P, first_P = rows.runs_P_4.unbind(dim=1)
     length_P = torch.cat([first_P[1:], torch.tensor([rows.length])]) - first_P
     own_P = length_P * (length_P + 1) // 2

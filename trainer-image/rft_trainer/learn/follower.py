@@ -1,6 +1,7 @@
 """``python -m rft_trainer.learn.follower FD``: one process of distributed training, with rank 1 or higher.
 
-The trainer, rank 0, starts it and sends it commands over the pipe FD. It ends when the trainer ends.
+The trainer, rank 0, starts this process and sends it commands over the pipe FD. The process ends when the
+trainer ends.
 """
 
 import logging
@@ -50,7 +51,10 @@ def serve(pipe: Connection) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """Execute the leader's commands. After an error, send its message to the leader. Return the exit code."""
+    """Run a follower until the leader closes the pipe. Send the message of an error to the leader.
+
+    Return the exit code.
+    """
     machine.die_with_parent()
     # Signals reach the whole process group; the leader alone decides what to do about them.
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,4 +1,4 @@
-"""What each process of an update computes of its own micro-batches: old log-probs, and gradients."""
+"""Computes old log-probs and gradients of the micro-batches of one process, during an update."""
 
 from collections import deque
 from dataclasses import dataclass, replace
@@ -28,12 +28,12 @@ MICRO_BATCH_TOKENS = {"cpu": 1024, "cuda": split.MICRO_BATCH_TOKENS}
 
 @dataclass(frozen=True)
 class UpdateSettings:
-    """Settings of a batch's update. All lengths are in tokens.
+    """Settings for the update with one batch. All lengths are in tokens.
 
     ``max_tokens`` is the longest completion allowed, ``micro_batch_tokens`` the size of a forward pass.
     ``longest_shared_row`` is the maximum length of a row with several rollouts; None: no limit.
-    ``mini_batches`` is the number of optimizer steps, ``stale`` the bounds of the mismatch weight for a batch
-    that was sampled by older weights.
+    ``mini_batches`` is the number of optimizer steps. ``stale`` has the bounds of the mismatch weight for a
+    batch that older weights have sampled.
     """
 
     filter: Filter
@@ -47,13 +47,13 @@ class UpdateSettings:
     stale: MismatchBounds = FRESH
 
     def for_stale(self) -> "UpdateSettings":
-        """Return the settings for a batch that was sampled by older weights."""
+        """Return the settings for a batch that older weights have sampled."""
         return replace(self, loss=replace(self.loss, mismatch=self.stale))
 
 
 @dataclass(frozen=True)
 class BeginOld:
-    """Command to all followers: compute the old log-probs of the micro-batches that are sent next."""
+    """Command to all followers: compute old log-probs of the micro-batches that follow this command."""
 
     filter: Filter
 
@@ -76,13 +76,14 @@ class Compute:
 
 @dataclass(frozen=True)
 class Finish:
-    """Command to all followers: no more micro-batches are sent."""
+    """Command to all followers: there are no more micro-batches."""
 
 
 class OldLogprobs:
-    """Old log-probs of this process's micro-batches, by the weights before the batch's first optimizer step.
+    """The old log-probs of this process's micro-batches, by the weights before the batch's first optimizer
+    step.
 
-    No other process needs them: for the gradients, each process gets its micro-batches again in this order.
+    Each process keeps its own: for the gradients, it gets the same micro-batches again in this order.
     """
 
     def __init__(self, policy: Policy, order: BeginOld, team: Team) -> None:
@@ -109,7 +110,7 @@ class OldLogprobs:
 
 
 class Accumulation:
-    """Gradients and metric sums of a mini-batch, accumulated over the micro-batches of this process."""
+    """The gradients and metric sums of a mini-batch, over the micro-batches of this process."""
 
     def __init__(self, policy: Policy, begin: Begin, team: Team, old: OldLogprobs | None = None) -> None:
         """Receive the leader's adapter weights and clear the gradients. ``old``: see ``Begin.measured``."""
@@ -124,7 +125,8 @@ class Accumulation:
     def add(self, rows: list[PackedRow]) -> None:
         """Add the gradients of a micro-batch. Raises torch.OutOfMemoryError.
 
-        The sums stay on the device: to read a number there, the CPU would wait for the micro-batch's end.
+        The sums stay on the device. If the CPU read them, it would have to wait for the end of the
+        micro-batch.
         """
         batch = self._policy.batch(rows)
         old_N = self._old.take() if self._old is not None else None
@@ -134,7 +136,7 @@ class Accumulation:
         self.metrics.forward_tokens += batch.tokens_B_T.numel()
 
     def finish(self) -> None:
-        """Sum the gradients and metrics of all processes into the leader's."""
+        """Add the gradients and metrics of all processes to those of the leader."""
         for name, value in self._sums.items():
             self.metrics.set_sum(name, float(value))
         if self._team.size == 1:
@@ -151,8 +153,8 @@ class Accumulation:
 def _backward(policy: Policy, batch: MicroBatch, old_N: Tensor | None, begin: Begin) -> dict[str, Tensor]:
     """Add a micro-batch's gradients. Return its part of the sums of ``UpdateMetrics``, on the device.
 
-    ``old_N`` has the log-prob of each token by the old policy. None: the batch had no optimizer step yet, so
-    the current log-probs, without gradient, are the old ones.
+    ``old_N`` has the log-prob of each token by the old policy. If it is None, the batch has had no optimizer
+    step yet. Then the current log-probs, without gradient, are the old ones.
     """
     settings = begin.settings
     penalized = settings.loss.kl_beta > 0

@@ -23,7 +23,7 @@ CHUNK_TOKENS = LOGITS_CHUNK_TOKENS
 class TokenLogprobs:
     """Log-probs of the sampled tokens, in nats. ``outside_N`` marks tokens that the filter would remove.
 
-    ``entropy_N``: entropy of the filtered distribution in nats; None if it was not asked for.
+    ``entropy_N``: entropy of the filtered distribution in nats; None if it was not requested.
     """
 
     filtered_N: Tensor
@@ -35,7 +35,7 @@ class TokenLogprobs:
 def unfiltered_logprobs(
     hidden_N_H: Tensor, target_N: Tensor, head: Callable[[Tensor], Tensor], temperature: float
 ) -> Tensor:
-    """Return log-probs (N) with temperature, but without top-k, top-p and gradient. For the KL penalty."""
+    """Return log-probs (N) with temperature, but without top-k, top-p and gradient, for the KL term."""
     parts = []
     with torch.no_grad():
         for start in range(0, len(target_N), CHUNK_TOKENS):
@@ -61,10 +61,10 @@ def token_logprobs(
     """Return log-probs of ``target_N`` given the hidden states that predict them.
 
     ``head`` maps (n, H) to logits (n, V), in float32 or float64, each row by itself. Its own weights get no
-    gradients. The set of tokens that the filter keeps is computed from detached logits, and the sampled token
-    is always added to it. Otherwise, if the sampler rounds differently, the sampled token could be outside
-    the set and have a log-prob of minus infinity. ``penalized``: whether the unfiltered log-probs need
-    gradients, for the KL penalty.
+    gradients. The tokens that the filter keeps are computed from detached logits, and the sampled token is
+    always one of them. Otherwise, if the sampler rounds differently, the sampled token could be removed and
+    have a log-prob of minus infinity. ``penalized``: whether the unfiltered log-probs need gradients, for the
+    KL term.
     """
 
     def one_chunk(hidden_n_H: Tensor, target_n: Tensor) -> _Chunk:
@@ -93,10 +93,11 @@ def _scaled(logits_n_V: Tensor, temperature: float) -> Tensor:
 
 
 class _GradientAhead(torch.autograd.Function):
-    """Log-probs of a chunk, whose gradients are computed in the forward pass.
+    """Log-probs of a chunk, whose gradients are computed already in the forward pass.
 
-    The log-probs of a token depend on its own hidden state only. So the gradient of their sum has a row for
-    each token, and the backward pass multiplies each row by one number. For that no logits are needed.
+    The log-prob of a token depends only on the hidden state of this token. So the gradient of the sum of
+    log-probs has a row for each token, and the backward pass multiplies each row by one number. It needs no
+    logits.
     """
 
     @staticmethod
@@ -134,7 +135,7 @@ class _GradientAhead(torch.autograd.Function):
 
 
 def _from_logits(scaled_n_V: Tensor, target_n: Tensor, settings: Filter, *, entropy: bool) -> _Chunk:
-    """Return the log-probs of a chunk's targets from their scaled logits."""
+    """Return the log-probs of a chunk's target tokens from the logits, divided by the temperature."""
     chosen_n = scaled_n_V.gather(1, target_n[:, None]).squeeze(1)
     unfiltered_n = chosen_n - scaled_n_V.logsumexp(dim=1)
     if settings.top_k == 0 and settings.top_p >= 1:

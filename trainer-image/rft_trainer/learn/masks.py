@@ -1,9 +1,9 @@
 """Attention masks of rows in which several completions share a prompt.
 
-transformers makes a mask for each kind of attention that a model has: causal, within a sliding window, or
-within a chunk. Each kind has a rule that compares the positions of two tokens. transformers applies the rule
-to positions in the row. In a row with a shared prompt, a completion may be far from its prompt. So for such
-rows this module applies the same rule to positions in the text.
+transformers makes a mask for each kind of attention in a model: causal, within a sliding window, or within a
+chunk. Each kind has a rule that compares the positions of two tokens. transformers applies the rule to
+positions in the row. In a row with a shared prompt, a completion may be far from its prompt. So for such rows
+this module applies the same rule to positions in the text.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,7 +25,10 @@ Rule = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class _Rows:
-    """``allowed_B_1_T_T``: True for a key that is earlier in the query's completion, or in its prompt."""
+    """The rows of the current forward pass.
+
+    ``allowed_B_1_T_T``: True if the key is earlier in the query's completion, or in its prompt.
+    """
 
     allowed_B_1_T_T: Tensor
     positions_B_T: Tensor
@@ -36,10 +39,10 @@ _SHARED: ContextVar[_Rows | None] = ContextVar("shared_rows", default=None)
 
 @contextmanager
 def sharing(allowed_B_1_T_T: Tensor | None, positions_B_T: Tensor) -> Iterator[Tensor | None]:
-    """Use masks for these rows in every forward pass in the ``with`` block.
+    """In the ``with`` block, every forward pass uses masks for these rows.
 
     Yields the ``attention_mask`` (B, T) for the model: ones, or None if no prompt is shared. Without the
-    ones, transformers would assume that a new text begins where positions restart after a prompt.
+    ones, transformers would take a restart of the positions for the beginning of a new text.
     """
     if allowed_B_1_T_T is None:
         yield None
@@ -52,7 +55,7 @@ def sharing(allowed_B_1_T_T: Tensor | None, positions_B_T: Tensor) -> Iterator[T
 
 
 def within(rule: Rule, allowed_B_1_T_T: Tensor, positions_B_T: Tensor) -> Tensor:
-    """Return the boolean mask (B, 1, T, T): True where ``allowed`` and ``rule`` both permit attention."""
+    """Return the boolean mask (B, 1, T, T). True: both ``allowed`` and ``rule`` permit attention."""
     row_B_1_1_1 = torch.arange(len(positions_B_T), device=positions_B_T.device)[:, None, None, None]
     head = torch.zeros_like(row_B_1_1_1[:1])
     query_B_1_T_1, key_B_1_1_T = positions_B_T[:, None, :, None], positions_B_T[:, None, None, :]

@@ -14,7 +14,7 @@ from rft_trainer.rollout.filter import Filter
 
 @dataclass(frozen=True)
 class Measure:
-    """Command to all followers: compute these rows with the leader's adapter.
+    """Command to all followers: compute log-probs of these rows with the leader's adapter.
 
     The layers are sharded over all processes, so each process has to make the same forward pass.
     """
@@ -35,7 +35,7 @@ def measure(
 
 @torch.no_grad()
 def compute(policy: Policy, order: Measure, team: Team) -> TokenLogprobs:
-    """Execute the command in this process: the leader and every follower call this."""
+    """Execute the command in this process. The leader and every follower call this function."""
     team.broadcast([parameter.data for parameter in policy.trainable()])
     batch = policy.batch(order.rows)
     return token_logprobs(policy.hidden(batch), batch.target_N, policy.head, order.filter)

@@ -1,15 +1,15 @@
 """The loss of a micro-batch as a pure function: LossInputs -> LossOutputs.
 
-Every objective is an entry of ``OBJECTIVES``; they share the code and differ in data only. An optimizer step
-is made on a mini-batch, whose loss is the sum over its micro-batches. Each of these is divided by a
-denominator of the whole mini-batch, so the loss does not depend on how the mini-batch is divided. Formulas:
-GRPO arXiv 2402.03300, DAPO 2503.14476, GSPO 2507.18071, Dr. GRPO 2503.20783, CISPO 2506.13585, truncated
-importance sampling (the mismatch weight) 2508.03501.
+Every objective is an entry of ``OBJECTIVES``. All use the same code, with different data. An optimizer step
+is made on a mini-batch. Its loss is the sum over its micro-batches, each divided by a denominator of the
+whole mini-batch. So the loss does not depend on how the mini-batch is divided. Formulas: GRPO arXiv
+2402.03300, DAPO 2503.14476, GSPO 2507.18071, Dr. GRPO 2503.20783, CISPO 2506.13585, truncated importance
+sampling (the mismatch weight) 2508.03501.
 
 A rollout of several turns is one sequence: the sampled tokens of all its turns, without tool results and
-other context. If it has several segments, their token losses count as if they stood in one sequence. Only the
-sequence ratio of GSPO, and the sequence bounds of the mismatch weight, are taken for each segment, because
-the segments are different texts, each with its own likelihood.
+other context. If it has several segments, their token losses are summed as if they were one sequence. Two
+values are computed for each segment, because segments are different texts with their own likelihoods: the
+sequence ratio of GSPO, and the sequence bounds of the mismatch weight.
 """
 
 import math
@@ -47,7 +47,7 @@ FRESH = MismatchBounds()
 
 @dataclass(frozen=True)
 class ObjectiveShape:
-    """The structure of an objective; its numbers are in ``LossSettings``."""
+    """The structure of an objective. The numbers of an objective are in ``LossSettings``."""
 
     normalization: Normalization
     ratio: Literal["token", "sequence"]
@@ -66,7 +66,7 @@ OBJECTIVES: dict[Objective, ObjectiveShape] = {
 
 @dataclass(frozen=True)
 class LossSettings:
-    """Numbers of the objective; ``clip_low`` None: the ratio is not clipped from below."""
+    """The numbers of an objective. If ``clip_low`` is None, the ratio has no lower limit."""
 
     shape: ObjectiveShape
     clip_low: float | None
@@ -78,7 +78,11 @@ class LossSettings:
 
 @dataclass(frozen=True)
 class Denominators:
-    """Numbers of unmasked tokens and completions in a mini-batch, and the most tokens of a completion."""
+    """Denominators for the loss of a mini-batch, of which the aggregation uses one.
+
+    They are the numbers of unmasked tokens and of completions, and the maximum number of tokens of a
+    completion.
+    """
 
     tokens: int
     sequences: int
@@ -90,12 +94,11 @@ class LossInputs:
     """All N completion tokens of a micro-batch, concatenated, and its S sequences.
 
     ``sequence_N`` is the index of each token's sequence, 0 to S-1. Log-probs are those of the sampled tokens,
-    in nats. Three are of the filtered distribution: ``logprobs_N`` of the current policy, with gradient;
-    ``old_logprobs_N`` of the policy before the batch's first update; ``sampler_logprobs_N`` as the sampler
-    returned them.
-    Two are unfiltered, for the KL penalty: ``policy_logprobs_N`` and ``reference_logprobs_N``. ``mask_N`` is
-    0 for tokens without loss. ``share_S`` is the part of its rollout's trained tokens that a sequence has;
-    None: all of them.
+    in nats. Three tensors have log-probs of the filtered distribution: ``logprobs_N`` of the current policy,
+    with gradient; ``old_logprobs_N`` of the policy before the batch's first update; ``sampler_logprobs_N`` as
+    the sampler returned them. Two tensors have unfiltered log-probs, for the KL term: ``policy_logprobs_N``
+    and ``reference_logprobs_N``. ``mask_N`` is 0 for tokens without loss. ``share_S``: for each
+    sequence, its share of its rollout's trained tokens; None: each sequence has all of them.
     """
 
     logprobs_N: Tensor
@@ -111,10 +114,10 @@ class LossInputs:
 
 @dataclass(frozen=True)
 class LossOutputs:
-    """``loss`` is this micro-batch's part of the mini-batch's loss; sums are over its unmasked tokens.
+    """The loss of a micro-batch, as its part of the mini-batch's loss, and sums over its unmasked tokens.
 
-    All are tensors of one number. ``kl_sum``: None without a reference. ``bounded_tokens``: those whose
-    mismatch weight was truncated, or set to 0 with their sequence.
+    Each is a tensor of one number. ``kl_sum`` is None without a reference. ``bounded_tokens`` counts the
+    tokens whose mismatch weight was truncated, or set to 0 with the whole sequence.
     """
 
     loss: Tensor
@@ -162,7 +165,7 @@ def compute_loss(inputs: LossInputs, settings: LossSettings, denominators: Denom
 def _mismatch_weight(
     mismatch_N: Tensor, lengths_S: Tensor, inputs: LossInputs, bounds: MismatchBounds
 ) -> Tensor:
-    """Return the weight of each token from its log-ratio of trainer to sampler, within the bounds."""
+    """Return each token's mismatch weight within the bounds. ``mismatch_N``: log of trainer over sampler."""
     weight_N = mismatch_N.exp().clamp(bounds.token_low, bounds.token_high)
     if bounds.sequence_low <= 0 and bounds.sequence_high == math.inf:
         return weight_N
@@ -174,9 +177,9 @@ def _mismatch_weight(
 def k3(policy_N: Tensor, reference_N: Tensor) -> Tensor:
     """Return Schulman's non-negative estimate k3 of KL(policy || reference), per token, in nats.
 
-    Its mean is the KL only over tokens drawn from ``policy`` itself, without filters. Here tokens are drawn
-    with top-k and top-p, a batch may be sampled by older weights, and the first update of a batch changes the
-    policy. So the estimate is biased. It is still 0 where both policies agree.
+    Its mean is the KL only if ``policy`` itself has drawn the tokens, without filters. This is not the case
+    here: tokens are drawn with top-k and top-p, older weights may have sampled a batch, and the first update
+    of a batch changes the policy. So the estimate is biased. It is still 0 if both policies agree.
     """
     log_ratio_N = reference_N - policy_N
     return log_ratio_N.exp() - log_ratio_N - 1
@@ -202,7 +205,7 @@ def _aggregate(
 
 
 def _sum_by_sequence(values_N: Tensor, inputs: LossInputs) -> Tensor:
-    """Return the sum of the values of each sequence (S)."""
+    """Return the sum of the values of each sequence, as a tensor (S)."""
     zeros_S = torch.zeros_like(inputs.advantages_S, dtype=values_N.dtype)
     return zeros_S.index_add(0, inputs.sequence_N, values_N)
 
@@ -214,9 +217,10 @@ def settings_for(
     kl_beta: float,
     aggregation: LossAggregation,
 ) -> LossSettings:
-    """Return the loss settings of an objective for batches that are not stale.
+    """Return the loss settings of an objective for a batch that the current weights have sampled.
 
-    They are its formula in ``OBJECTIVES``, the clip distances, the weight of the KL term and the aggregation.
+    They contain the structure of the objective, the clip distances, the weight of the KL term and the
+    aggregation.
     """
     return LossSettings(OBJECTIVES[objective], clip_low, clip_high, kl_beta, aggregation)
 

@@ -20,10 +20,11 @@ def make_optimizer(parameters: list[torch.nn.Parameter], training: Training) -> 
 
 
 class Schedule:
-    """Sets the learning rate before each step: linear warm-up, then constant, linear or cosine to zero.
+    """Sets the learning rate before each step: linear warm-up, then constant, linear or cosine decay to zero.
 
     The total number of steps is an estimate, which changes with the length of completions. The decay depends
-    on the share of the steps that are done. If this share falls, the learning rate does not rise again.
+    on the share of the steps that are done. If this share becomes smaller, the learning rate does not rise
+    again.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, training: Training) -> None:
@@ -34,7 +35,7 @@ class Schedule:
         self._done = 0.0
 
     def set(self, step: int, total_steps: int) -> float:
-        """Set and return the learning rate of a step (from 1). ``total_steps`` is the current estimate."""
+        """Set and return the learning rate of a step, from 1. ``total_steps``: the current estimate."""
         decay_steps = max(1, total_steps - self._warmup)
         self._done = min(1.0, max(self._done, (step - 1 - self._warmup) / decay_steps))
         warm = min(1.0, step / self._warmup) if self._warmup else 1.0

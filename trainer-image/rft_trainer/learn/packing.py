@@ -1,9 +1,9 @@
 """Packs completions into rows for one forward pass, with shared prompts and little padding.
 
-A row is a prompt followed by one or more of its completions. Each completion attends to the prompt and to
-itself only: a mask hides the other completions, and positions restart after the prompt. So the prompt of a
-group of G rollouts is computed once, not G times. For long completions the masked part of the attention costs
-more time than the shared prompt saves. Then each rollout is a row of its own and needs no mask.
+A row is a prompt followed by one or more of its completions. Each completion attends only to the prompt and
+to itself: a mask hides the other completions, and positions restart after the prompt. So the prompt of a
+group of G rollouts is computed once, not G times. But for long completions, the hidden part of the attention
+costs more time than the shared prompt saves. Then each rollout has its own row and needs no mask.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,8 +27,8 @@ class Completion:
     """The parts of an accepted rollout, or of one of its segments, that the loss needs.
 
     ``sampler_logprobs``: the log-prob of each token by the sampler, in nats. ``masked``: whether its tokens
-    are left out of the loss. ``sampled``: which tokens are trained, the others are context; None: all of
-    them. ``share``: this segment's part of the trained tokens of its rollout.
+    are left out of the loss. ``sampled``: whether each token is trained; other tokens are context. None: all
+    tokens are trained. ``share``: the share of the rollout's trained tokens that are in this segment.
     """
 
     ids: tuple[int, ...]
@@ -40,7 +40,7 @@ class Completion:
 
     @property
     def trained(self) -> Sequence[int]:
-        """The places of the trained tokens in ``ids``."""
+        """The indices of the trained tokens in ``ids``."""
         if self.sampled is None:
             return range(len(self.ids))
         return [place for place, sampled in enumerate(self.sampled) if sampled]
@@ -48,7 +48,7 @@ class Completion:
 
 @dataclass(frozen=True)
 class PackedRow:
-    """One row of a batch: a prompt, and the completions that share it."""
+    """One row of a batch: a prompt, and the completions that share the prompt."""
 
     prompt_ids: tuple[int, ...]
     completions: tuple[Completion, ...]
@@ -68,8 +68,8 @@ class MicroBatch:
     """Tensors for B rows of T tokens. Together the rows have S completions with N trained tokens.
 
     ``source_N``: for each ``target_N``, the index of the position that predicts it, in the flattened (B·T)
-    positions. ``attention_B_1_T_T``: None where plain causal attention is correct. ``flat``: set where all
-    rows stand one after another in a single row, for kernels that need no mask; then B is 1.
+    positions. ``attention_B_1_T_T``: None if plain causal attention is correct. ``flat``: set if all rows are
+    concatenated to a single row, for kernels that need no mask. Then B is 1.
     """
 
     tokens_B_T: Tensor
@@ -85,7 +85,7 @@ class MicroBatch:
     flat: FlatRows | None = None
 
     def to(self, device: torch.device) -> "MicroBatch":
-        """Copy the tensors to a device. To a GPU they are copied while it computes."""
+        """Return a copy on a device. A copy to a GPU runs while the GPU computes."""
         tensors = {
             name: moved(value, device) for name, value in vars(self).items() if isinstance(value, Tensor)
         }
@@ -93,7 +93,8 @@ class MicroBatch:
 
 
 def completions_by_prompt(group: Group, mask_truncated: bool) -> dict[tuple[int, ...], list[Completion]]:
-    """Return a group's accepted rollouts, by the prompt that they share. Single answers have only one prompt.
+    """Return a group's accepted rollouts by prompt. Single answers have one prompt, segments may have
+    several.
 
     ``mask_truncated``: mask the rollouts that were cut at ``maxTokens``.
     """
@@ -121,13 +122,13 @@ def rows_of_group(
     *,
     flat: bool = False,
 ) -> list[PackedRow]:
-    """Return the rows of a group: one row for all rollouts, or one for each, whichever costs less.
+    """Return the rows of a group: one row for all rollouts, or one row for each, whichever costs less.
 
-    The cost of a token is about 1 + row length / (6 · hidden size). The first term is the matrix products,
-    the second one attention to all tokens of the row, also to those that the mask hides. ``flat``: the kernel
-    skips hidden tokens, so attention costs in proportion to the pairs that attend, ``HIDDEN_SKIPPED`` times
-    as much for a pair of a shared row. ``hidden_size``: None for a model that accepts no custom mask; then
-    each rollout has its own row. ``max_tokens``: maximum length of a shared row; None: no limit.
+    The cost of a token is about 1 + row length / (6 · hidden size). The first term is the matrix products.
+    The second term is attention to all tokens of the row, also to tokens that the mask hides. ``flat``: the
+    kernel skips hidden tokens, so the second term counts only pairs that attend. In a shared row each such
+    pair costs ``HIDDEN_SKIPPED`` times as much. ``hidden_size``: None for a model that accepts no custom
+    mask; then each rollout has its own row. ``max_tokens``: maximum length of a shared row; None: no limit.
     """
     kept = [completion for completion in completions if completion.trained]
     single = [PackedRow(tuple(prompt_ids), (completion,)) for completion in kept]
@@ -145,7 +146,7 @@ def rows_of_group(
 
 
 def _visible(row: PackedRow) -> float:
-    """Return the number of pairs of tokens of a row of which one attends to the other."""
+    """Return the number of pairs of tokens of a row in which one attends to the other."""
     prompt = len(row.prompt_ids)
     return prompt * prompt / 2 + sum(
         seen * (prompt + seen / 2) for seen in (len(one.ids) - 1 for one in row.completions)
@@ -155,10 +156,10 @@ def _visible(row: PackedRow) -> float:
 def micro_batches(
     rows: Sequence[PackedRow], max_tokens: int, *, flat: bool = False
 ) -> Iterator[list[PackedRow]]:
-    """Yield micro-batches of at most ``max_tokens`` tokens, padding included.
+    """Yield micro-batches of at most ``max_tokens`` tokens, including padding.
 
     Rows are sorted by length, longest first, because rows of similar length need little padding. A row longer
-    than ``max_tokens`` is a micro-batch of its own. ``flat``: rows are not padded to the longest.
+    than ``max_tokens`` is its own micro-batch. ``flat``: rows are not padded to the longest.
     """
     batch: list[PackedRow] = []
     for row in sorted(rows, key=lambda row: -row.length):
@@ -176,7 +177,7 @@ def micro_batches(
 
 
 def build(rows: Sequence[PackedRow], pad_id: int = 0, *, flat: bool = False) -> MicroBatch:
-    """Return the tensors of a micro-batch, on the CPU. ``flat``: in a single row, see ``MicroBatch``."""
+    """Return the tensors of a micro-batch, on the CPU. ``flat``: concatenate the rows, see ``MicroBatch``."""
     width = max(row.length for row in rows)
     tokens_B_T = torch.full((len(rows), width), pad_id, dtype=torch.long)
     positions_B_T = torch.arange(width).repeat(len(rows), 1)
@@ -228,9 +229,9 @@ def build(rows: Sequence[PackedRow], pad_id: int = 0, *, flat: bool = False) -> 
 def _flattened(
     batch: MicroBatch, segments_B_T: Tensor, lengths: Sequence[int], shared: bool, pad_id: int
 ) -> MicroBatch:
-    """Return the micro-batch with its rows one after another, and padding to whole blocks at the end.
+    """Return the micro-batch with concatenated rows, and with padding to whole blocks at the end.
 
-    The padding is a row of its own, to which no other token attends.
+    The padding is a separate row, and no other token attends to it.
     """
     width = segments_B_T.shape[1]
     lengths_B_1 = torch.tensor(lengths)[:, None]
@@ -259,7 +260,7 @@ def _flattened(
 
 
 def _siblings_hidden(segments_B_T: Tensor) -> Tensor:
-    """Return the mask that hides other completions. True: a token attends. The prompt is segment 0."""
+    """Return the mask that hides other completions of a row. True: a token attends. Segment 0: the prompt."""
     width = segments_B_T.shape[1]
     causal_T_T = torch.ones((width, width), dtype=torch.bool).tril()
     same_B_T_T = segments_B_T[:, :, None] == segments_B_T[:, None, :]

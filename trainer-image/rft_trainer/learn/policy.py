@@ -53,7 +53,7 @@ class Policy:
     """Model, adapter and tokenizer of a run. The model is sharded if there are several processes."""
 
     def __init__(self, options: PolicyOptions, team: Team = ALONE) -> None:
-        """Load the base model and add an adapter. Raises ModelError when either cannot be used."""
+        """Load the base model and add an adapter. Raises ModelError if one of them cannot be used."""
         self.folder = options.folder
         self.dress: Callable[[Path], None] = lambda _: None
         """Adds the base model's name and a model card to a saved adapter. The training loop sets it."""
@@ -88,17 +88,17 @@ class Policy:
 
     @property
     def context_length(self) -> int | None:
-        """The model's own context length in tokens; None where its configuration has none."""
+        """The model's own context length in tokens; None if its configuration has none."""
         limit = getattr(self.config, "max_position_embeddings", None)
         return int(limit) if limit else None
 
     @property
     def hidden_size_for_packing(self) -> int | None:
-        """Hidden size if rollouts of a prompt can share a row, else None."""
+        """Hidden size of the model if rollouts of a prompt can share a row, else None."""
         return int(self.config.hidden_size) if self.shares_prompts else None
 
     def trainable(self) -> list[torch.nn.Parameter]:
-        """Return the parameters that the optimizer updates: the adapter's weights, in float32."""
+        """The parameters that the optimizer updates: the adapter's weights, in float32."""
         return [parameter for parameter in self._model.parameters() if parameter.requires_grad]
 
     def output_factors(self) -> list[torch.nn.Parameter]:
@@ -107,7 +107,7 @@ class Policy:
         return [value for name, value in named if value.requires_grad and "lora_B" in name]
 
     def batch(self, rows: Sequence[PackedRow]) -> MicroBatch:
-        """Return the tensors of these rows on the policy's device, in the form that its attention takes."""
+        """Return the tensors of these rows on the policy's device, in the form that its attention needs."""
         return build(rows, flat=self.forms.flat).to(self.device)
 
     def hidden(self, batch: MicroBatch) -> Tensor:
@@ -128,7 +128,7 @@ class Policy:
 
     @contextmanager
     def _masks(self, batch: MicroBatch) -> Iterator[Tensor | None]:
-        """In the ``with`` block, use the batch's masks. Yields the ``attention_mask`` for the model."""
+        """In the ``with`` block, use the batch's masks. Yields the model's argument ``attention_mask``."""
         if batch.flat is None:
             with masks.sharing(batch.attention_B_1_T_T, batch.positions_B_T) as attention_mask_B_T:
                 yield attention_mask_B_T
@@ -137,7 +137,7 @@ class Policy:
             yield torch.ones_like(batch.positions_B_T)
 
     def head(self, hidden_n_H: Tensor) -> Tensor:
-        """Return logits (n, V), not divided by the temperature, in float32 or the model's wider dtype."""
+        """Return logits (n, V), before division by the temperature, in float32 or the model's wider dtype."""
         logits_n_V: Tensor = self._inner.get_output_embeddings()(hidden_n_H)
         logits_n_V = logits_n_V.to(torch.promote_types(logits_n_V.dtype, torch.float32))
         if self._head_scale != 1:  # nearly always 1; skipped, because it costs time forward and backward
@@ -147,7 +147,7 @@ class Policy:
 
     @contextmanager
     def reference(self) -> Iterator[None]:
-        """In the ``with`` block, use the reference: the base alone, or a frozen copy of the warm start."""
+        """In the ``with`` block, use the reference: the base model alone, or the frozen warm start."""
         with torch.no_grad():
             if self._warm:
                 self._model.set_adapter(_REFERENCE)
@@ -165,8 +165,8 @@ class Policy:
     ) -> AdapterVersion:
         """Write the adapter into a new folder such as ``v000042``, for ``PeftModel.from_pretrained``.
 
-        The folder has a temporary name until it is complete. ``check`` is called before it gets its final
-        name, and can prevent that by raising an error.
+        The folder has a temporary name until it is complete. ``check`` is called before the folder gets its
+        final name. If it raises an error, the folder does not get that name.
         """
         return self.save_named(adapters, f"v{number:06d}", check)
 
@@ -189,7 +189,7 @@ class Policy:
         return dict(get_peft_model_state_dict(self._model, adapter_name="default"))
 
     def load_adapter_state(self, state: dict[str, Tensor]) -> None:
-        """Load saved adapter weights. Raises ModelError when their names or shapes do not fit the model."""
+        """Restore saved adapter weights. Raises ModelError if their names or shapes do not fit the model."""
         try:
             result: Any = set_peft_model_state_dict(self._model, state, adapter_name="default")
         except RuntimeError as error:
@@ -205,7 +205,7 @@ class Policy:
             )
 
     def _use(self, forms: attention.Forms) -> None:
-        """Compute attention in these forms, if short texts then have the same logits as with dense masks."""
+        """Use these forms of attention if short texts then have the same logits as with dense masks."""
         if forms == attention.DENSE:
             return
         usual = self._inner.config._attn_implementation
@@ -227,7 +227,7 @@ class Policy:
         self._inner.set_attn_implementation(usual)
 
     def _try_backward(self) -> None:
-        """Compute gradients of short rows, so that a kernel without a backward pass is found now."""
+        """Compute gradients of short rows, so that a kernel without a backward pass fails before training."""
         for row in (_row(_CHECKED[0]), _row(*_CHECKED)):
             self._logits(row).sum().backward()  # type: ignore[no-untyped-call]
         for parameter in self.trainable():
@@ -237,7 +237,7 @@ class Policy:
     def _check_forward(self, usual: str | None = None) -> bool:
         """Compare the logits of this class with those of the model's own forward pass, on short fixed texts.
 
-        Returns whether rollouts of a prompt may share a row. Raises ModelError where the logits differ: then
+        Returns whether rollouts of a prompt may share a row. Raises ModelError if the logits differ: then
         this class does not support the architecture, and training would be wrong without an error. ``usual``:
         the attention implementation of the model's own forward pass, if this class uses another one.
         """
@@ -267,7 +267,7 @@ class Policy:
 
     @property
     def _tolerance(self) -> float:
-        """Largest difference of logits of other computations of the same text, for ``_difference``.
+        """The largest allowed ``_difference`` between two ways to compute the logits of a text.
 
         In bfloat16 rounding alone exceeds the tolerance of float32. An ignored mask changes logits by 1 or
         more.
@@ -275,7 +275,7 @@ class Policy:
         return _TOLERANCE if self._inner.dtype == torch.float32 else 0.5
 
     def _own_logits(self, ids: tuple[int, ...]) -> Tensor:
-        """Return the logits of a completion by the model's own forward pass, after the fixed prompt."""
+        """Return the logits of a completion after the fixed prompt, by the model's own forward pass."""
         tokens_1_T = torch.tensor([[*_CHECKED_PROMPT, *ids[:-1]]], device=self.device)
         with self._arithmetic():
             logits_T_V: Tensor = self._model(tokens_1_T, use_cache=False).logits[
@@ -288,7 +288,7 @@ class Policy:
 
 
 def _fixed(start: int, length: int) -> tuple[int, ...]:
-    """Return irregular token ids from 5 to 14, which are in every vocabulary."""
+    """Return ``length`` token ids without a pattern, from 5 to 14. Every vocabulary has these ids."""
     return tuple(5 + (7 * index * index + 3 * index) % 10 for index in range(start, start + length))
 
 
@@ -308,7 +308,7 @@ def _difference(found_N_V: Tensor, expected_N_V: Tensor) -> float:
 
 @contextmanager
 def short_windows(config: Any, window: int = _CHECKED_WINDOW) -> Iterator[None]:
-    """In the ``with`` block, make a model's attention windows so short that a short text exceeds them."""
+    """In the ``with`` block, shorten a model's attention windows, so that short texts exceed a window."""
     longer = {name: value for name in _WINDOWS if (value := getattr(config, name, None)) and value > window}
     try:
         for name in longer:
@@ -320,12 +320,12 @@ def short_windows(config: Any, window: int = _CHECKED_WINDOW) -> Iterator[None]:
 
 
 def _base(options: PolicyOptions, *, leads: bool) -> Any:
-    """Return the base model in host memory. In a follower it is on the meta device, without weights."""
+    """Return the base model in host memory. A follower gets it without weights, on the meta device."""
     return load_base(options.folder, getattr(torch, options.dtype), options.context, weights=leads)
 
 
 def _with_adapter(base: Any, options: PolicyOptions, *, leads: bool) -> Any:
-    """Add a new adapter to the base, or the warm start's adapter and a frozen copy of it as reference."""
+    """Return the base model with a new adapter, or with the warm start's and a frozen copy as reference."""
     if options.warm_start is None:
         return _fresh(base, options)
     warm_start = str(options.warm_start)

@@ -1,6 +1,6 @@
 """Distributed training on one node: the trainer is the leader (rank 0), the other processes are followers.
 
-A follower's only state is its shard of the base model. The leader sends commands to each follower over a
+The only state of a follower is its shard of the base model. The leader sends commands to each follower over a
 pipe. Tensors are exchanged with ``torch.distributed`` (NCCL or gloo) over the loopback interface. A trainer
 on one device is a team of size 1: it starts no followers and exchanges nothing.
 """
@@ -72,7 +72,7 @@ class Post:
 
 
 def join(post: Post) -> Team:
-    """Join the process group; returns when all processes have joined."""
+    """Join the process group of the team. Returns when all processes have joined."""
     # Use loopback only, so that nothing listens on the pod's own address.
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
@@ -122,7 +122,7 @@ class Followers:
         return self.team
 
     def tell(self, orders: Sequence[object]) -> None:
-        """Send each follower its own command, the first one to rank 1."""
+        """Send each follower its own command. The first command goes to rank 1."""
         for rank, order in enumerate(orders, start=1):
             self._tell(rank, order)
 
@@ -136,7 +136,7 @@ class Followers:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """If the ``with`` block fails because a follower ended, raise the follower's error instead."""
+        """If the ``with`` block fails because a follower ended, raise the error of the follower instead."""
         try:
             yield
         except torch.OutOfMemoryError:
@@ -155,7 +155,9 @@ class Followers:
         return None
 
     def _watch(self, rank: int, process: subprocess.Popen[bytes]) -> None:
-        """Wait until a follower ends. Exit the trainer unless ``close`` is called in ``NOTICE_SECONDS``."""
+        """Wait until a follower ends. Then exit the trainer, unless ``close`` is called within
+        ``NOTICE_SECONDS``.
+        """
         code = process.wait()
         for _ in range(int(NOTICE_SECONDS)):
             if self._closing:
@@ -165,7 +167,7 @@ class Followers:
         os._exit(code if code in set(ExitCode) else ExitCode.UNEXPECTED)
 
     def close(self) -> None:
-        """Kill the followers, which have no state to save."""
+        """Kill the followers. They have no state to save."""
         self._closing = True
         if dist.is_initialized() and self._members:
             with suppress(RuntimeError):

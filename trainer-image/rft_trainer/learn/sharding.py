@@ -23,8 +23,8 @@ def divide(model: nn.Module, decoder: nn.Module, layers: int, device: torch.devi
 
     The leader's model is complete and in host memory. The models of followers are on the meta device and
     receive the leader's values. ``decoder`` is the module that returns hidden states, and ``layers`` its
-    number of layers. During sharding only one complete layer is on the device at a time. Raises ModelError
-    where ``decoder`` has no list of that many layers.
+    number of layers. During sharding only one complete layer is on the device at a time. Raises ModelError if
+    ``decoder`` has no list of that many layers.
     """
     mesh = init_device_mesh(device.type, (team.size,))
     stack = _layers(decoder, layers)

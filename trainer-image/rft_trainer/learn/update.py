@@ -1,7 +1,7 @@
-"""The update of a batch: for each mini-batch, gradients over all of its tokens, then a step of AdamW.
+"""The update with one batch: for each mini-batch, the gradients over all of its tokens, then a step of AdamW.
 
-The policy ratio is relative to the weights before the batch's first step. So in the first mini-batch it is 1.
-For the other mini-batches, the log-probs by these weights are computed before the first step.
+The policy ratio compares the current weights with those before the batch's first step. So in the first
+mini-batch it is 1. For the other mini-batches, the old log-probs are computed before the first step.
 """
 
 import math
@@ -38,9 +38,9 @@ def update(
 ) -> UpdateMetrics:
     """Update the policy with the accepted rollouts of ``groups``: an optimizer step for each mini-batch.
 
-    The policy stays unchanged when no group gives a gradient. Raises Preempted between micro-batches, before
-    the policy has changed: after the first optimizer step the update is always completed. Raises
-    MemoryExhausted; MemberLost.
+    The policy stays unchanged if no group gives a gradient. Raises Preempted between micro-batches, but only
+    before the first optimizer step: after it the update is always completed. Raises MemoryExhausted;
+    MemberLost.
     """
     parts = [
         _mini_batch(policy, part, settings, measured=number > 0)
@@ -62,7 +62,7 @@ def update(
 
 
 def mini_batches(groups: Sequence[Group], count: int) -> list[Sequence[Group]]:
-    """Divide the groups of a batch into ``count`` mini-batches, or fewer, so that each has a group.
+    """Divide the groups of a batch into ``count`` mini-batches. There are fewer if some would have no group.
 
     Their sizes differ by at most one group. Without groups, one empty mini-batch is returned.
     """
@@ -78,7 +78,7 @@ def _never() -> bool:
 def _mini_batch(
     policy: Policy, groups: Sequence[Group], settings: UpdateSettings, *, measured: bool
 ) -> tuple[list[PackedRow], Begin]:
-    """Return the rows of a mini-batch, and the command with which it begins."""
+    """Return the rows of a mini-batch, and the command to the followers that begins it."""
     rows, lengths = _rows(policy, groups, settings)
     return rows, Begin(settings, whole_batch(lengths, settings.max_tokens), measured)
 
@@ -99,7 +99,7 @@ def _step(
 def _rows(
     policy: Policy, groups: Sequence[Group], settings: UpdateSettings
 ) -> tuple[list[PackedRow], list[int]]:
-    """Return the rows of the groups, and the numbers of trained tokens of all unmasked rollouts."""
+    """Return the rows of the groups, and for each unmasked rollout its number of trained tokens."""
     rows: list[PackedRow] = []
     lengths: list[int] = []
     for group in groups:
@@ -145,7 +145,7 @@ def accumulate(
     should_stop: Callable[[], bool],
     old: OldLogprobs | None = None,
 ) -> Accumulation:
-    """Compute the gradients of all rows of a mini-batch."""
+    """Compute the gradients of all rows of a mini-batch, in all processes."""
     with followers.watched():
         followers.tell_all(begin)
         work = Accumulation(policy, begin, followers.team, old)
@@ -163,8 +163,8 @@ def _compute(
 ) -> None:
     """Compute rounds of one micro-batch per process.
 
-    On a GPU nothing here waits for a result. So the next micro-batch is built and copied while the GPU
-    computes this one.
+    On a GPU the CPU does not wait for a result here. So the next micro-batch is built and copied while the
+    GPU computes this one.
     """
     for mine, *theirs in chunks:
         if should_stop():
@@ -185,7 +185,7 @@ def rounds(
     """Yield rounds of micro-batches, one per process. ``flat``: see ``micro_batches``.
 
     All processes must make the same number of forward passes, because each pass gathers the sharded layers
-    from all of them. In the last round, processes without a micro-batch get a fully masked row.
+    from all processes. In the last round, processes without a micro-batch get a fully masked row.
     """
     chunks = micro_batches(rows, max_tokens, flat=flat)
     while found := list(islice(chunks, processes)):

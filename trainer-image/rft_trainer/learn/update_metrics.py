@@ -1,4 +1,4 @@
-"""Metrics of an update: added up over micro-batches and processes, then divided into means."""
+"""The metrics of an update: summed over micro-batches and processes, then divided to get means."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,12 +37,12 @@ class UpdateMetrics:
         return [float(getattr(self, name) or 0) for name in _SUMS]
 
     def set_sums(self, values: Sequence[float]) -> None:
-        """Set the values to these sums over all processes."""
+        """Replace the values by their sums over all processes."""
         for name, value in zip(_SUMS, values, strict=True):
             self.set_sum(name, value)
 
     def set_sum(self, name: str, value: float) -> None:
-        """Set one of the values that are summed, unless it is not measured."""
+        """Set one of the summed values. A value that is not measured (None) stays None."""
         if getattr(self, name) is not None:
             setattr(self, name, type(getattr(self, name))(value))
 

@@ -19,7 +19,7 @@ WRITE_SECONDS = 1.0
 
 
 def phase_of(run: RunStatus, ending: Ending | None) -> Phase:
-    """Return the phase of a run. ``ending`` is None while the run goes on."""
+    """Return the phase of a run. ``ending`` is None until the run ends."""
     if ending is None:
         return "Starting" if run.progress.stage == "preparing" else "Running"
     if ending.exit_code == ExitCode.OK:
@@ -83,9 +83,7 @@ class LocalStatus:
         )
 
     def _read(self) -> dict[str, Any]:
-        """Return the content of an earlier attempt's status file, or an empty mapping if it cannot be
-        read.
-        """
+        """Return the content of an earlier attempt's status file, or {} if it cannot be read."""
         try:
             return status_object(self._path)
         except (OSError, ValueError):

@@ -69,7 +69,7 @@ def step_record(
 
 
 def _of_episodes(episodes: Sequence[Episode | None]) -> dict[str, Any]:
-    """Return the metrics of rollouts of several turns, {} if there are none."""
+    """Return the metrics of rollouts of several turns; {} if the step has none."""
     played = [episode for episode in episodes if episode is not None]
     if not played:
         return {}

@@ -2,7 +2,7 @@
 
 The outputs are the run's folder, the status (of the RFTJob, or ``status.yaml``), the trackers, and standard
 output. If the folder cannot be written, the run ends (VolumeError), because it could not be resumed. The
-other outputs never delay the run: data that they cannot deliver is dropped.
+other outputs never delay the run: they lose data that cannot be delivered.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,8 +26,8 @@ from rft_trainer.rollout.groups import Group
 class Monitors:
     """All outputs of one attempt at a run. ``attempt`` is the number of the attempt.
 
-    ``state`` is a function that returns the state of the run. The training loop sets the values of
-    ``status``, which are reported.
+    ``state`` returns the state of the run. The training loop sets the fields of ``status``, which are
+    reported.
     """
 
     def __init__(
@@ -56,8 +56,8 @@ class Monitors:
     def started(self) -> None:
         """Publish that the attempt starts from the checkpoint of the state's step. Raises VolumeError.
 
-        An earlier attempt may have recorded later steps. Their records are removed, because the steps are
-        repeated.
+        An earlier attempt may have recorded later steps. These records are removed, because this attempt
+        repeats the steps.
         """
         step = self._state().step
         self.status.resumed_from_step = step

@@ -1,4 +1,4 @@
-"""Builds the status of a run for the operator and ``status.yaml``, and writes events to standard output."""
+"""Builds the status of a run for the operator and ``status.yaml``. Writes events to standard output."""
 
 import sys
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ class Events:
         self._stream = stream or sys.stdout
 
     def emit(self, event: Event) -> None:
-        """Write one event. A closed pipe is ignored, and the training continues without a reader."""
+        """Write one event. If nobody reads the pipe any more, training goes on without an error."""
         try:
             self._stream.write(event.as_line())
             self._stream.flush()
@@ -128,18 +128,14 @@ class Status:
         )
 
     def _expected_gpu_hours(self, state: RunState) -> float | None:
-        """Return the expected GPU-hours of the whole run at the current speed, or None while they are not
-        known.
-        """
+        """Return the expected GPU-hours of the whole run at the current speed; None while not known."""
         left = self._seconds_left(state)
         if left is None or not self._config.gpus:
             return None
         return (state.gpu_seconds + self._config.gpus * left) / 3600
 
     def _seconds_left(self, state: RunState) -> float | None:
-        """Return the expected seconds of the remaining steps at the current speed, or None while they are
-        not known.
-        """
+        """Return the expected seconds of the remaining steps at the current speed; None while not known."""
         if self.stage == "finished":
             return 0.0
         if self.total_steps is None or self._step_seconds is None:
@@ -175,7 +171,7 @@ def _reward(records: Sequence[StepRecord]) -> Reward | None:
 
 
 def _metrics(record: StepRecord) -> Metrics:
-    """Return the metrics of a step for the status. The record of the step has them under the same names."""
+    """Return the metrics of a step for the status. They have the same names as in the step's record."""
     numbers = {name: getattr(record, name) for name in Metrics.model_fields}
     seconds = {name: record.phases[name] for name in PhaseSeconds.model_fields if name in record.phases}
     return Metrics(**known(**numbers | {"phases": PhaseSeconds(**seconds) if seconds else None}))

@@ -20,9 +20,7 @@ class StepsFile:
     """Writes ``metrics.jsonl``. A resumed run removes the records of the steps after its checkpoint."""
 
     def __init__(self, folder: RunFolder, last_step: int) -> None:
-        """Keep the records of the steps up to ``last_step``, and remove the later ones. Raises
-        VolumeError.
-        """
+        """Keep the records up to the step ``last_step``, and remove later ones. Raises VolumeError."""
         self._path = folder.metrics
         try:
             found = read_steps(self._path, until_broken=True)
@@ -74,23 +72,21 @@ def _records(step: int, group: Group) -> list[RolloutRecord]:
 
 
 def _given(group: Group, rollout: Rollout) -> list[dict[str, Any]]:
-    """Return the messages before the model's first turn, with the text of an environment's ``reset``."""
+    """Return the messages before the model's first turn, including the text of an environment's ``reset``."""
     episode = rollout.generated.episode
     given = group.prompt.row.messages if episode is None else episode.messages[: episode.given]
     return [dict(message) for message in given]
 
 
 def _of_episode(episode: Episode | None) -> dict[str, Any]:
-    """Return what the record of a rollout of several turns has besides."""
+    """Return the additional fields of a rollout's record if the rollout has several turns; else {}."""
     if episode is None:
         return {}
     return {"turns": [dict(message) for message in episode.messages[episode.given :]], "limit": episode.limit}
 
 
 def remove_later(folder: RunFolder, last_step: int) -> None:
-    """Remove unfinished files, and the rollouts of the steps after ``last_step``, which the run will
-    repeat.
-    """
+    """Remove unfinished files, and the rollouts of steps after ``last_step``, which the run repeats."""
     for written in (folder.path, folder.rollouts, folder.adapters, folder.evaluations):
         atomic.remove_leftovers(written)
     for step in folder.steps_with_rollouts():

@@ -1,7 +1,7 @@
 """Reports the run's progress to the operator. A failed report never stops or delays the training.
 
 Each report has the whole status, so only the newest one matters. A background thread sends at most one report
-per interval. If a report is lost, the next one has its content too.
+per interval. If a report is lost, the next report has all of its content.
 """
 
 import json
@@ -105,12 +105,12 @@ def backoff(failures: int, interval: float) -> float:
 class Reporter:
     """Sends the newest status to the operator, and writes the termination message and the local status file.
 
-    A context manager: its exit waits at most 60 seconds until the last report is delivered, but at most 5
-    seconds after a request to stop.
+    It is a context manager. Its exit waits at most 60 seconds until the last report is delivered, but at most
+    5 seconds after a request to stop.
     """
 
     def __init__(self, config: RunConfig, *, local_status: bool | None = None, interval: float = 1.0) -> None:
-        """``local_status`` says whether to write ``status.yaml``. None: only if no operator gets the reports.
+        """``local_status``: whether to write ``status.yaml``. None: only if no operator gets the reports.
 
         ``interval`` is the minimum number of seconds between two reports.
         """
@@ -142,24 +142,23 @@ class Reporter:
 
     @property
     def attempt(self) -> str:
-        """UID of this pod; for a local run a random id."""
+        """The UID of this pod. For a local run it is a random id."""
         return self._attempt
 
     @property
     def fenced(self) -> bool:
-        """Whether the operator has answered that a newer attempt replaces this one."""
+        """Whether the operator has answered that a newer attempt has replaced this attempt."""
         return self._fenced
 
     @property
     def stop(self) -> Stop | None:
-        """The newest ``spec.stop`` that the operator sent, or ``None`` as long as it has sent none."""
+        """The newest ``spec.stop`` that the operator has sent; ``None`` if it has not sent one."""
         return self._stop
 
     def publish(self, run: RunStatus, *, ending: Ending | None = None, force: bool = False) -> None:
-        """Send a status in the background, without blocking. With ``force`` the local status file is written
-        at once.
+        """Send a status in the background, without waiting. ``force``: write the local status file at once.
 
-        Raises only Fenced: if there is a newer attempt, and no ``ending``. An attempt that ends as fenced
+        Raises only Fenced, if there is a newer attempt and no ``ending``. An attempt that ends as fenced
         sends no report. It does not write the local file either, which then belongs to the newer attempt.
         """
         if self._fenced and ending is None:
@@ -185,7 +184,7 @@ class Reporter:
             self._thread.start()
 
     def close(self, timeout: float | None = None) -> bool:
-        """Wait at most ``timeout`` seconds until the newest report is delivered. Return whether it was
+        """Wait at most ``timeout`` seconds for the delivery of the newest report. Return whether it was
         delivered.
 
         Without ``timeout`` the time depends on how the attempt ended.
@@ -203,7 +202,7 @@ class Reporter:
         return self._target is None or self._newest is None or self._sent == self._newest.sequence
 
     def _run(self, target: ReportTarget) -> None:
-        """Send each new report, or only the newest of several, until the reporter is closed."""
+        """Send reports until the reporter is closed. If several are waiting, send only the newest one."""
         failures = 0
         while (report := self._next()) is not None:
             started = time.monotonic()
@@ -227,7 +226,7 @@ class Reporter:
             return None
 
     def _pause(self, until: float) -> None:
-        """Wait until the monotonic time ``until``, in seconds. After ``close``, wait at most one interval."""
+        """Wait until ``until``, in seconds of the monotonic clock; after ``close``, at most one interval."""
         earliest = min(until, time.monotonic() + self._interval)
         with self._changed:
             while (now := time.monotonic()) < until:
@@ -260,7 +259,7 @@ class Reporter:
         return True
 
     def _hear(self, answer: bytes) -> None:
-        """Store the ``spec.stop`` in the response of the operator. An invalid response is only logged."""
+        """Store the ``spec.stop`` in the operator's response. If the response is invalid, only log that."""
         try:
             said = wire.read(ReportAnswer, answer or b"{}")
         except ValidationError as error:
@@ -270,9 +269,7 @@ class Reporter:
             self._stop = said.stop
 
     def _complain(self, kind: str, message: str) -> None:
-        """Log a message about reports. Messages of the same kind are logged again only after a successful
-        report.
-        """
+        """Log a problem with reports. One kind of problem is logged again only after a successful report."""
         if kind not in self._complaints:
             self._complaints.add(kind)
             log.warning("%s", message)
@@ -280,7 +277,7 @@ class Reporter:
     def _write_termination(self, report: ProgressReport) -> None:
         """Write the termination message. The pod's status keeps it after the end of the container.
 
-        It is written with every report, because a killed trainer cannot write it at its end. The file is
+        It is written with every report, because a killed trainer could not write it at its end. The file is
         written in place. It cannot be replaced by a rename, because the kubelet mounts this single file.
         """
         assert self._termination is not None
@@ -288,7 +285,7 @@ class Reporter:
         self._termination.write_text(message, encoding="utf-8")
 
     def _quietly(self, what: str, write: Callable[[], None]) -> None:
-        """Call ``write``, which writes a file. An error is only logged, and only once."""
+        """Call ``write``, which writes the file ``what``. If it fails, log the first error and continue."""
         try:
             write()
         except (OSError, ValueError) as error:

@@ -15,7 +15,8 @@ _SOFT_SHARE = 0.2
 class Overlong:
     """DAPO's soft penalty for long completions (arXiv 2503.14476). ``most``: the penalty at ``max_tokens``.
 
-    In the paper ``most`` is 1, and rewards are -1 or 1. Here rewards are from 0 to 1, so 0.5 has this effect.
+    In the paper ``most`` is 1, and rewards are -1 or 1. Here rewards are from 0 to 1, so ``most`` is 0.5 for
+    the same effect.
     """
 
     most: float = 0.0
@@ -31,7 +32,7 @@ NO_PENALTY = Overlong()
 
 
 def group_advantages(rewards_G: Sequence[float], normalization: Normalization) -> list[float]:
-    """Return each rollout's advantage: its reward minus the group's mean; with "std" over ``(std + 1e-4)``.
+    """Return each rollout's advantage: its reward minus the group's mean. "std" divides it by (std + 1e-4).
 
     The standard deviation has one degree of freedom removed, as in DeepSeekMath (arXiv 2402.03300). Dr. GRPO
     (arXiv 2503.20783) does not divide by it. Raises ValueError for fewer than two rewards.
@@ -47,5 +48,5 @@ def group_advantages(rewards_G: Sequence[float], normalization: Normalization) -
 
 
 def zero_variance(rewards_G: Sequence[float]) -> bool:
-    """Whether all rewards are equal: then all advantages are 0, and only a KL penalty gives a gradient."""
+    """Return whether all rewards are equal. Then all advantages are 0; only a KL term gives a gradient."""
     return max(rewards_G) == min(rewards_G)

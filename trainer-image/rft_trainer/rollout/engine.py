@@ -1,4 +1,4 @@
-"""The protocol of samplers. They take token ids, and return token ids with their log-probabilities."""
+"""The protocol of samplers. They get token ids, and return token ids with their log-probabilities."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -19,8 +19,8 @@ class ConnectionLost(Exception):
 class SamplingParameters:
     """How tokens are sampled. ``top_k`` 0: off. ``top_p`` 1: off. ``temperature`` 0: greedy decoding.
 
-    Each text of ``stop`` and each token of ``stop_token_ids`` ends a completion. The token stays in its
-    ``token_ids``, as an end token does.
+    Each text of ``stop`` and each token of ``stop_token_ids`` ends a completion. The completion's
+    ``token_ids`` include the token that ended it, as for an end token.
     """
 
     temperature: float
@@ -36,13 +36,13 @@ class SamplingParameters:
         return self.temperature == 0
 
     def at(self, temperature: float) -> "SamplingParameters":
-        """Return these parameters at another temperature. At 0 top-k and top-p are off too."""
+        """Return these parameters with another temperature. At temperature 0 top-k and top-p are off too."""
         if temperature > 0:
             return replace(self, temperature=temperature)
         return replace(self, temperature=0.0, top_p=1.0, top_k=0)
 
     def effective(self) -> "SamplingParameters":
-        """Replace top-p 0, which samplers refuse, by the equivalent top-k 1 with top-p 1."""
+        """Return these parameters with top-p 0, which samplers refuse, replaced by the equivalent top-k 1."""
         if self.top_p > 0:
             return self
         return replace(self, top_p=1.0, top_k=1)
@@ -61,8 +61,8 @@ class Request:
 class Generated:
     """One completion. ``logprobs``: by the sampler, after temperature, top-k and top-p, in nats.
 
-    ``episode``: how a rollout of several turns went; None for a single answer. Such a completion has the
-    sampled tokens of all turns, and the text of the last one.
+    ``episode``: how a rollout of several turns went; None for a single answer. With an episode, ``token_ids``
+    has the sampled tokens of all turns, and ``text`` is the text of the last turn.
     """
 
     token_ids: tuple[int, ...]
@@ -79,21 +79,21 @@ class Generated:
 
 @dataclass(frozen=True)
 class AdapterVersion:
-    """An adapter: its name, and its folder. Another version gets another name and another folder."""
+    """An adapter: its name and its folder. Every version has its own name and its own folder."""
 
     name: str
     path: Path
 
 
 class RolloutEngine(Protocol):
-    """Samples from the base model, or from the base model with the current adapter."""
+    """The interface of a sampler. It samples from the base model, with the current adapter if one is set."""
 
     @property
     def restarts(self) -> int:
         """Number of times that the sampler ended unexpectedly and was restarted."""
 
     def wait_until_ready(self) -> None:
-        """Return when the sampler can be used. Raises SamplerError when it cannot be started."""
+        """Return when the sampler can be used. Raises SamplerError if it cannot be started."""
 
     def use_adapter(self, adapter: AdapterVersion | None) -> None:
         """Make this the current adapter; None: sample from the base model alone. Raises SamplerError."""
@@ -101,7 +101,7 @@ class RolloutEngine(Protocol):
     def generate(
         self, requests: Sequence[Request], should_stop: Callable[[], bool] = lambda: False
     ) -> list[Generated]:
-        """Return one completion per request, in order.
+        """Return one completion per request, in the order of the requests.
 
         Raises Preempted when ``should_stop`` returns True, SamplerError when the sampler fails permanently.
         """
@@ -117,19 +117,20 @@ class RolloutEngine(Protocol):
 
 
 class Replica(RolloutEngine, Protocol):
-    """One of several samplers of a run. It reports its own death, so that others can take its requests."""
+    """One of several samplers of a run. It reports its own death, so that others can do its requests."""
 
     def attempt(
         self, requests: dict[int, Request], done: dict[int, Generated], should_stop: Callable[[], bool]
     ) -> None:
-        """Put a completion of each request into ``done``, under the request's key, when it arrives.
+        """Generate a completion of each request. Put it into ``done``, under the request's key, when it
+        arrives.
 
         Raises ConnectionLost when the sampler dies, Preempted when ``should_stop`` returns True, and
         SamplerError when it refuses a request.
         """
 
     def recover(self, cause: ConnectionLost) -> None:
-        """Restart the sampler after its death. It then has the current adapter. Raises SamplerError."""
+        """Restart the sampler after it died. Afterwards it has the current adapter. Raises SamplerError."""
 
 
 def rollout_seed(*parts: int | str) -> int:

@@ -1,7 +1,8 @@
 """Plays rollouts of several turns: the model answers, and the environment answers the model.
 
 All open rollouts make a turn together, so that the engine gets large batches. Then their environments act,
-and the next turn begins. A rollout depends on its own seed and its own environment only, not on the others.
+and the next turn begins. A rollout depends only on its own seed and its own environment, not on other
+rollouts.
 """
 
 import json
@@ -28,7 +29,7 @@ ShouldStop = Callable[[], bool]
 
 @dataclass
 class _Playing:
-    """A rollout that is played, and the slot of its environment."""
+    """The state of a rollout that is played now, and the slot of its environment."""
 
     prompt: Prompt
     slot: int
@@ -43,7 +44,7 @@ class _Playing:
     over: bool = False
     began: float = field(default_factory=time.monotonic)
     reward: float | ValueError | None = None
-    """The reward, or the error that ended the rollout. None: the environment has not said it yet."""
+    """The reward, or the error that ended the rollout. None: the environment has not returned it yet."""
     calls: deque[dict[str, Any]] = field(default_factory=deque)
     """The tool calls of the last turn that are not made yet."""
 
@@ -82,7 +83,7 @@ class Episodes:
     def __init__(
         self, settings: Environment, dialogue: Dialogue, engine: RolloutEngine, scorer: Scorer, context: int
     ) -> None:
-        """``context``: maximum length in tokens of a prompt and its completion. Nothing is started."""
+        """Prepare, and start nothing. ``context``: maximum tokens of a prompt with its completion."""
         self._settings, self._dialogue = settings, dialogue
         self._engine, self._scorer, self._context = engine, scorer, context
         self._tools: list[dict[str, Any]] | None = None
@@ -91,7 +92,8 @@ class Episodes:
     def generate(
         self, prompts: Sequence[Prompt], requests: Sequence[Request], should_stop: ShouldStop
     ) -> list[Generated]:
-        """Return a completion with its episode for each request, in order. Those of one prompt are together.
+        """Return a completion with its episode for each request, in order. Requests of one prompt are
+        together.
 
         Raises Preempted, ConfigurationError for a chat template that cannot continue a conversation, and the
         errors of engine and grader container.
@@ -144,7 +146,7 @@ class Episodes:
             one.given = len(one.messages)
 
     def _turn(self, playing: Sequence[_Playing], should_stop: ShouldStop) -> None:
-        """Let the model make a turn in each rollout, and the environment answer it."""
+        """Make one turn in each rollout: the model answers, then the environment answers the model."""
         asked = [(one, turn) for one in playing if (turn := self._asked(one)) is not None]
         requests = [turn.request for _, turn in asked]
         generated = self._engine.generate(requests, should_stop) if requests else []
@@ -202,7 +204,7 @@ class Episodes:
             one.messages.append(_result(call, content))
 
     def _reply(self, silent: Sequence[_Playing], should_stop: ShouldStop) -> None:
-        """Answer a turn without tool calls. Without an answer the rollout is over."""
+        """Send turns without tool calls to the environment. If it returns no message, the rollout is over."""
         if not self._replies:
             for one in silent:
                 one.end()
@@ -215,7 +217,7 @@ class Episodes:
                 one.end()
 
     def _score(self, over: Sequence[_Playing], should_stop: ShouldStop) -> None:
-        """Ask for the rewards of rollouts that ended without an error."""
+        """Ask the environments for the rewards of rollouts that ended without an error."""
         ended = [one for one in over if one.reward is None]
         # The next rollout in the slot must not see files and processes of one that gets no reward.
         failed = [Act(one.slot, {"do": "end"}) for one in over if one.reward is not None]
@@ -230,7 +232,7 @@ class Episodes:
     def _act(
         self, playing: Sequence[_Playing], acts: Sequence[dict[str, Any]], should_stop: ShouldStop
     ) -> list[dict[str, Any] | None]:
-        """Let environments act. Return what each says; None where it failed, which ends its rollout."""
+        """Run actions of environments. Return each result, None if it failed. A failure ends the rollout."""
         if not playing:
             return []
         started = time.monotonic()
@@ -252,9 +254,9 @@ class Episodes:
 
 
 def _checked(asked: str, said: dict[str, Any]) -> dict[str, Any]:
-    """Return what an environment said, without lone surrogates, which no tokenizer takes.
+    """Return what an environment said, without lone surrogates, which no tokenizer accepts.
 
-    Raises ValueError for another form: users' code can change what its process writes.
+    Raises ValueError for a wrong form: users' code can change what the environment's process writes.
     """
     texts = {name: said[name] for name in ("text", "failed") if name in said}
     reward = said.get("reward")
@@ -262,12 +264,12 @@ def _checked(asked: str, said: dict[str, Any]) -> dict[str, Any]:
     fits = fits and (asked != "call" or bool(texts))
     fits = fits and (asked != "reward" or (isinstance(reward, int | float) and abs(reward) < 1e300))
     if not fits:
-        raise ValueError(f"the environment's process answered {asked} in a form that is not its own")
+        raise ValueError(f"the environment's process answered {asked} in a wrong form")
     return said | {name: text.encode(errors="replace").decode() for name, text in texts.items()}
 
 
 def _append(messages: list[Message], text: str) -> None:
-    """Add the text of ``reset`` to the last message of the user, as TRL does."""
+    """Append the text that ``reset`` returned to the last message of the user, as TRL does."""
     if messages and messages[-1]["role"] == "user":
         messages[-1] = {**messages[-1], "content": messages[-1]["content"] + text}
     else:

@@ -1,4 +1,4 @@
-"""The distribution that completions are sampled from: temperature, then top-k, then top-p."""
+"""The filtered distribution, from which completions are sampled: temperature, then top-k, then top-p."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ class Filter:
 
 
 def filter_set(scaled_n_V: Tensor, settings: Filter) -> tuple[Tensor, Tensor]:
-    """Return the token ids that top-k keeps (n, K), most probable first, and which of them top-p keeps.
+    """Return the token ids (n, K) that top-k keeps, most probable first, and which of them top-p keeps.
 
     As in vLLM's sampler, top-p is applied to the renormalized probabilities after top-k. The most probable
     token is always kept.

@@ -23,7 +23,7 @@ from rft_trainer.rollout.segments import Segment
 
 @dataclass(frozen=True)
 class Rollout:
-    """One completion with its score, and the penalty for its length that is taken from the reward."""
+    """One completion with its score. ``penalty``, for its length, is subtracted from its reward."""
 
     generated: Generated
     score: Score
@@ -37,7 +37,7 @@ class Rollout:
 
 @dataclass(frozen=True)
 class Group:
-    """The rollouts of a prompt, and the accepted (graded) ones with their advantages."""
+    """The rollouts of a prompt. The accepted ones, which were graded, have advantages."""
 
     prompt: Prompt
     rollouts: tuple[Rollout, ...]
@@ -46,21 +46,22 @@ class Group:
 
     @property
     def dropped(self) -> bool:
-        """Whether the group is not trained on, because fewer than two rollouts were graded."""
+        """Whether the group is not used for training, because fewer than two rollouts were graded."""
         return not self.advantages
 
     @property
     def flat(self) -> bool:
-        """Whether all rewards, after penalties, are equal, so that all advantages are zero."""
+        """Whether all rewards, after the length penalty, are equal, so that all advantages are zero."""
         return not self.dropped and zero_variance([penalized(r) for r in self.accepted])
 
 
 @dataclass(frozen=True)
 class SampledBatch:
-    """A step's groups, in the order of its prompts, and the time they took, in seconds.
+    """The groups of a step, in the order of its prompts, and the seconds that sampling and grading took.
 
-    ``adapter_version`` is the version that sampled the groups; in a refilled batch, the first groups.
-    ``refilled`` is the number of groups that were added because others had no variance.
+    ``adapter_version`` is the version that sampled the groups. If groups were added in refills, it is that of
+    the first groups. ``refilled`` is the number of added groups. They were added because others had no
+    variance.
     """
 
     groups: list[Group]
@@ -106,7 +107,7 @@ def penalized(rollout: Rollout) -> float:
 def rollout_requests(
     prompts: Sequence[Prompt], count: int, parameters: SamplingParameters, seed: int, purpose: int | str
 ) -> list[Request]:
-    """Return ``count`` requests for each prompt, those of one prompt together.
+    """Return ``count`` requests for each prompt. The requests of one prompt are together.
 
     The seed of a request depends on ``seed``, ``purpose`` (a step or a name), the row and the rollout's
     number.
@@ -119,10 +120,10 @@ def rollout_requests(
 
 
 def grade_items(prompts: Sequence[Prompt], completions: Sequence[Generated]) -> list[GradeItem]:
-    """Return what the graders get: each completion with its prompt.
+    """Return the input of the graders: each completion with its prompt.
 
-    Of several turns the completion is the last answer, and the messages are all that came before it.
-    Each prompt has the same number of completions, and those of one prompt are together.
+    For a rollout of several turns, the completion is the last answer, and the messages are all earlier
+    messages. Each prompt has the same number of completions, and the completions of one prompt are together.
     """
     count = len(completions) // max(1, len(prompts))
     repeated = [prompt for prompt in prompts for _ in range(count)]
@@ -159,7 +160,7 @@ def form_groups(
 ) -> list[Group]:
     """Return a group for each prompt, with the advantages of its rollouts.
 
-    Completions and scores have the order of ``grade_items``.
+    Completions and scores are in the order of ``grade_items``.
     """
     by_prompt = [
         tuple(replace(one, penalty=overlong.penalty(len(one.generated.token_ids))) for one in rollouts)
@@ -173,14 +174,14 @@ def form_groups(
 def rollouts_by_prompt(
     prompts: Sequence[Prompt], completions: Sequence[Generated], scores: Sequence[Score]
 ) -> list[tuple[Rollout, ...]]:
-    """Return the rollouts of each prompt. Completions and scores have the order of ``grade_items``."""
+    """Return the rollouts of each prompt. Completions and scores are in the order of ``grade_items``."""
     rollouts = [Rollout(generated, score) for generated, score in zip(completions, scores, strict=True)]
     count = len(rollouts) // max(1, len(prompts))
     return [tuple(rollouts[index * count : (index + 1) * count]) for index in range(len(prompts))]
 
 
 def group_of(prompt: Prompt, rollouts: tuple[Rollout, ...], normalization: Normalization) -> Group:
-    """Return the group of a prompt. With fewer than two graded rollouts it has no advantages."""
+    """Return the group of a prompt. If fewer than two rollouts are graded, it has no advantages."""
     accepted = tuple(rollout for rollout in rollouts if rollout.score.reward is not None)
     if len(accepted) < 2:
         return Group(prompt, rollouts, (), ())

@@ -1,9 +1,9 @@
 """Runs a command that must not outlive the trainer: ``python guard.py COMMAND ARG...``.
 
 Standard input is a pipe from the trainer. The pipe closes when the trainer ends, even by SIGKILL. Then, or
-when the command ends, the guard kills its whole process group. A parent-death signal is not enough: it
-reaches the server, but not the engine process that the server started. The guard imports nothing of this
-package, so that it starts fast.
+when the command ends, the guard kills its whole process group. A signal at the trainer's death is not enough:
+it reaches the vLLM server, but not the engine process that the server started. The guard imports nothing of
+this package, so that it starts fast.
 """
 
 import ctypes

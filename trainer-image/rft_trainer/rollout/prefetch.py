@@ -2,10 +2,11 @@
 
 A new adapter is published only after the sampler has finished its batch. So the policy that sampled a batch
 is at most one adapter version older than the policy that is trained on it, even if ``maxStaleness`` allows
-more. A step takes as long as the longer of sampling and update.
+more. A step takes the time of sampling or of the update, whichever is longer.
 
 The policy ratio of such a batch is relative to the current weights, as in any other batch. The difference of
-one version is part of the mismatch weight (trainer against sampler), which then has bounds on both sides.
+one version is part of the mismatch weight (trainer against sampler). For such batches this weight has a lower
+and an upper bound.
 """
 
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from rft_trainer.rollout.groups import SampledBatch
 
 
 class Prefetch:
-    """Samples at most one batch in advance, in a thread. On exit from ``with``, waits for this batch."""
+    """Samples at most one batch in advance, in a thread. The ``with`` block waits for it at its end."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "sampling")
@@ -41,11 +42,11 @@ class Prefetch:
         self.batch, self._sampled = batch, self._thread.submit(sample)
 
     def wait(self) -> None:
-        """Wait until the sampler is idle. If sampling failed, ``take`` raises the error."""
+        """Wait until the sampler is idle. If sampling failed, the next call of ``take`` raises the error."""
         if self._sampled is not None:
             self._sampled.exception()
 
     def take(self) -> SampledBatch | None:
-        """Return the sampled batch, once, or None if none was begun. Raises the sampler's error."""
+        """Return the sampled batch, only once, or None if none was begun. Raises the sampler's error."""
         sampled, self.batch, self._sampled = self._sampled, None, None
         return sampled.result() if sampled is not None else None

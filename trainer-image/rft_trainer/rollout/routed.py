@@ -1,11 +1,11 @@
-"""Several samplers behind one run: whole groups are routed to the sampler that has their prompt in its cache.
+"""Several samplers for one run. Whole groups are sent to the sampler that has their prompt in its cache.
 
-A prompt has a home among the samplers, which is the same in every step. So its prefix may still be in the
-cache when the row comes again, and all rollouts of a group compute the prompt once. If the home already has
-its share of the requests, the group goes to the sampler with the fewest.
+Each prompt has a home: one of the samplers, the same in every step. So the prompt may still be in its cache
+when the row comes again, and all rollouts of a group compute the prompt once. If the home already has its
+share of the requests, the group goes to the sampler with the fewest requests.
 
-If a sampler dies, the requests that it has not answered go to the others, and it is restarted meanwhile. It
-is used again once it has loaded the current adapter. The run ends only if no sampler is left.
+If a sampler dies, its unanswered requests go to the others, and it is restarted. It is used again when it has
+loaded the current adapter. The run ends only if no sampler is left.
 """
 
 import logging
@@ -31,14 +31,14 @@ the check of the sampler allows between sampler and trainer in bfloat16."""
 
 
 class _Member:
-    """One sampler with a thread of its own, in which everything that it does happens in order."""
+    """One sampler and its thread. All its work runs in this thread, in order."""
 
     def __init__(self, number: int, replica: Replica) -> None:
         self.number, self.replica = number, replica
         self.thread = ThreadPoolExecutor(1, f"sampler-{number}")
         self.restarting: Future[None] | None = None
         self.lost: SamplerError | None = None
-        """Why this sampler is not used any more, None while it is."""
+        """Why this sampler is not used any more; None while it is used."""
 
     @property
     def ready(self) -> bool:
@@ -53,7 +53,7 @@ class _Member:
         return self.lost is None and self.restarting is None
 
     def restart(self, cause: ConnectionLost) -> None:
-        """Restart the sampler in its thread. ``ready`` is true when this is done."""
+        """Restart the sampler in its thread. When the restart is complete, ``ready`` is true."""
         log.warning("sampler %d ended: %s; it is restarted", self.number, cause)
         self.restarting = self.thread.submit(self.replica.recover, cause)
 
@@ -67,7 +67,7 @@ class RoutedEngine:
         count: int,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Make ``count`` samplers. ``make`` gets the sampler's number, from 0, and when it must stop."""
+        """Make ``count`` samplers. ``make`` gets a sampler's number, from 0, and a function: must it stop?"""
         self._closing = threading.Event()
         self._members: list[_Member] = []
         try:
@@ -84,7 +84,7 @@ class RoutedEngine:
         return sum(member.replica.restarts for member in self._members)
 
     def wait_until_ready(self) -> None:
-        """Return when all samplers can be used, those that are being restarted too. See RolloutEngine."""
+        """Return when all samplers can be used, also those that are restarted now. See RolloutEngine."""
         wait([member.restarting for member in self._members if member.restarting is not None])
         self._on_all(lambda replica: replica.wait_until_ready())
 
@@ -96,7 +96,7 @@ class RoutedEngine:
         self._on_all(lambda replica: replica.use_adapter(adapter))
 
     def _on_all(self, do: Callable[[Replica], None]) -> None:
-        """Do something with all samplers at the same time. Raises SamplerError if none is left."""
+        """Call ``do`` for all samplers at the same time. Raises SamplerError if none is left."""
         begun: list[tuple[_Member, Future[None]]] = []
         for member in self._members:
             if member.lost is None:
@@ -114,7 +114,7 @@ class RoutedEngine:
         self._live()
 
     def _live(self) -> list[_Member]:
-        """Return the samplers that can be used now; wait for one. Raises SamplerError if all are lost."""
+        """Return the samplers that can be used now, or wait for one. Raises SamplerError if none is left."""
         while True:
             live = [member for member in self._members if member.ready]
             if live:
@@ -129,8 +129,8 @@ class RoutedEngine:
     ) -> list[Generated]:
         """Generate one completion per request. See RolloutEngine.
 
-        Each answer is kept once, by the number of its request. A request is sent to another sampler only
-        after the first one has died without an answer to it.
+        Each request gets exactly one answer, which is stored by its number. A request is sent to another
+        sampler only after the first one has died without answering it.
         """
         done: dict[int, Generated] = {}
         while len(done) < len(requests):
@@ -141,7 +141,7 @@ class RoutedEngine:
     def _attempt(
         self, missing: dict[int, Request], done: dict[int, Generated], should_stop: Callable[[], bool]
     ) -> None:
-        """Send all requests once. Those of a sampler that dies go to another at once."""
+        """Send all requests once. If a sampler dies, its requests go to another sampler at once."""
         live = self._live()
         shares = route(missing, [member.number for member in live])
         failed = threading.Event()
@@ -179,7 +179,7 @@ class RoutedEngine:
             raise error
 
     def logprobs(self, token_ids: Sequence[int]) -> list[float]:
-        """See RolloutEngine. All samplers are asked, so that one with another adapter is found."""
+        """Return log-probs, see RolloutEngine. All samplers are asked, to find one with another adapter."""
         answers: list[tuple[_Member, list[float]]] = []
         while not answers:
             asked = [
@@ -213,9 +213,9 @@ class RoutedEngine:
 def route(requests: dict[int, Request], samplers: Sequence[int]) -> dict[int, dict[int, Request]]:
     """Return the requests of each sampler, by its number. Requests for the same prompt stay together.
 
-    Each prompt goes to its home, the sampler with the largest hash of prompt and sampler. So if a sampler is
+    The home of a prompt is the sampler with the largest hash of prompt and sampler. So if a sampler is
     missing, only its own prompts move. A sampler gets at most its share of the requests, rounded up to whole
-    groups; then the sampler with the fewest requests gets the group.
+    groups. Further groups go to the sampler with the fewest requests.
     """
     groups: dict[tuple[int, ...], dict[int, Request]] = {}
     for key, request in requests.items():

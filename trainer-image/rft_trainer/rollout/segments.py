@@ -15,8 +15,8 @@ from rft_run.rows.messages import Message
 class Segment:
     """The first prompt of a segment, and all tokens after it.
 
-    ``logprobs`` are by the sampler, in nats, and 0 for context. ``sampled``: whether the policy sampled the
-    token in this segment. All other tokens are context, such as the result of a tool: they have no loss.
+    ``logprobs`` are by the sampler, in nats. They are 0 for context. ``sampled``: whether the policy sampled
+    the token in this segment. All other tokens are context, such as the result of a tool: they have no loss.
     """
 
     prompt_ids: tuple[int, ...]
@@ -32,12 +32,12 @@ class Segment:
 
 @dataclass(frozen=True)
 class Episode:
-    """How a rollout of several turns went.
+    """What happened in a rollout of several turns.
 
-    ``messages`` is the whole conversation; the first ``given`` of them were there before the model's first
-    turn. ``reward`` is that of the environment, or its error; None: not known. ``limit`` is the one that
-    ended the rollout. ``seconds`` is the time that the rollout took, and ``waiting_seconds`` the part in
-    which it waited for its environment.
+    ``messages`` is the whole conversation. The first ``given`` messages were there before the model's first
+    turn. ``reward`` is the environment's reward or error; None: not known. ``limit`` is the limit that ended
+    the rollout. ``seconds`` is the time that the rollout took. In ``waiting_seconds`` of this time it waited
+    for its environment.
     """
 
     segments: tuple[Segment, ...]

@@ -1,7 +1,7 @@
-"""Splits ``sampling.stop`` into texts and special tokens.
+"""Splits the entries of ``sampling.stop`` into texts and special tokens.
 
-The text of a completion leaves special tokens out. So a stop text such as ``<|im_end|>`` never appears in it,
-and the sampler must compare token ids instead.
+The text of a completion has no special tokens. So a stop text such as ``<|im_end|>`` never appears in it, and
+the sampler must compare token ids instead.
 """
 
 from collections.abc import Sequence
@@ -18,10 +18,10 @@ class Stops(NamedTuple):
 
 
 def split_stops(stop: Sequence[str] | None, tokenizer: Any) -> Stops:
-    """Return the stop texts that are special tokens as token ids, the others as texts.
+    """Return stop texts that are special tokens as token ids, and the others as texts.
 
     Raises:
-        ConfigurationError: a text has a special token and something else, which no completion's text has.
+        ConfigurationError: a text has a special token and other text. No completion's text can contain it.
     """
     special = special_tokens(tokenizer)
     texts, token_ids = [], []

@@ -1,8 +1,8 @@
 """The second rollout engine: plain ``transformers`` generation in the trainer's process.
 
-For unit tests, machines without vLLM, and CPUs on which vLLM's kernels are slow. There is no continuous
+It is for unit tests, machines without vLLM, and CPUs on which vLLM's kernels are slow. There is no continuous
 batching: finished completions leave their batch, and the next batch starts when the longest completion ends.
-Each request has its own seed, so apart from rounding the results do not depend on the batches.
+Each request has its own seed, so the results do not depend on the batches, apart from rounding.
 """
 
 import logging
@@ -46,7 +46,7 @@ class TransformersEngine:
         self._base.get_output_embeddings().register_forward_pre_hook(_contiguous)
 
     def wait_until_ready(self) -> None:
-        """See RolloutEngine. The model is loaded from the start."""
+        """Return at once, because the model is already loaded. See RolloutEngine."""
 
     def use_adapter(self, adapter: AdapterVersion | None) -> None:
         """See RolloutEngine."""
@@ -70,14 +70,14 @@ class TransformersEngine:
     def attempt(
         self, requests: dict[int, Request], done: dict[int, Generated], should_stop: Callable[[], bool]
     ) -> None:
-        """See Replica. Sorted by prompt length, equal prompts share a batch."""
+        """Generate completions, see Replica. Requests are sorted by length: equal prompts share a batch."""
         order = sorted(requests, key=lambda key: _by_prompt(requests[key]))
         for start in range(0, len(order), _BATCH):
             chunk = order[start : start + _BATCH]
             done |= zip(chunk, self._batch([requests[key] for key in chunk], should_stop), strict=True)
 
     def recover(self, cause: ConnectionLost) -> None:
-        """See Replica. There is nothing to restart, because it is in the trainer's process."""
+        """Do nothing: the engine is in the trainer's process, so there is nothing to restart. See Replica."""
         log.warning("sampling goes on after: %s", cause)
         self.restarts += 1
 
@@ -154,7 +154,7 @@ class TransformersEngine:
 
 
 def end_tokens(*told: int | Sequence[int] | None) -> set[int]:
-    """Return all tokens that end a completion, from the tokenizer and from the generation configuration."""
+    """Return all tokens that end a completion. ``told``: those of tokenizer and generation configuration."""
     return {token for one in told for token in ([one] if isinstance(one, int) else one or ())}
 
 
@@ -168,7 +168,7 @@ def _by_prompt(request: Request) -> tuple[int, tuple[int, ...]]:
 
 @dataclass
 class _Batch:
-    """Completions that are decoded together. ``rows``: the indices of their requests."""
+    """Completions that are decoded together. ``rows`` has the indices of their requests."""
 
     rows: list[int]
     cache: Any
@@ -176,7 +176,7 @@ class _Batch:
     position_B_1: Tensor
 
     def only(self, places: list[int]) -> "_Batch":
-        """Return a new batch with the rows at these places. A place may occur more than once."""
+        """Return a new batch with the rows at these places. The same place may occur several times."""
         index = torch.tensor(places, device=self.mask_B_T.device)
         self.cache.reorder_cache(index)
         rows = [self.rows[place] for place in places]
@@ -242,7 +242,10 @@ def draw_all(logits_B_V: Tensor, growing: Sequence[_Growing]) -> list[tuple[int,
 def draw(
     logits_B_V: Tensor, parameters: SamplingParameters, generators: Sequence[torch.Generator]
 ) -> list[tuple[int, float]]:
-    """Sample a token for each row. Return it and its log-prob after temperature, top-k and top-p, in nats."""
+    """Sample a token for each row. Return each token and its log-prob after all filters, in nats.
+
+    The filters are temperature, top-k and top-p.
+    """
     if parameters.greedy:
         tokens_B = logits_B_V.argmax(1)
         logprobs_B = logits_B_V.float().log_softmax(1).gather(1, tokens_B[:, None]).squeeze(1)

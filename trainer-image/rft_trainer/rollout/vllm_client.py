@@ -1,4 +1,4 @@
-"""Client of vLLM's OpenAI-compatible server. Each rollout is one request with its own seed."""
+"""A client of vLLM's server, which has OpenAI's API. Each rollout is one request with its own seed."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -65,8 +65,8 @@ class VllmClient:
     ) -> None:
         """Send ``requests``, and put each completion into ``done`` under the request's key when it arrives.
 
-        Raises ConnectionLost when the server dies (``done`` keeps the completions received before), Preempted
-        when ``should_stop`` returns True, SamplerError when the server refuses a request.
+        Raises ConnectionLost when the server dies (``done`` then has the completions received before),
+        Preempted when ``should_stop`` returns True, SamplerError when the server refuses a request.
         """
         asyncio.run(self._complete(model, requests, done, should_stop, alive))
 
@@ -110,7 +110,7 @@ class VllmClient:
 
 
 async def _completion(client: httpx.AsyncClient, model: str, request: Request) -> Generated:
-    """Send one request. Raises ConnectionLost when there is no answer, SamplerError when it is refused."""
+    """Send one request. Raises ConnectionLost if there is no answer, SamplerError if it is refused."""
     try:
         answer = await client.post("http://vllm/v1/completions", json=request_body(model, request))
     except httpx.TransportError as error:

@@ -16,7 +16,7 @@ _MAX_STARTS = 3
 
 
 class VllmEngine:
-    """A RolloutEngine with one vLLM server. It starts in the background, and the first use waits for it."""
+    """A RolloutEngine with one vLLM server. It starts in the background, and the first use waits for this."""
 
     def __init__(self, options: ServerOptions, should_stop: Callable[[], bool] = lambda: False) -> None:
         self.restarts = 0
@@ -48,7 +48,7 @@ class VllmEngine:
                 self._start_again(error)
 
     def _start_again(self, error: StartFailed) -> None:
-        """Start the server again after it ended while starting, since memory may be free by now.
+        """Start the server again after it ended during its start. Memory may be free by now.
 
         Raises the error if it is the same as before, or if the server was started often enough.
         """
@@ -96,7 +96,7 @@ class VllmEngine:
     def attempt(
         self, requests: dict[int, Request], done: dict[int, Generated], should_stop: Callable[[], bool]
     ) -> None:
-        """See Replica. ``done`` may get completions from other samplers at the same time."""
+        """Generate completions, see Replica. Other samplers may put completions into ``done`` meanwhile."""
         self.wait_until_ready()
         model = self._adapter.name if self._adapter else BASE_NAME
         answered: dict[int, Generated] = {}

@@ -8,11 +8,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 ENTRY_MODULES = ("vllm.entrypoints.launchers.api_server.entry", "vllm.entrypoints.openai.api_server")
-"""Releases before 0.32 lack the first module. From 0.32 on the second one is deprecated."""
+"""vLLM before 0.32 lacks the first module. From vLLM 0.32 on the second module is deprecated."""
 
 
 def entry_module() -> str:
-    """Return the name of the module to run. Without vLLM it is the newest name."""
+    """Return the name of the module to run. Without vLLM it is the name in the newest release."""
     folder = vllm_folder()
     return ENTRY_MODULES[0] if folder is None else entry_module_in(folder)
 

@@ -1,7 +1,7 @@
 """Starts the vLLM server, waits until it answers, and stops it with all its processes and files.
 
-With its command-line options the server returns log-probabilities of the distribution from which it samples,
-and requests with a seed are reproducible. docs/how-a-run-works.md says in which cases they are.
+Its command-line options make the server return log-probabilities of the distribution from which it samples.
+Requests with a seed are reproducible in the cases that docs/how-a-run-works.md names.
 """
 
 import os
@@ -37,9 +37,9 @@ BATCH_INVARIANT_VERSION, BATCH_INVARIANT_CAPABILITY = (0, 32), (8, 0)
 _MARKER, _NUMBER = "RFT_SAMPLER_OF", "RFT_SAMPLER_NUMBER"
 _ERROR = r"\b((?:\w+\.)*\w+(?:Error|Exception): .+)"
 _ERRORS = (re.compile(rf"\(Worker.*?{_ERROR}"), re.compile(rf"\(EngineCore\b.*?{_ERROR}"), re.compile(_ERROR))
-"""Errors in the log of vLLM, those of the processes nearest to the GPU first."""
+"""Patterns of errors in vLLM's log. The processes nearest to the GPU come first."""
 _ELSEWHERE = re.compile(r"root cause|stack trace", re.IGNORECASE)
-"""What an error says that only points to another one."""
+"""Text of an error that only refers to another error."""
 _END_SECONDS = 30.0
 """Maximum time in seconds to wait until killed processes have released their memory."""
 
@@ -48,8 +48,8 @@ _END_SECONDS = 30.0
 class ServerOptions:
     """Options of a server. ``context_length`` is in tokens.
 
-    ``kv_cache_bytes`` is the size of the key-value cache on each device. None, on a GPU: vLLM takes what
-    ``gpu_memory_share`` leaves.
+    ``kv_cache_bytes`` is the size of the key-value cache on each device. None, on a GPU: vLLM uses the rest
+    of its share ``gpu_memory_share``.
     """
 
     model: Path
@@ -76,7 +76,7 @@ class ServerOptions:
 
 
 class VllmServer:
-    """One server in its own process group. Not thread-safe. After its death ``start`` may be called again."""
+    """One server in its own process group. Not thread-safe. After its death ``start`` starts a new one."""
 
     def __init__(self, options: ServerOptions) -> None:
         self._options = options
@@ -108,7 +108,7 @@ class VllmServer:
 
     @property
     def pid(self) -> int | None:
-        """Id of the server's process group; None before its start."""
+        """The id of the server's process group; None before its start."""
         return self._process.pid if self._process else None
 
     def alive(self) -> bool:
@@ -182,10 +182,10 @@ class StartFailed(SamplerError):
 
 
 def cause(log: str) -> str:
-    """Return the error in a server's log that says why it ended, or "" if there is none.
+    """Return the error in a server's log that says why the server ended, or "" if there is none.
 
-    The engine and its workers are processes of their own. What the server and the processes between log last
-    only says that another process ended, so such errors are left out.
+    The engine and its workers are separate processes. The last errors of the server and of processes between
+    it and the cause only say that another process ended, so such errors are left out.
     """
     for pattern in _ERRORS:
         found = [match[1] for line in log.splitlines() if (match := pattern.search(line))]
@@ -196,7 +196,7 @@ def cause(log: str) -> str:
 
 
 def _listens(path: Path) -> bool:
-    """Whether a server accepts connections. Not with httpx, which leaks a socket per refused connection."""
+    """Return whether a server accepts connections. httpx would leak a socket per refused connection."""
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(str(path))
@@ -301,15 +301,18 @@ def no_batch_invariance(version: str, capability: tuple[int, int]) -> str | None
 
 
 def preload_libraries() -> list[str]:
-    """Return the paths of libiomp5 and tcmalloc, if installed. LoRA on the CPU is 1.5 times as fast then."""
+    """Return the paths of libiomp5 and tcmalloc, if installed.
+
+    With them LoRA on the CPU is 1.5 times as fast.
+    """
     openmp = Path(sys.prefix) / "lib" / "libiomp5.so"
     return [str(found) for found in (openmp, allocator.library()) if found is not None and found.exists()]
 
 
 def reap(run_dir: Path, number: int | None = None) -> list[int]:
-    """Kill the processes left by earlier samplers of this run. Return their PIDs.
+    """Kill processes that earlier samplers of this run left behind. Return their PIDs.
 
-    ``number`` selects one of the run's samplers; None: all of them.
+    ``number`` selects one of the run's samplers; None: all samplers.
     """
     wanted = {f"{_MARKER}={run_dir}".encode()}
     if number is not None:

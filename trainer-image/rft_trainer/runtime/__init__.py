@@ -1,1 +1,1 @@
-"""The machine that a run uses: cores, memory, device, memory allocator, and the files of the base model."""
+"""The machine of a run: cores, memory, device, memory allocator, and the files of the base model."""

@@ -1,8 +1,8 @@
 """Restarts the trainer with tcmalloc, which reuses freed memory without fragmentation.
 
 glibc's allocator has two modes, and both are worse. By default its memory fragments, because tensors have
-many sizes: unused gaps take a fifth of the memory of a small model's update. With
-``machine.give_large_blocks_back`` memory does not fragment, but page faults take half of the update's time.
+many sizes: unused gaps are a fifth of the memory of a small model's update. With
+``machine.give_large_blocks_back`` memory does not fragment, but page faults need half of the update's time.
 """
 
 import os
@@ -15,20 +15,20 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def library() -> Path | None:
-    """Return the path of tcmalloc, or None where it is not installed (Debian's ``libtcmalloc-minimal4``)."""
+    """Return the path of tcmalloc (Debian: ``libtcmalloc-minimal4``), or None if it is not installed."""
     return next(iter(sorted(Path("/usr/lib").glob("*/libtcmalloc_minimal.so.4"))), None)
 
 
 def preloaded() -> bool:
-    """Whether this process was started with tcmalloc."""
+    """Return whether this process was started with tcmalloc."""
     return "tcmalloc" in os.environ.get("LD_PRELOAD", "")
 
 
 def preload(should_stop: Callable[[], bool]) -> None:
     """Start this program again with tcmalloc preloaded. The process and its PID stay the same (execv).
 
-    Returns only where tcmalloc is already loaded or not installed, or after a stop signal. A stop signal
-    during the restart stays pending until the new program unblocks signals.
+    Returns only if tcmalloc is already loaded or not installed, or after a stop signal. A stop signal during
+    the restart stays pending until the new program unblocks signals.
     """
     found = library()
     if found is None or preloaded():

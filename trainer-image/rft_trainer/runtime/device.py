@@ -1,4 +1,4 @@
-"""Chooses the device of a run: as planned, or the CPU where GPUs are simulated. Sets deterministic mode."""
+"""Chooses the device of a run: as planned, or the CPU if GPUs are simulated. Also sets deterministic mode."""
 
 import os
 from collections.abc import Mapping
@@ -44,8 +44,8 @@ def on_this_machine(config: RunConfig, env: Mapping[str, str] = os.environ) -> R
 def set_deterministic(deterministic: bool, device: str) -> None:
     """Allow only deterministic algorithms of torch in this process, or all algorithms.
 
-    Without this mode several threads sum the gradient of a repeated index in any order, and two equal runs on
-    a busy CPU end with different weights. On GPUs some operations have no deterministic algorithm. Torch
+    If all are allowed, several threads sum the gradient of a repeated index in any order, and two equal runs
+    on a busy CPU end with different weights. On GPUs some operations have no deterministic algorithm. Torch
     warns when one of them is used.
     """
     if deterministic and device == "cuda":

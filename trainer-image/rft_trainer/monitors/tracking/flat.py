@@ -27,8 +27,9 @@ def numbers(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
 
 
 def hyperparameters(config: RunConfig) -> dict[str, Any]:
-    """Return the spec, the effective parameters and the plan, without ``tracking``, ``template`` and
-    passwords.
+    """Return the spec, the effective parameters and the plan as hyperparameters for trackers.
+
+    ``tracking``, ``template`` and passwords are left out.
     """
     spec = {name: value for name, value in config.spec.dump().items() if name not in _NO_PARAMETERS}
     whole = {

@@ -1,6 +1,4 @@
-"""Logs to MLflow, with one MLflow run per job. A tag has the UID of the RFTJob, so that later attempts
-find the run.
-"""
+"""Logs to MLflow, with one MLflow run per job. Its tag is the RFTJob's UID: later attempts find it."""
 
 import importlib
 import os
@@ -32,10 +30,10 @@ _ENVIRONMENT = {
 
 
 class MlflowTracker:
-    """Logs with the synchronous client of MLflow, because the trainer already queues the calls."""
+    """Logs with MLflow's synchronous client. The trainer queues the calls, so it does not have to wait."""
 
     def start(self, run: RunInfo) -> None:
-        """Find or create the MLflow run of the job. Parameters that the run has already stay unchanged."""
+        """Find or create the MLflow run of the job. Parameters that it already has stay unchanged."""
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         mlflow: Any = importlib.import_module("mlflow")
@@ -71,9 +69,7 @@ class MlflowTracker:
             self._evaluations = step
 
     def finish(self, end: End, numbers: Mapping[str, float]) -> None:
-        """Close the MLflow run. If the job stopped with a checkpoint, the status is KILLED until the job
-        resumes.
-        """
+        """Close the MLflow run. If the job stopped with a checkpoint, its status is KILLED until a resume."""
         self._metrics(int(numbers.get("final/step", 0)), numbers)
         self._client.set_tag(self._run, "rft.dev/reason", end.reason)
         try:

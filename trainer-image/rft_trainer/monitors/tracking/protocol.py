@@ -11,9 +11,7 @@ kind."""
 
 @dataclass(frozen=True)
 class RunInfo:
-    """The run that is tracked. ``uid`` is the UID of the RFTJob, by which a backend finds the run of a
-    resumed job.
-    """
+    """The run that is tracked. ``uid``: the RFTJob's UID, by which a backend finds a resumed job's run."""
 
     name: str
     namespace: str
@@ -30,7 +28,7 @@ class RunInfo:
 
 @dataclass(frozen=True)
 class End:
-    """How an attempt ended. ``adapter`` is the folder of the final adapter, or empty if there is none."""
+    """How an attempt ended. ``adapter`` is the folder of the final adapter, "" if there is none."""
 
     exit_code: int
     reason: str
@@ -38,7 +36,7 @@ class End:
 
 
 class Tracker(Protocol):
-    """A tracking backend. Its methods may raise any error: the worker logs it, and the run continues."""
+    """The interface of a tracking backend. Methods may raise any error: the worker logs it and goes on."""
 
     def start(self, run: RunInfo) -> None:
         """Create the run in the backend, or open the run of an earlier attempt again."""

@@ -1,6 +1,4 @@
-"""Sends calls from the trainer through a pipe to a tracking process. It never blocks the trainer during
-the run.
-"""
+"""Sends calls from the trainer to a tracking process, through a pipe, without blocking the trainer."""
 
 import json
 import logging
@@ -22,12 +20,10 @@ _STDERR = 2
 
 
 class Sender:
-    """Sends calls to one tracking process, through a bounded queue and a thread. No method raises an
-    error.
-    """
+    """Sends calls to one tracking process, with a bounded queue and a thread. No method raises an error."""
 
     def __init__(self, backend: str, command: Sequence[str] | None = None) -> None:
-        """``command`` is another command for the tracking process. Only tests use it."""
+        """Start the tracking process. ``command`` replaces its usual command, for tests only."""
         self.backend = backend
         self.dropped = 0
         self._queue: queue.Queue[str | None] = queue.Queue(QUEUE_LENGTH)
@@ -53,8 +49,9 @@ class Sender:
             self.dropped += 1
 
     def close(self, seconds: float) -> bool:
-        """Wait at most ``seconds`` until the tracking process has made all queued calls. Return whether it
-        has.
+        """Wait at most ``seconds`` until the tracking process has made all queued calls.
+
+        Return whether it has made all of them in this time.
         """
         deadline = time.monotonic() + seconds
         try:
@@ -72,7 +69,7 @@ class Sender:
         return ended and process is not None and process.returncode == 0
 
     def kill(self) -> None:
-        """Kill the tracking process. The run in the backend is then not closed."""
+        """Kill the tracking process. The tracking backend then shows the run as not closed."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()

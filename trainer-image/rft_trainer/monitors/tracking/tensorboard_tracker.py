@@ -37,9 +37,7 @@ class TensorboardTracker:
         self._writer.flush()
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Log a step. Steps up to the checkpoint are skipped, because the files of earlier attempts have
-        them.
-        """
+        """Log a step. Steps up to the checkpoint are skipped: the files of earlier attempts have them."""
         if step > self._resumed_from:
             self._scalars(step, numbers)
 

@@ -1,5 +1,6 @@
-"""Starts, feeds and ends all trackers of a run. After the start no call from the training loop blocks or
-raises.
+"""Starts all trackers of a run, sends them data and ends them.
+
+After the start, calls from the training loop do not block and raise no errors.
 """
 
 import os
@@ -52,7 +53,7 @@ class Trackers:
             sender.kill()
 
     def start(self, resumed_from: int, attempt: int, records: Sequence[StepRecord] = ()) -> None:
-        """Open the run in every backend. ``resumed_from`` is the step of the checkpoint.
+        """Open the run in every tracking backend. ``resumed_from`` is the step of the checkpoint.
 
         ``records`` has the steps of earlier attempts. They are sent again, because a backend may have been
         unreachable before.
@@ -87,7 +88,7 @@ class Trackers:
         self._send("evaluation", {"step": scores.step, "numbers": numbers(evaluation_row(scores), "eval/")})
 
     def finish(self, run: RunStatus, ending: Ending) -> None:
-        """Close the run in all backends, within a time limit. A fenced attempt does not close it."""
+        """Close the run in all backends, within a time limit. A fenced attempt leaves the run open."""
         if ending.exit_code == ExitCode.FENCED:
             for sender in self._senders:
                 sender.kill()

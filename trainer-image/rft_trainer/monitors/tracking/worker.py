@@ -32,9 +32,7 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 2.0, 60.0
 
 
 class TrackerWorker:
-    """Makes the calls to a tracking library that it reads from a stream. Each kind of error is logged
-    once.
-    """
+    """Makes the calls to a tracking library that it reads from a stream. It logs each kind of error once."""
 
     def __init__(self, backend: str, tracker: Tracker, pause: Callable[[float], None] = time.sleep) -> None:
         self._backend = backend
@@ -57,9 +55,7 @@ class TrackerWorker:
             )
 
     def _until_started(self, run: RunInfo) -> None:
-        """Start the run in the backend, and retry until that succeeds. Meanwhile the trainer queues the
-        other calls.
-        """
+        """Start the run in the backend, with retries until it succeeds. Other calls stay queued meanwhile."""
         self._made(lambda: self._tracker.start(run), tries=None)
 
     def _bound(self, call: str, arguments: Mapping[str, Any]) -> Callable[[], None]:
@@ -69,9 +65,9 @@ class TrackerWorker:
         return lambda: method(arguments["step"], arguments["numbers"])
 
     def _made(self, call: Callable[[], None], tries: int | None) -> bool:
-        """Make a call to the tracking library, with retries and backoff. Return whether it succeeded.
+        """Make a call to the tracking library, with retries and growing pauses. Return whether it succeeded.
 
-        With ``tries`` None it retries without a limit.
+        ``tries`` is the maximum number of tries; None: no limit.
         """
         failures = 0
         while True:
@@ -94,18 +90,14 @@ class TrackerWorker:
 
 
 def without_secrets(text: str) -> str:
-    """Replace the values of secret environment variables in a text, because errors of libraries may
-    contain them.
-    """
+    """Return a text without the values of secret environment variables. Libraries' errors may have them."""
     for secret in filter(None, map(os.environ.get, SECRETS)):
         text = text.replace(secret, "***")
     return text
 
 
 def main(argv: list[str]) -> None:
-    """Make the calls in standard input, then end the process without the exit hooks of libraries, which
-    may hang.
-    """
+    """Make the calls in standard input. Then exit without the exit hooks of libraries, which may hang."""
     # On Ctrl-C the trainer still logs its last row, so this process must not end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     set_dumpable(False)

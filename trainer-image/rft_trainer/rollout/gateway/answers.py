@@ -1,4 +1,4 @@
-"""The JSON of OpenAI's API: what is read of a request, and what is answered."""
+"""The JSON of OpenAI's API: reads requests, and builds responses."""
 
 import json
 import math
@@ -10,17 +10,17 @@ from rft_run.rows.messages import ROLES, Message, calls_of
 from rft_trainer.rollout.gateway.session import Recorded
 
 MODEL = "policy"
-"""The name of the only model. Any other name in a request is taken for it."""
+"""The name of the only model. A request with any other name uses this model too."""
 
 FORCED = (
     *("temperature", "top_p", "top_k", "min_p", "seed", "stop", "max_tokens", "max_completion_tokens"),
     *("frequency_penalty", "presence_penalty", "repetition_penalty", "logit_bias"),
 )
-"""Parameters of a request that the spec sets. Those of a client are ignored, and counted."""
+"""Parameters that the spec sets. If a client sends them, they are ignored and counted."""
 
 
 class BadRequest(ValueError):
-    """A request that cannot be answered. ``param``: the field that is wrong."""
+    """A request that cannot be answered. ``param`` is the field of the request that is wrong."""
 
     def __init__(self, message: str, param: str | None = None) -> None:
         super().__init__(message)
@@ -29,7 +29,7 @@ class BadRequest(ValueError):
 
 @dataclass(frozen=True)
 class AnswerOptions:
-    """What a request asks for, besides its prompt."""
+    """The options of a request besides its prompt, such as whether the answer is streamed."""
 
     stream: bool = False
     usage_in_stream: bool = False
@@ -44,7 +44,7 @@ def error_body(message: str, kind: str, param: str | None = None) -> dict[str, A
 
 
 def asked_of(body: Mapping[str, Any]) -> AnswerOptions:
-    """Return what a request asks for. Raises BadRequest for what is not supported."""
+    """Return the options of a request. Raises BadRequest for options that are not supported."""
     if body.get("n") not in (None, 1):
         raise BadRequest(f"n is {body['n']!r}; a turn has one completion, so leave n out", "n")
     if body.get("tool_choice") not in (None, "auto", "none"):
@@ -66,7 +66,7 @@ def asked_of(body: Mapping[str, Any]) -> AnswerOptions:
 
 
 def messages_of(body: Mapping[str, Any]) -> list[Message]:
-    """Return the messages of a chat request, each content as one text. Raises BadRequest."""
+    """Return the messages of a chat request. The content of each is one text. Raises BadRequest."""
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         raise BadRequest("messages is not a list of at least one message", "messages")
@@ -118,7 +118,7 @@ def prompt_of(body: Mapping[str, Any]) -> str | list[int]:
 
 @dataclass(frozen=True)
 class ReportedReward:
-    """What an agent reports at the end of its rollout: a reward, or the error that it met."""
+    """The report of an agent at the end of its rollout: a reward, or the error that ended its work."""
 
     value: float | None
     metrics: dict[str, float] = field(default_factory=dict)
@@ -126,7 +126,7 @@ class ReportedReward:
 
 
 def reward_of(body: Mapping[str, Any]) -> ReportedReward:
-    """Return the reward in a request. Raises BadRequest if it has neither a finite number nor an error."""
+    """Return the report in a request. Raises BadRequest if it has neither a finite reward nor an error."""
     value, error, metrics = body.get("value"), body.get("error"), body.get("metrics") or {}
     if error is not None and not isinstance(error, str):
         raise BadRequest("error is not a text", "error")
@@ -145,7 +145,7 @@ def _finite(value: object) -> bool:
 
 
 def usage(turn: Recorded) -> dict[str, int]:
-    """Return the numbers of tokens of a turn."""
+    """Return how many tokens the prompt and the completion of a turn have, as OpenAI's API does."""
     prompt, completion = len(turn.prompt_ids), len(turn.generated.token_ids)
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
@@ -156,7 +156,7 @@ def _finish_reason(turn: Recorded, message: Message) -> str:
 
 
 def _extras(turn: Recorded, asked: AnswerOptions, decode: Callable[[list[int]], str]) -> dict[str, Any]:
-    """Return log-probs, in nats, and token ids, if the client asked for them."""
+    """Return the log-probs, in nats, and the token ids of a turn, if the client asked for them."""
     found: dict[str, Any] = {}
     if asked.logprobs:
         pairs = zip(turn.generated.token_ids, turn.generated.logprobs, strict=True)
@@ -214,7 +214,7 @@ def chat_chunks(
     asked: AnswerOptions,
     decode: Callable[[list[int]], str],
 ) -> Iterator[bytes]:
-    """Yield the events of a streamed answer. The whole turn is sampled before the first one."""
+    """Yield the events of a streamed answer. The whole turn is sampled before the first event."""
     head = _head(name, "chat.completion.chunk", turn, created)
 
     def event(choices: list[dict[str, Any]], **more: Any) -> bytes:
@@ -256,11 +256,11 @@ def completion_answer(
 def completion_chunks(
     name: str, created: int, turn: Recorded, asked: AnswerOptions, decode: Callable[[list[int]], str]
 ) -> Iterator[bytes]:
-    """Yield the events of a streamed completion: one with the whole text."""
+    """Yield the events of a streamed completion: one event has the whole text."""
     yield f"data: {json.dumps(completion_answer(name, created, turn, asked, decode))}\n\n".encode()
     yield b"data: [DONE]\n\n"
 
 
 def models_answer() -> dict[str, Any]:
-    """Return the list of models, which has one."""
+    """Return the list of models for OpenAI's API. It has one model."""
     return {"object": "list", "data": [{"id": MODEL, "object": "model", "created": 0, "owned_by": "rft"}]}

@@ -1,4 +1,4 @@
-"""The token ids of a conversation: of its first prompt, and of what stands between one turn and the next.
+"""The token ids of a conversation: of its first prompt, and of the text between one turn and the next.
 
 The tokens of earlier turns are never rendered again. A later prompt is the earlier prompt, the sampled
 tokens, and the tail: the end of the model's turn, the new messages, and the beginning of its next turn.
@@ -27,11 +27,11 @@ _MARKER = "rftturn"
 
 
 class Unextendable(ValueError):
-    """The chat template shows no end of the model's turn, so a conversation cannot be continued."""
+    """The chat template has no token that ends the model's turn, so a conversation cannot be continued."""
 
 
 class Dialogue:
-    """Renders conversations for a tokenizer, and reads the model's turns."""
+    """Renders conversations into token ids, and reads messages from the model's tokens."""
 
     def __init__(
         self,
@@ -48,17 +48,18 @@ class Dialogue:
         self.style = style_of(tokenizer, tools)
 
     def first(self, messages: Sequence[Message], tools: Tools) -> tuple[int, ...]:
-        """Return the token ids of a prompt. Raises ValueError where the template refuses the messages."""
+        """Return the token ids of a first prompt. Raises ValueError if the template refuses the messages."""
         if self.style == "text":
             return self._template.ids(self._form(as_text(messages, tools), ()), None)
         return self._template.ids(self._form(messages, tools), _listed(tools))
 
     def tail(self, messages: Sequence[Message], answered: int, last: int, tools: Tools) -> tuple[int, ...]:
-        """Return the tokens that follow a turn: its end, the messages after it, the beginning of the next.
+        """Return the tokens that follow a turn: its end, the messages after it, the beginning of the next
+        turn.
 
-        ``answered``: the index of the assistant's message of the turn. ``last``: the last sampled token of
-        the turn. An end token that was sampled is not repeated. Raises Unextendable, and ValueError where
-        the template refuses the messages.
+        ``answered``: the index of the turn's message of the assistant. ``last``: the last sampled token of
+        the turn. If it is an end token, it is not repeated. Raises Unextendable, and ValueError if the
+        template refuses the messages.
         """
         marked = [deepcopy(message) for message in messages]
         markers = _mark(marked[answered])
@@ -80,7 +81,7 @@ class Dialogue:
     def message(
         self, prompt_ids: Sequence[int], token_ids: Sequence[int], text: str, tools: Tools
     ) -> Message:
-        """Return the assistant's message in a completion. Raises MalformedCall."""
+        """Return a completion as the assistant's message. Raises MalformedCall for a bad tool call."""
         if not tools:
             return {"role": "assistant", "content": text}
         if self.style == "text":
@@ -107,7 +108,7 @@ class Dialogue:
 
 
 def _mark(message: Message) -> list[str]:
-    """Put markers in place of a message's content and the names of its calls. Return the markers."""
+    """Replace a message's content and the names of its tool calls by markers. Return the markers."""
     markers = [f"{_MARKER}0x"]
     message["content"] = markers[0]
     for place, function in enumerate(calls_of(1, message), start=1):

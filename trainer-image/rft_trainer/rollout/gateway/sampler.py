@@ -12,7 +12,7 @@ _Asked = tuple[Request, "Future[Generated]"]
 
 
 class BatchSampler:
-    """Samples requests from any thread. The requests that wait together are a batch.
+    """Samples requests from any thread. All requests that wait at the same time form a batch.
 
     A completion does not depend on the other requests of its batch, since each has its own seed.
     """
@@ -20,8 +20,8 @@ class BatchSampler:
     def __init__(self, generate: Generate, batches: int = 1) -> None:
         """Start threads that call ``generate``. ``batches``: how many may be sampled at the same time.
 
-        An engine that samples one batch after the other needs 1: then all requests that come while a batch is
-        sampled are the next batch. A server with continuous batching can take many.
+        An engine that samples one batch after the other needs 1. Then all requests that arrive during a batch
+        form the next batch. A server with continuous batching can sample many batches at the same time.
         """
         self._generate = generate
         self._waiting: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
@@ -33,13 +33,13 @@ class BatchSampler:
             thread.start()
 
     def submit(self, request: Request) -> "Future[Generated]":
-        """Return the future completion of a request. It raises what ``generate`` raised."""
+        """Return a future for the completion of a request. It raises the error of ``generate``."""
         future: Future[Generated] = Future()
         self._waiting.put((request, future))
         return future
 
     def close(self) -> None:
-        """Answer the requests that wait, and end the threads."""
+        """Answer the requests that still wait, and end the threads."""
         for _ in self._threads:
             self._waiting.put(None)
         for thread in self._threads:

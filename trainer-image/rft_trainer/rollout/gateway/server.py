@@ -1,11 +1,11 @@
-"""The HTTP endpoint of the rollouts: OpenAI's API, for each rollout under a path and with a token of its own.
+"""The HTTP endpoint of rollouts: OpenAI's API. Each rollout has its own path and its own token.
 
 GET  /rollouts/<id>/v1/models
 POST /rollouts/<id>/v1/chat/completions   also with "stream": true
 POST /rollouts/<id>/v1/completions        the prompt is a text or a list of token ids
 POST /rollouts/<id>/reward                {"value": 0.5, "metrics": {…}} or {"error": "why"}, once
 
-It decides nothing about a rollout: ``session`` and ``answers`` do.
+All decisions about a rollout are in ``session`` and ``answers``.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass
 class OpenRollout:
-    """A rollout that agents can reach, and what its agent has reported."""
+    """A rollout that agents can reach, and the report of its agent."""
 
     name: str
     session: Session
@@ -52,13 +52,13 @@ class OpenRollout:
 class Gateway:
     """Serves rollouts on a Unix socket, in a thread of its own. It is a context manager.
 
-    ``open`` and ``close_rollout`` may be called from any thread.
+    Any thread may call ``open`` and ``close_rollout``.
     """
 
     def __init__(self, socket: Path, sampler: BatchSampler, decode: Decode) -> None:
         """Prepare the server. ``__enter__`` starts it."""
         self.counts: Counter[str] = Counter()
-        """How many requests were refused: ``unauthorized``, ``badRequests``, ``ended``, ``rewards``."""
+        """Refused requests, by reason: ``unauthorized``, ``badRequests``, ``ended``, ``rewards``."""
         self._socket, self._sampler, self._decode = socket, sampler, decode
         self._rollouts: dict[str, OpenRollout] = {}
         self._loop = asyncio.new_event_loop()
@@ -90,7 +90,7 @@ class Gateway:
         return rollout.token
 
     def close_rollout(self, name: str) -> ReportedReward | None:
-        """Make a rollout unreachable. Return what its agent reported, None if it did not report."""
+        """Make a rollout unreachable. Return the report of its agent; None if it did not report."""
         return self._rollouts.pop(name).reward
 
     def _serve(self) -> None:
@@ -122,7 +122,7 @@ class Gateway:
     def _checked(
         self, handle: Callable[[web.Request, OpenRollout], Awaitable[web.StreamResponse]]
     ) -> Handler:
-        """Return a handler that refuses requests without the rollout's token, and answers errors as JSON."""
+        """Wrap a request handler: refuse requests without the rollout's token, and answer errors as JSON."""
 
         async def checked(request: web.Request) -> web.StreamResponse:
             rollout = self._rollouts.get(request.match_info["name"])

@@ -1,7 +1,7 @@
-"""One rollout of several turns: what the model is asked next, and a record of what it sampled.
+"""One rollout of several turns: the prompt of its next turn, and a record of the sampled tokens.
 
-Nothing here waits or talks to another process: whoever drives a rollout takes a Turn, lets the engine sample
-it, and hands the completion back.
+This module does not wait or use other processes. The caller gets a Turn, lets the engine sample it, and
+passes the completion to ``record``.
 """
 
 import time
@@ -21,8 +21,10 @@ Limit = Literal["maxTurns", "maxTokens", "contextLength", "maxSeconds"]
 
 @dataclass(frozen=True)
 class RolloutLimits:
-    """The limits of a rollout. ``tokens`` are all sampled tokens of a rollout, ``context`` those of a prompt
-    and its completion. ``seconds`` are of wall time, from its first turn on.
+    """The limits of a rollout.
+
+    ``turns``: number of turns. ``tokens``: sampled tokens of all turns. ``context``: tokens of a prompt and
+    its completion together. ``seconds``: time from the first turn on.
     """
 
     turns: int
@@ -32,7 +34,7 @@ class RolloutLimits:
 
 
 class LimitReached(Exception):
-    """The rollout has reached a limit, and ends with the turns that it has."""
+    """The rollout has reached one of its limits. It ends with the turns that it has so far."""
 
     def __init__(self, limit: Limit, message: str) -> None:
         super().__init__(message)
@@ -41,7 +43,7 @@ class LimitReached(Exception):
 
 @dataclass(frozen=True)
 class Turn:
-    """A turn that is to be sampled. ``messages`` is None where the prompt was given as text or tokens."""
+    """A turn to sample. ``messages`` is None if the prompt was given as text or tokens."""
 
     request: Request
     messages: tuple[Message, ...] | None
@@ -50,7 +52,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Recorded:
-    """A sampled turn. ``adapter_version``: of the policy that sampled it."""
+    """A sampled turn. ``adapter_version``: the version of the adapter that sampled it."""
 
     prompt_ids: tuple[int, ...]
     generated: Generated
@@ -60,7 +62,7 @@ class Recorded:
 
 @dataclass(frozen=True)
 class _State:
-    """A conversation after one of its turns, and its tokens so far."""
+    """The messages of a conversation after one of its turns, and its tokens so far."""
 
     history: tuple[str, ...]
     tools: tuple[dict[str, Any], ...]
@@ -105,9 +107,9 @@ class Session:
         """Begin without turns. ``parameters.max_tokens`` is the limit of one turn."""
         self.turns: list[Recorded] = []
         self.counts: Counter[str] = Counter()
-        """Numbers of ``malformedCalls``, ``forks`` and ``ignoredParameters``."""
+        """How often each of these occurred: ``malformedCalls``, ``forks``, ``ignoredParameters``."""
         self.limit: Limit | None = None
-        """The limit that ended the rollout; None: none did."""
+        """The limit that ended the rollout; None if no limit ended it."""
         self.adapter_version = adapter_version
         self._dialogue, self._parameters, self._limits, self._seed = dialogue, parameters, limits, seed
         self._clock = clock
@@ -128,9 +130,9 @@ class Session:
     def chat(self, messages: Sequence[Message], tools: Tools) -> Turn:
         """Return the next turn of a conversation.
 
-        If the messages extend a conversation of this rollout, the prompt extends its tokens. Otherwise it is
-        rendered, and the turn begins a segment. Raises LimitReached, and ValueError for messages that cannot
-        be rendered.
+        If the messages continue a conversation of this rollout, the new prompt continues its tokens.
+        Otherwise the prompt is rendered, and the turn begins a new segment. Raises LimitReached, and
+        ValueError for messages that cannot be rendered.
         """
         kept, given = tuple(dict(message) for message in messages), tuple(dict(tool) for tool in tools)
         self._refuse_ended((), 1)  # before anything is rendered, which a template may refuse
@@ -209,11 +211,11 @@ class Session:
         self._began = self._clock() if self._began is None else self._began
         limits = self._limits
         if len(self.turns) >= limits.turns:
-            self._end("maxTurns", f"the rollout has had its {limits.turns} turns")
+            self._end("maxTurns", f"the rollout has reached its limit of {limits.turns} turns")
         if self.late:
             self._end("maxSeconds", f"the rollout took longer than {limits.seconds:g} s")
         if self.sampled_tokens >= limits.tokens:
-            self._end("maxTokens", f"the rollout has sampled its {limits.tokens} tokens")
+            self._end("maxTokens", f"the rollout has reached its limit of {limits.tokens} sampled tokens")
         if most < 1:
             self._end(
                 "contextLength", f"the prompt has {len(prompt_ids)} of {limits.context} tokens of context"
