@@ -1,13 +1,13 @@
-"""Counts the operations and the bytes of one update, without a GPU, and what a data sheet makes of them.
+"""Counts the FLOPs and the bytes of one update, without a GPU, and estimates its time by a GPU's data sheet.
 
-The model is on torch's meta device: every operation of an update is called, with its shapes, and none
-computes anything. Operations of matrix products are counted by the formulas of torch's flop counter. Bytes
-are those that each operation reads and writes, since in eager mode each is a kernel of its own. Attention on
-a GPU is one kernel that cannot be called here, so its operations and bytes are formulas, in ``Attention``.
+The model is on torch's meta device: every operation of an update is called with its shapes, but nothing is
+computed. FLOPs of matrix products are counted by the formulas of torch's flop counter. Bytes are those that
+each operation reads and writes, because in eager mode each operation is its own kernel. On a GPU, attention
+is one kernel that cannot be called here. So its FLOPs and bytes come from formulas, in ``Attention``.
 
-A bound on the time follows: each operation takes at least its operations over the GPU's rate, and at least
-its bytes over the bandwidth. No GPU reaches that, so a second time assumes the shares in ``REACHED``. Those
-are assumptions, not measurements.
+This gives a lower bound for the time: each operation takes at least its FLOPs divided by the GPU's rate, and
+at least its bytes divided by the bandwidth. No GPU reaches this bound. So a second time uses the shares in
+``REACHED``, which are assumptions and not measurements.
 """
 
 from collections import Counter, defaultdict
@@ -41,16 +41,16 @@ REACHED: dict[Phase, float] = {
     "head": 0.70,
     "optimizer": 0.75,
 }
-"""Assumed share of a data sheet's rates that kernels of a phase reach. None of them was measured here."""
+"""Assumed share of a data sheet's rates that kernels of a phase reach. No share was measured here."""
 PUBLISHED = {"Qwen/Qwen3-0.6B": 13_342, "Qwen/Qwen3-4B": 6_229}
-"""Tokens/s that prime-rl publishes for one H100, a context of 16,384 tokens and rank 16."""
+"""Tokens per second that prime-rl published, by model: one H100, context of 16,384 tokens, rank 16."""
 _PLAIN = Filter(1.0, 0, 1.0)
 _ALLOCATIONS = ("empty", "new_empty", "empty_like", "empty_strided", "new_empty_strided")
 
 
 @dataclass(frozen=True)
 class Way:
-    """How an update is computed.
+    """The variant of an update that is counted.
 
     ``rounded``: the adapter computes in bfloat16. ``ahead``: gradients of log-probs are computed in the
     forward pass. ``skips``: attention skips pairs that the mask hides, also in rows with a shared prompt.
@@ -69,11 +69,12 @@ AFTER = Way(rounded=True, ahead=True, skips=True)
 
 @dataclass(frozen=True)
 class Attention:
-    """Formulas for one layer's attention kernel. All sizes are of one sequence; ``pairs`` are computed.
+    """Formulas for the attention kernel of one layer and one sequence. ``pairs``: number of computed pairs of
+    tokens.
 
-    A pair of tokens takes two products of a head's size in the forward pass, of 2 operations for each
-    element, and five in the backward pass, which computes the scores again. Both passes read and write their
-    arguments once. A dense mask is read once for each head, in bfloat16.
+    A product of one element costs 2 FLOPs. For a pair of tokens and a head, the forward pass makes two
+    products over the head's size, and the backward pass makes five, because it computes the scores again.
+    Both passes read and write their arguments once. A dense mask is read once for each head, in bfloat16.
     """
 
     tokens: int
@@ -84,16 +85,16 @@ class Attention:
     masked: bool
 
     def forward(self) -> tuple[float, float]:
-        """Return operations and bytes of the forward pass."""
+        """Return the FLOPs and the bytes of the forward pass."""
         return 4 * self.heads * self.head_dim * self.pairs, 2 * self._arguments + self._mask
 
     def backward(self) -> tuple[float, float]:
-        """Return operations and bytes of the backward pass."""
+        """Return the FLOPs and the bytes of the backward pass."""
         return 10 * self.heads * self.head_dim * self.pairs, 4 * self._arguments + self._mask
 
     @property
     def _arguments(self) -> float:
-        """Bytes of query and output, or of key and value with what is returned for them: half of all."""
+        """The bytes of query and key in bfloat16. The output and the value have as many."""
         return self.tokens * self.head_dim * 2 * (self.heads + self.kv_heads)
 
     @property
@@ -103,7 +104,7 @@ class Attention:
 
 @dataclass
 class Count:
-    """Operations, bytes, and two times in seconds: the bound, and with the shares in ``REACHED``."""
+    """FLOPs, bytes, and two times in seconds: the lower bound, and a time with the shares in ``REACHED``."""
 
     flops: float = 0.0
     bytes: float = 0.0
@@ -111,7 +112,7 @@ class Count:
     expected: float = 0.0
 
     def add(self, other: "Count", times: int = 1) -> None:
-        """Add another count so many times."""
+        """Add another count, multiplied by ``times``."""
         self.flops += times * other.flops
         self.bytes += times * other.bytes
         self.bound += times * other.bound
@@ -120,7 +121,10 @@ class Count:
 
 @dataclass
 class Account(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts all operations in a ``with`` block, by phase. Dimensions of size ``rank`` are the adapter's."""
+    """Counts all operations in a ``with`` block, by phase.
+
+    An operation with a dimension of size ``rank`` belongs to the adapter.
+    """
 
     device: Device
     rank: int
@@ -132,7 +136,7 @@ class Account(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @contextmanager
     def during(self, section: Phase) -> Iterator[None]:
-        """In the ``with`` block, all operations belong to this phase."""
+        """In the ``with`` block, count all operations for this phase."""
         before, self.section = self.section, section
         try:
             yield
@@ -178,7 +182,7 @@ def _bytes(values: Any) -> float:
 
 
 class _Kernel(torch.autograd.Function):
-    """Attention as a kernel that only counts: its output has the shape of the query, and no values."""
+    """An attention kernel that only counts. Its output has the shape of the query, but no values."""
 
     @staticmethod
     def forward(
@@ -196,7 +200,7 @@ class _Kernel(torch.autograd.Function):
 
 
 def kernels(account: Account, rows: FlatRows, row: PackedRow, way: Way) -> Kernels:
-    """Return attention kernels that count the pairs of this row as ``way`` computes them."""
+    """Return attention kernels that count the pairs of this row which ``way`` computes."""
     masked = rows.shared and not way.skips
     pairs = float(row.length**2) if masked else float(visible_pairs(rows))
 
@@ -219,7 +223,7 @@ def kernels(account: Account, rows: FlatRows, row: PackedRow, way: Way) -> Kerne
 
 @dataclass
 class Subject:
-    """A model with an adapter on the meta device, prepared as the policy prepares its own on a GPU."""
+    """A model with an adapter on the meta device, prepared in the same way as a policy on a GPU."""
 
     model: Any
     rank: int
@@ -243,7 +247,10 @@ class Subject:
 
 
 def counted(subject: Subject, rows: Sequence[PackedRow], way: Way, device: Device) -> dict[Phase, Count]:
-    """Return what one update of these rows takes, one row in each micro-batch, without a KL penalty."""
+    """Return the counts of one update with these rows, by phase, without a KL term.
+
+    Each row is a micro-batch.
+    """
     account = Account(device, subject.rank)
     if way.rounded:
         arithmetic.keep_input_dtype(subject.model)
@@ -296,7 +303,7 @@ def _logprobs(hidden: Tensor, target: Tensor, head: Callable[[Tensor], Tensor], 
 
 
 def subject_of(config: Any, rank: int) -> Subject:
-    """Return the model of a configuration, with an adapter of this rank for all linear layers."""
+    """Return a model with this configuration, and with an adapter of this rank for all linear layers."""
     from peft import get_peft_model
     from transformers import AutoModelForCausalLM
 
@@ -321,7 +328,7 @@ HEAD = (
 def lines(
     name: str, label: str, tokens: int, before: dict[Phase, Count], after: dict[Phase, Count]
 ) -> Iterator[str]:
-    """Yield the lines of the table for one model and layout: each phase, their sum, and tokens/s."""
+    """Yield the table's lines for one model and layout: each phase, their sum, and tokens per second."""
     whole = [_sum(counts) for counts in (before, after)]
     pairs: dict[str, list[Count]] = {phase: [before[phase], after[phase]] for phase in PHASES}
     for phase, both in (pairs | {"sum": whole}).items():
@@ -353,7 +360,7 @@ def rows_of(prompt: int, completion: int, rollouts: int, *, shared: bool) -> lis
 def table(
     name: str, config: Any, rank: int, layouts: Mapping[str, tuple[Sequence[PackedRow], int]], device: Device
 ) -> Iterator[str]:
-    """Yield the lines for a model. ``layouts``: for each label, the rows of an update and its tokens."""
+    """Yield the table's lines for a model. ``layouts``: for each label, an update's rows and their tokens."""
     for label, (rows, tokens) in layouts.items():
         # A new model for each way, since its adapter is prepared for one.
         before, after = (counted(subject_of(config, rank), rows, way, device) for way in (BEFORE, AFTER))

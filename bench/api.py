@@ -1,7 +1,7 @@
-"""Measures how fast the webhook reviews RFTJobs: as a function call, and over TLS on one core.
+"""Measures how many RFTJobs per second the webhook reviews: as a function call, and over TLS on one core.
 
 `make bench-api` runs the server, `python -m rft_operator.webhook`, on one core and the client on another
-core. The machine should be idle.
+core. No other program should use the machine.
 """
 
 import argparse
@@ -140,7 +140,7 @@ def server(core: int) -> Iterator[ssl.SSLContext]:
 
 
 async def flood(context: ssl.SSLContext, connections: int, count: int) -> Row:
-    """Send reviews as fast as possible. Each of the ``connections`` sends the next one after a response."""
+    """Send reviews as fast as possible. Each of the ``connections`` sends its next one after a response."""
     body, times = json.dumps(VALID).encode(), []
 
     async def one(session: aiohttp.ClientSession) -> None:
@@ -152,13 +152,14 @@ async def flood(context: ssl.SSLContext, connections: int, count: int) -> Row:
         started = time.perf_counter()
         await asyncio.gather(*(one(session) for _ in range(connections)))
         seconds = time.perf_counter() - started
-    return Row(f"as fast as it goes, {connections} at a time", len(times) / seconds, times)
+    return Row(f"as fast as possible, {connections} connections", len(times) / seconds, times)
 
 
 async def pace(context: ssl.SSLContext, per_second: int, seconds: int) -> Row:
     """Send reviews at a fixed rate, without waiting for earlier responses.
 
-    The time of a review is measured from the moment when it was due. So it includes the time in the queue.
+    The time of a review is measured from the moment when it should be sent. So it includes the time in the
+    queue.
     """
     body = json.dumps(VALID).encode()
     async with _session(context, 64) as session:
@@ -174,7 +175,11 @@ async def pace(context: ssl.SSLContext, per_second: int, seconds: int) -> Row:
         times = list(await asyncio.gather(*(one(i) for i in range(per_second * seconds))))
         took = time.perf_counter() - started
     reached = len(times) / took
-    kept = "goal reached" if reached >= 0.98 * per_second else "goal missed: it could not keep up"
+    kept = (
+        "goal reached"
+        if reached >= 0.98 * per_second
+        else "goal missed: the webhook could not answer so many reviews"
+    )
     return Row(f"{per_second} a second for {seconds} s", reached, times, kept)
 
 
@@ -205,7 +210,11 @@ def _machine() -> str:
     found = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
     cpu = found[0].split(":")[1].strip() if found else platform.machine()
     load, nice = os.getloadavg()[0], os.nice(0)
-    busy = "; BUSY OR NICED, so the numbers are a lower bound only" if load > 0.5 or nice > 0 else ""
+    busy = (
+        "; OTHER PROGRAMS RAN OR PRIORITY WAS LOW, so the numbers are only a lower bound"
+        if load > 0.5 or nice > 0
+        else ""
+    )
     return (
         f"{cpu}, {os.cpu_count()} cores, Python {platform.python_version()}, "
         f"load {load:.1f}, niceness {nice}{busy}"

@@ -3,9 +3,9 @@
     python -m bench.architectures [MODEL_TYPE ...] [--output docs/architectures.md]
 
 The reference is the forward pass of transformers, for one text at a time. It uses eager attention, the only
-attention that supports all parts of all architectures. The comparison is made without an adapter, and again
-with the adapter after one update, loaded from its files. Then a vLLM server loads two adapters, in the check
-that every run makes before its first step.
+attention that supports all parts of all architectures. The log-probs are compared without an adapter, and
+again with the adapter after one update, loaded from its files. Then a vLLM server loads two adapters, as in
+the check that every run makes before its first step.
 """
 
 import argparse
@@ -99,7 +99,7 @@ class Result:
 
     @property
     def faults(self) -> list[str]:
-        """The values that are outside their limits, in words."""
+        """Return a text for each value that is outside its limits."""
         differences = {
             "below the window, alone": self.below_alone,
             "below the window, shared": self.below_shared or 0.0,
@@ -111,7 +111,7 @@ class Result:
 
 
 def own_logprobs(model: Any, texts: Texts) -> Tensor:
-    """Return the completions' log-probs by transformers, computed for one text at a time."""
+    """Return the completions' log-probs by transformers, computed separately for each text."""
     start = len(texts.prompt) - 1
     found = []
     with torch.no_grad():
@@ -129,7 +129,7 @@ def policy_logprobs(policy: Policy, rows: Sequence[PackedRow]) -> Tensor:
 
 
 def update(policy: Policy, rows: Sequence[PackedRow]) -> None:
-    """Do one optimizer step, which makes the completions in ``rows`` more probable."""
+    """Make one optimizer step that makes the completions in ``rows`` more probable."""
     batch = build(rows)
     logits = policy.head(policy.hidden(batch))
     optimizer = torch.optim.AdamW(policy.trainable(), lr=0.02)
@@ -138,7 +138,7 @@ def update(policy: Policy, rows: Sequence[PackedRow]) -> None:
 
 
 def measure(model_type: str, folder: Path) -> Result:
-    """Build a model and compare, then do one update and compare again.
+    """Build a model and compare log-probs. Then make one update and compare again.
 
     Raises:
         ModelError: the trainer refuses the model.
@@ -176,10 +176,11 @@ def _worst(values: tuple[float | None, ...]) -> float | None:
 
 
 def vllm_follows(model_type: str, folder: Path) -> str:
-    """Return "yes" if a vLLM server on the CPU follows two probe adapters of a small model, else why not.
+    """Return "yes" if a vLLM server on the CPU uses two probe adapters of a small model correctly, else why
+    not.
 
     Raises:
-        SamplerMismatch: it does not sample from the policy.
+        SamplerMismatch: the server does not sample from the policy.
     """
     if find_spec("vllm") is None:
         return "not tried, vLLM is not installed"
@@ -205,7 +206,7 @@ def vllm_follows(model_type: str, folder: Path) -> str:
 
 
 def names_in_vllm(model_type: str, adapter: Path) -> str:
-    """Return in words whether vLLM's model class has all adapted layers; empty if it cannot be imported."""
+    """Return whether vLLM's model class has all adapted layers, in words; "" if it cannot be imported."""
     from vllm.model_executor.models.registry import ModelRegistry
 
     kind: Any = ModelRegistry._try_load_model_cls(TRAINABLE[model_type])
@@ -245,7 +246,7 @@ def _line(result: Result, vllm: str) -> str:
 
 
 def page(results: Sequence[tuple[Result, str]]) -> str:
-    """Return the page of the documentation."""
+    """Return the documentation page with the results, as Markdown."""
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
     ).stdout.strip()

@@ -1,8 +1,8 @@
-"""Measures how long the training state of a checkpoint takes to write and to read, and its size.
+"""Measures how long it takes to write and to read the training state of a checkpoint, and its size.
 
 `make bench-checkpoint` compares the two files of a checkpoint with one pickle of ``torch.save``, as earlier
-releases wrote it. The state has an adapter of ``--weights`` numbers in float32 and AdamW's two moments of it.
-Files are flushed to the disk, as in a run. Of ``--rounds`` measurements the table shows the median.
+releases wrote it. The state has an adapter of ``--weights`` numbers in float32, and AdamW's two moments for
+it. Files are flushed to the disk, as in a run. The table shows the median of ``--rounds`` measurements.
 """
 
 import argparse
@@ -26,7 +26,7 @@ _MATRIX = 16 * 4096
 
 
 def state(weights: int) -> TrainingState:
-    """Return a state with random weights, in matrices as those of LoRA with rank 16."""
+    """Return a state with this number of random weights, in matrices like those of LoRA with rank 16."""
     matrices = [torch.nn.Parameter(torch.randn(16, 4096)) for _ in range(weights // _MATRIX)]
     optimizer = torch.optim.AdamW(matrices)
     for matrix in matrices:
@@ -43,12 +43,12 @@ def state(weights: int) -> TrainingState:
 
 
 def write_pickle(folder: Path, saved: TrainingState) -> None:
-    """Write a state as earlier releases did."""
+    """Write a state as one pickle, as earlier releases did."""
     torch.save(asdict(saved), pickle_of(folder))
 
 
 def seconds(call: Callable[[], object]) -> float:
-    """Return how long a call takes."""
+    """Return how long a call takes, in seconds."""
     began = time.perf_counter()
     call()
     return time.perf_counter() - began

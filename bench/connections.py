@@ -1,4 +1,4 @@
-"""Measures the webhook while thousands of connections never send a whole request.
+"""Measures the webhook while thousands of connections stay open without a whole request.
 
 `make bench-connections` starts the webhook as a separate process, without an API server. The benchmark opens
 connections of one kind, from one address or from many addresses. Each stays open until the webhook closes it.
@@ -72,7 +72,7 @@ async def crowd(
 async def _stay(
     port: int, kind: str, source: str, context: ssl.SSLContext, opening: asyncio.Semaphore
 ) -> None:
-    """Open a connection, send what its kind sends, wait until it is closed. Repeat this after one second."""
+    """Open a connection, send the data of its kind, wait until it is closed, and repeat after one second."""
     encrypted: dict[str, Any] = {} if kind == "silent" else {"ssl": context, "server_hostname": HERE}
     while True:
         with suppress(OSError), socket.socket() as plain:
@@ -110,10 +110,10 @@ def resident_mib(pid: int) -> float:
 async def measure(
     pid: int, request: Callable[[], bool], seconds: float = SECONDS
 ) -> tuple[float, list[float], int]:
-    """Send requests for ``seconds``.
+    """Send requests for ``seconds`` seconds.
 
     Returns:
-        The peak resident memory of ``pid`` in MiB, the seconds of each request, and the number that failed.
+        The peak resident memory of ``pid`` in MiB, the seconds of each request, and how many requests failed.
     """
     highest, took, failed = 0.0, [], 0
     end = time.monotonic() + seconds
@@ -127,7 +127,7 @@ async def measure(
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """Return the value below which this share of ``values`` lies."""
+    """Return the value below which this share (0 to 1) of ``values`` lies."""
     return sorted(values)[min(len(values) - 1, int(share * len(values)))]
 
 

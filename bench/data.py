@@ -4,7 +4,7 @@
 opens the file as the trainer does, with the example model's tokenizer, and chooses the prompts of ten steps.
 It does this twice. The first time there is no index, and the file is not in the page cache. The second time
 there is an index, as when a run is resumed. `--gigabytes` and `--folder` change the size and the place of the
-file. The result is a table.
+file. The benchmark prints a table.
 """
 
 import argparse
@@ -33,10 +33,11 @@ MIB = 2.0**20
 
 @dataclass(frozen=True)
 class Start:
-    """Measurements of one start. ``first_step``: seconds to the first step, ``steps``: to ``STEPS`` steps.
+    """Measurements of one start. ``first_step``: seconds until the first step; ``steps``: until ``STEPS``
+    steps.
 
-    ``busy`` is the processor time until the first step. It is less than the elapsed time if the process
-    waits, e.g. for the disk. ``held`` is by how many MiB the process's peak memory grew.
+    ``busy`` is the processor time in seconds until the first step. It is less than the elapsed time if the
+    process waits, e.g. for the disk. ``held`` is the growth of the process's peak memory, in MiB.
     """
 
     name: str
@@ -48,7 +49,9 @@ class Start:
 
 
 def write_rows(path: Path, size: int) -> None:
-    """Write about ``size`` bytes of rows of 0.5 kB. The file repeats one block of different rows."""
+    """Write about ``size`` bytes of rows, each of 0.5 kB. The file repeats one block of different rows. @69
+    kwok takes the place of the kubelets. => kwok replaces the kubelets.
+    """
     block = b"".join(rows(BLOCK_BYTES))
     with path.open("wb") as file:
         for _ in range(max(1, size // len(block))):

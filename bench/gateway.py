@@ -1,7 +1,7 @@
-"""Measures what the endpoint of rollouts adds to a turn, and the memory of an open rollout.
+"""Measures how much time the endpoint of rollouts adds to a turn, and the memory of an open rollout.
 
 The sampler is a stand-in that answers each batch after a fixed time. Prompts have about 2,000 tokens, and
-each rollout asks again as soon as it is answered. `make bench-gateway` prints one line of JSON.
+each rollout sends its next request at once after an answer. `make bench-gateway` prints one line of JSON.
 """
 
 import argparse
@@ -25,11 +25,11 @@ from rft_trainer.rollout.gateway.server import Gateway
 from rft_trainer.rollout.gateway.session import RolloutLimits, Session
 
 END = 3
-"""The token of the character that ends a message."""
+"""Token id of the character that ends a message."""
 
 
 class Letters:
-    """A tokenizer whose tokens are characters, and whose messages end with one of them."""
+    """A tokenizer with one token for each character. The character END ends a message."""
 
     chat_template = ""
 
@@ -50,7 +50,7 @@ class Letters:
 async def _rollout(
     socket: Path, name: str, token: str, turns: int, prompt: str, seconds: float
 ) -> list[float]:
-    """Make turns. Return for each what it took longer than the sampler, in seconds."""
+    """Make ``turns`` turns. Return, for each, the seconds that it took longer than the sampler."""
     added = []
     transport = httpx.AsyncHTTPTransport(uds=str(socket))
     headers = {"Authorization": f"Bearer {token}"}
@@ -68,7 +68,7 @@ async def _rollout(
 def measured(rollouts: int, turns: int, seconds: float, per_second: float, prompt: int) -> dict[str, Any]:
     """Return the added time per turn, in milliseconds, and the memory per open rollout, in KiB.
 
-    The rollouts begin spread over time, so that ``per_second`` turns begin in each second.
+    The starts of the rollouts are spread over time, so that ``per_second`` turns begin in each second.
     """
     tokenizer = Letters()
     dialogue = Dialogue(tokenizer, None, frozenset({END}))
@@ -121,8 +121,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rollouts", type=int, default=128, help="open rollouts")
     parser.add_argument("--turns", type=int, default=5, help="turns of each rollout")
-    parser.add_argument("--seconds", type=float, default=2.0, help="what the sampler takes for a turn")
-    parser.add_argument("--per-second", type=float, default=64.0, help="turns that begin in a second")
+    parser.add_argument(
+        "--seconds", type=float, default=2.0, help="seconds that the sampler needs for a turn"
+    )
+    parser.add_argument(
+        "--per-second", type=float, default=64.0, help="number of turns that begin in each second"
+    )
     parser.add_argument("--prompt", type=int, default=2000, help="tokens of the first prompt")
     given = parser.parse_args()
     print(json.dumps(measured(given.rollouts, given.turns, given.seconds, given.per_second, given.prompt)))

@@ -1,10 +1,10 @@
-"""Checks the kernels that only a GPU has against the dense path, on the GPU of this machine.
+"""Compares the kernels that only a GPU has with dense masks, on the GPU of this machine.
 
 `python -m bench.gpu_check` prints a JSON line for each check: its name, whether it passed, and what it found.
-It needs no network, and each check takes well below a minute. It exits with 1 if one fails, and with 2 on a
+It needs no network, and each check takes less than a minute. The exit code is 1 if a check fails, and 2 on a
 machine without a GPU that torch finds.
 
-Each check is an entry of ``CHECKS``, a name and a function, which another program may call.
+Each check is an entry of ``CHECKS``: a name and a function, which other programs may call.
 """
 
 import argparse
@@ -37,13 +37,16 @@ from rft_trainer.rollout.filter import Filter
 ALLOWED = 0.02
 """Largest error of a result in bfloat16: norm of the difference from float32, over the norm in float32."""
 MODELS = ("llama", "mistral", "gemma2", "gpt_oss")
-"""Types of tiny models that are checked: plain, with a window, with soft capping, with sinks."""
+"""Types of tiny models that are checked: plain, with a sliding window, with soft capping, with sinks."""
 WINDOWS = (None, 1000)
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What the checks run on. ``length``: tokens of the rows. ``kernels``: None for those of a GPU."""
+    """The device and the sizes for the checks. ``length``: number of tokens of the rows together.
+
+    ``kernels`` replaces the kernels of a GPU; None: use those of the GPU.
+    """
 
     device: torch.device
     length: int = 16_384
@@ -53,12 +56,12 @@ class Machine:
 
     @property
     def blocks(self) -> Callable[..., tuple[Tensor, Tensor | None]]:
-        """The kernel for rows with shared prompts."""
+        """The attention kernel for rows with shared prompts."""
         return (self.kernels or attention.KERNELS).blocks
 
     @property
     def sequences(self) -> attention.SequencesKernel | None:
-        """The kernel for plain rows; None if none is installed."""
+        """The attention kernel for rows without shared prompts; None if none is installed."""
         return self.kernels.sequences if self.kernels else attention.sequences_kernel()
 
 
@@ -89,7 +92,7 @@ def _flat(machine: Machine, *, shared: bool) -> FlatRows:
 
 
 def _parts(machine: Machine, length: int) -> list[Tensor]:
-    """Return random query (1, 8, T, D), key and value (1, 2, T, D) in bfloat16, which take gradients."""
+    """Return random query (1, 8, T, D), key and value (1, 2, T, D) in bfloat16, which need gradients."""
     draw = torch.Generator(machine.device).manual_seed(1)
     sizes = ((1, heads, length, machine.head_dim) for heads in (8, 2, 2))
     return [
@@ -99,19 +102,19 @@ def _parts(machine: Machine, length: int) -> list[Tensor]:
 
 
 def _module() -> torch.nn.Module:
-    """Return what transformers' attention functions read of a layer."""
+    """Return a module with the attributes that transformers' attention functions read from a layer."""
     return torch.nn.Module().train()
 
 
 def _results(output: Tensor, parts: Sequence[Tensor]) -> list[Tensor]:
-    """Return the output, and the gradients of a weighted sum of it."""
+    """Return the output, and the gradients of a weighted sum of the output."""
     draw = torch.Generator(output.device).manual_seed(2)
     weights = torch.randn(output.shape, generator=draw, device=output.device)
     return [output.detach(), *torch.autograd.grad((output.float() * weights).sum(), list(parts))]
 
 
 def _dense(rows: FlatRows, window: int | None, parts: Sequence[Tensor]) -> list[Tensor]:
-    """Return the same by a dense mask in float32, for one query head after another, to save memory."""
+    """Return output and gradients with a dense mask in float32. One query head at a time saves memory."""
     index = torch.arange(rows.length, device=rows.text_T.device)
     allowed = mask_mod(rows, window)(index, index, index[:, None], index[None, :])
     query, key, value = (part.detach().float().requires_grad_() for part in parts)
@@ -134,7 +137,7 @@ def _compared(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> list[float]:
 
 
 def check_sequences(machine: Machine) -> Found:
-    """The kernel for plain rows has the output and gradients of the dense mask."""
+    """Check that the kernel for plain rows has the same output and gradients as a dense mask."""
     kernel = machine.sequences
     if kernel is None:
         return {"ok": True, "skipped": "no kernel for sequences is installed"}
@@ -150,7 +153,7 @@ def check_sequences(machine: Machine) -> Found:
 
 
 def check_blocks(machine: Machine) -> Found:
-    """``flex_attention`` has the output and gradients of the dense mask, for rows with shared prompts."""
+    """Check that ``flex_attention`` has the output and gradients of a dense mask. Rows share prompts."""
     rows = _flat(machine, shared=True)
     errors: dict[str, list[float]] = {}
     for window in WINDOWS:
@@ -166,7 +169,7 @@ def _within(errors: dict[str, list[float]]) -> bool:
 
 
 def check_models(machine: Machine) -> Found:
-    """Tiny models compute the same gradients in the chosen forms as with dense masks."""
+    """Check that the chosen forms of attention give tiny models the same gradients as dense masks."""
     found: Found = {"ok": True}
     for kind in MODELS:
         with tempfile.TemporaryDirectory() as folder:
@@ -184,7 +187,7 @@ def check_models(machine: Machine) -> Found:
 
 
 def _policy(folder: Path, machine: Machine, *, dense: bool) -> Policy:
-    """Return the policy of a model, with an adapter that changes it."""
+    """Return the policy of a model. Its adapter is not zero, so that it changes the model's output."""
     before = os.environ.pop(attention.VARIABLE, None)
     if dense:
         os.environ[attention.VARIABLE] = "dense"
@@ -203,7 +206,7 @@ def _policy(folder: Path, machine: Machine, *, dense: bool) -> Policy:
 
 
 def _pass(policy: Policy, rows: list[PackedRow], other: Policy) -> list[float]:
-    """Return the errors of log-probs and of all adapter gradients together, against another policy's."""
+    """Return two errors against another policy: that of the log-probs, and that of all adapter gradients."""
     results = []
     for one in (policy, other):
         batch = one.batch(rows)
@@ -214,7 +217,7 @@ def _pass(policy: Policy, rows: list[PackedRow], other: Policy) -> list[float]:
 
 
 def check_head(machine: Machine) -> Found:
-    """Log-probs whose gradients are computed in the forward pass equal those of one large chunk."""
+    """Check log-probs with gradients from the forward pass: they must equal those of one large chunk."""
     draw = torch.Generator(machine.device).manual_seed(5)
     count, width, vocabulary = machine.length // 4, 64, 5000
     weight = torch.randn(vocabulary, width, generator=draw, device=machine.device, dtype=torch.bfloat16)
@@ -236,7 +239,7 @@ def check_head(machine: Machine) -> Found:
 
 
 def check_times(machine: Machine) -> Found:
-    """Milliseconds of a forward and backward pass at full length, by each way. It always passes."""
+    """Measure the milliseconds of a forward and backward pass at full length. This check always passes."""
     whole = _row(1, machine.length)
     shared = _row(machine.length // 2, *[machine.length // 8] * 4)
     found: Found = {"ok": True}
@@ -291,7 +294,7 @@ def _timed(machine: Machine, whole: PackedRow, shared: PackedRow) -> Iterator[tu
 
 
 def _milliseconds(machine: Machine, run: Callable[[], None]) -> float:
-    """Return the median time of a call."""
+    """Return the median time of a call, in milliseconds."""
     taken = []
     for _ in range(machine.repeats):
         _wait(machine)
@@ -317,7 +320,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
 
 
 def line(name: str, check: Check, machine: Machine) -> Found:
-    """Run a check and return what it found. An error of the check is a failed check."""
+    """Run a check and return its result. If the check raises an error, it has failed."""
     started = time.perf_counter()
     try:
         found = check(machine)
@@ -327,7 +330,7 @@ def line(name: str, check: Check, machine: Machine) -> Found:
 
 
 def main() -> int:
-    """Run the checks that are asked for. Return the exit code."""
+    """Run the selected checks, and return the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,7 +1,7 @@
 """Trains the examples with the KL term and without it, three seeds each, and prints what each run learned.
 
-``make bench-kl`` runs ``rft run`` on arithmetic and retrieval with the default of ``klBeta`` and with 0. Each
-run has a folder of its own below ``--output``; the same command again goes on where it was interrupted.
+``make bench-kl`` runs ``rft run`` on arithmetic and retrieval, with the default of ``klBeta`` and with 0.
+Each run has its own folder below ``--output``. If the command is interrupted, the same command continues.
 """
 
 import argparse
@@ -28,7 +28,7 @@ TASKS = ("arithmetic", "retrieval")
 SEEDS = (0, 1, 2)
 BETAS = (OBJECTIVE_DEFAULTS["grpo"].kl_beta, 0.0)
 POINTS = 6
-"""Number of points of a curve in the table: means over equal parts of the run."""
+"""Number of points of a curve in the table. Each is the mean over one of equal parts of the run."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def curves(found: dict[Case, Outcome]) -> Iterator[str]:
 
 
 def parts(rewards: Sequence[float]) -> list[float]:
-    """Return the mean reward of ``POINTS`` parts of a run, or each reward if there are fewer than that."""
+    """Return the mean reward of each of ``POINTS`` parts of a run, or each reward if there are fewer."""
     count = min(POINTS, len(rewards))
     ends = [len(rewards) * number // count for number in range(count + 1)] if count else []
     return [statistics.fmean(rewards[a:b]) for a, b in pairwise(ends)]
@@ -128,8 +128,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--output", type=Path, default=ROOT / "runs" / "bench-kl", help="folder of the runs")
-    parser.add_argument("--task", choices=TASKS, action="append", help="only this one; may be repeated")
-    parser.add_argument("--seed", type=int, action="append", help="only this one; may be repeated")
+    parser.add_argument("--task", choices=TASKS, action="append", help="run only this task; may be repeated")
+    parser.add_argument("--seed", type=int, action="append", help="run only this seed; may be repeated")
     arguments = parser.parse_args()
     cases = [
         Case(task, beta, seed)

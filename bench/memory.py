@@ -1,9 +1,12 @@
-"""Compares the predicted memory of a run on the CPU with the memory that its processes use.
+"""Compares the planned memory of a run on the CPU with the memory that its processes use.
 
-Runs the real trainer with each engine. The models never generate an end token, so every sequence is as long
-as the plan allows. The benchmark reads the proportional set size of all processes during the run. With
-`make bench-memory` it prints tables in MiB, at the moment of the highest use. `--baselines` uses a model of a
-few kilobytes, to measure the constants in rft_planner/host.py.
+It runs the real trainer with each engine. The models never generate an end token, so every sequence is as
+long as the plan allows. The benchmark reads the proportional set size of all processes during the run. `make
+bench-memory` prints tables in MiB, at the moment of the highest use. `--baselines` uses a model of a few
+kilobytes, to measure the constants in rft_planner/host.py. @163 After vLLM has ended, the trainer's peak is
+not updated. All pages of the libraries that both map would then count as the trainer's. => After vLLM has
+ended, the trainer's peak is not updated. All pages of the libraries that both processes map would then count
+as the trainer's.
 """
 
 import argparse
@@ -36,7 +39,7 @@ ENGINES = ("vllm", "transformers")
 TREES = {"training": "trainer", "sampling": "vLLM"}
 POLL_SECONDS = 0.02
 GROWTH = 1.003
-"""The proportional set size is read again when a process has grown by this factor. Reading it is slow."""
+"""A process's proportional set size is read again when it has grown by this factor: reading is slow."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ class Peak:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A case, its predicted memory for each process tree, and its measured memory, in bytes."""
+    """A case, its planned memory for each process tree, and its measured memory, in bytes."""
 
     case: Case
     predicted: dict[str, float]
@@ -96,17 +99,17 @@ class Outcome:
 
     @property
     def ratio(self) -> float:
-        """Predicted memory divided by measured memory, for all processes together."""
+        """Planned memory divided by measured memory, for all processes together."""
         return sum(self.predicted.values()) / self.measured.total
 
     @property
     def ratios(self) -> dict[str, float]:
-        """Predicted memory divided by measured memory, for each process tree."""
+        """Planned memory divided by measured memory, for each process tree."""
         return {tree: size / self.measured.trees[tree] for tree, size in self.predicted.items()}
 
 
 def measure(case: Case, model: Path, folder: Path) -> Outcome:
-    """Run a case in ``folder``. Return its predicted and measured memory.
+    """Run a case in ``folder``. Return its planned and measured memory.
 
     Raises:
         RuntimeError: the trainer failed. The message has the end of its log.
@@ -119,7 +122,7 @@ def measure(case: Case, model: Path, folder: Path) -> Outcome:
 
 
 def predicted(made: Plan, engine: str) -> dict[str, float]:
-    """Return the predicted memory of each process tree, without the pod's shared memory and margin."""
+    """Return the planned bytes of each process tree, without the pod's shared memory and margin."""
     found: dict[str, float] = {}
     for part in made.memory_parts or []:
         tree = TREES.get(part.name.split(":")[0])
@@ -149,7 +152,7 @@ def run_config(case: Case, model: Path, folder: Path) -> RunConfig:
 
 
 def row(case: Case, what: str) -> dict[str, Any]:
-    """Return a row whose prompt fills the context, except for the tokens of the completion."""
+    """Return a row whose prompt fills the context, except for the tokens that the completion needs."""
     words = case.context - case.max_tokens - 48  # tokens that the chat template and the numbers add
     text = " ".join(["w1", what, *(["one"] * max(1, words))])
     return {"messages": [{"role": "user", "content": text}], "answer": "1"}
@@ -217,7 +220,7 @@ def follow(config: RunConfig, folder: Path) -> Peak:
 
 @dataclass(frozen=True)
 class Held:
-    """The memory of a process at the last reading, in bytes."""
+    """The memory of a process when it was last read, in bytes."""
 
     pages: float
     """Number of resident pages at that time."""
@@ -261,7 +264,7 @@ class Watch:
 
 
 def descendants(root: int) -> dict[int, int]:
-    """Return a process and all its descendants, each with its parent. The parent of ``root`` is 0 here."""
+    """Return a process and all its descendants. The values are their parents; that of ``root`` is 0 here."""
     children: dict[int, list[int]] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -281,18 +284,18 @@ _KCMP_VM = 1
 
 
 def shares_memory(pid: int, parent: int) -> bool:
-    """Return whether a process has the memory of its parent, as a child of vfork has until it starts its
+    """Return whether a process shares its parent's memory, as a child of vfork does until it starts a
     program.
 
-    Python starts programs by vfork. The kernel reports the memory of such a child a second time. False where
-    the kernel cannot compare.
+    Python starts programs by vfork. The kernel reports the memory of such a child a second time. Return False
+    if the kernel cannot compare the processes.
     """
     number = _KCMP.get(platform.machine())
     return bool(parent and number and ctypes.CDLL(None).syscall(number, pid, parent, _KCMP_VM, 0, 0) == 0)
 
 
 def resident(pids: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """Yield each existing process with its number of resident pages."""
+    """Yield the PID and the number of resident pages of each process that exists."""
     for pid in pids:
         try:
             yield pid, int(Path(f"/proc/{pid}/statm").read_text().split()[1])
@@ -301,7 +304,7 @@ def resident(pids: Iterable[int]) -> Iterator[tuple[int, int]]:
 
 
 def held_by(pid: int, pages: int) -> Held | None:
-    """Return the memory of a process; None if it has ended."""
+    """Return the memory of a process with this number of resident pages; None if it has ended."""
     try:
         sums = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
         mappings = Path(f"/proc/{pid}/smaps").read_text().splitlines()
@@ -420,7 +423,7 @@ HEAD = (
 
 
 def line(found: Outcome) -> str:
-    """Return a row of the table: predicted and measured MiB and their ratio, for each tree and in total."""
+    """Return a line of the table: planned and measured MiB and their ratio, for each tree and in total."""
     case = found.case
     trees = [_pair(found.predicted.get(tree), found.measured.trees.get(tree)) for tree in TREES.values()]
     every = _pair(sum(found.predicted.values()), found.measured.total)
@@ -436,7 +439,7 @@ def _pair(one: float | None, other: float | None) -> str:
 
 
 def main() -> None:
-    """Compare predicted and measured memory for each case, and print the tables."""
+    """Compare planned and measured memory for each case, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--engine", choices=ENGINES, action="append", help="run only this engine; may be repeated"
@@ -447,7 +450,7 @@ def main() -> None:
     parser.add_argument(
         "--baselines",
         action="store_true",
-        help="measure the constants of rft_planner/host.py in place of the cases",
+        help="measure the constants of rft_planner/host.py instead of the cases",
     )
     parser.add_argument(
         "--only",

@@ -1,9 +1,9 @@
-"""How long `rft report` takes to make the page of a long run, with hostile texts in its rollouts.
+"""Measures how long `rft report` takes for the page of a long run, with hostile texts in its rollouts.
 
     python -m bench.report [--steps N] [--folder DIR]
 
-Without ``--folder`` the run's folder is temporary. Both times are those of the whole command, its start
-included: the CPU time depends less on what else the machine does.
+Without ``--folder`` the run's folder is temporary. The elapsed time and the CPU time are those of the whole
+command, including its start. The CPU time depends less on other programs on the machine.
 """
 
 import argparse
@@ -111,7 +111,11 @@ def _manifest(name: str) -> dict[str, Any]:
 
 
 def _hostile(row: int, number: int) -> str:
-    """Return a hostile text in the first rows, and none in the others."""
+    """Return a hostile text for the first rows, and "" for the others. @195 There is no node, so no container
+    runs. In place of kubelets, the benchmark sets the status of the pods. In place of trainers, it sends
+    reports: => There is no node, so no container runs. Instead of kubelets, the benchmark sets the status of
+    the pods. Instead of trainers, it sends reports:
+    """
     return HOSTILE[number % len(HOSTILE)] if row < HOSTILE_ROWS else ""
 
 

@@ -1,4 +1,4 @@
-"""Runs and measures the three trainers that ``bench/trainer.py`` compares: the sides.
+"""Runs and measures the three trainers that ``bench/trainer.py`` compares. They are called sides.
 
 The sides are TRL, and our trainer with each of its two engines.
 """
@@ -44,7 +44,7 @@ def grade(prompts, completions, answer, **_):
 
 
 Line = tuple[tuple[float, float], dict[str, Any]]
-"""A step that a side reported: when, the side's processor time until then, and the JSON object."""
+"""A reported step: its time and the side's processor time then, in seconds, and the JSON object."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Step:
-    """A step, as the side reports it, with the time at which it ended."""
+    """A step of a side, as the side reports it, with the time at which the step ended."""
 
     at: float
     cpu_seconds: float
@@ -91,7 +91,7 @@ class Outcome:
 
     @property
     def seconds(self) -> float:
-        """Seconds from the end of the first step to the end of the last one."""
+        """Seconds from the end of the first step to the end of the last step."""
         return self.steps[-1].at - self.steps[0].at
 
     @property
@@ -235,20 +235,21 @@ def prompt_lengths(case: Case) -> tuple[int, ...]:
 
 def _check(found: Outcome, case: Case, side: str) -> None:
     if len(found.steps) != case.steps:
-        raise RuntimeError(f"{side} did {len(found.steps)} steps in place of {case.steps}")
+        raise RuntimeError(f"{side} did {len(found.steps)} steps instead of {case.steps}")
     for step in found.steps:
         if len(step.lengths) != PROMPTS * ROLLOUTS:
             raise RuntimeError(
-                f"{side} sampled {len(step.lengths)} completions in a step in place of {PROMPTS * ROLLOUTS}"
+                f"{side} sampled {len(step.lengths)} completions in a step instead of {PROMPTS * ROLLOUTS}"
             )
         if case.arm == "forced" and set(step.lengths) != {case.max_tokens}:
             raise RuntimeError(
-                f"{side} made completions of {sorted(set(step.lengths))} tokens in place of {case.max_tokens}"
+                f"{side} made completions of {sorted(set(step.lengths))} tokens instead of {case.max_tokens}"
             )
 
 
 def follow(command: list[str], folder: Path) -> tuple[list[Line], float]:
-    """Run a side. Return its lines about steps, with their times, and its peak memory in bytes.
+    """Run a side. Return the lines that it printed about steps, with their times, and its peak memory in
+    bytes.
 
     Raises:
         RuntimeError: the side failed. The message has the end of its log.

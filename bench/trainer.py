@@ -1,9 +1,10 @@
 """Compares our trainer with TRL's GRPOTrainer on this machine's CPU: completions per second, and memory.
 
-Both train the same model on the same prompts with the same settings. Our trainer runs once with each engine,
-so there are three sides. The sides run one after the other, in turn. There are two arms. In ``forced`` the
-model never generates an end token, so all completions have the same length. In ``natural`` completions end by
-themselves. `make bench-trainer` prints a table. `--rounds` and `--steps` make it run longer.
+Both trainers train the same model on the same prompts with the same settings. Our trainer runs once with each
+engine, so there are three sides. The sides run one after the other, in turn. There are two arms. In
+``forced`` the model never generates an end token, so all completions have the same length. In ``natural``
+completions end by themselves. `make bench-trainer` prints a table. `--rounds` and `--steps` make it run
+longer.
 
 Time is measured from the end of the first step to the end of the last step. All completions count that are
 generated and graded, also those of groups with equal rewards. The start, the loading of the model, the first
@@ -93,7 +94,7 @@ def cases(arguments: argparse.Namespace, folder: Path) -> Iterator[Case]:
 
 
 def main() -> None:
-    """Run all sides. Print the speed of each run when it ends, and the tables at the end."""
+    """Run all sides. Print the speed of each run at its end, and the tables after all runs."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,17 +1,17 @@
-"""Measures the optimizer update alone: speed, and time and memory compared with the plan.
+"""Measures only the optimizer update: its speed, and its time and memory compared with the plan.
 
 `python -m bench.update` trains models with random weights, in the shape of published models, on groups of
 random tokens. The values of weights and tokens do not affect the speed. An update is everything between the
 rollouts and the next adapter: packing, forward and backward passes, objective, AdamW. On a GPU it measures
 two shapes with a context of 16,384 tokens. On the CPU it runs a tiny shape, only to check that it works.
-Speed is in tokens per second and as FLOPs utilisation.
+Speed is in tokens per second, and as the share of the GPU's FLOPs per second that is used.
 
 There are two layouts. ``long`` has a short prompt and completions that fill the context, each in its own row.
 ``shared`` has one row: a prompt of half the context, and all completions. There are two settings. ``plain``
-has neither top-k nor a reference policy. ``usual`` has a job's defaults, which include both.
+has neither top-k nor a reference policy. ``usual`` has the default settings of a job, which include both.
 
-With ``--account`` nothing is measured, and no GPU is needed: the operations and bytes of an update are
-counted by phase, see ``bench/account.py``.
+With ``--account`` nothing is measured, and no GPU is needed: the FLOPs and bytes of an update are counted by
+phase, see ``bench/account.py``.
 """
 
 import argparse
@@ -79,7 +79,7 @@ class Case:
 
     @property
     def completion(self) -> int:
-        """Number of tokens in a completion. In layout ``shared`` all of them share half of the context."""
+        """Number of tokens in a completion. In layout ``shared`` half of the context is for all completions."""
         return (self.context - self.prompt) // (1 if self.layout == "long" else ROLLOUTS)
 
     @property
@@ -90,7 +90,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Measurements of updates on one group, and the planner's predictions: bytes, seconds, FLOPs."""
+    """Measurements of updates on one group, and the planner's predictions. Memory is in bytes."""
 
     case: Case
     computed: int
@@ -106,7 +106,7 @@ class Outcome:
 
     @property
     def tokens(self) -> int:
-        """Number of tokens that are trained on: those of each rollout and its prompt."""
+        """Number of tokens that are trained on. Each rollout counts with its completion and its prompt."""
         return ROLLOUTS * (self.case.prompt + self.case.completion)
 
     @property
@@ -123,10 +123,10 @@ class Outcome:
 def needed_flops(shape: Shape, rows: Sequence[PackedRow], work: Update) -> float:
     """Return the FLOPs of an update: forward and backward pass, and the reference policy's forward pass.
 
-    Values that are computed a second time are not counted (Chowdhery et al. 2022, PaLM, appendix B), nor are
-    pairs of tokens that the mask hides. The base is frozen. For each token, a weight of the base takes 2
-    FLOPs in the forward pass and 2 in the backward pass. A weight of the adapter takes 2 and 4. Attention
-    takes twice as many FLOPs in the backward pass as in the forward pass.
+    Values that are computed a second time are not counted (Chowdhery et al. 2022, PaLM, appendix B), and
+    pairs of tokens that the mask hides are not counted either. The base is frozen. For each token, a weight
+    of the base needs 2 FLOPs in the forward pass and 2 in the backward pass. A weight of the adapter needs 2
+    and 4. Attention needs twice as many FLOPs in the backward pass as in the forward pass.
     """
     forwards = 1 + int(work.reference)
     found = 0.0
@@ -348,7 +348,7 @@ def cases(arguments: argparse.Namespace, accelerator: str | None) -> Iterator[Ca
 
 
 def accounts(arguments: argparse.Namespace) -> Iterator[str]:
-    """Yield the lines of the table of operations and bytes, and prime-rl's published tokens/s."""
+    """Yield the lines of the table of FLOPs and bytes, and prime-rl's published tokens per second."""
     name = arguments.accelerator or "nvidia-h100-80gb"
     context = arguments.context or 16_384
     yield f"{name}, torch {torch.__version__}, rank {arguments.rank}, context {context:,}\n"

@@ -75,7 +75,7 @@ async def start_kueue(api: Api, plane: ControlPlane, program: Path, stack: ExitS
 
 
 async def _project(api: Api, folder: Path) -> None:
-    """Write the certificate that Kueue creates for its webhooks into ``folder``. A kubelet would mount it."""
+    """Write Kueue's certificate for its webhooks into ``folder``. In a cluster a kubelet would mount it."""
     data: Json = {}
 
     async def made() -> bool:
@@ -98,7 +98,7 @@ def rendered() -> list[Json]:
 
 
 def here(part: Json, port: int) -> None:
-    """Change a webhook's configuration: the API server calls this machine in place of a Service."""
+    """Change a webhook's configuration: the API server calls this machine instead of a Service."""
     if part["kind"] == "Service":
         part["spec"] = {"type": "ExternalName", "externalName": "localhost"}
     clients = [hook["clientConfig"] for hook in part.get("webhooks", [])]

@@ -48,7 +48,7 @@ class Fleet:
     figures: Figures
 
     async def reached(self, what: str, state: str, count: int, prefix: str) -> None:
-        """Wait until this number of RFTJobs, or of their children, have reached a state."""
+        """Wait until ``count`` RFTJobs, or their children, have reached a state."""
 
         async def there() -> bool:
             await asyncio.to_thread(self.operator.check)
@@ -66,7 +66,7 @@ class Fleet:
                 f"{what}: the operator's processor time", f"{cpu_seconds(self.operator) - busy:.1f} s"
             )
             held = f"{peak_mebibytes(self.operator):.0f} MiB, {held_mebibytes(self.operator):.0f} MiB"
-            self.figures.add(f"{what}: the operator's memory, at most and then", held)
+            self.figures.add(f"{what}: the operator's memory, highest and at the end", held)
 
         return add
 
@@ -90,7 +90,7 @@ async def make_nodes(api: Api, count: int) -> None:
 
 
 def rftjob(number: int, name: str, queue: str | None) -> Json:
-    """Return an RFTJob. Some name an accelerator; for the others the operator chooses one."""
+    """Return an RFTJob. Some name an accelerator. For the others the operator chooses an accelerator."""
     model, accelerator = _MODELS[number % len(_MODELS)]
     metadata: Json = {"name": name, "namespace": NAMESPACE}
     if queue is not None:
@@ -145,7 +145,7 @@ async def measure_start(fleet: Fleet, count: int) -> None:
 
 
 async def measure_rest(fleet: Fleet, seconds: float) -> None:
-    """Measure the operator while nothing changes."""
+    """Measure the operator for ``seconds`` while nothing changes."""
     print(f"\nno changes for {seconds:g} s", flush=True)
     began = time.time()
     await asyncio.sleep(seconds)
@@ -179,7 +179,7 @@ async def measure_reports(fleet: Fleet, count: int, every: float, rounds: int) -
     figures.requests("requests per report", fleet.audit.between(began, settled), sent)
     steps = [job.get("status", {}).get("progress", {}).get("step", 0) for job in await _of(fleet, everyone)]
     late = sum(step != rounds for step in steps)
-    figures.add("jobs whose status lacks the last report in the end", str(late))
+    figures.add("jobs whose status lacks the last report at the end", str(late))
     effort("reports")
 
 
@@ -205,7 +205,7 @@ async def measure_restart(fleet: Fleet, count: int) -> None:
     figures.add(f"restart: until all {count} RFTJobs are looked at", f"{settled - began:.1f} s")
     figures.add("restart: the operator's processor time", f"{cpu_seconds(operator):.1f} s")
     held = f"{peak_mebibytes(operator):.0f} MiB, {held_mebibytes(operator):.0f} MiB"
-    figures.add("restart: the operator's memory, at most and then", held)
+    figures.add("restart: the operator's memory, highest and at the end", held)
     figures.requests("restart: requests per job", fleet.audit.between(began, settled), count)
 
 
@@ -229,7 +229,7 @@ async def measure_ends(fleet: Fleet, count: int, seconds: float) -> None:
 
 
 async def measure_queued(fleet: Fleet, count: int, queue: str) -> None:
-    """Create many RFTJobs in a Kueue queue, and measure until all have ended."""
+    """Create many RFTJobs in a Kueue queue, and measure until all of them have ended."""
     print(f"\n{count} RFTJobs applied at once into a Kueue queue", flush=True)
     figures, times, prefix = fleet.figures, fleet.times, "queued-"
     began, effort = time.time(), fleet.effort()

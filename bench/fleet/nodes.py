@@ -34,7 +34,7 @@ T4 = Gpu("Tesla-T4", 15360, "turing", (7, 5))
 
 @dataclass(frozen=True)
 class Machine:
-    """A type of node. The cloud that offers it sets its ``labels`` and ``taints``."""
+    """A type of node. ``labels`` and ``taints`` are those that its cloud sets."""
 
     instance: str
     gpu: Gpu

@@ -1,4 +1,4 @@
-"""Writes kwok's stages of pods: when kwok reports that a pod starts, succeeds or fails."""
+"""Writes kwok's configuration files ("stages"): when kwok reports that a pod starts, succeeds or fails."""
 
 import json
 from pathlib import Path

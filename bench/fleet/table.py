@@ -12,7 +12,7 @@ from bench.scale.process import percentile
 
 @dataclass
 class Figures:
-    """The results. Each is printed when it is measured, and all of them as a table at the end."""
+    """The results. Each one is printed when it is measured. At the end all are printed as a table."""
 
     rows: list[tuple[str, str]] = field(default_factory=list)
 
@@ -22,14 +22,15 @@ class Figures:
         print(f"  {what}: {value}", flush=True)
 
     def seconds(self, what: str, values: Sequence[float]) -> None:
-        """Add a row with the p50 and the p99 of ``values``."""
+        """Add a row with the median (p50) and the 99th percentile (p99) of ``values``, in seconds."""
         said = f"{percentile(values, 50):.2f} s, {percentile(values, 99):.2f} s" if values else "none seen"
         self.add(f"{what}, p50 and p99", said)
 
     def requests(self, what: str, asked: Counter[str], by: float) -> None:
-        """Add a row: the number of requests, divided by ``by`` jobs, reports or minutes.
+        """Add a row: the number of requests, divided by ``by``, the number of jobs, reports or minutes.
 
-        The 12 most frequent kinds are printed. Watches and requests for the Lease are not counted.
+        The 12 most frequent kinds of requests are also printed. Watches and requests for the Lease are not
+        counted.
         """
         busy = asked - standing(asked)
         self.add(what, f"{busy.total() / by:.1f}")

@@ -20,12 +20,12 @@ Cells = dict[str, str]
 
 @dataclass
 class Times:
-    """When each RFTJob first reached each state, by the clock ``time.monotonic``."""
+    """When each RFTJob first reached each state, in seconds of the clock ``time.monotonic``."""
 
     of: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def note(self, state: str, name: str) -> None:
-        """Record that an object has reached a state now, unless it is recorded already."""
+        """Record that an object has reached a state now. An earlier record of this state is kept."""
         self.of.setdefault(state, {}).setdefault(name, time.monotonic())
 
     def forget(self, *states: str) -> None:

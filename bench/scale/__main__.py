@@ -38,7 +38,7 @@ SPEC: Json = {
 
 
 async def apply(api: Api, count: int) -> dict[str, tuple[float, float]]:
-    """Create all RFTJobs concurrently. Return when each was sent, and when its child Job appeared."""
+    """Create all RFTJobs concurrently. Return, by name, when each was sent and when its Job appeared."""
     sent: dict[str, float] = {}
     seen: dict[str, float] = {}
 
@@ -82,7 +82,7 @@ async def last_steps(api: Api) -> Counter[int]:
 
 
 def goal(what: str, reached: float, limit: float, unit: str) -> None:
-    """Print a result and its goal."""
+    """Print a result with its goal, the limit that it must not exceed."""
     said = "goal reached" if reached <= limit else "GOAL MISSED"
     print(f"  {what:44}{reached:10.2f} {unit:4} goal {limit:g} {unit}: {said}", flush=True)
 

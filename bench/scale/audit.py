@@ -13,10 +13,10 @@ AGENTS = ("rft-operator", "kopf/")
 
 
 class Audit:
-    """The operator's requests in the API server's audit log."""
+    """Reads the operator's requests from the API server's audit log."""
 
     def __init__(self, log: Path) -> None:
-        """The path of the audit log is ``log``."""
+        """Read from the audit log in the file ``log``."""
         self._log = log
 
     def between(self, since: float, until: float) -> Counter[str]:
@@ -41,5 +41,5 @@ class Audit:
 
 
 def standing(asked: Counter[str]) -> Counter[str]:
-    """Return the requests that an idle operator sends too: its watches and the renewals of its Lease."""
+    """Return the requests that also an idle operator sends: its watches and the renewals of its Lease."""
     return Counter({what: n for what, n in asked.items() if what.startswith("watch ") or "leases" in what})

@@ -15,7 +15,7 @@ QUIET_SECONDS = 6.0
 
 
 def peak_mebibytes(operator: Operator) -> float:
-    """Return the operator's peak memory since its start, or since ``forget_peak``."""
+    """Return the operator's peak memory in MiB, since its start or since ``forget_peak``."""
     return _mebibytes(operator, "VmHWM")
 
 
@@ -30,12 +30,12 @@ def _mebibytes(operator: Operator, what: str) -> float:
 
 
 def forget_peak(operator: Operator) -> None:
-    """Reset the peak to the current memory."""
+    """Reset the operator's peak memory to its current memory."""
     Path(f"/proc/{operator.pid}/clear_refs").write_text("5")
 
 
 def cpu_seconds(operator: Operator) -> float:
-    """Return the operator's processor time since its start."""
+    """Return the operator's processor time since its start, in seconds."""
     fields = Path(f"/proc/{operator.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -52,15 +52,19 @@ async def quiet(operator: Operator) -> float:
 
 
 def percentile(values: Sequence[float], percent: int) -> float:
-    """Return the ``percent``-th percentile of ``values``, or the value itself if there is only one."""
+    """Return the ``percent``-th percentile of ``values``. If there is only one value, return this value."""
     return statistics.quantiles(values, n=100)[percent - 1] if len(values) > 1 else values[0]
 
 
 def machine() -> str:
-    """Return a description of this machine."""
+    """Return a description of this machine for the results."""
     found = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
     cpu = found[0].split(":")[1].strip() if found else platform.machine()
     load, nice = os.getloadavg()[0], os.nice(0)
-    busy = "; BUSY OR NICED, so times are upper bounds" if load > 0.5 or nice > 0 else ""
+    busy = (
+        "; OTHER PROGRAMS RAN OR PRIORITY WAS LOW, so times are upper bounds"
+        if load > 0.5 or nice > 0
+        else ""
+    )
     where = f"{cpu}, {os.cpu_count()} cores, shared with the API server, etcd, the controllers and the bench"
     return f"{where}; Python {platform.python_version()}, load {load:.1f}, niceness {nice}{busy}"

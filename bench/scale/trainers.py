@@ -57,7 +57,7 @@ class Trainer:
 
 @dataclass
 class Reported:
-    """Response times and HTTP statuses of the reports. Times are in seconds."""
+    """Response times of the reports, in seconds, and their HTTP statuses."""
 
     first: list[float] = field(default_factory=list)
     """Response times of each job's first report, for which the operator must have the token reviewed."""
@@ -89,7 +89,7 @@ async def trainers(api: Api, count: int) -> list[Trainer]:
 
 
 def address(number: int) -> str:
-    """Return the IP address of this machine from which the trainer with this number sends."""
+    """Return the IP address of this machine from which the trainer with this number sends reports."""
     return f"127.1.{number // 250}.{number % 250 + 1}"
 
 
@@ -119,7 +119,8 @@ async def report(
 ) -> Reported:
     """Send a report of each trainer every ``every`` seconds, evenly distributed over this time.
 
-    The time of a report is measured from the moment when it was due. So it includes the time in the queue.
+    The time of a report is measured from the moment when it should be sent. So it includes the time in the
+    queue.
     """
     said = Reported()
     started = time.monotonic()
@@ -136,7 +137,7 @@ async def report(
 
 
 async def trust_of(api: Api) -> ssl.SSLContext:
-    """Return a TLS context that trusts the operator's CA."""
+    """Return a TLS context that trusts the CA of the operator."""
     found = (await api.call("GET", f"{CONFIG_MAPS}?limit=50"))["items"]
     bundle = next(o["data"]["ca.crt"] for o in found if o["metadata"]["name"].endswith("-ca"))
     return ssl.create_default_context(cadata=bundle)

@@ -1,7 +1,7 @@
-"""The program that ``bench/trainer.py`` runs to measure TRL: one GRPOTrainer, a JSON line for each step.
+"""The program that ``bench/trainer.py`` runs to measure TRL: it runs one GRPOTrainer and prints JSON lines.
 
-It reads the case from a JSON file. It runs in a Python environment of its own, without this project. TRL's
-trainer is not changed, except that it is timed.
+It prints one line for each step. It reads the case from a JSON file. It has its own Python environment,
+without this project. TRL's trainer is not changed, except that its time is measured.
 """
 
 import json
@@ -54,7 +54,7 @@ class Steps(TrainerCallback):
         self._began = time.monotonic()
 
     def on_step_end(self, _arguments: Any, state: Any, _control: Any, **_named: Any) -> None:
-        """Write the measurements of the step."""
+        """Write the measurements of the step that ends."""
         phases = self.trainer.seconds
         rest = time.monotonic() - self._began - sum(phases.values())
         line = {"event": "step", "step": state.global_step, "phases": phases | {"update": rest}}
