@@ -223,7 +223,7 @@ class Held:
     """The memory of a process when it was last read, in bytes."""
 
     pages: float
-    """Number of resident pages at that time."""
+    """Number of resident pages when the memory was last read."""
     own: float
     """Anonymous and shared memory, as proportional set size."""
     files: dict[str, float]

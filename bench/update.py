@@ -79,7 +79,7 @@ class Case:
 
     @property
     def completion(self) -> int:
-        """Number of tokens in a completion. In layout ``shared`` all completions share half of the context."""
+        """Number of tokens in a completion. In layout ``shared`` all completions fill half of the context."""
         return (self.context - self.prompt) // (1 if self.layout == "long" else ROLLOUTS)
 
     @property

@@ -34,7 +34,7 @@ _MODELS: tuple[tuple[str, str | None], ...] = (
     ("Qwen/Qwen2.5-0.5B-Instruct", None),
     ("Qwen/Qwen2.5-14B-Instruct", "nvidia-h100-80gb"),
 )
-"""Models and accelerators of the jobs, in turn. None: the operator chooses one by the nodes' labels."""
+"""Models and accelerators that the jobs use in turn. None: the operator chooses an accelerator."""
 
 
 @dataclass
@@ -157,7 +157,7 @@ async def measure_rest(fleet: Fleet, seconds: float) -> None:
 
 
 async def measure_reports(fleet: Fleet, count: int, every: float, rounds: int) -> None:
-    """Measure while some trainers send reports."""
+    """Measure the operator while some trainers send reports."""
     print(f"\n{count} RFTJobs report every {every:g} s, {rounds} times", flush=True)
     pods = (await fleet.api.call("GET", f"{PODS}?limit={count}"))["items"]
     everyone = [Trainer(pod, address(number)) for number, pod in enumerate(pods)]
@@ -173,7 +173,7 @@ async def measure_reports(fleet: Fleet, count: int, every: float, rounds: int) -
     figures = fleet.figures
     sent = len(said.first) + len(said.seconds)
     answers = ", ".join(f"{number} with {status}" for status, number in said.statuses.items())
-    figures.add("reports, and how they were answered", f"{sent}: {answers}")
+    figures.add("number of reports, and the operator's answers", f"{sent}: {answers}")
     figures.seconds("ingest of each job's first report", said.first)
     figures.seconds("ingest of the others", said.seconds)
     figures.requests("requests per report", fleet.audit.between(began, settled), sent)
@@ -210,7 +210,10 @@ async def measure_restart(fleet: Fleet, count: int) -> None:
 
 
 async def measure_ends(fleet: Fleet, count: int, seconds: float) -> None:
-    """Measure while pods succeed or fail within ``seconds``. The Job controller replaces failed pods."""
+    """Measure the operator while pods succeed or fail, within ``seconds`` seconds.
+
+    The Job controller replaces failed pods.
+    """
     print(f"\nthe pods of {count} RFTJobs end within {seconds:.0f} s", flush=True)
     figures, times, prefix = fleet.figures, fleet.times, "job-"
     began, effort = time.time(), fleet.effort()
@@ -245,7 +248,9 @@ async def measure_queued(fleet: Fleet, count: int, queue: str) -> None:
     figures.add("with Kueue: admissions a second, from the first Job on", f"{count / own:.1f}")
     await fleet.reached("every queued RFTJob has ended", "status ended", count, prefix)
     settled = await quiet(fleet.operator)
-    figures.seconds("with Kueue: pod runs to ended", times.between("pod runs", "pod ended", prefix))
+    figures.seconds(
+        "with Kueue: from a running pod to its end", times.between("pod runs", "pod ended", prefix)
+    )
     figures.seconds("with Kueue: pod ended to phase", times.between("pod ended", "status ended", prefix))
     figures.requests(
         "with Kueue: requests per job, from apply to end", fleet.audit.between(began, settled), count

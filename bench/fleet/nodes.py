@@ -122,7 +122,7 @@ MACHINES = (
     _aks("Standard_NC64as_T4_v3", T4, 4, 64, 440),
     _eks("g5.48xlarge", A10G, 8, 192, 768, "a10g"),
 )
-"""The types of node, in turn."""
+"""The types of node. The fake nodes have them in turn."""
 
 
 def node(number: int) -> Json:

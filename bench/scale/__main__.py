@@ -119,7 +119,7 @@ async def measure(plane: ControlPlane, operator: Operator, options: argparse.Nam
         asked = audit.between(settled, settled + QUIET_SECONDS + options.idle)
         other = asked - standing(asked)
         minutes = (QUIET_SECONDS + options.idle) / 60
-        goal("requests beside watches and the Lease", other.total() / minutes, 0, "/min")
+        goal("requests except watches and those for the Lease", other.total() / minutes, 0, "/min")
         for what, number in other.most_common():
             figure(f"    {what}", number / minutes, "/min")
         figure("watches and renewals of the Lease", standing(asked).total() / minutes, "/min")

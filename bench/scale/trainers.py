@@ -62,7 +62,7 @@ class Reported:
     first: list[float] = field(default_factory=list)
     """Response times of each job's first report, for which the operator must have the token reviewed."""
     seconds: list[float] = field(default_factory=list)
-    """Response times of all other reports."""
+    """Response times of all reports except each job's first one."""
     statuses: Counter[int] = field(default_factory=Counter)
 
 

@@ -28,7 +28,7 @@ from rft_run.config import GRADER_CONFIG_FILE, GraderConfig
 from rft_run.errors import TrainerError
 
 CONNECT_SECONDS = 300.0
-"""Seconds to wait until the grader container connects. Its image may still be pulled."""
+"""Maximum seconds to wait for the grader container to connect. The node may still pull its image."""
 
 _SLACK_SECONDS = 30.0
 

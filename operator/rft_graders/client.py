@@ -122,7 +122,7 @@ class GraderClient:
         self._max_silence = max_silence
         self._ids = RequestIds()
         self._abandoned: set[str] = set()
-        """Ids of open requests of earlier calls, which were stopped. Their replies are ignored."""
+        """Ids of unanswered requests of earlier calls that were stopped. Late replies to them are ignored."""
 
     def hello(self, should_stop: ShouldStop) -> dict[str, str | None]:
         """Wait until all graders load. Return, by name, why a grader does not load, or None if it does.

@@ -29,7 +29,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., float], int, int]] = {
     "sqrt": (math.sqrt, 1, 1),
     "log": (math.log, 1, 1),
 }
-"""For each function that an expression may call: the function, and the least and most arguments."""
+"""Functions that an expression may call, each with its minimum and maximum number of arguments."""
 _ALLOWED = f"numbers, names of graders, + - * / ^, parentheses, {', '.join(FUNCTIONS)}"
 _DEEPEST = 50
 

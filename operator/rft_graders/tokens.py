@@ -13,7 +13,7 @@ from rft_run.errors import ConfigurationError
 _HEADER_SAFE = re.compile(r"[\x21-\x7e]+")
 
 ReadToken = Callable[[], str | None]
-"""Function that reads a grader's bearer token, at each use, because a mounted Secret may change.
+"""Function that reads a grader's bearer token. It is read at each use: a mounted Secret may change.
 
 It returns None for a grader without a token.
 """

@@ -16,7 +16,7 @@ from rft_planner.memory import USABLE, MemoryDemand, Part, sampling, total, trai
 from rft_planner.shapes import Shape
 
 MAX_GPUS = 16
-"""Largest number of GPUs of a pod. Of most kinds a node has fewer: see ``accelerators.Device``."""
+"""Largest number of GPUs of a pod. Most nodes have fewer: see ``accelerators.Device``."""
 MICRO_BATCH_TOKENS = 16_384
 """Number of tokens in a micro-batch if memory does not limit it. It is enough to use a GPU fully."""
 

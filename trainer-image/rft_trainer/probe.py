@@ -32,7 +32,7 @@ LONGEST = 24
 SHIFT = 0.5
 """A probe adapter is scaled up until it changes a token's log-prob by this much on average, in nats."""
 LEAST_SHIFT = 0.5
-"""Minimum change of the whole text's log-prob, in nats. With less, the probe proves nothing."""
+"""Minimum change of the whole text's log-prob, in nats. A smaller change proves nothing."""
 AGREEMENT: dict[Dtype, float] = {"float32": 0.02, "bfloat16": 0.25}
 """Largest mean difference of log-probs between sampler and trainer, in nats, by the base's dtype."""
 MOVED: dict[Dtype, float] = {"float32": 1e-3, "bfloat16": 0.05}

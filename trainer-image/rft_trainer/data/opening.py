@@ -29,7 +29,7 @@ DATASET, EVALUATION = "spec.dataset", "spec.evaluation.dataset"
 WHOLE_BYTES = 32 << 20
 """Files up to this number of bytes are checked completely before the start of a run.
 
-Of a larger file only this many bytes are checked."""
+A larger file is checked only up to this number of bytes."""
 
 
 @dataclass(frozen=True)

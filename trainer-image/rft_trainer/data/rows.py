@@ -15,7 +15,7 @@ from rft_run.rows.messages import Message
 from rft_run.rows.strict import kind
 
 MAX_LISTED = 20
-"""Maximum number of problems that an error message lists. Of the other problems it gives only the number."""
+"""Maximum number of problems that an error message lists. It only counts the other problems."""
 
 JSON_LINES = RowLayout()
 

@@ -41,7 +41,7 @@ class Lost(NamedTuple):
     messages: tuple[int, ...]
     """Numbers, from 1, of the messages that the template drops completely."""
     parts: tuple[str, ...]
-    """Descriptions of the other parts that the template drops."""
+    """Descriptions of parts that the template drops from other messages."""
 
     @property
     def weight(self) -> tuple[int, int]:

@@ -32,15 +32,15 @@ from rft_trainer.learn.flat import FlatRows, block_mask
 NAME = "rft_rows"
 """Name of this module's attention implementation in transformers."""
 VARIABLE = "RFT_ATTENTION"
-"""``dense``: use dense masks on a GPU too. For a GPU whose kernels fail."""
+"""Environment variable: with the value ``dense``, dense masks are used on a GPU too."""
 OLDEST_CAPABILITY = (8, 0)
 """CUDA compute capability that both kernels need: Ampere."""
 LARGEST_HEAD = 256
-"""Largest head size, in elements, of the kernel for sequences."""
+"""Largest head size, in elements, that the kernel for sequences supports."""
 
 Form = Literal["dense", "sequences", "blocks"]
 SequencesKernel = Callable[[Tensor, Tensor, Tensor, Tensor, int, int | None, float | None], Tensor]
-"""Computes causal attention of several sequences that stand one after another.
+"""Computes causal attention of several sequences that are concatenated to one.
 
 Arguments: query (T, heads, D), key and value (T, kv heads, D), the index of each sequence's first token and T
 at the end (int32), tokens of the longest sequence, the window in tokens or None, the scale or None. Returns
@@ -189,7 +189,10 @@ def _attend(
 
 @dataclass
 class Kernels:
-    """The functions that compute attention. ``sequences``: None for the best one that is installed."""
+    """The kernels of attention. ``blocks``: for rows with shared prompts.
+
+    ``sequences``: for other rows; None: the best kernel that is installed.
+    """
 
     blocks: Callable[..., tuple[Tensor, Tensor | None]]
     sequences: SequencesKernel | None = None
@@ -199,7 +202,7 @@ KERNELS = Kernels(blocks=flex_attention_forward)
 """The kernels of the implementation ``NAME``. A check may replace them by functions for a CPU."""
 
 PACKAGES = ("flash_attn_interface", "flash_attn")
-"""Packages with a FlashAttention kernel for sequences, the fastest first: its third version, its second."""
+"""Packages with a FlashAttention kernel for sequences, the faster first: version 3, then version 2."""
 
 
 def sequences_kernel() -> SequencesKernel | None:

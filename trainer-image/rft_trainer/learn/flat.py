@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
 BLOCK = 128
-"""Number of queries, and of keys, of a block: what ``flex_attention`` takes by default."""
+"""Number of queries, and of keys, in a block. It is the default of ``flex_attention``."""
 _UNLIMITED = 2**31 - 1
 
 MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]

@@ -46,7 +46,7 @@ def unfiltered_logprobs(
 
 
 _Chunk = tuple[Tensor, Tensor, Tensor, Tensor | None]
-"""Filtered and unfiltered log-probs of a chunk, which tokens the filter removes, and the entropy if asked."""
+"""For a chunk: filtered and unfiltered log-probs, which tokens the filter removes, and entropy or None."""
 
 
 def token_logprobs(

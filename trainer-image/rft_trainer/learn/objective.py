@@ -24,7 +24,7 @@ from rft_api.parameters import LossAggregation, Objective
 from rft_trainer.rollout.advantages import Normalization
 
 MISMATCH_CAP = 2.0
-"""Upper bound of a token's mismatch weight, its probability in the trainer over that in the sampler."""
+"""Upper bound of the mismatch weight: a token's probability in the trainer divided by the sampler's."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,10 @@ class ObjectiveShape:
     normalization: Normalization
     ratio: Literal["token", "sequence"]
     surrogate: Literal["clipped", "weighted"]
-    """"clipped": min(ratio A, clipped ratio A). "weighted": detached clipped ratio times A log pi."""
+    """"clipped": min(ratio A, clipped ratio A). "weighted": detached clipped ratio times A log pi.
+
+    A is the advantage, and pi is the probability of the token.
+    """
 
 
 OBJECTIVES: dict[Objective, ObjectiveShape] = {
@@ -165,7 +168,10 @@ def compute_loss(inputs: LossInputs, settings: LossSettings, denominators: Denom
 def _mismatch_weight(
     mismatch_N: Tensor, lengths_S: Tensor, inputs: LossInputs, bounds: MismatchBounds
 ) -> Tensor:
-    """Return each token's mismatch weight within the bounds. ``mismatch_N``: log of trainer over sampler."""
+    """Return each token's mismatch weight, within the bounds.
+
+    ``mismatch_N``: logarithm of the token's probability in the trainer divided by that in the sampler.
+    """
     weight_N = mismatch_N.exp().clamp(bounds.token_low, bounds.token_high)
     if bounds.sequence_low <= 0 and bounds.sequence_high == math.inf:
         return weight_N

@@ -17,7 +17,7 @@ from rft_trainer.rollout.groups import Group, Rollout
 from rft_trainer.rollout.segments import Segment
 
 HIDDEN_SKIPPED = 1.5
-"""Assumed time for a pair of tokens in the kernel for shared rows, over that in the kernel for plain rows.
+"""Assumed time for a pair of tokens in the kernel for shared rows, divided by that for plain rows.
 
 ``bench.gpu_check`` measures it. It has not been measured yet."""
 

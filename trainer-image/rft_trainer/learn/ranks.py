@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 NOTICE_SECONDS = 60.0
-"""Seconds for a collective operation to fail after a follower has ended. If none fails, the trainer exits."""
+"""Seconds to wait for a collective operation to fail after a follower has ended. Then the trainer exits."""
 _LAST_WORDS_SECONDS = 5.0
 # Typed as Any, because its type stubs do not export FileStore.
 _torch_distributed: Any = dist

@@ -8,7 +8,7 @@ from typing import Literal
 Normalization = Literal["std", "none"]
 _EPSILON = 1e-4
 _SOFT_SHARE = 0.2
-"""The penalty rises over this last share of ``max_tokens``. In DAPO's paper: 4096 of 20480 tokens."""
+"""Share of ``max_tokens``, at its end, over which the penalty rises: 4096 of 20480 in DAPO's paper."""
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ class _Playing:
     reward: float | ValueError | None = None
     """The reward, or the error that ended the rollout. None: the environment has not returned it yet."""
     calls: deque[dict[str, Any]] = field(default_factory=deque)
-    """The tool calls of the last turn that are not made yet."""
+    """The tool calls of the last turn that have not been made yet."""
 
     def end(self, error: ValueError | None = None) -> None:
         """Make no more turns."""

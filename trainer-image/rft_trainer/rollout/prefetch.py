@@ -47,6 +47,9 @@ class Prefetch:
             self._sampled.exception()
 
     def take(self) -> SampledBatch | None:
-        """Return the sampled batch, only once, or None if none was begun. Raises the sampler's error."""
+        """Return the sampled batch, or None if none was begun. Raises the sampler's error.
+
+        A second call for the same batch returns None.
+        """
         sampled, self.batch, self._sampled = self._sampled, None, None
         return sampled.result() if sampled is not None else None
