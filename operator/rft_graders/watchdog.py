@@ -22,7 +22,7 @@ class Children:
     def __init__(self) -> None:
         """Begin with no worker process."""
         self.lock = threading.Lock()
-        """Locked while a worker starts. Otherwise the watchdog could kill the new worker as an orphan."""
+        """Lock for the start of a worker. Otherwise the watchdog could kill the new worker as an orphan."""
         self.workers: set[int] = set()
         self.stopped: dict[int, str] = {}
         """The reasons why the watchdog killed workers, by PID."""

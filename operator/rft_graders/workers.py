@@ -40,7 +40,10 @@ class Forged(WorkerLost):
     """Some code wrote its own reply into the connection of a worker. The worker was killed because of it."""
 
     def __init__(self, what: str, *, earlier: bool) -> None:
-        """Make the message. ``what``: what was written; ``earlier``: with the id of an earlier request."""
+        """Make the error's message. ``what``: text in the connection that no worker should write.
+
+        ``earlier``: the text had the id of an earlier request.
+        """
         super().__init__(f"forged reply: the worker's connection had {what}, so the worker was replaced")
         self.earlier = earlier
 

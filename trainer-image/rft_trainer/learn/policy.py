@@ -56,7 +56,7 @@ class Policy:
         """Load the base model and add an adapter. Raises ModelError if one of them cannot be used."""
         self.folder = options.folder
         self.dress: Callable[[Path], None] = lambda _: None
-        """Adds the base model's name and a model card to a saved adapter. The training loop sets it."""
+        """Function that adds the base model's name and a model card to a saved adapter. The loop sets it."""
         self.device = torch.device(f"cuda:{team.rank}" if options.device == "cuda" else options.device)
         self._warm = options.warm_start is not None
         try:

@@ -19,7 +19,7 @@ from rft_trainer.rollout.groups import SampledBatch
 
 
 class Prefetch:
-    """Samples at most one batch in advance, in a thread. The ``with`` block waits for it at its end."""
+    """Samples at most one batch in advance, in a thread. The end of ``with`` waits for this batch."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "sampling")
