@@ -44,7 +44,7 @@ from rft_trainer.rollout.vllm_server import ServerOptions
 TOLERANCE = 1e-3
 """Log-probs in float32 count as equal if they differ by at most this much, in nats."""
 ERROR_MARKS = ("ModuleNotFoundError: ", "Value error, ", "Error: ")
-"""vLLM's log has the reason of an error after one of these texts; the first has the most precise one."""
+"""In vLLM's log the reason of an error follows one of these texts, the most precise reason the first."""
 MOVED = 1e-2
 """An update must change at least one log-prob by more than this, in nats."""
 

@@ -73,5 +73,5 @@ def _text(answer: Any) -> str:
     except (TypeError, KeyError, IndexError) as error:
         raise ValueError("the judge's answer has no choices[0].message.content") from error
     if not isinstance(text, str):
-        raise ValueError("the judge's answer has no text")
+        raise ValueError("the judge answered with no text")
     return text

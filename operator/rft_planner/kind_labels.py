@@ -26,9 +26,9 @@ KARPENTER = "karpenter.k8s.aws/instance-gpu-name"
 EKS_AUTO = "eks.amazonaws.com/instance-gpu-name"
 INSTANCE = "node.kubernetes.io/instance-type"
 GKE_PARTITION = "cloud.google.com/gke-gpu-partition-size"
-"""The label of a GKE node whose GPUs are divided into slices: the profile of the slices."""
+"""Key of a GKE node's label with the profile of its slices, if its GPUs are divided into slices."""
 GKE_SHARING = "cloud.google.com/gke-gpu-sharing-strategy"
-"""The label of a GKE node whose GPUs several pods share."""
+"""Key of the label of a GKE node whose GPUs several pods share."""
 
 
 def _gke(*values: str) -> Labels:

@@ -123,7 +123,7 @@ class SamplerProbe:
     def _pairs(
         self, prompt: Sequence[int], rollout: Rollout, settings: Filter
     ) -> Iterator[tuple[float, float]]:
-        """Yield the log-probs by trainer and sampler of each sampled token of a rollout."""
+        """Yield two log-probs for each sampled token of a rollout: by the trainer and by the sampler."""
         if not rollout.segments:
             own = self._trainer_of(prompt, rollout.generated.token_ids, settings)
             yield from zip(own, rollout.generated.logprobs, strict=True)
