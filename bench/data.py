@@ -49,9 +49,7 @@ class Start:
 
 
 def write_rows(path: Path, size: int) -> None:
-    """Write about ``size`` bytes of rows, each of 0.5 kB. The file repeats one block of different rows. @69
-    kwok takes the place of the kubelets. => kwok replaces the kubelets.
-    """
+    """Write about ``size`` bytes of rows, each of 0.5 kB. The file repeats one block of different rows."""
     block = b"".join(rows(BLOCK_BYTES))
     with path.open("wb") as file:
         for _ in range(max(1, size // len(block))):

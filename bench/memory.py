@@ -3,10 +3,7 @@
 It runs the real trainer with each engine. The models never generate an end token, so every sequence is as
 long as the plan allows. The benchmark reads the proportional set size of all processes during the run. `make
 bench-memory` prints tables in MiB, at the moment of the highest use. `--baselines` uses a model of a few
-kilobytes, to measure the constants in rft_planner/host.py. @163 After vLLM has ended, the trainer's peak is
-not updated. All pages of the libraries that both map would then count as the trainer's. => After vLLM has
-ended, the trainer's peak is not updated. All pages of the libraries that both processes map would then count
-as the trainer's.
+kilobytes, to measure the constants in rft_planner/host.py.
 """
 
 import argparse
@@ -77,9 +74,9 @@ class Peak:
     def add(self, held: dict[str, float]) -> None:
         """Update the peaks with a new measurement.
 
-        After vLLM has ended, the trainer's peak is not updated. All pages of the libraries that both map
-        would then count as the trainer's. The peak would also depend on when the trainer frees its weights,
-        which depends on the machine's load.
+        After vLLM has ended, the trainer's peak is not updated. All pages of the libraries that both
+        processes map would then count as the trainer's. The peak would also depend on when the trainer frees
+        its weights, which depends on the machine's load.
         """
         self.total = max(self.total, sum(held.values()))
         if self.trees.get("vLLM") and not held["vLLM"]:

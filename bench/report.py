@@ -111,11 +111,7 @@ def _manifest(name: str) -> dict[str, Any]:
 
 
 def _hostile(row: int, number: int) -> str:
-    """Return a hostile text for the first rows, and "" for the others. @195 There is no node, so no container
-    runs. In place of kubelets, the benchmark sets the status of the pods. In place of trainers, it sends
-    reports: => There is no node, so no container runs. Instead of kubelets, the benchmark sets the status of
-    the pods. Instead of trainers, it sends reports:
-    """
+    """Return a hostile text for the first rows, and "" for the others."""
     return HOSTILE[number % len(HOSTILE)] if row < HOSTILE_ROWS else ""
 
 
