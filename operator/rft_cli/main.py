@@ -46,13 +46,15 @@ RESULTS = {
 }
 OTHERS = {"completion": "completion"}
 COMMANDS = {**BEFORE, **DURING, **RESULTS, **OTHERS}
-"""The module of each command, below ``rft_cli.commands``. Its function has the command's name."""
+"""The module of each command, below ``rft_cli.commands``. The module's function has the command's name."""
 
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 
 
 class Commands(TyperGroup):
-    """The commands by name. Each is imported when it is called."""
+    """The group of all commands of ``rft``. The module of a command is imported when the command is
+    called.
+    """
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the names of all commands."""
@@ -72,8 +74,8 @@ class Commands(TyperGroup):
         return typer.main.get_command(single)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Return the command that the command line names. A name that is wrong is answered with a similar
-        one.
+        """Return the command that the command line names. For an unknown name, fail and propose a similar
+        name.
         """
         if args[0] not in COMMANDS and not args[0].startswith("-"):
             close = difflib.get_close_matches(args[0], COMMANDS, 1)
@@ -82,7 +84,7 @@ class Commands(TyperGroup):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Write a line for each command."""
+        """Write one line about each command into the help."""
         del ctx
         with formatter.section("Commands"):
             formatter.write_dl([(name, summary(name)) for name in COMMANDS])
@@ -113,7 +115,9 @@ def summary(name: str) -> str:
 
 
 class App(typer.Typer):
-    """The commands. The traceback of an unexpected error, which may have any text, is made visible too."""
+    """The program ``rft``. If an error is unexpected, it prints the traceback with control characters as
+    codes, because a traceback may contain any text.
+    """
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the command that the command line names."""
@@ -159,7 +163,7 @@ def _options(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Take the options of ``rft`` itself."""
+    """Accept the options that come before a command, such as ``--version``."""
     del version
 
 

@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from rft_cli.cluster.client import ClusterClient
 
 Context = Annotated[str | None, typer.Option("--context", help="Context of the kubeconfig.")]
-Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="The context's if absent.")]
+Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="If absent: that of the context.")]
 SendTokenTo = Annotated[
     list[str] | None,
     typer.Option(
         metavar="HOST",
         envvar="RFT_SEND_TOKEN_TO",
-        help="A server that may get the token its field asks for; may be repeated.",
+        help="A server that may get the token that its field names; may be repeated.",
     ),
 ]
 
@@ -25,7 +25,7 @@ SendTokenTo = Annotated[
 def job_names(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return the names of the jobs that begin with ``incomplete``, for the completion of a shell.
 
-    Without a cluster there are none.
+    Return none if no cluster answers.
     """
     try:
         cluster = connect(ctx.params.get("context"), ctx.params.get("namespace"))
@@ -39,12 +39,13 @@ JobName = Annotated[str, typer.Argument(metavar="NAME", help="The job.", autocom
 
 
 def refuse_folder(name: str) -> None:
-    """Raise UserError if the name of a job is that of a run's folder, or cannot be a job's name."""
+    """Raise UserError if ``name`` is the folder of a run on this machine, or cannot be the name of a job."""
     path = Path(name)
     if (path / "run.json").is_file():
         raise UserError(
             f"{name}: is the folder of a run on this machine, not a job of a cluster; see rft curve {name},"
-            f" rft report {name} and {path / 'trainer.log'}. For a job of this name, call rft elsewhere",
+            f" rft report {name} and {path / 'trainer.log'}. For a job of this name, call rft in another"
+            " folder",
             UNREADABLE,
         )
     if "/" in name or name in (".", ".."):

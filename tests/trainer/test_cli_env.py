@@ -40,7 +40,7 @@ def test_the_turns_of_a_script_are_shown_with_the_reward(tmp_path: Path) -> None
     assert "row 1: reward 1, " in result.output
     assert 'assistant calls price with {"name": "apple"}' in result.output
     assert "tool: 3" in result.output
-    assert "2 rows, 0 with something that failed" in result.output
+    assert "2 rows, 0 with a failure" in result.output
 
 
 def test_what_fails_is_exit_code_1(tmp_path: Path) -> None:

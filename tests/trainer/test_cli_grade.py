@@ -51,7 +51,7 @@ def test_without_completions_each_row_s_own_answer_is_graded_and_what_is_not_1_i
     assert code == 0, output
     assert "row 2: reward 1.000 (right 1.000, own 1.000)" in output
     assert "right: mean 1.000 of 4" in output
-    assert output.rstrip().endswith("1 of 4 gold answers do not score 1 by own: rows 1")
+    assert output.rstrip().endswith("1 of 4 gold answers do not get the score 1 from own: rows 1")
 
 
 def test_one_completion_of_a_row_is_graded_and_an_error_is_shown_and_exit_code_1(job: Path) -> None:

@@ -91,7 +91,7 @@ def test_rows_are_matched_by_their_content() -> None:
     second = run("b", {"z": 0.0, "only b": 0.0, "y": 0.5, "x": 1.0})
     assert paired(compare({"a": first, "b": second})) == (
         ["3"],
-        "b: the interval includes 0, so these rows cannot tell it from a.",
+        "b: the interval includes 0, so these rows show no clear difference from a.",
     )
 
 
@@ -101,8 +101,8 @@ def test_it_is_said_why_rows_cannot_be_compared() -> None:
     others = {"b": run("b", {"v": 0.0, "w": 1.0}), "c": undigested, "d": of_nothing("d", None)}
     assert paired(compare({"a": first, **others})) == (
         [],
-        "b: the two runs held out other rows. c: the evaluation of c does not say which rows it used."
-        " d: d has no evaluation with its rows here; name the folders of both runs.",
+        "b: the two runs held out different rows. c: the evaluation of c does not say which rows it used."
+        " d: this machine has no evaluation of d with its rows; name the folders of both runs.",
     )
 
 
@@ -138,7 +138,7 @@ def test_a_job_alone_is_compared_with_its_baseline(server: Server) -> None:
     server.jobs = [first, second]
     text = command("second").stdout
     assert text.startswith("# first and second\n")
-    assert "second: first has no evaluation with its rows here" in text
+    assert "second: this machine has no evaluation of first with its rows" in text
 
 
 def test_one_run_without_a_baseline_asks_for_a_second(server: Server, folders: list[Path]) -> None:

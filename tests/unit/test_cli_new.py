@@ -74,7 +74,7 @@ def test_columns_of_a_csv_file_are_named(tmp_path: Path) -> None:
 def test_what_max_tokens_would_cut_is_said(tmp_path: Path) -> None:
     rows = [{**row, "answer": "word " * (200 if i < 7 else 2)} for i, row in enumerate(sums())]
     result = new(tmp_path, lines(tmp_path / "rows.jsonl", rows), "--max-tokens", 64)
-    assert "answer: about 2 to 250 (median 2) tokens; maxTokens 64 would cut 7 of them" in result.stdout
+    assert "answer: about 2 to 250 (median 2) tokens; maxTokens 64 would cut 7 answers" in result.stdout
 
 
 def test_few_prompts_turn_the_evaluation_off_and_say_so(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_python_grader_comes_with_code_to_change(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "options", "said"),
     [
-        ([{"a": "x"}], (), "its columns are a; name that of the prompt by --prompt"),
+        ([{"a": "x"}], (), "its columns are a; name the column of the prompt by --prompt"),
         ([{"prompt": "x"}], ("--prompt", "q"), "has no column 'q'; it has prompt"),
         ([{"prompt": "x"}], (), "no field has a text or number in each row"),
         ([{"prompt": "x", "a": "1", "b": "2"}], (), "--answer: is missing"),

@@ -236,4 +236,4 @@ def test_rows_too_large_for_a_config_map_are_refused(
     monkeypatch.setattr(own_files, "CONFIG_MAP_BYTES", 1000)
     result = run("submit", str(written(folder, job(storage=STORED))))
     assert result.exit_code == 1
-    assert "a ConfigMap holds at most 1,000; put it on a volume" in result.stderr
+    assert "a ConfigMap may have at most 1,000; put it on a volume" in result.stderr

@@ -264,8 +264,8 @@ def test_values_are_the_usual_ones_or_those_that_are_named(field: str, values: l
         ("sampling.numRollouts=9", "allowed is 2 to 8"),
         ("training.maxContextLength=1024", "maxContextLength"),
         ("training.lorarank", "did you mean spec.training.loraRank"),
-        ("training", "is not a number, text or switch"),
-        ("status.phase", "is not a number, text or switch of the spec"),
+        ("training", "is not a field of the spec with a number"),
+        ("status.phase", "is not a field of the spec with a number, a text, or true or false"),
         ("model.name", "--sweep model.name=v1,v2"),
     ],
 )

@@ -133,14 +133,14 @@ def test_what_the_same_command_does_next_depends_on_the_checkpoints(tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("low", "high", "words"),
-    [(0.1, 0.4, "scores higher"), (-0.4, -0.1, "scores lower"), (-0.1, 0.4, "cannot tell")],
+    [(0.1, 0.4, "scores higher"), (-0.4, -0.1, "scores lower"), (-0.1, 0.4, "no clear difference")],
 )
 def test_the_verdict_follows_the_interval(low: float, high: float, words: str) -> None:
     assert words in verdict(result(low, high))
 
 
 def test_a_selected_checkpoint_is_called_flattered() -> None:
-    assert "flatters" in verdict(result(0.1, 0.4, selected=True))
+    assert "too optimistic" in verdict(result(0.1, 0.4, selected=True))
     assert "not compared" in verdict(EvaluationResult(rows=64))
 
 

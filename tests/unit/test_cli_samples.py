@@ -179,7 +179,11 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     ("storage", "volume", "afterwards"),
     [
         ({"persistentVolumeClaim": {"claimName": "runs"}}, "the claim runs", "mounts the claim"),
-        ({"claimTemplate": {"size": "5Gi"}}, "the claim made for the job", "mounts the claim"),
+        (
+            {"claimTemplate": {"size": "5Gi"}},
+            "the claim that the operator made for the job",
+            "mounts the claim",
+        ),
         ({"ephemeral": {}}, "its pod's own disk", "gone with the pod"),
     ],
 )

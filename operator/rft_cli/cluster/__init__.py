@@ -1,1 +1,1 @@
-"""Access to RFTJobs in a cluster. This package does not import typer and rich."""
+"""Access to RFTJobs in a cluster. This package imports neither typer nor rich."""

@@ -20,9 +20,11 @@ from rft_api import GROUP, KIND, PLURAL, VERSION
 from rft_cli.errors import INVALID, UNREADABLE, UserError
 
 WATCH_SECONDS = 60
-"""Duration of one watch request, in seconds. A dead connection is detected after this time at the latest."""
+"""Duration of one watch request, in seconds. The connection is closed if it brings no data for 30 seconds
+more.
+"""
 TIMEOUT = (10, 30)
-"""Timeouts of a request in seconds: to connect, and between two reads of a response."""
+"""Timeouts of a request in seconds: to connect, and between two reads of the response."""
 RETRY_SECONDS = 3.0
 FIELD_MANAGER = "rft"
 READING = f"get, list and watch on {PLURAL}.{GROUP}"
@@ -40,7 +42,7 @@ _kubernetes: Any = kubernetes
 
 
 class Unreachable(UserError):
-    """The API server does not answer, or has a temporary error."""
+    """Raised if the API server does not answer, or answers with a temporary error (429 or 5xx)."""
 
 
 class ClusterClient:
@@ -243,7 +245,7 @@ def _message(error: ApiException) -> str:
 
 
 def tried() -> str:
-    """Return which kubeconfig is read, and why."""
+    """Return the path of the kubeconfig that is read, and what names this path, for messages."""
     named = os.environ.get("KUBECONFIG")
     return f"{named} (KUBECONFIG)" if named else f"{Path('~/.kube/config').expanduser()} (the default)"
 

@@ -22,10 +22,10 @@ def _volume(storage: Mapping[str, Any]) -> str:
     if "ephemeral" in storage:
         return "its pod's own disk"
     claim = (storage.get("persistentVolumeClaim") or {}).get("claimName")
-    return f"the claim {claim}" if claim else "the claim made for the job"
+    return f"the claim {claim}" if claim else "the claim that the operator made for the job"
 
 
 def _afterwards(storage: Mapping[str, Any]) -> str:
     if "ephemeral" in storage:
-        return "it is gone with the pod"
-    return "start a pod that mounts the claim, and copy from there"
+        return "the folder is deleted with the pod"
+    return "start a pod that mounts the claim, and copy the folder from this pod"

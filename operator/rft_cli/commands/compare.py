@@ -18,23 +18,29 @@ from rft_cli.render.console import out, reports_errors
 def compare(
     sources: Annotated[
         list[str],
-        typer.Argument(metavar="NAME|DIR…", help="Jobs, or runs' folders. The first is compared with."),
+        typer.Argument(
+            metavar="NAME|DIR…", help="Jobs, or folders of runs. All others are compared with the first."
+        ),
     ],
     output: Annotated[
-        Path | None, typer.Option("--output", help="Write it into this file, such as compare.html.")
+        Path | None, typer.Option("--output", help="Write the page into this file, such as compare.html.")
     ] = None,
     format_: Annotated[
         ReportFormat | None,
-        typer.Option("--format", "-o", help="html if the file's name ends with .html, else markdown."),
+        typer.Option(
+            "--format", "-o", help="If absent: html if the file's name ends with .html, else markdown."
+        ),
     ] = None,
-    png: Annotated[Path | None, typer.Option(help="Also draw the reward curves into this file.")] = None,
+    png: Annotated[
+        Path | None, typer.Option(help="Also draw the reward curves into this image file.")
+    ] = None,
     context: Context = None,
     namespace: Namespace = None,
 ) -> None:
-    """Compare runs: parameters that differ, results, the same held-out rows, cost, curves on one picture.
+    """Compare runs side by side: changed parameters, results, rewards on the same held-out rows, and cost.
 
-    One job alone is compared with its baseline, which the annotation rft.dev/baseline names. Exit code 1:
-    there is no such job; 2: there is no such folder, or fewer than two runs are named.
+    If only one job is named, it is compared with its baseline, which the annotation rft.dev/baseline names.
+    Exit code 1: there is no such job; 2: there is no such folder, or fewer than two runs are named.
     """
     # Imported here, because numpy and the templates take a quarter of a second.
     from rft_cli.render import comparison
@@ -51,7 +57,9 @@ def compare(
 
 
 def _runs(sources: Sequence[str], context: str | None, namespace: str | None) -> dict[str, ReportedRun]:
-    """Return the runs by different names. Raises UserError if there are fewer than two."""
+    """Return the runs that the arguments name, each by a name of its own. Raises UserError for fewer than
+    two.
+    """
     if len(sources) > 1:
         found = [load_run(source, context, namespace) for source in sources]
         names = [run.name for run in found]

@@ -36,13 +36,13 @@ class Loaded(NamedTuple):
 @reports_errors
 def curve(
     source: Annotated[
-        str, typer.Argument(metavar="NAME|DIR|FILE", help="A job, a folder, or metrics.jsonl.")
+        str, typer.Argument(metavar="NAME|DIR|FILE", help="A job, the folder of a run, or its metrics.jsonl.")
     ],
-    png: Annotated[Path | None, typer.Option(help="Also draw it into this file.")] = None,
+    png: Annotated[Path | None, typer.Option(help="Also draw the curve into this image file.")] = None,
     context: Context = None,
     namespace: Namespace = None,
 ) -> None:
-    """Draw the reward curve: of a job in the cluster, or of a run on this machine."""
+    """Draw the reward curve of a job in the cluster, or of a run on this machine."""
     found = load_curve(source, context, namespace)
     print_curve(out(), points_of_steps(found.steps))
     if png is not None:

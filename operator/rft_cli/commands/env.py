@@ -24,7 +24,7 @@ env = typer.Typer(
 
 @env.callback()
 def _env() -> None:
-    """Make ``check`` a command below ``env``, also while it is the only one."""
+    """Make ``check`` a subcommand of ``env``. Without this function typer would drop the name ``check``."""
 
 
 @env.command()
@@ -32,20 +32,22 @@ def _env() -> None:
 def check(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Manifest with one RFTJob.")],
     say: Annotated[
-        list[str] | None, typer.Option(metavar="TEXT", help="What the model says in a turn; may be repeated.")
+        list[str] | None, typer.Option(metavar="TEXT", help="Text of one turn of the model; may be repeated.")
     ] = None,
     rows: Annotated[int, typer.Option(min=1, help="Rows to play.")] = 3,
-    dataset: Annotated[Path | None, typer.Option(help="Rows in place of the manifest's.")] = None,
+    dataset: Annotated[Path | None, typer.Option(help="File with rows, in place of the manifest's.")] = None,
     grader: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=FILE", help="environment=FILE: code in place of the ConfigMap's."),
+        typer.Option(
+            metavar="NAME=FILE", help="environment=FILE: file with code, in place of the ConfigMap's."
+        ),
     ] = None,
 ) -> None:
-    """Show the tools of the job's environment, and play it for a few rows with texts in place of a model.
+    """Show the tools of the job's environment, and play a few rows with given texts in place of a model.
 
-    Each --say is a turn of the model. A tool is called by
-    <tool_call>{"name": "TOOL", "arguments": {}}</tool_call>. Users' code runs in the same worker as in a
-    local run. Exit code 1: something failed; 2: something cannot be read.
+    Each --say is the text of one turn of the model. A text calls a tool by <tool_call>{"name": "TOOL",
+    "arguments": {}}</tool_call>. Users' code runs in the same worker as in a local run. Exit code 1: the
+    environment or a tool call failed; 2: a file cannot be read.
     """
     manifest = load(file)
     lines = grading.rows_of_dataset(manifest, dataset)[:rows]
@@ -56,7 +58,7 @@ def check(
     for one in found:
         out().print("\n".join(_lines(one)), markup=False, highlight=False)
     broken = sum(bool(one.error or one.failures) for one in found)
-    out().print(f"{len(found)} rows, {broken} with something that failed", markup=False, highlight=False)
+    out().print(f"{len(found)} rows, {broken} with a failure", markup=False, highlight=False)
     raise typer.Exit(INVALID if broken else 0)
 
 

@@ -47,20 +47,24 @@ class Chosen(NamedTuple):
 
 @reports_errors
 def export(
-    source: Annotated[str, typer.Argument(metavar="DIR", help="A run's folder, or an adapter's.")],
+    source: Annotated[str, typer.Argument(metavar="DIR", help="Folder of a run, or of an adapter.")],
     output: Annotated[Path, typer.Option("--output", help="Folder to make.")],
     merge: Annotated[bool, typer.Option("--merge", help="Write a whole model: base plus adapter.")] = False,
     step: Annotated[int | None, typer.Option(min=1, help="The checkpoint of this step.")] = None,
     best: Annotated[
-        bool, typer.Option("--best", help="The checkpoint that did best when evaluated.")
+        bool, typer.Option("--best", help="The checkpoint with the highest held-out reward.")
     ] = False,
-    base: Annotated[str | None, typer.Option(help="Base model for --merge; the run's if absent.")] = None,
-    dtype: Annotated[Dtype, typer.Option(help="Number format of --merge; auto: the base's.")] = Dtype.AUTO,
+    base: Annotated[
+        str | None, typer.Option(help="Base model for --merge. If absent: that of the run.")
+    ] = None,
+    dtype: Annotated[
+        Dtype, typer.Option(help="Number format of the merged model; auto: as the base model.")
+    ] = Dtype.AUTO,
     force: Annotated[bool, typer.Option("--force", help="Replace what is at --output.")] = False,
     context: Context = None,
     namespace: Namespace = None,
 ) -> None:
-    """Copy the final adapter as PEFT loads it, or with --merge write a whole model as vLLM serves it.
+    """Copy the final adapter for PEFT, or with --merge write a whole model for vLLM.
 
     Exit code 1: there is no such adapter, or it does not fit the base model; 2: a folder cannot be read or
     written.
@@ -81,8 +85,8 @@ def export(
 
 
 def choose(folder: Path, step: int | None, best: bool) -> Chosen:
-    """Return the adapter that the options select. Without options, it is the final adapter, or else that of
-    the newest checkpoint.
+    """Return the adapter that the options select. Without options, it is the final adapter, or if there is
+    none the adapter of the newest checkpoint.
 
     Raises:
         UserError: if there is no such adapter.
@@ -158,7 +162,9 @@ def _adapter_config(adapter: Path) -> dict[str, object]:
 
 
 def _copy(adapter: Path, target: Path, config: RunConfig | None) -> None:
-    """Copy an adapter. The copied configuration names the base model as the job does, and not by its path."""
+    """Copy an adapter. In the copy, its configuration names the base model as the job does, and not by a
+    path.
+    """
     body = _adapter_config(adapter)
     if config is not None:
         model = config.spec.model
@@ -173,9 +179,11 @@ def _copy(adapter: Path, target: Path, config: RunConfig | None) -> None:
 
 
 def _copy_file(file: Path, target: Path) -> None:
-    """Copy a file of an adapter. A folder is left out, and a link, to any file of the user, is refused."""
+    """Copy a file of an adapter. A folder is skipped. A link is refused, because it may lead to any file."""
     if file.is_dir() and not file.is_symlink():
-        err().print(f"left out: {file}: is a folder", markup=False, soft_wrap=True)
+        err().print(
+            f"not copied: {file}: is a folder, and an adapter has only files", markup=False, soft_wrap=True
+        )
         return
     try:
         with run_files.opened(file) as source, target.open("xb") as copy:
@@ -185,7 +193,9 @@ def _copy_file(file: Path, target: Path) -> None:
 
 
 def _card(run: RunFolder, config: RunConfig, chosen: Chosen, base: str | None, *, merged: bool) -> Card:
-    """Return the content of the model card, from the run's records. ``base`` replaces its base model."""
+    """Return the content of the model card, from the run's records. ``base`` replaces the run's base
+    model.
+    """
     steps = records.steps(run.metrics)
     step = chosen.step if chosen.step is not None else max((record.step for record in steps), default=0)
     model = config.spec.model
@@ -215,7 +225,7 @@ def _write_card(target: Path, card: Card) -> None:
 def _merge(adapter: Path, target: Path, base: str, revision: str | None, dtype: Dtype) -> None:
     """Merge the adapter into the base model, in a child process that runs the trainer's package.
 
-    So the process of ``rft`` never loads torch.
+    The process of ``rft`` itself never loads torch.
     """
     python, *_ = trainer_command()
     command = [python, "-m", "rft_trainer.export", "--adapter", str(adapter), "--base", base]
@@ -235,7 +245,7 @@ def _placed(output: Path, force: bool) -> Iterator[Path]:
     """
     target = output.resolve()
     if target.exists() and not force:
-        raise UserError(f"--output {output}: exists already; name another, or replace it with --force")
+        raise UserError(f"--output {output}: exists already; name another folder, or replace it with --force")
     try:
         with atomic.new_folder(target, replace=force) as unfinished:
             yield unfinished

@@ -26,7 +26,7 @@ class GetFormat(StrEnum):
 def get(
     name: Annotated[
         str | None,
-        typer.Argument(help="One job; all of the namespace if absent.", autocompletion=job_names),
+        typer.Argument(help="Name of a job. If absent: all jobs.", autocompletion=job_names),
     ] = None,
     output: Annotated[GetFormat | None, typer.Option("--format", "-o", help="wide, yaml or json.")] = None,
     all_namespaces: Annotated[bool, typer.Option("--all-namespaces", "-A", help="Every namespace.")] = False,

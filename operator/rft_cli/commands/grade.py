@@ -29,25 +29,28 @@ _NAMED_ROWS = 10
 def grade(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Manifest with one RFTJob.")],
     completions: Annotated[
-        Path | None, typer.Option(help="JSON lines: texts, or line and completion.")
+        Path | None, typer.Option(help="File of JSON lines: texts, or objects with line and completion.")
     ] = None,
     row: Annotated[int | None, typer.Option(min=1, help="Line of the row that --completion answers.")] = None,
     completion: Annotated[str | None, typer.Option(help="A completion of --row.")] = None,
     from_: Annotated[
         Path | None, typer.Option("--from", metavar="DIR", help="A run's recorded rollouts.")
     ] = None,
-    step: Annotated[int | None, typer.Option(min=1, help="With --from; the newest if absent.")] = None,
-    dataset: Annotated[Path | None, typer.Option(help="Rows in place of the manifest's.")] = None,
-    grader: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=FILE", help="Code of a python grader; may be repeated.")
+    step: Annotated[
+        int | None, typer.Option(min=1, help="Step to grade, with --from. If absent: the newest.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Completions to grade.")] = 256,
+    dataset: Annotated[Path | None, typer.Option(help="File with rows, in place of the manifest's.")] = None,
+    grader: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=FILE", help="File with the code of a grader; may be repeated."),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of completions to grade.")] = 256,
     send_token_to: SendTokenTo = None,
 ) -> None:
-    """Run the job's graders on given or recorded completions, or on each row's own gold answer.
+    """Run the job's graders on given or recorded completions, or on the gold answer of each row.
 
     The output has the score, the error and the printed text of every grader. Users' code runs in the same
-    workers as in a local run. Exit code 1: a grader failed; 2: something cannot be read.
+    workers as in a local run. Exit code 1: a grader failed; 2: a file cannot be read.
     """
     if (row is None) != (completion is None):
         raise UserError("--row and --completion belong together; give both or neither", UNREADABLE)
@@ -125,13 +128,14 @@ def _gold_summary(names: Sequence[str], answers: Sequence[Answer], scores: "Sequ
     for answer, name in grading.not_full(answers, scores):
         below.setdefault(name, []).append(answer.row.line)
     if not below:
-        return [f"all {len(answers)} gold answers score 1"]
+        return [f"all {len(answers)} gold answers get the score 1"]
     lines = []
     for name in (name for name in names if name in below):
         rows = below[name]
         more = f" and {len(rows) - _NAMED_ROWS} more" if len(rows) > _NAMED_ROWS else ""
         shown = ", ".join(map(str, rows[:_NAMED_ROWS]))
         lines.append(
-            f"{len(rows)} of {len(answers)} gold answers do not score 1 by {name}: rows {shown}{more}"
+            f"{len(rows)} of {len(answers)} gold answers do not get the score 1 from {name}:"
+            f" rows {shown}{more}"
         )
     return lines

@@ -1,4 +1,4 @@
-"""``rft import``: makes an RFTJob of a job or grader of another program."""
+"""``rft import``: makes an RFTJob from a job or grader of another program."""
 
 from pathlib import Path
 from typing import Annotated
@@ -19,23 +19,23 @@ MANIFEST = "job.yaml"
 @reports_errors
 def import_(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="JSON, a command line in a file, or a Python script.")
+        Path, typer.Argument(metavar="FILE", help="File with JSON, a command line or a Python script.")
     ],
     output: Annotated[Path, typer.Option("--output", help="Folder for the manifest and its files.")],
-    model: Annotated[str | None, typer.Option(help="Model to train, in place of the file's.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model to train, in place of the one in FILE.")] = None,
     rows: Annotated[Path | None, typer.Option(help="File with the training rows.")] = None,
     evaluation_rows: Annotated[Path | None, typer.Option(help="File with the evaluation's rows.")] = None,
     evaluator: Annotated[Path | None, typer.Option(help="Python file of a Fireworks evaluator.")] = None,
     judge_url: Annotated[
         str, typer.Option(help="OpenAI-compatible endpoint of judge models.")
     ] = "https://api.openai.com/v1",
-    judge_model: Annotated[str | None, typer.Option(help="Judge model, in place of the file's.")] = None,
+    judge_model: Annotated[str | None, typer.Option(help="Judge model, in place of the one in FILE.")] = None,
 ) -> None:
-    """Make an RFTJob of a job or grader of OpenAI or Fireworks, or of a script with TRL's GRPO.
+    """Make an RFTJob from a job or grader of OpenAI or Fireworks, or from a script with TRL's GRPO.
 
-    Writes job.yaml and the graders' code into a new folder. Nothing in the file is run and nobody is
-    contacted. Each field that is not carried over unchanged is named, with what is done instead. Exit code 1:
-    the file cannot be expressed as an RFTJob; 2: it cannot be read.
+    Writes job.yaml and the graders' code into a new folder. Runs no code of the file and contacts no server.
+    Prints each field that was changed or left out, and what is done instead. Exit code 1: the file cannot be
+    expressed as an RFTJob; 2: it cannot be read.
     """
     options = Options(
         model_name(model) if model is not None else None,
@@ -63,7 +63,9 @@ def import_(
 
 
 def _path(path: Path | None, option: str) -> str | None:
-    """Return the absolute path of a file of an option. Raises UserError if there is no such file."""
+    """Return the absolute path of the file that an option names. Raises UserError if there is no such
+    file.
+    """
     if path is None:
         return None
     found = path.expanduser().resolve()
@@ -73,12 +75,12 @@ def _path(path: Path | None, option: str) -> str | None:
 
 
 def _write(draft: Draft, folder: Path) -> None:
-    """Write the manifest and its files. Raises UserError if one of them exists with another text."""
+    """Write the manifest and its files. Raises UserError if one of them exists with other content."""
     texts = {**draft.files, MANIFEST: dump(draft.manifest())}
     for name, text in texts.items():
         path = folder / name
         if path.exists() and path.read_text(encoding="utf-8") != text:
-            raise UserError(f"{path}: exists with another text; name a new folder with --output", UNREADABLE)
+            raise UserError(f"{path}: exists with other content; name a new folder with --output", UNREADABLE)
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         atomic.write_text(folder / name, text)

@@ -29,7 +29,7 @@ REACHED: dict[Action, tuple[str, ...]] = {
 """For each command, the phases of the job for which ``--wait`` waits."""
 
 Wait = Annotated[
-    bool, typer.Option("--wait", "-w", help="Follow the job until it has the new phase, or ends.")
+    bool, typer.Option("--wait", "-w", help="Follow the job until it is in the new phase, or ends.")
 ]
 
 
@@ -95,7 +95,7 @@ def refusal(action: Action, job: Mapping[str, Any]) -> str | None:
         return f"is being cancelled, which is permanent: it is too late to {action} it; submit a new job"
     if action == "suspend" and "ephemeral" in (spec.get("storage") or {}):
         return (
-            "spec.suspend must stay false with spec.storage.ephemeral, whose checkpoints die with the pod;"
-            " rft cancel ends it, a new job with a claim can be suspended"
+            "spec.suspend must stay false with spec.storage.ephemeral, because checkpoints are lost with the"
+            " pod; end the job with rft cancel, or submit a new job with a claim"
         )
     return None

@@ -13,8 +13,12 @@ from rft_run.config import TRAINER_CONTAINER
 @reports_errors
 def logs(
     name: JobName,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the container ends.")] = False,
-    container: Annotated[str, typer.Option(help="trainer, or grader for users' code.")] = TRAINER_CONTAINER,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Print new lines until the container ends.")
+    ] = False,
+    container: Annotated[
+        str, typer.Option(help="trainer, or grader, which runs users' code.")
+    ] = TRAINER_CONTAINER,
     tail: Annotated[int | None, typer.Option(min=0, help="Only the last lines.")] = None,
     context: Context = None,
     namespace: Namespace = None,

@@ -1,4 +1,4 @@
-"""``rft new``: writes a manifest from the rows and a few answers."""
+"""``rft new``: writes a manifest for a file of rows."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -46,14 +46,14 @@ def new(
     grader: Annotated[FieldGrader | None, typer.Option(help="Kind of the grader.")] = None,
     answer: Annotated[str | None, typer.Option(help="Field with the right answer.")] = None,
     prompt: Annotated[str | None, typer.Option(help="Column with the prompt.")] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the job; that of the file if absent.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the job. If absent: that of FILE.")] = None,
     max_tokens: Annotated[int, typer.Option(min=16, max=16384, help="Sets maxTokens.")] = MAX_TOKENS,
 ) -> None:
-    """Write a manifest for your rows, and say what they are.
+    """Write a manifest for your rows, and print what the rows contain.
 
-    What no option says is found in the rows, or asked on a terminal. Prints columns, lengths in tokens
-    (estimated from characters), distinct prompts, and how many answers maxTokens would cut. Overwrites
-    nothing. Exit code 1: something is missing or wrong; 2: the rows cannot be read.
+    A value that no option gives is found in the rows, or asked for on a terminal. Prints columns, lengths in
+    tokens (estimated from characters), distinct prompts, and how many answers are longer than maxTokens.
+    Overwrites no file. Exit code 1: a value is missing or wrong; 2: the rows cannot be read.
     """
     if output.exists():
         raise UserError(f"{output}: exists; name a new file, or move it away", UNREADABLE)
@@ -103,12 +103,12 @@ def _kind(text: str) -> FieldGrader:
         return FieldGrader(text)
     except ValueError:
         raise UserError(
-            f"--grader: {text!r} is no kind; name one of {', '.join(FieldGrader)}", INVALID
+            f"--grader: {text!r} is no kind of grader; name one of {', '.join(FieldGrader)}", INVALID
         ) from None
 
 
 def _likely(found: Survey, field: str) -> str:
-    """Return the kind of grader that suits the answers."""
+    """Return the kind of grader that suits the values of the field with the answers."""
     if are_numbers(found.answers[field]):
         return FieldGrader.NUMERIC
     return FieldGrader.EXACT_MATCH if max(found.lengths(field)) <= 16 else FieldGrader.TEXT_SIMILARITY
@@ -132,7 +132,9 @@ def _name(given: str | None, output: Path) -> str:
 
 
 def _uri(rows: Path, output: Path) -> str:
-    """Return the path of the rows as the manifest names it: relative, if they lie in its folder."""
+    """Return the path of the rows for the manifest. It is relative if the file is in the manifest's
+    folder.
+    """
     path, folder = rows.expanduser().resolve(), output.resolve().parent
     return f"./{path.relative_to(folder)}" if path.is_relative_to(folder) else str(path)
 
@@ -140,7 +142,7 @@ def _uri(rows: Path, output: Path) -> str:
 def manifest(
     name: str, model: str, found: Survey, uri: str, kind: FieldGrader, field: str, max_tokens: int
 ) -> dict[str, Any]:
-    """Return the manifest. Raises UserError if it is not valid."""
+    """Return the manifest of a job with one grader. Raises UserError if the manifest is not valid."""
     settings: dict[str, Any] = {"file": "reward.py"} if kind is FieldGrader.PYTHON else {"field": field}
     spec: dict[str, Any] = {
         "model": {"name": model},

@@ -40,17 +40,21 @@ def plan(
         PlanFormat, typer.Option("--format", "-o", help="text, json or yaml.")
     ] = PlanFormat.TEXT,
     accelerator: Annotated[
-        str | None, typer.Option("--accelerator", help="Plan for this kind, e.g. nvidia-l40s-48gb.")
+        str | None, typer.Option("--accelerator", help="Plan for this kind of GPU, e.g. nvidia-l40s-48gb.")
     ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", help="The model's config.json, or a folder with one.")
     ] = None,
     hub: Annotated[bool, typer.Option("--hub", help="Fetch the model's config.json from the hub.")] = False,
-    dataset: Annotated[Path | None, typer.Option(help="Rows in place of the manifest's.")] = None,
-    evaluation_dataset: Annotated[Path | None, typer.Option(help="The same for the evaluation.")] = None,
+    dataset: Annotated[Path | None, typer.Option(help="File with rows, in place of the manifest's.")] = None,
+    evaluation_dataset: Annotated[
+        Path | None, typer.Option(help="File with evaluation rows, in place of the manifest's.")
+    ] = None,
     sweep: Annotated[
         str | None,
-        typer.Option(metavar="FIELD[=V1,V2]", help="Compare values, e.g. training.loraRank or accelerator."),
+        typer.Option(
+            metavar="FIELD[=V1,V2]", help="Compare the plans for some values, e.g. of training.loraRank."
+        ),
     ] = None,
 ) -> None:
     """Show what a job requests and how long it takes: GPUs, CPU, memory, steps, hours, and the reasons.
@@ -78,9 +82,10 @@ def plan(
 def known_rows(
     manifest: Manifest, dataset: Path | None, evaluation: Path | None
 ) -> tuple[RowCounts | None, list[str]]:
-    """Return the numbers of rows of the datasets. If they are unknown, return a note that says why.
+    """Return the numbers of rows of the datasets, or None and a note that says why they are unknown.
 
-    Files that are given as options must be readable.
+    Raises:
+        UserError: if a file that is given as an option cannot be read.
     """
     try:
         return rows_of(manifest, dataset, evaluation), []
@@ -91,7 +96,7 @@ def known_rows(
 
 
 def on(accelerator: str, job: RFTJob) -> RFTJob:
-    """Return the job with another kind of GPU. Its number of GPUs is removed, so that the plan decides it.
+    """Return the job with another kind of GPU. The number of GPUs is removed, so that the plan chooses it.
 
     Raises:
         UserError: if the catalogue has no such GPU.
@@ -120,12 +125,14 @@ def outcome(
         )
     except Unplannable as error:
         return error
-    told = [f"the model's shape is that of {read.path}"] if read is not None else []
+    told = (
+        [f"the number and sizes of the model's layers are those of {read.path}"] if read is not None else []
+    )
     return made.model_copy(update={"notes": [*(made.notes or []), *told, *notes]})
 
 
 def warn_of_override(job: RFTJob, config: Path | None, hub: bool) -> None:
-    """Print a warning on standard error if the job sets another number of GPUs than the plan."""
+    """Print a warning on standard error if the job sets another number of GPUs than the plan would choose."""
 
     def made(spec: RFTJobSpec) -> Plan:
         found = outcome(job.model_copy(update={"spec": spec}), config, hub, None, [])
@@ -143,7 +150,7 @@ def show_sweep(path: str, lines: list[Line], output: PlanFormat) -> None:
     if output is PlanFormat.TEXT:
         # Like kubectl: lines are not cut to the terminal's width.
         out(WIDE_ENOUGH).print(table(path, lines), markup=False)
-        err().print("~ is an estimate; rft plan without --sweep shows its assumptions", markup=False)
+        err().print("~ marks an estimate; rft plan without --sweep shows its assumptions", markup=False)
     else:
         write(serialized({"field": path, "sweep": [entry(line) for line in lines]}, output))
 

@@ -23,13 +23,15 @@ class ReportFormat(StrEnum):
 
 @reports_errors
 def report(
-    source: Annotated[str, typer.Argument(metavar="NAME|DIR", help="A job, or a run's folder.")],
+    source: Annotated[str, typer.Argument(metavar="NAME|DIR", help="A job, or the folder of a run.")],
     output: Annotated[
-        Path | None, typer.Option("--output", help="Write it into this file, such as report.html.")
+        Path | None, typer.Option("--output", help="Write the page into this file, such as report.html.")
     ] = None,
     format_: Annotated[
         ReportFormat | None,
-        typer.Option("--format", "-o", help="html if the file's name ends with .html, else markdown."),
+        typer.Option(
+            "--format", "-o", help="If absent: html if the file's name ends with .html, else markdown."
+        ),
     ] = None,
     context: Context = None,
     namespace: Namespace = None,
@@ -37,14 +39,14 @@ def report(
     """Write one page about a run: evaluation, curves, advice, rollouts, parameters, plan, time, usage.
 
     The page of HTML is one file that needs no network. Exit code 1: there is no such job; 2: there is no such
-    folder, or it holds no run.
+    folder, or the folder has no run.
     """
     found = load_run(source, context, namespace)
     write_page(_as(format_ or format_of(output), found), output)
 
 
 def write_page(text: str, output: Path | None) -> None:
-    """Write a page into a file, or to the terminal if ``output`` is None. Raises UserError."""
+    """Write a page into a file, or to the terminal if ``output`` is None. Raises UserError if this fails."""
     if output is None:
         write(text)
         return
@@ -56,7 +58,7 @@ def write_page(text: str, output: Path | None) -> None:
 
 
 def load_run(source: str, context: str | None, namespace: str | None) -> ReportedRun:
-    """Return the data of the run in the folder ``source``, else those of the job with this name.
+    """Return the data of the run in the folder ``source``, else of the job in the cluster with this name.
 
     Raises:
         UserError: if there is no such folder or job, or if it cannot be read.
@@ -67,7 +69,7 @@ def load_run(source: str, context: str | None, namespace: str | None) -> Reporte
 
 
 def format_of(output: Path | None) -> ReportFormat:
-    """Return the format that the name of the output file asks for."""
+    """Return the format by the name of the output file: HTML for .html and .htm, else Markdown."""
     is_html = output is not None and output.suffix.lower() in (".html", ".htm")
     return ReportFormat.HTML if is_html else ReportFormat.MARKDOWN
 

@@ -1,4 +1,4 @@
-"""``rft rerun``: starts a job of the cluster anew, with some values changed."""
+"""``rft rerun``: starts a new job like one in the cluster, with some values changed."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,13 +19,13 @@ from rft_cli.render.console import out, reports_errors
 
 @reports_errors
 def rerun(
-    name: Annotated[str, typer.Argument(help="The job to start anew.")],
+    name: Annotated[str, typer.Argument(help="The job in the cluster.")],
     values: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE", help="A changed value; may be repeated."),
+        typer.Option("--set", metavar="FIELD=VALUE", help="A new value of a field; may be repeated."),
     ] = None,
     new_name: Annotated[
-        str | None, typer.Option("--name", help="Of the new job; else after the change.")
+        str | None, typer.Option("--name", help="Name of the new job. If absent: made from the changes.")
     ] = None,
     output: Annotated[
         Path | None,
@@ -37,10 +37,11 @@ def rerun(
     context: Context = None,
     namespace: Namespace = None,
 ) -> None:
-    """Start a job of the cluster anew, such as with --set training.loraRank=16.
+    """Start a new job like one in the cluster, with values changed by options like --set
+    training.loraRank=16.
 
-    The new job has the old one as its baseline, for rft compare. It uses the same ConfigMaps, Secrets and
-    claims by name. Exit code 1: the new job is not valid, or exists; 2: --set cannot be read.
+    The old job becomes the baseline of the new one, for rft compare. Both jobs use the same ConfigMaps,
+    Secrets and claims. Exit code 1: the new job is not valid, or exists already; 2: --set cannot be read.
     """
     cluster = connect(context, namespace)
     body = _changed(cluster.job(name), dict(_value(pair) for pair in values or []), new_name)
@@ -68,14 +69,14 @@ def _changed(job: dict[str, Any], values: dict[str, Any], name: str | None) -> d
 
 
 def _value(pair: str) -> tuple[str, Any]:
-    """Return field and value of ``FIELD=VALUE``. The value is YAML, read as in a manifest."""
+    """Return the field and the value in ``FIELD=VALUE``. The value is parsed as YAML, as in a manifest."""
     field, equals, text = pair.partition("=")
     if not field or not equals:
         raise UserError(f"--set {pair}: must be FIELD=VALUE, such as training.loraRank=16", UNREADABLE)
     try:
         return field, load_documents(f"value: {text}")[0].body["value"]
     except (UnreadableManifest, LookupError) as error:
-        raise UserError(f"--set {pair}: the value is not YAML", UNREADABLE) from error
+        raise UserError(f"--set {pair}: the value is not YAML; put a text into quotes", UNREADABLE) from error
 
 
 def _write(body: dict[str, Any], output: Path) -> None:

@@ -36,11 +36,14 @@ LOG_TAIL = 15
 @reports_errors
 def run(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Manifest with one RFTJob.")],
-    output: Annotated[Path, typer.Option("--output", help="The run's folder; an old one resumes.")],
-    dataset: Annotated[Path | None, typer.Option(help="Rows in place of the manifest's.")] = None,
-    evaluation_dataset: Annotated[Path | None, typer.Option(help="The same for the evaluation.")] = None,
+    output: Annotated[Path, typer.Option("--output", help="Folder of the run. A run in it is resumed.")],
+    dataset: Annotated[Path | None, typer.Option(help="File with rows, in place of the manifest's.")] = None,
+    evaluation_dataset: Annotated[
+        Path | None, typer.Option(help="File with evaluation rows, in place of the manifest's.")
+    ] = None,
     grader: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=FILE", help="Code of a python grader; may be repeated.")
+        list[str] | None,
+        typer.Option(metavar="NAME=FILE", help="File with the code of a grader; may be repeated."),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Sets spec.training.seed.")] = None,
     max_steps: Annotated[int | None, typer.Option(help="Sets spec.stop.maxSteps.")] = None,
@@ -48,8 +51,8 @@ def run(
 ) -> None:
     """Train on this machine, without a cluster. The same command resumes a stopped run.
 
-    Says first which servers it contacts, and which tokens of this shell they get. A server that none of your
-    settings names, and no --send-token-to, gets none: the run does not start.
+    Prints first which servers the run contacts, and which of your tokens they get. If a token would go to a
+    server that neither your settings nor --send-token-to name, the run does not start.
     """
     manifest = load(file)
     job = with_overrides(manifest.job, seed, max_steps)

@@ -29,8 +29,8 @@ class SamplesFormat(StrEnum):
 @reports_errors
 def samples(
     source: Annotated[str, typer.Argument(metavar="DIR", help="A run's folder.")],
-    step: Annotated[int | None, typer.Option(min=1, help="The newest if absent.")] = None,
-    row: Annotated[int | None, typer.Option(min=1, help="Only this line of the dataset.")] = None,
+    step: Annotated[int | None, typer.Option(min=1, help="Step to show. If absent: the newest.")] = None,
+    row: Annotated[int | None, typer.Option(min=1, help="Only the row in this line of the dataset.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Prompts to show.")] = 5,
     output: Annotated[
         SamplesFormat, typer.Option("--format", "-o", help="text or json.")
@@ -40,8 +40,8 @@ def samples(
 ) -> None:
     """Show the rollouts of a step: prompt, completion, graders' scores and output, advantage, finish reason.
 
-    For the name of a job in the cluster, print how to get its folder. Exit code 1: no such step or row; 2: no
-    such folder.
+    If you name a job in the cluster, the command prints how to copy its folder. Exit code 1: there is no such
+    step or row; 2: there is no such folder.
     """
     wanted = RunFolder(Path(source)).rollouts.name
     folder = RunFolder(run_folder(source, context, namespace, wanted))
@@ -66,12 +66,14 @@ def samples(
     for records_of_row in shown:
         write("\n".join(as_text(number, records_of_row)) + "\n")
     if chosen > limit:
-        write(f"{limit} of {chosen} prompts of step {number}; --limit shows more, --row one of them")
+        write(f"{limit} of {chosen} prompts of step {number}; --limit shows more, --row LINE shows one")
 
 
 def _chosen(folder: RunFolder, step: int | None) -> int:
     """Return ``step`` if it has rollouts. If ``step`` is None, return the newest step with rollouts.
-    Raises UserError.
+
+    Raises:
+        UserError: if no step has rollouts, or this one has none.
     """
     found = folder.steps_with_rollouts()
     if not found:

@@ -31,7 +31,7 @@ def submit(
     everything: Annotated[bool, typer.Option("--all", help="Print all warnings, not only three.")] = False,
     send_files_from: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FOLDER", help="Own files may be sent from here too; may be repeated."),
+        typer.Option(metavar="FOLDER", help="Files may be sent from this folder too; may be repeated."),
     ] = None,
     wait: Annotated[bool, typer.Option("--watch", "-w", help="Then follow the job until it ends.")] = False,
     context: Context = None,
@@ -39,9 +39,9 @@ def submit(
 ) -> None:
     """Check every RFTJob in the files, as rft validate does. If all are valid, apply the files to a cluster.
 
-    Every object in the files is applied, in the order of the files, by server-side apply: for example also a
-    ConfigMap with the rows. Own files on this machine that a job names, by dataset.uri or python.file, become
-    ConfigMaps; those outside of the manifest's folder only with --send-files-from.
+    All objects in the files are applied, also other kinds such as a ConfigMap with the rows, in the order of
+    the files and by server-side apply. A file on this machine that a job names by dataset.uri or python.file
+    becomes a ConfigMap. If it is outside of the manifest's folder, --send-files-from must allow it.
 
     Exit code 1: something is wrong or refused; 2: a file cannot be read. With --watch the exit code is that
     of rft watch.

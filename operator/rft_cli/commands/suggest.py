@@ -19,15 +19,15 @@ from rft_cli.render.console import err, reports_errors, write
 @reports_errors
 def suggest(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Manifest with one RFTJob; - reads stdin.")],
-    goal: Annotated[Goal, typer.Option("--goal", help="What the next run should be better at.")],
+    goal: Annotated[Goal, typer.Option("--goal", help="What the next run should improve.")],
     output: Annotated[
-        Path | None, typer.Option("--output", help="Write a file each into this folder.")
+        Path | None, typer.Option("--output", help="Write one file for each experiment into this folder.")
     ] = None,
 ) -> None:
     """Print the next experiments. Each is a manifest that changes one parameter of the job, within its range.
 
-    The other objects of the file, such as ConfigMaps, are not printed. The experiments refer to them by the
-    same names.
+    Other objects in the file, such as ConfigMaps, are not printed. The experiments refer to them by the same
+    names as the job.
     """
     written = the_job(file)
     document = on_this_machine(with_code([written], folder_of(file))[0])
@@ -47,7 +47,9 @@ def suggest(
 
 
 def _as_written(experiment: Experiment, body: dict[str, Any]) -> Experiment:
-    """Return an experiment whose graders and storage are those of the file: own files by their paths."""
+    """Return an experiment with the graders and the storage as the file has them. Code stays named by its
+    path.
+    """
     spec = {**experiment.manifest["spec"], "graders": body["spec"]["graders"]}
     if "storage" not in body["spec"]:
         del spec["storage"]
@@ -83,7 +85,7 @@ def _say_what_is_left(found: Suggestions, goal: Goal, others: list[Goal]) -> Non
     for parameter in found.exhausted:
         err().print(f"{parameter} is already at its limit for {goal}", markup=False)
     if not found.experiments:
-        left = f"; other goals with experiments left: {', '.join(others)}" if others else ""
+        left = f"; other goals for which there are experiments: {', '.join(others)}" if others else ""
         err().print(
             f"{goal}: no parameter can be changed further; change the rows, graders or model{left}",
             markup=False,

@@ -25,16 +25,16 @@ def ui(
         Path | None, typer.Argument(metavar="DIR", help="A run's folder, or a folder of such folders.")
     ] = None,
     cluster: Annotated[
-        bool, typer.Option("--cluster", help="The jobs of a namespace, in place of DIR.")
+        bool, typer.Option("--cluster", help="Serve the jobs of a namespace, in place of DIR.")
     ] = False,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="A free one if 0.")] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 means any free port.")] = 0,
     context: Context = None,
     namespace: Namespace = None,
 ) -> None:
     """Serve the reports of runs to a browser on this machine, until Ctrl-C.
 
-    The pages load anew by themselves, and nothing can be changed there. The printed address has a token:
-    whoever knows it can read them. Exit code 2: there is no such folder, or the port is not free.
+    The pages reload by themselves and are read-only. The printed address contains a secret token: whoever
+    knows the address can read the pages. Exit code 2: there is no such folder, or the port is not free.
     """
     if (folder is not None) == cluster:
         raise UserError("name a folder with runs, or --cluster for jobs; not both", UNREADABLE)
@@ -46,7 +46,7 @@ def ui(
         server = PageServer(runs, port)
     except OSError as error:
         raise UserError(
-            f"--port {port}: {error.strerror}; leave it out for a free one", UNREADABLE
+            f"--port {port}: {error.strerror}; leave --port out to use a free port", UNREADABLE
         ) from error
     with server, suppress(KeyboardInterrupt):
         out().print(f"{server.address}\nCtrl-C ends it", markup=False)
@@ -77,4 +77,4 @@ def _listed(job: "Body") -> Listed:
     try:
         return Listed(name, RFTJobStatus.model_validate(job.get("status") or {}))
     except ValidationError:
-        return Listed(name, RFTJobStatus(), "its status is of another version of the operator")
+        return Listed(name, RFTJobStatus(), "its status was written by another version of the operator")

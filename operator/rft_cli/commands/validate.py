@@ -21,16 +21,16 @@ def validate(
 ) -> None:
     """Check every RFTJob in the files: fields, ranges and the rules across fields.
 
-    Advice from the tuning guide, and a number of GPUs that differs from the plan's, are warnings. They do not
-    change the exit code. The three that matter most are printed. Advice that the annotation
-    rft.dev/acknowledged-advice names by its id is not.
+    Advice from the tuning guide is printed as a warning, and so is a number of GPUs other than the plan's.
+    Warnings do not change the exit code. Without --all only the three most important ones are printed. Advice
+    whose id is in the annotation rft.dev/acknowledged-advice is never printed.
 
     The check also finds what would fail later: errors in graders' code (parsed, never run), in regular
-    expressions, schemas and templates; names that Kubernetes or the hub does not take; and wrong rows, if the
+    expressions, schemas and templates; names that Kubernetes or the hub would refuse; and wrong rows, if the
     dataset is a local file or a ConfigMap in the same manifest file.
 
-    Other kinds in the same files are skipped. Exit code 1: something is wrong, or a file holds no RFTJob;
-    2: a file cannot be read.
+    Objects of other kinds are skipped. Exit code 1: something is wrong, or a file has no RFTJob; 2: a file
+    cannot be read.
     """
     exit_code = 0
     for path in files:

@@ -12,7 +12,9 @@ from rft_cli.render.jobs import watched
 @reports_errors
 def watch(
     name: JobName,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing: only the exit code.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print nothing, only set the exit code.")
+    ] = False,
     context: Context = None,
     namespace: Namespace = None,
 ) -> None:

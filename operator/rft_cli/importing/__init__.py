@@ -1,1 +1,1 @@
-"""Reads jobs of other programs as RFTJobs: OpenAI, Fireworks and TRL. Nothing that they contain is run."""
+"""Reads jobs of OpenAI, Fireworks and TRL as RFTJobs. The code in them is never run."""

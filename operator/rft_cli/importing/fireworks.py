@@ -1,4 +1,4 @@
-"""Reads a reinforcement fine-tuning job of Fireworks: a command line of firectl or ep, or the API's JSON."""
+"""Reads a reinforcement fine-tuning job of Fireworks: a command line of firectl or ep, or JSON of the API."""
 
 import ast
 import re
@@ -15,13 +15,13 @@ from rft_cli.importing.result import Draft, ImportProblem, Options, label, put, 
 
 _COMMAND = re.compile(r"^\s*(?:\$\s*)?(?:firectl|ep|eval-protocol)\s", re.MULTILINE)
 _SWITCHES = words("yes y force dryrun quiet wait o output a accountid apikey profile skipvalidation")
-"""Options of the programs themselves, folded. They say nothing about the job."""
+"""Options that configure firectl and ep, and do not describe the job. ``fold`` was applied to the names."""
 _GROUPS = ("trainingConfig", "inferenceParameters", "lossConfig", "wandbConfig")
 _OF_A_RESULT = words(
     "name createtime completedtime createdby state status updatetime outputstats outputmetrics"
     " jobprogress trainerlogssignedurl estimatedcost"
 )
-"""Fields that the service adds to a job, folded."""
+"""Fields that the service adds to a job. ``fold`` was applied to the names."""
 _OBJECTIVES = {"grpo": "grpo", "dapo": "dapo", "gspo": "gspo", "gspotoken": "gspo", "cispo": "cispo"}
 _WEIGHTS = {
     "llama": "meta-llama/Llama-{}-{}",
@@ -43,7 +43,7 @@ def read_command(text: str, options: Options) -> Draft:
     """Return the draft of the job that a command line creates.
 
     Raises:
-        ImportProblem: if the command line cannot be read, or does not create such a job.
+        ImportProblem: if the command line cannot be read, or creates another kind of job.
     """
     match = _COMMAND.search(text)
     assert match is not None
@@ -59,7 +59,9 @@ def read_command(text: str, options: Options) -> Draft:
 
 
 def _flags(given: list[str]) -> Iterator[tuple[str, Any]]:
-    """Yield the names and values of ``--name value``, ``--name=value`` and ``--name``."""
+    """Yield the name and the value of each option: ``--name value``, ``--name=value``, or ``--name``
+    (True).
+    """
     for i, word in enumerate(given):
         if not word.startswith("-") or number(word, whole=False) is not None:
             continue
@@ -75,7 +77,7 @@ def _flags(given: list[str]) -> Iterator[tuple[str, Any]]:
 
 
 def flattened(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of the API's JSON in one object, as the command line has them."""
+    """Return the set fields of the API's JSON in one flat object, without those that the service adds."""
     fields = {key: value for key, value in body.items() if key not in _GROUPS}
     for group in _GROUPS:
         inner = body.get(group)
@@ -90,10 +92,10 @@ def flattened(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read(fields: Mapping[str, Any], options: Options) -> Draft:
-    """Return the draft of a job by its fields in one object, in any spelling.
+    """Return the draft of a job from its fields. Their names may be those of the command line or of the API.
 
     Raises:
-        ImportProblem: if the model or the evaluator is not known here.
+        ImportProblem: if the model has no known hub id, or the evaluator's code is not given.
     """
     draft = Draft("fireworks")
     given = {fold(key): (key, value) for key, value in fields.items()}
@@ -136,7 +138,7 @@ def _add_evaluation(draft: Draft, value: Any, options: Options) -> None:
     if options.evaluation_rows is not None:
         put(draft.spec, "evaluation.dataset", rows_of(options.evaluation_rows))
     else:
-        done = "a part of the rows is held out; --evaluation-rows names the file"
+        done = "a part of the training rows is held out; add --evaluation-rows FILE to use this set"
         draft.note("evaluation-dataset", value, done)
 
 
@@ -148,7 +150,7 @@ def _add_model(draft: Draft, given: Mapping[str, tuple[str, Any]], options: Opti
         raise ImportProblem(f"{said}; add --model with one, such as --model Qwen/Qwen2.5-7B-Instruct")
     draft.spec["model"] = {"name": name}
     if written is not None and name != written:
-        draft.note("base-model", written, f"is {name} on the hub; another one by --model")
+        draft.note("base-model", written, f"is {name} on the hub; add --model to train another model")
 
 
 def hub_id(name: str) -> str | None:
@@ -189,7 +191,10 @@ def _add_evaluator(draft: Draft, given: Mapping[str, tuple[str, Any]], options: 
 
 
 def reward_function(source: str) -> str | None:
-    """Return the name of the function of an evaluator that scores a completion, or None. Nothing is run."""
+    """Return the name of the function that scores a completion in an evaluator's source, or None.
+
+    The source is parsed, and never run.
+    """
     try:
         tree = ast.parse(source.removeprefix("\ufeff"))
     except (SyntaxError, ValueError, RecursionError, MemoryError):

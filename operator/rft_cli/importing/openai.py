@@ -1,4 +1,4 @@
-"""Reads a fine-tuning job of OpenAI: what its API takes or returns, or a grader alone."""
+"""Reads a fine-tuning job of OpenAI, as its API accepts or returns it, or a single grader."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +18,7 @@ _OF_A_RESULT = words(
     " error user_provided_suffix estimated_finish type shared_with_openai checkpoint_permission"
     " usage_metrics"
 )
-"""Fields that the service adds to a job. They say nothing about what it should do."""
+"""Fields that the service adds to a job. They do not describe the training."""
 _SCALED = {
     "learning_rate_multiplier": "spec.training.learningRate",
     "compute_multiplier": "spec.sampling.numRollouts",
@@ -26,16 +26,16 @@ _SCALED = {
 
 
 def is_job(body: Mapping[str, Any]) -> bool:
-    """Whether a JSON object is a job of OpenAI with reinforcement, or with another method."""
+    """Whether a JSON object is a fine-tuning job of OpenAI, with any training method."""
     method = body.get("method")
     return isinstance(method, dict) or "training_file" in body
 
 
 def read(body: Mapping[str, Any], options: Options) -> Draft:
-    """Return the draft of a job, or of a grader alone.
+    """Return the draft of an RFTJob, from a job or from a single grader.
 
     Raises:
-        ImportProblem: if it is no job with reinforcement, or cannot be expressed.
+        ImportProblem: if the job's method is not reinforcement, or an RFTJob cannot express the job.
     """
     draft = Draft("openai")
     if openai_graders.is_grader(body):
@@ -101,7 +101,7 @@ def _add_format(draft: Draft, body: Any) -> None:
     draft.note(
         "response_format",
         kind,
-        f"the sampler is not held to it: the grader {name} measures it; give it a weight to train it",
+        f"completions may have another form: the grader {name} only measures it; give the grader a weight",
     )
 
 
@@ -120,7 +120,7 @@ def _add_tracking(draft: Draft, integrations: Any) -> None:
 
 
 def _add_sources(draft: Draft, body: Mapping[str, Any], options: Options) -> None:
-    """Set the model and the rows. An id of the service names no file here."""
+    """Set the model and the datasets. The ids of OpenAI's files name no files on this machine."""
     name = options.model or body.get("model") if not openai_graders.is_grader(body) else options.model
     if not isinstance(name, str) or model_problem(name):
         given = f"model {name!r} is closed or no hub id" if name else "a grader names no model to train"
@@ -137,12 +137,14 @@ def _add_sources(draft: Draft, body: Mapping[str, Any], options: Options) -> Non
             "dataset": rows_of(options.evaluation_rows),
         }
     elif body.get("validation_file"):
-        done = "a part of the rows is held out; --evaluation-rows names the file"
+        done = "a part of the training rows is held out; add --evaluation-rows FILE to use this set"
         draft.note("validation_file", body["validation_file"], done)
 
 
 def add_rows(draft: Draft, theirs: object, field: str, rows: str | None) -> None:
-    """Set the dataset: the file of ``--rows``, or a name to put it under."""
+    """Set the dataset: the file of ``--rows``, or else ``./rows.jsonl``, with a note that asks for
+    this file.
+    """
     draft.spec["dataset"] = rows_of(rows or "./rows.jsonl")
     if rows is None:
         given = theirs if theirs is not None else "is not set"

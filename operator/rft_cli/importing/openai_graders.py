@@ -15,9 +15,9 @@ from rft_graders.formula import FUNCTIONS, FormulaProblem, parsed, variable
 Body = Mapping[str, Any]
 JUDGE_SECRET = {"name": "judge", "key": "api-key"}
 JUDGE_SECONDS = 120
-"""Time limit of a request to a judge. A judge that thinks takes longer than the default of 10 seconds."""
+"""Time limit of a request to a judge, in seconds. A thinking judge may need more than the default, 10."""
 PYTHON_SECONDS = 120
-"""OpenAI's time limit of a python grader."""
+"""Time limit of a python grader, in seconds, as OpenAI sets it."""
 _OPERATIONS: dict[str, dict[str, Any]] = {
     "eq": {},
     "ne": {"operation": "notEquals"},
@@ -38,7 +38,7 @@ def add(draft: Draft, body: Body, options: Options) -> None:
     """Add a grader of OpenAI to a draft, with all graders that it needs.
 
     Raises:
-        ImportProblem: if the grader cannot be expressed, with its name.
+        ImportProblem: if the grader cannot be expressed. The message has the grader's name.
     """
     kind = str(body.get("type"))
     if kind == "multi":
@@ -75,7 +75,7 @@ def _add_one(draft: Draft, body: Body, name: str, options: Options, weight: int 
 
 
 def _say(draft: Draft, name: str, field: str, value: object) -> None:
-    """Note a field of a grader that is not carried over."""
+    """Add a note about a field of a grader that is not carried over."""
     entry = next((each for each in OPENAI_GRADER_FIELDS if fold(each.theirs) == fold(field)), None)
     done = f"no counterpart: {entry.note}" if entry is not None else "no counterpart, and left out"
     draft.note(f"{name}.{field}", value, done)
@@ -113,9 +113,11 @@ def _text_similarity(draft: Draft, body: Body, name: str, _options: Options) -> 
 
 
 def _judge(draft: Draft, body: Body, name: str, options: Options, asked: str) -> dict[str, Any]:
-    """Return the settings of a judge. ``asked`` is what the prompt asks for at its end."""
+    """Return the settings of a judge. ``asked`` is the end of the prompt, which says how to reply."""
     if options.judge_model is None:
-        draft.note(f"{name}.model", body["model"], f"is asked at {options.judge_url}; see --judge-url")
+        draft.note(
+            f"{name}.model", body["model"], f"requests go to {options.judge_url}; --judge-url changes this"
+        )
     settings: dict[str, Any] = {
         "url": options.judge_url,
         "model": options.judge_model or body["model"],
@@ -131,7 +133,7 @@ def _judge(draft: Draft, body: Body, name: str, options: Options, asked: str) ->
 
 
 def _conversation(messages: Any) -> str:
-    """Return the messages of a judge as one prompt. Several of them follow each other."""
+    """Return the messages of a judge as one prompt, with a blank line between two messages."""
     texts = []
     for message in [messages] if isinstance(messages, str) else messages:
         content = message if isinstance(message, str) else message["content"]
@@ -182,7 +184,7 @@ _MAKERS: dict[str, Callable[[Draft, Body, str, Options], dict[str, Any]]] = {
 
 
 def _add_multi(draft: Draft, body: Body, options: Options) -> None:
-    """Add the parts of a multi grader with weight 0, and the formula over them."""
+    """Add the graders in a multi grader with weight 0, and a formula grader that combines their scores."""
     parts = body.get("graders")
     if not isinstance(parts, dict) or not parts:
         raise ImportProblem("grader multi: graders is not an object with a grader under each key")
@@ -224,7 +226,9 @@ def _plain(value: float) -> float:
 
 
 def _raw(grader: Mapping[str, Any]) -> str:
-    """Return a part as the formula reads it: our scores are from 0 to 1, theirs are in the judge's range."""
+    """Return the term for a grader's score in the formula. It maps our score (0 to 1) to the judge's
+    range.
+    """
     name = variable(str(grader["name"]))
     scale = grader.get("scale") or {"min": 0, "max": 1}
     low, width = scale["min"], scale["max"] - scale["min"]
@@ -236,7 +240,7 @@ def _raw(grader: Mapping[str, Any]) -> str:
 def _bounds(node: ast.expr) -> tuple[float, float]:
     """Return the least and the largest value of a formula whose variables are from 0 to 1.
 
-    Where they are not known the result is infinite.
+    Return minus and plus infinity if the bounds are not known.
     """
     unknown = (-float("inf"), float("inf"))
     try:
@@ -290,7 +294,7 @@ def _of_call(name: str, given: list[tuple[float, float]]) -> tuple[float, float]
 
 
 def response_schema(body: object) -> str | None:
-    """Return the JSON schema of a ``response_format`` as text, or None if it has none."""
+    """Return the JSON schema in a ``response_format`` as text, or None if there is none."""
     if not isinstance(body, dict) or body.get("type") != "json_schema":
         return None
     inner = body.get("json_schema", body)

@@ -1,4 +1,4 @@
-"""Finds out whose job a file is, and reads it."""
+"""Finds out which program a job's file is for, and reads the job."""
 
 import json
 from typing import Any
@@ -18,7 +18,7 @@ def read(text: str, options: Options) -> Draft:
     """Return the draft of the job in a file.
 
     Raises:
-        ImportProblem: if the origin is not known, or the job cannot be expressed. The message says why.
+        ImportProblem: if the program is not known, or an RFTJob cannot express the job. The message says why.
     """
     body = _json(text)
     if isinstance(body, dict):
@@ -33,7 +33,7 @@ def read(text: str, options: Options) -> Draft:
         return trl.read(text, options)
     if fireworks.is_command(text):
         return fireworks.read_command(text, options)
-    raise ImportProblem(f"whose file this is cannot be told; {KNOWN}")
+    raise ImportProblem(f"the file is of no known program; {KNOWN}")
 
 
 def _json(text: str) -> Any:
@@ -44,7 +44,7 @@ def _json(text: str) -> Any:
 
 
 def problems(draft: Draft) -> list[str]:
-    """Return what is still wrong with the manifest of a draft. Files and storage are not looked at."""
+    """Return the problems in the manifest of a draft. Files and storage are not checked."""
     manifest = draft.manifest()
     graders = [_with_code(grader) for grader in draft.graders]
     spec = {**manifest["spec"], "graders": graders, "storage": {"ephemeral": {}}}
@@ -52,7 +52,9 @@ def problems(draft: Draft) -> list[str]:
 
 
 def _with_code(grader: dict[str, Any]) -> dict[str, Any]:
-    """Return a grader whose file is code in the manifest: the API does not know files."""
+    """Return a grader with inline code in place of its file, so that it can be checked: the API has
+    no files.
+    """
     if "python" not in grader:
         return grader
     python = {key: value for key, value in grader["python"].items() if key != "file"}
@@ -60,8 +62,8 @@ def _with_code(grader: dict[str, Any]) -> dict[str, Any]:
 
 
 def summary(draft: Draft) -> list[str]:
-    """Return the lines that say what the import did with each field that was not carried over as it is."""
+    """Return lines that say what the import did with each field that it changed or left out."""
     origin = foreign.NAMES[draft.origin]
     count = len(draft.notes)
     said = "1 field was" if count == 1 else f"{count} fields were"
-    return [f"from {origin}: {said} not carried over unchanged", *(f"  {note}" for note in draft.notes)]
+    return [f"from {origin}: {said} changed or left out", *(f"  {note}" for note in draft.notes)]

@@ -1,4 +1,4 @@
-"""What an import makes: a manifest, files beside it, and notes on what could not be carried over as it is."""
+"""The result of an import: a manifest, files beside it, and notes on fields that were changed or left out."""
 
 import math
 import re
@@ -11,16 +11,16 @@ from rft_api import API_VERSION, KIND, fields
 from rft_api.foreign import NAMES, Counterpart, Origin, find
 
 DIGITS = 3
-"""Significant digits of numbers that are computed here, such as a scaled learning rate."""
+"""Significant digits of numbers that the import computes, such as a scaled learning rate."""
 
 
 def rows_of(file: str) -> dict[str, str]:
-    """Return a dataset with the rows of a file."""
+    """Return the field ``spec.dataset`` for a file with rows."""
     return {"uri": file} | ({"format": "csv"} if file.lower().endswith(".csv") else {})
 
 
 class Deviation(NamedTuple):
-    """A field of another program that was not carried over as it is."""
+    """A field of another program that was changed or left out."""
 
     theirs: str
     value: object
@@ -34,7 +34,7 @@ class Deviation(NamedTuple):
 
 
 class Options(NamedTuple):
-    """What the command line adds to a file of another program."""
+    """Options of ``rft import``. They replace parts of the imported file, or add to it."""
 
     model: str | None = None
     rows: str | None = None
@@ -43,15 +43,15 @@ class Options(NamedTuple):
     judge_url: str = "https://api.openai.com/v1"
     judge_model: str | None = None
     folder: str = "."
-    """The folder of the file, where its relative paths begin."""
+    """The folder of the imported file. Relative paths in the file refer to this folder."""
 
     def path(self, name: str) -> str:
-        """Return a path that the file names as an absolute one. An address stays as it is."""
+        """Return the absolute path of a file that the imported file names. A URL is returned unchanged."""
         return name if "://" in name else str((Path(self.folder) / name).resolve())
 
 
 class ImportProblem(ValueError):
-    """The file cannot be imported. The message says why, and what to do."""
+    """Raised if a file cannot be imported. The message says why, and what to do."""
 
 
 @dataclass
@@ -63,43 +63,45 @@ class Draft:
     graders: list[dict[str, Any]] = field(default_factory=list)
     notes: list[Deviation] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
-    """Texts of the files beside the manifest, by name."""
+    """Contents of the files to write beside the manifest, by file name."""
     name: str = "imported"
 
     def note(self, theirs: str, value: object, done: str) -> None:
-        """Add a note, unless it is there."""
+        """Add a note about a field, unless the draft already has the same note."""
         found = Deviation(theirs, value, done)
         if found not in self.notes:
             self.notes.append(found)
 
     def carry(self, theirs: str, value: Any) -> None:
-        """Carry a field over by its entry in the origin's table, or note that it has none."""
+        """Set our counterpart of a field of the other program. If there is no counterpart, add a note."""
         entry = find(self.origin, theirs)
         if entry is None:
-            self.note(theirs, value, f"is not known of {NAMES[self.origin]}, and left out")
+            self.note(theirs, value, f"is no known field of {NAMES[self.origin]}, and is left out")
         elif not entry.ours:
             self.note(entry.theirs, value, f"no counterpart: {entry.note}")
         else:
             self.set(entry.ours, value, theirs)
 
     def without_counterpart(self, entry: Counterpart, value: object) -> None:
-        """Note a field of a table without a counterpart."""
+        """Add the note that a field of the other program has no counterpart."""
         self.note(entry.theirs, value, f"no counterpart: {entry.note}")
 
     def set(self, path: str, value: Any, theirs: str) -> None:
-        """Set a field of the spec. A number outside of its range becomes the nearest allowed one, and a note
-        says so.
+        """Set a field of the spec. A number outside of the field's range becomes the nearest allowed number,
+        and a note is added.
         """
         fitting = nearest(path, value)
         if fitting is None:
-            self.note(theirs, value, f"{path} takes {fields.find(path).allowed}; the default is used")
+            self.note(
+                theirs, value, f"allowed for {path} is {fields.find(path).allowed}; the default is used"
+            )
             return
         if fitting != value:
             self.note(theirs, value, f"{path} is {fitting}: allowed is {fields.find(path).allowed}")
         put(self.spec, path.removeprefix("spec."), fitting)
 
     def unique_name(self, wanted: str) -> str:
-        """Return a grader's name in the form that names have, which no other grader of the draft has."""
+        """Return a valid name for a grader, like ``wanted``, that no other grader of the draft has."""
         base = label(wanted) or "grader"
         taken = {grader["name"] for grader in self.graders}
         names = (base if i == 1 else f"{base[:58]}-{i}" for i in range(1, len(taken) + 2))
@@ -124,7 +126,7 @@ def label(text: str) -> str:
 
 
 def put(body: dict[str, Any], path: str, value: Any) -> None:
-    """Set the field at a path such as ``training.epochs``, and the objects on the way to it."""
+    """Set the field at a path such as ``training.epochs``. Missing objects on the path are added."""
     *parents, last = path.split(".")
     for part in parents:
         body = body.setdefault(part, {})

@@ -1,4 +1,4 @@
-"""Writes OpenAI's templates, ``{{item.answer}}``, in the form of ours, ``{answer}``."""
+"""Converts OpenAI's templates, such as ``{{item.answer}}``, to our form, such as ``{answer}``."""
 
 import re
 
@@ -12,7 +12,7 @@ def ours(template: str) -> str:
     """Return a template of OpenAI in our form.
 
     Raises:
-        ImportProblem: for a part that has no counterpart here, such as ``sample.output_tools``.
+        ImportProblem: if a part has no counterpart in our form, such as ``sample.output_tools``.
     """
     text, position = [], 0
     for match in _FIELD.finditer(template):

@@ -15,7 +15,7 @@ DEFAULTS: Mapping[str, Any] = {
     "beta": 0.0,
     "num_train_epochs": 3,
 }
-"""Defaults of GRPOConfig that differ from ours. A script that does not set them means these."""
+"""Defaults of GRPOConfig that differ from ours. They apply if a script does not set these fields."""
 _OBJECTIVES = {"grpo": "grpo", "bnpo": "grpo", "dapo": "dapo", "dr_grpo": "drGrpo", "cispo": "cispo"}
 _ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
 _READY_MADE: Mapping[str, dict[str, Any]] = {
@@ -24,13 +24,13 @@ _READY_MADE: Mapping[str, dict[str, Any]] = {
         "regex": {"pattern": r"(?s)<think>(?!.*<think>).*?</think>.*", "fullMatch": True}
     },
 }
-"""Reward functions that TRL brings along, as our graders."""
+"""Our grader for each reward function that is part of TRL, by the function's name."""
 _TRAINERS = ("GRPOTrainer", "GRPOConfig", "LoraConfig")
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 class Script(NamedTuple):
-    """A script by its syntax tree."""
+    """A Python script: its source and its syntax tree."""
 
     source: str
     tree: ast.Module
@@ -44,7 +44,7 @@ class Script(NamedTuple):
         ]
 
     def assigned(self, name: str) -> ast.expr | None:
-        """Return what a name is assigned last, or None."""
+        """Return the expression that the script assigns to a name last, or None."""
         found = [
             node.value
             for node in ast.walk(self.tree)
@@ -54,14 +54,16 @@ class Script(NamedTuple):
         return found[-1] if found else None
 
     def resolved(self, node: ast.expr | None) -> ast.expr | None:
-        """Return an expression, or if it is a name what the name is assigned."""
+        """Return an expression. If it is a name, return the expression that the script assigns to
+        this name.
+        """
         seen = 0
         while isinstance(node, ast.Name) and seen < 5 and (value := self.assigned(node.id)) is not None:
             node, seen = value, seen + 1
         return node
 
     def literal(self, node: ast.expr | None) -> Any:
-        """Return the value of a constant expression. Raises ValueError if only running it would tell."""
+        """Return the value of a constant expression. Raises ValueError if it is known only at run time."""
         node = self.resolved(node)
         if node is None:
             raise ValueError("nothing")
@@ -144,7 +146,7 @@ def _add_rows(draft: Draft, script: Script, trainer: Mapping[str, ast.expr], opt
         done = "put the rows at rows.jsonl beside the manifest, or add --rows FILE; columns keep their names"
         draft.note("train_dataset", given, done)
     elif options.rows is None and isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute):
-        done = "the rows are those of the file, without what these methods make of them; --rows names others"
+        done = "the rows of the file are used, without the changes by these methods; add --rows to use others"
         draft.note("train_dataset", ast.unparse(call), done)
     if options.evaluation_rows is not None:
         put(draft.spec, "evaluation.dataset", rows_of(options.evaluation_rows))
@@ -152,7 +154,7 @@ def _add_rows(draft: Draft, script: Script, trainer: Mapping[str, ast.expr], opt
         draft.note(
             "eval_dataset",
             ast.unparse(trainer["eval_dataset"]),
-            "a part of the rows is held out; --evaluation-rows names the file",
+            "a part of the training rows is held out; add --evaluation-rows FILE to use this set",
         )
 
 
@@ -182,12 +184,12 @@ def _add_config(draft: Draft, script: Script, config: Mapping[str, ast.expr]) ->
             draft.carry(name, value)
     absent = ", ".join(f"{name} {value}" for name, value in DEFAULTS.items() if name not in config)
     if absent:
-        draft.note("GRPOConfig", absent, "are TRL's defaults, which the manifest states")
+        draft.note("GRPOConfig", absent, "are TRL's defaults, which the manifest sets")
     for name, node in config.items():
         try:
             value = script.literal(node)
         except (ValueError, TypeError, SyntaxError):
-            draft.note(name, ast.unparse(node), "only running the script would tell its value; left out")
+            draft.note(name, ast.unparse(node), "its value is known only when the script runs; left out")
             continue
         if name == "reward_weights":
             weights = value if isinstance(value, list) else None
@@ -219,11 +221,11 @@ def _add_setting(draft: Draft, name: str, value: Any) -> None:
 
 
 def _add_lora(draft: Draft, script: Script, name: str, node: ast.expr) -> None:
-    """Carry over a field of LoraConfig. One that is None has no effect."""
+    """Carry over a field of LoraConfig. A field with the value None has no effect."""
     try:
         value = script.literal(node)
     except (ValueError, TypeError, SyntaxError):
-        draft.note(name, ast.unparse(node), "only running the script would tell its value; left out")
+        draft.note(name, ast.unparse(node), "its value is known only when the script runs; left out")
         return
     if value is None:
         return
@@ -233,7 +235,7 @@ def _add_lora(draft: Draft, script: Script, name: str, node: ast.expr) -> None:
     attention = set([value] if isinstance(value, str) else value) <= _ATTENTION
     draft.set("spec.training.loraTargets", "attention" if attention else "all-linear", name)
     if set(value) != _ATTENTION:
-        done = "targets are all linear layers, or those of the attention"
+        done = "allowed are all linear layers, or those of the attention"
         draft.note(
             name, value, f"spec.training.loraTargets is {'attention' if attention else 'all-linear'}: {done}"
         )
@@ -253,7 +255,9 @@ def _add_rewards(draft: Draft, script: Script, node: ast.expr | None, weights: l
             + "\n  ".join(map(str, draft.notes))
         )
     if len(draft.graders) > 1:
-        draft.note("reward_funcs", len(draft.graders), "the reward is their weighted mean, not their sum")
+        draft.note(
+            "reward_funcs", len(draft.graders), "the reward is the weighted mean of the scores, not the sum"
+        )
 
 
 def _is_function(script: Script, node: ast.expr) -> bool:
@@ -273,16 +277,14 @@ def _add_reward(draft: Draft, script: Script, node: ast.expr, weight: float) -> 
         draft.note(
             written,
             weight,
-            "a weight is at least 0: give the grader a scale whose ends are swapped in its code",
+            "a weight must be at least 0: let the function return 1 minus its score instead",
         )
         return
     if function is not None:
         file = f"{name}.py"
         draft.files[file] = extracted(script, function)
         if _reads_texts(script, function):
-            done = (
-                "its code reads no content of messages, so completions is annotated list[str]: it gets texts"
-            )
+            done = "its code does not read the content of messages, so completions is annotated list[str]"
             draft.note(name, "completions", f"{done}: it gets texts")
         made: dict[str, Any] = {"name": draft.unique_name(name), "python": {"file": file, "function": name}}
         low, high = _range(function)
@@ -298,7 +300,7 @@ def _add_reward(draft: Draft, script: Script, node: ast.expr, weight: float) -> 
         draft.note(
             "reward_funcs",
             written,
-            "is neither a function of the script nor known; write it as a python grader, or a model judge",
+            "is neither a function of the script nor part of TRL; write a python or model grader for it",
         )
         return
     if weight != 1:
@@ -307,7 +309,10 @@ def _add_reward(draft: Draft, script: Script, node: ast.expr, weight: float) -> 
 
 
 def _range(function: _Function) -> tuple[float, float]:
-    """Return the range of the scores that a function's code names, at least from 0 to 1."""
+    """Return the lowest and the highest score that a function's code contains as a number.
+
+    The range always includes 0 and 1.
+    """
     values = [0.0, 1.0]
     for node in ast.walk(function):
         scores: list[ast.expr] = []
@@ -342,7 +347,7 @@ def extracted(script: Script, function: _Function) -> str:
 
 
 def _needed(script: Script, function: _Function) -> list[ast.stmt]:
-    """Return the statements of a script that a function needs, in their order, and the function."""
+    """Return a function and the statements of the script that it needs, in the order of the script."""
     needed: list[ast.stmt] = [function]
     pending: list[ast.stmt] = [function]
     while pending:
@@ -355,16 +360,16 @@ def _needed(script: Script, function: _Function) -> list[ast.stmt]:
 
 
 def _completions(function: _Function) -> ast.arg | None:
-    """Return the parameter ``completions`` of a function if it has no annotation."""
+    """Return the parameter ``completions`` of a function, or None if it is absent or has an annotation."""
     arguments = (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)
     return next((each for each in arguments if each.arg == "completions" and each.annotation is None), None)
 
 
 def _reads_texts(script: Script, function: _Function) -> bool:
-    """Return whether a function takes its completions for texts.
+    """Return whether a function expects its completions as texts.
 
-    TRL passes texts if the prompts are texts, and else messages, whose text is under the key content. Here a
-    function gets texts if it says so by an annotation.
+    TRL passes texts if the prompts are texts. Otherwise it passes messages, whose text is under the key
+    content. Our python grader passes texts to a function only if its annotation says so.
     """
     nodes = (node for statement in _needed(script, function) for node in ast.walk(statement))
     constants = {node.value for node in nodes if isinstance(node, ast.Constant)}
@@ -372,7 +377,7 @@ def _reads_texts(script: Script, function: _Function) -> bool:
 
 
 def _annotated(script: Script, function: _Function) -> str:
-    """Return the source of a function with the annotation ``list[str]`` of its completions."""
+    """Return the source of a function, with the annotation ``list[str]`` added to its completions."""
     parameter = _completions(function)
     assert parameter is not None
     assert parameter.end_lineno is not None

@@ -1,3 +1,3 @@
-"""Reads and writes manifests, inputs and folders of runs on this machine. It does not import typer and
-rich.
+"""Reads and writes manifests, inputs and folders of runs on this machine. It imports neither typer
+nor rich.
 """

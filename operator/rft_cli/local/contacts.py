@@ -1,7 +1,7 @@
-"""Says which servers a local run contacts, and which of the user's credentials are sent there.
+"""Says which servers a local run contacts, and which of the user's credentials are sent to them.
 
-A manifest may come from a stranger. A credential of the user's shell or home folder is sent only to the
-server that a setting of the user names, or to its vendor's, or where ``--send-token-to`` allows it.
+A manifest may come from a stranger. So a credential from the user's shell or home folder is sent only to a
+server that a setting of the user names, to the vendor's own server, or to one that ``--send-token-to`` names.
 """
 
 import netrc
@@ -22,9 +22,9 @@ from rft_graders.tokens import environment_variable
 HUB = "https://huggingface.co"
 S3, GOOGLE = "https://s3.amazonaws.com", "https://storage.googleapis.com"
 WANDB = ("https://api.wandb.ai", "https://api.forge.coreweave.com")
-"""W&B's own servers. Which of them is the default depends on the release of its library."""
+"""W&B's own servers. Which of them is the default depends on the release of W&B's library."""
 YOUR_WANDB = "the server that wandb login chose, or W&B's own"
-"""What stands for an address if neither manifest nor environment has one."""
+"""Shown in place of an address if neither the manifest nor the environment names W&B's server."""
 OPTION = "--send-token-to"
 
 
@@ -37,7 +37,7 @@ class Shell:
 
     @classmethod
     def of_this_process(cls) -> Self:
-        """Return what a child of this process inherits."""
+        """Return the environment variables and the home folder that a child of this process inherits."""
         try:
             home = Path.home()
         except RuntimeError:  # no HOME, and a user id without an account: then there are no files of the user
@@ -45,19 +45,19 @@ class Shell:
         return cls(os.environ, home)
 
     def names(self, *variables: str) -> tuple[str, ...]:
-        """Return those of the variables that are set."""
+        """Return the names of those ``variables`` that are set."""
         return tuple(name for name in variables if self.environment.get(name))
 
     def first(self, *variables: str) -> str:
-        """Return the value of the first of the variables that is set, or ""."""
+        """Return the value of the first of the ``variables`` that is set, or an empty text."""
         return next((self.environment[name] for name in self.names(*variables)), "")
 
     def files(self, *paths: str) -> tuple[str, ...]:
-        """Return those of the paths below the home folder that are files, with ``~`` for the folder."""
+        """Return those of ``paths`` that are files in the home folder, with ``~/`` before each."""
         return tuple(f"~/{path}" for path in paths if (self.home / path).is_file())
 
     def is_on(self, variable: str) -> bool:
-        """Whether a variable that turns something on or off is on."""
+        """Whether an environment variable that is a switch is on: ``1``, ``true``, ``yes`` or ``on``."""
         return self.environment.get(variable, "").lower() in ("1", "true", "yes", "on")
 
 
@@ -68,17 +68,17 @@ class Contact:
     field: str
     address: str
     credentials: tuple[str, ...] = ()
-    """Names of the variables and files with the secrets that are sent there."""
+    """Names of the variables and files with the secrets that are sent to this server."""
     trusted: tuple[str, ...] = ()
-    """The addresses that may get these credentials: the user's setting, or else the vendor's."""
+    """The addresses that may get these credentials: the one in the user's setting, or else the vendor's."""
     setting: str = ""
-    """The user's variable for the trusted address, if there is one."""
+    """Name of the environment variable that sets the trusted address, or empty."""
     own: tuple[str, ...] = ()
     """Credentials that the user has stored for this very host."""
 
     @property
     def place(self) -> str:
-        """Scheme, host and port, since the rest of an address may contain secrets."""
+        """The scheme, host and port of the address. The rest is left out, because it may contain secrets."""
         origin = origin_of(self.address)
         return str(origin) if origin is not None else shown(self.address)
 
@@ -98,7 +98,9 @@ def contacts(spec: RFTJobSpec, inputs: Inputs, shell: Shell) -> list[Contact]:
 
 
 def graders(given: Sequence[Grader], shell: Shell) -> list[Contact]:
-    """Return the servers of the graders ``http`` and ``model``. No setting of the user names them."""
+    """Return the servers of the graders ``http`` and ``model``. No setting of the user names these
+    servers.
+    """
     found = []
     for i, grader in enumerate(given):
         kind = grader.http or grader.model
@@ -118,7 +120,7 @@ def _hub(spec: RFTJobSpec, shell: Shell) -> Iterator[Contact]:
 
 
 def _of_hub(field: str, shell: Shell) -> Contact:
-    """Return the contact with the hub. No manifest gives its address."""
+    """Return the hub as a server that a run contacts. A manifest cannot change the hub's address."""
     address = shell.first("HF_ENDPOINT") or HUB
     sent = () if shell.is_on("HF_HUB_DISABLE_IMPLICIT_TOKEN") else _hub_tokens(shell)
     return Contact(field, address, sent, (address,))
@@ -189,7 +191,10 @@ def _mlflow(settings: Mlflow, shell: Shell) -> Iterator[Contact]:
 
 
 def _with_netrc(contact: Contact, shell: Shell) -> Contact:
-    """Add what netrc has for the host. A default entry of netrc is for any host, so it needs trust."""
+    """Add the credentials that the user's netrc file has for the host.
+
+    The default entry of netrc is sent to any host, so only a trusted server may get it.
+    """
     origin = origin_of(contact.address)
     path = Path(shell.first("NETRC") or shell.home / ".netrc")
     try:
@@ -203,7 +208,7 @@ def _with_netrc(contact: Contact, shell: Shell) -> Contact:
 
 
 def permissions(texts: Sequence[str]) -> list[Permission]:
-    """Return the servers that ``--send-token-to`` names. Raises UserError for a text that names none."""
+    """Return the servers that ``--send-token-to`` names. Raises UserError if a text names no server."""
     found = [Permission(text) for text in texts]
     for permission in found:
         if not permission.is_readable:

@@ -17,7 +17,7 @@ _DRIVER_SECONDS = 30
 
 
 class Hardware(NamedTuple):
-    """The device of a run (GPU or CPU), and its GPUs."""
+    """The device of a run (GPU or CPU), and the number and kind of its GPUs."""
 
     device: Device
     gpus: int
@@ -44,10 +44,12 @@ def torch_has_cuda() -> bool:
 
 
 def detect(resources: Resources | None, dev: Path = Path("/dev")) -> Hardware:
-    """Return the device of a run, and its GPUs: as many as the manifest sets, at most those of the machine.
+    """Return the device of a run, and the number and kind of its GPUs.
 
-    If the manifest sets no number, it is that of the machine, of which the plan takes what it needs; without
-    a kind, and so without a plan, it is one. Without a GPU it is the CPU.
+    The number is that of the manifest, but at most that of the machine. If the manifest sets no number, it is
+    that of the machine, and the plan chooses how many of the GPUs are used. If the kind of the GPUs is not
+    known, no plan can be made, and the number is 1. The device is the CPU if there is no usable GPU, or if
+    the manifest asks for the CPU.
     """
     wanted = resources.gpus if resources is not None else None
     accelerator = resources.accelerator.name if resources is not None and resources.accelerator else None
@@ -59,9 +61,9 @@ def detect(resources: Resources | None, dev: Path = Path("/dev")) -> Hardware:
 
 
 def gpu_of_this_machine() -> Kind | None:
-    """Return the kind of this machine's GPUs with the least memory, as the driver names it.
+    """Return the kind of the GPU of this machine with the least memory, as the driver names it.
 
-    Return ``None`` if NVIDIA's program for this is missing or says nothing that can be read.
+    Return ``None`` if ``nvidia-smi`` is missing, fails, or prints nothing that can be parsed.
     """
     asked = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
     try:
@@ -72,7 +74,9 @@ def gpu_of_this_machine() -> Kind | None:
 
 
 def kind_of_driver(said: str) -> Kind | None:
-    """Return the kind of GPU with the least memory in lines of a name and its memory in MiB."""
+    """Return the kind of GPU with the least memory. Each line of ``said`` has a GPU's name and memory
+    in MiB.
+    """
     found = []
     for line in said.splitlines():
         name, _, mebibytes = (part.strip() for part in line.rpartition(","))

@@ -1,4 +1,6 @@
-"""Plays a job's environment with a scripted model: given texts, one for each turn, and no model at all."""
+"""Plays a job's environment with a scripted model: a given text for each turn in place of a model's
+answer.
+"""
 
 import json
 import tempfile
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Played:
-    """How the environment played with one row. ``seconds``: of wall time, for all its calls."""
+    """The result of playing the environment with one row. ``seconds`` is the wall time of all calls
+    together.
+    """
 
     line: int
     messages: list[Message]
@@ -31,16 +35,16 @@ class Played:
     error: str = ""
     """Why there is no reward."""
     failures: tuple[str, ...] = ()
-    """What the model was told of tool calls that failed or could not be read."""
+    """The error messages that the model got for tool calls that failed or could not be parsed."""
 
 
 def played(
     manifest: Manifest, overrides: Overrides, rows: Sequence[RowLine], script: Sequence[str]
 ) -> tuple[list[dict[str, Any]], list[Played]]:
-    """Return the tools of the environment, and how it played with each row.
+    """Return the tools of the environment, and the result of playing it with each row.
 
-    ``script`` is what the model says, one text for each turn. Raises UserError if there is no environment, or
-    it does not load.
+    ``script`` has the text of the model for each turn. Raises UserError if the job has no environment, or if
+    the environment cannot be loaded.
     """
     try:
         from rft_graders.scorer import Scorer
@@ -67,7 +71,7 @@ def played(
 
 
 class _Failed(Exception):
-    """The environment failed. The message says why."""
+    """Raised if a call of the environment failed. The message says why."""
 
 
 class _Player:
@@ -96,7 +100,7 @@ class _Player:
         return Played(row.line, messages, time.monotonic() - started, reward, said, tuple(failures))
 
     def _turn(self, text: str, messages: list[Message], failures: list[str]) -> bool:
-        """Let the model say a text. Return whether the rollout goes on."""
+        """Play one turn, in which the model writes ``text``. Return whether the rollout goes on."""
         try:
             message = from_text(text)
         except MalformedCall as error:

@@ -16,8 +16,9 @@ from rft_run.errors import DataError
 from rft_run.rows import RowLayout
 
 MIN_PROMPTS = 2 * MIN_HELD_OUT
-"""Number of different prompts that a dataset needs if rows are held out: 32 for evaluation, 32 for
-training."""
+"""Number of different prompts that a dataset needs if rows are held out: 32 for evaluation and 32 for
+training.
+"""
 
 _TOP = ("apiVersion", "kind", "metadata", "spec", "status")
 
@@ -89,8 +90,8 @@ def _rows(manifest: Manifest) -> tuple[list[Problem], list[str]]:
             problems.append(Problem(path, _too_few(prompts, least)))
         elif prompts is not None and path.startswith("spec.evaluation") and prompts < MIN_HELD_OUT:
             warned.append(
-                f"{path}: {prompts} distinct prompts give a wide interval: differences between base and tuned"
-                f" may stay within it; {MIN_HELD_OUT} or more say more"
+                f"{path}: {prompts} distinct prompts give a wide confidence interval, which may hide the"
+                f" difference between base and tuned model; use {MIN_HELD_OUT} or more"
             )
     return problems, warned
 

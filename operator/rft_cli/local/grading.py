@@ -29,7 +29,9 @@ class Answer(NamedTuple):
 
 
 def rows_of_dataset(manifest: Manifest, dataset: Path | None) -> list[RowLine]:
-    """Return the rows of ``spec.dataset``, or of the file that replaces it. Raises UserError."""
+    """Return the rows of ``spec.dataset``, or of the file ``dataset``. Raises UserError if they cannot be
+    read.
+    """
     source = manifest.job.spec.dataset
     given = located(manifest, "spec.dataset", source, dataset, "--dataset", Path())
     try:
@@ -77,7 +79,10 @@ def _gold_form(graders: Sequence[Grader]) -> tuple[str, str, str]:
 
 
 def _gold_of_template(check: StringCheck) -> tuple[str, str, str] | None:
-    """Return the field of a reference with a single field, and the texts around it; None for others."""
+    """Return the field in the reference of a check, and the texts before and after the field.
+
+    None if the reference does not have exactly one field, or if a completion that equals it is not right.
+    """
     if check.input != "{completion}" or check.operation == "notEquals":
         return None
     pieces = parts(check.reference)
@@ -92,7 +97,7 @@ def _text(value: object) -> str:
 
 
 def given(path: Path, rows: Sequence[RowLine]) -> list[Answer]:
-    """Return the completions in a file of JSON lines. Raises UserError.
+    """Return the completions in a file of JSON lines. Raises UserError if a completion or its row is missing.
 
     Each line is either a text or an object. A text is the completion for the row with the same number. An
     object has the ``completion`` and the ``line`` of its row.
@@ -124,7 +129,9 @@ def _nth(rows: Sequence[RowLine], number: int) -> RowLine | None:
 
 
 def one(rows: Sequence[RowLine], line: int, completion: str) -> list[Answer]:
-    """Return a given completion with the row in line ``line`` of the dataset. Raises UserError."""
+    """Return a given completion with the row in line ``line`` of the dataset. Raises UserError without such a
+    row.
+    """
     found = [Answer(row, completion) for row in rows if row.line == line]
     if not found:
         raise UserError(f"--row {line}: the dataset has no row in this line", INVALID)
@@ -132,8 +139,10 @@ def one(rows: Sequence[RowLine], line: int, completion: str) -> list[Answer]:
 
 
 def recorded(folder: RunFolder, step: int | None) -> list[Answer]:
-    """Return the rollouts of a step of a run. If ``step`` is None, return those of the newest step. Raises
-    UserError.
+    """Return the rollouts of a step of a run. If ``step`` is None, return those of the newest step.
+
+    Raises:
+        UserError: if there are no such rollouts.
     """
     steps = folder.steps_with_rollouts()
     if not steps or (step is not None and step not in steps):
@@ -150,7 +159,7 @@ def recorded(folder: RunFolder, step: int | None) -> list[Answer]:
 def scored(manifest: Manifest, overrides: Overrides, answers: Sequence[Answer]) -> "list[Score]":
     """Return the scores of completions. The graders of the job run as in a local run.
 
-    If a grader fails, the completion gets no score from it, even if ``onError`` says otherwise. So every
+    If a grader fails, the completion gets no score from this grader, whatever ``onError`` says, so that every
     error is shown.
 
     Raises:

@@ -13,7 +13,7 @@ from rft_run import atomic
 
 
 class Input(NamedTuple):
-    """An input file of the trainer."""
+    """An input file of the trainer: its place, and its content if the file must still be written."""
 
     location: str
     """The absolute path of the file, or a URI that the trainer downloads."""
@@ -69,8 +69,8 @@ class Inputs(NamedTuple):
 
 
 def resolve(manifest: Manifest, overrides: Overrides, folder: Path) -> Inputs:
-    """Find all inputs of a run. For the contents of ConfigMaps this sets paths in ``folder``, but writes no
-    file.
+    """Find all inputs of a run. An input from a ConfigMap gets a path in ``folder``, but no file is written
+    yet.
 
     Raises:
         UserError: if an input is missing. The message names the option that supplies it.
@@ -80,7 +80,7 @@ def resolve(manifest: Manifest, overrides: Overrides, folder: Path) -> Inputs:
     for name in sorted(set(overrides.graders) - replaceable):
         allowed = ", ".join(sorted(replaceable)) or "none here"
         raise UserError(
-            f"--grader {name}: no such python grader with a ConfigMap; name one of: {allowed}", UNREADABLE
+            f"--grader {name}: no such grader has its code in a ConfigMap; name one of: {allowed}", UNREADABLE
         )
     dataset = located(manifest, "spec.dataset", spec.dataset, overrides.dataset, "--dataset", folder)
     evaluation = None
@@ -137,7 +137,9 @@ def _uri(relative_to: Path, field: str, uri: str) -> Input:
 
 
 def located_graders(manifest: Manifest, overrides: Mapping[str, Path], folder: Path) -> dict[str, Input]:
-    """Return the file with the code of each python grader whose code is not inline. Raises UserError."""
+    """Return the file with the code of each python grader whose code is not inline. Raises UserError if the
+    code is missing.
+    """
     found: dict[str, Input] = {}
     spec = manifest.job.spec
     for i, grader in enumerate(spec.scored_by):
@@ -157,7 +159,9 @@ def located_graders(manifest: Manifest, overrides: Mapping[str, Path], folder: P
 
 
 def _beside(manifest: Manifest, name: str, given: Input) -> list[Input]:
-    """Return the files in a grader's ConfigMap other than its code. They get the same folder as the code."""
+    """Return the files in a grader's ConfigMap other than its code. They are put into the folder of
+    the code.
+    """
     python = next(grader.python for grader in manifest.job.spec.scored_by if grader.name == name)
     assert python is not None
     assert python.config_map is not None

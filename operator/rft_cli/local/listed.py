@@ -19,7 +19,8 @@ class Listed(NamedTuple):
 
 
 def run_folders(folder: Path) -> dict[str, Path]:
-    """Return the folders of runs by name: ``folder`` itself if it holds a run, else those directly in it.
+    """Return the folders of runs by name: ``folder`` itself if it has a run, else its subfolders that have
+    one.
 
     Links are left out, because they may lead out of the folder.
 
@@ -35,7 +36,9 @@ def run_folders(folder: Path) -> dict[str, Path]:
 
 
 def listed(folders: Mapping[str, Path]) -> list[Listed]:
-    """Return the runs with their statuses. A status that cannot be read is a problem of its run only."""
+    """Return the runs with their statuses. If a status cannot be read, the entry of this run has a
+    ``problem``.
+    """
     found = []
     for name, path in folders.items():
         try:

@@ -32,14 +32,16 @@ def locked(folder: RunFolder) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
-                f"{output}: another rft run is training there; wait for it or use another folder"
+                f"{output}: another rft run is training in this folder; wait for its end, or name another one"
             ) from None
         yield
 
 
 @contextlib.contextmanager
 def _own_file(path: Path) -> Iterator[BinaryIO]:
-    """Yield an open file of the run's folder. A link, which may lead to any file of the user, is refused."""
+    """Yield an open file of the run's folder. A link is refused, because it may lead to any file of
+    the user.
+    """
     with contextlib.ExitStack() as stack:
         try:
             file = stack.enter_context(run_files.writable(path))

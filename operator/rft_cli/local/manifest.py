@@ -36,8 +36,9 @@ class Manifest(NamedTuple):
 def read(path: Path, allowed: Folders | None = None) -> list[Document]:
     """Return the Kubernetes objects of a file. ``-`` reads standard input.
 
-    Own files that a job names by ``python.file`` are in ConfigMaps after it. ``allowed``: the folders whose
-    files may be sent to a cluster, beside that of the manifest; None: nothing is sent.
+    Each file that a job names by ``python.file`` becomes a ConfigMap after the job. ``allowed``: folders
+    whose files may be sent to a cluster, in addition to the folder of the manifest. None: nothing is sent to
+    a cluster, so every file may be read.
 
     Raises:
         UserError: if the file cannot be read as YAML, or a file that it names cannot be read.
@@ -47,7 +48,7 @@ def read(path: Path, allowed: Folders | None = None) -> list[Document]:
 
 
 def as_written(path: Path) -> list[Document]:
-    """Return the Kubernetes objects of a file without a change. Raises UserError if it cannot be read."""
+    """Return the Kubernetes objects of a file, unchanged. Raises UserError if the file cannot be read."""
     try:
         return load_documents(sys.stdin.read(), "stdin") if path == STDIN else load_file(path)
     except UnreadableManifest as error:
@@ -60,9 +61,9 @@ def folder_of(path: Path) -> Path:
 
 
 def on_this_machine(document: Document) -> Document:
-    """Return a job with the default of a run on this machine: storage that needs no cluster.
+    """Return a job for a run on this machine. If it sets no storage, it gets ephemeral storage.
 
-    The run's folder is that of ``--output``.
+    Ephemeral storage needs no cluster, and the run itself is in the folder of ``--output``.
     """
     body = document.body
     spec = body.get("spec")
@@ -133,7 +134,7 @@ def _only_job(documents: list[Document], path: Path) -> Document:
 
 
 def name_of(body: Mapping[str, Any]) -> str:
-    """Return the ``metadata.name`` of an object, or a placeholder for messages."""
+    """Return the ``metadata.name`` of an object, or the text "without a name"."""
     metadata = body.get("metadata")
     name = metadata.get("name") if isinstance(metadata, Mapping) else None
     return str(name) if name else "without a name"

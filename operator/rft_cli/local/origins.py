@@ -1,7 +1,7 @@
-"""Compares addresses of servers, to decide which of them may be sent a credential of the user.
+"""Compares addresses of servers, to decide which servers may get a credential of the user.
 
-Libraries read unusual addresses in different ways. So an address that is not written plainly has no origin,
-and equals no other one.
+Libraries parse unusual addresses in different ways. So an address in an unusual form has no origin, and
+equals no other address.
 """
 
 import re
@@ -27,12 +27,12 @@ class Origin(NamedTuple):
 
     @property
     def place(self) -> str:
-        """The host, and the port unless it is that of the scheme."""
+        """The host, with the port if it is not the default port of the scheme."""
         return self.host if self.port == _PORTS[self.scheme] else f"{self.host}:{self.port}"
 
 
 def origin_of(address: str) -> Origin | None:
-    """Return the origin of a plainly written http or https address, or None for any other text."""
+    """Return the origin of an http or https address in the usual form, or None for any other text."""
     found = _PLAIN.fullmatch(address)
     if found is None or not address.isprintable():
         return None
@@ -46,7 +46,7 @@ class Permission(NamedTuple):
     text: str
 
     def covers(self, address: str) -> bool:
-        """Whether the server at ``address`` is one of them. An address that is not plain must be the same
+        """Whether this value names the server at ``address``. An address without an origin must be the same
         text.
         """
         origin = origin_of(address)
@@ -63,5 +63,5 @@ class Permission(NamedTuple):
 
 
 def shown(text: str) -> str:
-    """Return a text of a manifest without characters that a terminal obeys."""
+    """Return a text with control characters as escape codes, so that a terminal does not interpret them."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

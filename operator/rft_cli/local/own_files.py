@@ -1,7 +1,7 @@
-"""Puts the user's own files into a manifest: code by ``python.file``, and rows by a path without ``./``.
+"""Puts files of the user into a manifest: code that ``python.file`` names, and rows at a path without ``./``.
 
-``file`` is a field of ``rft`` alone. Here it becomes a ConfigMap beside the job, as a cluster needs it. So
-``rft run``, ``rft grade`` and ``rft submit`` read such a manifest in the same way.
+Only ``rft`` knows the field ``file``, and a cluster does not. So this module replaces the field by a
+ConfigMap beside the job. ``rft run``, ``rft grade`` and ``rft submit`` all read such a manifest in this way.
 """
 
 import ast
@@ -17,7 +17,7 @@ from rft_api.loader import Document
 from rft_cli.errors import INVALID, UNREADABLE, UserError
 
 CONFIG_MAP_BYTES = 1_000_000
-"""Largest total size in bytes of the files in one ConfigMap. Kubernetes allows 1 MiB with the keys."""
+"""Largest total size in bytes of the files in one ConfigMap. Kubernetes allows 1 MiB, keys included."""
 
 _KEY = re.compile(r"[-._a-zA-Z0-9]+")
 _LONGEST_NAME = 253
@@ -35,7 +35,8 @@ class Local(NamedTuple):
     path: Path
 
     def refuse_outside(self, folders: Folders | None) -> None:
-        """Raise UserError if the file is in none of ``folders``. None: nothing is sent, so all may be read.
+        """Raise UserError if the file is in none of ``folders``. If ``folders`` is None, nothing is sent to a
+        cluster, so every file may be read.
 
         A stranger's manifest must not send a file such as ~/.ssh/id_rsa to a cluster.
         """
@@ -59,9 +60,9 @@ class Local(NamedTuple):
 def with_code(documents: Iterable[Document], folder: Path, allowed: Folders | None = None) -> list[Document]:
     """Return the documents, in which each ``python.file`` is replaced by a ConfigMap with the file.
 
-    Relative paths begin at ``folder``. ``allowed``: the folders whose files may be sent; None: nothing is
-    sent. Modules beside the file that its code imports are put in too. Paths of rows without ``./`` get it,
-    and ``~`` is replaced, if the file exists.
+    Relative paths refer to ``folder``. ``allowed``: the folders whose files may be sent to a cluster; None:
+    nothing is sent. The ConfigMap also gets the modules beside the file that its code imports. If the file of
+    a dataset exists, ``./`` is put before its path, and ``~`` is replaced by the home folder.
 
     Raises:
         UserError: if a file does not exist, cannot be the key of a ConfigMap, or is too large for one.
@@ -109,7 +110,10 @@ def _code_maps(
 
 
 def path_of(name: str, folder: Path) -> Path:
-    """Return the absolute path of a file that a manifest names: from ``folder``, or from home after ``~``."""
+    """Return the absolute path of a file that a manifest names. Relative paths refer to ``folder``.
+
+    ``~`` at the beginning is replaced by the home folder.
+    """
     try:
         return (folder / Path(name).expanduser()).resolve()
     except RuntimeError:  # there is no such user
@@ -119,7 +123,8 @@ def path_of(name: str, folder: Path) -> Path:
 def model_name(name: str) -> str:
     """Return the absolute path of a model if it is a folder on this machine, else the name as it is.
 
-    A hub id has one slash, so a folder with such a path is meant only with ``./`` before it.
+    A name with a slash may be a hub id. It counts as a folder only if it begins with ``./``, ``../``, ``/``
+    or ``~``.
     """
     folder = Path(name).expanduser()
     is_path = "/" not in name or name.startswith(("~", "./", "../", "/"))
@@ -127,9 +132,10 @@ def model_name(name: str) -> str:
 
 
 def _imported(code: Local, allowed: Folders | None) -> list[Path]:
-    """Return the modules beside a file that its code imports, directly or by another one. Nothing is run.
+    """Return the modules beside a file that its code imports, directly or through another module.
 
-    Raises UserError if one is a link to a file in none of the folders ``allowed``.
+    The code is parsed, and never run. Raises UserError if a module is a link to a file in none of the folders
+    ``allowed``.
     """
     found: list[Path] = []
     pending = [code.path]
@@ -145,7 +151,7 @@ def _imported(code: Local, allowed: Folders | None) -> list[Path]:
 
 
 def _module_names(source: bytes) -> set[str]:
-    """Return the first parts of the names of all modules that a source imports."""
+    """Return the names of all modules that a source imports, each up to its first dot."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -165,7 +171,7 @@ def config_map(
 ) -> dict[str, Any]:
     """Return a ConfigMap with files of a job. Its name ends with ``suffix`` and a digest of the content.
 
-    The digest gives changed files a new ConfigMap. So the files of a job that runs stay as they were.
+    Because of the digest, changed files get a new ConfigMap, and the files of a running job stay unchanged.
 
     Raises:
         UserError: if a file's name cannot be a key, or the files are too large. The message has ``field``.
@@ -182,7 +188,7 @@ def config_map(
     size = sum(map(len, contents.values()))
     if size > CONFIG_MAP_BYTES:
         raise UserError(
-            f"{field}: {', '.join(contents)} is {size:,} bytes, and a ConfigMap holds at most"
+            f"{field}: {', '.join(contents)} is {size:,} bytes, and a ConfigMap may have at most"
             f" {CONFIG_MAP_BYTES:,}; put it on a volume (persistentVolumeClaim) or at an address (uri)",
             INVALID,
         )
@@ -201,7 +207,7 @@ def config_map(
 
 
 def _data(contents: Mapping[str, bytes]) -> dict[str, dict[str, str]]:
-    """Return the contents as ``data`` and ``binaryData`` of a ConfigMap."""
+    """Return the contents as the fields ``data`` (texts) and ``binaryData`` (base64) of a ConfigMap."""
     texts: dict[str, str] = {}
     others: dict[str, str] = {}
     for key, content in contents.items():
@@ -213,7 +219,9 @@ def _data(contents: Mapping[str, bytes]) -> dict[str, dict[str, str]]:
 
 
 def _write_paths(spec: dict[str, Any], folder: Path) -> None:
-    """Write paths of files that exist in the form that the API takes: after ``./``, or from the root."""
+    """Rewrite paths of existing files in the form that the API accepts: with ``./`` before them, or
+    absolute.
+    """
     for _, dataset in _datasets(spec):
         uri = dataset.get("uri")
         if isinstance(uri, str) and uri and uri[0] not in "./" and "://" not in uri:
@@ -238,10 +246,11 @@ def _datasets(spec: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def with_rows(document: Document, folder: Path, allowed: Folders) -> list[Document]:
-    """Return a job for a cluster, before it a ConfigMap for each file with rows that its ``uri`` names.
+    """Return a job for a cluster, after one ConfigMap for each file with rows that a ``uri`` of the job
+    names.
 
     ``allowed``: the folders whose files may be sent. A path on a volume of ``spec.template.volumes``, and an
-    absolute path that does not exist here, stay as they are.
+    absolute path that does not exist on this machine, are not changed.
 
     Raises:
         UserError: if a file is missing, in no folder of ``allowed``, or too large for a ConfigMap.

@@ -36,7 +36,11 @@ def rollouts(path: Path) -> list[RolloutRecord]:
 
 
 def rollouts_in_turn(path: Path) -> Iterator[RolloutRecord]:
-    """Yield the rollouts of a step, without holding them all in memory. Raises UserError, as ``rollouts``."""
+    """Yield the rollouts of a step one by one, so that they need not all fit into memory.
+
+    Raises:
+        UserError: if ``path`` is not a file of rollouts.
+    """
     with _explained(path):
         yield from each_rollout(path)
 

@@ -19,7 +19,7 @@ from rft_run.rollouts import RolloutRecord
 from rft_run.steps import StepRecord
 
 GROUPS = 2
-"""Number of prompts that a report shows of the first and of the last step with rollouts."""
+"""Number of prompts of one step that a report shows. It shows the first and the last step with rollouts."""
 
 
 class HeldOut(NamedTuple):
@@ -30,7 +30,7 @@ class HeldOut(NamedTuple):
 
 
 class SampledStep(NamedTuple):
-    """Some rollouts of a step, by prompt."""
+    """Some rollouts of a step, grouped by prompt."""
 
     step: int
     groups: Sequence[Sequence[RolloutRecord]]
@@ -43,7 +43,7 @@ class ReportedRun(NamedTuple):
     spec: RFTJobSpec
     status: RFTJobStatus
     steps: Sequence[StepRecord] = ()
-    """All steps from the folder of a run, or the points in the status of a job."""
+    """All steps from the folder of a run, or the points of the reward curve in the status of a job."""
     held_out: Sequence[HeldOut] = ()
     """All held-out evaluations, in the order of their steps."""
     base: EvaluationRecord | None = None
@@ -57,7 +57,7 @@ def of_folder(folder: Path) -> ReportedRun:
     """Return the data of the run in a folder on this machine.
 
     Raises:
-        UserError: if the folder holds no run, or a file in it cannot be read.
+        UserError: if the folder has no run, or a file in it cannot be read.
     """
     run, config = RunFolder(folder), previous(folder)
     if config is None:

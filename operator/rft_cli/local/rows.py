@@ -1,8 +1,9 @@
-"""Counts the rows of a dataset and estimates the length of their prompts, if the dataset can be read here.
+"""Counts the rows of a dataset and estimates the length of their prompts, if this machine can read the
+dataset.
 
 The tokenizer may not be on this machine, so lengths are estimated from characters. A token has about four
-characters in English prose, fewer in code and most other languages. ChatML adds five tokens per message,
-and three for the start of the answer.
+characters in English prose, fewer in code and most other languages. ChatML adds five tokens per message, and
+three for the start of the answer.
 """
 
 import json
@@ -22,8 +23,9 @@ from rft_run.rows import BYTE_ORDER_MARK, RowLayout, json_lines, parsed
 from rft_run.rows.messages import tools_of
 
 READ_BYTES = 32 << 20
-"""Size in bytes of the beginning of a file in which all rows are checked. The trainer checks as much before
-it starts."""
+"""Number of bytes at the beginning of a file in which all rows are checked. The trainer checks as many before
+it starts.
+"""
 CHARACTERS_PER_TOKEN = 4
 MESSAGE_TOKENS = 5
 ANSWER_TOKENS = 3
@@ -60,7 +62,9 @@ def distinct_prompts(file: IO[bytes], source: str, layout: RowLayout) -> int | N
 
 
 def _numbered(file: IO[bytes], source: str, layout: RowLayout) -> Iterator[tuple[int, bytes]]:
-    """Yield the lines of a file that are not blank, with their line numbers. Raises DataError."""
+    """Yield the lines of a file that are not blank, with their line numbers. Raises DataError if it cannot be
+    read.
+    """
     for number, line in enumerate(json_lines(file, layout, source), start=1):
         text = line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
         if text.strip():

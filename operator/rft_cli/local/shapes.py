@@ -1,4 +1,4 @@
-"""Finds the shape of a model in its ``config.json``, if that can be read."""
+"""Finds the shape of a model (the number and sizes of its layers) in its ``config.json``."""
 
 import json
 from pathlib import Path

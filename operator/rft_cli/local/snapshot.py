@@ -115,8 +115,8 @@ def _cpu_dtype(before: RunConfig | None) -> Dtype:
 def planned(job: RFTJob, hardware: Hardware, cpu_dtype: Dtype = SAFE) -> Plan | None:
     """Return the plan of a run on this machine, or None if no plan can be made.
 
-    On GPUs it is the plan that the operator would make for a node with these GPUs. On the CPU: if this
-    machine has less memory than the plan asks for, but at least the minimum, the plan uses that memory.
+    On GPUs it is the plan that the operator would make for a node with these GPUs. On the CPU, the plan
+    requests less memory than usual if the machine has less, as long as this is at least the minimum.
     ``cpu_dtype`` is the dtype on the CPU for jobs that set none.
 
     Raises:
@@ -150,7 +150,8 @@ def planned(job: RFTJob, hardware: Hardware, cpu_dtype: Dtype = SAFE) -> Plan | 
 def _planned_on_gpus(spec: RFTJobSpec, hardware: Hardware) -> Plan | None:
     """Return the plan of a run on the GPUs of this machine, or None if their kind or the model is not known.
 
-    A number of GPUs in the spec is used even if the run does not fit by the plan, as on a cluster.
+    If the spec sets a number of GPUs, this number is used even if the plan says that the run does not fit, as
+    on a cluster.
 
     Raises:
         UserError: the plan needs more GPUs than this machine has, or the model cannot be trained.
@@ -227,7 +228,9 @@ def refuse_changes(folder: Path, before: RunConfig, now: RunConfig, inputs: Inpu
 
 
 def save(folder: Path, config: RunConfig, inputs: Inputs) -> Path:
-    """Write the inputs and the configuration of a run. Return the path of the configuration."""
+    """Write the inputs and the configuration of a run into ``folder``. Return the path of the
+    configuration.
+    """
     run = RunFolder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for given in inputs.named().values():

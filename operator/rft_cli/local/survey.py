@@ -1,4 +1,4 @@
-"""Looks at the rows of a file before a manifest is written: columns, lengths, distinct prompts."""
+"""Reads the rows of a file before a manifest is written: columns, lengths, distinct prompts."""
 
 import csv
 import io
@@ -17,20 +17,20 @@ from rft_run.errors import DataError
 from rft_run.rows import BYTE_ORDER_MARK, RowLayout
 
 PROMPTS = ("prompt", "question", "problem", "instruction", "input", "query", "text")
-"""Columns that are taken for the prompt, if a file has neither prompt nor messages."""
+"""Columns that are used as the prompt, in this order, if a file has neither prompt nor messages."""
 ANSWERS = (
     "answer", "reference_answer", "ground_truth", "solution", "expected", "target", "label", "output",
     "response",
 )  # fmt: skip
-"""Columns that are taken for the right answer, in this order."""
+"""Columns that are used as the right answer, in this order."""
 
 
 class Survey(NamedTuple):
-    """What the rows of a file are."""
+    """The format, the columns and the lengths of the rows of a file."""
 
     format: RowFormat
     columns: dict[str, str]
-    """Column of the file for a field of a row, where the names differ."""
+    """The name of the column in the file, for each field of a row that has another name."""
     rows: int
     prompts: int
     """Number of different prompts."""
@@ -39,7 +39,7 @@ class Survey(NamedTuple):
     prompt_tokens: list[float]
     """Estimated length of each prompt, in tokens."""
     answers: dict[str, list[Any]]
-    """The values of the fields with texts and numbers, by field."""
+    """For each field with texts or numbers, its values in all rows."""
 
     def lengths(self, field: str) -> list[float]:
         """Return the estimated length of each value of a field, in tokens."""
@@ -47,12 +47,13 @@ class Survey(NamedTuple):
 
 
 def surveyed(path: Path, prompt: str | None) -> Survey:
-    """Return what the rows of a file are. ``prompt`` names the column with the prompt; None: it is found.
+    """Return the format, the columns and the lengths of the rows of a file.
 
-    Of a large file only the first 32 MiB are read.
+    ``prompt`` is the name of the column with the prompt. None: a column with a usual name is used. Of a large
+    file only the first 32 MiB are read.
 
     Raises:
-        UserError: if the file cannot be read, or no column can be taken for the prompt.
+        UserError: if the file cannot be read, or no column has a usual name for the prompt.
     """
     form, names = _head(path)
     columns = _columns(names, prompt, form, path)
@@ -65,7 +66,7 @@ def surveyed(path: Path, prompt: str | None) -> Survey:
 
 
 def _head(path: Path) -> tuple[RowFormat, list[str]]:
-    """Return the format of a file and the names of its columns, by its beginning."""
+    """Return the format of a file and the names of its columns. Only the beginning of the file is read."""
     try:
         with path.open("rb") as file:
             text = file.read(1 << 20).removeprefix(BYTE_ORDER_MARK).decode(errors="replace")
@@ -100,7 +101,7 @@ def _columns(names: list[str], prompt: str | None, form: RowFormat, path: Path) 
     found = next((name for name in PROMPTS if name in names), None)
     if found is None:
         said = f"--rows: {path} has neither messages nor prompt; its columns are {', '.join(names)}"
-        raise UserError(f"{said}; name that of the prompt by --prompt", INVALID)
+        raise UserError(f"{said}; name the column of the prompt by --prompt", INVALID)
     return {"prompt": found}
 
 
@@ -128,14 +129,18 @@ def _survey(form: RowFormat, columns: dict[str, str], rows: Iterable[RowLine]) -
 
 
 def answer_field(found: Survey) -> str | None:
-    """Return the field with the right answer: one of the usual names, or the only text of each row."""
+    """Return the field with the right answer: one with a usual name, or the only one in all rows.
+    Else None.
+    """
     whole = [name for name, values in found.answers.items() if len(values) == found.rows]
     usual = next((name for name in ANSWERS if name in whole), None)
     return usual or (whole[0] if len(whole) == 1 else None)
 
 
 def described(found: Survey, answer: str | None, max_tokens: int) -> list[str]:
-    """Return lines about the rows: columns, lengths, prompts, and what ``max_tokens`` would cut."""
+    """Return lines about the rows: columns, lengths, prompts, and how many answers are longer than
+    ``max_tokens``.
+    """
     shares = [name if n == found.rows else f"{name} (in {n})" for name, n in found.fields.items()]
     lines = [
         f"rows: {found.rows} with {found.prompts} distinct prompts; fields beside the prompt:"
@@ -145,10 +150,10 @@ def described(found: Survey, answer: str | None, max_tokens: int) -> list[str]:
     if answer is not None and (lengths := found.lengths(answer)):
         cut = sum(length > max_tokens for length in lengths)
         said = (
-            f"maxTokens {max_tokens} would cut {cut} of them" if cut else f"maxTokens {max_tokens} cuts none"
+            f"maxTokens {max_tokens} would cut {cut} answers" if cut else f"maxTokens {max_tokens} cuts none"
         )
         lines.append(
-            f"{answer}: about {_range(lengths)} tokens; {said}, a thought before the answer not counted"
+            f"{answer}: about {_range(lengths)} tokens; {said}, not counting a thought before the answer"
         )
     return lines
 

@@ -55,7 +55,10 @@ def _scalar(name: str) -> str:
     except UnknownField as error:
         raise UserError(f"--sweep: {error}", UNREADABLE) from error
     if not field.path.startswith("spec.") or "[]" in field.path or field.type not in SCALARS:
-        raise UserError(f"--sweep {field.path}: is not a number, text or switch of the spec", UNREADABLE)
+        raise UserError(
+            f"--sweep {field.path}: is not a field of the spec with a number, a text, or true or false",
+            UNREADABLE,
+        )
     return field.path
 
 
@@ -86,7 +89,7 @@ def _usual(path: str, job: RFTJob) -> list[Any]:
 def _own(path: str, field: Field, job: RFTJob) -> int:
     """Return the value of a field in the job, else its default, else 0.
 
-    The default of the context length is that of the planner, in tokens.
+    For ``spec.training.maxContextLength`` the default is that of the planner, in tokens.
     """
     value: Any = job.dump()
     for key in path.split("."):

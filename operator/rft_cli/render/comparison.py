@@ -31,19 +31,19 @@ class Comparison(NamedTuple):
     """Two or more runs side by side. All of them are compared with the first one."""
 
     names: Sequence[str]
-    """A name for each run, all different."""
+    """One name for each run. All names are different."""
     tables: Sequence[Table]
     chart: Chart | None
 
 
 def compare(runs: Mapping[str, ReportedRun], seed: int = 0) -> Comparison:
-    """Compare runs, by their names. ``seed`` is that of the bootstrap's intervals."""
+    """Compare runs, which are given by name. ``seed`` is for the bootstrap that computes the intervals."""
     tables = [_differences(runs), _results(runs), _paired(runs, seed), _costs(runs)]
     return Comparison(list(runs), tables, rewards_chart(runs))
 
 
 def curves(runs: Mapping[str, ReportedRun]) -> list[tuple[str, list[Point]]]:
-    """Return the centred mean of each run's reward, for the runs that have one."""
+    """Return the smoothed reward curve (centred mean) of each run that has a reward."""
     found = ((name, centred_mean(points_of_steps(run.steps))) for name, run in runs.items())
     return [(name, points) for name, points in found if points]
 
@@ -51,7 +51,7 @@ def curves(runs: Mapping[str, ReportedRun]) -> list[tuple[str, list[Point]]]:
 def rewards_chart(runs: Mapping[str, ReportedRun]) -> Chart | None:
     """Return the chart with the reward of each run."""
     series = [Series(name, points, colour=index) for index, (name, points) in enumerate(curves(runs))]
-    return chart("Mean reward of a step's rollouts, by step, as a centred mean", series)
+    return chart("Mean reward of a step's rollouts, by step, smoothed by a centred mean", series)
 
 
 def as_markdown(found: Comparison) -> str:
@@ -100,7 +100,7 @@ def _result(name: str, run: ReportedRun) -> tuple[str, ...]:
 
 
 def _paired(runs: Mapping[str, ReportedRun], seed: int) -> Table:
-    """Compare the last held-out evaluations, on the rows that each run shares with the first one."""
+    """Compare the last held-out evaluations, on the rows that each run shares with the first run."""
     (first_name, first), *others = runs.items()
     rows, notes = [], []
     for name, run in others:
@@ -123,10 +123,12 @@ def _paired(runs: Mapping[str, ReportedRun], seed: int) -> Table:
         )
         if run.spec.graders != first.spec.graders:
             notes.append(
-                f"{name}: the graders differ from those of {first_name}, so rewards may not compare."
+                f"{name}: the graders differ from those of {first_name}, so rewards may not be comparable."
             )
         elif found.low <= 0 <= found.high:
-            notes.append(f"{name}: the interval includes 0, so these rows cannot tell it from {first_name}.")
+            notes.append(
+                f"{name}: the interval includes 0, so these rows show no clear difference from {first_name}."
+            )
     heading = ("run", "common rows", first_name, "this run", "difference", "95 % interval")
     return Table("The same held-out rows", heading, rows, " ".join(notes))
 
@@ -141,10 +143,12 @@ def _rewards(run: ReportedRun) -> dict[str, float]:
 def _why_not(first: ReportedRun, run: ReportedRun) -> str:
     for each in (first, run):
         if each.base is None:
-            return f"{each.name} has no evaluation with its rows here; name the folders of both runs"
+            return (
+                f"this machine has no evaluation of {each.name} with its rows; name the folders of both runs"
+            )
         if not _rewards(each):
             return f"the evaluation of {each.name} does not say which rows it used"
-    return "the two runs held out other rows"
+    return "the two runs held out different rows"
 
 
 def _costs(runs: Mapping[str, ReportedRun]) -> Table:

@@ -1,7 +1,8 @@
-"""The only place where the commands write to the terminal, and where errors become one line.
+"""The only module that writes to the terminal. It also prints errors as one line.
 
-What is shown may come from anyone: a stranger's manifest, the status of another team's job, a model. So all
-text passes ``visible`` here. ``tests/unit/test_shown_everywhere.py`` fails where text is written elsewhere.
+A text may come from a stranger's manifest, from the status of another team's job, or from a model. So every
+text passes ``visible``, which replaces control characters. ``tests/unit/test_shown_everywhere.py`` fails if
+another module writes text.
 """
 
 import functools
@@ -25,18 +26,22 @@ WIDE_ENOUGH = 4096
 
 
 class Terminal(Console):
-    """A console that shows control characters as codes, and takes no text for markup."""
+    """A console that shows control characters as codes, and never interprets text as markup."""
 
     def __init__(self, **options: Any) -> None:
         """``options`` are those of ``Console``."""
         super().__init__(highlight=False, soft_wrap=True, markup=False, emoji=False, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Return a text that was not rendered yet. It is made visible here too, so that it is measured so."""
+        """Return a plain string as rich's text, with control characters as codes, so that rich measures its
+        width.
+        """
         return super().render_str(visible(text), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Yield everything that is written, piece by piece. Only rich itself makes control segments."""
+        """Yield the pieces that are written. Control characters in a text become codes; control segments of
+        rich itself are not changed.
+        """
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=visible(segment.text))
 
@@ -55,12 +60,12 @@ def err() -> Terminal:
 
 
 def write(text: str) -> None:
-    """Write lines to standard output as they are, with neither wrapping nor colours: YAML, JSON, a log."""
+    """Write lines to standard output without wrapping and colours, such as YAML, JSON or a log."""
     typer.echo(visible(text))
 
 
 def asked(question: str, option: str, default: str | None) -> str:
-    """Ask a question on a terminal. Elsewhere return the default.
+    """Ask a question on the terminal. Without a terminal, return the default.
 
     Raises:
         UserError: if there is neither a terminal nor a default. The message names the option.
@@ -68,7 +73,9 @@ def asked(question: str, option: str, default: str | None) -> str:
     if sys.stdin.isatty() and sys.stdout.isatty():
         return str(typer.prompt(visible(question), default=default))
     if default is None:
-        raise UserError(f"{option}: is missing; name it, since there is no terminal to ask on", UNREADABLE)
+        raise UserError(
+            f"{option}: is missing; add it, because there is no terminal for a question", UNREADABLE
+        )
     return default
 
 

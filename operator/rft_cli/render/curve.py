@@ -12,7 +12,9 @@ MIN_WIDTH, MAX_WIDTH = 20, 100
 
 
 class HeldOutReward(NamedTuple):
-    """The mean rewards of base and tuned policy on held-out rows. None: not evaluated, or not yet."""
+    """The mean rewards of base and tuned policy on held-out rows. None if this policy was not
+    evaluated yet.
+    """
 
     base: float | None = None
     tuned: float | None = None
@@ -45,7 +47,7 @@ def held_out_of_job(job: Mapping[str, Any]) -> HeldOutReward:
 
 
 def chart_width(columns: int) -> int:
-    """Return the width of a chart without its axis, on a terminal with this number of columns."""
+    """Return the width of a chart without its axis, in columns, on a terminal with ``columns`` columns."""
     return max(MIN_WIDTH, min(columns - AXIS_COLUMNS, MAX_WIDTH))
 
 

@@ -41,10 +41,10 @@ ENDINGS: dict[int, Explanation] = {
         "see the message; spec.sampling.engine: transformers samples without vLLM",
     ),
     ExitCode.VOLUME: Explanation(
-        "the output folder cannot be written", f"free space there or get the right to write; {_AGAIN}"
+        "the output folder cannot be written", f"free space on its disk, or get the right to write; {_AGAIN}"
     ),
     ExitCode.SAMPLER: Explanation(
-        "the sampler did not start or come back",
+        "the sampler did not start, or did not start again after it ended",
         "see vLLM's lines in the log; spec.sampling.engine: transformers works without vLLM",
     ),
     ExitCode.PREEMPTED: Explanation("stopped", _AGAIN),
@@ -55,7 +55,7 @@ ENDINGS: dict[int, Explanation] = {
 
 
 def explain(exit_code: int, folder: RunFolder) -> Explanation:
-    """Return the explanation of an exit code, also for signals and unknown codes.
+    """Return the explanation of an exit code, also if it is unknown or stands for a signal.
 
     The text may say what ``rft run`` will do if it is called again. This depends on the checkpoints in
     ``folder``, the folder of the run.

@@ -32,13 +32,15 @@ def verdict(result: EvaluationResult) -> str:
     difference = result.reward.difference if result.reward is not None else None
     if difference is None:
         return "Base and tuned were not compared."
-    sentence = "The interval includes 0: these rows cannot tell tuned from base."
+    sentence = "The interval includes 0: these rows show no clear difference between tuned and base."
     if difference.low > 0:
         sentence = "The tuned policy scores higher than the base on rows it was not trained on."
     elif difference.high < 0:
         sentence = "The tuned policy scores lower than the base."
     if result.selected:
-        sentence += " The best checkpoint was chosen on these rows, which flatters it."
+        sentence += (
+            " The best checkpoint was chosen by its reward on these rows, so this reward is too optimistic."
+        )
     return sentence
 
 

@@ -1,4 +1,6 @@
-"""Makes the page of HTML about a run, for ``rft report``: one file, without scripts and outside requests."""
+"""Makes the page of HTML about a run, for ``rft report``: one file that has no scripts and needs no
+network.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
@@ -75,10 +77,10 @@ class ShownPrompt(NamedTuple):
 
 
 def as_html(run: ReportedRun, *, refresh: int | None = None) -> str:
-    """Return the page. Sections whose data do not exist yet are left out.
+    """Return the page about a run as HTML. Sections whose data do not exist yet are left out.
 
-    All texts of the run are shown as texts, without secrets and control characters. ``refresh``: the number
-    of seconds after which a browser loads the page again, for a page that is served live.
+    All texts of the run are escaped, and have no secrets and control characters. ``refresh``: the number of
+    seconds after which a browser loads the page again, for a page that is served live.
     """
     template = environment().get_template("report.html.j2")
     return template.render(
@@ -102,13 +104,15 @@ def as_html(run: ReportedRun, *, refresh: int | None = None) -> str:
 
 
 def comparison_as_html(found: "Comparison") -> str:
-    """Return the page of a comparison of runs, as ``as_html`` does of one run."""
+    """Return the page that compares several runs, as HTML."""
     return environment().get_template("compare.html.j2").render(found=found)
 
 
 @cache
 def environment() -> Environment:
-    """Return the templates. What they show passes ``shown`` first, and is escaped then."""
+    """Return the environment of the page templates. It passes each value through ``shown``, and then escapes
+    it.
+    """
     made = Environment(
         loader=PackageLoader("rft_cli.render"),
         autoescape=True,
@@ -122,7 +126,9 @@ def environment() -> Environment:
 
 
 def shown(value: Any) -> Any:
-    """Return a value as it may be shown: a text without secrets and control characters, and cut if long."""
+    """Return a value that a page may show. In a text, secrets and control characters are replaced, and the
+    text is cut after ``SHOWN`` characters.
+    """
     if isinstance(value, Markup) or not isinstance(value, str):
         return value
     left = len(value) - SHOWN
@@ -130,7 +136,9 @@ def shown(value: Any) -> Any:
 
 
 def reward_chart(run: ReportedRun) -> Chart | None:
-    """Return the chart of the reward: each step, its centred mean with a band, held-out evaluations."""
+    """Return the reward chart: each step, the centred mean with the range around it, and held-out
+    evaluations.
+    """
     points = points_of_steps(run.steps)
     means = smoothed(points)
     base, tuned = _held_out(run)
@@ -152,7 +160,7 @@ def _held_out(run: ReportedRun) -> tuple[float | None, float | None]:
 
 
 def _level(points: Sequence[Point], value: float | None) -> list[Point]:
-    """Return a horizontal line below or above all points."""
+    """Return a horizontal line at ``value``, as long as the curve. Empty if there is no value or no curve."""
     return [] if value is None or not points else [(points[0][0], value), (points[-1][0], value)]
 
 
@@ -169,7 +177,7 @@ def graders_chart(run: ReportedRun) -> Chart | None:
         )
         for index, name in enumerate(names)
     ]
-    return chart("Mean score of each grader, by step, as a centred mean", series)
+    return chart("Mean score of each grader, by step, smoothed by a centred mean", series)
 
 
 def _measures(run: ReportedRun) -> Iterator[Chart]:

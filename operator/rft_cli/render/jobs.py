@@ -47,8 +47,9 @@ def watched(changes: Callable[[], Iterable[Mapping[str, Any]]], console: Termina
 
 
 def follow(changes: Iterable[Mapping[str, Any]], console: Terminal) -> str:
-    """Show all changes of a job until a resting phase, and return this phase. A terminal shows one live
-    view.
+    """Show all changes of a job until its phase is one of ``RESTING_PHASES``, such as Succeeded or Failed.
+
+    Return this phase. On a terminal there is one live view, which is updated.
     """
     if not console.is_terminal:
         return print_changes(changes, console, RESTING_PHASES)

@@ -1,7 +1,8 @@
 """Serves the pages of runs on this machine, read-only, for ``rft ui``.
 
-Every address begins with a secret token, so that other users and pages in the browser cannot read them. The
-server takes requests for its own address only, so that no other site can be made to point to it.
+The path of each page begins with a secret token, so that other users and other pages in the browser cannot
+read the pages. The server only answers requests whose Host header has the server's own address. This prevents
+attacks by DNS rebinding.
 """
 
 import secrets
@@ -29,13 +30,13 @@ HEADERS = {
 
 
 class Runs(NamedTuple):
-    """Where the runs come from. Both functions may raise UserError."""
+    """The source of the runs that are served: a folder or a namespace. Both functions may raise UserError."""
 
     place: str
     """The name of the folder or namespace, for the heading."""
     list: Callable[[], Sequence[Listed]]
     run: Callable[[str], ReportedRun]
-    """Returns the data of the run with a name. It is called only with names that ``list`` has returned."""
+    """Returns the data of the run with this name. It is called only with names that ``list`` has returned."""
 
 
 class TableRow(NamedTuple):
@@ -51,12 +52,12 @@ class TableRow(NamedTuple):
 
 
 class PageServer(ThreadingHTTPServer):
-    """Serves the pages on 127.0.0.1. Port 0 takes a free one."""
+    """An HTTP server for the pages, on 127.0.0.1. Port 0 means any free port."""
 
     daemon_threads = True
 
     def __init__(self, runs: Runs, port: int = 0) -> None:
-        """Raises OSError if the port is not free."""
+        """Open the port. Raises OSError if the port is not free."""
         self.runs, self.token = runs, secrets.token_urlsafe(24)
         super().__init__(("127.0.0.1", port), _Handler)
 
@@ -69,7 +70,7 @@ class PageServer(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: PageServer
     timeout = 30
-    """Longest time in seconds that a connection may be silent."""
+    """Time in seconds after which a silent connection is closed."""
 
     def do_GET(self) -> None:
         """Answer with the table of runs or with the page of a run."""
@@ -99,11 +100,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Log nothing: an address has the token."""
+        """Log no request, because its path contains the secret token."""
 
 
 def _page(runs: Runs, parts: Sequence[str]) -> str | None:
-    """Return the page at a path below the token, or None if there is none. Raises UserError."""
+    """Return the page at a path, given as its parts after the token. None if there is no such page.
+
+    Raises:
+        UserError: if the run cannot be read.
+    """
     match parts:
         case [""]:
             return runs_page(runs.place, runs.list())

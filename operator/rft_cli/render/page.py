@@ -125,7 +125,9 @@ def table_lines(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterat
 
 
 def text_of(text: str) -> str:
-    """Return a text for the page, which people pass on: with neither secrets nor marks of Markdown."""
+    """Return a text for the page without secrets, with Markdown's special characters escaped. People share
+    pages.
+    """
     return escaped(cluster_text(text))
 
 

@@ -13,7 +13,7 @@ _BRAILLE = 0x2800
 
 
 class _Grid(NamedTuple):
-    """Number of braille dots in a character cell, horizontally and vertically."""
+    """Number of dots in one character, horizontally and vertically: 2 × 4 in braille, 1 × 1 in ASCII."""
 
     across: int
     down: int

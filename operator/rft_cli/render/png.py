@@ -13,9 +13,10 @@ from rft_cli.render.smoothing import centred_mean, window_of
 from rft_run.steps import StepRecord
 
 LABEL = 48
-"""Maximum number of characters of a name in the legend. Longer ones would take the place of the curve."""
+"""Maximum number of characters of a name in the legend. Longer names would leave too little room for curves.
+"""
 MAX_GRADERS = 8
-"""Maximum number of graders in an image. More lines cannot be told apart."""
+"""Maximum number of graders in an image. With more, their lines would be hard to distinguish."""
 
 
 class _Line(NamedTuple):
@@ -28,7 +29,7 @@ def write_png(
     steps: Sequence[StepRecord], path: Path, title: str, held_out: HeldOutReward | None = None
 ) -> None:
     """Write an image of the reward of each step, its centred mean, the mean score of each grader, and the
-    held-out rewards of base and tuned. No display is needed.
+    held-out rewards of base and tuned policy. No display is needed.
 
     Raises:
         UserError: if there is nothing to draw, or the file cannot be written.
@@ -39,7 +40,11 @@ def write_png(
 
 
 def write_comparison_png(curves: Sequence[tuple[str, Sequence[Point]]], path: Path) -> None:
-    """Write an image of the curves of several runs, each with its name. Raises UserError as ``write_png``."""
+    """Write an image of the curves of several runs, each with its name.
+
+    Raises:
+        UserError: if there is nothing to draw, or the file cannot be written.
+    """
     if not curves:
         raise UserError(f"{path}: no run has a reward yet; nothing to draw")
     lines = [_Line(name, points, {"linewidth": 2}) for name, points in curves]

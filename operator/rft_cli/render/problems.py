@@ -15,7 +15,7 @@ from rft_cli.render.console import out
 from rft_planner.overrides import contradiction
 
 MOST_WARNINGS = 3
-"""Most warnings that are printed without ``--all``."""
+"""Maximum number of warnings that are printed without ``--all``."""
 OF_A_CLUSTER = frozenset(("storage-ephemeral",))
 """Ids of advice that does not concern a run on this machine."""
 
@@ -28,11 +28,10 @@ def is_valid(
     local: bool = False,
     everything: bool = False,
 ) -> bool:
-    """Print the problems of one RFTJob in these documents, or the advice on it. Return whether the RFTJob is
-    valid.
+    """Print the problems of the RFTJob ``document``, or the advice on it. Return whether the RFTJob is valid.
 
-    ``local``: for ``rft run``, which needs no storage. ``everything``: print all advice, not only the
-    ``MOST_WARNINGS`` pieces that matter most.
+    ``documents`` are all objects of its file. ``local``: for ``rft run``, which needs no storage.
+    ``everything``: print all advice, not only the ``MOST_WARNINGS`` most important pieces.
     """
     document = on_this_machine(document) if local else document
     title = one_line(f"{document.source}: {KIND} {name_of(document.body)}")
@@ -56,7 +55,7 @@ def is_valid(
 
 
 def _advice(job: RFTJob, local: bool) -> list[str]:
-    """Return the advice on a job, what matters most first."""
+    """Return the advice on a job, the most important first."""
     overridden = contradiction(job.spec)
     given = [advice for advice in advise_job(job) if not (local and advice.rule in OF_A_CLUSTER)]
     return [

@@ -47,7 +47,7 @@ def _rollout(record: RolloutRecord) -> Iterator[str]:
 
 
 def turn(message: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a message of a rollout of several turns: who speaks, the text, and the tools that are called."""
+    """Yield the lines of one message of a rollout: its role, its text, and the tools that it calls."""
     content = message.get("content")
     if content:
         yield from indented(f"{message.get('role')}: {content}", "     ")
@@ -64,5 +64,5 @@ def _reward(record: RolloutRecord) -> float:
 
 
 def indented(text: str, margin: str) -> list[str]:
-    """Return the lines of a text, indented."""
+    """Return the lines of a text, each with ``margin`` before it."""
     return [f"{margin}{line}" for line in text.split("\n")]

@@ -13,9 +13,11 @@ from rft_cli.render.views import NONE, duration
 from rft_run.evaluation import EvaluationRecord
 
 DERIVED = "derived"
-"""Shown as the default of a parameter that follows from other parameters where it is left out."""
+"""Shown as the default of a parameter whose default is derived from other parameters."""
 CHANGED_ROWS = 3
-"""Number of held-out rows that a report shows of those that improved, and of those that got worse."""
+"""Maximum number of held-out rows with a higher reward in a report. Also the maximum of those with a lower
+one.
+"""
 
 
 class Parameter(NamedTuple):
@@ -29,7 +31,7 @@ class Parameter(NamedTuple):
 
 
 class GivenAdvice(NamedTuple):
-    """A piece of advice, with when its rule applies and what the tuning guide says."""
+    """A piece of advice, with the condition of its rule and the text of the tuning guide."""
 
     rule: str
     parameter: str
@@ -109,7 +111,7 @@ def as_text(value: Any) -> str:
 
 
 def advice(run: ReportedRun) -> list[GivenAdvice]:
-    """Return the advice from the numbers of the run. The message of each piece has these numbers."""
+    """Return the advice that the run's own numbers give. Each message contains these numbers."""
     rules = {rule.id: rule for rule in RUN_RULES}
     return [
         GivenAdvice(
@@ -128,7 +130,9 @@ PHASES = {"rollout": "sampling", "grade": "grading", "update": "update", "publis
 
 
 def phases(run: ReportedRun) -> list[PhaseTime]:
-    """Return the time of each phase over all steps. ``other`` is what no phase accounts for."""
+    """Return the time of each phase over all steps, in seconds. ``other`` is the time outside of all
+    phases.
+    """
     total = sum(step.step_seconds or 0.0 for step in run.steps)
     if not total:
         return []
@@ -142,7 +146,9 @@ def phases(run: ReportedRun) -> list[PhaseTime]:
 
 
 def plan_and_use(run: ReportedRun) -> list[Used]:
-    """Return what was planned beside what the run has used. Rows without both are left out."""
+    """Return planned and used amounts, such as steps and GPU-hours. A row that lacks one of the two is left
+    out.
+    """
     plan, usage, progress = run.status.plan, run.status.usage, run.status.progress
     estimate = plan.estimate if plan is not None else None
     if estimate is None:
@@ -167,7 +173,7 @@ def plan_and_use(run: ReportedRun) -> list[Used]:
 
 
 def plan_lines(run: ReportedRun) -> Iterator[str]:
-    """Yield what the plan says: GPUs, CPU, memory and its notes."""
+    """Yield lines about the plan: GPUs, CPU, memory, and notes."""
     plan = run.status.plan
     if plan is None:
         return
@@ -180,7 +186,7 @@ def plan_lines(run: ReportedRun) -> Iterator[str]:
 
 
 def usage_lines(run: ReportedRun) -> Iterator[str]:
-    """Yield what the run has used, and what went wrong in it."""
+    """Yield lines about what the run has used (GPU hours, tokens, cost), and about errors in it."""
     usage = run.status.usage
     if usage is None:
         return
@@ -201,9 +207,10 @@ def usage_lines(run: ReportedRun) -> Iterator[str]:
 
 
 def answers(base: EvaluationRecord | None, tuned: EvaluationRecord | None) -> list[HeldOutAnswer]:
-    """Return held-out rows with both answers: those that improved the most, then those that got worse.
+    """Return held-out rows with the answers of base and tuned policy.
 
-    Return none if the two evaluations were not on the same rows, or have no completions.
+    First come the rows whose reward rose the most, then those whose reward fell the most. The list is empty
+    if the two evaluations were on different rows, or have no completions.
     """
     if base is None or tuned is None or base.lines != tuned.lines:
         return []

@@ -8,11 +8,11 @@ from typing import NamedTuple
 from rft_cli.render.plot import Point
 
 DRAWN = 300
-"""Maximum number of points of a drawn line. A screen shows no more of them."""
+"""Maximum number of points of a drawn line. A screen cannot show more."""
 SHARE = 20
-"""A centred mean covers one step in this many of the run."""
+"""The window of a centred mean has the number of points of the curve divided by this number."""
 LEAST_WINDOW = 5
-"""Least number of points of a centred mean."""
+"""Least number of points in the window of a centred mean."""
 
 
 class Smoothed(NamedTuple):
@@ -32,7 +32,7 @@ def window_of(count: int) -> int:
 def smoothed(points: Sequence[Point]) -> list[Smoothed]:
     """Return the centred mean at up to 300 evenly spaced points.
 
-    Near both ends the window has only the points that there are, at least half of it.
+    Near both ends of the curve the window has fewer points, but at least half of its usual number.
     """
     half = window_of(len(points)) // 2
     found = []

@@ -134,5 +134,5 @@ def _at(point: Point, frame: _Frame) -> str:
 
 
 def _marked(path: str) -> Markup:
-    """Return a path as text that a template need not look through: it has numbers and commands only."""
+    """Return a path as text that the template does not escape. It has only numbers and SVG commands."""
     return Markup("{}").format(path)
