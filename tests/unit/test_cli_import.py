@@ -287,7 +287,7 @@ def test_the_command_writes_a_manifest_that_is_valid_here(tmp_path: Path) -> Non
 def test_the_command_overwrites_nothing_and_names_a_missing_file(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text("mine")
     source = str(IMPORTS / "openai-job.json")
-    assert "exists with another text" in rft(source, "--model", MODEL, "--output", str(tmp_path)).stderr
+    assert "exists with other content" in rft(source, "--model", MODEL, "--output", str(tmp_path)).stderr
     assert (tmp_path / "job.yaml").read_text() == "mine"
     absent = rft(str(tmp_path / "absent.json"), "--output", str(tmp_path))
     assert absent.exit_code == 2

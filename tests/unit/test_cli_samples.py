@@ -184,7 +184,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
             "the claim that the operator made for the job",
             "mounts the claim",
         ),
-        ({"ephemeral": {}}, "its pod's own disk", "gone with the pod"),
+        ({"ephemeral": {}}, "its pod's own disk", "deleted with the pod"),
     ],
 )
 def test_a_job_in_the_cluster_says_where_its_folder_is_and_how_to_copy_it(

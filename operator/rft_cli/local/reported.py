@@ -98,7 +98,7 @@ def of_job(name: str, job: Mapping[str, Any]) -> ReportedRun:
     except ValidationError as error:
         field = join_path(error.errors()[0]["loc"])
         raise UserError(
-            f"{name}: {field} is not known to this rft; use the version of rft that the operator has"
+            f"{name}: {field} is not known to this rft; use the same version of rft as the operator"
         ) from error
     return ReportedRun(name, spec, status, steps_of_status(status))
 
