@@ -63,9 +63,10 @@ USUAL_ROLLOUTS = 4
 
 Source in the guide: Number of Rollouts, "When to adjust", second point."""
 QUALITY_ROLLOUTS = (6, 8)
-"""Range of the number of rollouts per prompt if quality matters more than cost.
+"""Range of the number of rollouts per prompt for runs in which quality matters more than cost.
 
-Source in the guide: Number of Rollouts, "When to adjust", first point."""
+Source in the guide: Number of Rollouts, "When to adjust", first point.
+"""
 SHORT_COMPLETION = 64
 """There is advice if ``maxTokens`` is below this number of tokens, because answers may be truncated.
 
@@ -85,15 +86,17 @@ PROMPT_SHARE = 0.25
 
 We chose this number: the guide has none."""
 EVERY_STEPS = 10
-"""The number of steps between evaluations that advice names, as between checkpoints.
+"""The number of steps between two evaluations that advice recommends. It is that between two checkpoints.
 
-We chose this number: the guide has none."""
+We chose this number: the guide has none.
+"""
 MANY_CHANGES = 4
 """There is advice if at least this many of the nine parameters differ from their defaults.
 
 We chose this number: the guide ("One Change at a Time") only speaks of changes since the last run,
 which a spec does not show."""
 CPU_MODEL = 1e9
-"""There is advice if a model with at least this many parameters is trained on a CPU: a step takes minutes.
+"""There is advice if a model with at least this many parameters is trained on a CPU: each step takes minutes.
 
-We chose this number: the guide has none."""
+We chose this number: the guide has none.
+"""

@@ -1,4 +1,5 @@
-"""Finds a canary, a grader of weight 0, that falls while the reward rises. Then the reward may be gamed.
+"""Finds a canary, a grader of weight 0, whose scores fall while the reward rises. Then the policy may be
+gaming the reward.
 
 The test compares two windows of ``WINDOW`` points of the curve. One is the last window. The other is the
 earlier window with the highest mean of the canary. For the canary and for the reward, the difference of the
@@ -61,8 +62,9 @@ def largest_fall(points: Sequence[RewardPoint], canaries: Sequence[str], least: 
 
 
 def highest(points: Sequence[RewardPoint], canary: str) -> int | None:
-    """Return the last step of the window with the canary's highest mean score. None with fewer than
-    ``WINDOW`` points.
+    """Return the last step of the window with the canary's highest mean score.
+
+    None if fewer than ``WINDOW`` points have a score of the canary.
     """
     scored = _scored(points, canary)
     if len(scored) < WINDOW:
@@ -71,8 +73,9 @@ def highest(points: Sequence[RewardPoint], canary: str) -> int | None:
 
 
 def _scored(points: Sequence[RewardPoint], canary: str) -> list[tuple[RewardPoint, float]]:
-    """Return the points that have a score of the canary. A point has none if the canary failed on every
-    completion.
+    """Return the points that have a score of the canary, with this score.
+
+    A point has no score if the canary failed on every completion of the step.
     """
     return [
         (point, point.graders[canary])
@@ -82,7 +85,9 @@ def _scored(points: Sequence[RewardPoint], canary: str) -> list[tuple[RewardPoin
 
 
 def _highest(scores: Sequence[float]) -> int:
-    """Return the index where the window with the highest mean starts. Of equal means, the last is taken."""
+    """Return the index where the window with the highest mean starts. If means are equal, it is the last
+    window.
+    """
     starts = range(len(scores) - WINDOW + 1)
     return max(starts, key=lambda start: (fmean(scores[start : start + WINDOW]), start))
 

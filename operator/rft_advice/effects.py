@@ -15,7 +15,7 @@ _LIKE_GRPO = ("dapo", "gspo", "cispo")
 
 
 def clip_without_effect(spec: RFTJobSpec) -> str | None:
-    """A clip distance is set, but it has no effect, because the probability ratio is always 1."""
+    """Advise if a clip distance is set, but has no effect, because the probability ratio is always 1."""
     training = spec.training
     given = [
         f"{to_camel(name)} {value:g}" for name in _CLIPS if (value := getattr(training, name)) is not None
@@ -23,14 +23,15 @@ def clip_without_effect(spec: RFTJobSpec) -> str | None:
     if training.updates_per_batch > 1 or not given:
         return None
     return (
-        f"{training.updates_per_batch}, so {_listed(given)} cannot have an effect: the policy has not moved"
-        " when its gradient is taken, and its ratio is 1; set 2 or more, or leave the clip distances out"
+        f"{training.updates_per_batch}, so {_listed(given)} cannot have an effect: the probability"
+        " ratio is then always 1; use 2 or more, or leave the clip distances out"
     )
 
 
 def objective_like_grpo(spec: RFTJobSpec) -> str | None:
-    """The objective has the same gradient as grpo, because it differs only in how it uses a ratio that is
-    always 1.
+    """Advise if the objective has the same gradient as grpo.
+
+    It differs from grpo only in how it uses the probability ratio, and this ratio is always 1.
     """
     training, found = spec.training, effective(spec, uid="")
     if training.objective not in _LIKE_GRPO or training.updates_per_batch > 1:
@@ -45,7 +46,7 @@ def objective_like_grpo(spec: RFTJobSpec) -> str | None:
 
 
 def stale_bounds_without_effect(spec: RFTJobSpec) -> str | None:
-    """Bounds for stale batches are set, but no batch can be sampled by older weights."""
+    """Advise if bounds for stale batches are set, but older weights can sample no batch."""
     training = spec.training
     given = [
         f"{to_camel(name)} {getattr(training, name):g}"
@@ -61,7 +62,7 @@ def stale_bounds_without_effect(spec: RFTJobSpec) -> str | None:
 
 
 def _in_turn(spec: RFTJobSpec) -> str:
-    """Return why generation does not overlap training, whatever the number of GPUs."""
+    """Return the reason why generation never overlaps training, with any number of GPUs."""
     if spec.training.max_staleness == 0:
         return "maxStaleness is 0"
     return "deterministic is true" if spec.training.deterministic else f"engine is {spec.sampling.engine}"
@@ -79,7 +80,7 @@ RULES: tuple[AdviceRule, ...] = (
         (_UPDATES, "spec.training.clipLow", "spec.training.clipHigh"),
         (),
         "clipLow or clipHigh is set and updatesPerBatch is 1",
-        "With one update per batch the ratio is 1, and nothing is clipped.",
+        "With one update per batch the probability ratio is 1, and nothing is clipped.",
         clip_without_effect,
     ),
     AdviceRule(

@@ -26,7 +26,7 @@ class Guide(NamedTuple):
 
     @property
     def field(self) -> Field:
-        """The field of the manifest that holds the parameter, with its range and default."""
+        """The field of the manifest for the parameter, with its range and default."""
         return find(self.path)
 
 
@@ -39,71 +39,72 @@ NINE: tuple[Guide, ...] = (
         "spec.training.learningRate",
         "How far one optimizer step moves the adapter's weights.",
         "The reward rises very slowly, or levels off before it is good.",
-        "The reward jumps, then collapses: steps go past the good weights.",
+        "The reward jumps, then collapses: steps are so large that they miss the good weights.",
         "Lower it when the reward jumps and then collapses, raise it when the curve levels off too early."
-        f" Stay within {bands.LEARNING_RATE_FACTOR:g} times of the default in either direction.",
+        f" Stay between 1/{bands.LEARNING_RATE_FACTOR:g} and {bands.LEARNING_RATE_FACTOR:g} times the"
+        " default.",
     ),
     Guide(
         "spec.training.epochs",
         "How many passes the training makes over the rows; each row is used once per epoch.",
-        "The policy has not seen enough when the run ends.",
+        "The policy has not learned enough from the rows when the run ends.",
         "The rows are memorized: the training reward rises while the held-out reward does not.",
         "Add one or two when the reward still climbs at the end. Most tasks need no more than the default.",
     ),
     Guide(
         "spec.training.loraRank",
-        "The size of the LoRA adapter, and with it how much new behaviour it can hold.",
-        "Trains fast, but may be too small for complex tasks.",
-        "Needs more GPU memory and overfits sooner.",
+        "The size of the LoRA adapter, which limits how much new behaviour the adapter can learn.",
+        "The adapter trains fast, but may be too small for complex tasks.",
+        "The adapter needs more GPU memory and overfits sooner.",
         "Raise it for complex reasoning, or when the reward does not move. A change of style needs little."
         f" Models below {bands.SMALL_MODEL / 1e9:g}B rarely need more than {bands.USUAL_RANK}; from"
         f" {bands.LARGE_MODEL / 1e9:g}B on more may be needed.",
     ),
     Guide(
         "spec.training.batchSizeTokens",
-        "Prompt and completion tokens of one step. Tokens, not sequences: long answers mean few.",
-        "Noisy steps, which may help exploration, and less throughput.",
-        "Smooth steps and more throughput, but fewer steps for the same rows.",
-        "Rarely. Keep room for all rollouts of a prompt at their longest. The default learning rate is"
-        " tuned for the default batch; a larger batch may carry a slightly higher rate.",
+        "Number of prompt and completion tokens in one step. With longer answers a step has fewer of them.",
+        "Gradients are noisier, which may help exploration, and throughput is lower.",
+        "Gradients are smoother and throughput is higher, but the same rows give fewer steps.",
+        "Change it rarely. A batch should have room for all rollouts of a prompt with the maximum length. The"
+        " default learning rate is tuned for the default batch; a larger batch allows a slightly higher one.",
     ),
     Guide(
         "spec.sampling.temperature",
         "How random the choice of the next token is.",
-        "Rollouts of a prompt come out alike, nothing is explored, the policy collapses.",
+        "Rollouts of a prompt are alike, the policy explores nothing and may collapse.",
         "Answers become incoherent.",
         f"Lower it to {_band(bands.PRECISE_TEMPERATURE)} for precise, factual or safe answers, raise it to"
         f" {_band(bands.CREATIVE_TEMPERATURE)} for creative tasks or more diverse rollouts.",
     ),
     Guide(
         "spec.sampling.topP",
-        "Draws only from the most probable tokens that together reach this share of the probability.",
-        "Answers lose diversity; 0 leaves a single token, and nothing to learn from.",
-        "Nothing is cut: unlikely tokens can be drawn, and with them made-up content.",
+        "Sampling chooses only among the most probable tokens whose probabilities add up to this share.",
+        "Answers lose diversity; 0 leaves a single token, so rollouts are equal and nothing is learned.",
+        "No token is excluded: unlikely tokens may be sampled, which can lead to made-up content.",
         f"Lower it to {_band(bands.FOCUSED_TOP_P)} where graders punish made-up facts; keep"
         f" {bands.DIVERSE_TOP_P:g} or more for creative tasks.",
     ),
     Guide(
         "spec.sampling.topK",
-        "Draws only from this many of the most probable tokens, however probable; 0 turns that off.",
-        "Focused answers that resemble each other; 1 leaves nothing to learn from.",
-        f"More exploration, and slower sampling above {bands.MOST_TOP_K}.",
-        "Together with temperature, e.g. 0.8 with the default. Where one cut-off is enough prefer topP, which"
-        " follows how sure the model is.",
+        "Sampling chooses only among this number of the most probable tokens; 0 turns this off.",
+        "Answers are focused and resemble each other; with 1 rollouts are equal and nothing is learned.",
+        f"The policy explores more; sampling is slower above {bands.MOST_TOP_K}.",
+        "Change it together with temperature, e.g. 0.8 with the default. If one limit is enough, prefer topP,"
+        " which adapts to how sure the model is.",
     ),
     Guide(
         "spec.sampling.numRollouts",
         "How many answers to each prompt are compared with each other.",
-        "Little to compare: groups often score the same, which teaches nothing.",
-        "Cost rises with every rollout, the gain becomes small.",
+        "All rollouts of a group often get the same score, and then the group teaches nothing.",
+        "Each further rollout costs as much, but improves the result less.",
         f"Raise it to {_band(bands.QUALITY_ROLLOUTS)} when quality matters more than cost, else keep"
         f" {bands.USUAL_ROLLOUTS}.",
     ),
     Guide(
         "spec.sampling.maxTokens",
         "The longest answer, in tokens.",
-        "Answers are cut before they end and score badly.",
-        "Cost rises with every token generated, and prompts get less of the context.",
+        "Answers are cut before they end, and get low scores.",
+        "Each generated token costs, and less of the context is left for prompts.",
         "Raise it for long reasoning and long texts, or when answers are cut; lower it where answers are"
         " naturally short.",
     ),

@@ -11,7 +11,7 @@ _FOCUSED = bands.FOCUSED_TOP_P[1]
 
 
 def temperature_unfiltered(spec: RFTJobSpec) -> str | None:
-    """The temperature is raised, and neither top-p nor top-k removes unlikely tokens."""
+    """Advise if the temperature is raised, and neither top-p nor top-k removes unlikely tokens."""
     sampling = spec.sampling
     if sampling.temperature <= _CREATIVE or sampling.top_p < 1 or sampling.top_k != 0:
         return None
@@ -22,7 +22,7 @@ def temperature_unfiltered(spec: RFTJobSpec) -> str | None:
 
 
 def creative_temperature_low_top_p(spec: RFTJobSpec) -> str | None:
-    """A high temperature raises diversity, and a low top-p removes it again."""
+    """Advise if a high temperature raises diversity, and a low top-p removes it again."""
     sampling = spec.sampling
     if sampling.temperature < _CREATIVE or not 0 < sampling.top_p < bands.DIVERSE_TOP_P:
         return None
@@ -33,7 +33,7 @@ def creative_temperature_low_top_p(spec: RFTJobSpec) -> str | None:
 
 
 def top_k_with_low_top_p(spec: RFTJobSpec) -> str | None:
-    """Top-k and a low top-p are both set, and only the stricter one has an effect."""
+    """Advise if top-k and a low top-p are both set, so that only the stricter one has an effect."""
     # No advice at the upper end of the band: the guide's "safer" pattern lowers both on purpose.
     sampling = spec.sampling
     if sampling.top_k == 0 or not 0 < sampling.top_p < _FOCUSED:
@@ -45,7 +45,7 @@ def top_k_with_low_top_p(spec: RFTJobSpec) -> str | None:
 
 
 def learning_rate_raised_alone(spec: RFTJobSpec) -> str | None:
-    """The learning rate is raised without a larger batch."""
+    """Advise if the learning rate is raised without a larger batch."""
     training = spec.training
     beyond = training.learning_rate > _RATE * bands.LEARNING_RATE_FACTOR
     if beyond or training.learning_rate <= _RATE or training.batch_size_tokens > _BATCH:
@@ -58,7 +58,7 @@ def learning_rate_raised_alone(spec: RFTJobSpec) -> str | None:
 
 
 def epochs_with_high_rank(spec: RFTJobSpec) -> str | None:
-    """Many epochs and a high rank together lead to memorized rows."""
+    """Advise if many epochs and a high rank together may make the policy memorize the rows."""
     training = spec.training
     passes = 1 < training.epochs < bands.MANY_EPOCHS
     if not passes or training.lora_rank < bands.USUAL_RANK:
@@ -75,7 +75,7 @@ RULES: tuple[AdviceRule, ...] = (
         ("spec.sampling.temperature", "spec.sampling.topP", "spec.sampling.topK"),
         ("Temperature + Top-p/Top-k", "Temperature"),
         f"temperature is above {_CREATIVE:g}, topP is 1 and topK is 0",
-        "Let topP or topK hold a high temperature in check.",
+        "With a high temperature, let topP or topK exclude unlikely tokens.",
         temperature_unfiltered,
     ),
     AdviceRule(
@@ -83,7 +83,7 @@ RULES: tuple[AdviceRule, ...] = (
         ("spec.sampling.topP", "spec.sampling.temperature"),
         ("Temperature + Top-p/Top-k", "Top-p (Nucleus Sampling)", "More creative"),
         f"temperature is {_CREATIVE:g} or more and topP is above 0 and below {bands.DIVERSE_TOP_P:g}",
-        "Creative tasks raise the temperature and keep topP high.",
+        "For creative tasks, raise the temperature and keep topP high.",
         creative_temperature_low_top_p,
     ),
     AdviceRule(
@@ -91,7 +91,7 @@ RULES: tuple[AdviceRule, ...] = (
         ("spec.sampling.topK", "spec.sampling.topP"),
         ("Temperature + Top-p/Top-k", "Top-k"),
         f"topK is on and topP is above 0 and below {_FOCUSED:g}",
-        "Of the two cut-offs prefer topP, which adapts to the distribution.",
+        "If one of the two limits is enough, prefer topP, which adapts to the distribution.",
         top_k_with_low_top_p,
     ),
     AdviceRule(
@@ -100,7 +100,7 @@ RULES: tuple[AdviceRule, ...] = (
         ("Learning Rate + Batch Size", "Faster convergence"),
         f"learningRate is above its default, up to {bands.LEARNING_RATE_FACTOR:g} times, and batchSizeTokens"
         " is not above its default",
-        "Larger batches carry somewhat higher rates; at the default batch, raise the rate on evidence only.",
+        "Larger batches allow somewhat higher rates. With the default batch, raise the rate for a reason.",
         learning_rate_raised_alone,
     ),
     AdviceRule(
@@ -108,7 +108,7 @@ RULES: tuple[AdviceRule, ...] = (
         ("spec.training.epochs", "spec.training.loraRank"),
         ("Epochs", "LoRA Rank", "Prevent overfitting"),
         f"epochs is 2 to {bands.MANY_EPOCHS - 1} and loraRank is {bands.USUAL_RANK} or more",
-        "Against overfitting keep one epoch, or lower the rank.",
+        "To prevent overfitting, keep one epoch, or lower the rank.",
         epochs_with_high_rank,
     ),
 )

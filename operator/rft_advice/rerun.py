@@ -1,4 +1,4 @@
-"""Makes the manifest of a new run from that of an earlier one, with some values changed."""
+"""Makes the manifest of a new job from the manifest of an earlier job, with some values changed."""
 
 import copy
 import itertools
@@ -13,14 +13,17 @@ _PART = re.compile(r"([A-Za-z]\w*)((?:\[\d+\])*)", re.ASCII)
 
 
 class NoSuchItem(LookupError):
-    """A path names an item of a list that the spec does not have. The message says which items there are."""
+    """Raised if a path names an item that a list of the spec does not have. The message has the allowed
+    items.
+    """
 
 
 def rerun(document: Mapping[str, Any], values: Mapping[str, Any], name: str | None = None) -> dict[str, Any]:
-    """Return the manifest of a job that is like ``document`` but for some values. It is not validated.
+    """Return the manifest of a job that is like ``document``, except for the new ``values``. It is not
+    validated.
 
     ``values`` has the new values by path, such as ``training.loraRank`` or ``graders[0].weight``. The new job
-    names the old one as its baseline. If ``name`` is None it is named after the change.
+    names the old one as its baseline. If ``name`` is None, the new name is made from the changed field.
 
     Raises UnknownField and NoSuchItem for a path that the spec does not have.
     """
@@ -71,10 +74,10 @@ def _inner(place: Any, key: str | int, following: str | int, path: str) -> Any:
 
 
 def _require(place: Any, key: str | int, path: str) -> None:
-    """Raise NoSuchItem if ``place`` is not a list with an item of this number."""
+    """Raise NoSuchItem if ``place`` is not a list that has an item with the number ``key``."""
     if isinstance(place, list) and isinstance(key, str):
         raise NoSuchItem(f"{path}: is in a list; name an item of it, 0 to {len(place) - 1}, such as [0]")
     if not isinstance(place, list) or not isinstance(key, int) or key >= len(place):
         length = len(place) if isinstance(place, list) else 0
-        known = f"its items are 0 to {length - 1}" if length else "the spec has no items there"
+        known = f"its items are 0 to {length - 1}" if length else "the spec has no items at this path"
         raise NoSuchItem(f"{path}: there is no item {key}; {known}")

@@ -17,13 +17,13 @@ from rft_api.status import EvaluationResult, Metrics, Progress, Recommendation, 
 from rft_run.mismatch import ADVICE_KL
 
 RISE = 0.1
-"""The mean reward (0 to 1) counts as risen if it rose by at least this much between quarters of the curve."""
+"""The mean reward (0 to 1) counts as risen if it rises by at least this between two quarters of the curve."""
 NO_RISE = 0.02
 """The mean reward (0 to 1) counts as unchanged if it changes by less than this."""
 GOOD = 0.95
 """A reward (0 to 1) of at least this counts as good: it can hardly rise any further."""
 LOST = 0.5
-"""The reward counts as collapsed if it loses at least this share of its earlier rise."""
+"""The reward counts as collapsed if it loses at least this share of its earlier rise (0 to 1)."""
 CLIMBING = 0.2
 """A curve counts as still rising if at least this share of its rise lies between its last two quarters.
 
@@ -53,7 +53,7 @@ MAX_TOKENS, MAX_STEPS = "spec.sampling.maxTokens", "spec.stop.maxSteps"
 class RunFacts(Protocol):
     """The data of a run that the rules of advice read.
 
-    The trainer passes its ``RunStatus`` as these data, and reports the advice.
+    The trainer gives the rules its ``RunStatus``, which has these fields, and reports the advice.
     """
 
     @property
@@ -88,7 +88,7 @@ class RunRule(NamedTuple):
 
 
 def reward_collapsed(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """The reward rose and then fell sharply."""
+    """Advise if the reward rose and then fell sharply."""
     curve = curve_of(run.reward)
     if curve is None or curve.peak - curve.start < RISE:
         return None
@@ -104,7 +104,7 @@ def reward_collapsed(spec: RFTJobSpec, run: RunFacts) -> str | None:
 
 
 def reward_levelled_off(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """The reward rose, and then stayed constant far below 1."""
+    """Advise if the reward rose, and then stayed constant far below 1."""
     curve = curve_of(run.reward)
     rate, most = spec.training.learning_rate, bands.TRAINING.learning_rate * bands.LEARNING_RATE_FACTOR
     if curve is None or rate >= most or curve.end >= GOOD:
@@ -121,7 +121,7 @@ def reward_levelled_off(spec: RFTJobSpec, run: RunFacts) -> str | None:
 
 
 def slow_at_low_rate(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """The reward did not change, and the learning rate is below the default."""
+    """Advise if the reward did not change, and the learning rate is below the default."""
     curve, rate = curve_of(run.reward), spec.training.learning_rate
     if curve is None or rate >= bands.TRAINING.learning_rate or not _unmoved(curve):
         return None
@@ -132,7 +132,7 @@ def slow_at_low_rate(spec: RFTJobSpec, run: RunFacts) -> str | None:
 
 
 def never_learned(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """The reward did not change, and the learning rate is not below the default."""
+    """Advise if the reward did not change, and the learning rate is not below the default."""
     curve, rank = curve_of(run.reward), spec.training.lora_rank
     higher = [choice for choice in find(RANK).choices if choice > rank]
     slow = spec.training.learning_rate < bands.TRAINING.learning_rate
@@ -142,7 +142,7 @@ def never_learned(spec: RFTJobSpec, run: RunFacts) -> str | None:
 
 
 def still_climbing(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """The reward was still rising when the last epoch ended."""
+    """Advise if the reward was still rising when the last epoch ended."""
     curve, epochs = curve_of(run.reward), spec.training.epochs
     if curve is None or not _ended(run) or _reached_max_steps(spec, run) or not _climbs(curve):
         return None
@@ -152,7 +152,7 @@ def still_climbing(spec: RFTJobSpec, run: RunFacts) -> str | None:
 
 
 def stopped_while_climbing(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """The reward was still rising at ``stop.maxSteps``."""
+    """Advise if the reward was still rising at ``stop.maxSteps``."""
     curve = curve_of(run.reward)
     if curve is None or not _reached_max_steps(spec, run) or not _climbs(curve):
         return None
@@ -162,7 +162,7 @@ def stopped_while_climbing(spec: RFTJobSpec, run: RunFacts) -> str | None:
 
 
 def epochs_stopped_helping(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """The last epoch did not raise the reward."""
+    """Advise if the last epoch did not raise the reward."""
     progress, epochs = run.progress, spec.training.epochs
     if progress is None or epochs == 1 or progress.epoch < epochs or not _ended(run):
         return None
@@ -176,7 +176,7 @@ def epochs_stopped_helping(spec: RFTJobSpec, run: RunFacts) -> str | None:
 
 
 def overfitted(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """After several epochs the reward rose on training rows, but not on held-out rows."""
+    """Advise if, after several epochs, the reward rose on training rows but not on held-out rows."""
     evidence = _overfit(run)
     if evidence is None or spec.training.epochs == 1:
         return None
@@ -184,7 +184,7 @@ def overfitted(spec: RFTJobSpec, run: RunFacts) -> str | None:
 
 
 def overfitted_in_one_epoch(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """After a single epoch the reward rose on training rows, but not on held-out rows."""
+    """Advise if, after a single epoch, the reward rose on training rows but not on held-out rows."""
     evidence, rank = _overfit(run), spec.training.lora_rank
     lower = [choice for choice in find(RANK).choices if choice < rank]
     if evidence is None or spec.training.epochs > 1 or not lower:
@@ -193,7 +193,7 @@ def overfitted_in_one_epoch(spec: RFTJobSpec, run: RunFacts) -> str | None:
 
 
 def completions_cut(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """Many completions are truncated at ``maxTokens``."""
+    """Advise if many completions are truncated at ``maxTokens``."""
     cut = run.metrics.truncated_fraction if run.metrics is not None else None
     value = spec.sampling.max_tokens
     higher = min(2 * value, int(find(MAX_TOKENS).maximum or 2 * value))
@@ -207,7 +207,7 @@ def completions_cut(spec: RFTJobSpec, run: RunFacts) -> str | None:
 
 
 def max_tokens_unused(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """``maxTokens`` is far above the mean length of completions."""
+    """Advise if ``maxTokens`` is far above the mean length of completions."""
     metrics, value = run.metrics, spec.sampling.max_tokens
     if metrics is None or metrics.completion_tokens is None or metrics.truncated_fraction != 0:
         return None
@@ -221,7 +221,7 @@ def max_tokens_unused(spec: RFTJobSpec, run: RunFacts) -> str | None:
 
 
 def groups_score_alike(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """Many groups have equal rewards, so their advantages are zero."""
+    """Advise if in many groups all rewards are equal, so that the advantages are zero."""
     alike = run.metrics.zero_variance_fraction if run.metrics is not None else None
     value = spec.sampling.num_rollouts
     higher = next((count for count in bands.QUALITY_ROLLOUTS if count > value), None)
@@ -234,7 +234,7 @@ def groups_score_alike(spec: RFTJobSpec, run: RunFacts) -> str | None:
 
 
 def diversity_lost(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """The entropy is so low that the policy always gives the same answer."""
+    """Advise if the entropy is so low that the policy always gives the same answer."""
     entropy = run.metrics.entropy if run.metrics is not None else None
     value = spec.sampling.temperature
     higher = next((band for band in bands.CREATIVE_TEMPERATURE if band > value), None)
@@ -247,7 +247,7 @@ def diversity_lost(spec: RFTJobSpec, run: RunFacts) -> str | None:
 
 
 def canary_fell(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """The reward rose, and a canary (a grader of weight 0) fell by more than noise.
+    """Advise if the reward rose, and a canary (a grader of weight 0) fell by more than noise.
 
     The statistic is Welch's t between two windows of 8 points: the last one, and the earlier one with the
     canary's highest mean. See ``rft_advice.canary``.
@@ -266,7 +266,7 @@ def canary_fell(spec: RFTJobSpec, run: RunFacts) -> str | None:
 
 
 def sampler_drifts(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """The sampler's probabilities differ from the trainer's, but not so much that the run stops."""
+    """Advise if the sampler's probabilities differ from the trainer's, but not so much that the run stops."""
     drift = run.metrics.mismatch_kl if run.metrics is not None else None
     if drift is None or drift < ADVICE_KL:
         return None
@@ -341,7 +341,7 @@ RUN_RULES: tuple[RunRule, ...] = (
         (RATE,),
         ("Learning Rate",),
         "the reward rose and then lost half of the rise again",
-        "A spike followed by a crash asks for a lower learning rate.",
+        "If the reward jumps and then collapses, lower the learning rate.",
         reward_collapsed,
     ),
     RunRule(
@@ -349,7 +349,7 @@ RUN_RULES: tuple[RunRule, ...] = (
         (RATE,),
         ("Learning Rate", "Learning Rate + Batch Size", "Faster convergence"),
         "the reward rose, levelled off in the first half and is not good yet",
-        "An early plateau asks for a higher learning rate, within the advised distance of the default.",
+        "If the reward levels off early, raise the learning rate, but stay within the advised range.",
         reward_levelled_off,
     ),
     RunRule(
@@ -357,7 +357,7 @@ RUN_RULES: tuple[RunRule, ...] = (
         (RATE,),
         ("Learning Rate", "Faster convergence"),
         "the reward has not moved and learningRate is below its default",
-        "Too low a learning rate converges painfully slowly.",
+        "With too low a learning rate, the training converges very slowly.",
         slow_at_low_rate,
     ),
     RunRule(
@@ -373,7 +373,7 @@ RUN_RULES: tuple[RunRule, ...] = (
         (EPOCHS,),
         ("Epochs", "Faster convergence"),
         "the rows ended while the reward still climbed",
-        "A reward that still climbs at the end asks for one or two more epochs.",
+        "If the reward still rises at the end, add one or two epochs.",
         still_climbing,
     ),
     RunRule(
@@ -381,7 +381,7 @@ RUN_RULES: tuple[RunRule, ...] = (
         (MAX_STEPS,),
         ("Epochs",),
         "stop.maxSteps ended the run while the reward still climbed",
-        "A reward that still climbs at the end asks for more steps.",
+        "If the reward still rises at the end, allow more steps.",
         stopped_while_climbing,
     ),
     RunRule(
@@ -389,7 +389,7 @@ RUN_RULES: tuple[RunRule, ...] = (
         (EPOCHS,),
         ("Epochs", "Lower cost"),
         "the last of several epochs was no better than the one before",
-        "Watch the curve for when more epochs stop helping.",
+        "See in the reward curve when more epochs no longer help.",
         epochs_stopped_helping,
     ),
     RunRule(
@@ -405,7 +405,7 @@ RUN_RULES: tuple[RunRule, ...] = (
         (RANK,),
         ("LoRA Rank", "Prevent overfitting"),
         "after one epoch the training reward rose and the held-out reward did not",
-        "Against overfitting consider a lower rank.",
+        "To prevent overfitting, consider a lower rank.",
         overfitted_in_one_epoch,
     ),
     RunRule(
@@ -413,7 +413,7 @@ RUN_RULES: tuple[RunRule, ...] = (
         (MAX_TOKENS, "spec.training.maxContextLength"),
         ("Max Tokens", "Better quality"),
         f"{CUT:.0%} or more of the completions are cut at maxTokens",
-        "Answers that are cut off ask for more tokens.",
+        "If answers are cut, allow more tokens.",
         completions_cut,
     ),
     RunRule(
@@ -421,7 +421,7 @@ RUN_RULES: tuple[RunRule, ...] = (
         (MAX_TOKENS,),
         ("Max Tokens", "Lower cost"),
         f"completions take less than 1/{UNUSED} of maxTokens on average and none is cut",
-        "Naturally short answers need no high limit.",
+        "If answers are naturally short, a low limit is enough.",
         max_tokens_unused,
     ),
     RunRule(
@@ -429,7 +429,7 @@ RUN_RULES: tuple[RunRule, ...] = (
         (ROLLOUTS,),
         ("Number of Rollouts (n)", "Better quality"),
         f"in {ALIKE:.0%} or more of the groups all rollouts score the same, and the reward is not good yet",
-        "More rollouts per prompt give more to compare.",
+        "With more rollouts per prompt, more groups have different scores to compare.",
         groups_score_alike,
     ),
     RunRule(
@@ -438,7 +438,7 @@ RUN_RULES: tuple[RunRule, ...] = (
         ("Better quality", "Safer/less toxic"),
         f"the reward rose while a grader of weight 0 fell by {CANARY_FALL:g} and {CANARY_ERRORS:g} standard"
         " errors or more",
-        "A reward that rises while a measure that is not trained on falls may be gamed.",
+        "If the reward rises while a score that is not trained falls, the policy may be gaming the reward.",
         canary_fell,
     ),
     RunRule(
@@ -446,7 +446,7 @@ RUN_RULES: tuple[RunRule, ...] = (
         (TEMPERATURE,),
         ("Temperature", "Better quality", "More creative"),
         f"the entropy is below {LOW_ENTROPY:g} nats per token, and the reward is not good yet",
-        "Outputs without diversity ask for a higher temperature.",
+        "If outputs lack diversity, raise the temperature.",
         diversity_lost,
     ),
     RunRule(

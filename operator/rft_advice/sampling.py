@@ -12,18 +12,18 @@ _FOCUSED, _QUALITY = bands.FOCUSED_TOP_P, bands.QUALITY_ROLLOUTS
 
 
 def temperature_near_greedy(spec: RFTJobSpec) -> str | None:
-    """The temperature is so low that all rollouts are alike."""
+    """Advise if the temperature is so low that all rollouts are alike."""
     value = spec.sampling.temperature
     if value >= _PRECISE[0]:
         return None
     return (
-        f"{value:g} is near-greedy: rollouts of a prompt come out alike, nothing is explored and the policy"
+        f"{value:g} is near-greedy: rollouts of a prompt are alike, nothing is explored, and the policy"
         f" may collapse; for precise or safe answers use {_PRECISE[0]:g} to {_PRECISE[1]:g}"
     )
 
 
 def temperature_high(spec: RFTJobSpec) -> str | None:
-    """The temperature is so high that texts become incoherent."""
+    """Advise if the temperature is so high that texts become incoherent."""
     value = spec.sampling.temperature
     if value <= _CREATIVE[1]:
         return None
@@ -34,7 +34,7 @@ def temperature_high(spec: RFTJobSpec) -> str | None:
 
 
 def top_p_zero(spec: RFTJobSpec) -> str | None:
-    """Top-p is 0, which keeps only the most probable token."""
+    """Advise if top-p is 0, which keeps only the most probable token."""
     if spec.sampling.top_p > 0:
         return None
     return (
@@ -44,7 +44,7 @@ def top_p_zero(spec: RFTJobSpec) -> str | None:
 
 
 def top_p_low(spec: RFTJobSpec) -> str | None:
-    """Top-p is below the guide's range for removing unlikely tokens."""
+    """Advise if top-p is below the guide's range for removing unlikely tokens."""
     value = spec.sampling.top_p
     if value == 0 or value >= _FOCUSED[0]:
         return None
@@ -55,7 +55,7 @@ def top_p_low(spec: RFTJobSpec) -> str | None:
 
 
 def top_k_one(spec: RFTJobSpec) -> str | None:
-    """Top-k is 1, which keeps only the most probable token."""
+    """Advise if top-k is 1, which keeps only the most probable token."""
     if spec.sampling.top_k != 1:
         return None
     return (
@@ -65,7 +65,7 @@ def top_k_one(spec: RFTJobSpec) -> str | None:
 
 
 def top_k_low(spec: RFTJobSpec) -> str | None:
-    """Top-k leaves few tokens to choose from."""
+    """Advise if top-k leaves few tokens to choose from."""
     value = spec.sampling.top_k
     if not 1 < value < bands.FEW_TOP_K:
         return None
@@ -76,7 +76,7 @@ def top_k_low(spec: RFTJobSpec) -> str | None:
 
 
 def top_k_above_50(spec: RFTJobSpec) -> str | None:
-    """Top-k is so high that sampling is slow."""
+    """Advise if top-k is so high that sampling is slow."""
     value = spec.sampling.top_k
     if value <= bands.MOST_TOP_K:
         return None
@@ -84,41 +84,41 @@ def top_k_above_50(spec: RFTJobSpec) -> str | None:
 
 
 def rollouts_few(spec: RFTJobSpec) -> str | None:
-    """There are few rollouts of a prompt to compare."""
+    """Advise if there are too few rollouts of a prompt to compare."""
     value = spec.sampling.num_rollouts
     if value >= bands.USUAL_ROLLOUTS:
         return None
     return (
-        f"{value} rollouts per prompt are cheap and give little to compare: groups often score the same;"
-        f" {bands.USUAL_ROLLOUTS} suits most runs"
+        f"{value} rollouts per prompt are cheap and give little to compare: in many groups all scores are"
+        f" equal; {bands.USUAL_ROLLOUTS} suits most runs"
     )
 
 
 def rollouts_many(spec: RFTJobSpec) -> str | None:
-    """Many rollouts raise quality and cost."""
+    """Advise if there are many rollouts per prompt, which raise quality and cost."""
     value = spec.sampling.num_rollouts
     if value <= _QUALITY[0]:
         return None
     ratio = value / DEFAULTS.num_rollouts
     return (
         f"{value} rollouts per prompt cost {ratio:g} times the default {DEFAULTS.num_rollouts}, with smaller"
-        f" gains for each more; worth it when quality matters more than cost, else {bands.USUAL_ROLLOUTS}"
+        f" gains from each further one; if quality does not matter more than cost, use {bands.USUAL_ROLLOUTS}"
     )
 
 
 def max_tokens_low(spec: RFTJobSpec) -> str | None:
-    """``maxTokens`` is so low that answers may be truncated."""
+    """Advise if ``maxTokens`` is so low that answers may be truncated."""
     value = spec.sampling.max_tokens
     if value >= bands.SHORT_COMPLETION:
         return None
     return (
-        f"{value} tokens suit labels and one-line answers only; where the model should reason first,"
-        " an answer is cut before it ends and scores nothing: raise it"
+        f"{value} tokens suit only labels and one-line answers; if the model should reason first, its answer"
+        " is cut before the end and gets no reward: raise maxTokens"
     )
 
 
 def thought_cut(spec: RFTJobSpec) -> str | None:
-    """A thinking model has so few tokens that its thought may not end."""
+    """Advise if ``maxTokens`` is so low that a thinking model may not finish its thought."""
     value, turned_off = spec.sampling.max_tokens, (spec.model.chat_template_args or {}).get("enable_thinking")
     if value >= bands.THOUGHT or turned_off is False or not thinks(spec.model.name):
         return None
@@ -131,7 +131,7 @@ def thought_cut(spec: RFTJobSpec) -> str | None:
 
 
 def max_tokens_high(spec: RFTJobSpec) -> str | None:
-    """``maxTokens`` is far above the default, and cost grows with it."""
+    """Advise if ``maxTokens`` is far above the default, since the cost grows with it."""
     value, default = spec.sampling.max_tokens, DEFAULTS.max_tokens
     if value <= default * bands.LONG_COMPLETION_FACTOR:
         return None
@@ -142,7 +142,7 @@ def max_tokens_high(spec: RFTJobSpec) -> str | None:
 
 
 def max_tokens_fills_context(spec: RFTJobSpec) -> str | None:
-    """``maxTokens`` leaves only a small part of the context for prompts."""
+    """Advise if ``maxTokens`` leaves only a small part of the context for prompts."""
     context = longest_sequence(spec)
     room = context - spec.sampling.max_tokens
     if room >= context * bands.PROMPT_SHARE:
@@ -179,7 +179,7 @@ RULES: tuple[AdviceRule, ...] = (
         (_TOP_P,),
         ("Top-p (Nucleus Sampling)",),
         "topP is 0",
-        "Zero leaves one token, which is greedy sampling: allowed, and of no use for learning.",
+        "Zero leaves one token, which is greedy sampling. It is allowed, but nothing is learned.",
         top_p_zero,
     ),
     AdviceRule(
@@ -187,7 +187,7 @@ RULES: tuple[AdviceRule, ...] = (
         (_TOP_P,),
         ("Top-p (Nucleus Sampling)", "Safer/less toxic"),
         f"topP is above 0 and below {_FOCUSED[0]:g}",
-        "Lower it against hallucinations, but not so far that answers lose all diversity.",
+        "Lower it to prevent hallucinations, but not so far that answers lose all diversity.",
         top_p_low,
     ),
     AdviceRule(
@@ -203,7 +203,7 @@ RULES: tuple[AdviceRule, ...] = (
         (_TOP_K,),
         ("Top-k", "Safer/less toxic"),
         f"topK is 2 to {bands.FEW_TOP_K - 1}",
-        "Few candidates focus answers and cost diversity; topP adapts better.",
+        "With few candidate tokens, answers are focused and less diverse; topP adapts better.",
         top_k_low,
     ),
     AdviceRule(
@@ -219,7 +219,7 @@ RULES: tuple[AdviceRule, ...] = (
         (_ROLLOUTS,),
         ("Number of Rollouts (n)", "Better quality"),
         f"numRollouts is below {bands.USUAL_ROLLOUTS}",
-        "Learning compares the rollouts of a prompt: few are cheap and say little.",
+        "Learning compares the rollouts of a prompt. A few rollouts are cheap, but give little to compare.",
         rollouts_few,
     ),
     AdviceRule(
@@ -227,7 +227,7 @@ RULES: tuple[AdviceRule, ...] = (
         (_ROLLOUTS,),
         ("Number of Rollouts (n)", "Lower cost"),
         f"numRollouts is above {_QUALITY[0]}",
-        "Cost is linear in the rollouts, the gain is not.",
+        "The cost grows with each rollout, but the gain from each further one becomes smaller.",
         rollouts_many,
     ),
     AdviceRule(
@@ -235,7 +235,7 @@ RULES: tuple[AdviceRule, ...] = (
         (_MAX_TOKENS,),
         ("Max Tokens",),
         f"maxTokens is below {bands.SHORT_COMPLETION}",
-        "Too short, and the model cannot finish the task.",
+        "If completions are too short, the model cannot finish the task.",
         max_tokens_low,
     ),
     AdviceRule(
@@ -243,7 +243,7 @@ RULES: tuple[AdviceRule, ...] = (
         (_MAX_TOKENS, "spec.model.name"),
         (),
         f"the model thinks by default, as its name says, and maxTokens is below {bands.THOUGHT}",
-        "A thought that is cut has no answer behind it, so nothing is earned.",
+        "If the thought is cut, the completion has no answer and earns no reward.",
         thought_cut,
     ),
     AdviceRule(
@@ -251,7 +251,7 @@ RULES: tuple[AdviceRule, ...] = (
         (_MAX_TOKENS,),
         ("Max Tokens", "Lower cost"),
         f"maxTokens is above {bands.LONG_COMPLETION_FACTOR} times its default",
-        "Long answers help reasoning, summaries and stories, and cost in proportion.",
+        "Long answers help with reasoning, summaries and stories, and cost in proportion to their length.",
         max_tokens_high,
     ),
     AdviceRule(
@@ -259,7 +259,7 @@ RULES: tuple[AdviceRule, ...] = (
         (_MAX_TOKENS, "spec.training.maxContextLength", "spec.training.batchSizeTokens"),
         ("Max Tokens",),
         f"less than {bands.PROMPT_SHARE:.0%} of the context is left for prompts",
-        "A completion shares the context with its prompt.",
+        "Prompt and completion together must fit into the context.",
         max_tokens_fills_context,
     ),
 )

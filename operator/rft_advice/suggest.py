@@ -128,15 +128,21 @@ _LEAST_BATCH = bands.TRAINING.batch_size_tokens // bands.BATCH_FACTOR
 
 STEPS: dict[Goal, tuple[ParameterStep, ...]] = {
     Goal.FASTER_CONVERGENCE: (
-        ParameterStep(_EPOCHS, _one_more_epoch, "more passes bring the reward further before the run ends"),
-        ParameterStep(_RATE, _faster_rate, "larger steps get further in the same time"),
+        ParameterStep(
+            _EPOCHS,
+            _one_more_epoch,
+            "with more passes over the rows the reward rises further before the run ends",
+        ),
+        ParameterStep(_RATE, _faster_rate, "larger optimizer steps learn more in the same time"),
     ),
     Goal.BETTER_QUALITY: (
         ParameterStep(
             _TEMPERATURE, partial(_up_through, _CREATIVE), "more diverse rollouts find better answers"
         ),
         ParameterStep(_ROLLOUTS, partial(_up_through, bands.QUALITY_ROLLOUTS), "more answers to compare"),
-        ParameterStep(_MAX_TOKENS, _double, "room for longer reasoning and complete answers"),
+        ParameterStep(
+            _MAX_TOKENS, _double, "completions have room for longer reasoning and complete answers"
+        ),
     ),
     Goal.SAFER: (
         ParameterStep(
@@ -145,18 +151,20 @@ STEPS: dict[Goal, tuple[ParameterStep, ...]] = {
             "less random answers are more precise and less toxic",
         ),
         ParameterStep(
-            _TOP_P, partial(_down_through, bands.FOCUSED_TOP_P[1:]), "unlikely tokens are not drawn any more"
+            _TOP_P, partial(_down_through, bands.FOCUSED_TOP_P[1:]), "unlikely tokens are no longer sampled"
         ),
         ParameterStep(_TOP_K, _lower_top_k, "fewer candidates focus the answers"),
     ),
     Goal.MORE_CREATIVE: (
         ParameterStep(
-            _TEMPERATURE, partial(_up_through, _CREATIVE), "more random choices, more diverse answers"
+            _TEMPERATURE,
+            partial(_up_through, _CREATIVE),
+            "a more random choice of tokens makes answers more diverse",
         ),
         ParameterStep(
             _TOP_P,
             partial(_to, bands.DIVERSE_TOP_P),
-            "keeps diversity and removes the most unlikely tokens",
+            "this keeps diversity and removes the most unlikely tokens",
         ),
     ),
     Goal.LOWER_COST: (
@@ -169,12 +177,14 @@ STEPS: dict[Goal, tuple[ParameterStep, ...]] = {
             _MAX_TOKENS, lambda value: _halve(value, bands.SHORT_COMPLETION), "every token generated costs"
         ),
         ParameterStep(
-            _BATCH, lambda value: _halve(value, _LEAST_BATCH), "smaller steps need less memory at a time"
+            _BATCH, lambda value: _halve(value, _LEAST_BATCH), "smaller batches need less memory at a time"
         ),
     ),
     Goal.HIGHER_CAPACITY: (
         ParameterStep(
-            _RANK, lambda value: _up_through(_ranks(True), value), "a larger adapter holds more; watch memory"
+            _RANK,
+            lambda value: _up_through(_ranks(True), value),
+            "a larger adapter can learn more; it needs more GPU memory",
         ),
     ),
     Goal.PREVENT_OVERFITTING: (
@@ -191,8 +201,8 @@ STEPS: dict[Goal, tuple[ParameterStep, ...]] = {
 def suggest(document: Mapping[str, Any], goal: Goal) -> Suggestions:
     """Return the next experiments for a goal from a valid manifest.
 
-    A parameter is exhausted if its next value would leave the documented range or break a rule about several
-    fields.
+    A parameter counts as exhausted if its next value would be outside of the documented range, or would break
+    a rule across fields.
 
     Raises:
         InvalidManifest: if the manifest is not valid.
@@ -209,7 +219,7 @@ def suggest(document: Mapping[str, Any], goal: Goal) -> Suggestions:
 
 
 def other_goals(document: Mapping[str, Any], goal: Goal) -> list[Goal]:
-    """Return the other goals for which the manifest has experiments left."""
+    """Return the goals other than ``goal`` for which the manifest still has experiments."""
     return [other for other in Goal if other != goal and suggest(document, other).experiments]
 
 
@@ -231,7 +241,7 @@ def _new_advice(before: RFTJobSpec, after: RFTJobSpec) -> tuple[Advice, ...]:
 
 
 def _manifest(document: Mapping[str, Any], baseline: str, path: str, value: Any) -> dict[str, Any]:
-    """Return the user's document with one value changed and a new name."""
+    """Return the manifest of a new job in which one value of the user's manifest is changed."""
     spec = copy.deepcopy(dict(document["spec"]))
     _, section, field = path.split(".")
     # An empty section is valid YAML with the value null.
@@ -242,7 +252,7 @@ def _manifest(document: Mapping[str, Any], baseline: str, path: str, value: Any)
 def variant(document: Mapping[str, Any], name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
     """Return the manifest of a new job with this name and spec, whose baseline is the job in ``document``.
 
-    What suspends or cancels a single run is left out, and so is what the API server added.
+    Fields that suspend or cancel a single run are left out, and so are fields that the API server added.
     """
     found = copy.deepcopy(dict(document["metadata"]))
     metadata = {key: found[key] for key in _KEPT_METADATA if found.get(key)}

@@ -1,15 +1,15 @@
-"""Knows from a model's name whether the model writes a thought before its answer."""
+"""Tells from a model's name whether the model writes a thought before its answer."""
 
 from rft_planner.catalogue import bare_name
 
 _WORDS = frozenset({"thinking", "reasoning", "reasoner", "r1", "qwq", "magistral", "think"})
 _FAMILIES = ("qwen3", "smollm3", "gpt-oss")
-"""Families whose chat models think unless a request turns it off."""
+"""Families of models whose chat versions think unless a request turns thinking off."""
 _PLAIN = frozenset({"instruct", "base", "pt", "coder", "embedding", "reranker"})
 
 
 def thinks(model: str) -> bool:
-    """Return whether a model thinks by default, as far as its name says so.
+    """Return whether the name of a model says that it thinks by default.
 
     ``model`` is a hub name or a path; only the last part is read. The answer is False for unknown names.
     """

@@ -17,14 +17,14 @@ def model_size(spec: RFTJobSpec) -> float | None:
 
 
 def longest_sequence(spec: RFTJobSpec) -> int:
-    """Return the maximum length of prompt plus completion in tokens, as far as the spec alone determines
+    """Return the maximum length of prompt plus completion in tokens, or None if the spec does not determine
     it.
     """
     return effective(spec, uid="").max_context_length
 
 
 def learning_rate_high(spec: RFTJobSpec) -> str | None:
-    """The learning rate is above its default by more than the advised factor."""
+    """Advise if the learning rate is above its default by more than the advised factor."""
     most = DEFAULTS.learning_rate * bands.LEARNING_RATE_FACTOR
     value = spec.training.learning_rate
     if value <= most:
@@ -36,7 +36,7 @@ def learning_rate_high(spec: RFTJobSpec) -> str | None:
 
 
 def learning_rate_low(spec: RFTJobSpec) -> str | None:
-    """The learning rate is below its default by more than the advised factor."""
+    """Advise if the learning rate is below its default by more than the advised factor."""
     least = DEFAULTS.learning_rate / bands.LEARNING_RATE_FACTOR
     value = spec.training.learning_rate
     if value >= least:
@@ -48,7 +48,7 @@ def learning_rate_low(spec: RFTJobSpec) -> str | None:
 
 
 def epochs_many(spec: RFTJobSpec) -> str | None:
-    """There are so many epochs that the policy may memorize the rows."""
+    """Advise if there are so many epochs that the policy may memorize the rows."""
     epochs = spec.training.epochs
     if epochs < bands.MANY_EPOCHS:
         return None
@@ -59,7 +59,7 @@ def epochs_many(spec: RFTJobSpec) -> str | None:
 
 
 def lora_rank_low(spec: RFTJobSpec) -> str | None:
-    """The LoRA rank is low, and the model is not known to be large."""
+    """Advise if the LoRA rank is low, and the model is not known to be large."""
     if spec.training.lora_rank > bands.LOW_RANK or _is_large(spec):
         return None
     return (
@@ -69,17 +69,17 @@ def lora_rank_low(spec: RFTJobSpec) -> str | None:
 
 
 def lora_rank_high(spec: RFTJobSpec) -> str | None:
-    """The LoRA rank is high, and the model is not known to be small."""
+    """Advise if the LoRA rank is high, and the model is not known to be small."""
     if spec.training.lora_rank <= bands.USUAL_RANK or _is_small(spec):
         return None
     return (
         f"rank {spec.training.lora_rank} needs more GPU memory and risks overfitting;"
-        f" {DEFAULTS.lora_rank} or {bands.USUAL_RANK} suits most tasks: go beyond when that was too little"
+        f" {DEFAULTS.lora_rank} or {bands.USUAL_RANK} suits most tasks: use more only if these were too low"
     )
 
 
 def lora_rank_high_for_small_model(spec: RFTJobSpec) -> str | None:
-    """The LoRA rank is higher than a small model can use."""
+    """Advise if the LoRA rank is higher than a small model can use."""
     if spec.training.lora_rank <= bands.USUAL_RANK or not _is_small(spec):
         return None
     return (
@@ -89,18 +89,18 @@ def lora_rank_high_for_small_model(spec: RFTJobSpec) -> str | None:
 
 
 def lora_rank_low_for_large_model(spec: RFTJobSpec) -> str | None:
-    """The LoRA rank is lower than a large model may need."""
+    """Advise if the LoRA rank is lower than a large model may need."""
     if spec.training.lora_rank > bands.LOW_RANK or not _is_large(spec):
         return None
     return (
         f"rank {spec.training.lora_rank} on a model of {_billions(bands.LARGE_MODEL)} or more:"
         " large models may need a higher rank for complex behaviour;"
-        f" use {DEFAULTS.lora_rank} or {bands.USUAL_RANK}, with the GPUs that takes"
+        f" use {DEFAULTS.lora_rank} or {bands.USUAL_RANK}, which may need more GPUs"
     )
 
 
 def batch_small(spec: RFTJobSpec) -> str | None:
-    """The batch is far below the default."""
+    """Advise if the batch is far smaller than the default."""
     size, default = spec.training.batch_size_tokens, DEFAULTS.batch_size_tokens
     if size * bands.BATCH_FACTOR >= default:
         return None
@@ -111,7 +111,7 @@ def batch_small(spec: RFTJobSpec) -> str | None:
 
 
 def batch_large(spec: RFTJobSpec) -> str | None:
-    """The batch is far above the default."""
+    """Advise if the batch is far larger than the default."""
     size, default = spec.training.batch_size_tokens, DEFAULTS.batch_size_tokens
     if size <= default * bands.BATCH_FACTOR:
         return None
@@ -122,14 +122,14 @@ def batch_large(spec: RFTJobSpec) -> str | None:
 
 
 def batch_below_group(spec: RFTJobSpec) -> str | None:
-    """The batch is smaller than all rollouts of one prompt with the maximum length."""
+    """Advise if the batch is smaller than all rollouts of one prompt with the maximum length."""
     rollouts, longest = spec.sampling.num_rollouts, longest_sequence(spec)
     size = spec.training.batch_size_tokens
     if size >= rollouts * longest:
         return None
     return (
-        f"{size} is less than numRollouts {rollouts} × {longest} tokens, the longest sequence: a step may go"
-        f" beyond it for a single prompt; raise it to {rollouts * longest} or lower maxContextLength"
+        f"{size} is less than numRollouts {rollouts} × {longest} tokens, the longest sequence: the rollouts"
+        f" of one prompt may exceed the batch; raise it to {rollouts * longest} or lower maxContextLength"
     )
 
 
@@ -172,7 +172,7 @@ RULES: tuple[AdviceRule, ...] = (
         (_EPOCHS,),
         ("Epochs", "Prevent overfitting"),
         f"epochs is {bands.MANY_EPOCHS} or more",
-        "One pass suits most tasks. Add one or two while the reward still climbs; more memorizes the rows.",
+        "One epoch suits most tasks. Add one or two if the reward still rises; more may memorize the rows.",
         epochs_many,
     ),
     AdviceRule(
@@ -228,7 +228,7 @@ RULES: tuple[AdviceRule, ...] = (
         (_BATCH, "spec.sampling.numRollouts", "spec.training.maxContextLength", "spec.sampling.maxTokens"),
         ("Batch Size",),
         "batchSizeTokens is less than numRollouts × the longest sequence",
-        "The batch is counted in tokens: it should hold all rollouts of a prompt at their longest.",
+        "The batch should have enough tokens for all rollouts of a prompt with the maximum length.",
         batch_below_group,
     ),
 )

@@ -1,4 +1,4 @@
-"""Which advice on a job matters most, and which of it the user has acknowledged by an annotation."""
+"""Sorts the advice on a job by importance, and leaves out advice that the user has acknowledged."""
 
 import difflib
 import re
@@ -9,7 +9,9 @@ from rft_advice.rules import RULES, advise
 from rft_api.job import RFTJob
 
 ANNOTATION = "rft.dev/acknowledged-advice"
-"""Annotation of an RFTJob with ids of advice, separated by commas, that are not printed any more."""
+"""Annotation of an RFTJob with the ids of acknowledged advice, separated by commas. It is not
+printed again.
+"""
 
 MATTERS_MOST = (
     "cpu-for-large-model",
@@ -31,13 +33,17 @@ MATTERS_MOST = (
     "num-rollouts-few",
     "max-tokens-low",
 )
-"""Ids of the advice that matters most, in order: first what wastes the whole run, then what is lost after it.
-All other advice comes behind, in the order of the rules.
+"""Ids of the most important advice, in order: first mistakes that waste the whole run, then losses after the
+run.
+
+All other advice follows, in the order of the rules.
 """
 
 
 def advise_job(job: RFTJob) -> list[Advice]:
-    """Return the advice on a job that is not acknowledged. What matters most comes first."""
+    """Return the advice on a job that the user has not acknowledged. The most important advice
+    comes first.
+    """
     order = list(dict.fromkeys((*MATTERS_MOST, *(rule.id for rule in RULES))))
     known = acknowledged(job.metadata.annotations)
     found = [advice for advice in advise(job.spec) if advice.rule not in known]
@@ -50,11 +56,15 @@ def acknowledged(annotations: Mapping[str, str]) -> frozenset[str]:
 
 
 def unknown(annotations: Mapping[str, str]) -> list[str]:
-    """Return a message for each id in the annotation that no advice has."""
+    """Return a message for each id in the annotation that is the id of no advice."""
     ids = [rule.id for rule in RULES]
     messages = []
     for name in sorted(acknowledged(annotations) - set(ids)):
         close = difflib.get_close_matches(name, ids, 1)
-        meant = f"; did you mean {close[0]}?" if close else "; the ids stand in brackets behind the advice"
+        meant = (
+            f"; did you mean {close[0]}?"
+            if close
+            else "; rft validate prints each id in brackets after the advice"
+        )
         messages.append(f"metadata.annotations.{ANNOTATION}: {name!r} is the id of no advice{meant}")
     return messages

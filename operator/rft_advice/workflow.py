@@ -11,34 +11,35 @@ CPU = "cpu"
 
 
 def changed_parameters(spec: RFTJobSpec) -> list[str]:
-    """Return the names of those of the nine parameters that differ from their defaults."""
+    """Return the names of those of the nine tuned parameters whose values differ from their defaults."""
     return [
         guide.path.rpartition(".")[2] for guide in NINE if value_of(spec, guide.path) != guide.field.default
     ]
 
 
 def many_changes(spec: RFTJobSpec) -> str | None:
-    """So many of the nine parameters differ from their defaults that nobody can tell which one made the
-    difference.
+    """Advise if many of the nine tuned parameters differ from their defaults.
+
+    Then nobody can tell which of the changes made the difference.
     """
     changed = changed_parameters(spec)
     if len(changed) < bands.MANY_CHANGES:
         return None
     return (
-        f"{len(changed)} of the nine parameters are off their defaults ({', '.join(changed)}): run a baseline"
-        " first, then change one at a time and compare (rft suggest writes such manifests)"
+        f"{len(changed)} of the nine parameters differ from their defaults ({', '.join(changed)}): run a"
+        " baseline first, then change one at a time and compare (rft suggest writes such manifests)"
     )
 
 
 def tracking_without_backend(spec: RFTJobSpec) -> str | None:
-    """``tracking`` is set, but names no backend."""
+    """Advise if ``tracking`` is set, but names no backend."""
     if spec.tracking is None or spec.tracking.model_fields_set:
         return None
     return "names no backend, so nothing is logged to compare runs by; add wandb, mlflow or tensorboard"
 
 
 def storage_ephemeral(spec: RFTJobSpec) -> str | None:
-    """The storage is ephemeral, so the results are lost with the pod."""
+    """Advise if the storage is ephemeral, so that the results are lost with the pod."""
     if spec.storage.ephemeral is None:
         return None
     return (
@@ -48,7 +49,7 @@ def storage_ephemeral(spec: RFTJobSpec) -> str | None:
 
 
 def gpus_against_accelerator(spec: RFTJobSpec) -> str | None:
-    """The number of GPUs and the accelerator contradict each other."""
+    """Advise if the number of GPUs and the accelerator contradict each other."""
     resources = spec.resources
     kind = resources.accelerator.name if resources and resources.accelerator else None
     if resources is None or resources.gpus is None or kind is None:
@@ -56,35 +57,37 @@ def gpus_against_accelerator(spec: RFTJobSpec) -> str | None:
     if (kind == CPU) == (resources.gpus == 0):
         return None
     return (
-        f"{resources.gpus} is obeyed although accelerator.name is {kind}; make both say the same, or leave"
-        " gpus out and let it be planned"
+        f"{resources.gpus} is used although accelerator.name is {kind}; change one of the two fields, or"
+        " leave gpus out, and the plan chooses the number"
     )
 
 
 def cpu_for_large_model(spec: RFTJobSpec) -> str | None:
-    """A large model is to be trained on the CPU, which is possible but too slow."""
+    """Advise if a large model is to be trained on the CPU, which is possible but too slow."""
     size = model_size(spec)
     if spec.resources is None or spec.resources.gpus != 0 or size is None or size < bands.CPU_MODEL:
         return None
     return (
-        f"0 trains {size / 1e9:g}B parameters on the CPU, with minutes and more for each step; leave gpus out"
-        " and let it be planned"
+        f"0 trains {size / 1e9:g}B parameters on the CPU, and each step takes minutes or more; leave gpus"
+        " out, and the plan chooses the number"
     )
 
 
 def evaluation_off(spec: RFTJobSpec) -> str | None:
-    """No rows are held out, so the run has no held-out reward."""
+    """Advise if no rows are held out, so that the run has no held-out reward."""
     if not spec.evaluation.is_off:
         return None
     return (
-        "0 turns the held-out evaluation off: the reward of training rows is all that shows a gain, base and"
-        " tuned model are not compared, and no checkpoint is known as the best; with 64 rows or more, leave"
-        " it out"
+        "0 turns the held-out evaluation off: only the reward of training rows is measured, base and tuned"
+        " model are not compared, and no checkpoint can be chosen as the best; with 64 rows or more, leave"
+        " fraction out"
     )
 
 
 def stop_never_applies(spec: RFTJobSpec) -> str | None:
-    """A stop rule reads the held-out reward, but the policy is evaluated only at the start and the end."""
+    """Advise if a stop rule reads the held-out reward, but the policy is evaluated only at the start and the
+    end.
+    """
     stop = spec.stop
     if stop is None or spec.evaluation.is_off or spec.evaluation.every_steps is not None:
         return None
@@ -107,7 +110,7 @@ RULES: tuple[AdviceRule, ...] = (
         "many-changes",
         ("spec", *(guide.path for guide in NINE)),
         ("Overview", "Start with Defaults", "One Change at a Time"),
-        f"{bands.MANY_CHANGES} or more of the nine parameters are off their defaults",
+        f"{bands.MANY_CHANGES} or more of the nine parameters differ from their defaults",
         "The defaults suit most runs. Run a baseline, then change one parameter at a time, for a reason.",
         many_changes,
     ),
@@ -124,7 +127,7 @@ RULES: tuple[AdviceRule, ...] = (
         ("spec.storage.ephemeral",),
         (),
         "storage is ephemeral",
-        "What lies in the pod is lost with the pod.",
+        "Files on the pod's own disk are lost with the pod.",
         storage_ephemeral,
     ),
     AdviceRule(
@@ -140,7 +143,7 @@ RULES: tuple[AdviceRule, ...] = (
         ("spec.evaluation.everySteps", "spec.stop.targetReward", "spec.stop.patience"),
         (),
         "stop.targetReward or stop.patience is set, and evaluation.everySteps is not",
-        "Stop rules on the held-out reward need evaluations during the run.",
+        "Stop rules that read the held-out reward need evaluations during the run.",
         stop_never_applies,
     ),
     AdviceRule(
@@ -148,7 +151,7 @@ RULES: tuple[AdviceRule, ...] = (
         ("spec.resources.gpus", "spec.resources.accelerator.name"),
         (),
         "gpus is 0 with a GPU named, or above 0 with the CPU named",
-        "An override is obeyed, even where it contradicts the accelerator.",
+        "The number of GPUs in the spec is used, even if it contradicts the accelerator.",
         gpus_against_accelerator,
     ),
     AdviceRule(
