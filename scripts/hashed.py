@@ -1,9 +1,9 @@
-"""Prints the part of the lock that an installation needs, so that pip compares every file with its hash.
+"""Prints the part of the lock file that an installation needs, so that pip compares every file with its hash.
 
     python scripts/hashed.py REPORT HASHES
 
 ``REPORT`` is what ``pip install --dry-run --report`` writes, and ``HASHES`` is constraints-hashes.txt. pip
-takes hashes only for requirements that name their version, and then for all of them.
+checks hashes only if every requirement has a version and a hash.
 """
 
 import json
@@ -17,7 +17,7 @@ Version = tuple[str, str]
 
 
 def locked(text: str) -> dict[Version, str]:
-    """Return the entries of a lock: each package and version, with its lines."""
+    """Return the entries of a lock file: each package and version, with the lines of its entry."""
     entries = re.findall(r"^(([\w.-]+)==(\S+)[^\n]*(?:\n +[^\n]*)*)", text, re.MULTILINE)
     return {(normalized(name), version): lines for lines, name, version in entries}
 
@@ -29,15 +29,15 @@ def planned(report: str) -> Iterator[Version]:
 
 
 def normalized(name: str) -> str:
-    """Return the name of a package as indexes spell it."""
+    """Return the normalized name of a package, as package indexes spell it."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def selected(wanted: Iterable[Version], lock: dict[Version, str]) -> list[str]:
-    """Return the entries of the lock for the wanted packages.
+    """Return the entries of the lock file for the wanted packages.
 
     Raises:
-        LookupError: if the lock lacks some of them. The message names them.
+        LookupError: if the lock file has no entry for some of them. The message names these packages.
     """
     versions = list(wanted)
     missing = [f"{name}=={version}" for name, version in versions if (name, version) not in lock]

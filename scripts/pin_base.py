@@ -2,8 +2,9 @@
 
     python3 scripts/pin_base.py [--registry URL]
 
-The tag stays beside the digest, so the same command moves the digest later. A digest names the list of images
-for all processors. It is computed from what the registry sent, and compared with what the registry says.
+The files keep the tag too, so the same command can update the digest later. The digest is that of the list of
+images for all processors. It is computed from the registry's response, and must equal the digest in the
+response's header.
 """
 
 import argparse
@@ -29,7 +30,7 @@ MOST_BYTES = 4 << 20
 
 
 class Image(NamedTuple):
-    """The reference of an image: a name with its registry, a tag, and a digest or nothing."""
+    """The reference of an image: its name with the registry, its tag, and its digest or an empty text."""
 
     name: str
     tag: str
@@ -50,7 +51,9 @@ def read(text: str) -> Image:
 
 
 def digest_of(image: Image, registry: str) -> str:
-    """Ask the registry which digest the tag has. Raises ValueError, OSError."""
+    """Ask the registry which digest the tag has. Raises ValueError or OSError if the answer is missing or
+    wrong.
+    """
     repository = image.name.partition("/")[2]
     url = f"{registry}/v2/{repository}/manifests/{image.tag}"
     try:
@@ -61,7 +64,9 @@ def digest_of(image: Image, registry: str) -> str:
         content, said = _get(url, _token(error.headers.get("WWW-Authenticate", "")))
     found = "sha256:" + hashlib.sha256(content).hexdigest()
     if said != found:
-        raise ValueError(f"{url}: the registry says {said or 'no digest'}, but sent what has {found}")
+        raise ValueError(
+            f"{url}: the registry names {said or 'no digest'}, but its response has the digest {found}"
+        )
     return found
 
 
@@ -77,7 +82,7 @@ def _token(challenge: str) -> str:
     asked = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
     realm = asked.pop("realm", "")
     if not realm.startswith(("http://", "https://")):
-        raise ValueError(f"the registry asks for {challenge!r}, which is no token of a known kind")
+        raise ValueError(f"the registry asks for {challenge!r}, which is no known kind of token")
     content, _ = _get(f"{realm}?{urllib.parse.urlencode(asked)}", "")
     body = json.loads(content)
     return str(body.get("token") or body["access_token"])

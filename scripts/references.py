@@ -30,7 +30,7 @@ ELSEWHERE = ROOT / "scripts" / "references-elsewhere.txt"
 
 
 class Text(NamedTuple):
-    """A docstring, a comment or a Markdown file: its path, its first line's number, and its text."""
+    """A docstring, a comment or a Markdown file: its path, the number of its first line, and its text."""
 
     path: str
     line: int
@@ -152,7 +152,9 @@ def defines(module: str) -> bool:
 
 
 def is_there(path: str, text: Text, repository: Repository) -> bool:
-    """Return whether a path exists: in the root, beside the text's file, or as the ending of a path."""
+    """Return whether a path exists in the root, in the folder of the text's file, or as the end of another
+    path.
+    """
     path = path.rstrip("/").removeprefix("./")
     if "*" in path:
         return any(ROOT.glob(path))

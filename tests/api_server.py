@@ -39,7 +39,9 @@ def pod(name: str, created: str) -> dict[str, Any]:
 
 
 class Server(ThreadingHTTPServer):
-    """Returns the response set for a path. Each watch request returns the next item of ``watches``."""
+    """Handler that returns the response set for a path. Each watch request returns the next item of
+    ``watches``.
+    """
 
     daemon_threads = True
 

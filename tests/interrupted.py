@@ -49,7 +49,7 @@ def processes() -> list[str]:
 
 
 def snapshot() -> leftovers.Snapshot:
-    """Return everything that could remain of a run: what a node creates, containers, and processes."""
+    """Return everything that a run could leave behind: what a node creates, containers, and processes."""
     node = leftovers.snapshot(default_layout())
     return {**node, "containers": containers(), "processes": processes()}
 

@@ -11,7 +11,7 @@ Object = dict[str, Any]
 
 
 class Kubectl:
-    """kubectl with a kubeconfig and a namespace."""
+    """Runs kubectl with a kubeconfig and a namespace."""
 
     def __init__(self, program: Path, kubeconfig: Path, namespace: str) -> None:
         self.program, self.kubeconfig, self.namespace = program, kubeconfig, namespace

@@ -15,7 +15,7 @@ _given: set[int] = set()
 
 
 def candidates(first: int, last: int) -> list[int]:
-    """Return the ports for servers if clients get ``first`` to ``last``. Return all ports if none is left."""
+    """Return the ports for servers if clients get ``first`` to ``last``. If none remain, return all ports."""
     everything = range(LOWEST, HIGHEST + 1)
     return [port for port in everything if not first <= port <= last] or list(everything)
 

@@ -9,7 +9,7 @@ TABLES = pytest.StashKey[dict[str, "Table"]]()
 
 @dataclass
 class Table:
-    """A title, and rows of texts."""
+    """A table of texts: a title, and rows."""
 
     title: str
     columns: tuple[str, ...]

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 
 class Violation(NamedTuple):
-    """A spec that breaks one rule."""
+    """A spec that breaks one rule, with the field that the message must name."""
 
     spec: dict[str, Any]
     path: str

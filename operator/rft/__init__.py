@@ -1,8 +1,8 @@
-"""The Python client: build, check, plan and run RFTJobs, here or in a cluster.
+"""The Python client: builds, checks, plans and runs RFTJobs, on this machine or in a cluster.
 
     from rft import Client, RFTJob, plan, validate
 
-What is asked of a cluster needs the extra ``cli``. Nothing here needs torch.
+Classes that call a cluster need the extra ``cli``. Nothing in this package needs torch.
 """
 
 from rft.client import Client, Job

@@ -24,7 +24,7 @@ class Job(NamedTuple):
     namespace: str
     spec: RFTJobSpec
     status: RFTJobStatus
-    """What the operator has written. All fields are empty at first."""
+    """The status that the operator has written. All fields are empty at first."""
 
     @property
     def phase(self) -> str:
@@ -33,14 +33,14 @@ class Job(NamedTuple):
 
 
 class Client:
-    """A client for one namespace. Each method raises ``rft.RFTError`` if the API server refuses a request or
-    does not answer.
+    """A client for the RFTJobs of one namespace. Each method raises ``rft.RFTError`` if the API server
+    refuses a request or does not answer.
     """
 
     def __init__(self, namespace: str | None = None, context: str | None = None) -> None:
-        """Connect with the kubeconfig, as ``rft`` does; inside a pod with its service account.
+        """Connect with the kubeconfig, as ``rft`` does. Inside a pod, connect with the pod's service account.
 
-        ``namespace`` and ``context`` are those of the kubeconfig if they are None.
+        If ``namespace`` or ``context`` is None, the one of the kubeconfig is used.
         """
         # Imported here, because the kubernetes client takes a second, which building a job does not need.
         from rft_cli.cluster.client import ClusterClient
@@ -77,13 +77,15 @@ class Client:
         return [_job(body) for body in self._cluster.jobs()]
 
     def get_job(self, name: str) -> Job:
-        """Return a job as it is now."""
+        """Return a job with its current status."""
         return _job(self._cluster.job(name))
 
     def get_job_logs(
         self, name: str, *, follow: bool = False, container: str = "trainer", tail: int | None = None
     ) -> Iterator[str]:
-        """Yield the lines of the log of the job's newest pod, the last ``tail`` of them if it is given."""
+        """Yield the lines of the log of the job's newest pod, or only the last ``tail`` lines if ``tail`` is
+        given.
+        """
         pod = self._cluster.newest_pod(self._cluster.job(name))
         return self._cluster.log_lines(pod["metadata"]["name"], container, follow=follow, tail=tail)
 
@@ -112,7 +114,9 @@ class Client:
             if job.phase in status:
                 return job
             if job.phase in TERMINAL_PHASES:
-                raise UserError(f"{name}: ended as {job.phase}: {job.status.message or 'it says no reason'}")
+                raise UserError(
+                    f"{name}: ended as {job.phase}: {job.status.message or 'its status has no message'}"
+                )
             if time.monotonic() + polling_interval > ends:
                 wanted = " or ".join(status)
                 raise TimeoutError(f"{name}: is {job.phase} after {timeout:g} s, and not {wanted}")
@@ -123,11 +127,11 @@ class Client:
         self._cluster.change_spec(name, {"suspend": True})
 
     def resume_job(self, name: str) -> None:
-        """Let a suspended job go on from its checkpoint."""
+        """Let a suspended job continue from its checkpoint."""
         self._cluster.change_spec(name, {"suspend": False})
 
     def cancel_job(self, name: str) -> None:
-        """Let a job save a checkpoint and end for good."""
+        """Let a job save a checkpoint and end permanently."""
         self._cluster.change_spec(name, {"cancel": True})
 
 
@@ -139,6 +143,6 @@ def _job(body: Mapping[str, Any]) -> Job:
     except ValidationError as error:
         field = join_path(error.errors()[0]["loc"])
         raise UserError(
-            f"{name}: {field} is not known to this client; use the version that the operator has"
+            f"{name}: {field} is not known to this client; use the same version as the operator"
         ) from error
     return Job(name, str(body["metadata"].get("namespace", "default")), spec, status)

@@ -19,10 +19,10 @@ from rft_planner.plan import plan as planned
 
 
 def load(path: str | Path) -> RFTJob:
-    """Return the RFTJob in a file that has exactly one, as a cluster takes it.
+    """Return the RFTJob in a file that has exactly one, in the form that a cluster accepts.
 
-    ConfigMaps in the same file are not part of it, and ``python.file`` is a field of ``rft`` alone. Raises
-    RFTError if the job is missing or not valid.
+    ConfigMaps in the same file are not returned. The field ``python.file`` is refused, because only the
+    commands of ``rft`` know it. Raises RFTError if the job is missing or not valid.
     """
     document = manifest.the_job(Path(path))
     job, problems = check(document.body)
@@ -33,15 +33,16 @@ def load(path: str | Path) -> RFTJob:
 
 
 def validate(job: RFTJob) -> list[str]:
-    """Return what is wrong with a job: each problem names field, value, what is allowed and the correction.
+    """Return the problems of a job. Each names the field, the value, what is allowed and the correction.
 
-    An RFTJob that was built in Python has valid fields. This also checks the rules across fields.
+    The fields of an RFTJob that was built in Python are already valid. This function also checks the rules
+    across fields.
     """
     return [str(problem) for problem in check(job.dump()).problems]
 
 
 def plan(job: RFTJob) -> Plan:
-    """Return what a job would request: GPUs, CPU, memory, and why. The number of rows is not known here.
+    """Return the plan of a job: GPUs, CPU, memory, and the reasons. The plan does not use the number of rows.
 
     Raises RFTError if no plan can be made.
     """
@@ -58,9 +59,9 @@ def plan(job: RFTJob) -> Plan:
 
 
 def run_locally(job: RFTJob, folder: str | Path) -> ReportedRun:
-    """Train on this machine until the end, as ``rft run`` does, and return what the run's report is made of.
+    """Train on this machine until the end, as ``rft run`` does. Return the data of the run's report.
 
-    A folder that holds a stopped run of the same job is resumed. Relative paths in the job are relative to
+    If ``folder`` has a stopped run of the same job, this run is resumed. Relative paths in the job refer to
     the working folder. Progress is printed. Raises RFTError if the run does not complete.
     """
     with tempfile.NamedTemporaryFile("w", dir=Path.cwd(), prefix=".rft-", suffix=".yaml") as file:

@@ -1,4 +1,4 @@
-"""Opens pages in a headless Chromium by its DevTools protocol, and records what they do."""
+"""Opens pages in a headless Chromium with its DevTools protocol, and records what the pages do."""
 
 import asyncio
 import base64
@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-"""Programs that are tried, in this order. ``chromium`` is a package of Debian."""
+"""Names of programs, in the order in which they are tried. ``chromium`` is a package of Debian."""
 WAIT_SECONDS = 60
 HEIGHT = 1500
 """Height of a screenshot in pixels."""
@@ -24,7 +24,7 @@ Json = dict[str, Any]
 
 @dataclass
 class Visit:
-    """What a page did at one width, and what it looks like."""
+    """The requests, messages and sizes of a page that was opened at one width, with its screenshot."""
 
     width: int
     scroll_width: int
@@ -38,7 +38,7 @@ class Visit:
     picture: bytes
     """A screenshot as PNG."""
     requests: list[str] = field(default_factory=list)
-    """The address of each request, that of the page itself included."""
+    """The address of each request, including the request for the page itself."""
     messages: list[str] = field(default_factory=list)
     """Messages on the console, exceptions, and messages of the browser itself."""
 
@@ -107,7 +107,7 @@ class _Page:
         self._events: list[Json] = []
 
     async def visit(self, address: str, width: int, dark: bool) -> Visit:
-        """Load a page at a width, and return what it did."""
+        """Load a page at a width in pixels, and return what the page did."""
         if self._session is None:
             target = await self._call("Target.createTarget", url="about:blank")
             found = await self._call("Target.attachToTarget", targetId=target["targetId"], flatten=True)

@@ -1,4 +1,4 @@
-"""Skips these tests where there is no browser, and says so."""
+"""Skips the browser tests if this machine has no browser, and prints the reason."""
 
 import pytest
 

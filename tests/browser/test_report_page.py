@@ -1,4 +1,6 @@
-"""The page of rft report in a real browser: it is quiet, it asks no server, and it fits a phone."""
+"""The page of rft report in a real browser logs no errors, sends no requests, and fits the screen
+of a phone.
+"""
 
 from pathlib import Path
 

@@ -48,7 +48,10 @@ def _not_new(found: Object, record: list[Object], old_folder: str | None) -> Ite
 
 
 def let_expire_and_apply(jobs: Kubectl, name: str, engine: str, when: Moments) -> Outcome:
-    """Apply a manifest again after its children expired: no new run may start. ``when`` is not used."""
+    """Apply a manifest again after its children expired: no new run may start.
+
+    ``when`` is not used. All scenarios have this argument.
+    """
     del when
     outcome, started = Outcome(EXPIRED, 0.0), time.monotonic()
     manifest = job(name, engine)

@@ -33,7 +33,7 @@ COMPONENTS = ("etcd", "kube-apiserver", "kubelet", "containerd")
 
 @dataclass(frozen=True)
 class Target:
-    """What a fault is injected into: the jobs, and the namespaces of the jobs and of the operator."""
+    """The target of a fault: the jobs, and the namespaces of the jobs and of the operator."""
 
     jobs: Kubectl
     operator: Kubectl

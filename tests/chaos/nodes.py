@@ -45,7 +45,7 @@ OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
 
 @dataclass
 class Seen:
-    """What was observed of one job during one event."""
+    """The observations of one job during one event."""
 
     event: str
     step: int

@@ -1,4 +1,4 @@
-"""What the jobs need around them: the test cluster, a namespace of their own, and its volume."""
+"""Prepares what the jobs need: the test cluster, a namespace for them, and its volume."""
 
 import os
 import shutil

@@ -38,7 +38,9 @@ def _feature_gates(spec: NodeSpec) -> list[str]:
 
 
 def _etcd(spec: NodeSpec) -> Component:
-    """Return the component etcd. Its data is in ``/run``, a tmpfs: no fsync, and no files to remove."""
+    """Return the component etcd. Its data is in ``/run``, a tmpfs, so there is no fsync and no file to
+    remove.
+    """
     program = str(etcd_program(spec.binaries))
     urls = [f"--listen-client-urls={ETCD}", f"--advertise-client-urls={ETCD}"]
     return Component("etcd", [program, "--data-dir=/run/etcd", "--log-outputs=stderr", *urls])

@@ -1,4 +1,4 @@
-"""Writes the configuration files of the node's components at every start."""
+"""Writes the configuration files of the node's components. They are written again at every start."""
 
 import json
 from pathlib import Path

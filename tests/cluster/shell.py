@@ -113,7 +113,7 @@ def wait_until(what: str, seconds: float, condition: Callable[[], bool], poll: f
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive file lock. The kernel releases it when this process dies."""
+    """Hold an exclusive file lock during the ``with`` block. The kernel releases it if this process dies."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as handle:
         try:

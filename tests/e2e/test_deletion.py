@@ -20,7 +20,9 @@ NAME = "deleted"
 # The trainer saves a checkpoint, and then tries for one minute to report to the stopped operator.
 GONE_SECONDS = 180.0
 AWAY_SECONDS = 180.0
-"""Limit for the end of the operator's pod. It has 30 s to end, and a busy node reports its end late."""
+"""Time limit in seconds for the end of the operator's pod. It may take 30 s, and a busy node
+reports it late.
+"""
 CLAIM = {"claimTemplate": {"size": "1Gi", "retain": False}}
 
 

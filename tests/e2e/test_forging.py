@@ -1,4 +1,4 @@
-"""In a pod, programs that a grader runs forge no score, and a forged reply is in the status."""
+"""A program that a grader starts in a pod can forge no score, and the status reports a forged reply."""
 
 from typing import Any
 

@@ -1,4 +1,6 @@
-"""A GPU job on a node that only advertises GPUs, from scheduling to success. It computes on the CPU."""
+"""A GPU job on a node that advertises GPUs but has none, from scheduling to success. It computes on
+the CPU.
+"""
 
 from collections.abc import Iterator
 
@@ -19,7 +21,8 @@ PRODUCT = "nvidia.com/gpu.product"
 def two_gpus(kubectl: Kubectl) -> Iterator[None]:
     """Let every node advertise two L40S during the test.
 
-    The label comes first: the operator keeps what it reads for a while, and must not see GPUs without it.
+    The label is set first. The operator caches what it reads of a node, and must not see GPUs without the
+    label.
     """
     kubectl.run("label", "nodes", "--all", f"{PRODUCT}=NVIDIA-L40S", "--overwrite")
     cluster("set-gpus", "2")

@@ -1,4 +1,4 @@
-"""The plan's least memory, as the limit of the pod, is enough for the longest rows. Less is not enough.
+"""A pod whose memory limit is the plan's least memory completes the longest rows. With less it does not.
 
 Each test runs in both dtypes. The pod computes in the dtype of the plan, whatever its node supports.
 """
@@ -23,7 +23,9 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
 MINUTE = 60.0
 CONTEXT, MAX_TOKENS = 192, 128
-"""Tokens of the context and of a completion. Chat template and prompt fill the rest of the context."""
+"""Number of tokens of the context, and of a completion. Chat template and prompt fill the rest of the
+context.
+"""
 
 
 def job(
@@ -60,7 +62,7 @@ def rows(count: int, first: int = 0) -> str:
 
 
 def least(example: list[Object], dtype: Dtype) -> float:
-    """Return the least memory of the plan in bytes. ``rft plan`` shows it too."""
+    """Return the least memory of the plan in bytes, as ``rft plan`` shows it too."""
     spec = parse(next(o for o in job(example, "asked", dtype) if o["kind"] == "RFTJob")).spec
     return quantity(plan(spec, "").least_memory or "")
 

@@ -21,11 +21,15 @@ NAME = "cut-off"
 
 @pytest.fixture
 def far_node(kubectl: Kubectl) -> str:
-    """Name of a worker of kind on which the acting operator does not run. The spare one waits there."""
+    """Name of a worker of kind on which the leading operator does not run. The standby operator
+    runs on it.
+    """
     described = choose_provider(default_layout()).describe()
     nodes = described.get("nodes_for_pods", "").split(",")
     if len(nodes) < 2:
-        pytest.skip("needs kind with two workers: one is disconnected, on the other the operator acts")
+        pytest.skip(
+            "needs kind with two workers: one is disconnected, and the leading operator runs on the other"
+        )
     acting = f"app.kubernetes.io/name=rft-operator,{LEADER_LABEL}=true"
     everywhere = ("get", "pods", "--all-namespaces", "-l", acting)
     taken = kubectl.run(*everywhere, "-o", "jsonpath={.items[*].spec.nodeName}").stdout.split()

@@ -1,6 +1,8 @@
-"""What keeps a job from starting is said within 30 seconds with the field to change, and goes when mended.
+"""If something prevents a job from starting, the status says so within 30 seconds and names the field to
+change.
 
-Each case has a namespace of its own. A real API server, Job controller, scheduler or kubelet refuses.
+The message disappears after the cause is removed. Each case has a namespace of its own. A real API server,
+Job controller, scheduler or kubelet refuses something in each case.
 """
 
 import json
@@ -21,30 +23,36 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 TOLD_SECONDS = 30.0
 CLEARED_SECONDS = 300.0
-"""Limit for a message to go after the mend. The Job controller waits ever longer between its attempts."""
+"""Time limit in seconds until a message is gone after its cause was removed. The Job controller waits longer
+between each two attempts.
+"""
 NOWHERE = {"nodeSelector": {"rft.dev/none": "here"}}
-"""Resources of a pod that no node takes, so that no trainer starts where only the creation is tested."""
+"""Resources of a job whose pod fits on no node, for cases that test only the creation of objects."""
 SMALL = {"gpus": 0, "cpu": "50m"}
-"""Resources that many pods may have on one node at a time."""
+"""Resources of a job so small that many pods fit on one node at the same time."""
 NO_IMAGE = {"image": "registry.invalid/none:1"}
-"""Image of a pod that must not train. Volumes are mounted before an image is pulled."""
+"""Image that cannot be pulled, for a pod that must not train. Volumes are mounted before the image
+is pulled.
+"""
 
 
 @dataclass(frozen=True)
 class Case:
-    """An obstacle: the objects that make it, the job that meets it, and what its user reads."""
+    """A case: objects that prevent a job from starting, the job, and words of the message that its user
+    reads.
+    """
 
     name: str
     says: tuple[str, ...]
-    """Words that the message has: the cause, and the field to change or what to do."""
+    """Words that the message must have: the cause, and the field to change or what to do."""
     spec: Object = field(default_factory=dict)
-    """Fields of the job's spec, in place of the usual ones."""
+    """Fields of the job's spec that replace the usual ones."""
     objects: tuple[Object, ...] = ()
     """Objects that are applied before the job."""
     mend: tuple[Object, ...] = ()
-    """Objects that are applied to mend it. Without any, ``objects`` are deleted."""
+    """Objects that are applied to remove the cause. If there are none, ``objects`` are deleted."""
     patch: Object = field(default_factory=dict)
-    """A merge patch for the job that mends it."""
+    """A merge patch of the job that removes the cause."""
 
 
 def _object(kind: str, name: str, api: str = "v1", **rest: Any) -> Object:
@@ -60,7 +68,7 @@ def _quota(**hard: str) -> tuple[Object, ...]:
 def _refused(name: str, says: tuple[str, ...], *objects: Object, **spec: Any) -> Case:
     """Return a case in which the API server refuses an object of the run.
 
-    The pod asks for a node that does not exist, so that no trainer starts after the mend.
+    The pod requests a node that does not exist, so that no trainer starts after the cause is removed.
     """
     return Case(name, says, {"resources": {**SMALL, **NOWHERE}, **spec}, objects)
 
@@ -179,7 +187,7 @@ def _namespace(case: Case) -> str:
 
 @pytest.fixture(scope="module")
 def places(kubectl: Kubectl) -> Iterator[dict[str, Kubectl]]:
-    """Kubectl in a namespace for each case."""
+    """kubectl, with a namespace for each case."""
     found = {}
     for case in CASES:
         found[case.name] = copy(kubectl)
@@ -201,8 +209,9 @@ def _tells(message: str, case: Case) -> bool:
 
 
 def _seconds_until(what: str, open_cases: dict[str, float], is_so: Any, limit: float) -> dict[str, float]:
-    """Return for each case the seconds from its start until ``is_so(case)``. Raise AssertionError after
-    ``limit`` seconds.
+    """Return for each case the seconds from its start until ``is_so(case)`` is true.
+
+    Raises AssertionError after ``limit`` seconds.
     """
     took: dict[str, float] = {}
 
@@ -272,4 +281,4 @@ def test_what_keeps_a_job_from_starting_is_told_and_goes_when_it_is_mended(
         row = (name, texts[name], f"{told_after[name]:.0f} s", f"{cleared_after[name]:.0f} s")
         printed.rows.append(row)
     late = {name: round(seconds) for name, seconds in told_after.items() if seconds > TOLD_SECONDS}
-    assert not late, f"told later than after {TOLD_SECONDS:.0f} s: {late}"
+    assert not late, f"the status named the cause later than after {TOLD_SECONDS:.0f} s: {late}"

@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.kueue, pytest.mark.timeout(1200)]
 PREEMPTIONS = int(os.environ.get("RFT_PREEMPTIONS", "1"))
 READER = "preempted-reader"
 QUOTA = "500m"
-"""CPU quota of the queue. It is enough for one job of 300m, but not for two."""
+"""CPU quota of the queue. It is enough for one job that requests 300m, but not for two."""
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,7 @@
-"""An RFTJob whose trainer stops reporting is stalled and shows the end of its log, until it reports again."""
+"""If an RFTJob's trainer stops reporting, the job is stalled and its status has the end of the trainer's log.
+
+The job is no longer stalled when the trainer reports again.
+"""
 
 from collections.abc import Iterator
 

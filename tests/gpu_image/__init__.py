@@ -1,1 +1,1 @@
-"""Checks of the trainer's image for GPUs that need no GPU: ``make gpu-image``."""
+"""Checks of the trainer's GPU image that run without a GPU: ``make gpu-image``."""

@@ -1,9 +1,9 @@
-"""Lets the image's own vLLM parse every command line that the trainer can start it with, without a GPU.
+"""Lets the vLLM in the image parse every command line with which the trainer can start it, without a GPU.
 
     python -m tests.gpu_image
 
-Run it with the Python of the image's environment, with this project on its path. It builds a stub of the
-driver's library and starts itself again with it.
+Run it with the Python of the image's environment, with this project on its path. The program builds a stub of
+the library of NVIDIA's driver, and starts itself again with this stub.
 """
 
 import importlib
@@ -27,7 +27,7 @@ PACKAGES = ("vllm", "torch", "transformers", "peft", "triton")
 
 
 def start_again(folder: Path) -> None:
-    """Replace this process by one whose loader finds the stub first."""
+    """Replace this process by a new one whose dynamic loader finds the stub first."""
     vllm = vllm_folder()
     if vllm is None:
         raise SystemExit("vLLM is not installed for this Python: use the one of the image's environment")
@@ -39,7 +39,9 @@ def start_again(folder: Path) -> None:
 
 
 def parser() -> tuple[Any, Any]:
-    """Return the parser of vLLM's server as on a machine with NVIDIA GPUs, and what validates its result."""
+    """Return the parser of vLLM's server as on a machine with NVIDIA GPUs, and the function that checks its
+    result.
+    """
     platforms: Any = importlib.import_module("vllm.platforms")
     cuda: Any = importlib.import_module("vllm.platforms.cuda")
     platforms._current_platform = getattr(cuda, _PLATFORM)()
@@ -52,7 +54,9 @@ def parser() -> tuple[Any, Any]:
 
 
 def differences(options: ServerOptions, engine: object) -> dict[str, tuple[object, object]]:
-    """Return the settings that vLLM took in another way than they are meant: wanted and taken."""
+    """Return the settings that vLLM understood in another way than the trainer means: the meant and the
+    parsed value.
+    """
     wanted = {
         "model": str(options.model),
         "dtype": options.dtype,
@@ -70,7 +74,9 @@ def differences(options: ServerOptions, engine: object) -> dict[str, tuple[objec
 
 
 def check() -> int:
-    """Parse every command line, and print what was refused or misunderstood. Return the exit status."""
+    """Parse every command line, and print those that vLLM refused or misunderstood. Return the exit
+    status.
+    """
     server, validate = parser()
     engine_arguments: Any = importlib.import_module("vllm.engine.arg_utils").AsyncEngineArgs
     parsed, faults = 0, Counter[str]()

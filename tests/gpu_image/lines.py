@@ -1,4 +1,4 @@
-"""The command lines that the trainer can start vLLM with on GPUs."""
+"""The command lines with which the trainer can start vLLM on GPUs."""
 
 from collections.abc import Iterator
 from itertools import product
@@ -12,11 +12,11 @@ GPUS = (1, 2, 4, 8)
 DTYPES = ("bfloat16", "float16", "float32")
 CONTEXTS = (512, 16_384, 131_072)
 CACHE_BYTES = (None, 3 * 2**30)
-"""None: the sampler's GPUs are its own, and vLLM measures what is free."""
+"""None: the sampler has GPUs of its own, and vLLM measures their free memory itself."""
 
 
 def server_options() -> Iterator[ServerOptions]:
-    """Yield options with every combination of what plan and job decide."""
+    """Yield options with every combination of the settings that depend on plan and job."""
     choices = product(DTYPES, GPUS, SLOT_RANKS, ((), ATTENTION_LAYERS), (False, True), CONTEXTS, CACHE_BYTES)
     for dtype, gpus, rank, adapted, deterministic, context, cache_bytes in choices:
         yield ServerOptions(
@@ -36,5 +36,5 @@ def server_options() -> Iterator[ServerOptions]:
 
 
 def arguments(options: ServerOptions) -> list[str]:
-    """Return what follows ``python -m MODULE`` on the command line."""
+    """Return the part of the command line after ``python -m MODULE``."""
     return command(options, Path("/tmp/vllm.sock"))[3:]

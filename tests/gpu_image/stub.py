@@ -1,4 +1,4 @@
-"""Builds a library in place of NVIDIA's driver, so that vLLM's GPU build can be imported without a GPU."""
+"""Builds a stub of the library of NVIDIA's driver, so that vLLM's GPU build can be imported without a GPU."""
 
 import re
 import subprocess
@@ -12,7 +12,7 @@ _NO_DEVICE = 100
 
 
 def undefined(libraries: Iterable[Path]) -> set[str]:
-    """Return the functions of the driver that the extension modules need."""
+    """Return the names of the driver's functions that the extension modules need."""
     found: set[str] = set()
     for library in libraries:
         listed = subprocess.run(
@@ -23,12 +23,12 @@ def undefined(libraries: Iterable[Path]) -> set[str]:
 
 
 def source(names: Iterable[str]) -> str:
-    """Return C code in which each function says that there is no device."""
+    """Return C code in which each function reports that there is no device."""
     return "".join(f"int {name}(void) {{ return {_NO_DEVICE}; }}\n" for name in sorted(names))
 
 
 def build(folder: Path, libraries: Iterable[Path]) -> Path:
-    """Write the library for these extension modules into ``folder``, and return its path."""
+    """Write the stub library for these extension modules into ``folder``, and return its path."""
     code = folder / "libcuda.c"
     code.write_text(source(undefined(libraries)), encoding="utf-8")
     subprocess.run(["gcc", "-shared", "-fPIC", "-o", str(folder / NAME), str(code)], check=True)

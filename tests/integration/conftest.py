@@ -65,7 +65,9 @@ def api(kubeconfig: Path) -> Iterator[Api]:
 
 
 def _stop_other_operators(api: Api) -> list[tuple[str, int]]:
-    """Stop operators of all namespaces until the tests end. They would serve the tests' namespace too."""
+    """Stop operators that serve all namespaces until the tests end. They would serve the tests' namespace
+    too.
+    """
     stopped = []
     for deployment in api.call("GET", OPERATORS).get("items") or []:
         metadata, replicas = deployment["metadata"], deployment["spec"].get("replicas", 1)

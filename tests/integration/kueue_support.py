@@ -212,7 +212,9 @@ def installed(kubeconfig: Path) -> Iterator[Release]:
     """Install Kueue from the chart in RFT_KUEUE_CHART. Uninstall it afterwards, together with its CRDs."""
     chart = os.environ.get(CHART)
     if not chart:
-        pytest.skip(f"no Kueue: {CHART} names its chart, {IMAGE} its image, {ARCHIVE} what to load")
+        pytest.skip(
+            f"no Kueue: set {CHART} to its chart, {IMAGE} to its image, {ARCHIVE} to an archive of the image"
+        )
     settings = ["controllerManager.manager.resources.requests.cpu=50m"]
     if image := os.environ.get(IMAGE):
         settings += image_of(image)

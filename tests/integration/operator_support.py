@@ -229,7 +229,7 @@ class Operator:
 
     @property
     def is_running(self) -> bool:
-        """Whether this operator was started, and its end was not awaited."""
+        """Whether this operator was started, and no test has waited for its end since."""
         return self._process is not None
 
     @property

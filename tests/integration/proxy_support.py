@@ -18,7 +18,7 @@ from kubernetes import client, config
 
 _CHUNK = 1 << 16
 CLOSED = b""
-"""In place of an answer: the connection is closed."""
+"""Value of an answer that means: close the connection without an answer."""
 
 
 def answer(status: int, body: dict[str, Any] | None = None) -> bytes:
@@ -74,9 +74,9 @@ class Proxy:
         return path
 
     def refuse(self, text: str, answer: bytes, but: str = "no such text") -> None:
-        """Answer each request with ``text`` in its request line by ``answer``, and close its connection.
+        """Answer each request whose request line contains ``text`` with ``answer``, and close its connection.
 
-        Requests with ``but`` in their line are forwarded. Connections that are open now are closed at once.
+        Requests whose line contains ``but`` are forwarded. All open connections are closed at once.
         """
         self._refused = (text, but, answer)
 

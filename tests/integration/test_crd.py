@@ -23,7 +23,7 @@ def _differences(ours: Any, theirs: Any, path: str) -> Iterator[str]:
 
 
 def test_the_api_server_gives_the_crd_back_as_it_was_written(api: Api) -> None:
-    """Otherwise an identical CRD conflicts under Helm's server-side apply, and drifts in Argo CD."""
+    """If the stored CRD differs, Helm's server-side apply reports a conflict, and Argo CD a drift."""
     if not has_cel(api):
         pytest.skip("an API server without CEL drops the rules")
     stored = api.get(CRDS, "rftjobs.rft.dev")["spec"]

@@ -1,6 +1,6 @@
-"""A watch that the API server refuses is tried again without end, and disturbs nothing else.
+"""A watch that the API server refuses is retried without end. All other watches work during this time.
 
-Where the operator has to end, it ends within seconds.
+If the operator must end, it ends within seconds.
 """
 
 import signal
@@ -23,7 +23,9 @@ BROKEN_WATCH = answer(200, {"type": "ERROR", "object": {"kind": "Status", "code"
 
 @pytest.fixture(scope="module")
 def namespaces(api: Api) -> Iterator[tuple[str, str]]:
-    """Two namespaces that the operator watches. The tests let a proxy refuse those of the second."""
+    """Two namespaces that the operator watches. In the tests a proxy refuses the watches of the
+    second one.
+    """
     names = f"rft-home-{uuid4().hex[:8]}", f"rft-lost-{uuid4().hex[:8]}"
     for name in names:
         made = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
@@ -44,7 +46,9 @@ def proxy(kubeconfig: Path) -> Iterator[Proxy]:
 def serving(
     api: Api, proxy: Proxy, namespaces: tuple[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Operator]:
-    """An operator of both namespaces, behind the proxy. A test may stop it."""
+    """An operator that serves both namespaces and calls the API server through the proxy. A test
+    may stop it.
+    """
     folder = tmp_path_factory.mktemp("refused")
     operator = Operator(
         proxy.kubeconfig(folder / "kubeconfig"),
@@ -61,7 +65,7 @@ def serving(
 
 @pytest.fixture
 def running(serving: Operator, proxy: Proxy, api: Api, namespaces: tuple[str, str]) -> Operator:
-    """The operator, started if it does not run."""
+    """The operator of both namespaces. It is started if it does not run."""
     proxy.accept()
     if not serving.is_running:
         forget_lease(api, namespaces[0])
@@ -71,7 +75,7 @@ def running(serving: Operator, proxy: Proxy, api: Api, namespaces: tuple[str, st
 
 
 def forget_lease(api: Api, namespace: str) -> None:
-    """Delete the Lease of an operator that could not release it, so that the next one need not wait."""
+    """Delete the Lease of an operator that could not release it, so that the next operator need not wait."""
     there = Api(api._cluster, namespace)
     if there.find(LEASES, "rft-operator") is not None:
         there.delete(LEASES, "rft-operator")
@@ -165,7 +169,9 @@ def test_a_stop_signal_ends_an_operator_that_waits_for_the_crd(serving: Operator
 
 
 def launch_too_early(operator: Operator, proxy: Proxy) -> None:
-    """Start the operator while the API server does not know RFTJobs. Wait until the operator says so."""
+    """Start the operator while the API server does not know the kind RFTJob. Wait until the operator logs
+    this.
+    """
     if operator.is_running:
         operator.stop()
     proxy.refuse("/apis/rft.dev", answer(404))

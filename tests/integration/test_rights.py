@@ -18,9 +18,9 @@ COVERED = {path.name for path in HERE.glob("test_operator_*.py")}
 """Test modules during which the operator uses all its rights."""
 WATCHED = {"rftjobs", "jobs", "pods", "configmaps"}
 UNSEEN = {
-    Right("", "pods", "patch"): "an operator sets the leader's label only on a pod, and these run in none",
+    Right("", "pods", "patch"): "an operator labels its pod as leader, and the tests' operators have no pods",
     Right("rft.dev", "rftjobs/finalizers", "update"): (
-        "an admission plugin asks for it when a child names its owner; it is no request"
+        "an admission plugin checks it for owner references; the operator sends no request with it"
     ),
 }
 """Rights that are granted although the audit log shows no use of them, each with the reason."""
@@ -36,7 +36,7 @@ def test_every_right_is_used_and_nothing_was_refused(
 ) -> None:
     ran = {item.path.name for item in request.session.items}
     if not ran >= COVERED or request.config.getoption("keyword"):
-        pytest.skip(f"means something only if all these modules run too: {', '.join(sorted(COVERED))}")
+        pytest.skip(f"this test needs all of these modules to run before it: {', '.join(sorted(COVERED))}")
     # A watch is logged when it ends.
     operator.stop()
     operator.start()
@@ -92,6 +92,6 @@ def test_the_cluster_role_is_enough_to_serve_all_namespaces(
 
 
 def watched_everywhere(account: Account) -> set[str]:
-    """Return the resources that the account watched in all namespaces with one request."""
+    """Return the kinds of resources that the account watched in all namespaces with one request."""
     asked = Audit().requests(account.user)
     return {one.right.resource for one in asked if one.right.verb == "watch" and not one.namespace}

@@ -1,1 +1,1 @@
-"""Alerts and dashboard against a real Prometheus: ``python -m tests.monitoring``."""
+"""Tests of alerts and dashboard with a real Prometheus: ``python -m tests.monitoring``."""

@@ -1,11 +1,11 @@
-"""Scrapes the operator's metrics with a real Prometheus, and asks every alert and panel of the dashboard.
+"""Scrapes the operator's metrics with a real Prometheus, and runs the query of every alert and panel.
 
     python -m tests.monitoring
 
 Needs `prometheus` on the PATH, such as that of Debian's package. The metrics are the operator's own objects,
 served as the operator serves them, and filled by two scenarios: in the first, every query has a result and
 every alert fires; in the second, every alert clears. The alerts' windows and waiting times are shortened to
-seconds. `promtool test rules tests/monitoring/rules.yaml` tests them as they are.
+seconds. `promtool test rules tests/monitoring/rules.yaml` tests the alerts with their real times.
 """
 
 import json
@@ -41,7 +41,9 @@ def shortened(text: str) -> str:
 
 
 class Scenario:
-    """What the operator would count. ``turn`` is called again and again, and changes counters a little."""
+    """A scenario of events that the operator counts. ``turn`` is called repeatedly, and raises counters a
+    little.
+    """
 
     def __init__(self, *, bad: bool) -> None:
         self.bad = bad

@@ -80,7 +80,7 @@ def _default(value: Any, schema: Schema) -> None:
 def complaints(document: dict[str, Any], schema: Schema, by_cel: bool = True) -> list[str]:
     """Return the validation errors of an object. Each names the path of a field.
 
-    ``by_cel``: the forms of texts are checked, as servers with CEL do.
+    ``by_cel``: also check the forms of texts, as servers with CEL do.
     """
     validator = _WITH_FORMS if by_cel else _VALIDATOR
     found = validator(schema).iter_errors(stored(document, schema))
@@ -124,9 +124,9 @@ _COMPARE = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operato
 
 
 def _forms(_validator: Any, rules: list[Schema], value: object, _schema: Schema) -> Iterator[ValidationError]:
-    """Check the rules in CEL that say only which form a text has, or which bounds a number has.
+    """Check the CEL rules that only say which form a text has, or which bounds a number has.
 
-    The other rules are for a real server.
+    Other CEL rules are tested with a real server.
     """
     for rule in rules:
         bounds = [_BOUND.fullmatch(part) for part in rule["rule"].split(" && ")]

@@ -84,7 +84,7 @@ class Kind(NamedTuple):
 
 
 class _Absent:
-    """Marks that a field is absent."""
+    """Class of the placeholder for a field that is absent from a manifest."""
 
 
 ABSENT = _Absent()
@@ -341,8 +341,9 @@ def _str_values(limits: dict[str, Any]) -> Iterator[Value]:
 
 
 def _grown(pattern: str | None, length: int) -> list[str]:
-    """Return a text of ``length`` characters that has a form: a shorter one, made longer by its first or last
-    character. A form of a fixed length gives none.
+    """Return a text of ``length`` characters that matches ``pattern``, or nothing if there is none.
+
+    The text is a valid shorter text whose first or last character is repeated.
     """
     found = []
     for text in PATTERNS[pattern][0] if pattern is not None else ["a"]:

@@ -115,9 +115,13 @@ def test_a_stalled_running_job_stays_ready_and_is_failed_in_kstatus() -> None:
 @pytest.mark.parametrize("phase", PHASES)
 def test_the_conditions_of_a_phase_do_not_contradict_each_other(phase: Phase) -> None:
     true = set(PHASE_CONDITIONS[phase])
-    assert len(true & {"Reconciling", "Ready", "Stalled"}) == 1, "kstatus asks for one of them"
+    assert len(true & {"Reconciling", "Ready", "Stalled"}) == 1, (
+        "kstatus needs exactly one of the three conditions"
+    )
     ends = true & set(TERMINAL_CONDITIONS)
-    assert len(ends) == (phase in TERMINAL_PHASES), "a job has ended in one way, or not yet"
+    assert len(ends) == (phase in TERMINAL_PHASES), (
+        "a job has one terminal condition if it has ended, else none"
+    )
     assert ("Failed" in true) == (phase == "Failed")
     assert ("Suspended" in true) == (phase == "Suspended")
 

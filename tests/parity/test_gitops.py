@@ -22,7 +22,11 @@ Json = dict[str, Any]
 
 
 class Health(NamedTuple):
-    """What each tool says of an RFTJob: while training is what counts, and when its end is."""
+    """The health of an RFTJob by Argo CD and by Flux.
+
+    With the usual checks an RFTJob is healthy while it trains. With the checks ``at_the_end`` it is healthy
+    only after it has succeeded.
+    """
 
     argo: str
     argo_at_the_end: str

@@ -1,4 +1,6 @@
-"""``python -m tests.resume``: kills a run with vLLM at random moments, and compares its result."""
+"""``python -m tests.resume``: kills a run with vLLM at random moments, and compares the result with another
+run.
+"""
 
 import argparse
 import random
@@ -47,7 +49,7 @@ def differences(alone: Path, killed: Path) -> Iterator[str]:
 
 
 class Attempts:
-    """The attempts of a run: the one that is running, and a way to start the next one."""
+    """The attempts of a run. It has the running attempt, and can start the next one."""
 
     def __init__(self, config: Path, log: IO[bytes]) -> None:
         """Start the first attempt."""

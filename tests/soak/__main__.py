@@ -1,4 +1,4 @@
-"""``python -m tests.soak``: runs rounds for some minutes, and prints what the worst of them was."""
+"""``python -m tests.soak``: runs rounds for some minutes, and prints the worst values of all rounds."""
 
 import argparse
 import json
@@ -23,10 +23,10 @@ from tests.waiting import wait_until
 NAMESPACES = ("soak-home", "soak-one", "soak-two", "soak-three")
 """The namespaces that the operator serves. Its Lease is in the first one."""
 LATE_SECONDS = 60.0
-"""Longest time in seconds until a new RFTJob has a phase, where the API server answers."""
+"""Longest time in seconds until a new RFTJob has a phase, in a namespace in which the API server answers."""
 STOP_SECONDS = 10.0
 GROWN_MEBIBYTES = 40.0
-"""Most that the memory of one operator process may grow after its first round."""
+"""Maximum growth in MiB of the memory of one operator process after its first round."""
 FAULT_SECONDS = (5.0, 40.0)
 ROUNDS_PER_STOP = 6
 ANSWERS = {"403": answer(403), "404": answer(404), "503": answer(503), "closed": CLOSED}
@@ -41,7 +41,7 @@ SPEC = {
 
 @dataclass(frozen=True)
 class Fault:
-    """What the API server does for some seconds, and the namespaces that it touches."""
+    """A fault: what the API server does for some seconds, and in which namespaces."""
 
     name: str
     touched: tuple[str, ...]
@@ -49,7 +49,9 @@ class Fault:
     delay: float = 0.0
 
     def begin(self, proxy: Proxy) -> None:
-        """Let the API server behave so. A Lease that is refused would end the operator, as it should."""
+        """Let the API server behave as the fault says. Requests for the Lease succeed, else the operator
+        would end.
+        """
         proxy.delay = self.delay
         if self.instead is not None:
             text = f"/namespaces/{self.touched[0]}/" if len(self.touched) == 1 else ""
@@ -57,7 +59,7 @@ class Fault:
 
 
 def drawn(dice: random.Random) -> Fault:
-    """Return a random fault: of one namespace, of all, or a delay of each part of a response."""
+    """Return a random fault: refusals in one or in all namespaces, or a delay of each part of a response."""
     kind = dice.choice(("namespace", "namespace", "all", "delay"))
     if kind == "delay":
         seconds = dice.uniform(0.2, 2.0)
@@ -84,7 +86,7 @@ class Soak:
     grown: float = 0.0
 
     def round(self, number: int) -> None:
-        """Inject one fault, and serve jobs during it and after it."""
+        """Run one round: inject one fault, and create jobs during the fault and after it."""
         fault, seconds = drawn(self.dice), self.dice.uniform(*FAULT_SECONDS)
         free = [name for name in NAMESPACES if name not in fault.touched]
         fault.begin(self.proxy)
@@ -111,7 +113,7 @@ class Soak:
         )
 
     def serve(self, namespace: str) -> float:
-        """Create an RFTJob and delete it once it has a phase. Return how many seconds that took."""
+        """Create an RFTJob, and delete it when it has a phase. Return the seconds until it had a phase."""
         there = Api(self.api._cluster, namespace)
         self.jobs += 1
         made = {
@@ -130,12 +132,12 @@ class Soak:
         return took
 
     def start(self) -> None:
-        """Start the operator, and wait until its ingest listens."""
+        """Start the operator, and wait until its ingest accepts connections."""
         self.operator.start()
         self.began_with = 0.0
 
     def stop(self) -> float:
-        """Send a stop signal to the operator. Return after how many seconds it has ended."""
+        """Send a stop signal to the operator. Return the seconds until it has ended."""
         began = time.monotonic()
         self.operator.send(signal.SIGTERM)
         self.codes.add(self.operator.wait(60))
