@@ -178,7 +178,7 @@ def test_content_that_does_not_have_the_digest_is_refused(
     registry: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Registry, "sent", MANIFEST + b" ")
-    with pytest.raises(ValueError, match="but sent what has sha256:"):
+    with pytest.raises(ValueError, match="but its response has the digest sha256:"):
         digest_of(PYTHON, registry)
 
 
