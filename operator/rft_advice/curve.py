@@ -16,7 +16,7 @@ prompts."""
 
 
 class Curve(NamedTuple):
-    """The mean rewards of a run in parts of its reward curve."""
+    """The mean rewards in several parts of a run's reward curve."""
 
     quarters: tuple[float, float, float, float]
     start: float

@@ -15,7 +15,7 @@ from rft_api.job import RFTJobSpec
 
 
 class Guide(NamedTuple):
-    """The guide's text on one parameter."""
+    """The text of the tuning guide about one parameter."""
 
     path: str
     does: str

@@ -150,7 +150,7 @@ RULES: tuple[AdviceRule, ...] = (
         "gpus-against-accelerator",
         ("spec.resources.gpus", "spec.resources.accelerator.name"),
         (),
-        "gpus is 0 with a GPU named, or above 0 with the CPU named",
+        "gpus is 0 and the accelerator is a GPU, or gpus is above 0 and the accelerator is cpu",
         "The number of GPUs in the spec is used, even if it contradicts the accelerator.",
         gpus_against_accelerator,
     ),

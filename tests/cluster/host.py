@@ -43,7 +43,7 @@ def plan_node(layout: Layout, binaries: Path) -> NodeSpec:
 
 
 class Starter:
-    """Starts a node and holds a pipe to it.
+    """Starts a node, and keeps a pipe to it open.
 
     The node ends when this process ends, even if SIGKILL ended it. After ``keep`` the node continues.
     """

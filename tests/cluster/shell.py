@@ -119,7 +119,7 @@ def locked(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say(f"waiting for another process that holds {path}")
+            say(f"waiting for another process that has locked {path}")
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 

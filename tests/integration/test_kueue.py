@@ -221,7 +221,7 @@ def test_deletion_of_a_queued_job_deletes_all_its_objects(
     messages: WaitMessages, kueue: Kueue, queue: Callable[..., Run], api: Api
 ) -> None:
     run = queue("9")
-    messages.until("asks for more than there is", run, "insufficient quota for cpu")
+    messages.until("requests more than the quota", run, "insufficient quota for cpu")
     child = run.child_name
     api.delete(RFTJOBS, run.name)
     wait_until("the Job is gone", lambda: api.find(JOBS, child) is None)

@@ -40,7 +40,7 @@ WITHOUT_STORAGE: Object = {"storage": {}}
 
 
 class Answer:
-    """What the API server tells a user: HTTP status, body, and the texts of warnings."""
+    """The API server's answer to a user's request: HTTP status, body, and the texts of warnings."""
 
     def __init__(self, answer: urllib3.BaseHTTPResponse) -> None:
         self.status = answer.status

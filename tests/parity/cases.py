@@ -72,7 +72,7 @@ class Value(NamedTuple):
     what: str
     value: Any
     below: str | None = None
-    """None: the value is valid. Else the refused path is the field's path and this text, e.g. ``[0]``."""
+    """None if the value is valid. Else the path of the field with this text is refused, e.g. ``[0]``."""
     takes: frozenset[Sight] = frozenset()
 
 

@@ -44,9 +44,9 @@ def _objects(model: type[Model], depth: int) -> st.SearchStrategy[Object]:
 def _assembled(model: type[Model], given: Object, chance: int) -> Object:
     """Return an object of ``model`` with the fields of ``given``.
 
-    ``chance`` is a number from 0 to 99. With 0 and 1 the object has an unknown field. The model may have a
-    group of fields of which exactly one must be set. With 2 none of them is set, with 3 and 4 perhaps
-    several, above 4 one.
+    ``chance`` is a number from 0 to 99. With 0 and 1 the object has an unknown field. If the model has a
+    group of fields of which exactly one must be set: with 2 none of the group is set, with 3 and 4 perhaps
+    several, and with any other number one.
     """
     group = [alias(name, model.model_fields[name]) for name in ALTERNATIVES.get(model, ())]
     if chance == 0:

@@ -72,7 +72,7 @@ def drawn(dice: random.Random) -> Fault:
 
 @dataclass
 class Soak:
-    """The rounds so far, with the worst values."""
+    """Runs the rounds, and keeps the worst value of each measurement."""
 
     api: Api
     proxy: Proxy

@@ -82,7 +82,7 @@ def test_a_run_s_recorded_rollouts_are_graded_without_the_dataset(job: Path, tmp
     code, output = grade(job, "--from", folder.path)
     assert code == 0, output
     assert "row 7: reward 1.000" in output
-    assert "holds no rollouts of step 2" in grade(job, "--from", folder.path, "--step", 2)[1]
+    assert "has no rollouts of step 2" in grade(job, "--from", folder.path, "--step", 2)[1]
 
 
 def test_options_that_exclude_each_other_are_refused(job: Path, tmp_path: Path) -> None:

@@ -178,4 +178,4 @@ def test_a_merge_that_fails_leaves_nothing_and_what_was_there_stays(
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     result = export(tmp_path, "--output", tmp_path / "out")
     assert result.exit_code == 2
-    assert "holds neither an adapter nor a checkpoint" in result.stderr
+    assert "has neither an adapter nor a checkpoint" in result.stderr

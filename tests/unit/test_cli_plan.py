@@ -151,7 +151,7 @@ def test_rows_that_cannot_be_read_are_a_note_and_a_named_file_that_cannot_is_an_
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("", "holds no rows"),
+        ("", "has no rows"),
         ('{"messages": "hello"}', "line 1: messages is a string, not a list"),
         (rows(1) + "\n[1]", "line 2: a row is a JSON object, not a list"),
         (rows(63), "63 rows are too few to hold out 32"),

@@ -114,7 +114,7 @@ def test_the_page_is_written_into_a_file(folder: Path, tmp_path: Path) -> None:
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     result = report(tmp_path)
     assert result.exit_code == 2
-    assert "holds no run.json" in result.stderr
+    assert "has no run.json" in result.stderr
 
 
 @pytest.fixture

@@ -159,7 +159,7 @@ def test_a_step_or_row_that_is_not_there_names_those_that_are(
 
 
 def test_a_folder_without_rollouts_and_a_broken_file_are_refused(tmp_path: Path) -> None:
-    assert "holds no rollouts" in samples(tmp_path).stderr
+    assert "has no rollouts" in samples(tmp_path).stderr
     assert "there is no such folder" in samples(tmp_path / "none").stderr
     write(tmp_path, 1, [{"line": 1}])
     assert "has no line, completion or graders" in samples(tmp_path).stderr

@@ -50,7 +50,7 @@ def test_one_wrong_job_holds_all_back() -> None:
 
 def test_a_file_without_a_job_is_refused() -> None:
     text = "{apiVersion: v1, kind: ConfigMap, metadata: {name: rows}}"
-    assert "holds no RFTJob" in submit("-", text=text).stderr
+    assert "has no RFTJob" in submit("-", text=text).stderr
 
 
 def test_what_has_no_name_is_refused_by_its_place() -> None:

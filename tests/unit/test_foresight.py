@@ -239,9 +239,9 @@ def test_a_field_beside_the_spec_is_not_dropped_in_silence(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "holds no RFTJob: it is empty"),
-        ("apiVersion: v1\nkind: ConfigMap\n", "holds no RFTJob but ConfigMap"),
-        ("model: {name: m}\ngraders: []\n", "these are the fields of a spec"),
+        ("", "has no RFTJob: it is empty"),
+        ("apiVersion: v1\nkind: ConfigMap\n", "has no RFTJob but ConfigMap"),
+        ("model: {name: m}\ngraders: []\n", "its fields are those of a spec"),
     ],
 )
 def test_a_file_without_a_job_is_exit_code_1_and_says_what_it_holds(

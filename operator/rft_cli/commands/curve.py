@@ -73,7 +73,7 @@ def _of_folder(path: Path) -> Loaded:
     run = RunFolder(path)
     if not run.metrics.is_file():
         raise UserError(
-            f"{path}: holds no {run.metrics.name}; name a folder that rft run has written", UNREADABLE
+            f"{path}: has no {run.metrics.name}; name a folder that rft run has written", UNREADABLE
         )
     config, evaluation = previous(path), records.status(run.status).evaluation
     reward = evaluation.reward if evaluation is not None else None
@@ -104,6 +104,6 @@ def _of_status(path: Path) -> Loaded:
         RecursionError,
     ) as error:
         raise UserError(
-            f"{path}: holds no reward history; name a status.yaml, or an RFTJob with its status",
+            f"{path}: has no reward history; name a status.yaml, or an RFTJob with its status",
             UNREADABLE,
         ) from error

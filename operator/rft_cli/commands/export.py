@@ -102,9 +102,7 @@ def choose(folder: Path, step: int | None, best: bool) -> Chosen:
         return Chosen(run.adapter, "the last step")
     steps = [step for step in run.steps_with_checkpoint() if _is_whole(adapter_of(run.checkpoint_of(step)))]
     if not steps:
-        raise UserError(
-            f"{folder}: holds neither an adapter nor a checkpoint; name a run's folder", UNREADABLE
-        )
+        raise UserError(f"{folder}: has neither an adapter nor a checkpoint; name a run's folder", UNREADABLE)
     wanted = _best_step(run.checkpoint_of(steps[-1])) if best else steps[-1] if step is None else step
     if wanted not in steps:
         kept = ", ".join(map(str, steps))

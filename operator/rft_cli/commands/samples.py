@@ -78,7 +78,7 @@ def _chosen(folder: RunFolder, step: int | None) -> int:
     found = folder.steps_with_rollouts()
     if not found:
         raise UserError(
-            f"{folder.path}: holds no {folder.rollouts.name}; name the folder of a run with steps",
+            f"{folder.path}: has no {folder.rollouts.name}; name the folder of a run with steps",
             UNREADABLE,
         )
     if step is not None and step not in found:

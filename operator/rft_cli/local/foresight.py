@@ -98,7 +98,7 @@ def _rows(manifest: Manifest) -> tuple[list[Problem], list[str]]:
 
 def _too_few(prompts: int, least: int) -> str:
     if least == 1:
-        return "holds no rows"
+        return "has no rows"
     return (
         f"{prompts} distinct prompts are fewer than {least}: {MIN_HELD_OUT} are held out for the evaluation"
         f" and at least as many trained on; add rows, {OTHERWISE}"

@@ -147,7 +147,7 @@ def recorded(folder: RunFolder, step: int | None) -> list[Answer]:
     steps = folder.steps_with_rollouts()
     if not steps or (step is not None and step not in steps):
         raise UserError(
-            f"--from {folder.path}: holds no rollouts{f' of step {step}' if step else ''}", UNREADABLE
+            f"--from {folder.path}: has no rollouts{f' of step {step}' if step else ''}", UNREADABLE
         )
     number = steps[-1] if step is None else step
     return [

@@ -89,13 +89,13 @@ def jobs_of(documents: list[Document], path: Path) -> list[Document]:
 def nothing_in(documents: list[Document], path: Path) -> str:
     """Return the error message for a file without an RFTJob. It says what the file contains instead."""
     if not documents:
-        return f"{path}: holds no {KIND}: it is empty"
+        return f"{path}: has no {KIND}: it is empty"
     kinds = dict.fromkeys(
         str(document.body.get("kind", "an object without a kind")) for document in documents
     )
-    said = f"{path}: holds no {KIND} but {', '.join(kinds)}"
+    said = f"{path}: has no {KIND} but {', '.join(kinds)}"
     if any({"model", "dataset", "graders"} & set(document.body) for document in documents):
-        said += "; these are the fields of a spec: put it into an object with"
+        said += "; its fields are those of a spec: put them into an object with"
         said += f" apiVersion: {API_VERSION}, kind: {KIND}, metadata and spec"
     return said
 
@@ -128,8 +128,8 @@ def _only_job(documents: list[Document], path: Path) -> Document:
     jobs = [document for document in documents if is_job(document.body)]
     if len(jobs) != 1:
         names = ", ".join(name_of(document.body) for document in jobs)
-        found = f"holds {len(jobs)} RFTJobs ({names})"
-        raise UserError(f"{path}: {found}; it must hold exactly one" if jobs else nothing_in(documents, path))
+        found = f"has {len(jobs)} RFTJobs ({names})"
+        raise UserError(f"{path}: {found}; it must have exactly one" if jobs else nothing_in(documents, path))
     return jobs[0]
 
 

@@ -62,7 +62,7 @@ def of_folder(folder: Path) -> ReportedRun:
     run, config = RunFolder(folder), previous(folder)
     if config is None:
         raise UserError(
-            f"{folder}: holds no {run.config.name}; name a folder that rft run has written, or a job",
+            f"{folder}: has no {run.config.name}; name a folder that rft run has written, or a job",
             UNREADABLE,
         )
     status = records.status(run.status)

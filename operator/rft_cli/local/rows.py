@@ -113,7 +113,7 @@ def _counted(file: IO[bytes], source: str, layout: RowLayout) -> Counted:
         if left <= 0:
             break
     if not rows:
-        raise DataError(f"{source}: holds no rows")
+        raise DataError(f"{source}: has no rows")
     return Counted(rows + sum(1 for _ in lines), tokens / rows)
 
 

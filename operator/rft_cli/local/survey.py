@@ -124,7 +124,7 @@ def _survey(form: RowFormat, columns: dict[str, str], rows: Iterable[RowLine]) -
         if left <= 0:
             break
     if not lengths:
-        raise DataError("--rows: holds no rows; write one JSON object on each line")
+        raise DataError("--rows: has no rows; write one JSON object on each line")
     return Survey(form, columns, len(lengths), len(prompts), dict(fields), lengths, answers)
 
 

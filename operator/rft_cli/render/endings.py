@@ -48,7 +48,7 @@ ENDINGS: dict[int, Explanation] = {
         "see vLLM's lines in the log; spec.sampling.engine: transformers works without vLLM",
     ),
     ExitCode.PREEMPTED: Explanation("stopped", _AGAIN),
-    ExitCode.FENCED: Explanation("another trainer has taken over this folder", "use a new --output"),
+    ExitCode.FENCED: Explanation("another trainer now writes to this folder", "use a new --output"),
     INTERRUPTED: Explanation("killed", _AGAIN),
     137: Explanation("killed by SIGKILL, often for lack of memory", f"free some memory; {_AGAIN}"),
 }

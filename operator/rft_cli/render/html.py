@@ -51,14 +51,14 @@ MEASURES = (
 
 
 class ShownTurn(NamedTuple):
-    """A message of a conversation, as texts."""
+    """A message of a conversation: its role and its text."""
 
     role: str
     text: str
 
 
 class Answered(NamedTuple):
-    """A completion with its scores, as texts."""
+    """A completion with its scores and errors. All numbers are formatted as texts."""
 
     reward: str
     graders: Sequence[tuple[str, str]]

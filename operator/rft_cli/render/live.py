@@ -40,7 +40,7 @@ class Runs(NamedTuple):
 
 
 class TableRow(NamedTuple):
-    """A row of the table of runs, as texts."""
+    """A row of the table of runs. All cells are texts."""
 
     link: str
     name: str
