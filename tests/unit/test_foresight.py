@@ -217,7 +217,7 @@ def test_a_small_evaluation_of_its_own_is_taken_and_its_consequence_named(tmp_pa
     own = job(evaluation={"dataset": {"uri": "./few.jsonl"}})
     code, output = validated(tmp_path, own, {"train.jsonl": rows(3)})
     assert code == 0, output
-    assert "warning: spec.evaluation.dataset: 5 distinct prompts give a wide interval" in output
+    assert "warning: spec.evaluation.dataset: 5 distinct prompts give a wide confidence interval" in output
 
 
 def test_code_of_a_config_map_in_the_same_file_is_checked(tmp_path: Path) -> None:
