@@ -38,15 +38,15 @@ SMALLEST = -(2**63)
 class Sight(Enum):
     """Properties of manifests that only some gates can check."""
 
-    DOCUMENT = "more than the spec"
-    UNKNOWN = "fields that are not in the schema"
-    NULL = "null where an absent field has no default"
-    SCALAR = "that a value of any type must be a scalar"
-    NOT_JSON = "numbers that JSON does not have"
-    EMPTY = "that an empty text is not null"
-    FLOAT = "that 8.0 is a whole number"
-    FORM = "only the form: it would fail later, as rft validate and the webhook say of a new job"
-    FIELD_RULE = "what the CRD says in CEL: the form of a text, and bounds with a fraction"
+    DOCUMENT = "the manifest changes a field outside of the spec"
+    UNKNOWN = "the manifest has a field that is not in the schema"
+    NULL = "a field without a default is null"
+    SCALAR = "a field that accepts any scalar has a list or an object"
+    NOT_JSON = "a number, such as infinity, cannot be written in JSON"
+    EMPTY = "a field has an empty text, which some servers treat as null"
+    FLOAT = "a whole number is written as 8.0"
+    FORM = "the form is valid, but the run would fail later; only rft validate and the webhook refuse this"
+    FIELD_RULE = "a CEL rule of the CRD checks the form of a text or a bound with a fraction"
 
 
 @dataclass(frozen=True)

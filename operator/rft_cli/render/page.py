@@ -125,9 +125,7 @@ def table_lines(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterat
 
 
 def text_of(text: str) -> str:
-    """Return a text for the page without secrets, with Markdown's special characters escaped. People share
-    pages.
-    """
+    """Return a text without secrets, because people share pages. Characters of Markdown are escaped."""
     return escaped(cluster_text(text))
 
 
