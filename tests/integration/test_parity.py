@@ -119,7 +119,6 @@ class Reconciler:
         return own
 
 
-@pytest.mark.timeout(300)
 def test_the_reconciler_agrees_with_the_models_on_every_rule_across_fields(
     api: Api, operator: Operator, judged: Counter[str]
 ) -> None:

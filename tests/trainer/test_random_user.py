@@ -15,7 +15,6 @@ from tests.trainer import loop_support
 
 ROOT = Path(__file__).parents[2]
 USER, GROUP = 1000730000, 1000730001
-pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture

@@ -24,7 +24,6 @@ from rft_trainer.engines import model_dtype
 
 ROOT = Path(__file__).parents[2]
 STORED = sorted((ROOT / "tests/stored").iterdir())
-pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(params=STORED, ids=lambda path: path.name)
