@@ -48,7 +48,7 @@ _OF_TEXT = _set(
 )
 """Words beside ``token`` in names about the tokens of a text, or about the next page of a list."""
 _NO_SECRET_KEYS = _set("primary foreign public sort partition cache row group hash host")
-"""Words before ``key`` in names of environment variables whose value is not secret, for example the key of a cache."""
+"""Words before ``key`` in names of environment variables whose value is not secret, as for a cache."""
 _OF_PEOPLE = _set("access api auth secret refresh bearer personal hub")
 """Words that make a name with the word ``tokens`` a name of secrets, for example one with "access tokens"."""
 _NOTHING = re.compile(
