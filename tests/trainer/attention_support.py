@@ -29,7 +29,7 @@ def by_pairs(
     _module: Any, query: Tensor, key: Tensor, value: Tensor, mask: BlockMask,
     scaling: float | None = None, softcap: float | None = None, **_: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
-    """Compute ``flex_attention`` with a dense mask from the rule for pairs, faster than the operator."""
+    """Compute ``flex_attention`` with a dense mask made by ``mask_mod``. Faster than ``by_operator``."""
     index = torch.arange(query.shape[2])
     allowed = mask.mask_mod(index, index, index[:, None], index[None, :])
     key, value = (part.repeat_interleave(query.shape[1] // part.shape[1], dim=1) for part in (key, value))
@@ -42,7 +42,10 @@ def by_sequence(
     query: Tensor, key: Tensor, value: Tensor, starts: Tensor, longest: int, window: int | None,
     scale: float | None,
 ) -> Tensor:  # fmt: skip
-    """Compute causal attention within each sequence. ``starts`` has the index of each start, and the end."""
+    """Compute causal attention within each sequence.
+
+    ``starts`` has the index of the first token of each sequence, and then the number of all tokens.
+    """
     parts = []
     for start, stop in zip(starts.tolist(), starts.tolist()[1:], strict=False):
         assert stop - start <= longest

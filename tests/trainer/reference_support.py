@@ -24,7 +24,7 @@ Weights = list[Tensor]
 
 @dataclass
 class Trained:
-    """A batch on which the loop trained. ``weights`` and ``gradients`` are those of each optimizer step."""
+    """A batch on which the loop trained. ``weights`` and ``gradients`` have one item per optimizer step."""
 
     groups: Sequence[Group]
     settings: UpdateSettings
@@ -90,7 +90,10 @@ class Reference:
             return [self.logprobs(prompt, ids) for prompt, ids, _, _ in completions(groups)]
 
     def gradients(self, weights: Weights, loss: Any, groups: Sequence[Group]) -> Weights:
-        """Return the gradients of ``loss``, a function of a list with the log-probs of each completion."""
+        """Return the gradients of ``loss`` at ``weights``.
+
+        ``loss`` is called with a list that has the log-probs of each completion's tokens.
+        """
         with self.using(weights):
             found = [self.logprobs(prompt, ids) for prompt, ids, _, _ in completions(groups)]
             return list(torch.autograd.grad(loss(found), self.trainable()))

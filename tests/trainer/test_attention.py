@@ -61,7 +61,7 @@ def flat(rows: Sequence[PackedRow]) -> FlatRows:
 
 
 def pairs(rows: FlatRows, window: int | None) -> Tensor:
-    """Return (T, T): whether a token attends to another token, computed by the rule for pairs."""
+    """Return (T, T): whether a token attends to another token, by the function for a pair of tokens."""
     index = torch.arange(rows.length)
     return mask_mod(rows, window)(index, index, index[:, None], index[None, :])
 
@@ -193,7 +193,7 @@ def policy_of(folder: Path) -> Policy:
 
 
 def results(policy: Policy, rows: list[PackedRow]) -> list[Tensor]:
-    """Return the hidden states of the rows, and the gradients of the adapter's output factors."""
+    """Return the hidden states of the rows, and the gradients of the adapter's B matrices."""
     hidden_N_H = policy.hidden(policy.batch(rows))
     draw = torch.Generator().manual_seed(3)
     loss = (hidden_N_H * torch.randn(hidden_N_H.shape, generator=draw)).sum()

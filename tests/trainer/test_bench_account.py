@@ -1,4 +1,4 @@
-"""The account of an update counts its FLOPs, and the bytes that it moves before and after an optimization."""
+"""The account of an update counts its FLOPs, and the bytes that each of two versions of it moves."""
 
 import pytest
 import torch

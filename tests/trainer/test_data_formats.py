@@ -1,4 +1,4 @@
-"""Each format of a dataset gives the same rows to all readers: whole file, line by line, and ``rft plan``."""
+"""All readers get the same rows from a dataset: whole file, line by line, ``rft plan``; in each format."""
 
 import csv
 import gzip

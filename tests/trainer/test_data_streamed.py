@@ -28,7 +28,7 @@ from tests.trainer.loop_support import config
 BUDGET = 6
 """Largest allowed number of tokens in a prompt."""
 ROOM = (1, 2, 5.0, 100)
-"""In this order: epochs, rollouts of each prompt, expected tokens of a completion, tokens of a step."""
+"""How batches are sized: epochs, rollouts of each prompt, tokens of a completion, tokens of a step."""
 
 
 def text(number: int, prompt: str = "what is row") -> str:

@@ -13,7 +13,7 @@ FIRST = next(server_options())
 
 
 def taken(**changes: object) -> SimpleNamespace:
-    """Return the settings of an engine that uses every option of FIRST. ``changes`` replace some settings."""
+    """Return the settings of a vLLM engine started with the options FIRST, except for ``changes``."""
     same = {
         "model": str(FIRST.model),
         "dtype": FIRST.dtype,

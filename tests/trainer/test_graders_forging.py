@@ -37,7 +37,7 @@ def without_capabilities() -> None:
 
 
 class Graders(NamedTuple):
-    """A grader process like that of the grader container (PID ``server``), and the scorer that uses it."""
+    """A grader process as in the grader container, its PID ``server``, and the scorer that uses it."""
 
     scorer: Scorer
     server: int

@@ -1,4 +1,4 @@
-"""If a completion begins with a thought, a grader reads only the answer after it, or the whole completion."""
+"""With ``reads: answer`` a grader ignores a thought before the answer. With ``whole`` it reads both."""
 
 from typing import Any
 

@@ -27,7 +27,7 @@ class Watched:
         self._engine = engine
         self._current = "base"
         self.calls: list[tuple[str, str, bool]] = []
-        """For each call its name, the adapter in use, and whether the main thread called."""
+        """For each call: its name, the adapter in use, and whether the main thread made the call."""
         self.restarts = 0
         self.close = engine.close
         self.fail_at = 0

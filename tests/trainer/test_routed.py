@@ -68,7 +68,7 @@ class Mortal(TransformersEngine):
 
 
 class Recorded(dict[int, Generated]):
-    """Completions by the number of their request. A request may be answered only once."""
+    """Completions by the number of their request. Fails if a second completion is added for a request."""
 
     def __ior__(self, other: object) -> "Recorded":  # type: ignore[override, misc]
         found = dict(other)  # type: ignore[call-overload]

@@ -1,4 +1,4 @@
-"""Tracking with the real libraries, without their servers. The tests read the files that they write."""
+"""Tracking with the real libraries, without their servers. The tests read the files of the libraries."""
 
 import json
 import os
