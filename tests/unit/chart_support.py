@@ -32,7 +32,7 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 @cache
 def rendered(*values: str) -> list[Json]:
-    """Return the objects that the chart renders with these values. Tests share them: do not change them."""
+    """Return the objects that the chart renders with these values. Do not change them: tests share them."""
     done = template(*values)
     assert done.returncode == 0, done.stderr
     return [document for document in yaml.load_all(done.stdout, Loader=LOADER) if document]

@@ -1,4 +1,4 @@
-"""The chart gives the operator rights for its own Lease, which it names, and for no other Lease."""
+"""The chart lets the operator read and update only the Lease with the operator's own name."""
 
 from rft_operator.settings import MAX_LEASE_SECONDS, MIN_LEASE_SECONDS, from_env
 from tests.unit.chart_support import one, rendered, template

@@ -443,7 +443,7 @@ def test_validate_and_plan_contact_nobody_and_open_only_what_the_manifest_names(
 
 
 def _is_expected(path: str, named: set[str]) -> bool:
-    """Return whether a command may open a file: the manifest names it, or Python or a library has it."""
+    """Return whether a command may open a file: one that the manifest names, or one of Python's libraries."""
     libraries = [Path(place).resolve() for place in sys.path if place]
     inside = any(Path(path).resolve().is_relative_to(place) for place in libraries)
     return path in named or inside or path == "/proc/sys/kernel/random/boot_id"

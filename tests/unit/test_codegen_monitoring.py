@@ -1,4 +1,4 @@
-"""Alerts, dashboard panels and the page of reasons name only what exists, and leave nothing out."""
+"""Alerts and panels query only metrics that exist. The pages have every metric, alert and reason."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Rollouts of several turns: a prompt extends the earlier tokens. If it changes them, a segment begins."""
+"""Rollouts of several turns: a prompt extends the earlier tokens. One that changes them begins a segment."""
 
 import json
 from typing import Any
@@ -40,7 +40,7 @@ def turn(
 
 
 def texts(one: Session, tokenizer: Characters) -> list[list[str]]:
-    """Return the texts of each segment: one for each span of sampled tokens, in <>, or context tokens."""
+    """Return for each segment the texts of its spans. Those in <> were sampled, the others are context."""
     found = []
     for segment in one.segments:
         spans: list[tuple[bool, list[int]]] = [(False, list(segment.prompt_ids))]

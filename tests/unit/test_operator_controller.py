@@ -1,4 +1,4 @@
-"""What the controller reads from the API server after each kind of event, also one during a read."""
+"""What the controller reads from the API server after each kind of event, also if it comes during a read."""
 
 from collections.abc import Callable
 from typing import Any, cast

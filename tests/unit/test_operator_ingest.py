@@ -101,7 +101,7 @@ def test_owner_references_lead_from_the_pod_to_the_rftjob() -> None:
         Pod("forged", "pod-2", "", controller="job-of-another", phase="Running"),
     )
     assert identity.callers(job, Observed(child=Child("job-1"), pods=pods)) == [caller], (
-        "the cached state must give the same caller as the owner references"
+        "the cached state must give the same sender of reports as the owner references"
     )
     assert identity.callers(job, Observed(pods=pods)) == [], "without a child Job no pod may report"
 

@@ -107,9 +107,9 @@ def ask(
     clock: Callable[[], float] = lambda: 50.0,
     seconds: float = 30.0,
 ) -> list[tuple[str, str]]:
-    """Send a request to a server that responds with ``answer``. Return what ``signs`` recorded.
+    """Send ``times`` requests to a server that responds with ``answer``. Return what ``signs`` recorded.
 
-    The request is sent ``times`` times. It fails if an answer takes longer than ``seconds`` s.
+    Raises TimeoutError if an answer takes longer than ``seconds``.
     """
     signs = signs or Recorded()
     asyncio.run(_ask(answer, query, signs, times, clock, seconds))

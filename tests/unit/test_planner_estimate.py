@@ -156,7 +156,7 @@ def never_less(few: Estimate, many: Estimate) -> None:
 
 
 def almost_not_less(few: Estimate, many: Estimate) -> None:
-    """Check that more work never needs fewer tokens, and never fewer hours, up to the hours of one step.
+    """Check that ``many`` has at least the tokens of ``few``, and at least its hours minus those of one step.
 
     The first batch is sampled before any training, so it does not overlap with training. If the steps of the
     larger run are smaller, its first batch takes less time.

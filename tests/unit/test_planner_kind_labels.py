@@ -1,4 +1,4 @@
-"""Node labels of clouds name the kind of a GPU. The plan requires such labels of the pod's node."""
+"""Node labels of clouds name the kind of a GPU. The plan lets the pod run only on nodes with such labels."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A number of GPUs in the spec is always used. If the plan has another number, there is a warning."""
+"""A number of GPUs in the spec is always used. If the job needs another number, there is a warning."""
 
 from typing import Any
 

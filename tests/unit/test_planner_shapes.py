@@ -1,4 +1,4 @@
-"""A model's shape has its published number of parameters. A larger stated size gives no smaller estimate."""
+"""A shape has the model's published number of parameters. A larger size never gives a smaller estimate."""
 
 from typing import Any
 

@@ -1,8 +1,8 @@
 """The operator reads and resumes a job that an earlier release started, and writes its status.
 
-``tests/stored/c5ea54e/cluster`` has the objects that the operator of that commit created on an API server of
-Kubernetes 1.36, and the reports that the trainer of that commit sent. The objects belong to one job, the
-reports to another run.
+``tests/stored/c5ea54e/cluster`` has the objects that the operator of the commit c5ea54e created on an API
+server of Kubernetes 1.36, and the reports that the trainer of this commit sent. The objects belong to one
+job, the reports to another run.
 """
 
 import json
@@ -56,13 +56,13 @@ def of_a_newer_release(value: dict[str, Any], *paths: str) -> str:
 
 
 def with_snapshot(text: str, config: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return ``config``, or if None the stored ConfigMap, with ``text`` as its snapshot."""
+    """Return a copy of a ConfigMap, by default of the stored one, with ``text`` as its snapshot."""
     config = config or stored("configmap")
     return config | {"data": config["data"] | {CONFIG_FILE: text}}
 
 
 def at_rest(config: dict[str, Any]) -> tuple[dict[str, Any], Observed]:
-    """Return the stored RFTJob while it is suspended, and its state: the only child is this ConfigMap."""
+    """Return the stored RFTJob, suspended, and its observed state, in which ``config`` is the only child."""
     document = stored("rftjob")
     document["status"]["phase"] = "Suspended"
     return document, observe(owner_of(document), RawState(config=config), None, None)
@@ -187,7 +187,7 @@ def test_a_snapshot_that_cannot_be_read_is_made_anew_before_the_next_job() -> No
 
 
 def test_a_snapshot_that_breaks_a_rule_of_this_release_is_made_anew_too() -> None:
-    """The trainer of this release would refuse such a snapshot, and the run would end."""
+    """The trainer of this release would refuse a snapshot that breaks a rule, and the run would end."""
     body = json.loads(stored("configmap")["data"][CONFIG_FILE])
     body["spec"]["graders"] = [body["spec"]["graders"][0], body["spec"]["graders"][0]]
     document, observed = at_rest(with_snapshot(json.dumps(body)))
