@@ -39,8 +39,9 @@ def pod(name: str, created: str) -> dict[str, Any]:
 
 
 class Server(ThreadingHTTPServer):
-    """Handler that returns the response set for a path. Each watch request returns the next item of
-    ``watches``.
+    """The fake API server, with the objects that it returns and the requests that it has received.
+
+    Each watch request gets the next item of ``watches``.
     """
 
     daemon_threads = True

@@ -26,7 +26,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 QUIET_SECONDS = 90.0
 """All processes must end within this many seconds after the interruption."""
 ENGINES = re.compile(r"docker0|br-[0-9a-f]+|DOCKER|[Dd]ocker")
-"""Matches links, routes, rules and cgroups that Docker itself creates. They remain until a restart."""
+"""Matches network links, routes, iptables rules and cgroups that Docker itself creates.
+
+Docker keeps them after its containers are removed, so they do not count as left behind by ``make test``.
+"""
 OF_ENGINES = ("links", "routes", "iptables rules", "cgroups")
 
 
@@ -49,7 +52,7 @@ def processes() -> list[str]:
 
 
 def snapshot() -> leftovers.Snapshot:
-    """Return everything that a run could leave behind: what a node creates, containers, and processes."""
+    """Return all that ``make test`` could leave behind: what a node creates, containers, and processes."""
     node = leftovers.snapshot(default_layout())
     return {**node, "containers": containers(), "processes": processes()}
 
@@ -61,7 +64,7 @@ def left_behind(before: leftovers.Snapshot) -> list[str]:
 
 
 def interrupted(moment: float, number: signal.Signals, log: Path) -> float:
-    """Run ``make test`` and interrupt it after ``moment`` seconds. Return how many seconds it took to end."""
+    """Run ``make test`` and interrupt it after ``moment`` seconds. Return the seconds that it took to end."""
     with log.open("wb") as output:
         started = subprocess.Popen(
             ["make", "test"],
@@ -85,7 +88,7 @@ def interrupted(moment: float, number: signal.Signals, log: Path) -> float:
 
 
 def main() -> int:
-    """Interrupt repeatedly, and print a line for each time. Return 1 if anything remained, else 0."""
+    """Interrupt ``make test`` repeatedly, and print a line each time. Return 1 if anything remained."""
     options = _parser().parse_args()
     draw = random.Random(options.seed)
     failed = False

@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-"""Names of programs, in the order in which they are tried. ``chromium`` is a package of Debian."""
+"""Names of Chromium's program, in the order in which they are tried. Debian calls it ``chromium``."""
 WAIT_SECONDS = 60
 HEIGHT = 1500
 """Height of a screenshot in pixels."""

@@ -21,13 +21,13 @@ OPERATOR_ACCOUNT = "system:serviceaccount:rft-system:rft-operator"
 
 @dataclass(frozen=True)
 class Scenario:
-    """A row of the table: a fault, or a manifest that is applied again."""
+    """What one row of the printed table is about: a fault, or a manifest that is applied again."""
 
     name: str
     play: Callable[[Kubectl, Kubectl, Sequence[str], str, Moments], list[Outcome]]
-    """Arguments: kubectl for the jobs' namespace and the operator's, the jobs' names, engine, moments."""
+    """Arguments: kubectl in the jobs' namespace, kubectl in the operator's, job names, engine, moments."""
     engine: str | None = None
-    """The sampling engine that the scenario needs; None: any."""
+    """The sampling engine that the scenario needs. None: it works with each engine."""
 
 
 def _alone(
@@ -88,10 +88,10 @@ def main() -> int:
 
 
 def due(scenarios: list[Scenario], outcomes: list[Outcome], times: int) -> Iterator[tuple[int, Scenario]]:
-    """Yield the number of the round and each scenario that has hit fewer than ``times`` jobs so far.
+    """Yield ``(round, scenario)`` in turn for each scenario that has hit fewer than ``times`` jobs so far.
 
-    The caller appends to ``outcomes`` between two rounds. There are at most 2 × ``times`` rounds, because a
-    fault that comes too late hits no job.
+    The code that iterates must append the result of each scenario to ``outcomes``. It gets each scenario at
+    most 2 × ``times`` times, because a fault that comes too late hits no job.
     """
     for number in range(2 * times):
         for scenario in scenarios:
@@ -105,7 +105,10 @@ def hit_jobs(scenario: Scenario, outcomes: list[Outcome]) -> int:
 
 
 def chosen(names: list[str] | None, engine: str) -> list[Scenario]:
-    """Return the scenarios that run with ``engine`` and whose names begin with one of ``names``, if given."""
+    """Return the scenarios that work with ``engine``, if ``names`` is given only those that it names.
+
+    It names a scenario by the beginning of the scenario's name.
+    """
     asked = [
         scenario
         for scenario in SCENARIOS

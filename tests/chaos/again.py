@@ -44,13 +44,13 @@ def _not_new(found: Object, record: list[Object], old_folder: str | None) -> Ite
     elif found["output"]["folder"] == old_folder:
         yield "the new run uses the old run's folder"
     if [(row["step"], row["attempt"]) for row in record] != [(step, 1) for step in range(1, STEPS + 1)]:
-        yield f"the new run recorded {[(row['step'], row['attempt']) for row in record]}"
+        yield f"(step, attempt) of the new run's rows: {[(row['step'], row['attempt']) for row in record]}"
 
 
 def let_expire_and_apply(jobs: Kubectl, name: str, engine: str, when: Moments) -> Outcome:
     """Apply a manifest again after its children expired: no new run may start.
 
-    ``when`` is not used. All scenarios have this argument.
+    ``when`` is not used. It is an argument because all scenarios are called with the same arguments.
     """
     del when
     outcome, started = Outcome(EXPIRED, 0.0), time.monotonic()
@@ -85,7 +85,7 @@ def _children(jobs: Kubectl, selector: str) -> list[str]:
 
 
 def _content(jobs: Kubectl, folder: str | None) -> str:
-    """Return the paths and checksums of all files of a run. Empty if its folder is unknown."""
+    """Return the paths and checksums of all files in a run's folder. Empty if ``folder`` is None."""
     if folder is None:
         return ""
     command = ["find", folder, "-type", "f", "-exec", "sha256sum", "{}", "+"]

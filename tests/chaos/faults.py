@@ -1,6 +1,6 @@
 """The faults: how each one is injected and removed.
 
-The processes that they stop or kill are those of the test cluster's node on this machine.
+Some faults stop or kill processes of the test cluster's node. The node must run on this machine.
 """
 
 import json
@@ -27,7 +27,7 @@ VOLUME_SIZE = "64m"
 NEIGHBOUR = "rft-chaos-neighbour"
 HEARTBEAT_SECONDS = 5.0
 NODE = ("kubelet", "containerd", "trainer")
-"""The processes that stop when a node stops. The operator continues, as if it ran on another node."""
+"""Programs that are paused to simulate a stopped node. The operator continues, as if on another node."""
 COMPONENTS = ("etcd", "kube-apiserver", "kubelet", "containerd")
 
 
@@ -48,14 +48,14 @@ class Target:
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault. ``inject`` injects it, waits, removes it, and then returns."""
+    """A fault. ``inject`` injects it, and returns after the fault is over."""
 
     name: str
     inject: Callable[[Target], None]
     engine: str | None = None
-    """The sampling engine that the fault needs; None: any."""
+    """The sampling engine that the fault needs. None: it works with each engine."""
     interrupts: bool = False
-    """Whether the job must continue in a new pod or with a new vLLM. Otherwise it counts as not hit."""
+    """If true, the fault counts as a hit only if the job continued in a new pod or with a new vLLM."""
     lost_node_seconds: int | None = None
     """Seconds for which the jobs' pods tolerate a lost node. None: the cluster's default."""
 
@@ -64,7 +64,7 @@ def pids(program: str) -> list[int]:
     """Return the PIDs of a program, as seen by the host: a component of the node, or a program in a pod."""
     if program in COMPONENTS:
         node = node_processes(default_layout().state)
-        assert node, "this fault needs `RFT_TEST_CLUSTER=node make cluster-up`, or old instead of node"
+        assert node, "this fault needs a node on this machine: `RFT_TEST_CLUSTER=old make cluster-up`"
         return [pid for pid in node if Path(_command(pid).split(" ")[0]).name == program]
     return [pid for pid in all_processes() if IN_PODS[program] in _command(pid) and _in_a_container(pid)]
 

@@ -1,4 +1,4 @@
-"""The job of a round. It takes 30 seconds, and its model is small enough for a ConfigMap."""
+"""The RFTJob that each round runs. It takes 30 seconds, and its model is small enough for a ConfigMap."""
 
 import base64
 import json
@@ -13,7 +13,7 @@ ROWS = "chaos-rows"
 CLAIM = "chaos-runs"
 STEPS = 60
 CHECKPOINT_EVERY = 2
-"""Steps between two checkpoints. A fault may lose all steps since the last checkpoint, also a partial one."""
+"""Steps between two checkpoints. A fault may lose at most this many completed steps."""
 NAME_LABEL = "rft.dev/job-name"
 UID_LABEL = "rft.dev/job-uid"
 

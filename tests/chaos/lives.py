@@ -1,4 +1,4 @@
-"""When a job's trainers started and ended, by the kubelet's requests in the API server's audit log."""
+"""Finds out from the API server's audit log when a job's trainers started and ended."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -56,8 +56,8 @@ def lives(events: Iterable[Object], uid: str) -> list[Life]:
 def _over(event: Object) -> str | None:
     """Return a pod's name if the event shows that none of its containers runs any more, else None.
 
-    Such an event is the pod's deletion by the kubelet, or a final phase. If a container is removed before its
-    end was reported, the kubelet never reports its end time, so no other event shows it.
+    In such an event the kubelet deletes the pod, or sets its phase to Failed or Succeeded. If a container is
+    removed before the kubelet has reported its end, no other event shows that the container has ended.
     """
     about = event.get("objectRef", {})
     if about.get("resource") != "pods" or not event["user"]["username"].startswith("system:node:"):

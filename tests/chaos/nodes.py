@@ -1,7 +1,7 @@
 """``python -m tests.chaos.nodes``: takes nodes away from jobs on kind, and prints how the jobs ended.
 
-All jobs run in deterministic mode. Each must end with the same bytes as an undisturbed job. Its folder must
-not contain anything that a trainer wrote after it was replaced.
+All jobs run in deterministic mode. The results of each job must equal those of an undisturbed job, byte for
+byte. The job's folder must not contain anything that a trainer wrote after another trainer replaced it.
 """
 
 import argparse
@@ -45,7 +45,7 @@ OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
 
 @dataclass
 class Seen:
-    """The observations of one job during one event."""
+    """What was observed of one job during one event."""
 
     event: str
     step: int
@@ -53,14 +53,14 @@ class Seen:
     seconds: float = 0.0
     """Seconds from the event to the job's end."""
     said: list[tuple[float, str, str]] = field(default_factory=list)
-    """Each change of the status: seconds after the event, reason and message."""
+    """Each change of the status message: seconds after the event, reason of Ready, message."""
     wrong: list[str] = field(default_factory=list)
     stale: str = ""
     """How the replaced trainer ended after its node had continued."""
 
 
 class Stage:
-    """The two workers. ``near`` runs the operator. ``far`` runs the jobs, and the events stop or pause it."""
+    """The two worker nodes. ``near`` runs the operator. ``far`` runs the jobs, and is stopped or paused."""
 
     def __init__(self, jobs: Kubectl, operator: Kubectl, volume: Path) -> None:
         self.jobs, self.operator, self.volume = jobs, operator, volume
@@ -91,7 +91,7 @@ class Stage:
 
 
 def placed(operator: Kubectl) -> tuple[str, str]:
-    """Return the worker that runs the operator that acts, then the other worker.
+    """Return the names of the worker node on which the leading operator runs, and of the other one.
 
     Raises:
         ClusterError: the cluster does not have two workers.
@@ -146,9 +146,9 @@ def drained(stage: Stage, names: Sequence[str]) -> dict[str, str]:
 
 
 def killed(stage: Stage, names: Sequence[str]) -> dict[str, str]:
-    """Switch the far node off, run a command from the status, and switch the node on when the jobs moved.
+    """Kill the far node, do what the status recommends, and start the node when the jobs have moved.
 
-    The status has two commands for an administrator. One of them is chosen at random.
+    The status message of a job recommends two kubectl commands. One of them is chosen at random and run.
     """
     docker("kill", stage.far)
     run_command(stage, random.choice(commands_of(stage, names)))
@@ -161,7 +161,7 @@ def killed(stage: Stage, names: Sequence[str]) -> dict[str, str]:
 def back_late(stage: Stage, names: Sequence[str]) -> dict[str, str]:
     """Pause the far node, have its pods replaced, and continue it while the new trainers run.
 
-    The far node's kubelet stays stopped, so nothing but the old trainers themselves can end them.
+    The far node's kubelet stays stopped, so it cannot end the old trainers: they must end by themselves.
     """
     before = set(pids("trainer"))
     docker("exec", stage.far, "pkill", "-STOP", "-x", "kubelet")
@@ -188,7 +188,7 @@ EVENTS: dict[str, Callable[[Stage, Sequence[str]], dict[str, str]]] = {
 
 
 def commands_of(stage: Stage, names: Sequence[str]) -> list[str]:
-    """Wait until all jobs have the reason NodeLost. Return the commands in the first job's status message."""
+    """Wait until all jobs have the reason NodeLost. Return the commands that the first job's status names."""
 
     def lost(name: str) -> str:
         reason, message = reported(stage.status(name))
@@ -199,7 +199,7 @@ def commands_of(stage: Stage, names: Sequence[str]) -> list[str]:
 
 
 def run_command(stage: Stage, command: str) -> None:
-    """Run a command from the status without changes."""
+    """Run a kubectl command exactly as the status message has it."""
     stage.nodes(*shlex.split(command)[1:])
 
 
@@ -237,7 +237,7 @@ def repair_nodes(stage: Stage) -> None:
 
 @contextmanager
 def listening(stage: Stage, outcomes: dict[str, Seen], began: float) -> Iterator[None]:
-    """Record each change of the jobs' statuses during the ``with`` block."""
+    """Record each new status message of each job during the ``with`` block, with its reason and time."""
     over = threading.Event()
 
     def look() -> None:
@@ -298,16 +298,16 @@ def what_is_wrong(stage: Stage, name: str, outcome: Seen, alone: dict[str, Any])
     folder = stage.folder(name)
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     if [row["step"] for row in rows] != list(range(1, STEPS + 1)):
-        yield f"steps {[row['step'] for row in rows]}"
+        yield f"metrics.jsonl has the steps {[row['step'] for row in rows]}"
     attempts = [row["attempt"] for row in rows]
     if attempts != sorted(attempts):
-        yield f"an attempt wrote after it was replaced; attempts of the steps: {attempts}"
+        yield f"an attempt wrote after it was replaced: the steps are of the attempts {attempts}"
     if partial_files := [str(path) for path in folder.rglob(".*.partial")]:
         yield f"files were not completely written: {partial_files}"
     one = left(folder)
     yield from (f"{part} differs from the undisturbed run" for part in alone if one[part] != alone[part])
     if outcome.stale and f'"exitCode": {int(ExitCode.FENCED)}' not in outcome.stale:
-        yield f"the replaced trainer did not end because it was replaced: {outcome.stale}"
+        yield f"the replaced trainer did not end with exit code {int(ExitCode.FENCED)}: {outcome.stale}"
 
 
 def undisturbed(stage: Stage, name: str) -> dict[str, Any]:
@@ -320,7 +320,7 @@ def undisturbed(stage: Stage, name: str) -> dict[str, Any]:
 
 def table(seen: Sequence[Seen]) -> Iterator[str]:
     """Yield the lines of two tables: how the jobs ended, and how their status messages changed."""
-    yield "| event | jobs | right | after step | seconds from the event to the job's end |"
+    yield "| event | jobs | right results | after step | seconds from the event to the job's end |"
     yield "|---|--:|--:|---|---|"
     for event in EVENTS:
         of = [one for one in seen if one.event == event]
@@ -332,7 +332,7 @@ def table(seen: Sequence[Seen]) -> Iterator[str]:
                 f"| {min(seconds):.0f} to {max(seconds):.0f} |"
             )
     yield ""
-    yield "| event | seconds after it | reason | what the status says |"
+    yield "| event | seconds after the event | reason of Ready | status message |"
     yield "|---|--:|---|---|"
     for event in EVENTS:
         first = next((one for one in seen if one.event == event), None)

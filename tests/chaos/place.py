@@ -38,7 +38,7 @@ def namespace(
     mount: Callable[[str], None] = lambda _: None,
     unmount: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Path]:
-    """Create the namespace and the objects that all jobs share. Delete it at the end unless ``keep``.
+    """Create the namespace with the objects that all jobs share. Delete it at the end, except with ``keep``.
 
     ``placed`` is added to the spec of the pod that reads the volume. Yields the volume's folder on the node.
     ``mount`` is called with that folder before anything uses the volume, and ``unmount`` at the end.

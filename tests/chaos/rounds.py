@@ -19,7 +19,7 @@ EARLIEST_SECONDS = 0.5
 """A fault is injected at least this many seconds after its job was applied."""
 END_SECONDS = 900.0
 ROUNDING = 0.5e-4
-"""Largest difference due to rounding: rewards in the status have four decimals."""
+"""Largest rounding error of a reward in the status, which has four decimals."""
 RECORD = ("step", "reward", "attempt")
 
 
@@ -29,7 +29,7 @@ class Moments:
 
     seed: int
     latest: float
-    """Latest time of a fault, in seconds after apply: the duration of an undisturbed job."""
+    """Latest time of a fault, in seconds after its job was applied: the duration of an undisturbed job."""
 
     def drawn(self, name: str, count: int) -> list[float]:
         """Return ``count`` random moments in seconds, in descending order. ``name`` is part of the seed."""
@@ -44,26 +44,26 @@ class Outcome:
 
     fault: str
     after: float
-    """Seconds from the moment when the job was applied to the fault."""
+    """Seconds from when the job was applied until the fault was injected."""
     seconds: float = 0.0
     attempts: int = 0
     lost: int = 0
-    """Steps that were lost, so that a later attempt repeated them."""
+    """Number of completed steps that were lost, so that a later attempt repeated them."""
     wrong: list[str] = field(default_factory=list)
     pods: int = 0
     """Number of trainer pods that ran."""
     samplers: int = 0
     """Number of restarts of vLLM within a pod."""
     hit: bool = True
-    """Whether the fault hit the job: the job had not ended, and if the fault must interrupt it, it did."""
+    """False if the job had ended before the fault, or if a fault that ``interrupts`` did not interrupt it."""
 
 
 def play(
     fault: Fault, jobs: Kubectl, operator: Kubectl, names: Sequence[str], engine: str, when: Moments
 ) -> list[Outcome]:
-    """Inject one fault into all jobs ``names`` at the same time. The jobs have run for different times.
+    """Inject one fault into all jobs ``names`` at the same time. Return the result for each job.
 
-    ``when`` draws for each job how many seconds before the fault it is applied.
+    ``when`` draws for each job how many seconds before the fault the job is applied.
     """
     moments = when.drawn(fault.name, len(names))
     log = default_layout().logs / "audit.log"
@@ -108,7 +108,7 @@ def what_is_wrong(
 ) -> Iterator[str]:
     """Yield each error in how a job ended, and set ``outcome.lost``.
 
-    ``reached`` is the last step that an interrupted attempt had completed.
+    ``reached`` is the highest step that the interrupted attempts are known to have completed.
     """
     if found.get("phase") != "Succeeded":
         yield f"ended as {found.get('phase')}: {found.get('message')}"
@@ -116,18 +116,18 @@ def what_is_wrong(
     if found["progress"]["step"] != STEPS:
         yield f"ended at step {found['progress']['step']} of {STEPS}"
     if [row["step"] for row in record] != list(range(1, STEPS + 1)):
-        yield f"the trainer recorded steps {[row['step'] for row in record]}"
+        yield f"metrics.jsonl has the steps {[row['step'] for row in record]}"
     history = {point["step"]: point["reward"] for point in found["reward"]["history"]}
     recorded_rewards = {row["step"]: row["reward"] for row in record}
     different = [step for step in history if abs(history[step] - recorded_rewards.get(step, 2.0)) > ROUNDING]
     if different:
-        yield f"status and record differ at steps {different}"
+        yield f"the rewards in the status and in metrics.jsonl differ at steps {different}"
     if outcome.attempts > 1:
         outcome.lost = max(0, reached - found["progress"]["resumedFromStep"])
         if outcome.lost > CHECKPOINT_EVERY:
-            yield f"{outcome.lost} steps lost: {reached} had been made"
+            yield f"{outcome.lost} steps lost, allowed {CHECKPOINT_EVERY}; step {reached} had been completed"
     for one, other, seconds in at_once(trainers):
-        yield f"two live trainers for {seconds:.0f} s: {one} and {other}"
+        yield f"two trainers ran at the same time for {seconds:.0f} s: {one} and {other}"
 
 
 def logs(jobs: Kubectl, name: str) -> Iterator[str]:
@@ -138,13 +138,13 @@ def logs(jobs: Kubectl, name: str) -> Iterator[str]:
 
 
 def last_step(log: str) -> int:
-    """Return the last step in a trainer's log, or 0 if it has none."""
+    """Return the highest step in a trainer's log, or 0 if the log has no step."""
     steps = [json.loads(line)["step"] for line in log.splitlines() if line.startswith('{"event": "step"')]
     return max(steps, default=0)
 
 
 def recorded(jobs: Kubectl, found: Object) -> list[Object]:
-    """Return the rows of the trainer's ``metrics.jsonl``, one for each step."""
+    """Return step, reward and attempt of each row of the trainer's ``metrics.jsonl``."""
     folder = found.get("output", {}).get("folder")
     if not folder:
         return []
@@ -176,7 +176,8 @@ def _status(jobs: Kubectl, name: str) -> Object:
 def table(outcomes: list[Outcome], names: list[str]) -> Iterator[str]:
     """Yield the lines of a table with one row for each fault."""
     yield (
-        "| fault | jobs | hit | right | seconds after apply | attempts | steps made again | seconds in all |"
+        "| fault | jobs | jobs hit | right results | seconds from apply to the fault "
+        "| most attempts | most steps repeated | most seconds until the job's end |"
     )
     yield "|---|--:|--:|--:|---|--:|--:|--:|"
     for name in names:

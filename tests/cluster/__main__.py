@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands.add_parser("down", help="stop the cluster and remove all its files except the logs")
     commands.add_parser(
-        "status", help="print addresses and paths as JSON; fail if the cluster is not running"
+        "status", help="print the cluster's addresses and paths as JSON; fail if it is not running"
     )
     commands.add_parser("kubeconfig", help="print the path of the kubeconfig")
     commands.add_parser(
@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         "set-gpus", help="set the number of nvidia.com/gpu on every schedulable node; 0 removes them"
     )
     gpus.add_argument("count", type=int, metavar="N")
-    commands.add_parser("renew-volumes", help="empty the released volumes and make them available again")
+    commands.add_parser("renew-volumes", help="empty the volumes whose claim was deleted, for new claims")
     commands.add_parser(
         "tools", help="download kubectl and helm unless they are on the PATH, and print their folder"
     )

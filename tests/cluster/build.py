@@ -87,7 +87,7 @@ def _build(target: Path) -> None:
         log = target.with_name("kubernetes-build.log")
         log.unlink(missing_ok=True)
         source = work / "go/src/k8s.io/kubernetes"
-        say(f"building Kubernetes {VERSION} from Debian's source, once; see {log}")
+        say(f"building Kubernetes {VERSION} from Debian's source, only this once; output in {log}")
         _unpack_source(work, source, log)
         environment = {
             "GOPATH": str(work / "go"),

@@ -27,7 +27,7 @@ def check_controllers() -> None:
         raise ClusterError(f"the kernel has no cgroup controller {', '.join(missing)}")
     for name in WANTED:
         if name not in enabled:
-            say(f"no cgroup controller {name}: its limits will not be enforced")
+            say(f"the kernel has no cgroup controller {name}: limits of pods for {name} have no effect")
 
 
 def make_cgroup(name: str) -> None:

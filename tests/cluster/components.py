@@ -33,7 +33,7 @@ def components(spec: NodeSpec) -> list[Component]:
 
 
 def _feature_gates(spec: NodeSpec) -> list[str]:
-    """Return the option with feature gates. Before Kubernetes 1.21 the TTL of Jobs must be switched on."""
+    """Return the option that sets feature gates. Before Kubernetes 1.21 it must switch on the TTL of Jobs."""
     return ["--feature-gates=TTLAfterFinished=true"] if spec.minor_version < 21 else []
 
 

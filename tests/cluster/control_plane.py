@@ -27,7 +27,7 @@ from tests.cluster.shell import ClusterError, tail, wait_until
 from tests.ports import free_port
 
 _CONTROLLERS_PER_SECOND = 400
-"""Client-side rate limit of the controllers. The default, 20, allows at most 1,000 new pods a minute."""
+"""Requests per second that the controllers may send. The default, 20, allows 1,000 new pods a minute."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class ControlPlane:
     """Certificate authority that signs the certificates of this cluster's servers and users."""
 
     def login(self, name: str, user: str, group: str | None = None) -> Path:
-        """Return a kubeconfig for ``user``. The names of its files begin with ``name``."""
+        """Write a kubeconfig for ``user`` and return its path. Names of new files begin with ``name``."""
         pair = self.authority.issue(name, user, group)
         return self.authority.kubeconfig(self.url, pair, self.folder / f"{name}.kubeconfig")
 

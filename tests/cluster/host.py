@@ -45,11 +45,11 @@ def plan_node(layout: Layout, binaries: Path) -> NodeSpec:
 class Starter:
     """Starts a node, and keeps a pipe to it open.
 
-    The node ends when this process ends, even if SIGKILL ended it. After ``keep`` the node continues.
+    When this process ends, even by SIGKILL, the node ends too. After a call of ``keep`` it continues.
     """
 
     def __init__(self, spec: NodeSpec) -> None:
-        """Write the record of what will be created, create it, and start the node.
+        """Write the node's ``NodeSpec`` to a file, create all that the node needs, and start the node.
 
         Raises:
             ClusterError: a part could not be created. ``remove_node`` removes the parts that were created.

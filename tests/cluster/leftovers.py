@@ -50,7 +50,7 @@ def snapshot(layout: Layout) -> Snapshot:
 
 
 def differences(before: Snapshot, after: Snapshot) -> list[str]:
-    """Return one line for each entry that is new or changed. Missing entries are ignored."""
+    """Return one line for each entry of ``after`` that is not in ``before``."""
     return [
         f"{kind}: {entry}"
         for kind, entries in after.items()
@@ -59,7 +59,7 @@ def differences(before: Snapshot, after: Snapshot) -> list[str]:
 
 
 def save_snapshot(layout: Layout) -> None:
-    """Save a snapshot. Call this only when no node exists."""
+    """Save a snapshot of this machine. Call this only when no node exists."""
     _file(layout).write_text(json.dumps(snapshot(layout), indent=2))
 
 

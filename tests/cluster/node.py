@@ -66,7 +66,7 @@ class Supervisor:
             ready, _, _ = select.select([0] if starter_watched else [], [], [], 0.2)
             if ready:
                 if os.read(0, len(KEEP)) != KEEP:
-                    print("node: ends, because the process that started it has ended", flush=True)
+                    print("node: ending, because the process that started the node has ended", flush=True)
                     return
                 starter_watched = False
 

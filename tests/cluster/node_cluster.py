@@ -99,7 +99,7 @@ class NodeCluster:
         save_snapshot(self.layout)
         started = time.monotonic()
         spec = plan_node(self.layout, binaries)
-        say(f"starting Kubernetes 1.{spec.minor_version}, Services in {spec.network.services}")
+        say(f"starting Kubernetes 1.{spec.minor_version}; Services get addresses in {spec.network.services}")
         starter = Starter(spec)
         kubernetes = Kubernetes(self.layout, self.kubeconfig)
 

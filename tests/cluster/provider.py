@@ -51,7 +51,7 @@ def choose_provider(layout: Layout) -> Provider:
     wanted = os.environ.get(WANTED, "")
     if wanted not in ("", *KINDS):
         raise ClusterError(
-            f"{WANTED}={wanted} is not one of {', '.join(KINDS)}; without it, the first that works is used"
+            f"{WANTED}={wanted} is not one of {', '.join(KINDS)}; unset it to use the first that works"
         )
     if wanted in ("", "kind"):
         obstacle = _obstacle_to_kind()
@@ -60,7 +60,7 @@ def choose_provider(layout: Layout) -> Provider:
             return KindCluster(layout, Path(shutil.which("kind") or ""), os.environ.get(NODE_IMAGE))
         if wanted:
             raise ClusterError(f"{WANTED}=kind, but {obstacle}")
-        say(f"not kind: {obstacle}")
+        say(f"not using kind: {obstacle}")
     if wanted in ("", "node"):
         assets = Path(os.environ.get("KUBEBUILDER_ASSETS", ""))
         obstacle = _obstacle_to_assets(assets)
@@ -69,7 +69,7 @@ def choose_provider(layout: Layout) -> Provider:
             return NodeCluster(layout, assets)
         if wanted:
             raise ClusterError(f"{WANTED}=node, but {obstacle}")
-        say(f"not the binaries in KUBEBUILDER_ASSETS: {obstacle}")
+        say(f"not using the binaries in KUBEBUILDER_ASSETS: {obstacle}")
     say("using a node on this machine, built from Debian's source package")
     return NodeCluster(layout, None)
 

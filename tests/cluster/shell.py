@@ -29,7 +29,7 @@ def run(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> str:
-    """Run a command and return its stdout. If this is interrupted, kill the command and its children.
+    """Run a command and return its stdout. If this process is interrupted, kill the command's process group.
 
     Raises:
         ClusterError: the command is missing or failed. The message has the end of its stderr.
@@ -126,7 +126,7 @@ def locked(path: Path) -> Iterator[None]:
 
 @contextmanager
 def scratch(path: Path) -> Iterator[Path]:
-    """Yield an empty folder with a fixed name. If a run was killed, the next run removes its folder."""
+    """Yield an empty folder at ``path``. What a killed process left there is removed first."""
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)
     try:

@@ -61,7 +61,7 @@ def example() -> list[Object]:
 
 
 def variant(example: list[Object], name: str, **changes: Any) -> list[Object]:
-    """Return the example with another name, fewer steps, and ``changes`` merged into its spec."""
+    """Return the objects of ``example`` with this name, fewer steps and ``changes`` in the RFTJob."""
     objects: list[Object] = json.loads(json.dumps(example))
     job = next(o for o in objects if o["kind"] == "RFTJob")
     job["metadata"] = {"name": name}

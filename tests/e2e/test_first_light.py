@@ -161,7 +161,7 @@ def test_a_run_succeeds_and_its_pod_has_no_further_rights(kubectl: Kubectl, exam
 
 
 def api_server_address(kubectl: Kubectl) -> str:
-    """Return the address of the API server for pods: that of its Service."""
+    """Return the address at which pods reach the API server: the address of its Service."""
     service = kubectl.run("get", "service", "kubernetes", "-n", "default", "-o", "jsonpath={.spec.clusterIP}")
     return service.stdout.strip()
 

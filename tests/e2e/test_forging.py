@@ -1,4 +1,4 @@
-"""A program that a grader starts in a pod can forge no score, and the status reports a forged reply."""
+"""A program that a grader starts in a pod cannot forge a score. The status counts forged replies."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ def grade(completion, row):
         raise ValueError(done.stdout[-200:] + done.stderr[-200:])
     return 0.0
 """
-"""Runs attacks in turn, and between them a program that an attack before it may have changed."""
+"""A grader that tries one attack after the other, and runs programs that an attack may have changed."""
 
 
 def python(name: str, source: str, **settings: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ GPUS = (1, 2, 4, 8)
 DTYPES = ("bfloat16", "float16", "float32")
 CONTEXTS = (512, 16_384, 131_072)
 CACHE_BYTES = (None, 3 * 2**30)
-"""None: the sampler has GPUs of its own, and vLLM measures their free memory itself."""
+"""Sizes of the KV cache. None: the sampler has its own GPUs, and vLLM measures their free memory itself."""
 
 
 def server_options() -> Iterator[ServerOptions]:

@@ -166,7 +166,10 @@ class Operator:
     def __init__(
         self, kubeconfig: Path, namespace: str, log: Path, *, everywhere: bool = False, **environment: str
     ) -> None:
-        """Serve ``namespace``, or all namespaces if ``everywhere``. ``environment`` has further settings."""
+        """The operator will serve ``namespace``, or all namespaces if ``everywhere``.
+
+        ``environment`` has further environment variables of the operator's process.
+        """
         self._kubeconfig = kubeconfig
         self._namespace = namespace
         self._everywhere = everywhere

@@ -64,7 +64,7 @@ def test_the_api_server_agrees_with_the_crds_schema_on_random_specs(
     kept = [(each, stored(each, STORED_SCHEMA)) for each in batch]
     hidden = [has_whole_float(whole, STORED_SCHEMA) if cel else has_empty_text(whole) for _, whole in kept]
     visible = [pair for pair, hides in zip(kept, hidden, strict=True) if not hides]
-    judged[f"API server: random specs, {'with' if cel else 'without'} rules across fields"] += len(visible)
+    judged[f"API server, {'with' if cel else 'without'} rules across fields: random specs"] += len(visible)
     theirs = api_server(api).judge([sent for sent, _ in visible])
     ours = (
         MODEL.judge([whole for _, whole in visible])
@@ -125,6 +125,6 @@ def test_the_reconciler_agrees_with_the_models_on_every_rule_across_fields(
     operator.check()
     gate = Gate("reconciler", Reconciler(api).judge)
     rules = [case for case in cases() if case.across_fields]
-    judged[f"{gate.name}: cases across fields of {len(rules)}"] += len(rules)
+    judged[f"{gate.name}: cases of rules across fields, of {len(rules)}"] += len(rules)
     disagreements = gate.disagreements(rules)
     assert disagreements == [], "\n".join(disagreements)

@@ -20,7 +20,7 @@ WATCHED = {"rftjobs", "jobs", "pods", "configmaps"}
 UNSEEN = {
     Right("", "pods", "patch"): "an operator labels its pod as leader, and the tests' operators have no pods",
     Right("rft.dev", "rftjobs/finalizers", "update"): (
-        "an admission plugin checks it for owner references; the operator sends no request with it"
+        "only an admission plugin checks this right, for owner references; the operator sends no such request"
     ),
 }
 """Rights that are granted although the audit log shows no use of them, each with the reason."""

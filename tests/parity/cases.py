@@ -72,7 +72,10 @@ class Value(NamedTuple):
     what: str
     value: Any
     below: str | None = None
-    """None if the value is valid. Else the path of the field with this text is refused, e.g. ``[0]``."""
+    """Where the refusal is, as text to append to the field's path. None if the value is valid.
+
+    ``""`` is the field itself, and ``[0]`` its first item.
+    """
     takes: frozenset[Sight] = frozenset()
 
 
@@ -100,13 +103,13 @@ ALTERNATIVES: dict[type[Model], tuple[str, ...]] = {
     PodResourceClaim: ("resource_claim_name", "resource_claim_template_name"),
     EnvVarSource: ("secret_key_ref", "config_map_key_ref", "field_ref", "resource_field_ref"),
 }
-"""Fields of which exactly one must be set. Samples set the first one."""
+"""For each model: its fields of which exactly one must be set. ``sample`` sets the first of them."""
 
 ROOM: dict[type[Model], Object] = {
     Training: {"batchSizeTokens": LARGEST},
     Sampling: {"maxTokens": 16},
 }
-"""Values that other fields must have, so that every field may use its whole range."""
+"""For each model: values of some fields with which its other fields may use their whole range."""
 
 PATTERNS: dict[str, tuple[list[str], list[str]]] = {
     r"^[0-9]+(\.[0-9]+)?[MBT]$": (["7B", "0.5B", "135M", "1T"], ["7", "B", "7b", "7B\n", "٧B", " 7B", ".5B"]),
@@ -191,7 +194,7 @@ def sample(model: type[Model], given: Object | None = None) -> Object:
 
 
 def _companions(model: type[Model], given: Object) -> Object:
-    """Return the other fields that a rule across fields requires together with the given ones."""
+    """Return the fields that a rule across fields requires if the fields ``given`` are set."""
     if model is Scale:
         return {"max": 1.5e308} if "min" in given else {"min": -1.5e308}
     stop = given.get("stop")
@@ -462,7 +465,8 @@ def _field_cases(name: str, info: FieldInfo, path: str, place: Place) -> Iterato
 def _snake_case(name: str, field: str, path: str, spelled: Object, required: bool) -> Case:
     """Return the case in which a field has its Python name, e.g. ``max_steps``.
 
-    If the field is required, a gate that prunes unknown fields finds that it is missing.
+    A gate that prunes unknown fields removes the Python name. If the field is required, the gate then refuses
+    the manifest because the field is missing.
     """
     holder = _find(spelled, path.rsplit(".", 1)[0])
     holder[name] = holder.pop(field)
@@ -492,7 +496,7 @@ def _nested(kind: Kind, path: str, place: Place) -> Iterator[Case]:
 
 
 def _beside(value: Any) -> list[Any]:
-    """Return a list with ``value``. If its weight is 0, a grader that makes the reward is added."""
+    """Return a list with ``value``. If this is a grader with a weight of 0, add a grader with a weight."""
     canary = isinstance(value, dict) and value.get("weight") in (0, math.nextafter(0, math.inf))
     return [value, sample(Grader, {"name": "weighted"})] if canary else [value]
 
@@ -705,7 +709,7 @@ BROKEN: dict[str, list[tuple[str, Object, str]]] = {
         ("bfloat16", {"training": {"deterministic": True, "cpuDtype": "bfloat16"}}, "spec.training.cpuDtype"),
     ],
 }
-"""For each rule: specs that break this rule only, and the field that is refused."""
+"""For each rule: a word for what is wrong, a spec that breaks this rule only, the field that is refused."""
 
 KEPT: dict[str, list[tuple[str, Object]]] = {
     "dataset_has_one_source": [
@@ -809,7 +813,7 @@ KEPT: dict[str, list[tuple[str, Object]]] = {
         ("not said to be", {"training": {"cpuDtype": "bfloat16"}}),
     ],
 }
-"""For each rule: specs that are only just valid."""
+"""For each rule: specs that just keep to it, each with a word for what the spec has."""
 
 
 def _rule_cases() -> Iterator[Case]:

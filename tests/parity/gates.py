@@ -62,7 +62,7 @@ class Gate:
         return self.judge([manifest])[0]
 
     def disagreements(self, cases: Sequence[Case]) -> list[str]:
-        """Return the cases for which this gate gives an unexpected verdict. It must be able to check all."""
+        """Return the cases in which this gate's verdict is unexpected. Give only cases that it can check."""
         verdicts = self.judge([case.manifest for case in cases])
         return [
             complaint

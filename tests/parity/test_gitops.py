@@ -76,7 +76,7 @@ def argo(document: Json, *, at_the_end: bool = False) -> tuple[str, str]:
 
 
 def flux(document: Json, name: str) -> str:
-    """Return the state of an RFTJob by the expressions of a file, tried in the order of Flux."""
+    """Return the state of an RFTJob by the expressions in a file, tried in the same order as by Flux."""
     celpy = pytest.importorskip("celpy", reason="no CEL: pip install cel-python")
     (check,) = yaml.safe_load((GITOPS / "flux" / f"{name}.yaml").read_text(encoding="utf-8"))
     assert (check["apiVersion"], check["kind"]) == ("rft.dev/v1alpha1", "RFTJob")

@@ -19,7 +19,7 @@ from tests.resume.runs import checkpoints, digest, left, prepare, start
 
 
 def main() -> int:
-    """Make an undisturbed run and a run that is killed repeatedly. Return 1 if they differ, else 0."""
+    """Make an undisturbed run and a run that is killed repeatedly. Return 1 if their results differ."""
     options = _parser().parse_args()
     with kept(options.folder) as name:
         alone, killed = Path(name) / "alone", Path(name) / "killed"
@@ -49,7 +49,7 @@ def differences(alone: Path, killed: Path) -> Iterator[str]:
 
 
 class Attempts:
-    """The attempts of a run. It has the running attempt, and can start the next one."""
+    """The attempts of a run, one after the other. ``trainer`` is the process of the newest attempt."""
 
     def __init__(self, config: Path, log: IO[bytes]) -> None:
         """Start the first attempt."""
@@ -117,13 +117,14 @@ def _kills(attempts: Attempts, folder: Path, alone: Path, options: argparse.Name
     # of the runs are compared separately.
     del expected[options.steps]
     print(
-        "| kill | process | seconds after the last kill | newest checkpoint | equal to the undisturbed run |"
+        "| kill | killed process | seconds since the previous kill, or the start | newest checkpoint's step "
+        "| all checkpoints equal those of the undisturbed run |"
     )
     print("|--:|---|--:|--:|---|", flush=True)
     for kill in range(1, options.kills + 1):
         moment = draw.uniform(2.0, options.latest)
         if attempts.ends_within(moment) is not None:
-            yield f"the run was over before kill {kill}:\n{log_tail(folder)}"
+            yield f"the run ended before kill {kill} of {options.kills}:\n{log_tail(folder)}"
             return
         what = kill_one(attempts.trainer, folder, draw)
         found = checkpoints(folder)

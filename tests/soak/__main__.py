@@ -23,7 +23,7 @@ from tests.waiting import wait_until
 NAMESPACES = ("soak-home", "soak-one", "soak-two", "soak-three")
 """The namespaces that the operator serves. Its Lease is in the first one."""
 LATE_SECONDS = 60.0
-"""Longest time in seconds until a new RFTJob has a phase, in a namespace in which the API server answers."""
+"""Within so many seconds a new RFTJob must have a phase, if the API server answers in its namespace."""
 STOP_SECONDS = 10.0
 GROWN_MEBIBYTES = 40.0
 """Maximum growth in MiB of the memory of one operator process after its first round."""
@@ -49,8 +49,9 @@ class Fault:
     delay: float = 0.0
 
     def begin(self, proxy: Proxy) -> None:
-        """Let the API server behave as the fault says. Requests for the Lease succeed, else the operator
-        would end.
+        """Let the proxy delay or refuse responses of the API server, as the fault says.
+
+        Requests for the Lease are never refused, because the operator would end without its Lease.
         """
         proxy.delay = self.delay
         if self.instead is not None:
@@ -150,12 +151,12 @@ class Soak:
         return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
 
     def verdict(self) -> bool:
-        """Print the worst values. Return whether all are within their limits."""
+        """Print the worst value of each measurement. Return whether all are within their limits."""
         print(f"jobs created                  {self.jobs}")
-        print(f"latest first status           {self.late:.1f} s, allowed {LATE_SECONDS:.0f}")
-        print(f"memory grown in one process   {self.grown:.0f} MiB, allowed {GROWN_MEBIBYTES:.0f}")
+        print(f"longest wait for a phase      {self.late:.1f} s, allowed {LATE_SECONDS:.0f}")
+        print(f"most memory growth            {self.grown:.0f} MiB, allowed {GROWN_MEBIBYTES:.0f}")
         slowest = max(self.stops)
-        print(f"slowest of {len(self.stops)} stops            {slowest:.1f} s, allowed {STOP_SECONDS:.0f}")
+        print(f"longest stop, of {len(self.stops)}           {slowest:.1f} s, allowed {STOP_SECONDS:.0f}")
         print(f"exit codes                    {sorted(self.codes)}")
         return self.late <= LATE_SECONDS and self.grown <= GROWN_MEBIBYTES and max(self.stops) <= STOP_SECONDS
 

@@ -1,4 +1,4 @@
-"""The checks in tests/chaos, which follow injected faults, find every kind of error."""
+"""The checks that tests/chaos makes after it has injected a fault find every kind of error."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -44,10 +44,10 @@ def test_a_correct_run_has_no_findings() -> None:
     [
         (wrong(end(phase="Failed", message="no luck")), "ended as Failed: no luck"),
         (wrong(end(progress={"step": 7, "attempt": 2, "resumedFromStep": 4})), "ended at step 7"),
-        (wrong(record=RECORD[1:]), "recorded steps"),
+        (wrong(record=RECORD[1:]), "metrics.jsonl has the steps"),
         (wrong(record=[*RECORD[:-1], RECORD[-1] | {"reward": 0.5}]), f"differ at steps [{STEPS}]"),
         (wrong(reached=9), "5 steps lost"),
-        (wrong(trainers=[life("a", 0, 10), life("b", 8, 20)]), "two live trainers for 2 s: a and b"),
+        (wrong(trainers=[life("a", 0, 10), life("b", 8, 20)]), "at the same time for 2 s: a and b"),
     ],
 )
 def test_each_violation_is_found(found: list[str], said: str) -> None:

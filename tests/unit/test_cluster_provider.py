@@ -50,7 +50,7 @@ def test_kind_is_used_if_a_docker_engine_answers(
     program(layout, "kind")
     program(layout, "docker", status=1)
     assert isinstance(choose_provider(layout), NodeCluster)
-    assert "not kind: no Docker engine answers" in capfd.readouterr().err
+    assert "not using kind: no Docker engine answers" in capfd.readouterr().err
     program(layout, "docker")
     monkeypatch.setenv(NODE_IMAGE, "kindest/node:here")
     found = choose_provider(layout)
