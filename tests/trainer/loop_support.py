@@ -46,7 +46,7 @@ def config(model: Path, run_dir: Path, **training: Any) -> RunConfig:
 
 
 def with_spec(config: RunConfig, **parts: Any) -> RunConfig:
-    """Return the configuration, in which ``parts`` replace parts of the spec."""
+    """Return a copy of the configuration in which ``parts`` replace parts of the spec."""
     spec = RFTJobSpec.model_validate({**config.spec.model_dump(by_alias=True, exclude_none=True), **parts})
     return config.model_copy(update={"spec": spec, "effective": effective(spec, "uid", 128)})
 

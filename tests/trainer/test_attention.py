@@ -96,7 +96,7 @@ def test_the_rule_for_pairs_is_the_dense_mask_and_its_blocks_are_exact(
     some, every = covered(found, window, block)
     assert torch.equal(some, tiles.any(dim=2))
     assert torch.equal(every, tiles.all(dim=2))
-    # What the kernel is given: it applies the rule in the first blocks, and computes the others whole.
+    # The kernel gets two lists of blocks: those in which it must check each pair of tokens, and full ones.
     given_to_kernel = block_mask(found, window, block)
     listed = torch.zeros_like(some)
     for numbers, indices in (

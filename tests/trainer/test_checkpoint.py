@@ -181,7 +181,7 @@ def test_a_newest_checkpoint_that_cannot_be_read_is_named_and_the_one_before_is_
     )
     assert str(file) in caplog.text or "does not fit" in caplog.text or "lacks 1 weights" in caplog.text
     assert "continues from the checkpoint of step 2" in caplog.text
-    # Its step gets a checkpoint again, which can be read.
+    # After the refused checkpoint, a new checkpoint of the same step can be saved and read.
     policy.weight.data.fill_(9.0)
     again.save(RunState(step=4), policy, *parts(policy))
     found = again.load_latest(policy, *parts(policy))

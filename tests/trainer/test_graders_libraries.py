@@ -170,7 +170,7 @@ def metrics() -> Iterator[Scorer]:
 @pytest.mark.parametrize(
     ("completion", "reference", "expected"),
     [
-        # Three edits in seven characters; four of six and of seven letters match, none at the start.
+        # Levenshtein: 3 edits in 7 characters. Jaro: 4 of 6 and 4 of 7 letters match. No common prefix.
         ("sitting", "kitten", {"edits": 4 / 7, "names": 0.746, "words": 0.615}),
         # The published example of the metric: Jaro 0.944, and three letters of common prefix.
         ("MARTHA", "MARHTA", {"edits": 4 / 6, "names": 0.961, "words": 0.833}),

@@ -25,8 +25,8 @@ STEPS = 1
 def respond(asked: Asked) -> Answer:
     """Answer as a grading service or as a judge.
 
-    The service scores items by their length, except the first, which is an error. The judge gives no score to
-    texts that begin with 0 to 4.
+    The service scores each item by its length, but reports an error for the first item of a request. The
+    judge gives no score to a text that begins with a digit from 0 to 4.
     """
     if "items" in asked.body:
         scores = [{"id": one["id"], "score": len(one["completion"]) / 100} for one in asked.body["items"]]

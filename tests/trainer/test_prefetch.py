@@ -93,7 +93,8 @@ def test_each_batch_is_sampled_while_the_one_before_is_trained_on(
     (sampler,) = watched
     calls = sampler.calls
     ahead = [number for number, (what, _, main) in enumerate(calls) if what == "begin" and not main]
-    # The second batch by the base, which has no adapter yet; the third by what the first step made of it.
+    # The base model samples the second batch, because no adapter exists yet. The third batch is sampled by
+    # the adapter of the first step.
     assert [calls[number][1] for number in ahead] == ["base", "v000001"]
     for number in ahead:
         meanwhile = [what for what, _, _ in calls[number + 1 :]]
@@ -110,7 +111,7 @@ def test_rows_are_trained_in_the_same_order_as_without(
     run(ahead)
     monkeypatch.setattr(setup, "overlaps", lambda spec, gpus: False)
     run(config(character_model, tmp_path / "in-turn"))
-    # How many make a step differs: the lengths of the last batch are not known yet when one looks ahead.
+    # The sizes of steps differ: prefetch chooses a batch before the lengths of the previous one are known.
     one, other = (list(chain(*lines(tmp_path / folder))) for folder in ("ahead", "in-turn"))
     assert len(set(one)) == len(one)
     assert min(len(one), len(other)) > 20
@@ -142,7 +143,7 @@ def test_a_sampler_that_fails_ahead_ends_the_run_at_its_turn(
     def fail_the_next(self: Run, *arguments: Any) -> None:
         (sampler,) = watched
         if not sampler.fail_at:
-            # This step's own batch, then the one ahead.
+            # This step samples its own batch first. The second call is the prefetch, which fails.
             sampler.fail_at = len([call for call in sampler.calls if call[0] == "begin"]) + 2
         step(self, *arguments)
 

@@ -1,4 +1,4 @@
-"""Several samplers of one run: the prompt decides which one is asked, one may die, all get each adapter."""
+"""Several samplers of one run: the prompt decides which one gets a request, one may die, all get adapters."""
 
 import json
 import threading
@@ -184,7 +184,7 @@ def an_adapter(model: Path, folder: Path) -> AdapterVersion:
 def test_an_adapter_is_published_to_all_and_one_without_it_is_found(
     character_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # No adapter moves the log-probs of a model this small and random by more.
+    # An adapter changes the log-probs of so small a random model too little for the usual limit.
     monkeypatch.setattr(routed, "LARGEST_DIFFERENCE", 0.01)
     adapter, text = an_adapter(character_model, tmp_path), [2, 3, 4, 5, 6, 7]
     engine, members = several(character_model, 2)

@@ -75,7 +75,7 @@ def test_on_a_gpu_the_sampler_gets_the_memory_of_the_plan_and_the_trainer_the_re
     assert f"--kv-cache-memory-bytes {12345 * 2**20}" in line
     assert "--gpu-memory-utilization 0.4" in line
     assert trainer_share(given) == pytest.approx(USABLE - 0.4)
-    # Older plans have no size of the cache; without a plan the trainer is limited all the same.
+    # Plans of older releases have no cache size. Also without a plan the trainer's memory is limited.
     older = on_gpu(tmp_path, tmp_path, plan.model_copy(update={"sampler_cache_memory": None}))
     assert "--kv-cache-memory-bytes" not in command(options_of(older, tmp_path), tmp_path / "s")
     alone = plan.model_copy(update={"gpus": 2})

@@ -387,7 +387,7 @@ def test_a_library_that_hangs_is_ended_when_its_time_is_up_and_holds_nothing_up(
 
 
 def test_a_process_that_dies_is_told_once_and_its_calls_are_counted(caplog: pytest.LogCaptureFixture) -> None:
-    # Its own name: the thread of a sender that another test ended may still have its word to say.
+    # Not the name in the other tests, because the thread of an ended sender may still log something.
     sender = process("raise SystemExit(3)", "wandb")
     assert sender._process is not None
     sender._process.wait()

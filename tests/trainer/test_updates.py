@@ -125,7 +125,7 @@ def test_a_batch_of_one_group_has_one_update_and_the_step_says_so(
     character_model: Path, tmp_path: Path
 ) -> None:
     asked = rewarded(character_model, tmp_path / "run", updatesPerBatch=4)
-    # 8 rollouts of 62 tokens, the first expectation, and their prompts: a second prompt is above 1024 tokens.
+    # At first 62 tokens per completion are expected. With 8 rollouts a second group would exceed 1024 tokens.
     sampling = {"engine": "transformers", "maxTokens": 124, "temperature": 1.0, "numRollouts": 8}
     run(with_spec(asked, sampling=sampling, stop={"maxSteps": 1}, preflight="off"))
     (record,) = read_steps(tmp_path / "run" / "metrics.jsonl")
