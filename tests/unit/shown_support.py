@@ -41,7 +41,7 @@ def _secret(name: str, text: str, *hidden: str) -> Sample:
 
 
 SECRETS: tuple[Sample, ...] = (
-    # By form, with no name beside them.
+    # Found by their form, without a name beside them.
     _secret("github", f"cannot push with ghp{'_'}{WORD}{WORD[:3]}"),
     _secret("github-fine-grained", f"denied: github{'_'}pat_{WORD}_{WORD}"),
     _secret("gitlab", f"remote: glpat{'-'}{WORD} is revoked"),
@@ -69,7 +69,7 @@ SECRETS: tuple[Sample, ...] = (
     _secret("private-key-cut-off", PEM.rpartition("\n")[0], *KEY_LINES[:2]),
     _secret("private-key-without-its-beginning", PEM.partition("\n")[2], *KEY_LINES),
     _secret("password-hash", f"jane:$2b$12${WORD}"),
-    # In addresses.
+    # Found in addresses.
     _secret("url", f"GET https://jane:{PASSWORD}@models.example.org/v1", PASSWORD),
     _secret("url-with-an-at-sign", f"postgresql+psycopg://jane:p@{PASSWORD}@db:5432/runs", PASSWORD),
     _secret("url-with-a-slash", f"redis://:p/{PASSWORD}@cache:6379/0", PASSWORD),
@@ -84,7 +84,7 @@ SECRETS: tuple[Sample, ...] = (
     _secret("query", f"https://host/x?step=3&access_token={WORD}#top"),
     _secret("query-percent-encoded", f"next=%2Fx%3Faccess_token%3D{WORD}%26a%3D1"),
     _secret("query-encoded-twice", quote(quote(f'{{"password": "{PASSWORD}"}}')), PASSWORD),
-    # In headers.
+    # Found in headers.
     _secret("bearer", f"Authorization: Bearer {WORD}"),
     _secret("basic-in-a-dict", f"{{'Authorization': 'Basic {WORD}=', 'Accept': '*/*'}}"),
     _secret("aws-signature", f"Authorization: AWS4-HMAC-SHA256 Credential=x, Signature={HEX}", HEX),
@@ -92,7 +92,7 @@ SECRETS: tuple[Sample, ...] = (
     _secret("header-of-curl", f"curl -H 'PRIVATE-TOKEN: {WORD}' https://host"),
     _secret("cookie", f"Cookie: theme=dark; sessionid={WORD}; csrftoken={PASSWORD}", WORD, PASSWORD),
     _secret("set-cookie-in-json", f'{{"Set-Cookie": "sid={WORD}; Path=/; HttpOnly"}}'),
-    # By the name beside them.
+    # Found by the name beside them.
     _secret("env", f"HF_TOKEN={WORD} python train.py"),
     _secret("env-short", f"export MLFLOW_TRACKING_PASSWORD={PASSWORD[:7]}", PASSWORD[:7]),
     _secret("env-number", "PGPASSWORD=84210077", "84210077"),
@@ -126,7 +126,7 @@ SECRETS: tuple[Sample, ...] = (
     _secret("mysql-option", f"mysqldump -u root -p{PASSWORD} runs", PASSWORD),
     _secret("html", f"&quot;password&quot;:&quot;{PASSWORD}&quot;", PASSWORD),
     _secret("any-key-of-an-environment", f"MAPS_KEY={WORD}"),
-    # Torn by characters that are not shown.
+    # Secrets with invisible characters in them.
     _secret("torn-by-colours", f"HF_TO\x1b[1mKEN\x1b[0m={WORD[:8]}\x1b[31m{WORD[8:]}", WORD[:8], WORD[8:]),
     _secret("torn-by-a-null", f"ghp{'_'}{WORD[:12]}\x00{WORD[12:]}", WORD[:12], WORD[12:]),
     _secret("torn-by-a-zero-width-space", f"ghp{'_'}{WORD[:12]}\u200b{WORD[12:]}", WORD[:12], WORD[12:]),

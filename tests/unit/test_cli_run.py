@@ -84,7 +84,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     fake_trainer(tmp_path, monkeypatch, TRAINER)
     path = tmp_path / "job.yaml"
     path.write_text(JOB)
-    # A second to draw; the one test whose subject it is undoes this.
+    # Drawing the picture would take a second. The test of the picture undoes this.
     monkeypatch.setattr("rft_cli.commands.run.write_png", lambda *_: None)
     return path
 

@@ -36,9 +36,9 @@ ALLOWED: dict[str, frozenset[str]] = {
     "trainer-image/rft_trainer/learn/policy.py": frozenset({"LoraConfig.from_pretrained"}),  # checked before
 }
 READERS = frozenset({
-    # what opens, and what writes atomically
+    # modules that open files for others, or write files atomically
     "operator/rft_run/run_files.py", "operator/rft_run/atomic.py", "trainer-image/rft_trainer/files.py",
-    # files of a model, and of this machine
+    # modules that read files of a model or of this machine
     "operator/rft_run/fingerprint.py", "operator/rft_cli/local/shapes.py",
     "operator/rft_cli/local/snapshot.py",
     "trainer-image/rft_trainer/runtime/machine.py", "trainer-image/rft_trainer/runtime/models.py",
