@@ -92,7 +92,7 @@ def main() -> int:
     options = _parser().parse_args()
     draw = random.Random(options.seed)
     failed = False
-    print("| signal | sent after | ended within | remained |")
+    print("| signal | sent after the start | ended after the signal | what remained |")
     print("|---|--:|--:|---|", flush=True)
     for number in range(options.times):
         before = snapshot()

@@ -53,7 +53,7 @@ SCENARIOS = (
 def main() -> int:
     """Run all rounds. Return 1 if a job ended with a wrong result, or if a scenario hit too few jobs."""
     options = _parser().parse_args()
-    # As an exception, so that the namespace is deleted and stopped processes are continued.
+    # Raise SystemExit on SIGTERM, so that the namespace is deleted and stopped processes are continued.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     scenarios = chosen(options.fault, options.engine)
     jobs = Kubectl(*cluster(), NAMESPACE)

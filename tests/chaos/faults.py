@@ -211,7 +211,7 @@ def _in_node(*command: str) -> None:
 
 NOTHING = Fault("nothing", lambda _: None)
 """No fault. Its rounds measure how long an undisturbed job takes."""
-# Kubernetes takes a node as lost after 40 s without a heartbeat.
+# Kubernetes regards a node as lost after 40 s without a heartbeat.
 FAULTS = (
     Fault("operator killed", kill("operator")),
     Fault("trainer killed", kill("trainer"), interrupts=True),

@@ -41,7 +41,7 @@ def namespace(
     """Create the namespace with the objects that all jobs share. Delete it at the end, except with ``keep``.
 
     ``placed`` is added to the spec of the pod that reads the volume. Yields the volume's folder on the node.
-    ``mount`` is called with that folder before anything uses the volume, and ``unmount`` at the end.
+    ``mount`` is called with the volume's folder before anything uses the volume, and ``unmount`` at the end.
     """
     _remove(jobs)
     jobs.run("create", "namespace", NAMESPACE)

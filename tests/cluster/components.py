@@ -20,7 +20,7 @@ class Component:
 
 
 def components(spec: NodeSpec) -> list[Component]:
-    """Return all components. Their order does not matter, because each retries until the others answer."""
+    """Return all components, in any order, because each component waits until the others answer."""
     return [
         _etcd(spec),
         _containerd(spec),

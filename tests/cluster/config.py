@@ -47,7 +47,7 @@ AUDIT_POLICY = {
     "kind": "Policy",
     "omitStages": ["RequestReceived"],
     "rules": [
-        # With bodies, which have the state of each container: the kubelet's start and end times of trainers.
+        # The bodies of these requests have the start and end times of each container, for tests/chaos.
         {"level": "RequestResponse", "resources": [{"group": "", "resources": ["pods/status"]}]},
         {"level": "Metadata"},
     ],

@@ -149,7 +149,7 @@ def _controller_manager(binaries: Path, folder: Path, kubeconfig: Path) -> list[
         f"--secure-port={free_port()}",
         # Without cronjob, which up to Kubernetes 1.20 lists all Jobs from etcd every ten seconds.
         "--controllers=*,-cronjob",
-        # No claim is ever bound here, and each would get an Event every 15 seconds.
+        # Without a node no claim is ever bound. By default each claim would get an Event every 15 seconds.
         "--pvclaimbinder-sync-period=1h",
         f"--kube-api-qps={_CONTROLLERS_PER_SECOND}",
         f"--kube-api-burst={2 * _CONTROLLERS_PER_SECOND}",

@@ -52,7 +52,7 @@ class Network:
 
 
 def choose_network() -> Network:
-    """Return the first candidate that overlaps no route of the host. The first one is 10.96.0.0/16.
+    """Return address ranges that overlap no route of the host. Candidates begin with 10.96.0.0/16.
 
     Raises:
         ClusterError: every candidate overlaps a route.

@@ -63,7 +63,7 @@ def _write_archive(target: Path, program: bytes) -> None:
 
 
 def _tar(files: dict[str, tuple[bytes, int]]) -> bytes:
-    """Return a tar archive of ``files``: name, then content and mode."""
+    """Return a tar archive of ``files``, which has content and mode of each file by its name."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for name, (content, mode) in files.items():

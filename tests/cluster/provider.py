@@ -16,11 +16,11 @@ from tests.cluster.shell import ClusterError, say, succeeds
 WANTED = "RFT_TEST_CLUSTER"
 NODE_IMAGE = "RFT_KIND_NODE_IMAGE"
 KINDS = ("kind", "node", "old")
-"""Values of ``RFT_TEST_CLUSTER``: kind, a node with ready-made binaries, a node with Kubernetes 1.20."""
+"""Values of ``RFT_TEST_CLUSTER``. ``node`` runs ready-made binaries, and ``old`` runs Kubernetes 1.20."""
 
 
 class Provider(Protocol):
-    """A kind of test cluster. Every method raises ClusterError when it fails."""
+    """Starts and stops one type of test cluster. Every method raises ClusterError when it fails."""
 
     kubeconfig: Path
 

@@ -273,12 +273,12 @@ def test_what_keeps_a_job_from_starting_is_told_and_goes_when_it_is_mended(
         request.config,
         "What keeps a job from starting",
         "obstacle",
-        "what its user reads",
-        "told after",
-        "gone after",
+        "status message",
+        "shown after",
+        "gone after the cause was removed",
     )
     for name in cases:
         row = (name, texts[name], f"{told_after[name]:.0f} s", f"{cleared_after[name]:.0f} s")
         printed.rows.append(row)
     late = {name: round(seconds) for name, seconds in told_after.items() if seconds > TOLD_SECONDS}
-    assert not late, f"the status named the cause later than after {TOLD_SECONDS:.0f} s: {late}"
+    assert not late, f"seconds until the status named the cause, allowed {TOLD_SECONDS:.0f}: {late}"

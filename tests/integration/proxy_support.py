@@ -92,7 +92,7 @@ class Proxy:
         self._refused = None
 
     def answer_to(self, line: str) -> bytes | None:
-        """Return the answer in place of that of the API server, or None if the request is forwarded."""
+        """Return the answer that replaces the API server's, or None if the request is to be forwarded."""
         if self._refused is None:
             return None
         text, but, answer = self._refused

@@ -63,7 +63,7 @@ def test_a_report_is_written_without_new_reads_of_the_cluster(trainer: Trainer, 
         wait_until("the step", lambda: trainer.run.status["progress"]["step"] == step)
         return {method: operator.metric(line) - before[method] for method, line in requests.items()}
 
-    # The Lease is renewed without being read. The read may come from a late event of the pod.
+    # Renewing the Lease needs no GET. A GET may still come from a late event of the pod, so wait.
     steps = iter(range(2, 12))
     wait_until("the operator only patches the status", lambda: pushed(next(steps)) == {"GET": 0, "PATCH": 1})
 
@@ -197,7 +197,7 @@ def test_an_older_attempt_is_refused_after_a_report_of_a_newer_one(trainer: Trai
         wait_until("step 4", lambda: run.status["progress"]["step"] == 4)
         history = {p["step"]: p["reward"] for p in run.status["reward"]["history"]}
         assert history == {1: 0.01, 2: 0.02, 3: 0.03, 4: 0.5}
-        # Newer Job controllers end such a pod first, as no kubelet does. Then it is refused for that reason.
+        # Newer Job controllers end a deleted pod themselves. Then its report is refused because it has ended.
         ended = api.get(PODS, name)["status"]["phase"] in ("Failed", "Succeeded")
         assert trainer.push(body(trainer.pod, 6)) == (403 if ended else 409)
         assert run.status["progress"]["step"] == 4

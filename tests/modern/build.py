@@ -29,7 +29,7 @@ RUNTIME = ("etcd-server", "openssl")
 
 
 def modern_server(cache: Path) -> Path:
-    """Return the folder with ``WHOLE`` or ``BINARY``. Build ``BINARY`` first if it is not in the cache.
+    """Return the folder of a ready-made ``WHOLE``, else of ``BINARY``, which is built if it is not cached.
 
     Raises:
         ClusterError: the source cannot be downloaded or does not build.
@@ -51,7 +51,7 @@ def _build(target: Path) -> None:
     with staged(target) as folder, scratch(target.with_name(f"{BINARY}-build")) as work:
         log = target.with_name(f"{BINARY}-build.log")
         log.unlink(missing_ok=True)
-        say(f"building a modern {BINARY} from Debian's source, once; see {log}")
+        say(f"building a modern {BINARY} from Debian's source, only this once; output in {log}")
         gopath = _unpack_source(work, log, folder / PACKAGES_FILE)
         go = _unpack_go(work, log)
         (work / "tmp").mkdir()

@@ -83,7 +83,7 @@ class Scenario:
         metadata = {"resourceVersion": str(time.monotonic_ns())}
         document = {"metadata": metadata, "status": {"phase": phase, "conditions": conditions, **status}}
         if phase == "Pending":
-            # As of a new job: the first thing that is known of it is that it has no status.
+            # Like a new job, which is first seen without a status.
             metrics.JOBS.observe(("team", name), {"metadata": metadata, "status": {}})
         metrics.JOBS.observe(("team", name), document)
 

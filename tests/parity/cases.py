@@ -344,7 +344,7 @@ def _str_values(limits: dict[str, Any]) -> Iterator[Value]:
 
 
 def _grown(pattern: str | None, length: int) -> list[str]:
-    """Return a text of ``length`` characters that matches ``pattern``, or nothing if there is none.
+    """Return a list with one text of ``length`` characters that matches ``pattern``, or an empty list.
 
     The text is a valid shorter text whose first or last character is repeated.
     """
