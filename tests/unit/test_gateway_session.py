@@ -1,4 +1,4 @@
-"""Rollouts of several turns: a prompt extends the earlier tokens. One that changes them begins a segment."""
+"""Rollouts of several turns: a prompt extends the earlier tokens, or begins a segment if it changes them."""
 
 import json
 from typing import Any

@@ -144,7 +144,7 @@ def test_no_cloud_webhook_gives_users_code_the_identity_of_the_service_account()
 
 
 def skipped_by_eks(text: str) -> list[str]:
-    """Return the containers in an annotation as EKS reads them: the first line of strict CSV, with spaces."""
+    """Return the containers in an annotation as EKS reads them: one line of strict CSV. Spaces are kept."""
     (first, *_) = csv.reader([text], strict=True)
     return first
 
