@@ -292,7 +292,7 @@ def test_a_prompt_is_shared_more_often_where_hidden_pairs_cost_nothing() -> None
 def test_nothing_in_the_loop_of_micro_batches_waits_for_a_number(
     character_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Tensors on torch's meta device have no values, so the loop would fail if it read a number from one."""
+    """Tensors on torch's meta device have no values, so code that reads a number from a tensor would fail."""
 
     def blocks(_module: Any, query: Tensor, *_: Any, **_arguments: Any) -> tuple[Tensor, None]:
         return query.transpose(1, 2), None

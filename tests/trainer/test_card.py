@@ -1,4 +1,4 @@
-"""Every adapter in a run's folder names the base model by the job's name for it, and has a model card."""
+"""Every adapter in a run's folder names the base model as the job does, and has a model card."""
 
 import json
 from pathlib import Path

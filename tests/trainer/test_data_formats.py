@@ -1,4 +1,4 @@
-"""All readers get the same rows from a dataset: whole file, line by line, ``rft plan``; in each format."""
+"""From each format of a dataset all readers get the same rows: whole file, line by line, ``rft plan``."""
 
 import csv
 import gzip

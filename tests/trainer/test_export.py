@@ -18,7 +18,7 @@ PROMPT = torch.tensor([[2, 3, 12, 4, 5]])
 
 @pytest.fixture(scope="module")
 def adapter(character_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the path of an adapter that changes the model's output, because both its factors are random."""
+    """Return the path of an adapter that changes the model's output: its matrices A and B are random."""
     folder = tmp_path_factory.mktemp("adapter")
     torch.manual_seed(1)
     lora = LoraConfig(r=4, lora_alpha=32, target_modules="all-linear", init_lora_weights=False)

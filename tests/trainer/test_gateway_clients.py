@@ -15,7 +15,7 @@ CALL = '<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>'
 
 
 def agent(client: Any, *, stream: bool) -> str:
-    """Run an agent's loop: ask the model and call the tool that it names, until it gives a last answer."""
+    """Run an agent's loop: ask the model and call the tools that it names, until it names none."""
     messages: list[Any] = [{"role": "user", "content": "1 + 1?"}]
     while True:
         if stream:

@@ -37,7 +37,7 @@ def without_capabilities() -> None:
 
 
 class Graders(NamedTuple):
-    """A grader process as in the grader container, its PID ``server``, and the scorer that uses it."""
+    """A scorer, and the PID ``server`` of its grader process, which runs as in the grader container."""
 
     scorer: Scorer
     server: int

@@ -1,4 +1,4 @@
-"""The graders http and model, with real servers. A failed request changes only its own scores."""
+"""The graders http and model, with real servers. A failed request changes no scores of other requests."""
 
 import datetime
 import ipaddress
