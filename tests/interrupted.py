@@ -64,7 +64,7 @@ def left_behind(before: leftovers.Snapshot) -> list[str]:
 
 
 def interrupted(moment: float, number: signal.Signals, log: Path) -> float:
-    """Run ``make test`` and interrupt it after ``moment`` seconds. Return the seconds that it took to end."""
+    """Run ``make test`` and interrupt it after ``moment`` seconds. Return the seconds until it then ended."""
     with log.open("wb") as output:
         started = subprocess.Popen(
             ["make", "test"],

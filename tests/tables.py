@@ -9,7 +9,7 @@ TABLES = pytest.StashKey[dict[str, "Table"]]()
 
 @dataclass
 class Table:
-    """A table of texts: a title, and rows."""
+    """A table with a title, names of columns, and rows of texts."""
 
     title: str
     columns: tuple[str, ...]

@@ -38,7 +38,7 @@ def _alone(
     engine: str,
     when: Moments,
 ) -> list[Outcome]:
-    """Run a scenario with a single job. It affects only its own job, so more jobs would test nothing more."""
+    """Run a scenario with one job. The scenario affects only this job, so more jobs would add no test."""
     return [play_one(jobs, names[0], engine, when)]
 
 
@@ -90,8 +90,8 @@ def main() -> int:
 def due(scenarios: list[Scenario], outcomes: list[Outcome], times: int) -> Iterator[tuple[int, Scenario]]:
     """Yield ``(round, scenario)`` in turn for each scenario that has hit fewer than ``times`` jobs so far.
 
-    The code that iterates must append the result of each scenario to ``outcomes``. It gets each scenario at
-    most 2 × ``times`` times, because a fault that comes too late hits no job.
+    The code that iterates must append the results of each scenario to ``outcomes``. A scenario that hits too
+    few jobs, because its faults come too late, is yielded 2 × ``times`` times.
     """
     for number in range(2 * times):
         for scenario in scenarios:
@@ -105,9 +105,9 @@ def hit_jobs(scenario: Scenario, outcomes: list[Outcome]) -> int:
 
 
 def chosen(names: list[str] | None, engine: str) -> list[Scenario]:
-    """Return the scenarios that work with ``engine``, if ``names`` is given only those that it names.
+    """Return the scenarios that work with ``engine``.
 
-    It names a scenario by the beginning of the scenario's name.
+    If ``names`` is given, return only scenarios whose name begins with one of these texts.
     """
     asked = [
         scenario

@@ -48,7 +48,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault. ``inject`` injects it, and returns after the fault is over."""
+    """A fault. ``inject`` injects the fault, and returns after the fault is over."""
 
     name: str
     inject: Callable[[Target], None]
@@ -84,7 +84,7 @@ def _in_a_container(pid: int) -> bool:
 
 
 def kill(program: str) -> Callable[[Target], None]:
-    """Return a fault that kills a program with SIGKILL. Its supervisor or the kubelet starts it again."""
+    """Return a fault that sends SIGKILL to a program, which its supervisor or the kubelet starts again."""
 
     def inject(_: Target) -> None:
         _send(pids(program), signal.SIGKILL)
@@ -210,7 +210,7 @@ def _in_node(*command: str) -> None:
 
 
 NOTHING = Fault("nothing", lambda _: None)
-"""No fault. Its rounds measure how long an undisturbed job takes."""
+"""No fault. Rounds without a fault measure how long an undisturbed job takes."""
 # Kubernetes regards a node as lost after 40 s without a heartbeat.
 FAULTS = (
     Fault("operator killed", kill("operator")),

@@ -1,4 +1,4 @@
-"""Prepares what the jobs need: the test cluster, a namespace for them, and its volume."""
+"""Prepares what the jobs need: the test cluster, and a namespace with a volume."""
 
 import os
 import shutil
@@ -38,7 +38,7 @@ def namespace(
     mount: Callable[[str], None] = lambda _: None,
     unmount: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Path]:
-    """Create the namespace with the objects that all jobs share. Delete it at the end, except with ``keep``.
+    """Create the namespace with the objects that all jobs share. At the end delete it, except with ``keep``.
 
     ``placed`` is added to the spec of the pod that reads the volume. Yields the volume's folder on the node.
     ``mount`` is called with the volume's folder before anything uses the volume, and ``unmount`` at the end.

@@ -51,7 +51,7 @@ class ControlPlane:
 
 @dataclass(frozen=True)
 class Further:
-    """Further command-line options of a control plane's programs, and the rules of its audit policy."""
+    """Further command-line options of a control plane's programs, and the API server's audit policy."""
 
     server: tuple[str, ...] = ()
     manager: tuple[str, ...] = ()

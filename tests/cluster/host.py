@@ -45,7 +45,7 @@ def plan_node(layout: Layout, binaries: Path) -> NodeSpec:
 class Starter:
     """Starts a node, and keeps a pipe to it open.
 
-    When this process ends, even by SIGKILL, the node ends too. After a call of ``keep`` it continues.
+    When this process ends, even by SIGKILL, the node ends too. After a call of ``keep`` the node continues.
     """
 
     def __init__(self, spec: NodeSpec) -> None:

@@ -48,7 +48,7 @@ class Kubernetes:
         return items
 
     def set_gpus(self, count: int) -> None:
-        """Set ``count`` GPUs on every schedulable node. 0 or a restart of the kubelet removes them."""
+        """Set ``count`` GPUs on every schedulable node. A restart of the kubelet removes them, as 0 does."""
         amount = {GPU_RESOURCE: str(count) if count else None}
         patch = {"status": {"capacity": amount, "allocatable": amount}}
         for node in filter(_takes_pods, self.nodes()):

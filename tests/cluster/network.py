@@ -45,8 +45,8 @@ class Network:
     def ingest_ip(self) -> str:
         """A fixed ClusterIP for the operator's Service, because trainers in this cluster have no DNS.
 
-        It is high in the range. The API server could give it to another Service, but that is unlikely: 65,000
-        addresses are free and the tests use a dozen.
+        It is address number 20,000 of the range. The API server could give it to another Service, but that is
+        unlikely: 65,000 addresses are free and the tests use a dozen.
         """
         return str(ipaddress.ip_network(self.services)[20000])
 
@@ -105,7 +105,7 @@ def configure_node_side(network: Network) -> None:
 
 
 def disconnect(host_link: str) -> None:
-    """Remove the host's end of the link, and with it its routes. It is already gone if the node has ended."""
+    """Remove the host's end of the link with its routes, unless the node has ended and has removed both."""
     if succeeds("ip", "link", "show", host_link):
         run("ip", "link", "delete", host_link)
 

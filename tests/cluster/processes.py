@@ -1,7 +1,7 @@
 """Finds and kills the node's processes from the host.
 
 The processes have an environment variable with the path of the state folder, so no PID files are needed. When
-the namespace's PID 1 ends, the kernel kills all its other processes.
+the namespace's PID 1 ends, the kernel kills all other processes of the namespace.
 """
 
 import os
@@ -34,7 +34,7 @@ def first_process(state: Path) -> int | None:
 
 
 def end_node(state: Path) -> None:
-    """Kill the node's processes. The kernel then removes its namespaces, mounts and links.
+    """Kill the node's processes. The kernel then removes the node's namespaces, mounts and links.
 
     Raises:
         ClusterError: processes still exist after 30 seconds.

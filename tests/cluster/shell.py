@@ -94,7 +94,7 @@ def run_contained(command: Sequence[str | Path], log: Path, env: Mapping[str, st
 
 
 def tail(path: Path) -> str:
-    """Return the last 3,000 characters of a text file, or nothing if it does not exist."""
+    """Return the last 3,000 characters of a text file, or "" if the file does not exist."""
     return path.read_text(errors="replace")[-TAIL_BYTES:] if path.exists() else ""
 
 

@@ -21,8 +21,8 @@ PRODUCT = "nvidia.com/gpu.product"
 def two_gpus(kubectl: Kubectl) -> Iterator[None]:
     """Let every node advertise two L40S during the test.
 
-    The label is set first. The operator caches what it reads of a node, and must not see GPUs without the
-    label.
+    The label for the kind of GPU is set first. The operator caches what it reads of a node, and must not see
+    GPUs without this label.
     """
     kubectl.run("label", "nodes", "--all", f"{PRODUCT}=NVIDIA-L40S", "--overwrite")
     cluster("set-gpus", "2")

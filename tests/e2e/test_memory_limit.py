@@ -1,6 +1,6 @@
 """A pod whose memory limit is the plan's least memory completes the longest rows. A lower limit ends it.
 
-Each test runs in both dtypes. The pod computes in the dtype of the plan, whatever its node supports.
+Each test runs in both dtypes. The pod computes in the plan's dtype, whatever dtypes its node supports.
 """
 
 import json
@@ -62,7 +62,7 @@ def rows(count: int, first: int = 0) -> str:
 
 
 def least(example: list[Object], dtype: Dtype) -> float:
-    """Return the least memory of the plan in bytes, as ``rft plan`` shows it too."""
+    """Return the least memory of the plan in bytes. ``rft plan`` shows the same number."""
     spec = parse(next(o for o in job(example, "asked", dtype) if o["kind"] == "RFTJob")).spec
     return quantity(plan(spec, "").least_memory or "")
 

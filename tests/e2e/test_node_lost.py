@@ -1,4 +1,4 @@
-"""A node is disconnected while a trainer runs on it. The status reports it, and the run continues later."""
+"""A node is disconnected while a trainer runs on it. The status says so, and the run continues later."""
 
 import subprocess
 import time

@@ -137,7 +137,7 @@ def gone(api: Api, path: str, name: str) -> bool:
 
 
 def answers(api: Api) -> bool:
-    """Return whether Kueue's webhook answers. Helm does not wait for it. Without it no Job can be created."""
+    """Return whether Kueue's webhook answers. Helm does not wait for it, but no Job can be created before."""
     flavor = {"apiVersion": "kueue.x-k8s.io/v1beta1", "kind": "ResourceFlavor", "metadata": {"name": "probe"}}
     try:
         api.create(f"{KUEUE}/resourceflavors?dryRun=All", flavor)

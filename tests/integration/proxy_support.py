@@ -76,7 +76,8 @@ class Proxy:
     def refuse(self, text: str, answer: bytes, but: str = "no such text") -> None:
         """Answer each request whose request line contains ``text`` with ``answer``, and close its connection.
 
-        Requests whose line contains ``but`` are forwarded. All open connections are closed at once.
+        Requests whose line also contains ``but`` are forwarded. If the last request of an open connection
+        would now get ``answer``, the connection is closed at once.
         """
         self._refused = (text, but, answer)
 

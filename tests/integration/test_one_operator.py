@@ -1,4 +1,4 @@
-"""Tests with two operators: only one of them reconciles, and the second takes over when it stops."""
+"""Tests with two operators: only the first reconciles, and the second takes over when the first stops."""
 
 import signal
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""The liveness probe fails when a watch is silent. It does not fail when the API server is slow or away."""
+"""The liveness probe fails when a watch is silent. It does not fail when the API server is slow or down."""
 
 from collections.abc import Iterator
 from pathlib import Path

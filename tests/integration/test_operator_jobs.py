@@ -200,7 +200,7 @@ def test_success_is_final_and_a_deleted_child_is_not_created_again(
 
 
 def submit_again(api: Api, run: Run) -> Run:
-    """Create the same job under another name. Once it has a child Job, all earlier events were processed."""
+    """Copy the job under another name. When the copy has a child Job, all earlier events were processed."""
     copy = {**run.job, "metadata": {"name": f"{run.name}-2"}}
     copy.pop("status", None)
     return Run(api, api.create(RFTJOBS, copy))

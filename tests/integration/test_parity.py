@@ -1,4 +1,4 @@
-"""A real API server accepts and refuses the same manifests as the models, as far as its schema can check."""
+"""A real API server accepts the same manifests as the models, apart from what no CRD schema can check."""
 
 import copy
 from collections import Counter

@@ -207,7 +207,7 @@ def without_cel(api: Api) -> None:
     """Skip the test if the CRD has CEL rules, which the API server checks before it calls the webhook."""
     if has_cel(api):
         pytest.skip(
-            "this server checks CEL rules before it calls the webhook; that of `make test-old` has no CEL"
+            "this server checks CEL rules before it calls the webhook; use `make test-old`, without CEL"
         )
 
 

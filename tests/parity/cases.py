@@ -813,7 +813,7 @@ KEPT: dict[str, list[tuple[str, Object]]] = {
         ("not said to be", {"training": {"cpuDtype": "bfloat16"}}),
     ],
 }
-"""For each rule: specs that just keep to it, each with a word for what the spec has."""
+"""For each rule: specs that come close to breaking it, each with a word for what the spec has."""
 
 
 def _rule_cases() -> Iterator[Case]:

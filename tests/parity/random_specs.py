@@ -21,7 +21,7 @@ from tests.parity.cases import (
 
 Object = dict[str, Any]
 _NOT_SENT = frozenset({Sight.NOT_JSON, Sight.SCALAR})
-"""Properties of cases that are not used here: JSON cannot express them, or no schema can check them."""
+"""Cases with these properties are not used here: JSON cannot express them, or no schema can check them."""
 
 
 @cache

@@ -59,8 +59,8 @@ class Attempts:
     def ends_within(self, seconds: float | None) -> int | None:
         """Return the exit code if the run ends within ``seconds``, else None.
 
-        An attempt ends if its sampler is killed while it starts. In this case the next attempt is started, as
-        a Job would do.
+        An attempt ends if its sampler is killed while the sampler starts. In this case the next attempt is
+        started, as a Job would do.
         """
         deadline = None if seconds is None else time.monotonic() + seconds
         while True:
