@@ -55,7 +55,7 @@ class Outcome:
     samplers: int = 0
     """Number of restarts of vLLM within a pod."""
     hit: bool = True
-    """False if the job had ended before the fault, or if a fault that ``interrupts`` did not interrupt it."""
+    """False if the job had ended before the fault, or if a fault that must interrupt the job did not."""
 
 
 def play(

@@ -51,7 +51,7 @@ def api(kubeconfig: Path) -> Iterator[Api]:
     try:
         api.call("GET", "version")
     except ClusterError as error:
-        pytest.skip(f"the test cluster of {kubeconfig} does not answer ({error}): `make cluster-up`")
+        pytest.skip(f"the test cluster of {kubeconfig} does not answer ({error}); run `make cluster-up`")
     stopped = _stop_other_operators(api)
     _install_crd(api)
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": api.namespace}}
