@@ -156,7 +156,7 @@ class Soak:
         print(f"longest wait for a phase      {self.late:.1f} s, allowed {LATE_SECONDS:.0f}")
         print(f"most memory growth            {self.grown:.0f} MiB, allowed {GROWN_MEBIBYTES:.0f}")
         slowest = max(self.stops)
-        print(f"longest stop, of {len(self.stops)}           {slowest:.1f} s, allowed {STOP_SECONDS:.0f}")
+        print(f"longest stop, of {len(self.stops)}            {slowest:.1f} s, allowed {STOP_SECONDS:.0f}")
         print(f"exit codes                    {sorted(self.codes)}")
         return self.late <= LATE_SECONDS and self.grown <= GROWN_MEBIBYTES and max(self.stops) <= STOP_SECONDS
 
