@@ -15,6 +15,17 @@ MAX_HISTORY = 50
 """Maximum number of points of the reward curve in the status."""
 
 
+class Inherited(Model):
+    """A field that the job leaves out and inherits from the platform's defaults."""
+
+    path: str = Field(description="Path of the field, such as spec.resources.tolerations.")
+    value: str = Field(description="Inherited value. What is not a text is JSON.")
+    from_: str = Field(
+        alias="from",
+        description="Path of the default in the chart's values, such as jobDefaults.resources.tolerations.",
+    )
+
+
 class Effective(Model):
     """The effective values of parameters that may be absent in the spec: the value that the user gave, or the
     derived value.
@@ -38,6 +49,9 @@ class Effective(Model):
     )
     refill_rounds: Int = Field(
         0, description="Number of times per step that groups with equal rewards are replaced."
+    )
+    inherited: list[Inherited] | None = Field(
+        None, description="Fields that the job inherits from the platform's defaults. Absent without any."
     )
 
 

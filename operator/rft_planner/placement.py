@@ -11,15 +11,18 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from rft_api.conditions import Reason
+from rft_api.defaults import CPU as ON_CPU
+from rft_api.defaults import NO_DEFAULTS, Inheriting, JobDefaults, inherit
 from rft_api.job import RFTJobSpec
-from rft_api.resources import Accelerator, Resources
+from rft_api.resources import Accelerator, Resources, Toleration
 from rft_api.status import NodeTerm, Plan
 from rft_planner import accelerators, kind_labels
 from rft_planner.accelerators import ACCELERATORS, resource_of
+from rft_planner.inheriting import asked_for, planned
 from rft_planner.inventory import Inventory, inventory
 from rft_planner.kind_labels import INSTANCE, product_key
 from rft_planner.nodes import CPU, MEMORY, Kind, Node, holds, usable
-from rft_planner.plan import CPU_NAME, Unplannable, plan
+from rft_planner.plan import Unplannable
 from rft_planner.sizes import quantity
 
 _ELSEWHERE = "no node that the job may use has a label for this accelerator: the pod may run on another kind"
@@ -41,42 +44,68 @@ def placed(
     before: Plan | None = None,
     *,
     force_memory: bool = False,
+    defaults: JobDefaults = NO_DEFAULTS,
 ) -> Plan:
     """Return the plan of a job on a cluster with ``nodes``. If there are no nodes, the kinds of GPU are not
     known.
 
     ``before`` is an earlier plan of the same spec. Its kind of GPU is kept when nodes are added or removed.
-    ``force_memory`` is passed to ``plan``.
+    ``force_memory`` is passed to ``plan``. ``defaults`` are the platform's; those of a kind of GPU also
+    decide on which of its nodes the job may run.
 
     Raises:
         Unplannable: as in ``plan``. If no kind in the cluster is large enough, the error is that
             of the largest kind.
     """
-    resources = spec.resources or Resources()
-    made_for = partial(plan, uid=uid, force_memory=force_memory)
-    if resources.gpus == 0 or (resources.accelerator is not None and resources.accelerator.name == CPU_NAME):
-        return made_for(spec)
+    named, accelerator = asked_for(spec), (spec.resources or Resources()).accelerator
+    made_for = partial(planned, uid=uid, force_memory=force_memory)
+    inheriting = partial(inherit, spec, defaults)
+    if named == ON_CPU:
+        return made_for(inheriting(ON_CPU))
     known = inventory(nodes)
-    offered = known.offered(resources.node_selector or {}, resources.tolerations or [])
-    if resources.accelerator is not None:
-        kind = _named(resources.accelerator.name, offered)
-        made = made_for(spec)
+    if accelerator is not None:
+        job = inheriting(named)
+        offered = known.offered(*_allowing(job.spec))
+        kind = _named(named, offered)
+        made = made_for(job)
         if kind is not None:
-            return _landing_on(kind, made, spec, known, before, named=True)
-        return _not_there(made, spec, known, offered) if resources.accelerator.name is not None else made
+            return _landing_on(kind, made, job.spec, known, before, named=True)
+        return _not_there(made, job.spec, known, offered) if named is not None else made
+    offered = _offered(known, inheriting, defaults)
     earlier = recorded(before)
     if not offered and earlier is not None:
         offered = {earlier: []}
     if not offered:
-        made = made_for(spec).model_copy(update={"accelerator": accelerators.DEFAULT})
+        made = made_for(inheriting(named)).model_copy(update={"accelerator": accelerators.DEFAULT})
         # The notes stay the same while the kind does, because a status must not change with every node.
         return _noted(
             made, f"planned for {accelerators.DEFAULT}: no node that the job may use has a label for its GPUs"
         )
-    best = _best(_offers(spec, offered, made_for), earlier)
-    found = _landing_on(best.kind, best.plan, spec, known, before)
+    best = _best(_offers(inheriting, offered, made_for), earlier)
+    found = _landing_on(best.kind, best.plan, inheriting(best.kind.name).spec, known, before)
     found = found.model_copy(update={"gpu_memory": _mebibytes(best.kind.memory)})
     return _noted(found, f"planned for {best.kind.title}: chosen by the labels of the cluster's nodes")
+
+
+def _allowing(spec: RFTJobSpec) -> tuple[Mapping[str, str], Sequence[Toleration]]:
+    """Return the node selector and the tolerations of a spec, which decide what nodes it may use."""
+    resources = spec.resources or Resources()
+    return resources.node_selector or {}, resources.tolerations or []
+
+
+def _offered(
+    known: Inventory, inheriting: Callable[[str | None], Inheriting], defaults: JobDefaults
+) -> Mapping[Kind, list[Node]]:
+    """Return the kinds of GPU that a job may use, with their nodes. A kind may have its own defaults."""
+    offered = known.offered(*_allowing(inheriting(None).spec))
+    own = defaults.accelerators or {}
+    if not own:
+        return offered
+    found = {kind: nodes for kind, nodes in offered.items() if kind.name not in own}
+    for name in own:
+        of_name = known.offered(*_allowing(inheriting(name).spec))
+        found |= {kind: nodes for kind, nodes in of_name.items() if kind.name == name}
+    return found
 
 
 def needs(plan: Plan) -> dict[str, float]:
@@ -115,7 +144,9 @@ def _named(name: str | None, offered: Mapping[Kind, list[Node]]) -> Kind | None:
 
 
 def _offers(
-    spec: RFTJobSpec, offered: Mapping[Kind, list[Node]], made_for: Callable[[RFTJobSpec], Plan]
+    inheriting: Callable[[str | None], Inheriting],
+    offered: Mapping[Kind, list[Node]],
+    made_for: Callable[[Inheriting], Plan],
 ) -> list[_Offer]:
     """Return a plan of the job for every kind of GPU on which it fits.
 
@@ -125,7 +156,8 @@ def _offers(
     found, refused = [], {}
     for kind, nodes in offered.items():
         try:
-            made = made_for(for_kind(spec, kind))
+            job = inheriting(kind.name)
+            made = made_for(job._replace(spec=for_kind(job.spec, kind)))
             found.append(_Offer(kind, nodes, made.model_copy(update={"gpu_resource": kind.resource})))
         except Unplannable as error:
             refused[kind.memory, kind.title] = error

@@ -1,0 +1,228 @@
+"""Defaults that a platform sets for all jobs, and how a job inherits them.
+
+The section has the form of a part of the spec. What a job says itself takes precedence. What it leaves out
+comes from the section of its accelerator, and then from the general section.
+"""
+
+import json
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from pydantic import Field, ValidationError
+
+from rft_api import rules
+from rft_api.base import Model
+from rft_api.job import RFTJobSpec
+from rft_api.problems import InvalidManifest, Problem, from_validation_error
+from rft_api.resources import Resources, Template
+from rft_api.sources import ModelCache, Storage
+from rft_api.status import Inherited, Plan
+
+SECTION = "jobDefaults"
+"""The name of the section in the chart's values, with which the paths of its fields begin."""
+CPU = "cpu"
+"""The name of the section of jobs that use no GPU, beside those of accelerators."""
+
+
+class ModelDefaults(Model):
+    """Defaults of ``spec.model``."""
+
+    cache: ModelCache | None = Field(None, description="Volume for models from the hub.")
+
+
+class ClaimDefaults(Model):
+    """Defaults of ``spec.storage.claimTemplate``, for jobs that have one."""
+
+    storage_class_name: str | None = Field(None, min_length=1, description="StorageClass of the claim.")
+
+
+class StorageDefaults(Model):
+    """Defaults of ``spec.storage``."""
+
+    claim_template: ClaimDefaults | None = Field(None, description="The claim that the operator makes.")
+
+
+class Defaults(Model):
+    """Values for fields of a spec that a job leaves out."""
+
+    template: Template | None = Field(None, description="Changes to the trainer's pod.")
+    resources: Resources | None = Field(None, description="CPUs, memory, node labels and tolerations.")
+    model: ModelDefaults | None = Field(None, description="Where models are kept.")
+    storage: StorageDefaults | None = Field(None, description="How the claim of the run's folder is made.")
+
+
+class JobDefaults(Defaults):
+    """The defaults for all jobs, and those for jobs on one accelerator, which take precedence."""
+
+    accelerators: dict[str, Defaults] | None = Field(
+        None, description="Defaults for single accelerators of the catalogue, and for cpu."
+    )
+
+
+NO_DEFAULTS = JobDefaults()
+
+MERGED_BY = {
+    "spec.template.imagePullSecrets": ("name",),
+    "spec.template.env": ("name",),
+    "spec.template.resourceClaims": ("name",),
+    "spec.template.volumes": ("name", "mount_path"),
+    "spec.template.topologySpreadConstraints": ("topology_key",),
+}
+"""The lists that are merged, and the fields that identify their items, as in Kubernetes' strategic merge.
+
+A default item is left out if the job has an item with one of these fields equal. Every other list of the job
+replaces the default list. Volumes are also compared by their path, because a container mounts only one there.
+"""
+_EXCLUSIVE = (ModelCache, Storage)
+"""Objects of which exactly one field is set. A default for another field than the job's is not used."""
+
+
+class Inheriting(NamedTuple):
+    """A spec with the platform's defaults."""
+
+    spec: RFTJobSpec
+    inherited: tuple[Inherited, ...] = ()
+    """The fields that the job left out, with the defaults that it got."""
+
+
+_OWN = ("accelerator", "gpus", "gpu_claim")
+"""Fields of ``resources`` that only a job sets, because they decide which defaults it inherits."""
+_SMALLEST: dict[str, Any] = {
+    "model": {"name": "any"},
+    "dataset": {"uri": "./rows"},
+    "graders": [{"name": "any", "numeric": {}}],
+    "storage": {"claimTemplate": {"size": "1Gi"}},
+}
+"""A spec that inherits all defaults, so that the rules of specs check them."""
+
+
+def read_defaults(value: object, accelerators: Collection[str]) -> JobDefaults:
+    """Return the defaults in a JSON object, which has the form of the section in the chart's values.
+
+    ``accelerators`` are the names of the catalogue.
+
+    Raises:
+        InvalidManifest: if a default is wrong. The error has all the problems, each with the path of its key.
+    """
+    if not isinstance(value, Mapping):
+        raise InvalidManifest([Problem(SECTION, f"{value!r} is not an object; write {SECTION}: {{}}")])
+    try:
+        defaults = JobDefaults.model_validate(value, by_alias=True, by_name=False)
+    except ValidationError as error:
+        found = from_validation_error(error, JobDefaults)
+        raise InvalidManifest([each._replace(path=f"{SECTION}.{each.path}") for each in found]) from error
+    if problems := list(_problems(defaults, accelerators)):
+        raise InvalidManifest(problems)
+    return defaults
+
+
+def _problems(defaults: JobDefaults, accelerators: Collection[str]) -> Iterator[Problem]:
+    if defaults.template is not None and defaults.template.image is not None:
+        said = "is for single accelerators; set the chart's trainer.image for all jobs"
+        yield Problem(f"{SECTION}.template.image", said)
+    yield from _of_section(SECTION, defaults)
+    for name, section in (defaults.accelerators or {}).items():
+        path = f"{SECTION}.accelerators.{name}"
+        if name not in (*accelerators, CPU):
+            yield Problem(path, f"is not in the catalogue; name one of: {', '.join((CPU, *accelerators))}")
+        yield from _of_section(path, section)
+
+
+def _of_section(path: str, section: Defaults) -> Iterator[Problem]:
+    for name, info in Resources.model_fields.items():
+        if name in _OWN and getattr(section.resources, name, None) is not None:
+            yield Problem(f"{path}.resources.{info.alias}", "is for the job itself to say; leave it out")
+    smallest = RFTJobSpec.model_validate(_SMALLEST, by_alias=True)
+    for problem in rules.problems(_with_layer(smallest, section, path, [])):
+        yield problem._replace(path=path + problem.path.removeprefix("spec"))
+
+
+def inherit(spec: RFTJobSpec, defaults: JobDefaults, accelerator: str | None) -> Inheriting:
+    """Return a spec with the defaults for what it leaves out, and what these are.
+
+    ``accelerator`` is the name of the job's kind of GPU in the catalogue, ``cpu`` for a job without GPUs, or
+    ``None`` if the kind has no name there.
+    """
+    layers: list[tuple[str, Defaults]] = [(SECTION, defaults)]
+    own = (defaults.accelerators or {}).get(accelerator or "")
+    if own is not None:
+        layers.insert(0, (f"{SECTION}.accelerators.{accelerator}", own))
+    found: list[Inherited] = []
+    for origin, layer in layers:
+        spec = _with_layer(spec, layer, origin, found)
+    return Inheriting(spec, tuple(found))
+
+
+def accelerator_of(plan: Plan) -> str | None:
+    """Return the accelerator whose defaults a job with this plan inherits, as ``inherit`` needs it."""
+    return plan.accelerator if plan.gpus else CPU
+
+
+def _with_layer(spec: RFTJobSpec, layer: Defaults, origin: str, found: list[Inherited]) -> RFTJobSpec:
+    update: dict[str, Any] = {}
+    for name in Defaults.model_fields:
+        default = getattr(layer, name)
+        # A model in a folder is not downloaded, so it needs no cache.
+        if default is None or (name == "model" and spec.model.name.startswith("/")):
+            continue
+        update[name] = _filled(getattr(spec, name), default, f"spec.{name}", origin, found)
+    return spec.model_copy(update=update) if update else spec
+
+
+def _filled(own: Any, default: Any, path: str, origin: str, found: list[Inherited]) -> Any:
+    """Return a value of the job with what it lacks of a default value. ``None`` is an absent value."""
+    if own is None:
+        found += _leaves(default, path, origin)
+        return default
+    if isinstance(own, Model) and isinstance(default, Model):
+        update = {}
+        for name, info in type(default).model_fields.items():
+            value, theirs = getattr(default, name), getattr(own, name)
+            if value is not None and not (isinstance(own, _EXCLUSIVE) and theirs is None):
+                update[name] = _filled(theirs, value, f"{path}.{info.alias or name}", origin, found)
+        return own.model_copy(update=update)
+    if isinstance(own, dict) and isinstance(default, dict):
+        merged = {
+            key: _filled(own.get(key), each, f"{path}.{key}", origin, found) for key, each in default.items()
+        }
+        return {**merged, **{key: each for key, each in own.items() if key not in default}}
+    if path in MERGED_BY:
+        keys = MERGED_BY[path]
+        added = [item for item in default if not any(_same(item, theirs, keys) for theirs in own)]
+        found += _leaves(added, path, origin)
+        return [*added, *own]
+    return own
+
+
+def _same(one: Model, other: Model, keys: tuple[str, ...]) -> bool:
+    return any(getattr(one, key) == getattr(other, key) for key in keys)
+
+
+def _leaves(value: Any, path: str, origin: str) -> Iterator[Inherited]:
+    """Yield each inherited field of a default value with its path, an item of a merged list by itself."""
+    if isinstance(value, Model):
+        for name, info in type(value).model_fields.items():
+            if getattr(value, name) is not None:
+                yield from _leaves(getattr(value, name), f"{path}.{info.alias or name}", origin)
+    elif isinstance(value, dict):
+        for key, each in value.items():
+            yield from _leaves(each, f"{path}.{key}", origin)
+    elif path in MERGED_BY:
+        for item in value:
+            name = f"[{getattr(item, MERGED_BY[path][0])}]"
+            yield _entry(f"{path}{name}", item.dump(), origin)
+    else:
+        yield _entry(path, _plain(value), origin)
+
+
+def _plain(value: Any) -> Any:
+    return (
+        [item.dump() if isinstance(item, Model) else item for item in value]
+        if isinstance(value, list)
+        else value
+    )
+
+
+def _entry(path: str, value: Any, origin: str) -> Inherited:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return Inherited(path=path, value=text, from_=origin + path.removeprefix("spec"))

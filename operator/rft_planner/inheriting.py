@@ -1,0 +1,45 @@
+"""Plans a job with the defaults of the platform that it inherits, and notes in the plan which these are."""
+
+from typing import Any
+
+from rft_api.defaults import CPU, Inheriting
+from rft_api.job import RFTJobSpec
+from rft_api.resources import Resources
+from rft_api.status import Plan
+from rft_planner import accelerators
+from rft_planner.plan import CPU_NAME, Unplannable, plan
+
+
+def asked_for(spec: RFTJobSpec) -> str | None:
+    """Return the accelerator whose defaults a job inherits by its spec alone, without any nodes.
+
+    ``None``: the spec gives the memory of a GPU, and no name.
+    """
+    resources = spec.resources or Resources()
+    if resources.gpus == 0:
+        return CPU
+    if resources.accelerator is None:
+        return accelerators.DEFAULT
+    return CPU if resources.accelerator.name == CPU_NAME else resources.accelerator.name
+
+
+def planned(job: Inheriting, uid: str, **options: Any) -> Plan:
+    """Return the plan of a spec with the platform's defaults. ``options`` are passed to ``plan``.
+
+    Raises:
+        Unplannable: as ``plan`` does. The message says which of the fields in it are inherited.
+    """
+    try:
+        made = plan(job.spec, uid, **options)
+    except Unplannable as error:
+        raise Unplannable(error.reason, f"{error}{_origins(str(error), job)}") from error
+    if not job.inherited or made.effective is None:
+        return made
+    noted = made.effective.model_copy(update={"inherited": list(job.inherited)})
+    return made.model_copy(update={"effective": noted})
+
+
+def _origins(message: str, job: Inheriting) -> str:
+    """Return the end of a message that names a field which the user cannot find in the job."""
+    named = [each for each in job.inherited if each.path in message]
+    return "".join(f". The platform sets {each.path} for this job, by {each.from_}" for each in named)
