@@ -227,13 +227,14 @@ class Controller:
 
     def _decide(self, document: dict[str, Any], observed: Observed, checked: CheckResult) -> Decision:
         now, seconds = datetime.now(UTC), self._settings.no_progress_seconds
-        decision = reconcile(document, observed, now, seconds, checked)
+        defaults = self._settings.job_defaults
+        decision = reconcile(document, observed, now, seconds, checked, defaults)
         if decision.log_of is None:
             return decision
         lines = self._last_lines(document["metadata"]["namespace"], decision.log_of)
         if not lines:
             return decision
-        return reconcile(document, replace(observed, last_lines=lines), now, seconds, checked)
+        return reconcile(document, replace(observed, last_lines=lines), now, seconds, checked, defaults)
 
     def _last_lines(self, namespace: str, pod: str) -> tuple[str, ...]:
         """Return the last lines of a trainer's log. Return no lines if the operator may not or cannot read
@@ -342,7 +343,7 @@ class Controller:
             with suppress(NotFound):
                 self._cluster.delete_config(owner.namespace, owner.child, raw.config["metadata"]["uid"])
         if part is ChildKind.JOB:
-            self._ensure_cache(owner, decision.spec)
+            self._ensure_cache(owner, decision.pod_spec)
         made = self._create(self._manifest(owner, decision, part))
         if part is ChildKind.JOB:
             self._counts = "podFailurePolicy" not in made.get("spec", {})
@@ -380,13 +381,14 @@ class Controller:
             raise NotMade(f"{what} cannot be created: {error}.", error) from error
 
     def _manifest(self, owner: Owner, decision: Decision, part: ChildKind) -> dict[str, Any]:
-        spec, plan, settings = decision.spec, decision.plan, self._settings
-        if spec is None or plan is None:
+        spec, plan, settings = decision.pod_spec, decision.plan, self._settings
+        if decision.spec is None or spec is None or plan is None:
             raise AssertionError("a child object can only be created with a valid spec and a plan")
         if part is ChildKind.CLAIM and spec.storage.claim_template is not None:
             return claim(owner, spec.storage.claim_template)
         if part is ChildKind.CONFIG:
-            return config_map(owner, run_config(owner, spec, plan, settings.ingest_url))
+            run = run_config(owner, decision.spec, plan, settings.ingest_url, decision.defaults)
+            return config_map(owner, run)
         if part is ChildKind.CA:
             return ca_config_map(owner, self.ca_bundle or "")
         image = Image(settings.trainer_image, settings.image_pull_policy)

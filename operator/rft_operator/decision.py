@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
+from functools import cached_property
 from typing import Any
 
 from rft_api.conditions import Phase
+from rft_api.defaults import NO_DEFAULTS, JobDefaults, accelerator_of, inherit
 from rft_api.job import RFTJob, RFTJobSpec
 from rft_api.problems import Problem
 from rft_api.status import Plan
@@ -42,6 +44,11 @@ class Decision:
 
     status: ClusterObject
     spec: RFTJobSpec | None = None
+    """The spec as the user wrote it, for the snapshot."""
+    defaults: JobDefaults = NO_DEFAULTS
+    """The platform's defaults of this run, for the snapshot."""
+    pod_spec: RFTJobSpec | None = None
+    """The spec with these defaults, from which all other child objects are made."""
     plan: Plan | None = None
     ensure: tuple[ChildKind, ...] = ()
     patch_child: dict[str, Any] | None = None
@@ -89,12 +96,21 @@ class Facts:
     problems: tuple[Problem, ...]
     spec: RFTJobSpec | None
     """The spec that the run uses: that of the snapshot if there is one, else that of the RFTJob."""
+    defaults: JobDefaults
+    """The platform's defaults of the run: those of the snapshot if there is one, else the present ones."""
     renews: bool
     """Whether the snapshot of the spec is replaced, because a field changed that a resumed run may change."""
     plan: Plan | None
     unplannable: Unplannable | None
     report: ProgressReport | None
     no_progress_seconds: float
+
+    @cached_property
+    def pod_spec(self) -> RFTJobSpec | None:
+        """The spec with the platform's defaults, from which the pod is made."""
+        if self.spec is None or self.plan is None:
+            return self.spec
+        return inherit(self.spec, self.defaults, accelerator_of(self.plan)).spec
 
     @property
     def status(self) -> Mapping[str, Any]:

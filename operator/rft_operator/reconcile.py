@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from rft_advice import baseline
 from rft_api import rules
 from rft_api.conditions import ACCEPTED, NOT_PLANNED, Gate, Reason, planned_by
+from rft_api.defaults import NO_DEFAULTS, JobDefaults
 from rft_api.immutability import follows, late_changes
 from rft_api.job import RFTJobSpec
 from rft_api.problems import Problem
@@ -50,15 +51,17 @@ def reconcile(
     now: datetime,
     no_progress_seconds: float = NO_PROGRESS_SECONDS,
     checked: CheckResult | None = None,
+    defaults: JobDefaults = NO_DEFAULTS,
 ) -> Decision:
     """Return the new status of an RFTJob and the changes to its children.
 
-    ``checked`` is the result of ``check`` for this document, if the caller has it already.
+    ``checked`` is the result of ``check`` for this document, if the caller has it already. ``defaults`` are
+    the platform's present ones, for a run that has no snapshot yet.
     """
     if "deletionTimestamp" in document["metadata"]:
         # The garbage collector deletes the children.
         return Decision(cluster_object(document.get("status") or {}))
-    facts = gather(document, observed, now, no_progress_seconds, checked or check(document))
+    facts = gather(document, observed, now, no_progress_seconds, checked or check(document), defaults)
     old = facts.status
     generation = document["metadata"].get("generation", 1)
     if is_over(old):
@@ -82,6 +85,8 @@ def reconcile(
     return Decision(
         status=status,
         spec=facts.spec,
+        defaults=facts.defaults,
+        pod_spec=facts.pod_spec,
         plan=facts.plan,
         ensure=verdict.ensure,
         patch_child=verdict.patch_child,
@@ -110,9 +115,12 @@ def gather(
     now: datetime,
     no_progress_seconds: float,
     checked: CheckResult,
+    defaults: JobDefaults,
 ) -> Facts:
     """Return the facts that the stages need, with the plan and the newest report. The plan comes from the
     snapshot if there is one. Otherwise it is made from the spec.
+
+    ``defaults`` are the present defaults of the platform.
     """
     job, problems = checked
     snapshot = observed.snapshot
@@ -123,9 +131,12 @@ def gather(
     renews = False
     if at_rest and job is not None:
         never_ran = not (document.get("status") or {}).get("startTime")
-        renews = _replaces(snapshot, job.spec, never_ran=never_ran) if observed.config_exists else False
+        if observed.config_exists:
+            renews = _replaces(snapshot, job.spec, defaults, never_ran=never_ran)
     if renews:
         snapshot = None
+    if snapshot is not None:
+        defaults = snapshot.defaults or NO_DEFAULTS
     spec = snapshot.spec if snapshot is not None else job.spec if job is not None else None
     planned: Plan | None = snapshot.plan if snapshot is not None else None
     unplannable = None
@@ -134,22 +145,29 @@ def gather(
             planned = placed(
                 spec, document["metadata"]["uid"], observed.nodes, plan_from_status(document),
                 force_memory=memory_check_disabled(document["metadata"].get("annotations")),
+                defaults=defaults,
             )  # fmt: skip
         except Unplannable as error:
             unplannable = error
     return Facts(
-        document, observed, now, job, problems, spec, renews, planned, unplannable,
+        document, observed, now, job, problems, spec, defaults, renews, planned, unplannable,
         newest_report(observed), no_progress_seconds,
     )  # fmt: skip
 
 
-def _replaces(snapshot: RunConfig | None, spec: RFTJobSpec, *, never_ran: bool) -> bool:
+def _replaces(
+    snapshot: RunConfig | None, spec: RFTJobSpec, defaults: JobDefaults, *, never_ran: bool
+) -> bool:
     """Return whether the present spec replaces the snapshot of a run. It does if it changed in fields that
     may change now, or if this release cannot read the snapshot (``None``).
+
+    Changed ``defaults`` of the platform replace it only if no pod ever ran, because they may be the reason.
     """
     if snapshot is None:
         return True
-    return spec != snapshot.spec if never_ran else follows(snapshot.spec, spec)
+    if never_ran:
+        return spec != snapshot.spec or defaults != (snapshot.defaults or NO_DEFAULTS)
+    return follows(snapshot.spec, spec)
 
 
 def plan_from_status(document: Mapping[str, Any]) -> Plan | None:
@@ -297,7 +315,9 @@ def _overridden(facts: Facts) -> str | None:
     if facts.spec is None:
         return None
     uid, nodes = facts.document["metadata"]["uid"], facts.observed.nodes
-    return contradiction(facts.spec, lambda spec: placed(spec, uid, nodes, facts.plan))
+    return contradiction(
+        facts.spec, lambda spec: placed(spec, uid, nodes, facts.plan, defaults=facts.defaults)
+    )
 
 
 def _is_bad(summary: Summary) -> bool:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import cast, get_args
 from urllib.parse import urlsplit
 
+from rft_api.defaults import NO_DEFAULTS, JobDefaults, read_defaults
+from rft_api.problems import InvalidManifest
 from rft_operator.listening import EVERYWHERE
 from rft_operator.objects.platform import AssignsUsers
 from rft_planner.accelerators import ACCELERATORS
@@ -59,6 +61,8 @@ class Settings:
     """Whether the operator reads nodes, to choose the kind of GPU and to explain unschedulable pods."""
     accelerator_labels: Table = field(default_factory=dict)
     """Further node labels that say that a node has an accelerator of the catalogue."""
+    job_defaults: JobDefaults = NO_DEFAULTS
+    """The platform's values for fields that jobs leave out."""
     assigns_users: AssignsUsers = "auto"
     """Whether the cluster assigns user and group IDs to pods and refuses others. ``auto`` means: if it is
     OpenShift."""
@@ -124,6 +128,7 @@ def from_env(env: Mapping[str, str]) -> Settings:
         no_progress_seconds=float(number(env, "RFT_NO_PROGRESS_SECONDS", int(Settings.no_progress_seconds))),
         read_nodes=switch(env, "RFT_READ_NODES", Settings.read_nodes),
         accelerator_labels=table(env, "RFT_ACCELERATOR_LABELS"),
+        job_defaults=job_defaults(env, "RFT_JOB_DEFAULTS"),
         assigns_users=assigns_users(env, "RFT_ASSIGNS_USERS"),
         read_kueue=switch(env, "RFT_READ_KUEUE", Settings.read_kueue),
         read_logs=switch(env, "RFT_READ_LOGS", Settings.read_logs),
@@ -188,6 +193,20 @@ def table(env: Mapping[str, str], name: str) -> Table:
         if not all(sets):
             raise BadSettings(f"{name} {accelerator}: each entry needs a label with a list of values")
     return found
+
+
+def job_defaults(env: Mapping[str, str], name: str) -> JobDefaults:
+    """Return the defaults for jobs in an environment variable, which has them as JSON.
+
+    Raises:
+        BadSettings: if a default is wrong. The message has its key in the chart's values.
+    """
+    try:
+        return read_defaults(json.loads(env.get(name) or "{}"), ACCELERATORS)
+    except InvalidManifest as error:
+        raise BadSettings(str(error)) from error
+    except ValueError as error:
+        raise BadSettings(f"{name} is not JSON: {error}") from error
 
 
 def _texts(values: object) -> tuple[str, ...]:

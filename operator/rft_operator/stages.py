@@ -356,13 +356,15 @@ def _held(facts: Facts, pod: Pod) -> Hindrance | None:
     found = hindrance(pod)
     if found is not None and found.reason == Reason.CANNOT_START:
         return Hindrance(found.reason, explained("The pod cannot start", found.message, facts.spec))
-    if found is None or found.reason != Reason.UNSCHEDULABLE or facts.spec is None or facts.plan is None:
+    if found is None or found.reason != Reason.UNSCHEDULABLE or facts.pod_spec is None or facts.plan is None:
         return found
     ending = next((other.name for other in facts.observed.attempts if other.alive and other.deleting), None)
     if ending is not None:
         said = f"Pod {ending} is being ended; the next one waits for it, so that never two trainers run."
         return Hindrance(Reason.WAITING_FOR_POD, said)
-    said = explain_unschedulable(facts.spec, facts.plan, facts.observed.nodes, pod.requests, found.message)
+    said = explain_unschedulable(
+        facts.pod_spec, facts.plan, facts.observed.nodes, pod.requests, found.message
+    )
     helps = claim_blocked(facts.spec, facts.observed.obstacles) or advised(found.message, facts.spec)
     return Hindrance(found.reason, _and(said, helps))
 

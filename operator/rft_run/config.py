@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from rft_api import rules
 from rft_api.base import Int, Model, known
+from rft_api.defaults import JobDefaults, accelerator_of, inherit
 from rft_api.environment import ENVIRONMENT
 from rft_api.graders import Grader
 from rft_api.job import RFTJobSpec
@@ -65,6 +66,9 @@ class RunConfig(Model):
     spec: RFTJobSpec
     effective: Effective
     plan: Plan | None = None
+    defaults: JobDefaults | None = Field(
+        None, description="Defaults of the platform when the run began; absent: none, or rft run."
+    )
     device: Device = "cpu"
     gpus: Int = Field(0, ge=0)
     run_dir: str = Field(description="Absolute path of the run's folder.")
@@ -80,6 +84,13 @@ class RunConfig(Model):
     )
     scratch_dir: str | None = Field(None, description="Fast local folder for sockets and temporary files.")
     report: ReportTarget | None = Field(None, description="The receiver of reports. rft run sends none.")
+
+    @property
+    def pod_spec(self) -> RFTJobSpec:
+        """The spec with the platform's defaults for what it leaves out. The pod is made from it."""
+        if self.defaults is None or self.plan is None:
+            return self.spec
+        return inherit(self.spec, self.defaults, accelerator_of(self.plan)).spec
 
 
 def read_run_config(text: str) -> RunConfig:

@@ -78,7 +78,7 @@ def parameters(run: ReportedRun) -> list[Parameter]:
     """Return all parameters that the run used, also those that have their default values."""
     spec, plan = run.spec.dump(), run.status.plan
     effective = plan.effective.dump() if plan is not None and plan.effective is not None else {}
-    known = {name: value for name, value in effective.items() if value is not None}
+    known = {name: value for name, value in effective.items() if name != "inherited"}
     rows = [
         _parameter(f"training.{name}", value, spec["training"].get(name))
         for name, value in {**spec["training"], **known}.items()

@@ -6,6 +6,7 @@ import json
 from pathlib import PurePosixPath
 from typing import Any
 
+from rft_api.defaults import NO_DEFAULTS, JobDefaults
 from rft_api.job import RFTJobSpec
 from rft_api.sources import ClaimTemplate, Dataset
 from rft_api.status import Plan
@@ -39,8 +40,17 @@ def has_user_code(spec: RFTJobSpec) -> bool:
     return any(grader.python is not None for grader in spec.scored_by)
 
 
-def run_config(owner: Owner, spec: RFTJobSpec, plan: Plan, ingest_url: str | None) -> RunConfig:
-    """Return the configuration of the run for the trainer."""
+def run_config(
+    owner: Owner,
+    spec: RFTJobSpec,
+    plan: Plan,
+    ingest_url: str | None,
+    defaults: JobDefaults = NO_DEFAULTS,
+) -> RunConfig:
+    """Return the configuration of the run for the trainer. ``spec`` is as the user wrote it.
+
+    ``defaults`` are kept in it, so that a change of the platform's defaults does not change this run.
+    """
     if plan.effective is None:
         raise ValueError("the plan has no effective parameters, so the run cannot be configured")
     code = {
@@ -55,11 +65,12 @@ def run_config(owner: Owner, spec: RFTJobSpec, plan: Plan, ingest_url: str | Non
         "grader_code": code or None,
         "grader_socket": GRADER_SOCKET if has_user_code(spec) else None,
         "report": _report_target(ingest_url) if ingest_url else None,
+        "defaults": defaults if defaults != NO_DEFAULTS else None,
     }
     return RunConfig(
         job=JobIdentity(name=owner.name, namespace=owner.namespace, uid=owner.uid),
         spec=spec,
-        effective=plan.effective,
+        effective=plan.effective.model_copy(update={"inherited": None}),
         plan=plan,
         device=plan.device,
         gpus=plan.gpus,

@@ -109,7 +109,7 @@ class Status:
         )
 
     def _usage(self, state: RunState) -> Usage:
-        resources = self._config.spec.resources
+        resources = self._config.pod_spec.resources
         price = resources.price_per_gpu_hour if resources else None
         hours = self._expected_gpu_hours(state)
         return Usage(

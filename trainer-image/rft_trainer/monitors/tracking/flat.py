@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from rft_api.status import Plan
 from rft_run.config import RunConfig
 
 _USER_INFO = re.compile(r"^([a-z][a-z0-9+.-]*://)[^/@]*@", re.IGNORECASE)
@@ -38,10 +39,16 @@ def hyperparameters(config: RunConfig) -> dict[str, Any]:
         "effective": config.effective.dump(),
         "device": config.device,
         "gpus": config.gpus,
-        **({} if config.plan is None else {"plan": config.plan.dump()}),
+        **({} if config.plan is None else {"plan": _without_inherited(config.plan)}),
     }
     cleaned: dict[str, Any] = _without_passwords(whole)
     return cleaned
+
+
+def _without_inherited(plan: Plan) -> dict[str, Any]:
+    """Return a plan without what the job inherits from the platform, which is no parameter of the run."""
+    derived = plan.effective.model_copy(update={"inherited": None}) if plan.effective is not None else None
+    return plan.model_copy(update={"effective": derived}).dump()
 
 
 def texts(values: Any, prefix: str = "") -> dict[str, str]:
