@@ -288,3 +288,47 @@ def test_without_the_hubs_client_only_the_hub_is_out_of_reach(monkeypatch: pytes
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     assert plan().exit_code == 0
     assert "pip install huggingface_hub" in plan("--hub").stderr
+
+
+DEFAULTS = """
+replicas: 1
+jobDefaults:
+  resources: {tolerations: [{key: pool}]}
+  accelerators:
+    nvidia-h100-80gb: {resources: {cpu: "7"}}
+    cpu: {resources: {cpu: "3"}}
+"""
+
+
+def with_defaults(tmp_path: Path, text: str, *options: str) -> Result:
+    values = tmp_path / "values.yaml"
+    values.write_text(text)
+    return plan("--defaults", str(values), *options)
+
+
+def test_the_platforms_defaults_are_used_and_shown(tmp_path: Path) -> None:
+    shown = with_defaults(tmp_path, DEFAULTS).stdout.splitlines()
+    on_h100 = "jobDefaults.accelerators.nvidia-h100-80gb"
+    assert "CPU     7" in shown
+    assert f"= spec.resources.cpu: 7, by {on_h100}.resources.cpu" in shown
+    found = json.loads(with_defaults(tmp_path, DEFAULTS, "-o", "json", "--accelerator", "cpu").stdout)
+    assert found["cpu"] == "3"
+    assert [each["path"] for each in found["effective"]["inherited"]] == [
+        "spec.resources.cpu",
+        "spec.resources.tolerations",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("replicas: 1\n", "values.yaml: needs the key jobDefaults once"),
+        ("jobDefaults: {resources: {cpu: 4}}\n", "jobDefaults.resources.cpu: 4 is not a text"),
+        ("jobDefaults: [\n", "values.yaml: "),
+    ],
+)
+def test_a_wrong_file_of_defaults_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    result = with_defaults(tmp_path, text)
+    assert result.exit_code != 0
+    assert said in result.stderr
+    assert not result.stdout

@@ -8,9 +8,12 @@ from typing import Annotated, Any
 import typer
 import yaml
 
+from rft_api.defaults import NO_DEFAULTS, SECTION, JobDefaults, inherit, read_defaults
 from rft_api.job import RFTJob, RFTJobSpec
+from rft_api.loader import UnreadableManifest, load_file
+from rft_api.problems import InvalidManifest
 from rft_api.status import Plan
-from rft_cli.errors import INVALID, UserError
+from rft_cli.errors import INVALID, UNREADABLE, UserError
 from rft_cli.local.manifest import Manifest, load
 from rft_cli.local.rows import rows_of
 from rft_cli.local.shapes import shape_for
@@ -20,9 +23,9 @@ from rft_cli.render.plans import entry, table, text, without_seed
 from rft_planner.accelerators import ACCELERATORS
 from rft_planner.container import memory_check_disabled
 from rft_planner.estimate import RowCounts
+from rft_planner.inheriting import asked_for, planned
 from rft_planner.overrides import contradiction
 from rft_planner.plan import Unplannable
-from rft_planner.plan import plan as planned
 
 
 class PlanFormat(StrEnum):
@@ -50,6 +53,10 @@ def plan(
     evaluation_dataset: Annotated[
         Path | None, typer.Option(help="File with evaluation rows, in place of the manifest's.")
     ] = None,
+    defaults: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Values of the chart, whose jobDefaults the job inherits."),
+    ] = None,
     sweep: Annotated[
         str | None,
         typer.Option(
@@ -64,19 +71,39 @@ def plan(
     manifest = load(file)
     rows, notes = known_rows(manifest, dataset, evaluation_dataset)
     job = manifest.job if accelerator is None else on(accelerator, manifest.job)
+    platform = NO_DEFAULTS if defaults is None else defaults_in(defaults)
     if sweep is not None:
         found = sweep_of(sweep, job)
-        lines = [Line(value, outcome(made, config, hub, rows, notes)) for value, made in found.jobs]
+        lines = [Line(value, outcome(made, config, hub, rows, notes, platform)) for value, made in found.jobs]
         show_sweep(found.path, lines, output)
         raise typer.Exit(INVALID if all(isinstance(line.outcome, Unplannable) for line in lines) else 0)
-    made = outcome(job, config, hub, rows, notes)
+    made = outcome(job, config, hub, rows, notes, platform)
     if isinstance(made, Unplannable):
         raise UserError(str(made), INVALID) from made
-    warn_of_override(job, config, hub)
+    warn_of_override(job, config, hub, platform)
     if output is PlanFormat.TEXT:
         out().print("\n".join(text(made)), markup=False)
     else:
         write(serialized(without_seed(made), output))
+
+
+def defaults_in(path: Path) -> JobDefaults:
+    """Return the defaults for jobs in a file with values of the chart.
+
+    Raises:
+        UserError: if the file cannot be read, has no key jobDefaults, or a default is wrong.
+    """
+    try:
+        found = [document.body[SECTION] for document in load_file(path) if SECTION in document.body]
+        if len(found) != 1:
+            raise UserError(
+                f"{path}: needs the key {SECTION} once, as in the values of the chart", UNREADABLE
+            )
+        return read_defaults(found[0], ACCELERATORS)
+    except UnreadableManifest as error:
+        raise UserError(str(error), UNREADABLE) from error
+    except InvalidManifest as error:
+        raise UserError(f"{path}: {error}", INVALID) from error
 
 
 def known_rows(
@@ -110,14 +137,19 @@ def on(accelerator: str, job: RFTJob) -> RFTJob:
 
 
 def outcome(
-    job: RFTJob, config: Path | None, hub: bool, rows: RowCounts | None, notes: list[str]
+    job: RFTJob,
+    config: Path | None,
+    hub: bool,
+    rows: RowCounts | None,
+    notes: list[str],
+    defaults: JobDefaults = NO_DEFAULTS,
 ) -> Plan | Unplannable:
-    """Return the plan of a job, or the reason why there is no plan."""
+    """Return the plan of a job with the platform's ``defaults``, or the reason why there is no plan."""
     read = shape_for(job.spec.model, config, hub=hub)
     try:
         # No UID is needed: only the seed is derived from it, and a plan does not depend on the seed.
         made = planned(
-            job.spec,
+            inherit(job.spec, defaults, asked_for(job.spec)),
             "",
             shape=read.shape if read is not None else None,
             rows=rows,
@@ -131,11 +163,13 @@ def outcome(
     return made.model_copy(update={"notes": [*(made.notes or []), *told, *notes]})
 
 
-def warn_of_override(job: RFTJob, config: Path | None, hub: bool) -> None:
+def warn_of_override(
+    job: RFTJob, config: Path | None, hub: bool, defaults: JobDefaults = NO_DEFAULTS
+) -> None:
     """Print a warning on standard error if the job sets another number of GPUs than the plan would choose."""
 
     def made(spec: RFTJobSpec) -> Plan:
-        found = outcome(job.model_copy(update={"spec": spec}), config, hub, None, [])
+        found = outcome(job.model_copy(update={"spec": spec}), config, hub, None, [], defaults)
         if isinstance(found, Unplannable):
             raise found
         return found

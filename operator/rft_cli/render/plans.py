@@ -25,7 +25,14 @@ def text(made: Plan) -> Iterator[str]:
     if made.estimate is not None:
         yield from expected(made.estimate)
     yield from (f"- {note}" for note in made.notes or [])
+    yield from inherited(made)
     yield from (f"  {part.mebibytes / 1024:6.1f} GiB  {part.name}" for part in made.memory_parts or [])
+
+
+def inherited(made: Plan) -> Iterator[str]:
+    """Yield a line of text for each field that the job inherits from the platform."""
+    for each in (made.effective.inherited if made.effective is not None else None) or []:
+        yield f"= {each.path}: {each.value}, by {each.from_}"
 
 
 def _together(estimate: Estimate) -> bool:
