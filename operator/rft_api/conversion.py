@@ -1,7 +1,8 @@
 """Converts specs between v1alpha1 and a draft of v1beta1, and back without a loss.
 
-The functions are pure, and change no argument. No API server serves v1beta1 yet. The draft says which fields an API reviewer would rename or retype, and the
-tables here show that every stored spec can follow. ADR 0029 has the reasons.
+The functions are pure, and change no argument. No API server serves v1beta1 yet. The draft says which fields
+an API reviewer would rename or retype, and the tables here show that every stored spec can follow. ADR 0029
+has the reasons.
 """
 
 from collections.abc import Iterator, Mapping
