@@ -2,7 +2,7 @@
 # make test   every check and every test
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help setup demo demo-cluster cluster-up cluster-down images generate gpu-image lint lock audit sbom pin-base format test test-old test-unit bench-api bench-memory bench-operator bench-fleet bench-connections bench-data bench-trainer bench-update bench-architectures bench-kl bench-checkpoint chaos chaos-nodes interrupted resume clean monitoring kustomize bench-report bench-gateway soak
+.PHONY: help setup demo demo-cluster cluster-up cluster-down images generate gpu-image lint lock audit sbom pin-base format test test-old test-unit bench-api bench-memory bench-operator bench-fleet bench-connections bench-data bench-trainer bench-update bench-architectures bench-kl bench-checkpoint chaos chaos-nodes interrupted resume clean monitoring kustomize chart-audit bench-report bench-gateway soak
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -112,6 +112,9 @@ chaos-nodes: setup ## Drain, kill and cut off the node of running jobs on kind, 
 
 kustomize: ## Render the chart into charts/gitops/base, for those who use no Helm
 	scripts/kustomize.sh
+
+chart-audit: setup ## Check six renders of the chart by checkov; a finding needs a reason in tests/chart_audit/argued.yaml
+	scripts/chart-audit.sh
 
 monitoring: setup ## Ask every alert and panel of a real Prometheus, which must be on the PATH
 	.venv/bin/python -m tests.monitoring

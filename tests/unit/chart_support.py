@@ -14,6 +14,43 @@ from tests.cluster.layout import default_layout
 CHART = Path(__file__).parents[2] / "charts" / "rft-operator"
 NAME = "rft-rft-operator-webhook"
 Json = dict[str, Any]
+SETS = {
+    "defaults": (),
+    "single namespaces": (
+        "watch.namespaces={a,b}",
+        "networkPolicy.enabled=true",
+        "networkPolicy.runs.enabled=true",
+    ),
+    "other operators": (
+        "webhook.tls.certManager.enabled=true",
+        "metrics.serviceMonitor.enabled=true",
+        "metrics.prometheusRule.enabled=true",
+        "metrics.dashboard.enabled=true",
+    ),
+    "few rights": (
+        "replicas=1",
+        "webhook.enabled=false",
+        "nodes.read=false",
+        "kueue.read=false",
+        "logs.read=false",
+        "rbac.aggregate=false",
+    ),
+    "a mirror": (
+        "imageRegistry=mirror:5000/x",
+        "commonLabels.team=ml",
+        "ipFamilyPolicy=PreferDualStack",
+        "webhook.hostNetwork=true",
+        "extraEnv[0].name=A",
+    ),
+    "given accounts and certificates": (
+        "webhook.tls.existingSecret=s",
+        "webhook.tls.caBundle=pem",
+        "serviceAccount.create=false",
+        "serviceAccount.name=own",
+        "rbac.create=false",
+    ),
+}
+"""Six sets of values, each with a name, for checks that need no cluster."""
 
 
 @cache

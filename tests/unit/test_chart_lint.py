@@ -5,44 +5,7 @@ import subprocess
 
 import pytest
 
-from tests.unit.chart_support import CHART, template
-
-SETS = {
-    "defaults": (),
-    "single namespaces": (
-        "watch.namespaces={a,b}",
-        "networkPolicy.enabled=true",
-        "networkPolicy.runs.enabled=true",
-    ),
-    "other operators": (
-        "webhook.tls.certManager.enabled=true",
-        "metrics.serviceMonitor.enabled=true",
-        "metrics.prometheusRule.enabled=true",
-        "metrics.dashboard.enabled=true",
-    ),
-    "few rights": (
-        "replicas=1",
-        "webhook.enabled=false",
-        "nodes.read=false",
-        "kueue.read=false",
-        "logs.read=false",
-        "rbac.aggregate=false",
-    ),
-    "a mirror": (
-        "imageRegistry=mirror:5000/x",
-        "commonLabels.team=ml",
-        "ipFamilyPolicy=PreferDualStack",
-        "webhook.hostNetwork=true",
-        "extraEnv[0].name=A",
-    ),
-    "given accounts and certificates": (
-        "webhook.tls.existingSecret=s",
-        "webhook.tls.caBundle=pem",
-        "serviceAccount.create=false",
-        "serviceAccount.name=own",
-        "rbac.create=false",
-    ),
-}
+from tests.unit.chart_support import CHART, SETS, template
 
 
 @pytest.mark.parametrize("name", SETS)
