@@ -1,4 +1,4 @@
-"""A user with the built-in role ``edit`` in one namespace goes from a manifest to the curve, and no further."""
+"""A user with the built-in role ``edit`` in one namespace: from a manifest to the curve, and no further."""
 
 import json
 import os
