@@ -216,11 +216,9 @@ def _leaves(value: Any, path: str, origin: str) -> Iterator[Inherited]:
 
 
 def _plain(value: Any) -> Any:
-    return (
-        [item.dump() if isinstance(item, Model) else item for item in value]
-        if isinstance(value, list)
-        else value
-    )
+    if not isinstance(value, list):
+        return value
+    return [item.dump() if isinstance(item, Model) else item for item in value]
 
 
 def _entry(path: str, value: Any, origin: str) -> Inherited:
