@@ -112,7 +112,10 @@ def test_the_draft_looks_like_kubernetes_own_objects() -> None:
 
 
 def test_an_empty_object_stays_an_empty_object() -> None:
-    for spec in ({"resources": {}}, {"template": {}}, {"resources": {"accelerator": {}}, "stop": {}}):
+    specs: list[Json] = [
+        {"resources": {}}, {"template": {}}, {"resources": {"accelerator": {}}, "stop": {}},
+    ]  # fmt: skip
+    for spec in specs:
         go_and_return(spec)
 
 

@@ -41,6 +41,7 @@ SETS = {
         "ipFamilyPolicy=PreferDualStack",
         "webhook.hostNetwork=true",
         "extraEnv[0].name=A",
+        "jobDefaults.template.imagePullSecrets[0].name=registry",
     ),
     "given accounts and certificates": (
         "webhook.tls.existingSecret=s",

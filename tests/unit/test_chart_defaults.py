@@ -69,10 +69,12 @@ def test_a_value_that_is_no_default_is_refused_and_named(wrong: str, named: str)
 
 
 def resolved(schema: Json) -> Json:
-    found: Any = SCHEMA
-    for name in schema["$ref"].split("/")[1:] if "$ref" in schema else ():
+    if "$ref" not in schema:
+        return schema
+    found = SCHEMA
+    for name in schema["$ref"].split("/")[1:]:
         found = found[name]
-    return found if "$ref" in schema else schema
+    return found
 
 
 def differences(model: type[BaseModel], schema: Json, path: str) -> Iterator[tuple[str, set[str]]]:
