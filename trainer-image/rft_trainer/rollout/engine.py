@@ -14,6 +14,9 @@ FinishReason = Literal["stop", "length"]
 class ConnectionLost(Exception):
     """The connection to a sampler was lost. Requests without an answer may be sent again."""
 
+    restarts = 0
+    """How often the sampler had been restarted when the requests were sent."""
+
 
 @dataclass(frozen=True)
 class SamplingParameters:
@@ -92,6 +95,10 @@ class RolloutEngine(Protocol):
     def restarts(self) -> int:
         """Number of times that the sampler ended unexpectedly and was restarted."""
 
+    @property
+    def batches(self) -> int:
+        """How many calls of ``generate`` may run at the same time, and are faster than one after the other."""
+
     def wait_until_ready(self) -> None:
         """Return when the sampler can be used. Raises SamplerError if it cannot be started."""
 
@@ -130,7 +137,10 @@ class Replica(RolloutEngine, Protocol):
         """
 
     def recover(self, cause: ConnectionLost) -> None:
-        """Restart the sampler after it died. Afterwards it has the current adapter. Raises SamplerError."""
+        """Restart the sampler after its death, if it was not restarted since. It has the current adapter then.
+
+        Raises SamplerError.
+        """
 
 
 def rollout_seed(*parts: int | str) -> int:

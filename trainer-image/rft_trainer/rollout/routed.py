@@ -31,11 +31,17 @@ the check of the sampler allows between sampler and trainer in bfloat16."""
 
 
 class _Member:
-    """One sampler and its thread. All its work runs in this thread, in order."""
+    """One sampler with a thread of its own, in which it is restarted and gets its adapters, in order.
+
+    A sampler that samples one batch after the other does this in the same thread; others have more threads.
+    """
 
     def __init__(self, number: int, replica: Replica) -> None:
         self.number, self.replica = number, replica
         self.thread = ThreadPoolExecutor(1, f"sampler-{number}")
+        more = replica.batches > 1
+        self.sampling = ThreadPoolExecutor(replica.batches, f"sampling-{number}") if more else self.thread
+        self._lock = threading.Lock()
         self.restarting: Future[None] | None = None
         self.lost: SamplerError | None = None
         """Why this sampler is not used any more; None while it is used."""
@@ -43,6 +49,10 @@ class _Member:
     @property
     def ready(self) -> bool:
         """Whether the sampler can be used now."""
+        with self._lock:
+            return self._ready()
+
+    def _ready(self) -> bool:
         if self.restarting is not None and self.restarting.done():
             error, self.restarting = self.restarting.exception(), None
             if isinstance(error, SamplerError):
@@ -53,9 +63,11 @@ class _Member:
         return self.lost is None and self.restarting is None
 
     def restart(self, cause: ConnectionLost) -> None:
-        """Restart the sampler in its thread. When the restart is complete, ``ready`` is true."""
-        log.warning("sampler %d ended: %s; it is restarted", self.number, cause)
-        self.restarting = self.thread.submit(self.replica.recover, cause)
+        """Restart the sampler in its thread, unless it is being restarted. ``ready`` is true afterwards."""
+        with self._lock:
+            if self.restarting is None:
+                log.warning("sampler %d ended: %s; it is restarted", self.number, cause)
+                self.restarting = self.thread.submit(self.replica.recover, cause)
 
 
 class RoutedEngine:
@@ -77,6 +89,11 @@ class RoutedEngine:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def batches(self) -> int:
+        """See RolloutEngine."""
+        return self._members[0].replica.batches
 
     @property
     def restarts(self) -> int:
@@ -150,7 +167,7 @@ class RoutedEngine:
             return failed.is_set() or should_stop()
 
         def send(member: _Member, share: dict[int, Request]) -> Future[None]:
-            return member.thread.submit(member.replica.attempt, share, done, stop)
+            return member.sampling.submit(member.replica.attempt, share, done, stop)
 
         running = {
             send(member, shares[member.number]): (member, shares[member.number])
@@ -163,8 +180,7 @@ class RoutedEngine:
             for future in ended:
                 (member, given), found = running.pop(future), future.exception()
                 if isinstance(found, ConnectionLost):
-                    if member.restarting is None:  # else this share waited for its turn when the sampler died
-                        member.restart(found)
+                    member.restart(found)
                     left = {key: one for key, one in given.items() if key not in done}
                     others = [other for other in live if other is not member and other.ready]
                     if left and others and error is None:
@@ -206,6 +222,7 @@ class RoutedEngine:
         closed = [member.thread.submit(member.replica.close) for member in self._members]
         for member in self._members:
             member.thread.shutdown(wait=True)
+            member.sampling.shutdown(wait=True)
         for future in closed:
             future.result()
 

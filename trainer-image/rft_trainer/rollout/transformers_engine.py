@@ -32,6 +32,8 @@ _BATCH = 32
 class TransformersEngine:
     """A RolloutEngine with its own copy of the model. It loads adapters from their folders, like vLLM."""
 
+    batches = 1
+
     def __init__(self, folder: Path, device: str, dtype: str, context: int | None = None) -> None:
         from rft_trainer.runtime.loading import load_base, load_tokenizer
 

@@ -1,7 +1,9 @@
 """The default rollout engine: vLLM's server. If the server dies, the trainer restarts it."""
 
 import logging
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from rft_run.errors import SamplerError
 from rft_trainer.rollout.engine import AdapterVersion, ConnectionLost, Generated, Request
@@ -16,10 +18,23 @@ _MAX_STARTS = 3
 
 
 class VllmEngine:
-    """A RolloutEngine with one vLLM server. It starts in the background, and the first use waits for this."""
+    """A RolloutEngine with one vLLM server. It starts in the background, and the first use waits for this.
+
+    Any thread may call its methods. A server that dies is restarted once, however many calls notice it. An
+    adapter is changed only while no request is sampled; requests that come meanwhile wait for it.
+    """
+
+    batches = 64
 
     def __init__(self, options: ServerOptions, should_stop: Callable[[], bool] = lambda: False) -> None:
         self.restarts = 0
+        self._lock = threading.RLock()
+        """Held while the server or its adapter changes, and while one begins to use them."""
+        self._idle = threading.Condition(self._lock)
+        self._in_use = 0
+        """How many calls send requests to the server now."""
+        self._changing = False
+        """Whether a thread waits to change the adapter."""
         self.server = VllmServer(options)
         self._client = VllmClient(self.server.socket, self.server.api_key)
         self._should_stop = should_stop
@@ -33,6 +48,10 @@ class VllmEngine:
 
     def wait_until_ready(self) -> None:
         """Return when the server answers and has loaded the current adapter."""
+        with self._lock:
+            self._wait_until_ready()
+
+    def _wait_until_ready(self) -> None:
         while not self._ready:
             try:
                 self.server.wait_until_ready(self._should_stop)
@@ -43,7 +62,7 @@ class VllmEngine:
                 # Until now others were killed: another sampler, or a grader in the same container.
                 self._kills = machine.out_of_memory_kills()
             except ConnectionLost as error:
-                self._restart(error)
+                self._restart(error, self.restarts)
             except StartFailed as error:
                 self._start_again(error)
 
@@ -63,9 +82,19 @@ class VllmEngine:
 
     def use_adapter(self, adapter: AdapterVersion | None) -> None:
         """Make this the current adapter. Versions that were loaded before are unloaded."""
+        with self._lock:
+            self._changing = True
+            try:
+                self._idle.wait_for(lambda: self._in_use == 0)
+                self._use_adapter(adapter)
+            finally:
+                self._changing = False
+                self._idle.notify_all()
+
+    def _use_adapter(self, adapter: AdapterVersion | None) -> None:
         self._adapter = adapter
         if not self._ready:
-            return self.wait_until_ready()
+            return self._wait_until_ready()
         try:
             for name in self._loaded:
                 self._client.unload_adapter(name)
@@ -73,8 +102,26 @@ class VllmEngine:
             if adapter is not None:
                 self._load(adapter)
         except ConnectionLost as error:
-            self._restart(error)
-            self.wait_until_ready()
+            self._restart(error, self.restarts)
+            self._wait_until_ready()
+
+    @contextmanager
+    def _used(self) -> Iterator[str]:
+        """Wait until the server is ready, and keep its adapter until the end of ``with``. Gives its name."""
+        with self._lock:
+            self._idle.wait_for(lambda: not self._changing)
+            self._wait_until_ready()
+            self._in_use += 1
+            name, restarts = self._adapter.name if self._adapter else BASE_NAME, self.restarts
+        try:
+            yield name
+        except ConnectionLost as error:
+            error.restarts = restarts
+            raise
+        finally:
+            with self._lock:
+                self._in_use -= 1
+                self._idle.notify_all()
 
     def _load(self, adapter: AdapterVersion) -> None:
         self._client.load_adapter(adapter)
@@ -90,57 +137,59 @@ class VllmEngine:
             try:
                 self.attempt(missing, done, should_stop)
             except ConnectionLost as error:
-                self._restart(error)
+                self._restart(error, error.restarts)
         return [done[index] for index in range(len(requests))]
 
     def attempt(
         self, requests: dict[int, Request], done: dict[int, Generated], should_stop: Callable[[], bool]
     ) -> None:
         """Generate completions, see Replica. Other samplers may put completions into ``done`` meanwhile."""
-        self.wait_until_ready()
-        model = self._adapter.name if self._adapter else BASE_NAME
         answered: dict[int, Generated] = {}
-        try:
-            self._client.complete(model, requests, answered, should_stop, self.server.alive)
-            self._deaths_in_a_row = 0
-        finally:
-            if answered:
+        with self._used() as model:
+            try:
+                self._client.complete(model, requests, answered, should_stop, self.server.alive)
                 self._deaths_in_a_row = 0
-            done |= answered
+            finally:
+                if answered:
+                    self._deaths_in_a_row = 0
+                done |= answered
 
     def recover(self, cause: ConnectionLost) -> None:
         """See Replica."""
-        self._restart(cause)
+        self._restart(cause, cause.restarts)
         self.wait_until_ready()
 
     def logprobs(self, token_ids: Sequence[int]) -> list[float]:
         """See RolloutEngine."""
         while True:
-            self.wait_until_ready()
             try:
-                found = self._client.logprobs(self._adapter.name if self._adapter else BASE_NAME, token_ids)
+                with self._used() as model:
+                    found = self._client.logprobs(model, token_ids)
             except ConnectionLost as error:
-                self._restart(error)
+                self._restart(error, error.restarts)
             else:
                 self._deaths_in_a_row = 0
                 return found
 
-    def _restart(self, cause: ConnectionLost) -> None:
-        """Restart the server.
+    def _restart(self, cause: ConnectionLost, restarts: int) -> None:
+        """Restart the server, if it was not restarted since: ``restarts`` is the number of restarts before.
 
         Raises SamplerError when the server died several times in a row without any answer, and when the
         kernel killed it at the memory limit: a new server would need as much memory.
         """
-        if machine.out_of_memory_kills() > self._kills:
-            raise SamplerError(f"the kernel killed vLLM at the memory limit ({cause})") from cause
-        self._deaths_in_a_row += 1
-        if self._deaths_in_a_row > _MAX_DEATHS_IN_A_ROW:
-            raise SamplerError(f"vLLM died again and again ({cause}): {self.server.reason()}") from cause
-        self.restarts += 1
-        self._ready = False
-        self._loaded.clear()
-        self.server.stop()
-        self.server.start()
+        with self._lock:
+            if self.restarts != restarts:
+                return
+            if machine.out_of_memory_kills() > self._kills:
+                raise SamplerError(f"the kernel killed vLLM at the memory limit ({cause})") from cause
+            self._deaths_in_a_row += 1
+            if self._deaths_in_a_row > _MAX_DEATHS_IN_A_ROW:
+                raise SamplerError(f"vLLM died again and again ({cause}): {self.server.reason()}") from cause
+            self.restarts += 1
+            self._ready = False
+            self._loaded.clear()
+            self.server.stop()
+            self.server.start()
 
     def close(self) -> None:
         """See RolloutEngine."""
