@@ -19,6 +19,7 @@ from rft_graders.client import (
     GraderClient,
     GradeRequest,
     GraderLost,
+    Inbox,
     Listener,
     ShouldStop,
 )
@@ -55,6 +56,13 @@ class Backend(Protocol):
         """Stop the processes and close the connections of the graders."""
 
 
+class HostBackend(Backend, Protocol):
+    """A backend that can run environments."""
+
+    def converse(self, inbox: Inbox, should_stop: ShouldStop) -> None:
+        """Answer requests as they are put into the inbox, until it is closed and all are answered."""
+
+
 class ContainerBackend:
     """Sends requests to the grader container of the pod, which connects to a socket of the trainer.
 
@@ -88,6 +96,14 @@ class ContainerBackend:
         except GraderLost as error:
             raise TrainerError(f"{error}; see the logs of the grader container") from error
         return [outcomes[index] for index in range(len(requests))]
+
+    def converse(self, inbox: Inbox, should_stop: ShouldStop) -> None:
+        """See HostBackend. Raises TrainerError when the container is lost."""
+        assert self._client is not None
+        try:
+            self._client.converse(inbox, should_stop)
+        except GraderLost as error:
+            raise TrainerError(f"{error}; see the logs of the grader container") from error
 
     def close(self) -> None:
         """Close the socket. The grader container ends when its socket closes."""
@@ -149,6 +165,20 @@ class LocalBackend:
             lost = Graded(ValueError(str(error)))
             return [outcomes.get(index, lost) for index in range(len(requests))]
         return [outcomes[index] for index in range(len(requests))]
+
+    def converse(self, inbox: Inbox, should_stop: ShouldStop) -> None:
+        """See HostBackend. If the process dies, requests that were sent get an error, and it is restarted."""
+        while not (inbox.ended and not inbox.sent):
+            if self._client is None:
+                self.ready(should_stop)
+            assert self._client is not None
+            try:
+                self._client.converse(inbox, should_stop)
+            except GraderLost as error:
+                self._stop()
+                for future in inbox.sent.values():
+                    future.set_result(Graded(ValueError(str(error))))
+                inbox.sent.clear()
 
     def close(self) -> None:
         """End the grader process and remove its private folder."""

@@ -1,9 +1,12 @@
 """The trainer's side of the grader protocol. It listens on a socket and requests many scores at once."""
 
 import contextlib
+import queue
+import select
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +28,8 @@ WINDOW = 32
 fit into the memory of the grader process."""
 
 _POLL_SECONDS = 0.25
+_REST_SECONDS = 0.05
+"""Seconds for which the rest of a line is waited for, once its beginning has arrived."""
 
 ShouldStop = Callable[[], bool]
 
@@ -112,6 +117,68 @@ class Listener:
             self._path.unlink(missing_ok=True)
 
 
+class Inbox:
+    """Requests for a grader process that come one by one, from any thread. ``select`` can wait for them."""
+
+    def __init__(self) -> None:
+        """Begin without requests."""
+        self.sent: dict[str, Future[Graded]] = {}
+        """The futures of the requests that were sent and have no reply yet, by the id of the request."""
+        self.ended = False
+        """Whether ``close`` was called, and ``next`` has returned all requests."""
+        self._queue: queue.SimpleQueue[tuple[GradeRequest, Future[Graded]] | None] = queue.SimpleQueue()
+        self._wake, self._woken = socket.socketpair()
+        self._wake.setblocking(False)
+        self._woken.setblocking(False)
+
+    def put(self, request: GradeRequest) -> "Future[Graded]":
+        """Add a request. Return its future reply."""
+        future: Future[Graded] = Future()
+        self._queue.put((request, future))
+        self._signal()
+        return future
+
+    def close(self) -> None:
+        """Say that no more requests come."""
+        self._queue.put(None)
+        self._signal()
+
+    def next(self) -> "tuple[GradeRequest, Future[Graded]] | None":
+        """Return the next request with its future, None if there is none now."""
+        try:
+            entry = self._queue.get_nowait()
+        except queue.Empty:
+            return None
+        self.ended = entry is None
+        return entry
+
+    def open(self) -> "list[Future[Graded]]":
+        """Return the futures of all requests without a reply, those that were not sent too."""
+        found = list(self.sent.values())
+        while (entry := self.next()) is not None:
+            found.append(entry[1])
+        return found
+
+    def fileno(self) -> int:
+        """Return the descriptor that can be read from when a request has come."""
+        return self._woken.fileno()
+
+    def awake(self) -> None:
+        """Take note of all requests that have come, so that ``select`` waits for the next one."""
+        with contextlib.suppress(BlockingIOError):
+            while self._woken.recv(4096):
+                pass
+
+    def _signal(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # it is full, so the other side wakes up in any case
+            self._wake.send(b"x")
+
+    def release(self) -> None:
+        """Close the sockets."""
+        self._wake.close()
+        self._woken.close()
+
+
 class GraderClient:
     """The trainer's end of the connection to a grader process."""
 
@@ -152,6 +219,52 @@ class GraderClient:
         finally:
             self._abandoned.update(waiting)
 
+    def converse(self, inbox: Inbox, should_stop: ShouldStop) -> None:
+        """Send requests as they are put into the inbox, and give each future its reply when it arrives.
+
+        Returns when the inbox is closed and every request has its reply. Raises as ``exchange`` does. Then
+        ``inbox.sent`` has the requests that were sent and have no reply.
+        """
+        heard = time.monotonic()
+        try:
+            while True:
+                while len(inbox.sent) < WINDOW and (entry := inbox.next()) is not None:
+                    request, future = entry
+                    line = encode(request.message(number := self._ids.next()))
+                    if len(line) > MAX_REQUEST_BYTES:
+                        future.set_result(_too_large())
+                        continue
+                    if not inbox.sent:
+                        heard = time.monotonic()
+                    inbox.sent[number] = future
+                    self._send(line)
+                if inbox.ended and not inbox.sent:
+                    return
+                if should_stop():
+                    raise Preempted("asked to stop while environments were running")
+                arrived = self._reader.has_read_more
+                if not arrived:
+                    ready, _, _ = select.select([self._connection, inbox], [], [], _POLL_SECONDS)
+                    arrived = self._connection in ready
+                inbox.awake()
+                if arrived and self._hand_over(inbox.sent):
+                    heard = time.monotonic()
+                elif inbox.sent and time.monotonic() - heard > self._max_silence:
+                    raise GraderLost(self._silent)
+        finally:
+            self._abandoned.update(inbox.sent)
+
+    def _hand_over(self, sent: "dict[str, Future[Graded]]") -> bool:
+        """Give a future its reply, if one has arrived. Return whether one has."""
+        try:
+            reply = self._received(_REST_SECONDS)
+        except TimeoutError:
+            return False
+        number = self._checked(reply, sent)
+        if number is not None:
+            sent.pop(number).set_result(_graded(reply))
+        return True
+
     def close(self) -> None:
         """Close the connection, which ends the grader process."""
         self._connection.close()
@@ -167,9 +280,7 @@ class GraderClient:
             number = self._ids.next()
             line = encode(request.message(number))
             if len(line) > MAX_REQUEST_BYTES:
-                outcomes[index] = Graded(
-                    ValueError(f"row and completion together are larger than {MAX_REQUEST_BYTES} bytes")
-                )
+                outcomes[index] = _too_large()
                 continue
             while len(waiting) >= WINDOW:
                 self._take(waiting, outcomes, should_stop)
@@ -187,34 +298,57 @@ class GraderClient:
 
     def _take(self, waiting: dict[str, int], outcomes: dict[int, Graded], should_stop: ShouldStop) -> None:
         reply = self._read(should_stop)
+        number = self._checked(reply, waiting)
+        if number is not None:
+            outcomes[waiting.pop(number)] = _graded(reply)
+
+    def _checked(self, reply: dict[str, Any], waiting: Container[str]) -> str | None:
+        """Return the id of an open request that was answered; None: a request of an earlier call was."""
         number = reply.get("id")
         if not isinstance(number, str) or (number not in waiting and number not in self._abandoned):
             raise GraderLost("the grader process sent a forged reply, which belongs to no open request")
         if number in self._abandoned:
             self._abandoned.remove(number)
-            return
-        printed, forged, value = reply.get("printed"), reply.get("forged"), reply.get("value")
-        outcomes[waiting.pop(number)] = Graded(
-            _outcome(reply),
-            printed if isinstance(printed, str) else "",
-            forged if isinstance(forged, int) and forged > 0 else 0,
-            value if isinstance(value, dict) else None,
-        )
+            return None
+        return number
 
     def _read(self, should_stop: ShouldStop) -> dict[str, Any]:
         deadline = time.monotonic() + self._max_silence
         while True:
             try:
-                return self._reader.read(_POLL_SECONDS)
+                return self._received(_POLL_SECONDS)
             except TimeoutError:
                 if should_stop():
                     raise Preempted("asked to stop while graders were running") from None
                 if time.monotonic() >= deadline:
-                    raise GraderLost(f"the grader process sent nothing for {self._max_silence:g} s") from None
-            except Closed:
-                raise GraderLost("the grader process closed the connection") from None
-            except ProtocolError as error:
-                raise GraderLost(f"the grader process sent {error}") from error
+                    raise GraderLost(self._silent) from None
+
+    @property
+    def _silent(self) -> str:
+        return f"the grader process sent nothing for {self._max_silence:g} s"
+
+    def _received(self, timeout: float) -> dict[str, Any]:
+        """Return the next message. Raises TimeoutError after ``timeout`` seconds, and GraderLost."""
+        try:
+            return self._reader.read(timeout)
+        except Closed:
+            raise GraderLost("the grader process closed the connection") from None
+        except ProtocolError as error:
+            raise GraderLost(f"the grader process sent {error}") from error
+
+
+def _too_large() -> Graded:
+    return Graded(ValueError(f"row and completion together are larger than {MAX_REQUEST_BYTES} bytes"))
+
+
+def _graded(reply: dict[str, Any]) -> Graded:
+    printed, forged, value = reply.get("printed"), reply.get("forged"), reply.get("value")
+    return Graded(
+        _outcome(reply),
+        printed if isinstance(printed, str) else "",
+        forged if isinstance(forged, int) and forged > 0 else 0,
+        value if isinstance(value, dict) else None,
+    )
 
 
 def _outcome(reply: dict[str, Any]) -> Outcome:

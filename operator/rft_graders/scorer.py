@@ -1,8 +1,9 @@
 """Scores completions with all graders of a job, and returns their rewards."""
 
 import threading
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
@@ -11,9 +12,9 @@ from pydantic import ValidationError
 
 from rft_api.environment import ENVIRONMENT
 from rft_api.graders import Grader
-from rft_graders.backends import Backend, ContainerBackend, LocalBackend, max_silence
+from rft_graders.backends import Backend, ContainerBackend, HostBackend, LocalBackend, max_silence
 from rft_graders.builtin import Builtin, builtin, check_settings
-from rft_graders.client import Graded, GradeRequest, Outcome, ShouldStop
+from rft_graders.client import Graded, GradeRequest, Inbox, Outcome, ShouldStop
 from rft_graders.combine import combine, normalized
 from rft_graders.formula import formula_problem, with_formulas
 from rft_graders.ids import slot_name
@@ -37,6 +38,46 @@ class Act:
 
     slot: int
     what: dict[str, Any]
+
+
+class Acting:
+    """Environments that act independently of each other, each in its own slot. See ``Scorer.acting``."""
+
+    def __init__(self, backend: HostBackend, should_stop: ShouldStop) -> None:
+        """Talk to the backend in a thread of its own."""
+        self._backend, self._should_stop = backend, should_stop
+        self._inbox = Inbox()
+        self._error: BaseException | None = None
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="environments", daemon=True)
+        self._thread.start()
+
+    def begin(self, act: Act) -> "Future[Graded]":
+        """Let an environment act. The future has what it says, or its error.
+
+        The future raises TrainerError if the grader container is lost, and Preempted if the run should stop.
+        """
+        with self._lock:
+            if self._error is None:
+                return self._inbox.put(GradeRequest(slot_name(ENVIRONMENT, act.slot), "", act.what))
+            failed: Future[Graded] = Future()
+            failed.set_exception(self._error)
+            return failed
+
+    def close(self) -> None:
+        """Return when every environment has answered, or the run should stop."""
+        self._inbox.close()
+        self._thread.join()
+        self._inbox.release()
+
+    def _run(self) -> None:
+        try:
+            self._backend.converse(self._inbox, self._should_stop)
+        except BaseException as error:  # whoever waits for a future must get the error
+            with self._lock:
+                self._error = error
+                for future in self._inbox.open():
+                    future.set_exception(error)
 
 
 class Scorer:
@@ -159,17 +200,23 @@ class Scorer:
             self._score({name: graded[i] for name, graded in raw.items()}) for i in range(len(items))
         )
 
-    def act(self, acts: Sequence[Act], should_stop: ShouldStop = _never) -> list[Graded]:
-        """Run actions of environments at the same time, each in another slot. Return the result or error of
-        each.
+    def act(self, act: Act, should_stop: ShouldStop = _never) -> Graded:
+        """Let an environment act. Return what it says, or its error. Raises as ``Acting.begin``'s future."""
+        with self.acting(should_stop) as acting:
+            return acting.begin(act).result()
 
-        Raises TrainerError if the grader container is lost, and Preempted if the run should stop.
-        """
+    @contextmanager
+    def acting(self, should_stop: ShouldStop = _never) -> Iterator[Acting]:
+        """Let environments act until the end of ``with``. No scores are given meanwhile."""
         with self._lock:
             self._ready(should_stop)
             backend = next(backend for names, backend in self._backends if ENVIRONMENT in names)
-            requests = [GradeRequest(slot_name(ENVIRONMENT, act.slot), "", act.what) for act in acts]
-            return backend.exchange(requests, should_stop)
+            assert isinstance(backend, ContainerBackend | LocalBackend)
+            acting = Acting(backend, should_stop)
+            try:
+                yield acting
+            finally:
+                acting.close()
 
     def _score(self, graded: Mapping[str, Graded | None]) -> Score:
         """Return the reward of one completion, from the score or the error of each grader."""

@@ -3,14 +3,23 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import AutoTokenizer
 
+from rft_api.environment import Environment
+from rft_graders.scorer import Scorer
 from rft_run.config import RunConfig
 from rft_run.folder import RunFolder
 from rft_run.rollouts import read_rollouts
 from rft_run.steps import read_steps
+from rft_trainer.data import Prompt, Row
+from rft_trainer.rollout.engine import Generated, SamplingParameters
+from rft_trainer.rollout.episodes import Episodes
+from rft_trainer.rollout.gateway.dialogue import Dialogue
+from rft_trainer.rollout.groups import rollout_requests
+from rft_trainer.rollout.transformers_engine import TransformersEngine
 from tests.trainer.loop_support import COMPARED, config, run, with_spec
 
 ECHO = """
@@ -84,3 +93,44 @@ def test_a_run_trains_on_all_turns_and_records_them(talking_model: Path, tmp_pat
     assert json.dumps([r.turns for r in read_rollouts(copied.rollouts_of(2))]) == json.dumps(
         [r.turns for r in read_rollouts(folder.rollouts_of(2))]
     )
+
+
+UNEVEN = """
+import time
+
+class Environment:
+    def reset(self, wait, **row):
+        self.wait, self.turns = wait, 0
+
+    def reply(self, text):
+        self.turns += 1
+        time.sleep(self.wait / 20)
+        return "go on" if self.turns < 3 + self.wait else None
+
+    def get_reward(self):
+        return 1.0
+"""
+
+
+def test_the_tokens_of_a_rollout_are_the_same_at_its_own_pace_and_together(talking_model: Path) -> None:
+    engine = TransformersEngine(talking_model, "cpu", "float32")
+    tokenizer: Any = AutoTokenizer.from_pretrained(talking_model)
+    (end,) = tokenizer.encode("<end>", add_special_tokens=False)
+    settings = Environment.model_validate(
+        {"python": {"inline": UNEVEN}, "maxTurns": 5, "concurrency": 3, "timeoutSeconds": 60}
+    )
+    said = [{"role": "user", "content": "1+1"}]
+    prompts = [Prompt(Row(line, said, {"wait": line % 3}, str(line)), (1,)) for line in range(3)]
+    requests = rollout_requests(prompts, 2, SamplingParameters(1.0, 1.0, 0, 8), 0, 1)
+
+    def played(*, together: bool) -> list[Generated]:
+        dialogue = Dialogue(tokenizer, None, frozenset({end}))
+        with Scorer([settings.as_grader()], slots=3) as scorer:
+            episodes = Episodes(settings, dialogue, engine, scorer, 500, together=together)
+            return episodes.generate(prompts, requests, lambda: False)
+
+    alone, together = played(together=False), played(together=True)
+    assert [one.token_ids for one in alone] == [one.token_ids for one in together]
+    assert [one.episode.turns for one in alone if one.episode] == [3, 3, 4, 4, 5, 5]
+    for one, other in zip(alone, together, strict=True):
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)

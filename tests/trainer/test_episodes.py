@@ -54,7 +54,7 @@ TOKENIZER = Characters()
 class Speaker:
     """An engine whose completions are what the function ``say`` returns for the prompt's text."""
 
-    restarts = 0
+    restarts, batches = 0, 1
 
     def __init__(self, say: Callable[[str], str]) -> None:
         self.say, self.sizes = say, list[int]()

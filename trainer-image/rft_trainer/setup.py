@@ -167,7 +167,8 @@ def _episodes(
     stops = split_stops(config.spec.sampling.stop, tokenizer).token_ids
     ends = end_tokens(tokenizer.eos_token_id, _generation_ends(folder)) | set(stops)
     dialogue = Dialogue(tokenizer, arguments, frozenset(ends), environment.tools)
-    return Episodes(environment, dialogue, engine, scorer, context)
+    together = config.spec.training.deterministic
+    return Episodes(environment, dialogue, engine, scorer, context, together=together)
 
 
 def _generation_ends(folder: Path) -> int | list[int] | None:

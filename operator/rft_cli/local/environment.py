@@ -129,7 +129,7 @@ class _Player:
     def _act(self, what: dict[str, Any]) -> dict[str, Any]:
         from rft_graders.scorer import Act
 
-        (reply,) = self._scorer.act([Act(0, what)])
+        reply = self._scorer.act(Act(0, what))
         if reply.value is None:
             raise _Failed(str(reply.outcome))
         return reply.value

@@ -1,14 +1,14 @@
 """Plays rollouts of several turns: the model answers, and the environment answers the model.
 
-All open rollouts make a turn together, so that the engine gets large batches. Then their environments act,
-and the next turn begins. A rollout depends only on its own seed and its own environment, not on other
-rollouts.
+Each rollout goes on as soon as its own turn is sampled or its own environment has answered. It depends on its
+own seed and its own environment only, not on the others.
 """
 
 import json
+import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,16 +23,16 @@ from rft_trainer.rollout.engine import Generated, Request, RolloutEngine
 from rft_trainer.rollout.gateway.dialogue import Dialogue, MalformedCall, Unextendable
 from rft_trainer.rollout.gateway.session import LimitReached, RolloutLimits, Session, Turn
 from rft_trainer.rollout.segments import Episode
+from rft_trainer.rollout.stage import FIRST_BATCH_SECONDS, Begin, Pace, Stage, Steps
 
 ShouldStop = Callable[[], bool]
 
 
 @dataclass
 class _Playing:
-    """The state of a rollout that is played now, and the slot of its environment."""
+    """A rollout that is played."""
 
     prompt: Prompt
-    slot: int
     session: Session
     messages: list[Message]
     given: int
@@ -41,16 +41,9 @@ class _Playing:
     waiting_seconds: float = 0.0
     printed: str = ""
     forged: int = 0
-    over: bool = False
     began: float = field(default_factory=time.monotonic)
-    reward: float | ValueError | None = None
-    """The reward, or the error that ended the rollout. None: the environment has not returned it yet."""
-    calls: deque[dict[str, Any]] = field(default_factory=deque)
-    """The tool calls of the last turn that have not been made yet."""
-
-    def end(self, error: ValueError | None = None) -> None:
-        """Make no more turns."""
-        self.over, self.reward = True, error
+    reward: float | ValueError = 0.0
+    """The reward, or the error that ended the rollout."""
 
     def generated(self) -> Generated:
         """Return the tokens of all turns, the text of the last one, and how the rollout went."""
@@ -60,7 +53,7 @@ class _Playing:
             segments=self.session.segments,
             messages=tuple(self.messages),
             given=self.given,
-            reward=Graded(self.reward if self.reward is not None else 0.0, self.printed, self.forged),
+            reward=Graded(self.reward, self.printed, self.forged),
             turns=len(turns),
             tool_calls=self.tool_calls,
             tool_errors=self.tool_errors,
@@ -81,19 +74,29 @@ class Episodes:
     """Plays the rollouts of a job with an environment."""
 
     def __init__(
-        self, settings: Environment, dialogue: Dialogue, engine: RolloutEngine, scorer: Scorer, context: int
+        self,
+        settings: Environment,
+        dialogue: Dialogue,
+        engine: RolloutEngine,
+        scorer: Scorer,
+        context: int,
+        *,
+        together: bool = False,
     ) -> None:
-        """Prepare, and start nothing. ``context``: maximum tokens of a prompt with its completion."""
+        """``context``: maximum length in tokens of a prompt and its completion. ``together``: see ``Pace``.
+        Nothing is started.
+        """
         self._settings, self._dialogue = settings, dialogue
         self._engine, self._scorer, self._context = engine, scorer, context
+        self._pace = Pace(settings.concurrency, min(engine.batches, settings.concurrency), together)
+        self._batch_seconds = FIRST_BATCH_SECONDS
         self._tools: list[dict[str, Any]] | None = None
         self._replies = False
 
     def generate(
         self, prompts: Sequence[Prompt], requests: Sequence[Request], should_stop: ShouldStop
     ) -> list[Generated]:
-        """Return a completion with its episode for each request, in order. Requests of one prompt are
-        together.
+        """Return a completion with its episode for each request, in order. Those of one prompt are together.
 
         Raises Preempted, ConfigurationError for a chat template that cannot continue a conversation, and the
         errors of engine and grader container.
@@ -101,32 +104,54 @@ class Episodes:
         if self._tools is None:
             self._describe(should_stop)
         count = len(requests) // max(1, len(prompts))
-        waiting = deque(enumerate(requests))
-        free = deque(range(self._settings.concurrency))
-        open_: dict[int, _Playing] = {}
         done: dict[int, Generated] = {}
-        while waiting or open_:
-            begun = []
-            while waiting and free:
-                index, request = waiting.popleft()
-                open_[index] = self._begin(prompts[index // count], request, free.popleft())
-                begun.append(open_[index])
-            self._reset(begun, should_stop)
-            self._turn([one for one in open_.values() if not one.over], should_stop)
-            over = {index: one for index, one in open_.items() if one.over}
-            self._score(list(over.values()), should_stop)
-            for index, one in over.items():
-                done[index] = one.generated()
-                free.append(open_.pop(index).slot)
+        failed = threading.Event()
+
+        def stop() -> bool:
+            return failed.is_set() or should_stop()
+
+        def begin(index: int) -> Begin:
+            return lambda _: self._played(index, prompts[index // count], requests[index], done)
+
+        with self._scorer.acting(stop) as acting, ThreadPoolExecutor(self._pace.batches, "turns") as threads:
+            stage = Stage(
+                self._pace,
+                lambda turns: threads.submit(self._engine.generate, turns, stop),
+                lambda slot, what: acting.begin(Act(slot, what)),
+                should_stop,
+                self._batch_seconds,
+            )
+            try:
+                stage.play([begin(index) for index in range(len(requests))])
+            except BaseException:
+                failed.set()  # so that engine and environments stop, which the end of ``with`` waits for
+                raise
+            self._batch_seconds = stage.batch_seconds
         return [done[index] for index in range(len(requests))]
 
     def _describe(self, should_stop: ShouldStop) -> None:
-        (said,) = self._scorer.act([Act(0, {"do": "describe"})], should_stop)
+        said = self._scorer.act(Act(0, {"do": "describe"}), should_stop)
         if said.value is None:
             raise ConfigurationError(f"spec.environment.python: {said.outcome}")
         self._tools, self._replies = list(said.value["tools"]), bool(said.value["replies"])
 
-    def _begin(self, prompt: Prompt, request: Request, slot: int) -> _Playing:
+    def _played(self, index: int, prompt: Prompt, request: Request, done: dict[int, Generated]) -> Steps:
+        """Play a rollout from its reset to its reward, and put it into ``done``."""
+        one = self._begun(prompt, request)
+        try:
+            yield from self._turns(one)
+        except ValueError as error:
+            one.reward = error
+            # The next rollout in the slot must not see files and processes of this one.
+            yield {"do": "end"}
+        else:
+            try:
+                one.reward = float((yield from self._act(one, {"do": "reward"}))["reward"])
+            except ValueError as error:
+                one.reward = error
+        done[index] = one.generated()
+
+    def _begun(self, prompt: Prompt, request: Request) -> _Playing:
         settings, each = self._settings, request.parameters.max_tokens
         limits = RolloutLimits(
             turns=settings.max_turns,
@@ -135,23 +160,18 @@ class Episodes:
             seconds=settings.max_seconds,
         )
         session = Session(self._dialogue, request.parameters, limits, request.seed)
-        return _Playing(prompt, slot, session, [dict(m) for m in prompt.row.messages], 0)
+        messages = [dict(message) for message in prompt.row.messages]
+        return _Playing(prompt, session, messages, len(messages))
 
-    def _reset(self, begun: Sequence[_Playing], should_stop: ShouldStop) -> None:
-        rows = [{**one.prompt.row.fields, "messages": list(one.prompt.row.messages)} for one in begun]
-        acts = [{"do": "reset", "row": row} for row in rows]
-        for one, said in zip(begun, self._act(begun, acts, should_stop), strict=True):
-            if said is not None and "text" in said:
-                _append(one.messages, said["text"])
-            one.given = len(one.messages)
-
-    def _turn(self, playing: Sequence[_Playing], should_stop: ShouldStop) -> None:
-        """Make one turn in each rollout: the model answers, then the environment answers the model."""
-        asked = [(one, turn) for one in playing if (turn := self._asked(one)) is not None]
-        requests = [turn.request for _, turn in asked]
-        generated = self._engine.generate(requests, should_stop) if requests else []
-        silent = []
-        for (one, turn), completion in zip(asked, generated, strict=True):
+    def _turns(self, one: _Playing) -> Steps:
+        """Make turns until a limit or the environment ends the rollout. Raises ValueError for an error."""
+        row = {**one.prompt.row.fields, "messages": list(one.prompt.row.messages)}
+        begun = yield from self._act(one, {"do": "reset", "row": row})
+        if "text" in begun:
+            _append(one.messages, begun["text"])
+        one.given = len(one.messages)
+        while (turn := self._next(one)) is not None:
+            completion = yield turn.request
             try:
                 message = one.session.record(turn, completion)
             except MalformedCall as error:
@@ -160,103 +180,59 @@ class Episodes:
                 one.messages.append(_result(None, _failure(str(error))))
                 continue
             one.messages.append(message)
-            one.calls.extend(message.get("tool_calls", ()))
-            if not one.calls:
-                silent.append(one)
-        self._reply(silent, should_stop)
-        while calling := [one for one, _ in asked if one.calls and not one.over]:
-            for one in calling:
+            calls = message.get("tool_calls", ())
+            for call in calls:
                 if one.session.late:
                     one.session.limit = "maxSeconds"
-                    one.end()
-            self._call([one for one in calling if not one.over], should_stop)
+                    return
+                yield from self._call(one, call)
+            if not calls and not (yield from self._reply(one)):
+                return
 
-    def _asked(self, one: _Playing) -> Turn | None:
+    def _next(self, one: _Playing) -> Turn | None:
         """Return the next turn of a rollout, None if a limit ends it."""
         try:
             return one.session.chat(one.messages, self._tools or [])
         except LimitReached:
-            one.end()
+            return None
         except Unextendable as error:
             raise ConfigurationError(f"spec.environment: {error}") from error
-        except ValueError as error:
-            one.end(error)
-        return None
 
-    def _call(self, calling: Sequence[_Playing], should_stop: ShouldStop) -> None:
-        """Make the next tool call of each rollout."""
-        calls = [one.calls.popleft() for one in calling]
-        acts = [
-            {
-                "do": "call",
-                "name": call["function"]["name"],
-                "arguments": json.loads(call["function"]["arguments"]),
-            }
-            for call in calls
-        ]
-        for one, call, said in zip(calling, calls, self._act(calling, acts, should_stop), strict=True):
-            one.tool_calls += 1
-            if said is None:
-                continue
-            if "failed" in said:
-                one.tool_errors += 1
-            content = _failure(said["failed"]) if "failed" in said else said["text"]
-            one.messages.append(_result(call, content))
+    def _call(self, one: _Playing, call: dict[str, Any]) -> Steps:
+        """Make a tool call, and tell the model its result."""
+        function = call["function"]
+        arguments = json.loads(function["arguments"])
+        one.tool_calls += 1
+        said = yield from self._act(one, {"do": "call", "name": function["name"], "arguments": arguments})
+        if "failed" in said:
+            one.tool_errors += 1
+        one.messages.append(_result(call, _failure(said["failed"]) if "failed" in said else said["text"]))
 
-    def _reply(self, silent: Sequence[_Playing], should_stop: ShouldStop) -> None:
-        """Send turns without tool calls to the environment. If it returns no message, the rollout is over."""
+    def _reply(self, one: _Playing) -> Generator[Any, Any, bool]:
+        """Answer a turn without tool calls. Return whether there is an answer, so that the rollout goes on."""
         if not self._replies:
-            for one in silent:
-                one.end()
-            return
-        acts = [{"do": "reply", "text": one.messages[-1]["content"]} for one in silent]
-        for one, said in zip(silent, self._act(silent, acts, should_stop), strict=True):
-            if said is not None and "text" in said:
-                one.messages.append({"role": "user", "content": said["text"]})
-            elif said is not None:
-                one.end()
+            return False
+        said = yield from self._act(one, {"do": "reply", "text": one.messages[-1]["content"]})
+        if "text" in said:
+            one.messages.append({"role": "user", "content": said["text"]})
+        return "text" in said
 
-    def _score(self, over: Sequence[_Playing], should_stop: ShouldStop) -> None:
-        """Ask the environments for the rewards of rollouts that ended without an error."""
-        ended = [one for one in over if one.reward is None]
-        # The next rollout in the slot must not see files and processes of one that gets no reward.
-        failed = [Act(one.slot, {"do": "end"}) for one in over if one.reward is not None]
-        if failed:
-            self._scorer.act(failed, should_stop)
-        for one, said in zip(
-            ended, self._act(ended, [{"do": "reward"}] * len(ended), should_stop), strict=True
-        ):
-            if said is not None:
-                one.reward = float(said["reward"])
-
-    def _act(
-        self, playing: Sequence[_Playing], acts: Sequence[dict[str, Any]], should_stop: ShouldStop
-    ) -> list[dict[str, Any] | None]:
-        """Run actions of environments. Return each result, None if it failed. A failure ends the rollout."""
-        if not playing:
-            return []
-        started = time.monotonic()
-        replies = self._scorer.act([Act(o.slot, a) for o, a in zip(playing, acts, strict=True)], should_stop)
-        seconds = time.monotonic() - started
-        found: list[dict[str, Any] | None] = []
-        for one, act, reply in zip(playing, acts, replies, strict=True):
-            one.waiting_seconds += seconds
-            one.printed = (one.printed + reply.printed)[:MAX_PRINTED_BYTES]
-            one.forged += reply.forged
-            try:
-                if isinstance(reply.outcome, ValueError):
-                    raise reply.outcome
-                found.append(_checked(act["do"], reply.value or {}))
-            except ValueError as error:
-                one.end(error)
-                found.append(None)
-        return found
+    def _act(self, one: _Playing, act: dict[str, Any]) -> Generator[Any, Graded, dict[str, Any]]:
+        """Let the environment act. Return what it says. Raises ValueError if it fails."""
+        began = time.monotonic()
+        reply = yield act
+        one.waiting_seconds += time.monotonic() - began
+        one.printed = (one.printed + reply.printed)[:MAX_PRINTED_BYTES]
+        one.forged += reply.forged
+        if isinstance(reply.outcome, ValueError):
+            raise reply.outcome
+        return _checked(act["do"], reply.value or {})
 
 
 def _checked(asked: str, said: dict[str, Any]) -> dict[str, Any]:
-    """Return what an environment said, without lone surrogates, which no tokenizer accepts.
+    """Return what an environment said, without lone surrogates, which no tokenizer takes.
 
-    Raises ValueError for a wrong form: users' code can change what the environment's process writes.
+    Raises ValueError for another form: users' code can change what its process writes.
     """
     texts = {name: said[name] for name in ("text", "failed") if name in said}
     reward = said.get("reward")
@@ -264,12 +240,12 @@ def _checked(asked: str, said: dict[str, Any]) -> dict[str, Any]:
     fits = fits and (asked != "call" or bool(texts))
     fits = fits and (asked != "reward" or (isinstance(reward, int | float) and abs(reward) < 1e300))
     if not fits:
-        raise ValueError(f"the environment's process answered {asked} in a wrong form")
+        raise ValueError(f"the environment's process answered {asked} in a form that is not its own")
     return said | {name: text.encode(errors="replace").decode() for name, text in texts.items()}
 
 
 def _append(messages: list[Message], text: str) -> None:
-    """Append the text that ``reset`` returned to the last message of the user, as TRL does."""
+    """Add the text of ``reset`` to the last message of the user, as TRL does."""
     if messages and messages[-1]["role"] == "user":
         messages[-1] = {**messages[-1], "content": messages[-1]["content"] + text}
     else:

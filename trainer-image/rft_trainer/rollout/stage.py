@@ -1,0 +1,164 @@
+"""Plays many rollouts of several turns side by side, each at its own pace.
+
+A rollout is a generator. It yields a Request where the model makes its next turn, and is resumed with the
+completion. It yields any other object where its environment acts, and is resumed with the reply.
+"""
+
+import queue
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from rft_run.errors import Preempted
+from rft_trainer.rollout.engine import Generated, Request
+
+Steps = Generator[Any, Any, None]
+Begin = Callable[[int], Steps]
+"""Returns the generator of a rollout that is played in the slot with this number."""
+
+_POLL_SECONDS = 0.25
+_PATIENCE = 0.1
+"""Part of a batch's time for which the next batch waits for more turns, while environments act."""
+FIRST_BATCH_SECONDS = 10.0
+"""The time that a batch is taken to need before the first one was sampled, in seconds."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How turns are put into batches.
+
+    ``batches``: number of batches that the engine can sample at the same time. With 1, turns wait a little
+    for others, since those that come later wait for the whole batch. ``together``: all rollouts make a turn
+    together, so that the batches do not depend on timing.
+    """
+
+    slots: int
+    batches: int = 1
+    together: bool = False
+
+
+class Stage:
+    """Plays rollouts in a number of slots. A rollout begins as soon as a slot is free."""
+
+    def __init__(
+        self,
+        pace: Pace,
+        sample: Callable[[Sequence[Request]], "Future[list[Generated]]"],
+        act: Callable[[int, Any], "Future[Any]"],
+        should_stop: Callable[[], bool],
+        batch_seconds: float = FIRST_BATCH_SECONDS,
+    ) -> None:
+        """Prepare. ``sample`` begins to sample turns, and ``act`` lets the environment in a slot act.
+
+        ``batch_seconds``: how long the last batch took to sample.
+        """
+        self.batch_seconds = batch_seconds
+        self._sample, self._act, self._should_stop = sample, act, should_stop
+        self._together, self._batches = pace.together, 1 if pace.together else pace.batches
+        self._free = deque(range(pace.slots))
+        self._rollouts: dict[int, tuple[int, Steps]] = {}
+        """Slot and generator of each open rollout, by its number."""
+        self._acting: set[int] = set()
+        self._turns: dict[int, Request] = {}
+        """The turns that wait to be sampled."""
+        self._waits_since = 0.0
+        self._sampling = 0
+        self._events: queue.SimpleQueue[tuple[Sequence[int], Future[Any]]] = queue.SimpleQueue()
+        self._replies: dict[int, Any] = {}
+        """What rollouts are resumed with."""
+
+    def play(self, rollouts: Sequence[Begin]) -> None:
+        """Play all rollouts to their ends. They begin in order.
+
+        Raises Preempted if the run should stop, and what ``sample``, ``act`` and the rollouts raise.
+        """
+        waiting = deque(enumerate(rollouts))
+        try:
+            while waiting or self._rollouts:
+                if not (self._together and self._busy):
+                    while waiting and self._free:
+                        number, begin = waiting.popleft()
+                        slot = self._free.popleft()
+                        self._rollouts[number] = slot, begin(slot)
+                        self._resume(number, None)
+                if self._due:
+                    self._begin_batch()
+                elif self._busy or self._turns:
+                    self._take()
+        finally:
+            for _, steps in self._rollouts.values():
+                steps.close()
+
+    @property
+    def _busy(self) -> bool:
+        return bool(self._acting or self._sampling)
+
+    @property
+    def _due(self) -> bool:
+        """Whether the turns that wait are sampled now."""
+        if not self._turns or self._sampling >= self._batches:
+            return False
+        return not self._acting or (not self._together and self._seconds_left <= 0)
+
+    @property
+    def _seconds_left(self) -> float:
+        """Time for which the turns that wait can still wait for more."""
+        patience = _PATIENCE * self.batch_seconds if self._batches == 1 else 0.0
+        return self._waits_since + patience - time.monotonic()
+
+    def _begin_batch(self) -> None:
+        numbers = sorted(self._turns)
+        requests = [self._turns.pop(number) for number in numbers]
+        self._sampling += 1
+        began = time.monotonic()
+
+        def ended(future: "Future[list[Generated]]") -> None:
+            self.batch_seconds = time.monotonic() - began
+            self._events.put((numbers, future))
+
+        self._sample(requests).add_done_callback(ended)
+
+    def _take(self) -> None:
+        """Wait for replies or completions, and resume their rollouts."""
+        if self._should_stop():
+            raise Preempted("asked to stop while rollouts were played")
+        soon = bool(self._turns) and self._sampling < self._batches and not self._together
+        timeout = min(_POLL_SECONDS, max(0.0, self._seconds_left)) if soon else _POLL_SECONDS
+        try:
+            self._note(*self._events.get(timeout=timeout))
+            while True:
+                self._note(*self._events.get_nowait())
+        except queue.Empty:
+            pass
+        if not (self._together and self._busy):
+            for number in sorted(self._replies):
+                self._resume(number, self._replies.pop(number))
+
+    def _note(self, numbers: Sequence[int], future: "Future[Any]") -> None:
+        found = future.result()
+        if numbers[0] in self._acting:
+            self._acting.discard(numbers[0])
+            self._replies[numbers[0]] = found
+        else:
+            self._sampling -= 1
+            self._replies |= zip(numbers, found, strict=True)
+
+    def _resume(self, number: int, value: Any) -> None:
+        """Let a rollout go on until it waits again, or ends."""
+        slot, steps = self._rollouts[number]
+        try:
+            asked = steps.send(value)
+        except StopIteration:
+            del self._rollouts[number]
+            self._free.append(slot)
+            return
+        if isinstance(asked, Request):
+            if not self._turns:
+                self._waits_since = time.monotonic()
+            self._turns[number] = asked
+        else:
+            self._acting.add(number)
+            self._act(slot, asked).add_done_callback(lambda future: self._events.put(([number], future)))
