@@ -47,6 +47,8 @@ class GradeRequest:
     row: dict[str, Any]
     token_ids: Sequence[int] | None = None
     """The token ids of the completion, for graders that read them. None: they are not known."""
+    seconds: float | None = None
+    """Time limit of this request in seconds. None: that of the grader."""
 
     def message(self, number: str) -> dict[str, Any]:
         """Return the request as the JSON object that is sent, with ``number`` as its id."""
@@ -57,6 +59,7 @@ class GradeRequest:
             "completion": self.completion,
             "row": self.row,
             **tokens,
+            **({} if self.seconds is None else {"seconds": self.seconds}),
         }
 
 
@@ -225,7 +228,7 @@ class GraderClient:
         Returns when the inbox is closed and every request has its reply. Raises as ``exchange`` does. Then
         ``inbox.sent`` has the requests that were sent and have no reply.
         """
-        heard = time.monotonic()
+        heard, longest = time.monotonic(), 0.0
         try:
             while True:
                 while len(inbox.sent) < WINDOW and (entry := inbox.next()) is not None:
@@ -237,6 +240,7 @@ class GraderClient:
                     if not inbox.sent:
                         heard = time.monotonic()
                     inbox.sent[number] = future
+                    longest = max(longest, request.seconds or 0.0)
                     self._send(line)
                 if inbox.ended and not inbox.sent:
                     return
@@ -244,13 +248,14 @@ class GraderClient:
                     raise Preempted("asked to stop while environments were running")
                 arrived = self._reader.has_read_more
                 if not arrived:
-                    ready, _, _ = select.select([self._connection, inbox], [], [], _POLL_SECONDS)
-                    arrived = self._connection in ready
+                    both = [self._connection.fileno(), inbox.fileno()]
+                    ready, _, _ = select.select(both, [], [], _POLL_SECONDS)
+                    arrived = both[0] in ready
                 inbox.awake()
                 if arrived and self._hand_over(inbox.sent):
                     heard = time.monotonic()
-                elif inbox.sent and time.monotonic() - heard > self._max_silence:
-                    raise GraderLost(self._silent)
+                elif inbox.sent and time.monotonic() - heard > self._max_silence + longest:
+                    raise GraderLost(f"the grader process sent nothing for {self._max_silence + longest:g} s")
         finally:
             self._abandoned.update(inbox.sent)
 
@@ -321,11 +326,7 @@ class GraderClient:
                 if should_stop():
                     raise Preempted("asked to stop while graders were running") from None
                 if time.monotonic() >= deadline:
-                    raise GraderLost(self._silent) from None
-
-    @property
-    def _silent(self) -> str:
-        return f"the grader process sent nothing for {self._max_silence:g} s"
+                    raise GraderLost(f"the grader process sent nothing for {self._max_silence:g} s") from None
 
     def _received(self, timeout: float) -> dict[str, Any]:
         """Return the next message. Raises TimeoutError after ``timeout`` seconds, and GraderLost."""

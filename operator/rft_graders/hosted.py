@@ -5,6 +5,9 @@ and ``get_reward() -> float``. It may have one more method that TRL does not kno
 None``. It gets what the model says without a tool call, and returns the next message to the model. None ends
 the rollout.
 
+A class with ``rollout(base_url, api_key)`` is an agent: it plays the whole rollout itself, and asks the model
+by OpenAI's API. Then its other methods are no tools.
+
 This module imports only the standard library, because it is loaded into the process of the user's code.
 """
 
@@ -21,6 +24,8 @@ MAX_TEXT_BYTES = 24 * 1024
 """Maximum bytes of a text that an environment returns, written as JSON. A longer text is cut."""
 OWN = ("reset", "get_reward", "reply")
 """Public methods that are not tools."""
+_AGENT = {"base_url", "api_key"}
+"""The parameters of the method ``rollout`` of an agent. Another method of that name is a tool."""
 
 _NAMES = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
 _ARGUMENT = re.compile(r"^(\w+)\s*(?:\([^)]*\))?\s*:\s*(.*)$")
@@ -129,6 +134,12 @@ def json_type(hint: Any) -> dict[str, Any]:
     )
 
 
+def is_agent(environment: type) -> bool:
+    """Return whether a class plays its rollouts itself."""
+    method = getattr(environment, "rollout", None)
+    return callable(method) and inspect.signature(method).parameters.keys() >= _AGENT
+
+
 class Hosted:
     """A user's environment class, and its instance for the current rollout."""
 
@@ -138,7 +149,13 @@ class Hosted:
             if not callable(getattr(environment, method, None)):
                 raise TypeError(f"the class {environment.__name__} has no method {method}")
         self._class = environment
-        self._tools = tools_of(environment)
+        self._is_agent = is_agent(environment)
+        if self._is_agent and hasattr(environment, "reply"):
+            raise TypeError(
+                f"the class {environment.__name__} has rollout, which plays the whole rollout, so its method"
+                " reply would never be called: remove one of them"
+            )
+        self._tools = [] if self._is_agent else tools_of(environment)
         self._instance: Any = None
 
     @property
@@ -150,18 +167,20 @@ class Hosted:
         """Run the action that the trainer asks for, and return its result. Raises what the user's code
         raises.
 
-        {"do": "describe"}                             -> {"tools": […], "replies": true}
+        {"do": "describe"}                             -> {"tools": […], "replies": true, "agent": false}
         {"do": "reset", "row": {…}}                    -> {"text": "…"} or {}
         {"do": "call", "name": "…", "arguments": {…}}  -> {"text": "…"} or {"failed": "…"}
         {"do": "reply", "text": "…"}                   -> {"text": "…"} or {}
+        {"do": "rollout", "baseUrl": "…", "apiKey": "…"} -> {}, when the agent has ended
         {"do": "reward"}                               -> {"reward": 0.5}
         {"do": "end"}                                  -> {}, for a rollout that gets no reward
         """
-        if asked["do"] in ("call", "reply", "reward") and self._instance is None:
+        if asked["do"] in ("call", "reply", "rollout", "reward") and self._instance is None:
             raise RuntimeError("the process of the rollout's environment was replaced, so its state is gone")
         match asked["do"]:
             case "describe":
-                return {"tools": self._tools, "replies": hasattr(self._class, "reply")}
+                replies = hasattr(self._class, "reply")
+                return {"tools": self._tools, "replies": replies, "agent": self._is_agent}
             case "reset":
                 self._instance = self._class()
                 return _said(_awaited(self._instance.reset(**asked["row"])))
@@ -169,6 +188,9 @@ class Hosted:
                 return self._call(asked["name"], asked["arguments"])
             case "reply":
                 return _said(_awaited(self._instance.reply(asked["text"])))
+            case "rollout":
+                _awaited(self._instance.rollout(base_url=asked["baseUrl"], api_key=asked["apiKey"]))
+                return {}
             case "reward":
                 try:
                     return {"reward": number(_awaited(self._instance.get_reward()))}

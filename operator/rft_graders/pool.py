@@ -70,7 +70,8 @@ class Slot:
         forged = 0
         for _ in range(2):
             try:
-                outcome = {"score": self._score(asked, reply)}
+                seconds = request.get("seconds", self._code.grader.timeout_seconds)
+                outcome = {"score": self._score(asked, seconds, reply)}
             except Forged as error:
                 forged += 1
                 self._log.line(f"grader {self._code.grader.name}: {error}")
@@ -82,14 +83,14 @@ class Slot:
             break
         return {"id": request["id"], **outcome, **reply, **({"forged": forged} if forged else {})}
 
-    def _score(self, asked: dict[str, Any], reply: dict[str, Any]) -> float:
+    def _score(self, asked: dict[str, Any], seconds: float, reply: dict[str, Any]) -> float:
         """Return the worker's score of a completion.
 
-        Put the text that users' code printed, and what an environment said, into ``reply``.
+        Put the text that users' code printed, and what an environment said, into ``reply``. ``seconds``: time limit.
         """
         worker = self.start()
         try:
-            score = worker.score(asked, self._code.grader.timeout_seconds)
+            score = worker.score(asked, seconds)
             if worker.value is not None:
                 reply["value"] = worker.value
             return score

@@ -33,11 +33,12 @@ def _never() -> bool:
 class Act:
     """One action of an environment. ``slot``: the number of the process that plays the rollout, from 0 on.
 
-    ``what``: the action, in the form that ``hosted.Hosted.act`` reads.
+    ``what``: the action, in the form that ``hosted.Hosted.act`` reads. ``seconds``: its time limit; None: that of the environment.
     """
 
     slot: int
     what: dict[str, Any]
+    seconds: float | None = None
 
 
 class Acting:
@@ -59,7 +60,8 @@ class Acting:
         """
         with self._lock:
             if self._error is None:
-                return self._inbox.put(GradeRequest(slot_name(ENVIRONMENT, act.slot), "", act.what))
+                name = slot_name(ENVIRONMENT, act.slot)
+                return self._inbox.put(GradeRequest(name, "", act.what, seconds=act.seconds))
             failed: Future[Graded] = Future()
             failed.set_exception(self._error)
             return failed

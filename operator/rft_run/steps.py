@@ -67,6 +67,11 @@ class StepRecord(Record):
     """Number of tool calls in the step that failed or could not be read."""
     limited_fraction: float | None = None
     """Share of the rollouts that a limit of the environment ended."""
+    environment_errors: Whole | None = None
+    """Number of rollouts in the step that a failure of the environment ended."""
+    refused_requests: Whole | None = None
+    """Number of requests for the step's rollouts that the endpoint of agents refused, such as those with the
+    token of another rollout."""
     environment_fraction: float | None = None
     """Share of the time of the rollouts in which they waited for the environment."""
     forward_tokens: Whole | None = None

@@ -15,9 +15,8 @@ ROOT = Path(__file__).parents[2]
 DOCS = (ROOT / "docs" / "environments.md").read_text(encoding="utf-8")
 
 
-def block(language: str) -> str:
-    (found,) = re.findall(rf"```{language}\n(.*?)```", DOCS, re.DOTALL)
-    return str(found)
+def block(language: str, number: int = 0) -> str:
+    return str(re.findall(rf"```{language}\n(.*?)```", DOCS, re.DOTALL)[number])
 
 
 def test_the_class_is_an_environment() -> None:
@@ -30,6 +29,14 @@ def test_the_class_is_an_environment() -> None:
     assert tool["function"]["parameters"]["properties"]["name"]["description"] == "The name of the item."
     assert hosted.act({"do": "call", "name": "price", "arguments": {"name": "pear"}}) == {"text": "2.5"}
     assert hosted.act({"do": "reward"}) == {"reward": 1.0}
+
+
+def test_the_agent_plays_its_rollouts_itself() -> None:
+    namespace: dict[str, Any] = {}
+    exec(block("python", 1), namespace)
+    hosted = Hosted(namespace["Environment"])
+    assert hosted.act({"do": "describe"}) == {"tools": [], "replies": False, "agent": True}
+    assert hosted.act({"do": "reset", "row": {"question": "1+1", "answer": "2", "messages": []}}) == {}
 
 
 def test_the_manifest_is_valid() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from rft_run.folder import RunFolder
 from rft_run.rollouts import read_rollouts
 from rft_run.steps import read_steps
 from rft_trainer.data import Prompt, Row
-from rft_trainer.rollout.engine import Generated, SamplingParameters
+from rft_trainer.rollout.engine import Generated, Request, SamplingParameters
 from rft_trainer.rollout.episodes import Episodes
 from rft_trainer.rollout.gateway.dialogue import Dialogue
 from rft_trainer.rollout.groups import rollout_requests
@@ -112,25 +113,75 @@ class Environment:
 """
 
 
+class Player:
+    """Plays rollouts with the tiny model, which samples with transformers."""
+
+    def __init__(self, model: Path, source: str, *, concurrency: int) -> None:
+        self.engine = TransformersEngine(model, "cpu", "float32")
+        tokenizer: Any = AutoTokenizer.from_pretrained(model)
+        (end,) = tokenizer.encode("<end>", add_special_tokens=False)
+        self.dialogue = Dialogue(tokenizer, None, frozenset({end}))
+        python = {"inline": source}
+        self.settings = Environment.model_validate(
+            {"python": python, "maxTurns": 5, "concurrency": concurrency, "timeoutSeconds": 60}
+        )
+
+    def __call__(self, prompts: list[Prompt], requests: list[Request], *, together: bool) -> list[Generated]:
+        with Scorer([self.settings.as_grader()], slots=self.settings.concurrency) as scorer:
+            episodes = Episodes(self.settings, self.dialogue, self.engine, scorer, 500, together=together)
+            return episodes.generate(prompts, requests, lambda: False)
+
+
 def test_the_tokens_of_a_rollout_are_the_same_at_its_own_pace_and_together(talking_model: Path) -> None:
-    engine = TransformersEngine(talking_model, "cpu", "float32")
-    tokenizer: Any = AutoTokenizer.from_pretrained(talking_model)
-    (end,) = tokenizer.encode("<end>", add_special_tokens=False)
-    settings = Environment.model_validate(
-        {"python": {"inline": UNEVEN}, "maxTurns": 5, "concurrency": 3, "timeoutSeconds": 60}
-    )
+    played = Player(talking_model, UNEVEN, concurrency=3)
     said = [{"role": "user", "content": "1+1"}]
     prompts = [Prompt(Row(line, said, {"wait": line % 3}, str(line)), (1,)) for line in range(3)]
     requests = rollout_requests(prompts, 2, SamplingParameters(1.0, 1.0, 0, 8), 0, 1)
 
-    def played(*, together: bool) -> list[Generated]:
-        dialogue = Dialogue(tokenizer, None, frozenset({end}))
-        with Scorer([settings.as_grader()], slots=3) as scorer:
-            episodes = Episodes(settings, dialogue, engine, scorer, 500, together=together)
-            return episodes.generate(prompts, requests, lambda: False)
-
-    alone, together = played(together=False), played(together=True)
+    alone, together = (played(prompts, requests, together=together) for together in (False, True))
     assert [one.token_ids for one in alone] == [one.token_ids for one in together]
     assert [one.episode.turns for one in alone if one.episode] == [3, 3, 4, 4, 5, 5]
     for one, other in zip(alone, together, strict=True):
         assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
+
+
+AGENT = """
+from openai import OpenAI
+
+class Environment:
+    def reset(self, question, **row):
+        self.question, self.said = question, []
+
+    def rollout(self, base_url, api_key):
+        client = OpenAI(base_url=base_url, api_key=api_key)
+        messages = [{"role": "user", "content": self.question}]
+        for _ in range(2):
+            answer = client.chat.completions.create(model="policy", messages=messages, temperature=0.1)
+            said = answer.choices[0].message
+            messages += [said.to_dict(), {"role": "user", "content": "+"}]
+            self.said.append(said.content)
+
+    def get_reward(self):
+        return len(self.said) / 2
+"""
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_an_agent_of_openais_client_plays_a_rollout(talking_model: Path, together: bool) -> None:
+    pytest.importorskip("openai", reason="OpenAI's client comes with vLLM")
+    played = Player(talking_model, AGENT, concurrency=1)
+    prompts = [Prompt(Row(1, [], {"question": "1+1"}, "1"), (1,))]
+    requests = rollout_requests(prompts, 1, SamplingParameters(1.0, 1.0, 0, 8), 0, 1)
+    (completion,) = played(prompts, requests, together=together)
+    episode = completion.episode
+    assert episode is not None
+    assert episode.reward is not None
+    assert episode.reward.outcome == 1.0
+    assert [message["role"] for message in episode.messages] == ["user", "assistant", "user", "assistant"]
+    assert (episode.turns, episode.given, episode.refused) == (2, 1, 0)
+    (segment,) = episode.segments
+    own = zip(segment.token_ids, segment.sampled, strict=True)
+    assert tuple(token for token, sampled in own if sampled) == completion.token_ids
+    # The first turn has the rollout's own seed and the spec's temperature, as a single answer has.
+    (single,) = played.engine.generate([replace(requests[0], prompt_token_ids=segment.prompt_ids)])
+    assert segment.token_ids[: len(single.token_ids)] == single.token_ids

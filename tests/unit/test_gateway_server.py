@@ -139,7 +139,7 @@ def test_a_reward_is_one_finite_number(opened: Open) -> None:
         assert client.post("/reward", content=body).status_code == 400
     assert client.post("/reward", json={"value": 0.5, "metrics": {"steps": 3}}).status_code == 200
     assert client.post("/reward", json={"value": 1}).status_code == 409
-    reported = opened.gateway.close_rollout("r1")
+    reported = opened.gateway.close_rollout("r1").reward
     assert reported is not None
     assert (reported.value, reported.metrics) == (0.5, {"steps": 3.0})
 
@@ -147,7 +147,7 @@ def test_a_reward_is_one_finite_number(opened: Open) -> None:
 def test_an_agent_may_report_an_error_in_place_of_a_reward(opened: Open) -> None:
     _, client = opened.rollout()
     client.post("/reward", json={"error": "the site was down"})
-    reported = opened.gateway.close_rollout("r1")
+    reported = opened.gateway.close_rollout("r1").reward
     assert reported is not None
     assert (reported.value, reported.error) == (None, "the site was down")
 

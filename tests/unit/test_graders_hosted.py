@@ -115,6 +115,33 @@ def test_what_a_call_does_wrong_is_told_to_the_model(name: str, arguments: dict[
     assert found["failed"].startswith(said)
 
 
+class Agent(Shop):
+    def rollout(self, base_url: str, api_key: str) -> None:
+        self.asked = (base_url, api_key)
+
+    def get_reward(self) -> float:
+        return float(self.asked == ("url", "key"))
+
+
+class Roller(Shop):
+    def rollout(self, sides: int) -> int:
+        """Roll a die."""
+        return sides
+
+
+def test_an_agent_plays_its_rollout_and_its_methods_are_no_tools() -> None:
+    hosted = played(Agent)
+    assert hosted.act({"do": "describe"}) == {"tools": [], "replies": False, "agent": True}
+    assert hosted.act({"do": "rollout", "baseUrl": "url", "apiKey": "key"}) == {}
+    assert hosted.act({"do": "reward"}) == {"reward": 1.0}
+
+
+def test_a_tool_may_be_called_rollout() -> None:
+    described = Hosted(Roller).act({"do": "describe"})
+    assert described["agent"] is False
+    assert "rollout" in [tool["function"]["name"] for tool in described["tools"]]
+
+
 def test_a_game_answers_what_the_model_says_until_it_ends() -> None:
     hosted = played(Game)
     assert hosted.act({"do": "describe"})["replies"] is True

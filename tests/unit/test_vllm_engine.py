@@ -1,7 +1,6 @@
-"""The engine of a vLLM server that several threads use: one restart for a death, adapters while it is idle."""
+"""The engine of a vLLM server, used by several threads: restarts, and changes of the adapter."""
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -56,11 +55,11 @@ class Connection:
 
 
 @pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[VllmEngine]:
+def engine(monkeypatch: pytest.MonkeyPatch) -> VllmEngine:
     monkeypatch.setattr(vllm_engine, "VllmServer", Server)
     monkeypatch.setattr(vllm_engine, "VllmClient", Connection)
     monkeypatch.setattr(Server, "starts", 0)
-    yield VllmEngine(None)  # type: ignore[arg-type]
+    return VllmEngine(None)  # type: ignore[arg-type]
 
 
 def test_a_server_that_dies_under_several_calls_is_restarted_once(engine: VllmEngine) -> None:

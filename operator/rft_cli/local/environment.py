@@ -79,6 +79,12 @@ class _Player:
         self._scorer = scorer
         described = self._act({"do": "describe"})
         self.tools: list[dict[str, Any]] = described["tools"]
+        if described.get("agent"):
+            raise UserError(
+                "spec.environment.python: the class has the method rollout, and so needs a model at its"
+                " base_url, which rft env check has not; play it in a short run, with stop.maxSteps: 1",
+                INVALID,
+            )
         self._replies = bool(described["replies"])
 
     def play(self, row: RowLine, script: Sequence[str]) -> Played:

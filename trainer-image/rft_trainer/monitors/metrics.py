@@ -55,7 +55,7 @@ def step_record(
         dropped_groups=len(batch.groups) - len(kept),
         refilled_groups=batch.refilled,
         overlong_penalty=_mean([rollout.penalty for rollout in accepted]),
-        **_of_episodes([rollout.generated.episode for rollout in rollouts]),
+        **of_episodes([rollout.generated.episode for rollout in rollouts]),
         forward_tokens=result.forward_tokens,
         learning_rate=learning_rate,
         epoch=state.position.epoch,
@@ -68,7 +68,7 @@ def step_record(
     )
 
 
-def _of_episodes(episodes: Sequence[Episode | None]) -> dict[str, Any]:
+def of_episodes(episodes: Sequence[Episode | None]) -> dict[str, Any]:
     """Return the metrics of rollouts of several turns; {} if the step has none."""
     played = [episode for episode in episodes if episode is not None]
     if not played:
@@ -79,9 +79,15 @@ def _of_episodes(episodes: Sequence[Episode | None]) -> dict[str, Any]:
         "turns": _mean([float(episode.turns) for episode in played]),
         "tool_calls": _mean([float(episode.tool_calls) for episode in played]),
         "tool_errors": sum(episode.tool_errors for episode in played),
+        "environment_errors": sum(_failed(episode) for episode in played),
+        "refused_requests": sum(episode.refused for episode in played),
         "limited_fraction": _mean([float(episode.limit is not None) for episode in played]),
         "environment_fraction": waited / seconds if seconds > 0 else None,
     }
+
+
+def _failed(episode: Episode) -> bool:
+    return episode.reward is not None and isinstance(episode.reward.outcome, ValueError)
 
 
 def _mean(values: list[float]) -> float | None:

@@ -97,7 +97,7 @@ class RolloutEngine(Protocol):
 
     @property
     def batches(self) -> int:
-        """How many calls of ``generate`` may run at the same time, and are faster than one after the other."""
+        """How many calls of ``generate`` may run at once, and are faster than one after the other."""
 
     def wait_until_ready(self) -> None:
         """Return when the sampler can be used. Raises SamplerError if it cannot be started."""
@@ -137,7 +137,7 @@ class Replica(RolloutEngine, Protocol):
         """
 
     def recover(self, cause: ConnectionLost) -> None:
-        """Restart the sampler after its death, if it was not restarted since. It has the current adapter then.
+        """Restart the sampler after its death, if it was not restarted since. It gets the current adapter.
 
         Raises SamplerError.
         """

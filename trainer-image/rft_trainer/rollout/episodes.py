@@ -2,13 +2,16 @@
 
 Each rollout goes on as soon as its own turn is sampled or its own environment has answered. It depends on its
 own seed and its own environment only, not on the others.
+
+An agent plays its rollout itself: it gets a base URL and a key, and asks the model as often as it wants.
 """
 
 import json
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,9 +24,11 @@ from rft_run.rows.messages import Message
 from rft_trainer.data import Prompt
 from rft_trainer.rollout.engine import Generated, Request, RolloutEngine
 from rft_trainer.rollout.gateway.dialogue import Dialogue, MalformedCall, Unextendable
+from rft_trainer.rollout.gateway.sampler import BatchSampler
+from rft_trainer.rollout.gateway.server import Gateway, OpenRollout
 from rft_trainer.rollout.gateway.session import LimitReached, RolloutLimits, Session, Turn
+from rft_trainer.rollout.players import FIRST_BATCH_SECONDS, Begin, Players, Steps, TurnPace
 from rft_trainer.rollout.segments import Episode
-from rft_trainer.rollout.stage import FIRST_BATCH_SECONDS, Begin, Pace, Stage, Steps
 
 ShouldStop = Callable[[], bool]
 
@@ -41,9 +46,18 @@ class _Playing:
     waiting_seconds: float = 0.0
     printed: str = ""
     forged: int = 0
+    refused: int = 0
     began: float = field(default_factory=time.monotonic)
     reward: float | ValueError = 0.0
     """The reward, or the error that ended the rollout."""
+
+    def take_over(self, closed: OpenRollout) -> None:
+        """Note how an agent has played the rollout."""
+        self.messages, self.given = self.session.conversation, self.session.given
+        self.tool_calls = self.session.counts["toolCalls"]
+        self.tool_errors = self.session.counts["malformedCalls"]
+        self.refused = closed.refused
+        self.waiting_seconds = max(0.0, self.waiting_seconds - closed.sampling_seconds)
 
     def generated(self) -> Generated:
         """Return the tokens of all turns, the text of the last one, and how the rollout went."""
@@ -60,6 +74,7 @@ class _Playing:
             limit=self.session.limit,
             seconds=time.monotonic() - self.began,
             waiting_seconds=self.waiting_seconds,
+            refused=self.refused,
         )
         return Generated(
             token_ids=tuple(token for turn in turns for token in turn.token_ids),
@@ -83,15 +98,15 @@ class Episodes:
         *,
         together: bool = False,
     ) -> None:
-        """``context``: maximum length in tokens of a prompt and its completion. ``together``: see ``Pace``.
-        Nothing is started.
+        """Prepare; nothing is started. ``context``: maximum length in tokens of a prompt and its completion.
+        ``together``: see ``TurnPace``.
         """
         self._settings, self._dialogue = settings, dialogue
         self._engine, self._scorer, self._context = engine, scorer, context
-        self._pace = Pace(settings.concurrency, min(engine.batches, settings.concurrency), together)
+        self._pace = TurnPace(settings.concurrency, min(engine.batches, settings.concurrency), together)
         self._batch_seconds = FIRST_BATCH_SECONDS
         self._tools: list[dict[str, Any]] | None = None
-        self._replies = False
+        self._replies = self._is_agent = False
 
     def generate(
         self, prompts: Sequence[Prompt], requests: Sequence[Request], should_stop: ShouldStop
@@ -110,23 +125,33 @@ class Episodes:
         def stop() -> bool:
             return failed.is_set() or should_stop()
 
-        def begin(index: int) -> Begin:
-            return lambda _: self._played(index, prompts[index // count], requests[index], done)
+        with (
+            self._endpoint(stop) as gateway,
+            self._scorer.acting(stop) as acting,
+            ThreadPoolExecutor(self._pace.batches, "turns") as threads,
+        ):
 
-        with self._scorer.acting(stop) as acting, ThreadPoolExecutor(self._pace.batches, "turns") as threads:
-            stage = Stage(
+            def begin(index: int) -> Begin:
+                prompt, request = prompts[index // count], requests[index]
+                return lambda _: self._played(index, self._begun(prompt, request), gateway, done)
+
+            def act(slot: int, what: dict[str, Any]) -> Future[Graded]:
+                seconds = self._rollout_seconds if what["do"] == "rollout" else None
+                return acting.begin(Act(slot, what, seconds))
+
+            players = Players(
                 self._pace,
                 lambda turns: threads.submit(self._engine.generate, turns, stop),
-                lambda slot, what: acting.begin(Act(slot, what)),
+                act,
                 should_stop,
                 self._batch_seconds,
             )
             try:
-                stage.play([begin(index) for index in range(len(requests))])
+                players.play([begin(index) for index in range(len(requests))])
             except BaseException:
                 failed.set()  # so that engine and environments stop, which the end of ``with`` waits for
                 raise
-            self._batch_seconds = stage.batch_seconds
+            self._batch_seconds = players.batch_seconds
         return [done[index] for index in range(len(requests))]
 
     def _describe(self, should_stop: ShouldStop) -> None:
@@ -134,14 +159,42 @@ class Episodes:
         if said.value is None:
             raise ConfigurationError(f"spec.environment.python: {said.outcome}")
         self._tools, self._replies = list(said.value["tools"]), bool(said.value["replies"])
+        self._is_agent = bool(said.value["agent"])
 
-    def _played(self, index: int, prompt: Prompt, request: Request, done: dict[int, Generated]) -> Steps:
-        """Play a rollout from its reset to its reward, and put it into ``done``."""
-        one = self._begun(prompt, request)
+    @property
+    def _rollout_seconds(self) -> float:
+        """Time limit in seconds of a whole rollout of an agent. It gets no turn after ``maxSeconds``."""
+        return self._settings.max_seconds + self._settings.timeout_seconds
+
+    @contextmanager
+    def _endpoint(self, stop: ShouldStop) -> Iterator[Gateway | None]:
+        """Serve the rollouts of agents until the end of ``with``. Gives None for any other environment."""
+        if not self._is_agent:
+            yield None
+            return
+        # The turns of agents come at any time, so only batches of one request do not depend on timing.
+        batches, largest = (1, 1) if self._pace.together else (self._pace.batches, None)
+        sampler = BatchSampler(lambda turns: self._engine.generate(turns, stop), batches, largest)
         try:
-            yield from self._turns(one)
+            with Gateway(None, sampler, self._dialogue.decode) as gateway:
+                yield gateway
+        finally:
+            sampler.close()
+
+    def _played(
+        self, index: int, one: _Playing, gateway: Gateway | None, done: dict[int, Generated]
+    ) -> Steps:
+        """Play a rollout from its reset to its reward, and put it into ``done``."""
+        known: float | ValueError | None = None
+        try:
+            if gateway is None:
+                yield from self._turns(one)
+            else:
+                known = yield from self._agent(one, gateway, str(index))
         except ValueError as error:
-            one.reward = error
+            known = error
+        if known is not None:
+            one.reward = known
             # The next rollout in the slot must not see files and processes of this one.
             yield {"do": "end"}
         else:
@@ -163,10 +216,38 @@ class Episodes:
         messages = [dict(message) for message in prompt.row.messages]
         return _Playing(prompt, session, messages, len(messages))
 
+    def _agent(self, one: _Playing, gateway: Gateway, name: str) -> Generator[Any, Graded, float | None]:
+        """Let an agent play its rollout. Return the reward if the agent reports one at the endpoint.
+
+        Raises ValueError for an error of the agent. Its failure is no error if a limit has refused it a turn.
+        """
+        yield from self._reset(one)
+        act = {"do": "rollout", "apiKey": gateway.open(name, one.session), "baseUrl": gateway.base_url(name)}
+        failed: ValueError | None = None
+        try:
+            yield from self._act(one, act)
+        except ValueError as error:
+            failed = error
+        finally:
+            closed = gateway.close_rollout(name)
+        if gateway.failure is not None:
+            raise gateway.failure
+        one.take_over(closed)
+        if failed is not None and one.session.limit is None:
+            raise failed
+        if not one.session.turns:
+            raise ValueError("the agent asked for no turn at its base_url, so there is nothing to train on")
+        if closed.reward is not None and closed.reward.error is not None:
+            raise ValueError(f"the agent reported an error: {closed.reward.error:.500}")
+        return None if closed.reward is None else closed.reward.value
+
+    def _reset(self, one: _Playing) -> Generator[Any, Graded, dict[str, Any]]:
+        row = {**one.prompt.row.fields, "messages": list(one.prompt.row.messages)}
+        return (yield from self._act(one, {"do": "reset", "row": row}))
+
     def _turns(self, one: _Playing) -> Steps:
         """Make turns until a limit or the environment ends the rollout. Raises ValueError for an error."""
-        row = {**one.prompt.row.fields, "messages": list(one.prompt.row.messages)}
-        begun = yield from self._act(one, {"do": "reset", "row": row})
+        begun = yield from self._reset(one)
         if "text" in begun:
             _append(one.messages, begun["text"])
         one.given = len(one.messages)
@@ -209,7 +290,7 @@ class Episodes:
         one.messages.append(_result(call, _failure(said["failed"]) if "failed" in said else said["text"]))
 
     def _reply(self, one: _Playing) -> Generator[Any, Any, bool]:
-        """Answer a turn without tool calls. Return whether there is an answer, so that the rollout goes on."""
+        """Answer a turn without tool calls. Return whether there is an answer and the rollout goes on."""
         if not self._replies:
             return False
         said = yield from self._act(one, {"do": "reply", "text": one.messages[-1]["content"]})

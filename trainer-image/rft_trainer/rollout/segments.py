@@ -37,7 +37,8 @@ class Episode:
     ``messages`` is the whole conversation. The first ``given`` messages were there before the model's first
     turn. ``reward`` is the environment's reward or error; None: not known. ``limit`` is the limit that ended
     the rollout. ``seconds`` is the time that the rollout took. In ``waiting_seconds`` of this time it waited
-    for its environment.
+    for its environment. ``refused`` requests at the endpoint of an agent's rollout were
+    refused: they had another token, could not be read, or reported a second reward.
     """
 
     segments: tuple[Segment, ...]
@@ -50,3 +51,4 @@ class Episode:
     limit: str | None = None
     seconds: float = 0.0
     waiting_seconds: float = 0.0
+    refused: int = 0

@@ -4,6 +4,7 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 
 from rft_trainer.rollout.engine import Generated, Request
 
@@ -17,13 +18,14 @@ class BatchSampler:
     A completion does not depend on the other requests of its batch, since each has its own seed.
     """
 
-    def __init__(self, generate: Generate, batches: int = 1) -> None:
+    def __init__(self, generate: Generate, batches: int = 1, largest: int | None = None) -> None:
         """Start threads that call ``generate``. ``batches``: how many may be sampled at the same time.
 
         An engine that samples one batch after the other needs 1. Then all requests that arrive during a batch
-        form the next batch. A server with continuous batching can sample many batches at the same time.
+        form the next batch. A server with continuous batching can sample many batches at the same time. ``largest``: number of
+        requests in a batch at most; with 1, batches do not depend on timing.
         """
-        self._generate = generate
+        self._generate, self._largest = generate, largest
         self._waiting: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
         self._threads = [
             threading.Thread(target=self._run, name=f"sampling-{number}", daemon=True)
@@ -48,12 +50,13 @@ class BatchSampler:
     def _run(self) -> None:
         while (entry := self._waiting.get()) is not None:
             batch = [entry]
-            try:
-                while (more := self._waiting.get_nowait()) is not None:
+            with suppress(queue.Empty):
+                while self._largest is None or len(batch) < self._largest:
+                    more = self._waiting.get_nowait()
+                    if more is None:
+                        self._waiting.put(None)  # it ends this thread after the batch, or another one
+                        break
                     batch.append(more)
-                self._waiting.put(None)  # it ends this thread after the batch, or another one
-            except queue.Empty:
-                pass
             self._answer([one for one in batch if one[1].set_running_or_notify_cancel()])
 
     def _answer(self, batch: Sequence[_Asked]) -> None:

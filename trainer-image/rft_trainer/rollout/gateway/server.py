@@ -5,7 +5,8 @@ POST /rollouts/<id>/v1/chat/completions   also with "stream": true
 POST /rollouts/<id>/v1/completions        the prompt is a text or a list of token ids
 POST /rollouts/<id>/reward                {"value": 0.5, "metrics": {…}} or {"error": "why"}, once
 
-All decisions about a rollout are in ``session`` and ``answers``.
+All decisions about a rollout are in ``session`` and ``answers``. All that changes a rollout happens in the
+thread of the server.
 """
 
 import asyncio
@@ -23,18 +24,27 @@ from typing import Any, Self
 
 from aiohttp import web
 
-from rft_run.errors import TrainerError
+from rft_run.errors import ConfigurationError, TrainerError
 from rft_trainer.rollout.gateway import answers
 from rft_trainer.rollout.gateway.answers import AnswerOptions, BadRequest, ReportedReward
-from rft_trainer.rollout.gateway.dialogue import MalformedCall
+from rft_trainer.rollout.gateway.dialogue import MalformedCall, Unextendable
 from rft_trainer.rollout.gateway.sampler import BatchSampler
 from rft_trainer.rollout.gateway.session import LimitReached, Recorded, Session, Turn
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
+_LOOPBACK = "127.0.0.1"
 _START_SECONDS = 30.0
 
 Decode = Callable[[list[int]], str]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class _Closed(Exception):
+    """The rollout was closed while one of its turns was sampled."""
+
+
+class _RunEnds(Exception):
+    """The engine has failed, or the chat template cannot continue a conversation."""
 
 
 @dataclass
@@ -45,33 +55,42 @@ class OpenRollout:
     session: Session
     token: str = field(default_factory=lambda: secrets.token_urlsafe(24))
     reward: ReportedReward | None = None
+    refused: int = 0
+    """How many requests for this rollout were refused, such as those with the token of another rollout."""
+    sampling_seconds: float = 0.0
+    """How long the agent has waited for the model."""
+    closed: bool = False
     turn_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Turns of one rollout are sampled one after the other, so that their seeds do not depend on timing."""
 
 
 class Gateway:
-    """Serves rollouts on a Unix socket, in a thread of its own. It is a context manager.
+    """Serves rollouts on a Unix socket or on loopback, in a thread of its own. It is a context manager.
 
-    Any thread may call ``open`` and ``close_rollout``.
+    ``open`` and ``close_rollout`` may be called from any thread but that of the server.
     """
 
-    def __init__(self, socket: Path, sampler: BatchSampler, decode: Decode) -> None:
-        """Prepare the server. ``__enter__`` starts it."""
+    def __init__(self, socket: Path | None, sampler: BatchSampler, decode: Decode) -> None:
+        """Prepare the server. ``__enter__`` starts it. ``socket`` None: a free port of 127.0.0.1."""
         self.counts: Counter[str] = Counter()
         """Refused requests, by reason: ``unauthorized``, ``badRequests``, ``ended``, ``rewards``."""
+        self.failure: Exception | None = None
+        """The error of the engine that a request met. It ends the run."""
+        self._port = 0
         self._socket, self._sampler, self._decode = socket, sampler, decode
         self._rollouts: dict[str, OpenRollout] = {}
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
         self._started = threading.Event()
-        self._failure: BaseException | None = None
+        self._cannot_listen: BaseException | None = None
         self._thread = threading.Thread(target=self._serve, name="gateway", daemon=True)
 
     def __enter__(self) -> Self:
         """Start the server. Raises TrainerError if it cannot listen on its socket."""
         self._thread.start()
-        if not self._started.wait(_START_SECONDS) or self._failure is not None:
-            raise TrainerError(f"the endpoint of rollouts does not listen on {self._socket}: {self._failure}")
+        if not self._started.wait(_START_SECONDS) or self._cannot_listen is not None:
+            where = self._socket or _LOOPBACK
+            raise TrainerError(f"the endpoint of rollouts does not listen on {where}: {self._cannot_listen}")
         return self
 
     def __exit__(
@@ -80,7 +99,12 @@ class Gateway:
         """Stop the server, and remove its socket."""
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
-        self._socket.unlink(missing_ok=True)
+        if self._socket is not None:
+            self._socket.unlink(missing_ok=True)
+
+    def base_url(self, name: str) -> str:
+        """Return the base URL of a rollout for a client of OpenAI's API."""
+        return f"http://{_LOOPBACK}:{self._port}/rollouts/{name}/v1"
 
     def open(self, name: str, session: Session) -> str:
         """Make a rollout reachable, and return its token. Raises ValueError for a name that is in use."""
@@ -89,16 +113,22 @@ class Gateway:
         rollout = self._rollouts[name] = OpenRollout(name, session)
         return rollout.token
 
-    def close_rollout(self, name: str) -> ReportedReward | None:
-        """Make a rollout unreachable. Return the report of its agent; None if it did not report."""
-        return self._rollouts.pop(name).reward
+    def close_rollout(self, name: str) -> OpenRollout:
+        """Make a rollout unreachable, and return it. Its session does not change any more."""
+
+        async def close() -> OpenRollout:
+            rollout = self._rollouts.pop(name)
+            rollout.closed = True
+            return rollout
+
+        return asyncio.run_coroutine_threadsafe(close(), self._loop).result()
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)
         try:
             self._loop.run_until_complete(self._run())
         except OSError as error:
-            self._failure = error
+            self._cannot_listen = error
             self._started.set()
         finally:
             self._loop.close()
@@ -112,8 +142,12 @@ class Gateway:
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
         try:
-            await web.UnixSite(runner, str(self._socket)).start()
-            self._socket.chmod(0o660)
+            if self._socket is None:
+                await web.TCPSite(runner, _LOOPBACK, 0).start()
+                self._port = runner.addresses[0][1]
+            else:
+                await web.UnixSite(runner, str(self._socket)).start()
+                self._socket.chmod(0o660)
             self._started.set()
             await self._stop.wait()
         finally:
@@ -130,17 +164,26 @@ class Gateway:
             # The answer is the same for a rollout that does not exist, so that names cannot be guessed.
             if rollout is None or not hmac.compare_digest(given.encode(), rollout.token.encode()):
                 self.counts["unauthorized"] += 1
+                if rollout is not None:
+                    rollout.refused += 1
                 return _error(401, "the API key is not that of an open rollout", "invalid_api_key")
             try:
                 return await handle(request, rollout)
             except BadRequest as error:
                 self.counts["badRequests"] += 1
+                rollout.refused += 1
                 return _error(400, str(error), "invalid_request_error", error.param)
             except LimitReached as error:
                 self.counts["ended"] += 1
                 return _error(403, f"{error.limit}: {error}", "rollout_ended")
             except MalformedCall as error:
                 return _error(422, str(error), "malformed_tool_call")
+            except _Closed:
+                return _error(401, "the rollout has ended", "invalid_api_key")
+            except _RunEnds:
+                answer = _error(503, "the run ends", "run_ends")
+                answer.headers["x-should-retry"] = "false"  # OpenAI's clients would wait, and try again
+                return answer
 
         return checked
 
@@ -153,6 +196,9 @@ class Gateway:
         async with rollout.turn_lock:
             try:
                 turn = rollout.session.chat(messages, tools)
+            except Unextendable as error:
+                self.failure = ConfigurationError(f"spec.environment: {error}")
+                raise _RunEnds from error
             except ValueError as error:
                 raise BadRequest(str(error), "messages") from error
             recorded, message = await self._sample(rollout, turn, asked)
@@ -175,7 +221,16 @@ class Gateway:
         self, rollout: OpenRollout, turn: Turn, asked: AnswerOptions
     ) -> tuple[Recorded, dict[str, Any]]:
         rollout.session.counts["ignoredParameters"] += len(asked.ignored)
-        generated = await asyncio.wrap_future(self._sampler.submit(turn.request))
+        began = time.monotonic()
+        try:
+            generated = await asyncio.wrap_future(self._sampler.submit(turn.request))
+        except Exception as error:
+            self.failure = error
+            raise _RunEnds from error
+        finally:
+            rollout.sampling_seconds += time.monotonic() - began
+        if rollout.closed:
+            raise _Closed
         message = rollout.session.record(turn, generated)
         return rollout.session.turns[-1], message
 
@@ -183,6 +238,7 @@ class Gateway:
         reward = answers.reward_of(await _body(request))
         if rollout.reward is not None:
             self.counts["rewards"] += 1
+            rollout.refused += 1
             return _error(409, "the reward of this rollout was already reported", "reward_exists")
         rollout.reward = reward
         return web.json_response({"ok": True})

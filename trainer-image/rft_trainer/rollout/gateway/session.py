@@ -107,13 +107,17 @@ class Session:
         """Begin without turns. ``parameters.max_tokens`` is the limit of one turn."""
         self.turns: list[Recorded] = []
         self.counts: Counter[str] = Counter()
-        """How often each of these occurred: ``malformedCalls``, ``forks``, ``ignoredParameters``."""
+        """How often each of these occurred: ``toolCalls``, ``malformedCalls``, ``forks``, ``ignoredParameters``."""
         self.limit: Limit | None = None
         """The limit that ended the rollout; None if no limit ended it."""
         self.adapter_version = adapter_version
         self._dialogue, self._parameters, self._limits, self._seed = dialogue, parameters, limits, seed
         self._clock = clock
         self._began: float | None = None
+        self.conversation: list[Message] = []
+        """The messages of the last turn, with the model's answer."""
+        self.given = 0
+        """How many messages were there before the model's first turn."""
         self._states: list[_State] = []
         self._segments: list[_Open] = []
 
@@ -152,7 +156,10 @@ class Session:
         self._place(prompt_ids).add(prompt_ids, generated)
         self.turns.append(Recorded(prompt_ids, generated, turn.request.seed, self.adapter_version))
         if turn.messages is None:
-            return {"role": "assistant", "content": generated.text}
+            prompt = self._dialogue.decode(prompt_ids)
+            answer = {"role": "assistant", "content": generated.text}
+            self._note([{"role": "user", "content": prompt}], answer)
+            return answer
         try:
             message = self._dialogue.message(prompt_ids, generated.token_ids, generated.text, turn.tools)
         except MalformedCall:
@@ -161,10 +168,16 @@ class Session:
             raise
         for number, call in enumerate(message.get("tool_calls", ())):
             call["id"] = f"call_{len(self.turns)}_{number}"
+            self.counts["toolCalls"] += 1
         self._remember(turn, message, generated)
         return message
 
+    def _note(self, messages: Sequence[Message], answer: Message) -> None:
+        self.conversation = [*messages, answer]
+        self.given = len(messages) if len(self.turns) == 1 else min(self.given, len(messages))
+
     def _remember(self, turn: Turn, message: Message, generated: Generated) -> None:
+        self._note(turn.messages or (), message)
         history = tuple(canonical([*(turn.messages or ()), message]))
         ids = (*turn.request.prompt_token_ids, *generated.token_ids)
         self._states.append(_State(history, turn.tools, ids))

@@ -8,7 +8,7 @@ import pytest
 
 from rft_run.errors import Preempted
 from rft_trainer.rollout.engine import Generated, Request, SamplingParameters
-from rft_trainer.rollout.stage import Begin, Pace, Stage, Steps
+from rft_trainer.rollout.players import Begin, Players, Steps, TurnPace
 
 PARAMETERS = SamplingParameters(1.0, 1.0, 0, 8)
 
@@ -18,7 +18,7 @@ def request(*ids: int) -> Request:
 
 
 class Theatre:
-    """An engine that answers at once and keeps its batches, and environments that answer when they are told."""
+    """An engine that answers at once and keeps its batches, and environments that answer on demand."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -60,8 +60,8 @@ def rollout(number: int, turns: int, ended: list[int]) -> Begin:
 def test_a_slow_environment_does_not_hold_up_the_other_rollouts() -> None:
     theatre, ended = Theatre(), list[int]()
     with ThreadPoolExecutor(1) as thread:
-        stage = Stage(Pace(3), theatre.sample, theatre.act, lambda: False, batch_seconds=0)
-        played = thread.submit(stage.play, [rollout(number, 2, ended) for number in range(4)])
+        players = Players(TurnPace(3), theatre.sample, theatre.act, lambda: False, batch_seconds=0)
+        played = thread.submit(players.play, [rollout(number, 2, ended) for number in range(4)])
         for number in (1, 1, 2, 2, 3, 3):
             theatre.answer(number)
         assert theatre.acts.keys() == {0}
@@ -74,9 +74,9 @@ def test_a_slow_environment_does_not_hold_up_the_other_rollouts() -> None:
 def test_together_a_batch_waits_for_all_environments() -> None:
     theatre, ended = Theatre(), list[int]()
     with ThreadPoolExecutor(1) as thread:
-        pace = Pace(2, batches=8, together=True)
-        stage = Stage(pace, theatre.sample, theatre.act, lambda: False, batch_seconds=0)
-        played = thread.submit(stage.play, [rollout(number, 2, ended) for number in range(4)])
+        pace = TurnPace(2, batches=8, together=True)
+        players = Players(pace, theatre.sample, theatre.act, lambda: False, batch_seconds=0)
+        played = thread.submit(players.play, [rollout(number, 2, ended) for number in range(4)])
         for number in (1, 0, 0, 1, 3, 2, 3, 2):
             theatre.answer(number)
         played.result(10)
@@ -92,8 +92,8 @@ def test_turns_wait_a_little_for_others_where_the_engine_samples_one_batch_at_a_
         yield from rollout(7, 1, ended)(0)
 
     with ThreadPoolExecutor(1) as thread:
-        stage = Stage(Pace(2), theatre.sample, theatre.act, lambda: False, batch_seconds=600)
-        played = thread.submit(stage.play, [rollout(1, 1, ended), later])
+        players = Players(TurnPace(2), theatre.sample, theatre.act, lambda: False, batch_seconds=600)
+        played = thread.submit(players.play, [rollout(1, 1, ended), later])
         theatre.answer(7)
         theatre.answer(1)
         theatre.answer(7)
@@ -111,13 +111,13 @@ def test_rollouts_stop_when_they_are_asked_to_and_are_closed() -> None:
             closed.append(1)
 
     with pytest.raises(Preempted):
-        Stage(Pace(1), theatre.sample, theatre.act, lambda: True).play([steps])
+        Players(TurnPace(1), theatre.sample, theatre.act, lambda: True).play([steps])
     assert closed == [1]
 
 
 def test_an_error_of_the_engine_ends_all_rollouts() -> None:
     failed: Future[list[Generated]] = Future()
     failed.set_exception(OSError("gone"))
-    stage = Stage(Pace(2), lambda _: failed, Theatre().act, lambda: False)
+    players = Players(TurnPace(2), lambda _: failed, Theatre().act, lambda: False)
     with pytest.raises(OSError, match="gone"):
-        stage.play([rollout(1, 1, []), rollout(2, 1, [])])
+        players.play([rollout(1, 1, []), rollout(2, 1, [])])

@@ -27,7 +27,7 @@ FIRST_BATCH_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
-class Pace:
+class TurnPace:
     """How turns are put into batches.
 
     ``batches``: number of batches that the engine can sample at the same time. With 1, turns wait a little
@@ -40,12 +40,12 @@ class Pace:
     together: bool = False
 
 
-class Stage:
+class Players:
     """Plays rollouts in a number of slots. A rollout begins as soon as a slot is free."""
 
     def __init__(
         self,
-        pace: Pace,
+        pace: TurnPace,
         sample: Callable[[Sequence[Request]], "Future[list[Generated]]"],
         act: Callable[[int, Any], "Future[Any]"],
         should_stop: Callable[[], bool],
