@@ -1,20 +1,13 @@
 """Rollouts of several turns with an environment in its own worker process, and how errors end them."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from rft_api.environment import Environment
 from rft_graders.scorer import Scorer
 from rft_run.errors import ConfigurationError, UserCodeError
-from rft_trainer.data import Prompt, Row
-from rft_trainer.rollout.engine import Generated, Request
-from rft_trainer.rollout.episodes import Episodes
-from rft_trainer.rollout.gateway.dialogue import Dialogue
-from rft_trainer.rollout.groups import grade_items, rollout_requests
-from rft_trainer.rollout.segments import Episode
-from tests.unit.gateway_support import END, PARAMETERS, Characters, generated
+from tests.trainer.episodes_support import TOKENIZER, Played, prompt
 
 SHOP = '''
 class Environment:
@@ -48,45 +41,6 @@ class Environment:
         return 1 / self.tries
 """
 ASK = '<tool_call>{"name": "price", "arguments": {"name": "%s"}}</tool_call>'
-TOKENIZER = Characters()
-
-
-class Speaker:
-    """An engine whose completions are what the function ``say`` returns for the prompt's text."""
-
-    restarts, batches = 0, 1
-
-    def __init__(self, say: Callable[[str], str]) -> None:
-        self.say, self.sizes = say, list[int]()
-
-    def generate(self, requests: Sequence[Request], should_stop: Any) -> list[Generated]:
-        self.sizes.append(len(requests))
-        return [generated(TOKENIZER, self.say(TOKENIZER.decode(r.prompt_token_ids))) for r in requests]
-
-
-def prompt(line: int = 1, **fields: Any) -> Prompt:
-    return Prompt(Row(line, [{"role": "user", "content": "Go."}], fields, str(line)), (1, 2))
-
-
-class Played:
-    """Plays rollouts of an environment. The environment alone gives their rewards."""
-
-    def __init__(
-        self, source: str, say: Callable[[str], str], template: str | None = None, **settings: Any
-    ) -> None:
-        body = {"python": {"inline": source}, "timeoutSeconds": 5, "concurrency": 4, **settings}
-        self.settings = Environment.model_validate(body)
-        self.scorer = Scorer([self.settings.as_grader()], slots=self.settings.concurrency)
-        self.engine = Speaker(say)
-        tokenizer = Characters(template) if template is not None else TOKENIZER
-        dialogue = Dialogue(tokenizer, None, frozenset({END}))
-        self.episodes = Episodes(self.settings, dialogue, self.engine, self.scorer, 2000)  # type: ignore[arg-type]
-
-    def __call__(self, prompts: Sequence[Prompt], count: int = 1) -> list[tuple[Generated, Episode]]:
-        requests = rollout_requests(prompts, count, PARAMETERS, 0, 1)
-        completions = self.episodes.generate(prompts, requests, lambda: False)
-        self.scores = self.scorer.score(grade_items(prompts, completions))
-        return [(one, one.episode) for one in completions if one.episode is not None]
 
 
 @pytest.fixture
