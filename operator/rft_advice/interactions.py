@@ -2,6 +2,7 @@
 
 from rft_advice import bands
 from rft_advice.rule import AdviceRule
+from rft_advice.training import longest_sequence
 from rft_api.job import RFTJobSpec
 
 _RATE = bands.TRAINING.learning_rate
@@ -69,6 +70,23 @@ def epochs_with_high_rank(spec: RFTJobSpec) -> str | None:
     )
 
 
+def turns_fill_context(spec: RFTJobSpec) -> str | None:
+    """All turns of a rollout together do not fit into the context."""
+    context = longest_sequence(spec)
+    if spec.environment is None or spec.rollout_tokens < context:
+        return None
+    turns, each = spec.environment.max_turns, spec.sampling.max_tokens
+    sampled = f"{turns} turns of up to {each} tokens"
+    if spec.environment.max_tokens is not None:
+        sampled = f"environment.maxTokens {spec.rollout_tokens}"
+    return (
+        f"{context} tokens must hold the prompt, all turns of a rollout and what the environment answers, but"
+        f" {sampled} alone may fill it, and then the rollout is cut off; set maxContextLength above"
+        f" {spec.rollout_tokens} if model and memory allow it, or lower environment.maxTurns or"
+        " sampling.maxTokens"
+    )
+
+
 RULES: tuple[AdviceRule, ...] = (
     AdviceRule(
         "temperature-unfiltered",
@@ -110,5 +128,18 @@ RULES: tuple[AdviceRule, ...] = (
         f"epochs is 2 to {bands.MANY_EPOCHS - 1} and loraRank is {bands.USUAL_RANK} or more",
         "To prevent overfitting, keep one epoch, or lower the rank.",
         epochs_with_high_rank,
+    ),
+    AdviceRule(
+        "turns-fill-context",
+        (
+            "spec.training.maxContextLength",
+            "spec.environment.maxTurns",
+            "spec.environment.maxTokens",
+            "spec.sampling.maxTokens",
+        ),
+        (),
+        "environment is set, and the sampled tokens of a rollout alone may fill the context",
+        "A rollout that fills the context is cut off. Leave room for the prompt, all turns and all answers.",
+        turns_fill_context,
     ),
 )

@@ -17,6 +17,7 @@ MATTERS_MOST = (
     "cpu-for-large-model",
     "thought-cut",
     "max-tokens-fills-context",
+    "turns-fill-context",
     "top-p-zero",
     "top-k-one",
     "batch-size-below-one-group",

@@ -109,6 +109,12 @@ class RFTJobSpec(Model):
         """The graders, and the environment as the last one, if there is one."""
         return self.graders if self.environment is None else [*self.graders, self.environment.as_grader()]
 
+    @property
+    def rollout_tokens(self) -> int:
+        """The largest number of tokens that are sampled in a rollout, in all of its turns."""
+        each = self.sampling.max_tokens
+        return each if self.environment is None else self.environment.most_tokens(each)
+
 
 class Metadata(Model):
     """The fields of ``metadata`` that this model validates. Kubernetes validates all others."""

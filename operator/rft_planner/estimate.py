@@ -88,7 +88,7 @@ def estimate(
     spec: RFTJobSpec, effective: Effective, shape: Shape | None, speed: Speed | None, rows: RowCounts | None
 ) -> Found:
     """Return the estimate of a run. It has times only if ``shape`` and ``speed`` are given."""
-    usual = _usual(spec, rows)
+    usual = _usual(spec, rows, effective.max_context_length)
     laid_out = batches(spec, rows.train if rows is not None else None, usual)
     counts = _counts(spec, laid_out, usual)
     if shape is None or speed is None:
@@ -112,7 +112,7 @@ def step_seconds(
     spec: RFTJobSpec, effective: Effective, shape: Shape, speed: Speed, rows: RowCounts | None
 ) -> StepSeconds:
     """Return the seconds of a step, for completions of the length that the trainer expects at first."""
-    return _times(spec, effective, shape, speed, rows, _usual(spec, rows))[0]
+    return _times(spec, effective, shape, speed, rows, _usual(spec, rows, effective.max_context_length))[0]
 
 
 def prompts_of_step(spec: RFTJobSpec, rows: RowCounts | None) -> float:
@@ -135,10 +135,12 @@ def idle_share(spec: RFTJobSpec, speed: Speed, step: StepSeconds, rows: RowCount
     return max(0.0, 1 - worked / (speed.gpus * whole)) if whole else 0.0
 
 
-def _usual(spec: RFTJobSpec, rows: RowCounts | None) -> Lengths:
-    longest = spec.sampling.max_tokens
+def _usual(spec: RFTJobSpec, rows: RowCounts | None, context: int | None = None) -> Lengths:
+    """Return the lengths that are expected. A rollout of several turns ends where ``context`` tokens do."""
+    longest = spec.rollout_tokens if context is None else min(spec.rollout_tokens, context)
     prompt = rows.prompt_tokens if rows is not None else ASSUMED_PROMPT
-    return Lengths(prompt, first_expectation(longest), longest)
+    at_once = spec.environment.concurrency if spec.environment is not None else None
+    return Lengths(prompt, first_expectation(spec.rollout_tokens), longest, at_once)
 
 
 def _times(
@@ -220,6 +222,12 @@ def _counts(spec: RFTJobSpec, laid_out: Batches, lengths: Lengths) -> dict[str, 
     return {name: value for name, value in fields.items() if value is not None}
 
 
+def _half(spec: RFTJobSpec) -> str:
+    if spec.environment is None:
+        return "completions are half of maxTokens long"
+    return f"rollouts sample half of {spec.rollout_tokens} tokens in all their turns"
+
+
 def about(value: float) -> float:
     """Return a number rounded to two significant digits, because estimates are not more precise."""
     return float(f"{value:.2g}")
@@ -245,9 +253,12 @@ def _notes(
     else:
         whole = (laid_out.per_epoch or 0) * spec.training.epochs
         cut = f"{laid_out.steps} steps, by stop.maxSteps, of " if laid_out.steps < whole else ""
+        yield (f"{cut}about {whole} steps, if {_half(spec)} and prompts have {rows.prompt_tokens:.0f} tokens")
+    if spec.environment is not None:
         yield (
-            f"{cut}about {whole} steps, if completions are half of maxTokens long and prompts"
-            f" {rows.prompt_tokens:.0f} tokens"
+            f"up to {spec.environment.max_turns} turns with {spec.rollout_tokens} sampled tokens in all,"
+            f" {spec.environment.concurrency} rollouts at once; the time of the environment and the tokens of"
+            " its answers are not known, and not counted"
         )
     if effective.refill_rounds:
         yield (
@@ -255,7 +266,8 @@ def _notes(
             f" {1 + effective.refill_rounds} times as many prompts, so the rows make fewer steps"
         )
     if hours is not None and most is not None:
-        longest = f"{about(most):g} if completions are {spec.sampling.max_tokens} tokens long"
+        tokens = min(spec.rollout_tokens, effective.max_context_length)
+        longest = f"{about(most):g} if completions are {tokens} tokens long"
         if effective.refill_rounds:
             longest += " and all refills are needed"
         yield (

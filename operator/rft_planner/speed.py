@@ -65,11 +65,16 @@ class Speed:
 
 @dataclass(frozen=True)
 class Lengths:
-    """Mean lengths of prompts and completions, and the maximum length of a completion, all in tokens."""
+    """Mean lengths of prompts and completions, and the maximum length of a completion, all in tokens.
+
+    With an environment a completion is all that is sampled in the turns of a rollout.
+    """
 
     prompt: float
     completion: float
     longest: int
+    at_once: int | None = None
+    """Largest number of rollouts that are played at the same time. None: there is no environment."""
 
     def at_most(self) -> "Lengths":
         """Return the same lengths, but with the maximum length for every completion."""
@@ -126,7 +131,8 @@ def concurrent(shape: Shape, speed: Speed, lengths: Lengths) -> float:
     """Return how many completions one vLLM generates concurrently, limited by cache and ``max_num_seqs``."""
     per_token = BF16 * shape.kv_elements_per_token / min(speed.tensor_parallel, shape.kv_heads)
     room = speed.cache_bytes / (per_token * (lengths.prompt + lengths.completion))
-    return min(SAMPLER_SEQUENCES, max(1.0, room))
+    played = SAMPLER_SEQUENCES if lengths.at_once is None else lengths.at_once / speed.servers
+    return max(1.0, min(SAMPLER_SEQUENCES, room, played))
 
 
 def weights_read(shape: Shape, sequences: float) -> float:

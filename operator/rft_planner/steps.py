@@ -14,7 +14,7 @@ OTHERWISE = (
 
 
 def first_expectation(max_tokens: int) -> float:
-    """Return the completion length, in tokens, that is expected before the first one: half of the maximum."""
+    """Return the sampled tokens of a rollout that are expected before the first one: half of the maximum."""
     return max_tokens / 2
 
 

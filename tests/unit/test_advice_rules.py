@@ -18,6 +18,8 @@ ROOT = Path(__file__).parents[2]
 ALL: tuple[AdviceRule | RunRule, ...] = (*RULES, *RUN_RULES)
 CLAIM = {"storage": {"claimTemplate": {"size": "5Gi"}}}
 
+GAME = {"python": {"inline": "x"}, "maxTurns": 8}
+
 # For each rule: a spec to which it applies, and a spec at its limit, to which it does not.
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "learning-rate-high": (
@@ -47,6 +49,10 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "batch-size-below-one-group": (
         {"training": {"batchSizeTokens": 16383}},
         {"training": {"batchSizeTokens": 16384}},
+    ),
+    "turns-fill-context": (
+        {"environment": GAME, "training": {"maxContextLength": 4096}, "sampling": {"maxTokens": 512}},
+        {"environment": GAME, "training": {"maxContextLength": 4097}, "sampling": {"maxTokens": 512}},
     ),
     "temperature-near-greedy": ({"sampling": {"temperature": 0.29}}, {"sampling": {"temperature": 0.3}}),
     "temperature-high": ({"sampling": {"temperature": 1.21}}, {"sampling": {"temperature": 1.2}}),

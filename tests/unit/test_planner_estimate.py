@@ -55,6 +55,34 @@ def test_steps_and_tokens_follow_from_rows_lengths_and_epochs() -> None:
     assert (made.prompt_tokens, made.completion_tokens) == (2 * 95 * 4 * 100, 2 * 95 * 4 * 100)
 
 
+def turns(**environment: Any) -> RFTJobSpec:
+    return spec(
+        training={"epochs": 1, "batchSizeTokens": 8000, "maxContextLength": 2048},
+        sampling={"numRollouts": 4, "maxTokens": 200},
+        environment={"python": {"inline": "x"}, **environment},
+    )
+
+
+def test_an_environment_counts_the_tokens_of_all_turns() -> None:
+    rows = RowCounts(train=95, evaluation=32, prompt_tokens=100)
+    made = found(turns(maxTurns=4), rows)
+    assert made.estimate.prompts_per_step == 4
+    assert made.estimate.completion_tokens == 95 * 4 * 400
+    assert found(turns(maxTurns=8, maxTokens=800), rows).estimate == made.estimate
+    assert "half of 800 tokens in all their turns" in made.notes[0]
+    assert made.notes[1].startswith("up to 4 turns with 800 sampled tokens in all, 16 rollouts at once")
+    assert "2048 tokens long" in found(turns(maxTurns=20), rows).notes[2]
+
+
+def test_few_rollouts_at_once_take_longer() -> None:
+    rows = RowCounts(train=95, evaluation=32, prompt_tokens=100)
+    one, sixteen = (found(turns(maxTurns=4, concurrency=n), rows).estimate for n in (1, 16))
+    assert one.sampling_seconds is not None
+    assert sixteen.sampling_seconds is not None
+    assert one.sampling_seconds > 6 * sixteen.sampling_seconds
+    assert one.update_seconds == sixteen.update_seconds
+
+
 def test_max_steps_may_end_the_run_within_an_epoch() -> None:
     given = spec(
         training={"epochs": 2, "batchSizeTokens": 8000},

@@ -69,7 +69,7 @@ class Run:
         self.should_stop = should_stop
         self.probe: SamplerProbe | None = None
         self.fence = Fence(self.folder)
-        self.state = RunState(expected_completion=first_expectation(config.spec.sampling.max_tokens))
+        self.state = RunState(expected_completion=first_expectation(config.spec.rollout_tokens))
         self.monitors = Monitors(
             config, reporter, events, trackers or Trackers(), lambda: self.state, self.fence.number
         )

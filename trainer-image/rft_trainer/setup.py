@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from rft_api.job import RFTJobSpec
 from rft_api.parameters import Sampling
 from rft_api.sizes import parameter_count
 from rft_api.sources import ModelSource
@@ -143,7 +142,7 @@ def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Call
         dropped_prompts=prompts.dropped,
         sampling=sampling,
         update=update_settings(config, sampling),
-        overlong=Overlong(effective.overlong_penalty, _rollout_tokens(spec)),
+        overlong=Overlong(effective.overlong_penalty, spec.rollout_tokens),
         overlaps=overlaps(spec, roles_apart(config)),
         episodes=_episodes(config, folder, policy.tokenizer, engine, scorer, context),
     )
@@ -182,12 +181,6 @@ def _generation_ends(folder: Path) -> int | list[int] | None:
     except OSError:
         return None
     return ends
-
-
-def _rollout_tokens(spec: RFTJobSpec) -> int:
-    """Return the largest number of tokens that may be sampled in one rollout."""
-    each = spec.sampling.max_tokens
-    return each if spec.environment is None else spec.environment.most_tokens(each)
 
 
 def _cap_trainer_gpu_memory(config: RunConfig) -> None:
@@ -230,7 +223,7 @@ def update_settings(config: RunConfig, sampling: SamplingParameters) -> UpdateSe
             effective.kl_beta,
             effective.loss_aggregation,
         ),
-        max_tokens=_rollout_tokens(config.spec),
+        max_tokens=config.spec.rollout_tokens,
         micro_batch_tokens=planned or MICRO_BATCH_TOKENS[config.device],
         longest_shared_row=planned,
         max_grad_norm=training.max_grad_norm,
