@@ -366,6 +366,27 @@ class Metrics(Model):
     mismatch_kl: float | None = Field(None, description="KL between trainer and sampler, in nats per token.")
     grad_norm: float | None = Field(None, description="Norm of the gradient before clipping.")
     completion_tokens: float | None = Field(None, description="Mean length of a completion, in tokens.")
+    turns: float | None = Field(
+        None, description="Mean number of the model's turns in a rollout with an environment."
+    )
+    tool_calls: float | None = Field(None, description="Mean number of tool calls in a rollout.")
+    tool_errors: Int | None = Field(
+        None, ge=0, description="Number of tool calls of the last step that failed or could not be read."
+    )
+    limited_fraction: float | None = Field(
+        None, description="Share of rollouts that a limit of the environment ended."
+    )
+    environment_errors: Int | None = Field(
+        None, ge=0, description="Number of rollouts of the last step that a failure of the environment ended."
+    )
+    refused_requests: Int | None = Field(
+        None,
+        ge=0,
+        description="Number of requests for rollouts of the last step that the endpoint of agents refused.",
+    )
+    environment_fraction: float | None = Field(
+        None, description="Share of the time of the rollouts in which they waited for their environments."
+    )
     tokens_per_second: float | None = Field(
         None, description="Number of sampled tokens per second of sampling."
     )

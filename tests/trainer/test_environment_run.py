@@ -75,6 +75,11 @@ def test_a_run_trains_on_all_turns_and_records_them(talking_model: Path, tmp_pat
     assert first.mismatch_mean_abs is not None
     assert first.mismatch_mean_abs < 1e-4
     assert first.grad_norm
+    shown = attempt.monitors.status.snapshot(attempt.state, [first]).metrics
+    assert shown is not None
+    assert (shown.turns, shown.tool_calls, shown.tool_errors) == (first.turns, 0, 0)
+    assert (shown.limited_fraction, shown.environment_errors) == (first.limited_fraction, 0)
+    assert shown.environment_fraction == first.environment_fraction
     rollouts = read_rollouts(folder.rollouts_of(1))
     assert all(record.graders.keys() == {"environment"} for record in rollouts)
     talked = next(record for record in rollouts if record.turns is not None and len(record.turns) > 2)

@@ -83,6 +83,15 @@ def test_the_page_of_a_folder_has_every_part(folder: Path) -> None:
     assert "- forged replies of right, refused: 1" in text
 
 
+def test_a_run_with_an_environment_says_what_its_rollouts_did(folder: Path) -> None:
+    said = {"turns": 2.5, "toolCalls": 1.25, "toolErrors": 4, "environmentFraction": 0.31}
+    (folder / "status.yaml").write_text(yaml.safe_dump({**STATUS, "metrics": said}))
+    assert (
+        "- a rollout: 2.5 turns, 1.2 tool calls, 31% of its time waiting for the environment;"
+        " 4 tool calls of the step failed"
+    ) in report(folder).stdout
+
+
 def test_parameters_are_those_the_run_used_defaults_included(folder: Path) -> None:
     text = report(folder).stdout
     for line in (

@@ -204,6 +204,12 @@ def usage_lines(run: ReportedRun) -> Iterator[str]:
     metrics = run.status.metrics
     if metrics is not None and metrics.step_seconds is not None:
         yield f"last step: {duration(metrics.step_seconds)}"
+    if metrics is not None and metrics.turns is not None:
+        waited = metrics.environment_fraction or 0.0
+        yield (
+            f"a rollout: {metrics.turns:.1f} turns, {metrics.tool_calls or 0:.1f} tool calls, {waited:.0%} of"
+            f" its time waiting for the environment; {metrics.tool_errors or 0} tool calls of the step failed"
+        )
 
 
 def answers(base: EvaluationRecord | None, tuned: EvaluationRecord | None) -> list[HeldOutAnswer]:
