@@ -2,7 +2,7 @@
 # make test   every check and every test
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help setup demo demo-cluster cluster-up cluster-down images generate gpu-image lint lock audit sbom pin-base format test test-old test-unit bench-api bench-memory bench-operator bench-fleet bench-connections bench-data bench-trainer bench-update bench-architectures bench-kl bench-checkpoint chaos chaos-nodes interrupted resume clean monitoring kustomize chart-audit bench-report bench-gateway soak
+.PHONY: help setup demo demo-cluster cluster-up cluster-down images generate gpu-image lint lock audit sbom pin-base format test test-old test-unit bench-api bench-memory bench-operator bench-fleet bench-connections bench-data bench-trainer bench-update bench-architectures bench-kl bench-checkpoint chaos chaos-nodes interrupted resume clean monitoring kustomize chart-audit bench-report bench-gateway soak bench-environments
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -95,6 +95,10 @@ bench-report: setup ## How long the page of a run of 10,000 steps takes (ARGS)
 
 bench-gateway: setup ## What the endpoint of rollouts adds to a turn, and the memory of an open rollout
 	.venv/bin/python -m bench.gateway
+
+bench-environments: setup ## What the demo's model learns with a tool and in a game, on held-out rows (ARGS): 40 minutes
+	.venv/bin/python -m bench.environments $(ARGS)
+
 bench-data: setup ## How long a dataset of 10 GB keeps a run from its first step, and what it holds
 	.venv/bin/python bench/data.py
 

@@ -13,7 +13,7 @@ from rft_cli.main import app
 from tests.manifests import manifest
 
 ROOT = Path(__file__).parents[2]
-(SHOP,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "environments.md").read_text(), re.DOTALL)
+SHOP = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "environments.md").read_text(), re.DOTALL)[0]
 ASK = '<tool_call>{"name": "price", "arguments": {"name": "%s"}}</tool_call>'
 
 
