@@ -27,6 +27,9 @@ WINDOW = 32
 """Maximum number of requests that wait for a reply. It keeps all workers busy, and the requests together
 fit into the memory of the grader process."""
 
+_LARGEST_CONCURRENCY = 64
+"""Maximum number of open requests to environments: one for each slot, since an agent's request is open for
+its whole rollout."""
 _POLL_SECONDS = 0.25
 _REST_SECONDS = 0.05
 """Seconds for which the rest of a line is waited for, once its beginning has arrived."""
@@ -231,7 +234,7 @@ class GraderClient:
         heard, longest = time.monotonic(), 0.0
         try:
             while True:
-                while len(inbox.sent) < WINDOW and (entry := inbox.next()) is not None:
+                while len(inbox.sent) < _LARGEST_CONCURRENCY and (entry := inbox.next()) is not None:
                     request, future = entry
                     line = encode(request.message(number := self._ids.next()))
                     if len(line) > MAX_REQUEST_BYTES:

@@ -192,6 +192,8 @@ class Episodes:
             else:
                 known = yield from self._agent(one, gateway, str(index))
         except ValueError as error:
+            if gateway is not None and error is gateway.failure:
+                raise
             known = error
         if known is not None:
             one.reward = known
