@@ -131,8 +131,8 @@ class Training(Model):
         ge=0,
         le=4,
         description=(
-            "Number of adapter versions by which the sampler may be older than the trainer. With 0, sampling"
-            " and training never overlap. Values above 1 have the effect of 1."
+            "Number of adapter versions that the sampler may be behind the trainer. As many batches are"
+            " sampled ahead, where sampling and training have separate GPUs. 0: they never overlap."
         ),
     )
     stale_token_low: float = Field(

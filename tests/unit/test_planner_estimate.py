@@ -122,7 +122,12 @@ def test_with_separate_gpus_the_phases_overlap_unless_the_job_forbids_it() -> No
     alone, together = made(USUAL), made(apart)
     assert alone.seconds_per_step == pytest.approx(sum(parts(alone)), rel=0.05)
     assert together.seconds_per_step == max(parts(together))
-    for forbidden in ({"maxStaleness": 0}, {"deterministic": True}):
+    assert made(apart, maxStaleness=4) == together
+    for forbidden in (
+        {"maxStaleness": 0},
+        {"deterministic": True},
+        {"deterministic": True, "maxStaleness": 4},
+    ):
         in_turn = made(apart, **forbidden)
         assert in_turn.seconds_per_step == pytest.approx(sum(parts(in_turn)), rel=0.05)
         assert in_turn.gpu_hours is not None

@@ -1,8 +1,8 @@
 """The training loop: one attempt at a run, from the first evaluation to the last.
 
-``_train``, ``_step`` and ``_sample`` are the algorithm. A step trains on one batch, with one or several
-optimizer steps (``learn.update``). The current policy has sampled the batch. If generation overlaps training
-(``rollout.prefetch``), it was the policy one step earlier.
+``_train``, ``_step`` and ``_sample`` are the algorithm. A step trains on one batch, by one optimizer step or
+several (``learn.update``). It was sampled by the current policy, or by an earlier one where generation
+overlaps training (``rollout.prefetch``).
 """
 
 import logging
@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from rft_api.conditions import Reason
@@ -23,7 +24,7 @@ from rft_run.errors import ConfigurationError, DataError, Preempted, UserCodeErr
 from rft_run.fingerprint import hub_commit
 from rft_run.folder import RunFolder
 from rft_run.mismatch import Mismatch
-from rft_run.state import RunState
+from rft_run.state import Position, RunState
 from rft_trainer import canaries, files, preflight
 from rft_trainer.accounting import count_batch
 from rft_trainer.checkpoint import Fence
@@ -39,9 +40,8 @@ from rft_trainer.monitors.progress import Events, curve
 from rft_trainer.monitors.report import Reporter
 from rft_trainer.monitors.tracking.trackers import Trackers
 from rft_trainer.probe import SamplerProbe, refuse_mismatch
-from rft_trainer.publish import publish_adapter
 from rft_trainer.rollout.groups import SampledBatch, form_groups, grade_items, rollout_requests
-from rft_trainer.rollout.prefetch import Prefetch
+from rft_trainer.rollout.prefetch import Ahead, Prefetch
 from rft_trainer.setup import Parts, prepare
 from rft_trainer.stopping import stop_reason
 
@@ -67,7 +67,6 @@ class Run:
         self.folder = RunFolder(Path(config.run_dir))
         self.reporter = reporter
         self.should_stop = should_stop
-        self.probe: SamplerProbe | None = None
         self.fence = Fence(self.folder)
         self.state = RunState(expected_completion=first_expectation(config.spec.rollout_tokens))
         self.monitors = Monitors(
@@ -104,17 +103,17 @@ class Run:
         """Make steps until the last epoch ends or a stop rule applies. Return the reason."""
         self.monitors.stage("training")
         heldout_reward: float | None = None
-        with Prefetch() as prefetch:
+        with Prefetch(parts.ahead) as prefetch:
             while True:
                 fall = canaries.fall(self._stop(), self._curve(), self._canaries)
                 reason = stop_reason(self._stop(), self.state, heldout_reward, datetime.now(UTC), fall)
                 if reason is not None:
                     return reason
-                batch = prefetch.batch or self._next_batch(parts)
+                batch = self._next_batch(parts, prefetch)
                 if not batch.prompts:
                     return Reason.COMPLETED
                 self._step(parts, batch, prefetch)
-                heldout_reward = self._evaluate_if_due(parts)
+                heldout_reward = self._evaluate_if_due(parts, prefetch)
                 due = canaries.checkpoint_due(self._stop(), self.state.step)
                 if due or self.state.step % self.spec.checkpoint.every_steps == 0:
                     self._save(parts)
@@ -123,9 +122,12 @@ class Run:
         """Sample the batch's rollouts, update the policy with them, and publish it to the sampler."""
         started = time.monotonic()
         step = self.state.step + 1
-        sampled = prefetch.take() or self._sample(parts, batch.prompts, step)
+        ahead = prefetch.take()
+        sampled = ahead or self._sample(parts, batch.prompts, step)
         self._refuse_failing_graders(parts, sampled, step)
-        batch, sampled = self._refill(parts, batch, sampled, step)
+        if ahead is None or parts.ahead == 1:  # of several in line each was refilled before the next began
+            batch, sampled = self._refill(parts, batch, sampled, step)
+            self._refuse_failing_graders(parts, sampled, step)
         self._prefetch(parts, batch, prefetch)
 
         update_started = time.monotonic()
@@ -140,7 +142,8 @@ class Run:
         self._count(batch, sampled)
         updated = time.monotonic()
 
-        prefetch.wait()
+        if parts.ahead == 1:  # with more in line, the thread that samples loads the new version
+            prefetch.wait()
         publish_started = time.monotonic()
         self.fence.check()
         if result.moved:
@@ -163,8 +166,8 @@ class Run:
 
     def _sample(self, parts: Parts, prompts: list[Prompt], step: int) -> SampledBatch:
         """Sample rollouts of each prompt, grade them, and compute their advantages within each group."""
+        version = parts.publisher.load()
         started = time.monotonic()
-        version = self.state.adapter_version
         requests = rollout_requests(prompts, self.spec.sampling.num_rollouts, parts.sampling, self.seed, step)
         completions = parts.generate(prompts, requests, self.should_stop)
         generated = time.monotonic()
@@ -193,19 +196,23 @@ class Run:
             if not further.prompts:
                 break
             sampled = sampled.joined(self._sample(parts, further.prompts, step))
-            self._refuse_failing_graders(parts, sampled, step)
+            if sampled.scores.mostly_errors:
+                break
         return batch, sampled
 
     def _publish(self, parts: Parts) -> None:
-        """Publish the adapter of the current policy to the sampler."""
+        """Publish the adapter of the current policy to the sampler.
+
+        Of several batches in line, the next one to be sampled loads it, since one may be in the sampler now.
+        """
         self.state.adapter_version += 1
-        version = self.state.adapter_version
+        parts.publisher.save(self.state.adapter_version)
+        if parts.ahead > 1:
+            return
         # Once the run is asked to stop, it does not wait for a vLLM that has to start again. The step is
         # complete, so it is recorded first; the next use of the sampler raises Preempted again.
         with suppress(Preempted):
-            publish_adapter(parts.policy, parts.engine, self.folder, version, self.fence.check)
-            if self.probe is not None:
-                self.probe.after_publish(version)
+            parts.publisher.load()
 
     def _return_before_the_fall(self, parts: Parts) -> None:
         """Restore the last checkpoint before a canary's fall.
@@ -235,26 +242,40 @@ class Run:
 
     # --- batches ----------------------------------------------------------------------------------
 
-    def _next_batch(self, parts: Parts) -> Batch:
-        """Return the next batch. After the last epoch it is empty. Raises DataError for invalid rows."""
+    def _next_batch(self, parts: Parts, prefetch: Prefetch) -> Batch:
+        """Return the next batch. After the last epoch it is empty.
+
+        Raises DataError for invalid rows, and what sampling it ahead has raised.
+        """
         try:
-            return parts.train.batch(self.state.position, *self._room())
+            return prefetch.batch or parts.train.batch(self.state.position, *self._room())
         except DataError:
             self._save(parts)
             raise
 
     def _prefetch(self, parts: Parts, batch: Batch, prefetch: Prefetch) -> None:
-        """Start sampling the batch after ``batch``, if there is one and generation overlaps training."""
-        stop, step = self._stop(), self.state.step + 2
-        is_last = stop is not None and stop.max_steps is not None and step > stop.max_steps
-        if is_last or not parts.overlaps:
-            return
-        try:
-            following = parts.train.batch(batch.after, *self._room())
-        except DataError:
-            return  # raised again when the batch is needed, so that the current step is still finished
-        if following.prompts:
-            prefetch.begin(following, lambda: self._sample(parts, following.prompts, step))
+        """Put the batches after ``batch`` in line, as many as may be sampled ahead and steps may follow."""
+        stop, room = self._stop(), self._room()
+        while prefetch.begun < parts.ahead:
+            step = self.state.step + 2 + prefetch.begun
+            if stop is not None and stop.max_steps is not None and step > stop.max_steps:
+                return
+            prefetch.begin(batch.after, partial(self._sample_ahead, parts, step, room))
+
+    def _sample_ahead(
+        self, parts: Parts, step: int, room: tuple[int, int, float, int], position: Position
+    ) -> Ahead:
+        """Lay out and sample the batch of a later step, with its refills if more batches are in line.
+
+        Raises DataError and the errors of sampling. They end the run when the batch is needed.
+        """
+        batch = parts.train.batch(position, *room)
+        if not batch.prompts:
+            return Ahead(batch, None)
+        sampled = self._sample(parts, batch.prompts, step)
+        if parts.ahead > 1 and not sampled.scores.mostly_errors:
+            batch, sampled = self._refill(parts, batch, sampled, step)
+        return Ahead(batch, sampled)
 
     def _refuse_failing_graders(self, parts: Parts, sampled: SampledBatch, step: int) -> None:
         """Raise UserCodeError if more than half of the completions of a batch could not be graded."""
@@ -299,12 +320,13 @@ class Run:
     def _probe_sampler(self, parts: Parts) -> None:
         """Check that the sampler uses the adapters that it loads. Raises SamplerMismatch, ModelError."""
         dtype = model_dtype(self.config)
-        self.probe = SamplerProbe(
+        probe = SamplerProbe(
             parts.policy, parts.engine, parts.followers, self.folder.adapters, dtype, self.fence.check
         )
         prompts = parts.train.first(1)
         if prompts:
-            self.probe.before_training(prompts[0].token_ids, parts.sampling, self.should_stop)
+            probe.before_training(prompts[0].token_ids, parts.sampling, self.should_stop)
+        parts.publisher.probe = probe
 
     def _preflight(self, parts: Parts) -> None:
         """Check the rewards of a few prompts, once per run, and report the findings.
@@ -314,14 +336,15 @@ class Run:
         ConfigurationError.
         """
         if self.spec.model.adapter is not None and self.state.step == 0:
-            publish_adapter(parts.policy, parts.engine, self.folder, 0, self.fence.check)
+            parts.publisher.save(0)
+            parts.publisher.load()
         if self.spec.preflight == "off":
             return
         found = preflight.saved(self.folder)
         if found is None or (self.state.step == 0 and preflight.broken(found)):
             sampled = self._sample(parts, parts.train.first(preflight.PROMPTS), 0)
-            if self.probe is not None:
-                self.probe.refuse_preflight(sampled, parts.update.filter)
+            if parts.publisher.probe is not None:
+                parts.publisher.probe.refuse_preflight(sampled, parts.update.filter)
             found = preflight.findings(sampled)
             self.fence.check()
             preflight.save(self.folder, found)
@@ -347,12 +370,13 @@ class Run:
         self._report(parts)
         return base
 
-    def _evaluate_if_due(self, parts: Parts) -> float | None:
+    def _evaluate_if_due(self, parts: Parts, prefetch: Prefetch) -> float | None:
         """Evaluate every ``evaluation.everySteps`` steps. Return the mean held-out reward, or None."""
         every = self.spec.evaluation.every_steps
         if every is None or self.state.step % every:
             return None
-        scores = self._evaluate(parts)
+        with prefetch.paused():
+            scores = self._evaluate(parts)
         if not self._keep_best(parts, scores):
             self.state.evaluations_without_best += 1
         base = self._saved_evaluation(0)
@@ -371,6 +395,7 @@ class Run:
     def _evaluate(self, parts: Parts) -> RowScores:
         """Evaluate the current policy."""
         started = time.monotonic()
+        parts.publisher.load()
         step = self.state.step
         scores = evaluate(
             parts.heldout, self.spec, parts.sampling, self.seed, step,

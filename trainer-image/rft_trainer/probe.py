@@ -1,9 +1,10 @@
 """Checks that the sampler samples from the policy that is trained.
 
 Before the first step of an attempt two probe adapters are published, one after the other. Each changes the
-log-probs of a fixed text, and the sampler's log-probs must agree with the trainer's. Afterwards the policy's
-own adapter is restored, byte for byte. Each later publish is checked too: if the trainer's log-probs changed
-but the sampler's are equal in every bit, the sampler uses an old adapter.
+log-probs of a fixed text, and the sampler's log-probs have to agree with the trainer's. Afterwards the
+policy's own adapter is restored, byte for byte. The check is repeated after each later version is loaded:
+if the sampler's log-probs are the same to the bit although the trainer's changed, the sampler uses an old
+adapter.
 """
 
 import shutil
@@ -97,11 +98,17 @@ class SamplerProbe:
         for number in (1, 2):
             shutil.rmtree(self._adapters / f"probe-{number}", ignore_errors=True)
 
-    def after_publish(self, version: int) -> None:
-        """Raise SamplerMismatch if the trainer's log-probs have changed but the sampler's have not."""
-        if self._last is None:
-            return
-        answers = Answers(self._trainer(), self._engine.logprobs(self._text))
+    def trainer_answers(self) -> list[float] | None:
+        """Return the trainer's log-probs of the fixed text, in nats. None: the sampler was not checked."""
+        return self._trainer() if self._last is not None else None
+
+    def after_load(self, version: int, trainer: list[float]) -> None:
+        """Raise SamplerMismatch if the trainer's log-probs have changed but the sampler's have not.
+
+        ``trainer``: the answers of the trainer for the version that the sampler has just loaded.
+        """
+        assert self._last is not None
+        answers = Answers(trainer, self._engine.logprobs(self._text))
         if answers.sampler != self._last.sampler:
             self._last = answers
         elif (moved := _distance(answers.trainer, self._last.trainer)) > MOVED[self._dtype]:

@@ -34,6 +34,7 @@ from rft_trainer.learn.objective import MismatchBounds, settings_for
 from rft_trainer.learn.optimizer import Schedule, make_optimizer
 from rft_trainer.learn.policy import Policy, PolicyOptions
 from rft_trainer.learn.ranks import Followers
+from rft_trainer.publish import Publisher
 from rft_trainer.rollout.advantages import Overlong
 from rft_trainer.rollout.engine import Generated, Request, RolloutEngine, SamplingParameters
 from rft_trainer.rollout.episodes import Episodes
@@ -65,8 +66,9 @@ class Parts:
     sampling: SamplingParameters
     update: UpdateSettings
     overlong: Overlong
-    overlaps: bool
-    """Whether the next batch is sampled while the last one is trained on."""
+    ahead: int
+    """Number of batches that may be sampled while another one is trained on."""
+    publisher: Publisher
     episodes: Episodes | None = None
     """Plays rollouts of several turns. None for a job without an environment."""
 
@@ -129,6 +131,7 @@ def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Call
     scorer.ready(should_stop)
     optimizer = make_optimizer(policy.trainable(), spec.training)
     sampling = sampling_parameters(spec.sampling, policy.tokenizer)
+    ahead = spec.training.max_staleness if overlaps(spec, roles_apart(config)) else 0
     return Parts(
         engine=engine,
         scorer=scorer,
@@ -143,7 +146,8 @@ def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Call
         sampling=sampling,
         update=update_settings(config, sampling),
         overlong=Overlong(effective.overlong_penalty, spec.rollout_tokens),
-        overlaps=overlaps(spec, roles_apart(config)),
+        ahead=ahead,
+        publisher=Publisher(policy, engine, RunFolder(run_dir), fence.check, ahead),
         episodes=_episodes(config, folder, policy.tokenizer, engine, scorer, context),
     )
 

@@ -168,7 +168,7 @@ class Policy:
         The folder has a temporary name until it is complete. ``check`` is called before the folder gets its
         final name. If it raises an error, the folder does not get that name.
         """
-        return self.save_named(adapters, f"v{number:06d}", check)
+        return self.save_named(adapters, version_name(number), check)
 
     def save_named(self, adapters: Path, name: str, check: Callable[[], None]) -> AdapterVersion:
         """Write the adapter into a new folder with this name, as ``save_version`` does."""
@@ -389,3 +389,8 @@ def _head_scale(config: Any) -> float:
     """Return the factor that scales the model's logits (Cohere: logit_scale, Granite: logits_scaling)."""
     scale = getattr(config, "logit_scale", None) or 1.0
     return float(scale) / float(getattr(config, "logits_scaling", None) or 1.0)
+
+
+def version_name(number: int) -> str:
+    """Return the name of a version's folder, such as ``v000042``."""
+    return f"v{number:06d}"
