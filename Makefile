@@ -2,7 +2,7 @@
 # make test   every check and every test
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help setup demo demo-cluster cluster-up cluster-down images generate gpu-image lint lock audit sbom pin-base format test test-old test-unit bench-api bench-memory bench-operator bench-fleet bench-connections bench-data bench-trainer bench-update bench-architectures bench-kl bench-checkpoint chaos chaos-nodes interrupted resume clean monitoring kustomize chart-audit bench-report bench-gateway soak bench-environments
+.PHONY: help setup demo demo-cluster cluster-up cluster-down images generate gpu-image lint lock audit sbom pin-base format test test-old test-unit bench-api bench-memory bench-operator bench-fleet bench-connections bench-data bench-trainer bench-update gpu-check bench-architectures bench-kl bench-checkpoint chaos chaos-nodes interrupted resume clean monitoring kustomize chart-audit bench-report bench-gateway soak bench-environments
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -80,6 +80,9 @@ bench-trainer: setup ## The trainer against TRL's GRPOTrainer on this machine's 
 
 bench-update: setup ## The update alone: tokens per second, MFU and memory on a GPU where torch sees one
 	.venv/bin/python -m bench.update
+
+gpu-check: setup ## All that only a GPU can show, in parts; the same command again goes on (ARGS)
+	.venv/bin/python -m bench.gpu $(ARGS)
 
 bench-architectures: setup ## Train a small model of each architecture, and write docs/architectures.md
 	.venv/bin/python -m bench.architectures --output docs/architectures.md

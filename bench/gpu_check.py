@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -67,6 +67,7 @@ class Machine:
 
 Found = dict[str, Any]
 Check = Callable[[Machine], Found]
+T = TypeVar("T")
 
 
 def _row(prompt: int, *lengths: int) -> PackedRow:
@@ -319,8 +320,8 @@ CHECKS: tuple[tuple[str, Check], ...] = (
 )
 
 
-def line(name: str, check: Check, machine: Machine) -> Found:
-    """Run a check and return its result. If the check raises an error, it has failed."""
+def line(name: str, check: Callable[[T], Found], machine: T) -> Found:
+    """Run a check on a machine and return its result. If the check raises an error, it has failed."""
     started = time.perf_counter()
     try:
         found = check(machine)

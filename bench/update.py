@@ -21,7 +21,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -296,6 +296,13 @@ def _held() -> float:
     """
     free, whole = torch.cuda.mem_get_info()
     return torch.cuda.max_memory_reserved() + whole - free - torch.cuda.memory_reserved()
+
+
+def outcome_of(dumped: Mapping[str, Any]) -> Outcome:
+    """Return an outcome from the JSON object that ``asdict`` made of it."""
+    return Outcome(
+        **{**dumped, "case": Case(**dumped["case"]), "seconds": tuple(dumped["seconds"])},
+    )
 
 
 HEAD = (

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_flatten
 from transformers import AutoModelForCausalLM
 from transformers.masking_utils import causal_mask_function, sliding_window_causal_mask_function
 
+from bench.cpu_kernels import ON_CPU, by_operator, by_sequence
 from bench.tiny_models import WINDOW, config_of, write_model
 from rft_api.parameters import Training
 from rft_run.errors import ConfigurationError
@@ -29,7 +30,6 @@ from rft_trainer.learn.policy import Policy, PolicyOptions
 from rft_trainer.learn.ranks import ALONE
 from rft_trainer.rollout.filter import Filter
 from rft_trainer.runtime.loading import attention_implementation
-from tests.trainer.attention_support import ON_CPU, by_operator, by_sequence
 
 FORMS = Forms("sequences", "blocks")
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from bench.cpu_kernels import ON_CPU, by_sequence
 from bench.gpu_check import CHECKS, Machine, check_blocks, check_sequences, line
 from rft_trainer.learn.attention import Kernels
-from tests.trainer.attention_support import ON_CPU, by_sequence
 
 HERE = Machine(torch.device("cpu"), length=256, head_dim=16, repeats=1, kernels=ON_CPU)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
+from bench.cpu_kernels import ON_CPU
 from rft_api.parameters import Training
 from rft_graders.types import Score
 from rft_run.folder import RunFolder
@@ -29,7 +30,6 @@ from rft_trainer.rollout.advantages import group_advantages
 from rft_trainer.rollout.engine import Generated
 from rft_trainer.rollout.filter import Filter
 from rft_trainer.rollout.groups import Group, Rollout
-from tests.trainer.attention_support import ON_CPU
 
 STEPS = 20
 TOLERANCE = {"float64": 1e-8, "float32": 1e-4}

@@ -1,0 +1,164 @@
+"""Trains an example by ``rft run``, reads the memory of its processes, and judges what the run recorded."""
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.memory import MIB, ROOT, Watch, descendants, save_tokenizer
+from bench.update import TINY, random_model, shape_named
+from rft_api.dumper import dump
+from rft_api.loader import load_file
+from rft_api.status import MemoryPart
+from rft_run.config import read_run_config
+from rft_run.folder import RunFolder
+from rft_run.mismatch import STOP_KL
+from rft_run.steps import StepRecord, read_steps
+
+POLL_SECONDS = 0.3
+LARGEST_PLAN = 1.2
+"""A plan may be this many times the measured memory, and never less than it."""
+EVEN = r"w[0-9]*[02468]( .*)?"
+"""What earns with a model of random weights, whose words are ``w17`` and the like: an even number."""
+
+
+def manifest(target: Path, device: str, model: str | None = None, steps: int | None = None) -> Path:
+    """Write the arithmetic example for one GPU or the CPU, and return the file.
+
+    ``model`` is the name of a shape in ``bench.update``: a model with random weights is written beside it,
+    for which even words earn. ``steps`` replaces the example's number of steps.
+    """
+    job, *others = [document.body for document in load_file(ROOT / "examples" / "arithmetic.yaml")]
+    spec = job["spec"] | {"resources": {"gpus": 1 if device == "cuda" else 0}}
+    if steps is not None:
+        spec |= {"stop": {"maxSteps": steps}}
+    if model is not None:
+        folder = random_model(model, target.parent / "models", device)
+        save_tokenizer(folder, shape_named(model).vocabulary)
+        spec |= {
+            "model": {"name": str(folder)},
+            "graders": [{"name": "even", "regex": {"pattern": EVEN, "fullMatch": True}}],
+            "evaluation": {"fraction": 0},
+            "preflight": "off",
+        }
+    if model == TINY:
+        spec |= {"sampling": spec["sampling"] | {"engine": "transformers"}}
+    target.write_text("---\n".join(map(dump, [{**job, "spec": spec}, *others])), encoding="utf-8")
+    return target
+
+
+def train(given: Path, folder: Path, device: str) -> Counter[str]:
+    """Run ``rft run`` and return the peak memory in MiB: by role where it is known, and ``whole``.
+
+    Raises:
+        RuntimeError: the run failed. The message has the end of its output.
+    """
+    source = os.pathsep.join(str(ROOT / part) for part in ("operator", "trainer-image"))
+    command = [sys.executable, "-m", "rft_cli.main", "run", str(given), "--output", str(folder)]
+    printed = folder.with_suffix(".txt")
+    peak: Counter[str] = Counter()
+    with printed.open("w") as log:
+        process = subprocess.Popen(
+            command, env=os.environ | {"PYTHONPATH": source}, stdout=log, stderr=subprocess.STDOUT
+        )
+        watch = Watch(process.pid)
+        while process.poll() is None:
+            peak |= gpu_memory(process.pid) if device == "cuda" else host_memory(watch)  # the larger of each
+            time.sleep(POLL_SECONDS)
+    if process.returncode:
+        raise RuntimeError(f"rft run ended with {process.returncode}: {printed.read_text()[-2000:]}")
+    return peak
+
+
+def host_memory(watch: Watch) -> Counter[str]:
+    """Return the MiB that the processes of a run hold together, on the CPU."""
+    return Counter({"whole": round(sum(watch.held().values()) / MIB)})
+
+
+def gpu_memory(root: int) -> Counter[str]:
+    """Return the MiB in use on the first GPU, and what each role of the run below ``root`` holds.
+
+    In a container nvidia-smi may name processes by other numbers. Then there is the whole only.
+    """
+    used = _nvidia_smi("--query-gpu=memory.used")
+    return by_role(used, _nvidia_smi("--query-compute-apps=pid,used_memory"), _commands(root))
+
+
+def by_role(used: Sequence[str], processes: Sequence[str], commands: Mapping[int, str]) -> Counter[str]:
+    """Return the MiB by role, from nvidia-smi's lines and the command lines of the run's processes."""
+    found = Counter({"whole": int(used[0])})
+    for line in processes:
+        pid, _, mebibytes = line.partition(",")
+        command = commands.get(int(pid))
+        if command is not None and mebibytes.strip().isdigit():
+            found["training" if "rft_trainer" in command else "sampling"] += int(mebibytes)
+    return found
+
+
+def _nvidia_smi(query: str) -> list[str]:
+    command = ["nvidia-smi", query, "--format=csv,noheader,nounits"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+def _commands(root: int) -> dict[int, str]:
+    found = {}
+    for pid in descendants(root):
+        try:
+            found[pid] = (
+                Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            )
+        except OSError:
+            continue
+    return found
+
+
+def compared(parts: Sequence[MemoryPart], peak: Mapping[str, float]) -> dict[str, Any]:
+    """Return planned and measured MiB by role, and whether the plan fits what was measured.
+
+    The plan fits if it is not less than what was measured, and at most ``LARGEST_PLAN`` times as much. Where
+    roles were measured, each of them has to fit; otherwise the whole.
+    """
+    planned: Counter[str] = Counter()
+    for part in parts:
+        planned[part.name.partition(":")[0]] += round(part.mebibytes)
+    planned = Counter({"whole": planned.total()}) | planned
+    roles = [role for role in ("training", "sampling") if peak.get(role)] or ["whole"]
+    fits = {role: peak[role] <= planned[role] <= LARGEST_PLAN * peak[role] for role in roles}
+    return {"planned": dict(planned), "measured": dict(peak), "fits": fits}
+
+
+def memory_of(folder: Path, peak: Mapping[str, float]) -> dict[str, Any]:
+    """Return the memory of a run compared with its plan: see ``compared``."""
+    plan = read_run_config(RunFolder(folder).config.read_text(encoding="utf-8")).plan
+    return compared((plan and plan.memory_parts) or [], peak)
+
+
+def learned(records: Sequence[StepRecord]) -> dict[str, Any]:
+    """Return what a run learned, and whether sampler and trainer agreed.
+
+    ``rises``: the mean reward of the last quarter of the steps is above that of the first quarter.
+    ``applied``: every update was published. The run itself has asked the sampler after each.
+    """
+    rewards = [record.reward or 0.0 for record in records]
+    quarter = max(1, len(records) // 4)
+    first, last = (statistics.fmean(part) for part in (rewards[:quarter], rewards[-quarter:]))
+    mismatch = max((record.mismatch_kl or 0.0 for record in records), default=0.0)
+    updated = sum((record.updates or 0) > 0 for record in records)
+    return {
+        "steps": len(records),
+        "rewardFirst": first, "rewardLast": last, "rises": last > first,
+        "mismatchKl": mismatch, "agrees": mismatch <= STOP_KL,
+        "applied": updated > 0 and records[-1].adapter_version == updated,
+        "secondsPerStep": statistics.median(record.step_seconds or 0.0 for record in records),
+        "sampledPerSecond": statistics.median(record.tokens_per_second or 0.0 for record in records),
+    }  # fmt: skip
+
+
+def steps_of(folder: Path) -> list[StepRecord]:
+    """Return the records of a run's steps."""
+    return list(read_steps(RunFolder(folder).metrics))
