@@ -4,6 +4,7 @@ The operator writes it into the run's immutable ConfigMap. ``rft run`` writes it
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Literal
 
 from pydantic import Field, ValidationError, model_validator
@@ -15,6 +16,7 @@ from rft_api.environment import ENVIRONMENT
 from rft_api.graders import Grader
 from rft_api.job import RFTJobSpec
 from rft_api.problems import InvalidManifest, from_validation_error
+from rft_api.sources import Dataset
 from rft_api.status import Device, Effective, Plan
 from rft_run import wire
 
@@ -91,6 +93,15 @@ class RunConfig(Model):
         if self.defaults is None or self.plan is None:
             return self.spec
         return inherit(self.spec, self.defaults, accelerator_of(self.plan)).spec
+
+
+def dataset_path(dataset: Dataset, folder: str) -> str:
+    """Return where the trainer finds the rows of the dataset: a path in the pod, or the URI."""
+    if dataset.config_map is not None:
+        return str(PurePosixPath(folder, dataset.config_map.key))
+    if dataset.persistent_volume_claim is not None:
+        return str(PurePosixPath(folder, dataset.persistent_volume_claim.path))
+    return dataset.uri or ""
 
 
 def read_run_config(text: str) -> RunConfig:

@@ -3,12 +3,11 @@ PersistentVolumeClaim.
 """
 
 import json
-from pathlib import PurePosixPath
 from typing import Any
 
 from rft_api.defaults import NO_DEFAULTS, JobDefaults
 from rft_api.job import RFTJobSpec
-from rft_api.sources import ClaimTemplate, Dataset
+from rft_api.sources import ClaimTemplate
 from rft_api.status import Plan
 from rft_operator.objects.names import Owner
 from rft_run.config import (
@@ -25,6 +24,7 @@ from rft_run.config import (
     JobIdentity,
     ReportTarget,
     RunConfig,
+    dataset_path,
     grader_config,
 )
 from rft_run.report import REPORT_PATH
@@ -87,15 +87,6 @@ def _report_target(ingest_url: str) -> ReportTarget:
         ca_file=f"{CA_DIR}/{CA_KEY}",
         token_file=f"{TOKEN_DIR}/{TOKEN_KEY}",
     )
-
-
-def dataset_path(dataset: Dataset, folder: str) -> str:
-    """Return where the trainer finds the rows of the dataset: a path in the pod, or the URI."""
-    if dataset.config_map is not None:
-        return str(PurePosixPath(folder, dataset.config_map.key))
-    if dataset.persistent_volume_claim is not None:
-        return str(PurePosixPath(folder, dataset.persistent_volume_claim.path))
-    return dataset.uri or ""
 
 
 def config_map(owner: Owner, run: RunConfig) -> dict[str, Any]:

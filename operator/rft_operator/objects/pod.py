@@ -26,10 +26,9 @@ from rft_run.config import (
     SCRATCH_DIR,
     TRAINER_CONTAINER,
 )
+from rft_run.restricted import TRAINER_UID, container_security, pod_security
 
-TRAINER_UID = 10001
 GRADER_UID = 10002
-SHARED_GROUP = 10000
 GRACE_SECONDS = 120
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 """The field of an affinity whose terms the scheduler must satisfy, and not only prefers."""
@@ -100,7 +99,7 @@ def pod_template(
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "shareProcessNamespace": False,
-        "securityContext": _pod_security(assigned),
+        "securityContext": pod_security(assigned=assigned),
         **_containers(trainer, beside, sidecars=platform.sidecars),
         "volumes": [m.volume for m in mounted],
     }
@@ -121,22 +120,6 @@ def _containers(trainer: dict[str, Any], beside: list[dict[str, Any]], *, sideca
     return {
         "initContainers": [{**each, "restartPolicy": "Always"} for each in beside],
         "containers": [trainer],
-    }
-
-
-def _pod_security(assigned: bool) -> dict[str, Any]:
-    """Return the security context of the pod.
-
-    ``assigned`` says that the cluster assigns the user and the group of volumes, and refuses a pod that sets
-    them.
-    """
-    groups = {} if assigned else {"fsGroup": SHARED_GROUP, "supplementalGroups": [SHARED_GROUP]}
-    return {
-        "runAsNonRoot": True,
-        **groups,
-        # Without this the kubelet checks the group of all files on the volume at every start.
-        "fsGroupChangePolicy": "OnRootMismatch",
-        "seccompProfile": {"type": "RuntimeDefault"},
     }
 
 
@@ -229,18 +212,6 @@ def pod_anti_affinity(affinity: dict[str, Any] | None, uid: str) -> dict[str, An
     return {**affinity, "podAntiAffinity": {**apart, REQUIRED: [*(apart.get(REQUIRED) or []), own]}}
 
 
-def _security(uid: int, assigned: bool) -> dict[str, Any]:
-    user = {} if assigned else {"runAsUser": uid, "runAsGroup": uid}
-    return {
-        **user,
-        "runAsNonRoot": True,
-        "readOnlyRootFilesystem": True,
-        "allowPrivilegeEscalation": False,
-        "capabilities": {"drop": ["ALL"]},
-        "seccompProfile": {"type": "RuntimeDefault"},
-    }
-
-
 def _trainer(
     spec: RFTJobSpec, plan: Plan, mounted: list[Mounted], cpu_limit: str | None, assigned: bool
 ) -> dict[str, Any]:
@@ -261,7 +232,7 @@ def _trainer(
             "limits": _given(limits),
             **({"claims": claims} if claims else {}),
         },
-        "securityContext": _security(TRAINER_UID, assigned),
+        "securityContext": container_security(TRAINER_UID, assigned=assigned),
         "terminationMessagePolicy": "File",
         "volumeMounts": [m.mount(m.trainer) for m in mounted if m.trainer is not None],
     }
@@ -300,7 +271,7 @@ def _grader(
                 }
             ),
         },
-        "securityContext": _security(GRADER_UID, assigned),
+        "securityContext": container_security(GRADER_UID, assigned=assigned),
         "terminationMessagePolicy": "File",
         "volumeMounts": [m.mount(m.grader) for m in mounted if m.grader is not None],
     }
