@@ -42,6 +42,7 @@ RESULTS = {
     "report": "report",
     "compare": "compare",
     "ui": "ui",
+    "download": "download",
     "export": "export",
 }
 OTHERS = {"completion": "completion"}

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 Context = Annotated[str | None, typer.Option("--context", help="Context of the kubeconfig.")]
 Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="If absent: that of the context.")]
+TrainerImage = Annotated[
+    str | None, typer.Option("--image", help="Of the pod that reads the volume; the job's if absent.")
+]
 SendTokenTo = Annotated[
     list[str] | None,
     typer.Option(

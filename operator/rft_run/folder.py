@@ -1,6 +1,7 @@
 """Defines the paths of all files and folders in a run's folder."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,9 @@ ADAPTER = "adapter"
 """The name of a folder with a LoRA adapter in PEFT's format.
 
 The one in a run's folder has the final adapter. The one in a checkpoint has the adapter of its step."""
+
+ROLLOUTS_SUFFIX = ".jsonl.zst"
+"""What the name of a file with rollouts ends with."""
 
 _STEP = re.compile(r"step-([0-9]{6,})")
 
@@ -108,7 +112,7 @@ class RunFolder:
 
     def rollouts_of(self, step: int) -> Path:
         """Return the path of the file with the rollouts of a step (``RolloutRecord``)."""
-        return self.rollouts / f"{step_name(step)}.jsonl.zst"
+        return self.rollouts / f"{step_name(step)}{ROLLOUTS_SUFFIX}"
 
     @property
     def evaluations(self) -> Path:
@@ -132,7 +136,7 @@ class RunFolder:
 
     def steps_with_rollouts(self) -> list[int]:
         """Return the steps whose rollouts are in a file, in ascending order."""
-        return _steps_in(self.rollouts, ".jsonl.zst")
+        return _steps_in(self.rollouts, ROLLOUTS_SUFFIX)
 
     def evaluated_steps(self) -> list[int]:
         """Return the steps after which there was a held-out evaluation, in ascending order. Step 0 stands
@@ -194,7 +198,11 @@ def card_of(adapter: Path) -> Path:
     return adapter / "README.md"
 
 
-def _steps_in(folder: Path, suffix: str) -> list[int]:
-    names = (path.name for path in folder.glob(f"step-*{suffix}"))
-    found = (_STEP.fullmatch(name.removesuffix(suffix)) for name in names)
+def steps_of(names: Iterable[str], suffix: str) -> list[int]:
+    """Return the steps of files or folders with these names, in ascending order. Other names are ignored."""
+    found = (_STEP.fullmatch(name.removesuffix(suffix)) for name in names if name.endswith(suffix))
     return sorted(int(match[1]) for match in found if match is not None)
+
+
+def _steps_in(folder: Path, suffix: str) -> list[int]:
+    return steps_of((path.name for path in folder.glob(f"step-*{suffix}")), suffix)

@@ -300,4 +300,4 @@ def test_two_commands_never_train_into_one_folder(job: Path) -> None:
         fcntl.flock(other, fcntl.LOCK_EX)
         result = run(job)
     assert result.exit_code == 1
-    assert "another rft run is training in this folder" in result.stderr
+    assert "another rft run or rft download uses it" in result.stderr

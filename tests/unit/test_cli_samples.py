@@ -1,4 +1,4 @@
-"""rft samples shows rollouts in a folder. For a job in the cluster it explains how to copy its folder."""
+"""rft samples shows rollouts in a folder. Those of a job in the cluster are tested with rft download."""
 
 import json
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import zstandard
 from typer.testing import CliRunner, Result
 
 from rft_cli.main import app
-from tests.api_server import Server, job, served
+from tests.api_server import Server, served
 
 
 def record(line: int, completion: str, reward: float | None, **other: Any) -> dict[str, Any]:
@@ -173,32 +173,6 @@ def test_a_folder_without_rollouts_and_a_broken_file_are_refused(tmp_path: Path)
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     with served(tmp_path, monkeypatch) as server:
         yield server
-
-
-@pytest.mark.parametrize(
-    ("storage", "volume", "afterwards"),
-    [
-        ({"persistentVolumeClaim": {"claimName": "runs"}}, "the claim runs", "mounts the claim"),
-        (
-            {"claimTemplate": {"size": "5Gi"}},
-            "the claim that the operator made for the job",
-            "mounts the claim",
-        ),
-        ({"ephemeral": {}}, "its pod's own disk", "deleted with the pod"),
-    ],
-)
-def test_a_job_in_the_cluster_says_where_its_folder_is_and_how_to_copy_it(
-    server: Server, storage: dict[str, Any], volume: str, afterwards: str
-) -> None:
-    found = job()
-    found["spec"]["storage"] = storage
-    found["status"]["output"] = {"folder": "/runs/team/arithmetic-12345678"}
-    server.jobs = [found]
-    result = samples("arithmetic")
-    assert result.exit_code == 1
-    assert f"/runs/team/arithmetic-12345678 is on {volume}" in result.stderr
-    assert "kubectl cp -n team -c trainer POD:/runs/team/arithmetic-12345678/rollouts" in result.stderr
-    assert afterwards in result.stderr
 
 
 def test_a_job_that_has_not_begun_has_no_folder_yet(server: Server) -> None:

@@ -38,7 +38,9 @@ ALLOWED: dict[str, frozenset[str]] = {
 READERS = frozenset({
     # modules that open files for others, or write files atomically
     "operator/rft_run/run_files.py", "operator/rft_run/atomic.py", "trainer-image/rft_trainer/files.py",
-    # modules that read files of a model or of this machine
+    # what runs in the pod that reads a volume, where it imports nothing of ours
+    "operator/rft_cli/cluster/reader.py",
+    # files of a model, and of this machine
     "operator/rft_run/fingerprint.py", "operator/rft_cli/local/shapes.py",
     "operator/rft_cli/local/snapshot.py",
     "trainer-image/rft_trainer/runtime/machine.py", "trainer-image/rft_trainer/runtime/models.py",

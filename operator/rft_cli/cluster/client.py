@@ -6,17 +6,20 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import kubernetes
+import kubernetes.stream
 import urllib3
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
 from kubernetes.dynamic.exceptions import NotFoundError, ResourceNotFoundError
 
 from rft_api import GROUP, KIND, PLURAL, VERSION
+from rft_api.controls import one_line
+from rft_cli.cluster.process import PodProcess, Unreachable, handshake_status
 from rft_cli.errors import INVALID, UNREADABLE, UserError
 
 WATCH_SECONDS = 60
@@ -41,10 +44,6 @@ It raises UserError if the server does not know the object's kind or refuses the
 _kubernetes: Any = kubernetes
 
 
-class Unreachable(UserError):
-    """Raised if the API server does not answer, or answers with a temporary error (429 or 5xx)."""
-
-
 class ClusterClient:
     """A client for the RFTJobs of one namespace of a cluster."""
 
@@ -58,6 +57,7 @@ class ClusterClient:
         self.namespace = namespace or default
         self._objects = _kubernetes.client.CustomObjectsApi(self._api)
         self._core = _kubernetes.client.CoreV1Api(self._api)
+        self._batch = _kubernetes.client.BatchV1Api(self._api)
 
     def jobs(self, *, all_namespaces: bool = False) -> list[Body]:
         """Return the RFTJobs of the namespace of this client, or of all namespaces."""
@@ -164,6 +164,69 @@ class ClusterClient:
         if not pods:
             raise UserError(f"{KIND} {name!r} has no pod: its phase is {phase}", INVALID)
         return max(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
+
+    def child_job(self, job: Body) -> Body | None:
+        """Return the child Job of an RFTJob, or None if there is none, for example after its TTL."""
+        child = (job.get("status") or {}).get("jobName")
+        if not child:
+            return None
+        with self._explained(f"Job {child!r}", "get on jobs.batch"):
+            try:
+                found = self._batch.read_namespaced_job(child, self.namespace, _request_timeout=TIMEOUT)
+            except ApiException as error:
+                if error.status == 404:
+                    return None
+                raise
+        return dict(self._api.sanitize_for_serialization(found))
+
+    def pods(self, selector: str) -> list[Body]:
+        """Return the pods with these labels."""
+        with self._explained(f"the pods with the labels {selector}", "list on pods"):
+            answer = self._core.list_namespaced_pod(
+                self.namespace, label_selector=selector, _request_timeout=TIMEOUT
+            )
+        return [self._api.sanitize_for_serialization(pod) for pod in answer.items]
+
+    def create_pod(self, body: Body) -> str:
+        """Create a pod, and return its name."""
+        with self._explained("a new pod", "create on pods"):
+            made = self._core.create_namespaced_pod(self.namespace, body, _request_timeout=TIMEOUT)
+        return str(made.metadata.name)
+
+    def pod(self, name: str) -> Body:
+        """Return the pod with this name."""
+        with self._explained(f"Pod {name!r}", "get on pods"):
+            found = self._core.read_namespaced_pod(name, self.namespace, _request_timeout=TIMEOUT)
+        return dict(self._api.sanitize_for_serialization(found))
+
+    def delete_pod(self, name: str) -> None:
+        """Delete a pod. It is no error if the pod is gone already."""
+        with self._explained(f"Pod {name!r}", "delete on pods"):
+            try:
+                self._core.delete_namespaced_pod(
+                    name, self.namespace, grace_period_seconds=1, _request_timeout=TIMEOUT
+                )
+            except ApiException as error:
+                if error.status != 404:
+                    raise
+
+    def run_in_pod(self, pod: str, container: str, command: Sequence[str]) -> PodProcess:
+        """Start a command in a container, with its standard input, output and error connected."""
+        what, rights = f"a command in pod {pod}", "get and create on pods/exec"
+        try:
+            socket = _kubernetes.stream.stream(
+                self._core.connect_get_namespaced_pod_exec, pod, self.namespace, container=container,
+                command=list(command), stdin=True, stdout=True, stderr=True, tty=False, binary=True,
+                _preload_content=False,
+            )  # fmt: skip
+        except (ApiException, AttributeError) as error:
+            # The client itself may fail at its exception, which has no body here.
+            refused = error if isinstance(error, ApiException) else error.__context__
+            said = str(getattr(refused, "reason", error))
+            if handshake_status(said) in (401, 403):
+                raise UserError(f"{what}: is forbidden; ask for {rights}", INVALID) from error
+            raise Unreachable(f"{what}: no connection: {one_line(said[:200])}", INVALID) from error
+        return PodProcess(socket.sock)
 
     def log_lines(self, pod: str, container: str, *, follow: bool, tail: int | None) -> Iterator[str]:
         """Yield the lines of the log of a container."""

@@ -4,11 +4,11 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -17,13 +17,13 @@ from rft_cli.errors import INVALID, UNREADABLE, UserError
 from rft_cli.local import records
 from rft_cli.local.snapshot import previous
 from rft_cli.local.trainer import trainer_command
-from rft_cli.options import Context, Namespace
+from rft_cli.options import Context, Namespace, TrainerImage
 from rft_cli.render.console import err, out, reports_errors
 from rft_run import atomic, run_files
 from rft_run.card import Card, licence_said, named, render
 from rft_run.checkpoint import adapter_problem
 from rft_run.config import RunConfig
-from rft_run.folder import ADAPTER, RunFolder, adapter_of, card_of, state_of
+from rft_run.folder import ADAPTER, RunFolder, adapter_of, card_of, state_of, step_name
 
 ADAPTER_CONFIG = "adapter_config.json"
 
@@ -47,7 +47,9 @@ class Chosen(NamedTuple):
 
 @reports_errors
 def export(
-    source: Annotated[str, typer.Argument(metavar="DIR", help="Folder of a run, or of an adapter.")],
+    source: Annotated[
+        str, typer.Argument(metavar="NAME|DIR", help="A job, a run's folder, or an adapter's.")
+    ],
     output: Annotated[Path, typer.Option("--output", help="Folder to make.")],
     merge: Annotated[bool, typer.Option("--merge", help="Write a whole model: base plus adapter.")] = False,
     step: Annotated[int | None, typer.Option(min=1, help="The checkpoint of this step.")] = None,
@@ -61,27 +63,41 @@ def export(
         Dtype, typer.Option(help="Number format of the merged model; auto: as the base model.")
     ] = Dtype.AUTO,
     force: Annotated[bool, typer.Option("--force", help="Replace what is at --output.")] = False,
+    image: TrainerImage = None,
     context: Context = None,
     namespace: Namespace = None,
 ) -> None:
     """Copy the final adapter for PEFT, or with --merge write a whole model for vLLM.
 
-    Exit code 1: there is no such adapter, or it does not fit the base model; 2: a folder cannot be read or
-    written.
+    The adapter of a job in the cluster is read from its volume, as rft download does. Exit code 1: there is
+    no such job or adapter, or it does not fit the base model; 2: a folder cannot be read or written.
     """
     if base is not None and not merge:
         raise UserError("--base: is only used by --merge; leave it out or add --merge", INVALID)
-    folder = run_folder(source, context, namespace, ADAPTER)
-    chosen = choose(folder, step, best)
-    config = previous(folder)
-    with _placed(output, force) as unfinished:
-        if merge:
-            _merge(chosen.folder, unfinished, *_base(chosen.folder, config, base), dtype)
-        else:
-            _copy(chosen.folder, unfinished, config)
-        if config is not None:
-            _write_card(unfinished, _card(RunFolder(folder), config, chosen, base, merged=merge))
+    with run_folder(source, context, namespace, image, lambda job: needed(job, step, best)) as folder:
+        chosen = choose(folder, step, best)
+        config = previous(folder)
+        with _placed(output, force) as unfinished:
+            if merge:
+                _merge(chosen.folder, unfinished, *_base(chosen.folder, config, base), dtype)
+            else:
+                _copy(chosen.folder, unfinished, config)
+            if config is not None:
+                _write_card(unfinished, _card(RunFolder(folder), config, chosen, base, merged=merge))
     out().print(f"{'merged model' if merge else 'adapter'} of {chosen.what}: {output}", markup=False)
+
+
+def needed(job: Mapping[str, Any], step: int | None, best: bool) -> list[str]:
+    """Return which files of a job's folder are needed to choose and to export an adapter.
+
+    These are the records of the model card, and either the final adapter, or adapters and states of
+    checkpoints.
+    """
+    name = "*" if step is None else step_name(step)
+    of_checkpoints = [f"checkpoints/{name}/{ADAPTER}/*", f"checkpoints/{name}/state.json"]
+    output = (job.get("status") or {}).get("output") or {}
+    is_final = step is None and not best and output.get("adapter")
+    return ["metrics.jsonl", *([f"{ADAPTER}/*"] if is_final else of_checkpoints)]
 
 
 def choose(folder: Path, step: int | None, best: bool) -> Chosen:

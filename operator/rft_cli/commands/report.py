@@ -42,7 +42,7 @@ def report(
     folder, or the folder has no run.
     """
     found = load_run(source, context, namespace)
-    write_page(_as(format_ or format_of(output), found), output)
+    write_page(rendered(format_ or format_of(output), found), output)
 
 
 def write_page(text: str, output: Path | None) -> None:
@@ -74,7 +74,8 @@ def format_of(output: Path | None) -> ReportFormat:
     return ReportFormat.HTML if is_html else ReportFormat.MARKDOWN
 
 
-def _as(chosen: ReportFormat, run: ReportedRun) -> str:
+def rendered(chosen: ReportFormat, run: ReportedRun) -> str:
+    """Return the page of a run in a format."""
     if chosen is ReportFormat.MARKDOWN:
         return as_markdown(run)
     # Imported here, because the templates take a tenth of a second, which other commands do not need.

@@ -1,10 +1,10 @@
 """``rft samples``: shows the rollouts of a step with their scores."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,10 +12,12 @@ from rft_api.controls import as_json
 from rft_cli.commands.source import run_folder
 from rft_cli.errors import INVALID, UNREADABLE, UserError
 from rft_cli.local import records
-from rft_cli.options import Context, Namespace
+from rft_cli.local.brought import PARTS
+from rft_cli.options import Context, Namespace, TrainerImage
 from rft_cli.render.console import reports_errors, write
 from rft_cli.render.rollouts import as_text
-from rft_run.folder import RunFolder
+from rft_run.folder import ROLLOUTS_SUFFIX, RunFolder, steps_of
+from rft_run.listing import FileEntry
 from rft_run.rollouts import RolloutRecord
 
 
@@ -28,23 +30,44 @@ class SamplesFormat(StrEnum):
 
 @reports_errors
 def samples(
-    source: Annotated[str, typer.Argument(metavar="DIR", help="A run's folder.")],
+    source: Annotated[str, typer.Argument(metavar="NAME|DIR", help="A job, or a run's folder.")],
     step: Annotated[int | None, typer.Option(min=1, help="Step to show. If absent: the newest.")] = None,
     row: Annotated[int | None, typer.Option(min=1, help="Only the row in this line of the dataset.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Prompts to show.")] = 5,
     output: Annotated[
         SamplesFormat, typer.Option("--format", "-o", help="text or json.")
     ] = SamplesFormat.TEXT,
+    image: TrainerImage = None,
     context: Context = None,
     namespace: Namespace = None,
 ) -> None:
     """Show the rollouts of a step: prompt, completion, graders' scores and output, advantage, finish reason.
 
-    If you name a job in the cluster, the command prints how to copy its folder. Exit code 1: there is no such
-    step or row; 2: there is no such folder.
+    The rollouts of a job in the cluster are read from its volume, as rft download does. Exit code 1: no such
+    job, step or row; 2: no such folder.
     """
-    wanted = RunFolder(Path(source)).rollouts.name
-    folder = RunFolder(run_folder(source, context, namespace, wanted))
+    with run_folder(
+        source, context, namespace, image, _rollouts, lambda found: _of(source, found, step)
+    ) as folder:
+        _show(RunFolder(folder), step, row, limit, output)
+
+
+def _rollouts(_job: Mapping[str, Any]) -> tuple[str, ...]:
+    return PARTS["rollouts"]
+
+
+def _of(job: str, files: list[FileEntry], step: int | None) -> list[FileEntry]:
+    """Return the file with the rollouts of ``step``, of the newest step if it is None. Raises UserError."""
+    steps = steps_of((Path(each.path).name for each in files), ROLLOUTS_SUFFIX)
+    if not steps:
+        return []
+    if step is not None and step not in steps:
+        raise UserError(f"--step {step}: {job} has the steps {_ranges(steps)}", INVALID)
+    wanted = RunFolder(Path()).rollouts_of(steps[-1] if step is None else step)
+    return [each for each in files if Path(each.path) == wanted]
+
+
+def _show(folder: RunFolder, step: int | None, row: int | None, limit: int, output: SamplesFormat) -> None:
     number = _chosen(folder, step)
     sampled = records.rollouts_in_turn(folder.rollouts_of(number))
     lines: list[int] = []

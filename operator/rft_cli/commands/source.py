@@ -1,27 +1,78 @@
-"""Finds the folder of a run from a command's argument."""
+"""Finds the folder of a run from a command's argument. That of a job in the cluster is downloaded first."""
 
 import re
+import signal
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
-from rft_cli.cluster.folder import way_to
-from rft_cli.errors import INVALID, UNREADABLE, UserError
+from rft_cli.errors import UNREADABLE, UserError
+from rft_cli.local.brought import write_records
+from rft_cli.local.process import STOP_SIGNALS
+from rft_cli.local.received import receive
 from rft_cli.options import connect
+from rft_cli.render.console import err
+from rft_run.listing import FileEntry
 
 _JOB_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 
+Patterns = Callable[[Mapping[str, Any]], Sequence[str]]
+"""Returns which files of a job's folder a command needs, as patterns of ``fnmatch``, from the RFTJob."""
 
-def run_folder(source: str, context: str | None, namespace: str | None, wanted: str) -> Path:
-    """Return ``source`` if it is a folder on this machine.
 
-    ``wanted`` is what the command reads in the folder, such as ``rollouts``.
+@contextmanager
+def run_folder(
+    source: str,
+    context: str | None,
+    namespace: str | None,
+    image: str | None,
+    patterns: Patterns,
+    choose: Callable[[list[FileEntry]], list[FileEntry]] = list,
+) -> Iterator[Path]:
+    """Yield ``source`` if it is a folder on this machine.
+
+    Else it is the name of a job in the cluster. Then yield a temporary folder with the files of its folder
+    that match ``patterns`` and that ``choose`` selects.
 
     Raises:
-        UserError: if there is no such folder. For a job in the cluster, whose folder is on a volume, the
-            message says how to copy it.
+        UserError: if there is no such folder or job, or the job's folder cannot be read.
     """
     path = Path(source)
     if path.is_dir():
-        return path
+        yield path
+        return
     if not _JOB_NAME.fullmatch(source):
         raise UserError(f"{source}: there is no such folder", UNREADABLE)
-    raise UserError(way_to(connect(context, namespace).job(source), wanted), INVALID)
+    cluster = connect(context, namespace)
+    # Imported here, because the kubernetes client takes a second, which folders on this machine do not need.
+    from rft_cli.cluster.volume import volume_of
+
+    job = cluster.job(source)
+    with tempfile.TemporaryDirectory(prefix="rft-") as folder:
+        with ended_by_signals(), volume_of(cluster, job, image) as volume:
+            received = receive(volume, patterns(job), Path(folder), choose)
+        err().print(f"{source}: {received.files} files of the job's volume were read")
+        write_records(Path(folder), job)
+        yield Path(folder)
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Raise KeyboardInterrupt in the block at SIGINT (Ctrl-C), SIGTERM or SIGHUP, so that it can delete its
+    pod. Further signals are ignored until the block has ended.
+    """
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        for number in STOP_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, on_signal) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""Locks a run's folder, so that two runs cannot use it at the same time."""
+"""Locks a run's folder, so that two commands cannot write into it at the same time."""
 
 import contextlib
 import fcntl
@@ -14,7 +14,7 @@ from rft_run.folder import RunFolder
 
 @contextlib.contextmanager
 def locked(folder: RunFolder) -> Iterator[None]:
-    """Make the folder of a run and lock it, so that no second command uses it for training.
+    """Make the folder of a run and lock it, so that no second command writes into it.
 
     Raises:
         UserError: if the folder cannot be written, or another command uses it.
@@ -32,7 +32,7 @@ def locked(folder: RunFolder) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
-                f"{output}: another rft run is training in this folder; wait for its end, or name another one"
+                f"{output}: another rft run or rft download uses it; wait for it or use another folder"
             ) from None
         yield
 

@@ -1,0 +1,118 @@
+"""Reads a run's folder inside of the pod of ``rft download``: lists its files, and sends their content.
+
+    python -c SOURCE list FOLDER [PATTERN…]     writes a JSON object with path, size and sha256 for each file
+    python -c SOURCE send FOLDER                reads "BEGIN END PATH" lines until an empty one, and sends
+                                                these bytes of these files
+
+A pattern is as in ``fnmatch``, and its * matches slashes too. The bytes of a file are sent in pieces: a line
+with the number of bytes of the piece, then the piece. The number 0 ends a file, also one that cannot be read.
+
+The pod's image may be of another release than ``rft``. So ``rft`` passes the source of this module to the
+pod, and this module imports the standard library only. It opens regular files only, and follows no link.
+"""
+
+import fnmatch
+import hashlib
+import json
+import os
+import stat
+import sys
+
+PIECE = 1 << 18
+"""Most bytes of a piece."""
+ALIVE_BYTES = 1 << 28
+"""While a large file is hashed, an empty line is written after each such number of bytes.
+
+It shows that the program is alive, and keeps proxies from closing the connection."""
+
+
+def list_files(folder: str, patterns: list[str]) -> None:
+    """Write a line for each regular file below ``folder`` that one of the patterns matches.
+
+    Files and folders whose names begin with a dot are left out.
+    """
+    for root, folders, names, place in os.fwalk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = os.path.relpath(os.path.join(root, name), folder)  # noqa: PTH118 - of the standard library
+            if name.startswith(".") or not any(fnmatch.fnmatchcase(path, each) for each in patterns):
+                continue
+            try:
+                file = opened(name, place)
+            except OSError:
+                continue  # a link, or removed since the folder was read
+            try:
+                size, sha256 = hashed(file)
+            finally:
+                os.close(file)
+            write(json.dumps({"path": path, "size": size, "sha256": sha256}).encode() + b"\n")
+
+
+def hashed(file: int) -> tuple[int, str]:
+    """Return the size of an open file in bytes, and its SHA-256 digest."""
+    digest, size, said = hashlib.sha256(), 0, 0
+    while piece := os.read(file, PIECE):
+        digest.update(piece)
+        size += len(piece)
+        if size - said >= ALIVE_BYTES:
+            write(b"\n")
+            said = size
+    return size, digest.hexdigest()
+
+
+def send(folder: str) -> None:
+    """Write the content of the files that standard input names, of each the bytes from BEGIN to END."""
+    wanted = []
+    while (line := sys.stdin.buffer.readline()).strip():
+        begin, end, path = line.decode().rstrip("\n").split(" ", 2)
+        wanted.append((int(begin), int(end), path))
+    for begin, end, path in wanted:
+        try:
+            send_file(folder, path, begin, end)
+        except OSError as error:
+            write(f"{path}: {error.strerror}\n".encode(), to=2)
+        write(b"0\n")
+
+
+def send_file(folder: str, path: str, begin: int, end: int) -> None:
+    """Write the bytes of a file from ``begin`` to ``end``. Raises OSError, also for a link in the path."""
+    *folders, name = path.split("/")
+    place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for each in folders:
+            inner = os.open(each, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=place)
+            os.close(place)
+            place = inner
+        file = opened(name, place)
+    finally:
+        os.close(place)
+    try:
+        os.lseek(file, begin, os.SEEK_SET)
+        while piece := os.read(file, min(PIECE, end - begin)):
+            write(b"%d\n" % len(piece) + piece)
+            begin += len(piece)
+    finally:
+        os.close(file)
+
+
+def opened(name: str, place: int) -> int:
+    """Return the descriptor of a regular file in the open folder ``place``. Raises OSError for others."""
+    file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=place)
+    if stat.S_ISREG(os.fstat(file).st_mode):
+        return file
+    os.close(file)
+    raise OSError(0, "is not a regular file")
+
+
+def write(data: bytes, to: int = 1) -> None:
+    """Write to standard output, or to standard error if ``to`` is 2."""
+    left = memoryview(data)
+    while left:
+        left = left[os.write(to, left) :]
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "list":
+        list_files(sys.argv[2], sys.argv[3:])
+    else:
+        send(sys.argv[2])

@@ -1,0 +1,123 @@
+"""Reads the run's folder of a job from its volume, by a pod that exists only meanwhile."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rft_cli.cluster import reading_pod
+from rft_cli.cluster.client import ClusterClient
+from rft_cli.cluster.folder import on_its_pods_disk
+from rft_cli.cluster.process import PodProcess
+from rft_cli.cluster.reader import PIECE
+from rft_cli.errors import INVALID, UserError
+from rft_run.listing import FileEntry, UnsafeListing, read_listing
+
+START_SECONDS = 600.0
+"""Maximum time in seconds until the pod runs. Its image has gigabytes, which a new node pulls first."""
+POLL_SECONDS = 0.5
+
+
+class VolumeReader:
+    """Lists and reads the files of a run's folder, in a pod that runs."""
+
+    def __init__(self, cluster: ClusterClient, pod: str) -> None:
+        self._cluster, self._pod = cluster, pod
+
+    def files(self, patterns: Sequence[str]) -> list[FileEntry]:
+        """Return the files that one of the patterns matches, as ``fnmatch`` does. Raises UserError."""
+        with self._process("list", *patterns) as process:
+            try:
+                return read_listing(process.lines())
+            except UnsafeListing as error:
+                raise UserError(
+                    f"the run's folder is not downloaded: {error}; remove or rename it on the volume", INVALID
+                ) from error
+
+    def content(self, wanted: Sequence[tuple[FileEntry, int]]) -> Iterator[tuple[int, bytes]]:
+        """Yield the content of files, each from an offset in bytes on, in pieces with the file's index.
+
+        A file that is gone or shorter by now has fewer bytes than its entry says. Raises UserError.
+        """
+        with self._process("send") as process:
+            lines = [f"{offset} {entry.size} {entry.path}\n" for entry, offset in wanted]
+            process.write("".join([*lines, "\n"]).encode())
+            for index in range(len(wanted)):
+                while size := _number(process.line()):
+                    yield index, process.take(size)
+            process.line()  # the command ends by itself, and raises here if it failed
+
+    @contextmanager
+    def _process(self, action: str, *arguments: str) -> Iterator[PodProcess]:
+        command = reading_pod.command(action, reading_pod.FOLDER, *arguments)
+        process = self._cluster.run_in_pod(self._pod, reading_pod.CONTAINER, command)
+        try:
+            yield process
+        finally:
+            process.close()
+
+
+@contextmanager
+def volume_of(
+    cluster: ClusterClient, job: Mapping[str, Any], image: str | None = None
+) -> Iterator[VolumeReader]:
+    """Yield a reader of the run's folder of an RFTJob. Its pod is deleted at the end of the block.
+
+    Raises:
+        UserError: if the job has no folder on a volume, or the pod does not start.
+    """
+    body = dict(job)
+    if not ((body.get("status") or {}).get("output") or {}).get("folder"):
+        raise UserError(f"{body['metadata']['name']}: has not written a run's folder yet", INVALID)
+    claim = reading_pod.claim_of(body)
+    if claim is None:
+        raise UserError(on_its_pods_disk(body), INVALID)
+    trainer = reading_pod.trainer_pod(body, cluster.child_job(body), image)
+    _remove_ended(cluster, body)
+    pod = cluster.create_pod(reading_pod.reading_pod(body, claim, trainer))
+    try:
+        _wait(cluster, pod)
+        yield VolumeReader(cluster, pod)
+    finally:
+        _delete(cluster, pod)
+
+
+def _delete(cluster: ClusterClient, pod: str) -> None:
+    try:
+        cluster.delete_pod(pod)
+    except UserError as error:
+        hours = reading_pod.SECONDS / 3600
+        raise UserError(
+            f"{error}. The pod {pod} is not deleted, and ends by itself within {hours:g} h. Until then it may"
+            f" keep its volume in use: kubectl delete pod -n {cluster.namespace} {pod}",
+            error.exit_code,
+        ) from error
+
+
+def _remove_ended(cluster: ClusterClient, job: Mapping[str, Any]) -> None:
+    """Delete the pods of earlier commands that were killed and so could not delete them."""
+    for pod in cluster.pods(reading_pod.selector(job)):
+        if reading_pod.is_over(pod):
+            cluster.delete_pod(pod["metadata"]["name"])
+
+
+def _wait(cluster: ClusterClient, name: str) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not reading_pod.is_ready(pod := cluster.pod(name)):
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"the pod that reads the volume did not start within {START_SECONDS:.0f} s:"
+                f" {reading_pod.why_it_waits(pod)}",
+                INVALID,
+            )
+        time.sleep(POLL_SECONDS)
+
+
+def _number(line: bytes) -> int:
+    try:
+        number = int(line)
+    except ValueError:
+        number = -1
+    if not 0 <= number <= PIECE:
+        raise UserError(f"the pod's answer is not what rft expects: {line[:80]!r}", INVALID)
+    return number

@@ -1,0 +1,74 @@
+"""Names the parts of a run's folder that can be downloaded, and writes the records which only the RFTJob has.
+
+A run on this machine has its configuration and its status in its folder. In a cluster they are in the
+RFTJob. With them in a downloaded folder, all commands that read a run's folder work there.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rft_api.effective import effective
+from rft_cli.errors import INVALID, UNREADABLE, UserError
+from rft_cli.local.reported import of_job
+from rft_cli.local.snapshot import previous
+from rft_run import atomic
+from rft_run.config import DATASET_DIR, EVALUATION_DIR, JobIdentity, RunConfig, dataset_path
+from rft_run.folder import ADAPTER, RunFolder
+from rft_run.status_file import write_status
+
+PARTS: Mapping[str, tuple[str, ...]] = {
+    "adapter": (f"{ADAPTER}/*",),
+    "checkpoints": ("checkpoints/*",),
+    "rollouts": ("rollouts/*",),
+    "records": (
+        "metrics.jsonl", "evaluation/*", "preflight.json", "fingerprint.json", "fingerprint/*",
+        "rendering.json", "tensorboard/*", "logs/*",
+    ),
+}  # fmt: skip
+"""The files of each part of a run's folder, as patterns of ``fnmatch``, relative to the folder."""
+
+
+def run_config(job: Mapping[str, Any], folder: Path) -> RunConfig:
+    """Return the configuration of a job's run, from the RFTJob. ``folder`` is where the run's files are.
+
+    Raises:
+        UserError: if a field of the job is not known to this release.
+    """
+    metadata = job["metadata"]
+    run = of_job(metadata["name"], job)
+    plan, spec = run.status.plan, run.spec
+    optional: dict[str, Any] = {"plan": plan, "device": plan.device, "gpus": plan.gpus} if plan else {}
+    if spec.evaluation.dataset is not None:
+        optional["evaluation_path"] = dataset_path(spec.evaluation.dataset, EVALUATION_DIR)
+    return RunConfig(
+        job=JobIdentity(name=metadata["name"], namespace=metadata["namespace"], uid=metadata["uid"]),
+        spec=spec,
+        effective=(plan.effective if plan else None) or effective(spec, metadata["uid"]),
+        run_dir=str(folder),
+        dataset_path=dataset_path(spec.dataset, DATASET_DIR),
+        **{name: value for name, value in optional.items() if value is not None},
+    )
+
+
+def write_records(folder: Path, job: Mapping[str, Any]) -> None:
+    """Write the configuration and the status of a job's run into its downloaded folder. Raises UserError."""
+    run, found = RunFolder(folder), of_job(job["metadata"]["name"], job)
+    config = run_config(job, folder.resolve())
+    try:
+        atomic.write_text(run.config, json.dumps(config.dump(), indent=2, ensure_ascii=False) + "\n")
+        write_status(run.status, found.status)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written: {error.strerror}", UNREADABLE) from error
+
+
+def refuse_other_run(folder: Path, job: Mapping[str, Any]) -> None:
+    """Raise UserError if a folder holds something else than a download of this job."""
+    config = previous(folder)
+    if config is not None and config.job.uid == job["metadata"]["uid"]:
+        return
+    if config is None and not (folder.is_dir() and any(folder.iterdir())):
+        return
+    kind = "holds other files" if config is None else f"holds another run, of {config.job.name}"
+    raise UserError(f"--output {folder}: {kind}; name a folder that is new or empty", INVALID)

@@ -1,0 +1,184 @@
+"""Writes the files of a run's folder that another machine sends, and continues files that were cut off.
+
+A partial file has the digest of the whole file as its name. So it is only continued with bytes of the same
+content, and two files with the same content are sent once.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from rft_cli.errors import INVALID, UNREADABLE, UserError
+from rft_run import run_files
+from rft_run.listing import FileEntry
+
+PARTIAL = ".rft-download"
+"""Name of the folder with partial files, in the folder into which the files are written."""
+ROUNDS = 3
+"""How often files are asked for that change while they are sent, as the files of a running job do."""
+_CHUNK = 1 << 20
+
+
+class Source(Protocol):
+    """Lists the files of a run's folder, and sends their content."""
+
+    def files(self, patterns: Sequence[str]) -> list[FileEntry]:
+        """Return the files that one of the patterns matches."""
+
+    def content(self, wanted: Sequence[tuple[FileEntry, int]]) -> Iterator[tuple[int, bytes]]:
+        """Yield the content of files, each from an offset in bytes on, in pieces with the file's index."""
+
+
+class Transferred(NamedTuple):
+    """What a call of ``receive`` did."""
+
+    files: int
+    """Number of files that are complete in the folder now."""
+    size: int
+    """Their total size in bytes."""
+    sent: int
+    """Number of bytes that were sent."""
+
+
+Progress = Callable[[int, int], None]
+"""Gets the number of bytes that are here, and the number of bytes of all files."""
+
+
+def receive(
+    source: Source,
+    patterns: Sequence[str],
+    folder: Path,
+    choose: Callable[[list[FileEntry]], list[FileEntry]] = list,
+    progress: Progress = lambda _here, _all: None,
+) -> Transferred:
+    """Write the files that match the patterns into ``folder``. Complete files there are not sent again.
+
+    ``choose`` selects some of the listed files.
+
+    Raises:
+        UserError: if a file still differs from its digest after ``ROUNDS`` attempts, or cannot be written,
+            and all errors of the source.
+    """
+    sent = 0
+    for _ in range(ROUNDS):
+        entries = choose(source.files(patterns))
+        with _explained(folder):
+            missing = _by_digest(entry for entry in entries if not _is_here(folder, entry))
+            parts = [_part(folder, same[0]) for same in missing.values()]
+        size = sum(entry.size for entry in entries)
+        here = size - sum(entry.size for same in missing.values() for entry in same)
+
+        def more(number: int, here: int = here, size: int = size) -> None:
+            progress(here + number, size)
+
+        sent += _fetch(
+            source, [(same[0], part) for same, part in zip(missing.values(), parts, strict=True)], more
+        )
+        with _explained(folder):
+            changed = [same for same in missing.values() if not _placed(folder, same)]
+        if not changed:
+            _remove_partial(folder)
+            return Transferred(len(entries), size, sent)
+    names = ", ".join(same[0].path for same in changed[:3])
+    raise UserError(
+        f"{names}: changed each time while it was sent, and so is not complete here; try again when the job"
+        " has ended",
+        INVALID,
+    )
+
+
+def _fetch(source: Source, wanted: list[tuple[FileEntry, Path]], more: Callable[[int], None]) -> int:
+    """Append what is missing to each partial file. Return the number of bytes that were sent."""
+    if not wanted:
+        return 0
+    offsets = [part.stat().st_size for _, part in wanted]
+    sent, begun = 0, sum(offsets)
+    more(begun)
+    pieces = source.content([(entry, offset) for (entry, _), offset in zip(wanted, offsets, strict=True)])
+    for index, piece in pieces:
+        part = wanted[index][1]
+        with _explained(part), run_files.writable(part) as file:
+            file.write(piece)
+        sent += len(piece)
+        more(begun + sent)
+    return sent
+
+
+def _by_digest(entries: Iterator[FileEntry]) -> Mapping[str, list[FileEntry]]:
+    found: dict[str, list[FileEntry]] = {}
+    for entry in entries:
+        found.setdefault(entry.sha256, []).append(entry)
+    return found
+
+
+def _is_here(folder: Path, entry: FileEntry) -> bool:
+    """Return whether a file is complete: a regular file with the expected size and digest."""
+    path = folder / entry.path
+    return run_files.is_own(path) and path.stat().st_size == entry.size and digest_of(path) == entry.sha256
+
+
+def digest_of(path: Path) -> str:
+    """Return the SHA-256 digest of a file as hexadecimal digits. Raises OSError and UnreadableFile."""
+    digest = hashlib.sha256()
+    with run_files.opened(path) as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _part(folder: Path, entry: FileEntry) -> Path:
+    """Return the partial file of a content, which is made if it is missing. It is emptied if it is too
+    long.
+    """
+    part = folder / PARTIAL / entry.sha256
+    part.parent.mkdir(parents=True, exist_ok=True)
+    run_files.refuse_link(part.parent)
+    with run_files.writable(part) as file:
+        if file.tell() > entry.size:
+            file.truncate(0)
+    return part
+
+
+def _placed(folder: Path, same: Sequence[FileEntry]) -> bool:
+    """Move a partial file to its path if it has the expected digest, else remove it.
+
+    Return whether it had. ``same`` has the paths of all files with this content.
+    """
+    part = folder / PARTIAL / same[0].sha256
+    if digest_of(part) != same[0].sha256:
+        part.unlink()
+        return False
+    for entry in same[1:]:
+        shutil.copyfile(part, _free(folder, entry.path))
+    part.replace(_free(folder, same[0].path))
+    return True
+
+
+def _free(folder: Path, path: str) -> Path:
+    """Return where a file is written. Its folder is made, and what was there is removed."""
+    target = folder / path
+    for parent in reversed(target.relative_to(folder).parents[:-1]):
+        run_files.refuse_link(folder / parent)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    return target
+
+
+def _remove_partial(folder: Path) -> None:
+    """Remove the folder of partial files. Those of content that the run does not have any more go too."""
+    shutil.rmtree(folder / PARTIAL, ignore_errors=True)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Convert errors of this machine's files into a UserError."""
+    try:
+        yield
+    except run_files.UnreadableFile as error:
+        raise UserError(f"{path}: {error}", UNREADABLE) from error
+    except OSError as error:
+        name = error.filename or path
+        raise UserError(f"{name}: cannot be written: {error.strerror}", UNREADABLE) from error

@@ -1,0 +1,80 @@
+"""Checks the list of files that a pod of ``rft download`` sends.
+
+The list comes from a volume that others may write to. So no path in it leads out of the folder into which
+the files are written.
+"""
+
+import json
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from rft_run import run_files
+
+MOST_FILES = 100_000
+"""Most files of a run's folder. A run of 10,000 steps has about as many files."""
+_MOST_CHARACTERS = 1024
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class UnsafeListing(ValueError):
+    """A list of files has a line that is not a file, or a path that is not allowed."""
+
+
+class FileEntry(NamedTuple):
+    """A file of a run's folder: its path relative to the folder, its size in bytes, and its SHA-256 digest
+    as hexadecimal digits.
+    """
+
+    path: str
+    size: int
+    sha256: str
+
+
+def read_listing(lines: Iterable[bytes]) -> list[FileEntry]:
+    """Return the files in a list, which has a JSON object for each. Empty lines are ignored.
+
+    Raises:
+        UnsafeListing: if a line is not such an object, or its path could lead out of the folder, or is there
+            twice, or if the list is longer than ``MOST_FILES``.
+    """
+    found: dict[str, FileEntry] = {}
+    for line in lines:
+        if not line.strip():
+            continue
+        entry = _entry(line)
+        if entry.path in found:
+            raise UnsafeListing(f"the path {entry.path!r} is in the list twice")
+        if len(found) == MOST_FILES:
+            raise UnsafeListing(f"the list has more than {MOST_FILES:,} files, the most that are read")
+        found[entry.path] = entry
+    return list(found.values())
+
+
+def _entry(line: bytes) -> FileEntry:
+    try:
+        value = run_files.json_value(line)
+    except ValueError as error:
+        raise UnsafeListing(f"a line of the list is not JSON: {line[:80]!r}") from error
+    path, size, sha256 = (value.get(key) if isinstance(value, dict) else None for key in FileEntry._fields)
+    if not isinstance(path, str) or not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
+        raise UnsafeListing(f"a line of the list has no path or no digest: {line[:80]!r}")
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= run_files.MOST:
+        raise UnsafeListing(f"the size of {path!r} is {json.dumps(size)}, and must be a number of bytes")
+    if problem := path_problem(path):
+        raise UnsafeListing(f"the path {path!r} {problem}")
+    return FileEntry(path, size, sha256)
+
+
+def path_problem(path: str) -> str | None:
+    """Return why a path of the list is refused, or None if it is allowed."""
+    parts = path.split("/")
+    if "" in parts:
+        return "is absolute, or has an empty part; only paths relative to the folder are allowed"
+    if any(part.startswith(".") for part in parts):
+        return "has a part that begins with a dot; no file of a run's folder has one"
+    if "\\" in path or not path.isprintable():
+        return "has a backslash or a control character; no file of a run's folder has one"
+    if len(path) > _MOST_CHARACTERS:
+        return f"is longer than {_MOST_CHARACTERS} characters"
+    return None

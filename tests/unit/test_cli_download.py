@@ -1,0 +1,374 @@
+"""rft download, samples and export of a job in the cluster. A real process stands for the pod's command."""
+
+import hashlib
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+from typer.testing import CliRunner, Result
+
+from rft_cli.cluster import reading_pod
+from rft_cli.cluster.process import failure, handshake_status
+from rft_cli.errors import UserError
+from rft_cli.local.brought import PARTS
+from rft_cli.local.received import PARTIAL, receive
+from rft_cli.main import app
+from rft_run.folder import RunFolder
+from rft_run.listing import FileEntry, UnsafeListing, read_listing
+from rft_run.state import RunState
+from tests.unit.checkpoint_support import write_adapter, write_checkpoint
+from tests.unit.pod_support import PodServer, child_job, finished_job, pods_served
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Path:
+    """The folder of a run on the job's volume. Two of its adapters are equal."""
+    path = tmp_path / "volume"
+    folder = RunFolder(path)
+    write_adapter(folder.adapter, "final" * 120_000)
+    for step, text in ((10, "older"), (20, "final" * 120_000)):
+        write_checkpoint(folder, step, RunState(step=step, best_reward=0.5, best_step=10), text)
+    folder.rollouts.mkdir()
+    for step in (19, 20):
+        folder.rollouts_of(step).write_bytes(rollouts(step))
+    folder.metrics.write_text('{"step": 19, "reward": 0.2}\n{"step": 20, "reward": 0.3}\n')
+    (path / "adapters").mkdir()
+    (path / "adapters" / "v1").write_text("only the sampler needs it")
+    (path / ".rft.lock").write_text("")
+    (path / "logs").mkdir()
+    (path / "logs" / "passwd").symlink_to("/etc/passwd")
+    (path / "rollouts" / "linked").symlink_to("/etc", target_is_directory=True)
+    os.mkfifo(path / "logs" / "fifo")
+    return path
+
+
+def rollouts(step: int) -> bytes:
+    record = {"step": step, "line": 1, "completion": f"of {step}", "reward": 1.0, "graders": {}}
+    return zstandard.ZstdCompressor().compress((json.dumps(record) + "\n").encode())
+
+
+@pytest.fixture
+def server(tmp_path: Path, volume: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PodServer]:
+    monkeypatch.chdir(tmp_path)
+    with pods_served(tmp_path, volume, monkeypatch) as server:
+        yield server
+
+
+def rft(*arguments: object) -> Result:
+    return CliRunner().invoke(app, list(map(str, arguments)))
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Return the digests of the files that the run has written."""
+    added = {"run.json", "status.yaml", "report.html"}
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file() and not path.is_symlink() and path.name not in added and path.name[0] != "."
+    }
+
+
+def test_all_files_of_a_run_arrive_and_the_pod_is_deleted(
+    server: PodServer, volume: Path, tmp_path: Path
+) -> None:
+    result = rft("download", "sums")
+    assert result.exit_code == 0, result.output
+    expected = digests(volume)
+    del expected["adapters/v1"]
+    assert digests(tmp_path / "runs" / "sums") == expected
+    assert not (tmp_path / "runs" / "sums" / PARTIAL).exists()
+    assert len(server.made) == 1
+    assert server.pods == {}
+    # Each content is sent once, although two adapters are equal.
+    assert server.sent < sum((volume / path).stat().st_size for path in expected)
+
+
+def test_a_downloaded_folder_is_read_by_all_commands(server: PodServer, tmp_path: Path) -> None:
+    assert rft("download", "sums").exit_code == 0
+    assert "of 20" in rft("samples", "runs/sums").stdout
+    assert "0.300" in rft("curve", "runs/sums").stdout
+    assert "sums" in (tmp_path / "runs" / "sums" / "report.html").read_text()
+    assert rft("export", "runs/sums", "--output", "out").exit_code == 0
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "`org/model`" in card
+    assert "| reward | 0.100 | 0.400 |" in card
+
+
+@pytest.mark.parametrize("cut_after", [50_000, 400_000])
+def test_a_download_that_was_cut_off_continues_and_sends_no_byte_again(
+    server: PodServer, volume: Path, tmp_path: Path, cut_after: int
+) -> None:
+    server.cut_after = cut_after
+    first = rft("download", "sums", "--output", "out", "--only", "adapter")
+    assert first.exit_code == 1
+    assert "the connection to the pod was lost" in first.stderr
+    assert server.pods == {}
+    here = sum(path.stat().st_size for path in (tmp_path / "out" / PARTIAL).iterdir())
+    assert 0 < here < server.sent
+    server.cut_after, server.sent = None, 0
+    second = rft("download", "sums", "--output", "out", "--only", "adapter")
+    assert second.exit_code == 0, second.output
+    size = sum(path.stat().st_size for path in (volume / "adapter").iterdir())
+    # Beside the missing bytes there is a short line for each piece and each file.
+    assert size - here <= server.sent < size - here + 50
+    assert digests(tmp_path / "out") == {
+        path: digest for path, digest in digests(volume).items() if path.startswith("adapter/")
+    }
+
+
+def test_what_is_complete_is_not_sent_again(server: PodServer) -> None:
+    assert rft("download", "sums").exit_code == 0
+    server.sent = 0
+    assert "0.0 MiB of them sent now" in rft("download", "sums").stdout
+    assert server.sent == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_download_deletes_its_pod_and_can_be_continued(
+    server: PodServer, number: signal.Signals
+) -> None:
+    before = signal.getsignal(number)
+    server.cut_after = 50_000
+    server.on_cut = lambda: os.kill(os.getpid(), number)
+    result = rft("download", "sums")
+    assert result.exit_code == 130
+    assert "the same command goes on" in result.stderr
+    assert server.pods == {}
+    assert signal.getsignal(number) is before
+    server.cut_after = None
+    assert rft("download", "sums").exit_code == 0
+
+
+def test_a_file_that_was_changed_here_is_sent_again_and_a_link_is_replaced(
+    server: PodServer, volume: Path, tmp_path: Path
+) -> None:
+    assert rft("download", "sums").exit_code == 0
+    folder = tmp_path / "runs" / "sums"
+    (folder / "metrics.jsonl").write_text("changed")
+    outside = tmp_path / "outside"
+    outside.write_text("mine")
+    (folder / "adapter" / "adapter_config.json").unlink()
+    (folder / "adapter" / "adapter_config.json").symlink_to(outside)
+    assert rft("download", "sums").exit_code == 0
+    assert digests(folder).items() <= digests(volume).items()
+    assert outside.read_text() == "mine"
+
+
+def test_no_file_is_written_through_a_linked_folder(server: PodServer, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    assert rft("download", "sums", "--only", "records").exit_code == 0
+    (tmp_path / "runs" / "sums" / "adapter").symlink_to(elsewhere)
+    result = rft("download", "sums")
+    assert result.exit_code == 2
+    assert "is a symbolic link" in result.stderr
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_another_folder_is_never_mixed_with_a_download(server: PodServer, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes").write_text("")
+    result = rft("download", "sums", "--output", "mine")
+    assert result.exit_code == 1
+    assert "holds other files" in result.stderr
+    assert rft("download", "sums").exit_code == 0
+    server.job["metadata"]["uid"] = "another"
+    assert "holds another run, of sums" in rft("download", "sums").stderr
+    assert len(server.made) == 1
+
+
+def test_the_pod_has_the_jobs_image_and_no_rights() -> None:
+    trainer = reading_pod.trainer_pod(finished_job(), child_job(), None)
+    pod = reading_pod.reading_pod(finished_job(), "runs", trainer)
+    spec, [container] = pod["spec"], pod["spec"]["containers"]
+    assert container["image"] == "registry/trainer:1"
+    assert container["imagePullPolicy"] == "Never"
+    assert container["securityContext"] == {"runAsUser": 10001}
+    assert {variable["name"] for variable in container["env"]} == {"RFT_READER", "PYTHONDONTWRITEBYTECODE"}
+    assert "nvidia.com/gpu" not in json.dumps(container)
+    assert container["volumeMounts"] == [
+        {"name": "runs", "mountPath": "/folder", "subPath": "team/sums-12345678", "readOnly": True}
+    ]
+    assert spec["automountServiceAccountToken"] is False
+    assert "serviceAccountName" not in spec
+    assert spec["activeDeadlineSeconds"] == 3600
+    assert spec["securityContext"] == {"fsGroup": 10000}
+    assert spec["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists"}]
+    [reference] = pod["metadata"]["ownerReferences"]
+    assert reference["uid"] == finished_job()["metadata"]["uid"]
+    assert not {"controller", "blockOwnerDeletion"} & set(reference)
+
+
+def test_after_the_jobs_ttl_the_pod_is_restricted_and_needs_an_image() -> None:
+    with pytest.raises(UserError, match="--image"):
+        reading_pod.trainer_pod(finished_job(), None, None)
+    of_template = finished_job(template={"image": "registry/own:2"})
+    assert reading_pod.trainer_pod(of_template, None, None)["containers"][0]["image"] == "registry/own:2"
+    [container] = reading_pod.trainer_pod(of_template, None, "given")["containers"]
+    assert container["image"] == "given"
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert container["securityContext"]["runAsNonRoot"] is True
+    assert container["securityContext"]["allowPrivilegeEscalation"] is False
+
+
+@pytest.mark.parametrize(
+    ("storage", "claim"),
+    [
+        ({"persistentVolumeClaim": {"claimName": "runs"}}, "runs"),
+        ({"claimTemplate": {"size": "1Gi"}}, "sums-12345678"),
+        ({"ephemeral": {}}, None),
+    ],
+)
+def test_the_claim_is_that_of_the_jobs_storage(storage: dict[str, Any], claim: str | None) -> None:
+    job = finished_job()
+    job["spec"]["storage"] = storage
+    assert reading_pod.claim_of(job) == claim
+
+
+def test_a_job_whose_folder_is_on_no_volume_says_how_to_copy_it(server: PodServer) -> None:
+    server.job["spec"]["storage"] = {"ephemeral": {}}
+    result = rft("download", "sums")
+    assert result.exit_code == 1
+    assert "kubectl cp -n team -c trainer POD:/runs/team/sums-12345678 runs/sums" in result.stderr
+    server.job["status"]["output"] = {}
+    assert "has not written a run's folder yet" in rft("samples", "sums").stderr
+    assert server.made == []
+
+
+def test_a_pod_that_cannot_start_says_why_and_is_deleted(server: PodServer) -> None:
+    waiting = {"reason": "ErrImageNeverPull", "message": "image is not there"}
+    server.pod_status = {
+        "phase": "Pending",
+        "containerStatuses": [
+            {"name": "reader", "image": "", "imageID": "", "ready": False, "restartCount": 0,
+             "state": {"waiting": waiting}},
+        ],
+    }  # fmt: skip
+    result = rft("download", "sums")
+    assert result.exit_code == 1
+    assert "cannot start: ErrImageNeverPull: image is not there" in result.stderr
+    assert server.pods == {}
+
+
+def test_a_pod_that_waits_too_long_says_what_its_conditions_say(
+    server: PodServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rft_cli.cluster.volume.START_SECONDS", 0.0)
+    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no node"}
+    server.pod_status = {"phase": "Pending", "conditions": [condition]}
+    assert "within 0 s: Unschedulable: no node" in rft("download", "sums").stderr
+    assert server.pods == {}
+
+
+def test_pods_of_killed_commands_are_removed_and_others_stay(server: PodServer) -> None:
+    labels = {"app.kubernetes.io/name": "rft-reader", "app.kubernetes.io/instance": "sums"}
+    for name, phase, job in (
+        ("ended", "Failed", "sums"),
+        ("works", "Running", "sums"),
+        ("other", "Failed", "x"),
+    ):
+        metadata = {"name": name, "labels": {**labels, "app.kubernetes.io/instance": job}}
+        server.pods[name] = {"metadata": metadata, "status": {"phase": phase}}
+    assert rft("download", "sums", "--only", "adapter").exit_code == 0
+    assert set(server.pods) == {"works", "other"}
+
+
+def test_without_the_right_to_run_commands_it_is_named(server: PodServer) -> None:
+    server.refused = True
+    result = rft("download", "sums")
+    assert result.exit_code == 1
+    assert "get and create on pods/exec" in result.stderr
+    assert server.pods == {}
+
+
+def test_samples_of_a_job_are_those_of_its_newest_step_or_the_one_that_is_named(
+    server: PodServer, tmp_path: Path
+) -> None:
+    result = rft("samples", "sums")
+    assert result.exit_code == 0, result.output
+    assert "of 20" in result.stdout
+    assert "of 19" in rft("samples", "sums", "--step", 19).stdout
+    assert "--step 5: sums has the steps 19 to 20" in rft("samples", "sums", "--step", 5).stderr
+    assert server.pods == {}
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "content"), [([], "final"), (["--step", 10], "older"), (["--best"], "older")]
+)
+def test_the_adapter_of_a_job_is_exported_without_what_is_not_needed(
+    server: PodServer, tmp_path: Path, options: list[object], content: str
+) -> None:
+    result = rft("export", "sums", "--output", "out", *options)
+    assert result.exit_code == 0, result.output
+    assert content.encode() in (tmp_path / "out" / "adapter_model.safetensors").read_bytes()
+    assert "`org/model`" in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/etc/passwd", "../other/adapter", "adapter/../../x", "a//b", "", ".", "..", "a/.ssh/x",
+     ".rft-download/x", "a\\b", "a\nb", "a\0b", "x" * 2000],
+)  # fmt: skip
+def test_no_path_of_a_list_leads_out_of_the_folder(path: str) -> None:
+    line = json.dumps({"path": path, "size": 1, "sha256": "0" * 64}).encode()
+    with pytest.raises(UnsafeListing, match="the path"):
+        read_listing([line])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"no json", b"[]", b'{"path": "a"}', b'{"path": "a", "size": -1, "sha256": "%s"}' % (b"0" * 64),
+     b'{"path": "a", "size": true, "sha256": "%s"}' % (b"0" * 64),
+     b'{"path": "a", "size": 1, "sha256": "x"}'],
+)  # fmt: skip
+def test_a_line_that_is_no_file_is_refused(line: bytes) -> None:
+    with pytest.raises(UnsafeListing):
+        read_listing([line])
+
+
+def test_a_list_with_a_path_twice_or_too_many_files_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [json.dumps({"path": f"f{i}", "size": 1, "sha256": "0" * 64}).encode() for i in range(3)]
+    assert [entry.path for entry in read_listing([b"\n", *lines])] == ["f0", "f1", "f2"]
+    with pytest.raises(UnsafeListing, match="twice"):
+        read_listing([lines[0], lines[0]])
+    monkeypatch.setattr("rft_run.listing.MOST_FILES", 2)
+    with pytest.raises(UnsafeListing, match="more than 2 files"):
+        read_listing(lines)
+
+
+class Changing:
+    """A source with one file, whose content is another one than listed for some rounds."""
+
+    def __init__(self, rounds: int) -> None:
+        self.rounds = rounds
+
+    def files(self, _patterns: object) -> list[FileEntry]:
+        return [FileEntry("metrics.jsonl", 3, hashlib.sha256(b"new").hexdigest())]
+
+    def content(self, wanted: Any) -> Iterator[tuple[int, bytes]]:
+        self.rounds -= 1
+        yield 0, (b"old" if self.rounds >= 0 else b"new")[wanted[0][1] :]
+
+
+def test_a_file_that_changes_while_it_is_sent_is_asked_for_again(tmp_path: Path) -> None:
+    assert receive(Changing(2), PARTS["records"], tmp_path).files == 1
+    assert (tmp_path / "metrics.jsonl").read_bytes() == b"new"
+    with pytest.raises(UserError, match=r"metrics\.jsonl: changed each time"):
+        receive(Changing(9), PARTS["records"], tmp_path / "other")
+    assert not (tmp_path / "other" / "metrics.jsonl").exists()
+
+
+def test_the_verdict_of_a_command_is_read() -> None:
+    assert failure(b'{"status": "Success"}', b"") is None
+    assert failure(b'{"status": "Failure", "message": "exit code 1"}', b"a\nno space\n") == (
+        "exit code 1; no space"
+    )
+    assert failure(b"\xff", b"") == "the API server did not say how it ended"
+    assert handshake_status("Handshake status 403 Forbidden -+-+- {}") == 403
+    assert handshake_status("timed out") is None
