@@ -1,0 +1,49 @@
+"""The command line of the server for an adapter. It is not started here."""
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+
+from rft_run.errors import ModelError
+from rft_trainer.serve import options_of, prepared
+from tests.unit.checkpoint_support import write_adapter
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    folder = tmp_path / "base"
+    folder.mkdir()
+    config = {"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+              "intermediate_size": 128, "vocab_size": 100, "max_position_embeddings": 512}  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_the_server_knows_the_adapter_by_the_jobs_name_and_loads_no_other(base: Path, tmp_path: Path) -> None:
+    write_adapter(tmp_path / "adapter")
+    command, variables = prepared(
+        ["--base", str(base), "--adapter", str(tmp_path / "adapter"), "--name", "sums", "--host", "127.0.0.1",
+         "--port", "8123", "--context-length", "4096"]
+    )  # fmt: skip
+    options = dict(itertools.pairwise(command))
+    assert options["--lora-modules"] == f"sums={tmp_path / 'adapter'}"
+    assert options["--served-model-name"] == str(base)
+    assert (options["--host"], options["--port"]) == ("127.0.0.1", "8123")
+    assert options["--max-model-len"] == "512"
+    assert options["--max-lora-rank"] == "8"
+    assert "--uds" not in command
+    assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" not in variables
+
+
+def test_on_gpus_the_server_divides_the_model(base: Path, tmp_path: Path) -> None:
+    write_adapter(tmp_path / "adapter")
+    options = options_of(base, tmp_path / "adapter", 256, "float16", 2)
+    assert (options.device, options.tensor_parallel, options.context_length) == ("cuda", 2, 256)
+    assert options_of(base, tmp_path / "adapter", 256, "float16", 0).device == "cpu"
+
+
+def test_a_folder_that_is_no_adapter_is_refused(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="is not an adapter"):
+        options_of(base, tmp_path, 256, "float16", 0)
