@@ -44,6 +44,7 @@ RESULTS = {
     "ui": "ui",
     "download": "download",
     "export": "export",
+    "serve": "serve",
 }
 OTHERS = {"completion": "completion"}
 COMMANDS = {**BEFORE, **DURING, **RESULTS, **OTHERS}

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -206,12 +206,16 @@ def _listens(path: Path) -> bool:
 
 
 def command(options: ServerOptions, uds: Path) -> list[str]:
-    """Return the server's command line."""
+    """Return the command line of a sampler, which answers on a Unix socket."""
+    return command_of(options, {"served-model-name": BASE_NAME, "uds": uds})
+
+
+def command_of(options: ServerOptions, own: Mapping[str, object]) -> list[str]:
+    """Return the command line of a server. ``own`` has further options with their values."""
     rank = next(rank for rank in SLOT_RANKS if rank >= options.lora_rank)
     arguments: dict[str, object] = {
         "model": options.model,
-        "served-model-name": BASE_NAME,
-        "uds": uds,
+        **own,
         "dtype": options.dtype,
         "seed": options.seed,
         "max-model-len": options.context_length,

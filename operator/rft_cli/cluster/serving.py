@@ -1,0 +1,107 @@
+"""Makes the Deployment and the Service that serve the adapter of a job in a cluster."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rft_cli.cluster.reading_pod import FOLDER, LABEL_JOB, LABEL_NAME, claim_of, folder_mount, owner_reference
+from rft_cli.errors import INVALID, UserError
+from rft_run.config import TRAINER_CONTAINER
+
+PORT = 8000
+SERVER_NAME = "rft-server"
+_VOLUMES = ("trainer-tmp", "scratch", "shm", "hub")
+"""Volumes of the trainer's pod that the server needs too. None has rows, code, Secrets or the token."""
+_VARIABLES = ("HOME", "TMPDIR", "USER", "HF_HUB_CACHE", "HF_TOKEN")
+_PLACEMENT = (
+    "imagePullSecrets", "tolerations", "nodeSelector", "affinity", "runtimeClassName", "schedulerName",
+    "securityContext",
+)  # fmt: skip
+_OF_THE_CONTAINER = ("image", "imagePullPolicy", "resources", "securityContext")
+
+Body = dict[str, Any]
+
+
+def service_name(job: Mapping[str, Any]) -> str:
+    """Return the name of the Deployment and of the Service of a job."""
+    return f"{job['metadata']['name']}-serve"
+
+
+def server_objects(
+    job: Mapping[str, Any], child: Mapping[str, Any], command: Sequence[str], gpus: int
+) -> list[Body]:
+    """Return a Deployment and a Service. They are deleted with their RFTJob, and have no rights.
+
+    ``child`` is the job's child Job, from which image, users, resources and nodes are taken. ``gpus`` is the
+    number of GPUs that the server gets.
+
+    Raises:
+        UserError: if the job's folder is on no volume.
+    """
+    claim = claim_of(job)
+    if claim is None:
+        name = job["metadata"]["name"]
+        raise UserError(
+            f"{name}: its folder is on its pod's own disk, so no other pod can serve its adapter", INVALID
+        )
+    labels = {LABEL_NAME: SERVER_NAME, LABEL_JOB: job["metadata"]["name"]}
+    metadata = {
+        "name": service_name(job),
+        "namespace": job["metadata"]["namespace"],
+        "labels": labels,
+        "ownerReferences": [owner_reference(job)],
+    }
+    deployment = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": metadata,
+        "spec": {
+            "replicas": 1,
+            # A second pod beside the first one would wait for ever for the same GPUs.
+            "strategy": {"type": "Recreate"},
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": _pod(job, child, claim, command, gpus)},
+        },
+    }
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata,
+        "spec": {"selector": labels, "ports": [{"name": "http", "port": PORT, "targetPort": "http"}]},
+    }
+    return [deployment, service]
+
+
+def _pod(
+    job: Mapping[str, Any], child: Mapping[str, Any], claim: str, command: Sequence[str], gpus: int
+) -> Body:
+    trainer: Body = child["spec"]["template"]["spec"]
+    main = next(each for each in trainer["containers"] if each["name"] == TRAINER_CONTAINER)
+    mounts = [mount for mount in main.get("volumeMounts", []) if mount["name"] in _VOLUMES]
+    volumes = [volume for volume in trainer.get("volumes", []) if volume["name"] in _VOLUMES]
+    container = {
+        **{key: main[key] for key in _OF_THE_CONTAINER if key in main},
+        "name": "server",
+        "command": list(command),
+        "env": [variable for variable in main.get("env", []) if variable["name"] in _VARIABLES],
+        "resources": _resources(main.get("resources") or {}, gpus),
+        "ports": [{"name": "http", "containerPort": PORT}],
+        "readinessProbe": {"httpGet": {"path": "/health", "port": "http"}, "periodSeconds": 5},
+        "volumeMounts": [folder_mount(job, FOLDER), *mounts],
+    }
+    return {
+        **{key: trainer[key] for key in _PLACEMENT if trainer.get(key)},
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "containers": [container],
+        "volumes": [{"name": "runs", "persistentVolumeClaim": {"claimName": claim}}, *volumes],
+    }
+
+
+def _resources(of_trainer: Mapping[str, Any], gpus: int) -> Body:
+    """Return the trainer's requests and limits, with the number of GPUs of the server."""
+    amounts = {}
+    for part in ("requests", "limits"):
+        given: Mapping[str, str] = of_trainer.get(part) or {}
+        # An extended resource, such as nvidia.com/gpu, has a domain in its name.
+        amounts[part] = {name: str(gpus) if "/" in name else amount for name, amount in given.items()}
+    return amounts

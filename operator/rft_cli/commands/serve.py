@@ -1,0 +1,174 @@
+"""``rft serve``: serves an adapter by vLLM's OpenAI server, on this machine or in a cluster."""
+
+import json
+import shlex
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import typer
+import yaml
+
+from rft_cli.commands.export import choose
+from rft_cli.errors import INVALID, UNREADABLE, UserError
+from rft_cli.local.brought import run_config
+from rft_cli.local.snapshot import previous
+from rft_cli.local.trainer import trainer_command
+from rft_cli.options import Context, Namespace, connect
+from rft_cli.render.console import err, out, reports_errors, write
+from rft_run.config import RunConfig
+from rft_run.folder import RunFolder, adapter_of
+
+HOST = "127.0.0.1"
+ALL_ADDRESSES = "0.0.0.0"  # noqa: S104 - in a pod, behind its Service
+POLL_SECONDS = 0.5
+
+
+@reports_errors
+def serve(
+    source: Annotated[str, typer.Argument(metavar="NAME|DIR", help="A job, or a run's folder.")],
+    step: Annotated[int | None, typer.Option(min=1, help="The checkpoint of this step.")] = None,
+    best: Annotated[
+        bool, typer.Option("--best", help="The checkpoint that did best when evaluated.")
+    ] = False,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 8000,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="For a job: apply the objects, not only print them.")
+    ] = False,
+    context: Context = None,
+    namespace: Namespace = None,
+) -> None:
+    """Serve base model and adapter by vLLM's OpenAI server, and print a request to try it.
+
+    For a run's folder the server runs here until Ctrl-C, on 127.0.0.1. For a job in the cluster print a
+    Deployment and a Service, which read the adapter from the job's volume and are deleted with the job.
+
+    Exit code 1: there is no such job or adapter, or the server ended; 2: a folder cannot be read.
+    """
+    if Path(source).is_dir():
+        _serve_here(Path(source), step, best, port)
+        return
+    if "/" in source:
+        raise UserError(f"{source}: there is no such folder", UNREADABLE)
+    if step is not None and best:
+        raise UserError("--step and --best exclude each other; give only one", INVALID)
+    cluster = connect(context, namespace)
+    # Imported here, because the kubernetes client takes a second, which folders on this machine do not need.
+    from rft_cli.cluster.reading_pod import FOLDER
+    from rft_cli.cluster.serving import PORT, server_objects, service_name
+
+    job = cluster.job(source)
+    child = cluster.child_job(job)
+    if child is None:
+        raise UserError(
+            f"{source}: its Job is gone, so image and resources of a server are not known; serve it on a"
+            f" machine: rft download {source}, then rft serve runs/{source}"
+        )
+    config = run_config(job, Path(FOLDER))
+    adapter = adapter_on_volume(job, step, best, FOLDER)
+    gpus = sampler_gpus(config)
+    command = ["python", "-m", *module_arguments(config, adapter, ALL_ADDRESSES, PORT, gpus)]
+    objects = server_objects(job, child, command, gpus)
+    name, where = service_name(job), config.job.namespace
+    if apply:
+        with cluster.applying() as applied:
+            for body in objects:
+                out().print(f"{body['kind']} {name} {applied(body)}")
+    else:
+        write(yaml.safe_dump_all(objects, sort_keys=False))
+    err().print(f"When it is ready: kubectl port-forward -n {where} service/{name} {port}:{PORT}, and then")
+    err().print(request(config.job.name, port))
+
+
+def module_arguments(config: RunConfig, adapter: str, host: str, port: int, gpus: int) -> list[str]:
+    """Return the module that serves an adapter, with its arguments. It needs the trainer's packages."""
+    model, plan = config.spec.model, config.plan
+    arguments = [
+        "rft_trainer.serve", "--base", model.name, "--adapter", adapter, "--name", config.job.name,
+        "--host", host, "--port", str(port), "--context-length", str(config.effective.max_context_length),
+    ]  # fmt: skip
+    if model.revision is not None:
+        arguments += ["--revision", model.revision]
+    if plan is not None and plan.dtype is not None:
+        arguments += ["--dtype", plan.dtype]
+    return [*arguments, "--gpus", str(gpus)]
+
+
+def sampler_gpus(config: RunConfig) -> int:
+    """Return the number of GPUs of a server: as many as one sampler of the run had."""
+    plan = config.plan
+    if config.device == "cpu":
+        return 0
+    if plan is None or plan.sampler_gpus is None:
+        return 1
+    return max(1, plan.sampler_gpus // (plan.sampler_servers or 1))
+
+
+def adapter_on_volume(job: Mapping[str, Any], step: int | None, best: bool, folder: str) -> str:
+    """Return the path of an adapter of a job, where its folder is mounted as ``folder``.
+
+    Without options it is the final adapter, else that of the newest checkpoint.
+
+    Raises:
+        UserError: if the job has no such adapter.
+    """
+    name, output = job["metadata"]["name"], (job.get("status") or {}).get("output") or {}
+    if step is not None:
+        return str(adapter_of(RunFolder(Path(folder)).checkpoint_of(step)))
+    if not best and output.get("adapter"):
+        return str(RunFolder(Path(folder)).adapter)
+    field = "bestCheckpoint" if best else "checkpoint"
+    if not output.get(field):
+        raise UserError(f"{name}: status.output.{field} is empty, so there is no such adapter yet")
+    # Only the last part of the path, since the trainer reports it.
+    return str(adapter_of(RunFolder(Path(folder)).checkpoints / Path(output[field]).name))
+
+
+def request(name: str, port: int) -> str:
+    """Return a command that asks the server for a completion by the adapter ``name``."""
+    body = {"model": name, "messages": [{"role": "user", "content": "What is 3 + 4?"}], "temperature": 0}
+    address = f"http://{HOST}:{port}/v1/chat/completions"
+    return f"curl {address} -H 'Content-Type: application/json' -d {shlex.quote(json.dumps(body))}"
+
+
+def _serve_here(folder: Path, step: int | None, best: bool, port: int) -> None:
+    config = previous(folder)
+    if config is None:
+        raise UserError(
+            f"{folder}: holds no run.json, so its base model is not known; name the folder of a run"
+            " or of a download",
+            UNREADABLE,
+        )
+    chosen = choose(folder, step, best)
+    # A downloaded run may have had GPUs that this machine lacks.
+    from rft_cli.local.device import detect
+
+    gpus = min(sampler_gpus(config), detect(config.spec.resources).gpus)
+    python, *options, _ = trainer_command()
+    arguments = module_arguments(config, str(chosen.folder.resolve()), HOST, port, gpus)
+    out().print(f"starting vLLM with the adapter of {chosen.what}; Ctrl-C ends it")
+    exit_code = _run_server([python, *options, *arguments], port, request(config.job.name, port))
+    if exit_code:
+        raise UserError(f"the server ended with exit code {exit_code}; its last lines above say why")
+
+
+def _run_server(command: Sequence[str], port: int, said: str) -> int:
+    """Run the server until it ends or Ctrl-C, and print ``said`` once it answers. Return its exit code."""
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    try:
+        while process.poll() is None:
+            with suppress(httpx.HTTPError):
+                if httpx.get(f"http://{HOST}:{port}/health", trust_env=False).status_code == httpx.codes.OK:
+                    out().print(said)
+                    return process.wait()
+            time.sleep(POLL_SECONDS)
+        return process.returncode
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        process.terminate()
+        process.wait()

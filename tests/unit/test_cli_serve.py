@@ -1,0 +1,157 @@
+"""rft serve: the objects for a job in a cluster, and a server on this machine with a stand-in for vLLM."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner, Result
+
+from rft_cli.cluster.serving import server_objects
+from rft_cli.commands import serve
+from rft_cli.errors import UserError
+from rft_cli.local.brought import write_records
+from rft_cli.main import app
+from tests.ports import free_port
+from tests.unit.checkpoint_support import write_adapter
+from tests.unit.pod_support import PodServer, child_job, finished_job, pods_served
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PodServer]:
+    monkeypatch.chdir(tmp_path)
+    with pods_served(tmp_path, tmp_path, monkeypatch) as server:
+        yield server
+
+
+def rft(*arguments: object) -> Result:
+    return CliRunner().invoke(app, list(map(str, arguments)))
+
+
+def complete_child() -> dict[str, Any]:
+    """Return a child Job with the volumes and variables that the operator gives it."""
+    child = child_job()
+    pod = child["spec"]["template"]["spec"]
+    pod["volumes"] = [
+        {"name": name, "emptyDir": {}}
+        for name in ("config", "runs", "trainer-tmp", "scratch", "shm", "token", "dataset")
+    ]
+    [container] = pod["containers"]
+    container["volumeMounts"] = [
+        {"name": volume["name"], "mountPath": f"/{volume['name']}"} for volume in pod["volumes"]
+    ]
+    container["env"] = [
+        {"name": "HOME", "value": "/scratch"}, {"name": "WANDB_API_KEY", "value": "secret"},
+        {"name": "RFT_POD_UID", "value": "uid"},
+    ]  # fmt: skip
+    container["resources"] = {
+        "requests": {"cpu": "4", "memory": "8Gi"}, "limits": {"memory": "8Gi", "nvidia.com/gpu": "4"},
+    }  # fmt: skip
+    return child
+
+
+def test_the_objects_of_a_job_have_its_image_and_no_rights_rows_or_secrets() -> None:
+    deployment, service = server_objects(finished_job(), complete_child(), ["python", "-m", "x"], 1)
+    pod = deployment["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    assert container["image"] == "registry/trainer:1"
+    assert container["securityContext"] == {"runAsUser": 10001}
+    assert pod["securityContext"] == {"fsGroup": 10000}
+    assert pod["automountServiceAccountToken"] is False
+    assert "serviceAccountName" not in pod
+    assert [variable["name"] for variable in container["env"]] == ["HOME"]
+    assert {volume["name"] for volume in pod["volumes"]} == {"runs", "trainer-tmp", "scratch", "shm"}
+    assert container["volumeMounts"][0] == {
+        "name": "runs", "mountPath": "/folder", "subPath": "team/sums-12345678", "readOnly": True,
+    }  # fmt: skip
+    assert container["resources"]["limits"] == {"memory": "8Gi", "nvidia.com/gpu": "1"}
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert labels == deployment["spec"]["selector"]["matchLabels"] == service["spec"]["selector"]
+    assert [each["metadata"]["ownerReferences"][0]["name"] for each in (deployment, service)] == ["sums"] * 2
+
+
+def test_a_jobs_objects_are_printed_with_the_request_that_tries_them(server: PodServer) -> None:
+    server.child = complete_child()
+    result = rft("serve", "sums")
+    assert result.exit_code == 0, result.output
+    deployment, service = yaml.safe_load_all(result.stdout)
+    command = deployment["spec"]["template"]["spec"]["containers"][0]["command"]
+    assert command[:5] == ["python", "-m", "rft_trainer.serve", "--base", "org/model"]
+    assert command[command.index("--adapter") + 1] == "/folder/adapter"
+    assert service["kind"] == "Service"
+    assert "kubectl port-forward -n team service/sums-serve 8000:8000" in result.stderr
+    server.child = None
+    assert "rft download sums, then rft serve runs/sums" in rft("serve", "sums").stderr
+
+
+@pytest.mark.parametrize(
+    ("output", "step", "best", "path"),
+    [
+        ({"adapter": "/x/adapter"}, None, False, "adapter"),
+        ({"checkpoint": "/x/checkpoints/step-000020"}, None, False, "checkpoints/step-000020/adapter"),
+        ({"bestCheckpoint": "/x/step-000010"}, None, True, "checkpoints/step-000010/adapter"),
+        ({"adapter": "/a"}, 7, False, "checkpoints/step-000007/adapter"),
+    ],
+)  # fmt: skip
+def test_the_adapter_is_chosen_as_by_export(
+    output: dict[str, str], step: int | None, best: bool, path: str
+) -> None:
+    job = finished_job()
+    job["status"]["output"] = output
+    assert serve.adapter_on_volume(job, step, best, "/folder") == f"/folder/{path}"
+
+
+def test_a_job_without_a_checkpoint_is_refused() -> None:
+    job = finished_job()
+    job["status"]["output"] = {}
+    with pytest.raises(UserError, match=r"status\.output\.bestCheckpoint is empty"):
+        serve.adapter_on_volume(job, None, True, "/folder")
+    job["spec"]["storage"] = {"ephemeral": {}}
+    with pytest.raises(UserError, match="on its pod's own disk"):
+        server_objects(job, complete_child(), [], 0)
+
+
+HEALTHY = """
+import http.server, sys
+class Once(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.end_headers(); self.server.done = True
+server = http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Once)
+server.handle_request()
+sys.exit(int(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_the_request_is_printed_once_the_server_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    write_adapter(tmp_path / "run" / "adapter")
+    write_records(tmp_path / "run", finished_job())
+    port = free_port()
+    seen: list[str] = []
+
+    def arguments(*given: object) -> list[str]:
+        seen.extend(map(str, given))
+        return [str(port), str(code)]
+
+    monkeypatch.setattr(serve, "module_arguments", arguments)
+    monkeypatch.setattr(serve, "trainer_command", lambda: [sys.executable, "-c", HEALTHY, "rft_trainer"])
+    monkeypatch.setattr(serve, "POLL_SECONDS", 0.02)
+    result = rft("serve", tmp_path / "run", "--port", port)
+    assert str(tmp_path / "run" / "adapter") in seen
+    line = next(line for line in result.stdout.splitlines() if line.startswith("curl"))
+    assert f"http://127.0.0.1:{port}/v1/chat/completions" in line
+    assert json.loads(line.partition("-d '")[2].rstrip("'"))["model"] == "sums"
+    assert result.exit_code == (1 if code else 0)
+    assert ("ended with exit code 3" in result.stderr) is bool(code)
+
+
+def test_an_adapter_without_a_run_has_no_known_base(tmp_path: Path) -> None:
+    write_adapter(tmp_path / "adapter")
+    result = rft("serve", tmp_path / "adapter")
+    assert result.exit_code == 2
+    assert "its base model is not known" in result.stderr

@@ -1,0 +1,106 @@
+"""``python -m rft_trainer.serve``: serves a base model and an adapter by vLLM's OpenAI server.
+
+    python -m rft_trainer.serve --base NAME [--revision REV] --adapter DIR --name NAME --host HOST --port PORT
+        --context-length TOKENS [--dtype bfloat16] [--gpus N]
+
+``rft serve`` calls it, on this machine and in a cluster. The server has the options of a run's sampler, so
+that a greedy completion has the tokens that the trained policy gives. This process becomes the server.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NoReturn
+
+from rft_planner.modelconfig import UnreadableConfig, from_config
+from rft_run import run_files
+from rft_run.adapter_config import config_problem
+from rft_run.errors import ModelError
+from rft_run.folder import adapter_config_of
+from rft_trainer.rollout.vllm_server import ServerOptions, command_of, environment
+from rft_trainer.runtime.models import resolve
+
+_SERVER_SEQUENCES = 32
+
+
+def options_of(base: Path, adapter: Path, context_length: int, dtype: str, gpus: int) -> ServerOptions:
+    """Return the options of a server with the adapter. The context is at most the model's, in tokens.
+
+    Raises ModelError where the adapter's configuration cannot be used.
+    """
+    try:
+        found = run_files.json_of(adapter_config_of(adapter))
+        if problem := config_problem(found):
+            raise ValueError(problem)
+        rank = int(found["r"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{adapter}: is not an adapter that can be served: {error}") from error
+    try:
+        context = from_config(
+            run_files.json_value(run_files.content(base / "config.json", follow=True))
+        ).context
+    except UnreadableConfig:
+        context = context_length
+    return ServerOptions(
+        model=base,
+        context_length=min(context_length, context),
+        lora_rank=rank,
+        # Not the run's folder: a sampler that starts there ends all servers that have it here.
+        run_dir=adapter,
+        device="cuda" if gpus else "cpu",
+        dtype=dtype,
+        max_sequences=_SERVER_SEQUENCES,
+        tensor_parallel=max(1, gpus),
+    )
+
+
+def serving_command(
+    options: ServerOptions, base: str, adapter: Path, name: str, host: str, port: int
+) -> list[str]:
+    """Return the command line of the server. It knows the adapter as ``name``, and the base as ``base``."""
+    own: Mapping[str, object] = {
+        "served-model-name": base, "lora-modules": f"{name}={adapter}", "host": host, "port": port,
+    }  # fmt: skip
+    return command_of(options, own)
+
+
+def serving_environment(options: ServerOptions) -> dict[str, str]:
+    """Return the environment of the server. Its clients cannot load other adapters."""
+    variables = environment(options)
+    del variables["VLLM_ALLOW_RUNTIME_LORA_UPDATING"]
+    return variables
+
+
+def prepared(argv: list[str] | None = None) -> tuple[list[str], dict[str, str]]:
+    """Return the command line and the environment of the server. Raises ModelError, OSError, ValueError."""
+    parser = argparse.ArgumentParser(prog="python -m rft_trainer.serve")
+    parser.add_argument("--base", required=True, help="folder or hub id")
+    parser.add_argument("--revision")
+    parser.add_argument("--adapter", type=Path, required=True)
+    parser.add_argument("--name", required=True, help="name of the adapter in requests")
+    parser.add_argument("--host", required=True)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--context-length", type=int, required=True, help="in tokens")
+    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--gpus", type=int, default=0)
+    given = parser.parse_args(argv)
+    base = resolve(given.base, given.revision)
+    options = options_of(base, given.adapter, given.context_length, given.dtype, given.gpus)
+    command = serving_command(options, given.base, given.adapter, given.name, given.host, given.port)
+    return command, serving_environment(options)
+
+
+def main() -> NoReturn:
+    """Become the server, or end with exit code 1 if it cannot be started."""
+    try:
+        command, variables = prepared()
+    except (ModelError, OSError, ValueError) as error:
+        print(str(error).splitlines()[0], file=sys.stderr)
+        sys.exit(1)
+    os.execve(command[0], command, variables)  # noqa: S606
+
+
+if __name__ == "__main__":
+    main()
