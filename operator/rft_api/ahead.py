@@ -42,8 +42,8 @@ def model_problem(name: str) -> str:
         return f"{name!r} is the address of a web page, not a hub id; write {page[1]}"
     if owner.lower() in _VENDORS and _CLOSED.match(own):
         return (
-            f"{name!r} is a closed model: there are no weights to download and train; name an open one,"
-            " such as Qwen/Qwen2.5-7B-Instruct. As a judge it can serve in a grader of kind model"
+            f"{name!r} is a closed model: there are no weights to download and train; name an open one, such"
+            " as Qwen/Qwen2.5-7B-Instruct. A grader of kind model can use it as a judge"
         )
     if not re.fullmatch(f"{_HUB_PART}(/{_HUB_PART})?", name) or "--" in name or ".." in name:
         return (
@@ -62,14 +62,14 @@ def _as_model(name: str) -> str:
 
 
 def revision_is_whole(spec: RFTJobSpec) -> Iterator[Problem]:
-    """A revision that is a commit of the hub must have all 40 characters of the commit."""
+    """If a model's revision is a commit of the hub, it must have all 40 characters of the commit hash."""
     revision = spec.model.revision or ""
     shortened = re.fullmatch(r"(?=.*[0-9])(?=.*[a-f])[0-9a-f]{7,39}", revision)
     if shortened and not spec.model.name.startswith("/"):
         yield Problem(
             "spec.model.revision",
             f"{revision!r} is a shortened commit of {len(revision)} characters, which the hub does not know;"
-            " write all 40, or a branch or tag",
+            " write all 40 characters, or a branch or tag",
         )
 
 
@@ -144,7 +144,8 @@ def mounts_do_not_collide(spec: RFTJobSpec) -> Iterator[Problem]:
             yield Problem(path, said)
         elif mounted in _TAKEN or not mounted:
             yield Problem(
-                path, f"the trainer needs {volume.mount_path!r}; write another, such as /mnt/{volume.name}"
+                path,
+                f"the trainer needs {volume.mount_path!r}; write another path, such as /mnt/{volume.name}",
             )
         seen.setdefault(mounted, path)
 

@@ -22,7 +22,7 @@ PROFILES = (
 
 
 class AnnotationGroup(NamedTuple):
-    """A group of annotations that are refused with every value, because of their keys."""
+    """Annotations that are refused for one reason. Only the key decides: every value is refused."""
 
     why: str
     """What such an annotation does, as the end of the sentence "The annotation …"."""
@@ -55,7 +55,7 @@ REFUSED = (
         (".crio.io",),
     ),
     AnnotationGroup(
-        "gives the pod networks or addresses beyond those that the cluster's policies are written for",
+        "gives the pod networks or addresses that the cluster's policies may not cover",
         (
             "k8s.v1.cni.cncf.io/",
             "v1.multus-cni.io/",
@@ -65,15 +65,15 @@ REFUSED = (
         ),
     ),
     AnnotationGroup(
-        "gives all containers of the pod a cloud identity, users' code included; name a ServiceAccount with a"
-        " role in spec.template.serviceAccountName instead",
+        "gives all containers of the pod a cloud identity, users' code included; instead, set"
+        " spec.template.serviceAccountName to a ServiceAccount with a cloud identity",
         ("iam.amazonaws.com/", "azure.workload.identity/inject-proxy-sidecar"),
     ),
 )
 
 
 def problem_of(key: str, value: str) -> str | None:
-    """Return why an annotation of a pod is refused, or None if it gives the pod no further rights."""
+    """Return why an annotation of a pod is refused, or None if it is allowed."""
     if key.startswith(PROFILES):
         if value == PROFILE:
             return None
@@ -102,7 +102,7 @@ def cel() -> Cel:
         "has(self.status) && has(self.status.phase)"
         f" || !has(self.spec.template) || !has({given})"
         f" || {given}.all(key, !({' || '.join(refused)}) && (!({profiles}) || {given}[key] == '{PROFILE}'))",
-        "spec.template.annotations: annotations that change a pod's rights are refused; of AppArmor and"
-        f" seccomp only {PROFILE} is allowed; remove {', '.join(f'{begin}*' for begin in begins)},"
+        "spec.template.annotations: annotations that change a pod's rights are refused; for AppArmor and"
+        f" seccomp, only {PROFILE} is allowed; remove {', '.join(f'{begin}*' for begin in begins)},"
         f" {', '.join(f'*{end}' for end in ends)}",
     )

@@ -10,9 +10,8 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
 _WHOLE_FLOATS = 2**53
-"""The smallest number from which on floats cannot represent every integer. The API server reads a float from
-this number on as a float, and not as an integer.
-"""
+"""From this number on, a float cannot represent every integer. The API server converts only smaller floats,
+such as ``8.0``, to integers."""
 
 
 def _integral(value: object) -> object:
@@ -33,7 +32,7 @@ Int = Annotated[int, BeforeValidator(_integral)]
 EMPTY_DEFAULT: dict[str, Any] = {"default": {}}
 """Extra keywords for the JSON schema of an object whose fields all have defaults.
 
-With them, the API server adds the object to a manifest without it."""
+With them, the API server adds the object to a manifest in which it is absent."""
 
 DATE_TIME: dict[str, Any] = {"format": "date-time"}
 """Extra keywords for the JSON schema of a time in RFC 3339, so that the API server checks its form."""
@@ -90,8 +89,8 @@ class Model(BaseModel):
         ``null``.
 
         The API server silently drops a ``null`` of the other fields too, as it drops unknown fields. Here it
-        is refused, because the user probably forgot a value. A field with its Python name may be ``None``,
-        because code passes ``None`` for absent fields.
+        is refused, because the user probably forgot a value. A Python name that differs from the JSON name,
+        such as ``top_k``, may have the value ``None``, because code passes ``None`` for absent fields.
         """
         if not isinstance(data, dict):
             return data

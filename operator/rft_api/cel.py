@@ -1,6 +1,6 @@
 """Rules in CEL, the language of the validation rules that the API server checks.
 
-The CEL of a rule is next to the Python function that makes an equal check. Only the CEL of Kubernetes 1.25 is
+The CEL of a rule is next to the Python function that makes the same check. Only the CEL of Kubernetes 1.25 is
 used: ``rft_codegen.cel_lint`` refuses anything newer.
 """
 

@@ -23,7 +23,7 @@ TERMINAL_PHASES = ("Succeeded", "Failed", "Cancelled")
 """Phases that a job never leaves."""
 RESTING_PHASES = (*TERMINAL_PHASES, "Invalid")
 """Phases that a job leaves only after an edit by a person, or never. A program that waits for a job should
-stop to wait in these phases."""
+stop waiting in these phases."""
 
 ConditionType = Literal[
     "Accepted",
@@ -71,7 +71,7 @@ class Condition(Model):
 
     type: ConditionType = Field(description="Type of the condition, such as Ready or Failed.")
     status: Literal["True", "False", "Unknown"] = Field(
-        description="Whether the condition holds: True, False, or Unknown."
+        description="Status of the condition: True, False, or Unknown."
     )
     reason: str = Field(
         min_length=1,
@@ -141,7 +141,8 @@ COMPLETED_BECAUSE = {
     Reason.TARGET_REWARD: "The held-out reward has reached spec.stop.targetReward.",
     Reason.PATIENCE: "The held-out reward has not risen for spec.stop.patience evaluations.",
     Reason.CANARY: (
-        "A canary fell by spec.stop.canary while the reward rose; the result is the checkpoint before that."
+        "A canary fell by spec.stop.canary while the reward rose; the result is the last checkpoint before"
+        " the fall."
     ),
     Reason.MAX_STEPS: "spec.stop.maxSteps is reached.",
     Reason.MAX_GPU_HOURS: "spec.stop.maxGpuHours is spent.",
@@ -190,7 +191,7 @@ def conditions_of(
     """Return every condition of a job in ``phase``, in the order of ``CONDITION_TYPES``.
 
     Both the operator and ``rft run`` write these conditions. With ``stalled`` the condition Stalled is True
-    in every phase. ``now`` is a time in RFC 3339. Every condition gets it as its transition time, and
+    in every phase. ``now`` is a time in RFC 3339. Every condition gets ``now`` as its transition time, and
     ``merge`` restores the earlier times of unchanged conditions.
     """
     holds = {kind: kind in PHASE_CONDITIONS[phase] for kind in CONDITION_TYPES}

@@ -1,7 +1,7 @@
 """Finds characters in a text that change how a terminal or an editor shows the text, with pure functions.
 
 These are control characters, escape sequences, and invisible characters that change the order or the look of
-a text. Letters of every script and spaces of every width are not among them.
+a text. Letters of every writing system and spaces of every width are not among them.
 """
 
 import json
@@ -12,7 +12,8 @@ _OBEYED = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode categories of the characters that are not shown: controls, formats such as bidirectional overrides,
 half surrogate pairs, and line and paragraph separators."""
 _JOINERS = "\u200c\u200d"
-"""Characters that join two letters or two emoji. Several scripts need them, and they do nothing else."""
+"""Characters that join two letters or two emoji. Several writing systems need these characters, and they have
+no other effect."""
 _KEPT = str.maketrans("", "", f"\n\t{_JOINERS}")
 _SEQUENCES = re.compile(
     # OSC, DCS, SOS, PM and APC with their text, CSI with its parameters, and all shorter sequences. The text
@@ -54,13 +55,13 @@ def without_controls(text: str) -> str:
 
 
 def without_colours(text: str) -> str:
-    """Return a text without the escape sequences that set the colour and the weight of its letters."""
+    """Return a text without the escape sequences that set how its letters look, such as their colour."""
     return _COLOURS.sub("", text)
 
 
 def as_json(body: object) -> str:
-    """Return a value as indented JSON. Letters of every script stay as they are. Control and invisible
-    characters are written as JSON escapes.
+    """Return a value as indented JSON. Letters of every writing system stay as they are. Control and
+    invisible characters are written as JSON escapes.
     """
     text = json.dumps(body, indent=2, ensure_ascii=False)
     if text.translate(_KEPT).isprintable():

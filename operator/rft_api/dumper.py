@@ -1,4 +1,4 @@
-"""Writes YAML from which kubectl reads the values that were written."""
+"""Writes YAML from which kubectl reads exactly the values that were given to the writer."""
 
 from typing import Any
 

@@ -34,7 +34,7 @@ OBJECTIVE_DEFAULTS: dict[Objective, ObjectiveDefaults] = {
 
 
 def effective(spec: RFTJobSpec, uid: str, model_context_length: int | None = None) -> Effective:
-    """Return the effective parameters of a run. Those that are absent in ``spec`` are derived from the
+    """Return the effective parameters of a run. Parameters that are absent in ``spec`` are derived from the
     objective, the batch size and the UID.
 
     ``model_context_length`` is the longest context of the model in tokens, or None if it is unknown.

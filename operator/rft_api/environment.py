@@ -30,7 +30,10 @@ class Environment(Model):
 
     python: EnvironmentPython = Field(description="Your own Python class.")
     weight: float = Field(
-        1.0, ge=0, le=1000, description="Weight of the environment's reward, beside those of the graders."
+        1.0,
+        ge=0,
+        le=1000,
+        description="Weight of the environment's reward, which is combined with the scores of the graders.",
     )
     scale: Scale | None = Field(
         None, description="Range of the environment's reward that is mapped onto 0…1. If absent, 0 to 1."
@@ -54,8 +57,8 @@ class Environment(Model):
         None,
         ge=16,
         description=(
-            "Largest number of tokens that are sampled in all turns of a rollout. sampling.maxTokens limits"
-            " each turn. If absent, maxTurns times sampling.maxTokens."
+            "Largest number of tokens that are sampled in all turns of a rollout together."
+            " sampling.maxTokens limits each turn. If absent, maxTurns times sampling.maxTokens."
         ),
     )
     timeout_seconds: float = Field(
@@ -65,12 +68,17 @@ class Environment(Model):
         600.0, ge=1, le=86400, description="Time limit of a whole rollout, in seconds of wall time."
     )
     concurrency: Int = Field(
-        16, ge=1, le=64, description="Largest number of rollouts at once. Each has a process of its own."
+        16,
+        ge=1,
+        le=64,
+        description=(
+            "Largest number of rollouts at the same time. Each rollout has an environment process of its own."
+        ),
     )
 
     def most_tokens(self, each: int) -> int:
-        """Return the largest number of tokens that are sampled in a rollout. ``each`` is the largest number
-        in one turn.
+        """Return the largest number of tokens that may be sampled in a rollout. ``each`` is the largest
+        number of tokens in one turn.
         """
         return self.max_tokens or self.max_turns * each
 

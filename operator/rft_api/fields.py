@@ -110,8 +110,8 @@ def _type(schema: Schema) -> str:
 
 
 def _meant(path: str) -> str | None:
-    """Return the path that the user probably meant by ``path``: that of a field whose last name is equal,
-    else the most similar path, else None.
+    """Return the path that the user probably meant by ``path``: a path with the same last name, else the most
+    similar path, else None.
     """
     wanted = _fold(path.rpartition(".")[2])
     for known in all_fields():

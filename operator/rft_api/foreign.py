@@ -1,7 +1,7 @@
-"""Fields of other programs and services, with the fields of an RFTJob that say the same.
+"""Fields of other programs and services, with the fields of an RFTJob that have the same meaning.
 
 ``rft import`` follows these tables, the migration pages are generated from them, and the message about an
-unknown field in a manifest names the counterpart.
+unknown field in a manifest names the field of an RFTJob from these tables.
 """
 
 from typing import Literal, NamedTuple
@@ -17,7 +17,7 @@ class Counterpart(NamedTuple):
     theirs: str
     """The name of the field, as the documentation of the other program writes it."""
     ours: str
-    """Path of the field of an RFTJob that says the same. Empty if there is none."""
+    """Path of the field of an RFTJob with the same meaning. Empty if there is none."""
     note: str
     """What is different here, or what to do instead. It is never empty if ``ours`` is empty."""
 
@@ -32,9 +32,9 @@ def _none(theirs: str, note: str) -> Counterpart:
 
 _HARDWARE = "the plan says how many GPUs the job needs; see rft plan and spec.resources"
 _BATCH = "a batch here is a number of tokens, spec.training.batchSizeTokens; its default is used"
-_IDENTITY = "the field names an object of the service"
+_IDENTITY = "the field only identifies an object at Fireworks"
 _LOGGING = "each step is logged in metrics.jsonl"
-_MEMORY = "the plan chooses what fits the GPU's memory"
+_MEMORY = "the plan chooses what fits into the GPU's memory"
 
 OPENAI: tuple[Counterpart, ...] = (
     _same("model", "spec.model.name", "closed models cannot be trained here: name an open one with --model"),
@@ -44,52 +44,74 @@ OPENAI: tuple[Counterpart, ...] = (
     _same(
         "validation_file",
         "spec.evaluation.dataset",
-        "the value is an id: name the file with --evaluation-rows",
+        "the value is the id of an uploaded file: name the file with --evaluation-rows",
     ),
     _same("suffix", "metadata.name"),
     _same("seed", "spec.training.seed"),
     _same("grader", "spec.graders"),
     _same("n_epochs", "spec.training.epochs", "auto means the default here"),
-    _same("learning_rate_multiplier", "spec.training.learningRate", "a factor for the default here, 1e-4"),
+    _same(
+        "learning_rate_multiplier",
+        "spec.training.learningRate",
+        "the value is multiplied by 1e-4, the default here",
+    ),
     _same(
         "compute_multiplier",
         "spec.sampling.numRollouts",
-        "a factor for the default here, 4 completions per prompt",
+        "the value is multiplied by 4 completions per prompt, the default here",
     ),
     _same("eval_interval", "spec.evaluation.everySteps", "auto means the default here"),
     _same("eval_samples", "spec.evaluation.samples", "it is 1 if spec.evaluation.temperature is 0"),
     _same(
-        "integrations", "spec.tracking", "project, name and entity of W&B; the API key of W&B is in a Secret"
+        "integrations",
+        "spec.tracking",
+        "the project and the entity of W&B are imported; put the API key of W&B into a Secret",
     ),
     _same("wandb", "spec.tracking.wandb"),
     _none("batch_size", f"the value is a number of examples; {_BATCH}"),
     _none(
-        "reasoning_effort", "the chat template says how an open model thinks; see spec.model.chatTemplateArgs"
+        "reasoning_effort",
+        "the chat template sets how an open model thinks; its arguments are spec.model.chatTemplateArgs",
     ),
     _none(
         "response_format",
-        "the sampler does not follow a schema; a jsonSchema grader of weight 0 measures how many replies do",
+        "the sampler cannot force replies to follow a schema; a jsonSchema grader of weight 0 measures how"
+        " many do",
     ),
     _none("metadata", "use metadata.labels and metadata.annotations"),
-    _none("tools", "tools are methods of an environment: spec.environment.python"),
+    _none("tools", "write the tools as methods of a class: spec.environment.python"),
 )
 
 OPENAI_GRADERS: tuple[Counterpart, ...] = (
-    _same("string_check", "stringCheck", "eq becomes equals, ne and neq notEquals, like and ilike contains"),
+    _same(
+        "string_check",
+        "stringCheck",
+        "eq becomes equals, ne and neq become notEquals, like and ilike become contains",
+    ),
     _same("text_similarity", "textSimilarity", "metrics: see below"),
     _same(
         "score_model",
         "model",
-        'range becomes scale with clip; the prompt asks for {"score": …}; onError is zero',
+        'range becomes scale with clip; the imported prompt asks for {"score": …}; onError becomes zero',
     ),
-    _same("label_model", "model", "a label that passes has the score 1, another one 0; onError is zero"),
-    _same("python", "python", "the source stays unchanged; grade(sample, item) is called as at OpenAI"),
+    _same(
+        "label_model",
+        "model",
+        "a label in passing_labels gets the score 1, any other label 0; onError becomes zero",
+    ),
+    _same(
+        "python", "python", "the source is copied unchanged; grade(sample, item) is called as OpenAI calls it"
+    ),
     _same(
         "multi",
         "formula",
-        "its parts become graders of weight 0 above it; calculate_output becomes expression",
+        "its graders become graders of weight 0 above the formula; calculate_output becomes expression",
     ),
-    _same("endpoint", "http", "the request has another form, which docs/graders.md shows"),
+    _same(
+        "endpoint",
+        "http",
+        "the service gets requests of another form than from OpenAI; docs/graders.md shows it",
+    ),
 )
 
 OPENAI_METRICS: tuple[Counterpart, ...] = (
@@ -107,7 +129,7 @@ OPENAI_METRICS: tuple[Counterpart, ...] = (
 )
 
 OPENAI_GRADER_FIELDS: tuple[Counterpart, ...] = (
-    _none("pass_threshold", "only evals use it: a reward has no threshold"),
+    _none("pass_threshold", "only OpenAI's evals use this field: a reward has no threshold"),
     _none("image_tag", "the code runs in the trainer's image, and cannot import packages that are not in it"),
     _none("reasoning_effort", "the judge's own default is used"),
     _none("temperature", "the judge is asked with temperature 0"),
@@ -120,14 +142,16 @@ OPENAI_GRADER_FIELDS: tuple[Counterpart, ...] = (
 
 FIREWORKS: tuple[Counterpart, ...] = (
     _same(
-        "base-model", "spec.model.name", "names of Llama and Qwen become hub ids; give others with --model"
+        "base-model",
+        "spec.model.name",
+        "names of Llama and Qwen models become hub ids; name any other model with --model",
     ),
     _same("dataset", "spec.dataset", "the value names an uploaded dataset: name the file with --rows"),
     _same("dataset-jsonl", "spec.dataset"),
     _same(
         "evaluation-dataset",
         "spec.evaluation.dataset",
-        "the value is a name: name the file with --evaluation-rows",
+        "the value names an uploaded dataset: name the file with --evaluation-rows",
     ),
     _same(
         "evaluator", "spec.graders", "the value names an uploaded evaluator: name its file with --evaluator"
@@ -145,30 +169,41 @@ FIREWORKS: tuple[Counterpart, ...] = (
     _same("top-k", "spec.sampling.topK"),
     _same("max-output-tokens", "spec.sampling.maxTokens"),
     _same("response-candidates-count", "spec.sampling.numRollouts"),
-    _same("rl-loss-method", "spec.training.objective", "gspo-token becomes gspo; default means ours"),
-    _same("method", "spec.training.objective", "gspo-token becomes gspo; default means ours"),
+    _same(
+        "rl-loss-method", "spec.training.objective", "gspo-token becomes gspo; default means the default here"
+    ),
+    _same("method", "spec.training.objective", "gspo-token becomes gspo; default means the default here"),
     _same("rl-kl-beta", "spec.training.klBeta"),
     _same("kl-beta", "spec.training.klBeta"),
     _same("wandb-project", "spec.tracking.wandb.project"),
     _same("wandb-entity", "spec.tracking.wandb.entity"),
     _none("eval-auto-carveout", "rows are held out unless spec.evaluation.fraction is 0"),
-    _none("wandb", "only its project and entity are imported"),
+    _none("wandb", "only the project and the entity of W&B are imported"),
     _none("wandb-enabled", "spec.tracking.wandb is set if a project is given"),
     _none(
         "wandb-api-key",
-        "the key is not written into a manifest: put it into a Secret, spec.tracking.wandb.secretRef",
+        "the import writes this key to no file: put it into the Secret that spec.tracking.wandb.secretRef"
+        " names",
     ),
-    _none("warm-start-from", "name a folder on the run's volume with the adapter: spec.model.adapter"),
+    _none(
+        "warm-start-from",
+        "copy the adapter to a folder on the run's volume, and name this folder in spec.model.adapter",
+    ),
     _none("gradient-accumulation-steps", _MEMORY),
     _none("batch-size-samples", _BATCH),
-    _none("chunk-size", "batchSizeTokens determines how many rows a step has"),
-    _none("extra-body", "the sampler takes only the fields of spec.sampling"),
-    _none("mcp-server", "tools are methods of an environment: spec.environment.python"),
+    _none("chunk-size", "spec.training.batchSizeTokens determines how many rows a training step uses"),
+    _none("extra-body", "the sampler has no settings other than the fields of spec.sampling"),
+    _none("mcp-server", "write the tools as methods of a class: spec.environment.python"),
     _none("node-count", _HARDWARE),
     _none("accelerator-count", _HARDWARE),
-    _none("region", "the pod runs on a node of the cluster; see spec.resources.nodeSelector"),
-    _none("jinja-template", "the chat template is the model's own; see spec.model.chatTemplateArgs"),
-    _none("max-concurrent-rollouts", "the sampler runs as many rollouts as fit into the GPU's memory"),
+    _none("region", "the pod runs in your cluster; to choose its nodes, set spec.resources.nodeSelector"),
+    _none(
+        "jinja-template",
+        "the model's own chat template is used; its arguments are spec.model.chatTemplateArgs",
+    ),
+    _none(
+        "max-concurrent-rollouts", "the sampler runs as many rollouts at once as fit into the GPU's memory"
+    ),
     _none("max-concurrent-evaluations", "each grader has two workers"),
     _none("source-job", "write the values of the source job into the manifest"),
     _none("display-name", _IDENTITY),
@@ -180,12 +215,20 @@ FIREWORKS: tuple[Counterpart, ...] = (
 TRL: tuple[Counterpart, ...] = (
     _same("model", "spec.model.name"),
     _same(
-        "train_dataset", "spec.dataset", "load_dataset of a local file is imported; give others with --rows"
+        "train_dataset",
+        "spec.dataset",
+        "load_dataset with a local file is imported; name any other file with --rows",
     ),
     _same("eval_dataset", "spec.evaluation.dataset", "name the file with --evaluation-rows"),
-    _same("reward_funcs", "spec.graders", "the functions, with the parts of the script that they use"),
+    _same(
+        "reward_funcs", "spec.graders", "the functions are copied, with the parts of the script that they use"
+    ),
     _same("reward_weights", "spec.graders[].weight"),
-    _same("learning_rate", "spec.training.learningRate", "the value here is for LoRA, and is at least 1e-5"),
+    _same(
+        "learning_rate",
+        "spec.training.learningRate",
+        "LoRA needs a higher learning rate than full fine-tuning; the least value here is 1e-5",
+    ),
     _same("num_train_epochs", "spec.training.epochs"),
     _same("max_steps", "spec.stop.maxSteps"),
     _same("num_generations", "spec.sampling.numRollouts"),
@@ -196,8 +239,12 @@ TRL: tuple[Counterpart, ...] = (
     _same("beta", "spec.training.klBeta"),
     _same("epsilon", "spec.training.clipLow"),
     _same("epsilon_high", "spec.training.clipHigh"),
-    _same("loss_type", "spec.training.objective", "dr_grpo becomes drGrpo, and bnpo grpo"),
-    _same("num_iterations", "spec.training.updatesPerBatch", "each update uses another part of the batch"),
+    _same("loss_type", "spec.training.objective", "dr_grpo becomes drGrpo, and bnpo becomes grpo"),
+    _same(
+        "num_iterations",
+        "spec.training.updatesPerBatch",
+        "here each update uses another part of the batch, not the whole batch",
+    ),
     _same("warmup_steps", "spec.training.warmupSteps"),
     _same("lr_scheduler_type", "spec.training.schedule"),
     _same("weight_decay", "spec.training.weightDecay"),
@@ -213,43 +260,47 @@ TRL: tuple[Counterpart, ...] = (
     _same(
         "target_modules",
         "spec.training.loraTargets",
-        "all-linear, or attention if only q, k, v and o are named",
+        "becomes attention if it names only q, k, v and o, else all-linear",
     ),
-    _none("importance_sampling_level", "for sequence, set spec.training.objective to gspo"),
-    _none("output_dir", "set it with --output of rft run"),
+    _none("importance_sampling_level", "in place of sequence, set spec.training.objective to gspo"),
+    _none("output_dir", "name the folder with --output of rft run"),
     _none("report_to", "name the tracker in spec.tracking, with its project and Secret"),
-    _none("warmup_ratio", "the warm-up is a number of steps: spec.training.warmupSteps"),
+    _none("warmup_ratio", "give the warm-up as a number of steps: spec.training.warmupSteps"),
     _none("max_prompt_length", "spec.training.maxContextLength limits prompt plus completion"),
     _none("per_device_train_batch_size", _BATCH),
     _none("per_device_eval_batch_size", _BATCH),
     _none("gradient_accumulation_steps", _MEMORY),
     _none("generation_batch_size", _BATCH),
     _none("steps_per_generation", "spec.training.updatesPerBatch sets the optimizer steps per batch"),
-    _none("scale_rewards", "advantages are divided by the group's standard deviation, but not with drGrpo"),
-    _none("delta", "the importance ratio has no second limit here"),
+    _none(
+        "scale_rewards",
+        "advantages are divided by the group's standard deviation, except with the objective drGrpo",
+    ),
+    _none("delta", "the probability ratio has no upper limit other than spec.training.clipHigh"),
     _none("gradient_checkpointing", _MEMORY),
     _none("bf16", "GPUs compute in bfloat16"),
     _none("fp16", "GPUs compute in bfloat16"),
     _none("optim", "the optimizer is AdamW"),
     _none("logging_steps", _LOGGING),
-    _none("log_completions", "each completion is recorded; see rft samples"),
+    _none("log_completions", "every completion is recorded; rft samples shows them"),
     _none("save_strategy", "checkpoints are saved every spec.checkpoint.everySteps"),
     _none(
-        "eval_strategy", "the policy is evaluated at the start and the end; see spec.evaluation.everySteps"
+        "eval_strategy",
+        "the policy is evaluated at the start and the end; spec.evaluation.everySteps adds evaluations",
     ),
     _none("push_to_hub", "the adapter stays in the run's folder; see rft export"),
-    _none("use_vllm", "vLLM samples in any case; see spec.sampling.engine"),
-    _none("vllm_mode", "the plan decides how GPUs are shared"),
-    _none("vllm_gpu_memory_utilization", "the plan divides the GPU's memory"),
+    _none("use_vllm", "vLLM samples, unless spec.sampling.engine is transformers"),
+    _none("vllm_mode", "the plan decides which GPUs train and which GPUs sample"),
+    _none("vllm_gpu_memory_utilization", "the plan divides the GPU's memory between trainer and sampler"),
     _none("vllm_tensor_parallel_size", _HARDWARE),
-    _none("generation_kwargs", "the sampler takes only the fields of spec.sampling"),
+    _none("generation_kwargs", "the sampler has no settings other than the fields of spec.sampling"),
     _none("remove_unused_columns", "graders get every column"),
     _none("lora_dropout", "the adapter has no dropout"),
-    _none("task_type", "the model is a causal language model"),
+    _none("task_type", "every model is trained as a causal language model"),
     _none("bias", "biases are not trained"),
-    _none("processing_class", "the tokenizer is the model's own"),
+    _none("processing_class", "the model's own tokenizer is used"),
     _none("callbacks", "see spec.stop and spec.tracking"),
-    _none("tools", "tools are methods of an environment: spec.environment.python"),
+    _none("tools", "write the tools as methods of a class: spec.environment.python"),
     _none("rollout_func", "the sampler is spec.sampling.engine"),
     _none("reward_processing_classes", "there are no reward models"),
     _none("environment_factory", "write its class as spec.environment.python"),

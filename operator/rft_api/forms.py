@@ -1,7 +1,7 @@
-"""The forms that texts of the API must have. Each is a regular expression with words and a correction.
+"""The forms that texts of the API must have. Each form has a regular expression, a description in words, and
+a function that guesses a correction.
 
-Messages never show the regular expression. They show the words and, if it can be guessed, the corrected
-text.
+Messages never show the regular expression. They show the words and, if it can be guessed, the corrected text.
 """
 
 import re
@@ -37,7 +37,7 @@ class Form(NamedTuple):
         return re.search(pattern, text, re.ASCII) is not None
 
     def proposal(self, text: str, longest: int | None = None) -> str:
-        """Return the text of this form that was probably meant by ``text``, or "" if there is no guess.
+        """Return a correction of ``text`` that has this form, or "" if no correction can be guessed.
 
         The result has at most ``longest`` characters.
         """
@@ -156,13 +156,13 @@ URI = Form(
 )
 SIZE = Form(
     r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$",
-    "a size such as 20Gi: a number, and without a space Ki, Mi, Gi, Ti, k, M, G or T",
+    "a size such as 20Gi: a number and, without a space, Ki, Mi, Gi, Ti, k, M, G or T",
     _as_size,
     32,
 )
 QUANTITY = Form(
     r"^[0-9]+(\.[0-9]+)?(m|Ki|Mi|Gi|Ti|k|M|G|T)?$",
-    "a quantity such as 4, 500m (thousandths) or 16Gi: a number, and without a space its unit",
+    "a quantity such as 4, 500m (thousandths) or 16Gi: a number and, without a space, its unit",
     _as_quantity,
     32,
 )

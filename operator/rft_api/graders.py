@@ -43,7 +43,7 @@ class Math(Model):
 
 
 class Regex(Model):
-    """The score is 1 if the pattern matches, else 0."""
+    """The score is 1 if the completion matches the pattern, else 0."""
 
     pattern: str = Field(min_length=1, description="Regular expression in Python's syntax.")
     full_match: bool = Field(
@@ -77,8 +77,8 @@ Similarity = Literal[
 """Measures of the similarity of two texts."""
 
 _TEMPLATE_WORDS = (
-    "In braces: completion, prompt, names of row fields, and with a path the JSON of the completion or of a"
-    " field, such as {completion_json.name} or {person.names[0]}."
+    "Allowed in braces are completion, prompt, the name of a row field, and a path into the JSON of the"
+    " completion or of a row field, such as {completion_json.name} or {person.names[0]}."
 )
 
 
@@ -95,7 +95,9 @@ class TextSimilarity(Model):
     reference: str | None = Field(
         None,
         min_length=1,
-        description="Template of the reference text, in place of field. Its braces are those of input.",
+        description=(
+            "Template of the reference text, instead of field. It allows the same names in braces as input."
+        ),
     )
 
 
@@ -114,7 +116,9 @@ class StringCheck(Model):
     reference: str = Field(
         "{answer}",
         min_length=1,
-        description="Template of the text that input is compared with. Its braces are those of input.",
+        description=(
+            "Template of the text that input is compared with. It allows the same names in braces as input."
+        ),
     )
 
 
@@ -125,9 +129,9 @@ class Formula(Model):
         min_length=1,
         max_length=2048,
         description=(
-            "Arithmetic on names of graders, with an underscore for each dash, such as 0.5 * exact +"
-            " min(style, 0.5). It has + - * / ^, parentheses, and min, max, abs, floor, ceil, exp, sqrt and"
-            " log. A score is the value from 0 to 1."
+            "Arithmetic on the scores of graders, such as 0.5 * exact + min(style, 0.5). A score is from 0"
+            " to 1, and is written as the name of its grader, with an underscore for each dash. Allowed are"
+            " + - * / ^, parentheses, and min, max, abs, floor, ceil, exp, sqrt and log."
         ),
     )
 
@@ -157,8 +161,9 @@ class Python(Model):
         "grade",
         **IDENTIFIER.limits(),
         description=(
-            "Name of the function. It is called as grade(completion, row), or with the parameters of TRL,"
-            " OpenAI, eval-protocol or verl if its parameters have their names."
+            "Name of the function. It is called as grade(completion, row). If its parameters have the names"
+            " that TRL, OpenAI, eval-protocol or verl use, it is called with the values that these programs"
+            " pass."
         ),
     )
 
@@ -209,12 +214,15 @@ class Scale(Model):
     max: float = Field(description="Raw score that is mapped to 1.")
     clip: bool = Field(
         False,
-        description="Whether a score outside of the range counts as the nearest end, and is no error.",
+        description=(
+            "Whether a raw score outside of the range counts as the nearest end of the range. If false,"
+            " such a score is an error."
+        ),
     )
 
 
 class Grader(Model):
-    """A grader. The reward Σ wᵢsᵢ / Σ wᵢ is the weighted mean of the graders' scores. Exactly one kind is
+    """A grader. The reward of a completion is the weighted mean of the graders' scores. Exactly one kind is
     set.
     """
 
@@ -251,8 +259,8 @@ class Grader(Model):
         None,
         description=(
             "What happens if the grader fails: its score is 0 (zero, default of python), the rollout is not"
-            " used (drop, default of http, model and formula), or the run ends (fail). A canary, a grader of"
-            " weight 0, only loses its score."
+            " used (drop, default of http, model and formula), or the run ends (fail). If a canary (a"
+            " grader of weight 0) fails, only its own score is missing."
         ),
     )
     reads: Literal["answer", "whole"] | None = Field(
@@ -309,7 +317,7 @@ class Grader(Model):
     @property
     def reads_answer(self) -> bool:
         """Whether the grader reads only the answer of a completion, and not the thought before it. ``reads``
-        says so or, if it is absent, the kind of the grader.
+        decides this. If it is absent, the kind of the grader decides.
         """
         if self.reads is not None:
             return self.reads == "answer"

@@ -19,8 +19,11 @@ FROZEN = tuple(n for n in _FIELDS if n not in (*MUTABLE_AFTER_START, *MUTABLE_WH
 _FOLLOWED = (*MUTABLE_WHILE_SUSPENDED, "stop")
 """Fields of the spec whose changes are applied when a suspended run resumes."""
 
-NEVER = "cannot change after the start; put it back, or create another RFTJob"
-ONLY_SUSPENDED = "can change after the start only while phase is Suspended; set spec.suspend and wait for it"
+NEVER = "cannot change after the start; set the old value again, or create another RFTJob"
+ONLY_SUSPENDED = (
+    "can change after the start only while phase is Suspended; set spec.suspend to true, and wait for this"
+    " phase"
+)
 
 
 def problems(old: RFTJobSpec, new: RFTJobSpec, status: Mapping[str, Any]) -> list[Problem]:
@@ -48,7 +51,7 @@ def late_changes(old: RFTJobSpec, new: RFTJobSpec, *, pod_alive: bool) -> list[P
 def follows(old: RFTJobSpec, new: RFTJobSpec) -> bool:
     """Return whether a suspended run that was started with ``old`` gets ``new`` as its new snapshot.
 
-    It does if some fields differ, and a resumed run may apply all these changes.
+    It does if some fields differ, and if all of these fields may change when a run resumes.
     """
     return not late_changes(old, new, pod_alive=False) and any(_changed(old, new, _FOLLOWED, ""))
 

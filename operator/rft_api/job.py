@@ -34,7 +34,7 @@ class RFTJobSpec(Model):
     """The spec of an RFTJob: what to train, on which rows, and how."""
 
     model: ModelSource = Field(description="The base model.")
-    dataset: Dataset = Field(description="The dataset with the training rows. Exactly one source.")
+    dataset: Dataset = Field(description="The dataset with the training rows. Exactly one source is set.")
     graders: list[Grader] = Field(
         max_length=64,
         json_schema_extra=map_by("name"),
@@ -56,7 +56,7 @@ class RFTJobSpec(Model):
     sampling: Sampling = Field(
         default_factory=Sampling, json_schema_extra=EMPTY_DEFAULT, description="How completions are sampled."
     )
-    storage: Storage = Field(description="Storage of the run's folder. Exactly one kind.")
+    storage: Storage = Field(description="Storage of the run's folder. Exactly one kind of storage is set.")
     resources: Resources | None = Field(
         None, description="GPUs, CPUs and memory of the pod, in place of the planned values."
     )
@@ -106,7 +106,7 @@ class RFTJobSpec(Model):
 
     @property
     def scored_by(self) -> list[Grader]:
-        """The graders, and the environment as the last one, if there is one."""
+        """All graders. If there is an environment, it is the last of them."""
         return self.graders if self.environment is None else [*self.graders, self.environment.as_grader()]
 
     @property

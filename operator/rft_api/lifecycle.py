@@ -33,16 +33,16 @@ class Evaluation(Model):
         ge=0,
         le=0.5,
         description=(
-            "Fraction of the training rows that is held out, but at least 32 and at most 256 rows. 0 without"
-            " a dataset turns the evaluation off."
+            "Fraction of the training rows that is held out, but at least 32 and at most 256 rows. If it is"
+            " 0 and there is no evaluation dataset, there is no evaluation."
         ),
     )
     every_steps: Int | None = Field(
         None,
         ge=1,
         description=(
-            "Number of training steps between evaluations. If absent, only before the first and after the"
-            " last step."
+            "Number of training steps between evaluations. If absent, the policy is evaluated only before"
+            " the first and after the last step."
         ),
     )
     temperature: float = Field(

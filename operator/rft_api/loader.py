@@ -1,9 +1,8 @@
 """Reads YAML as kubectl does, so that ``rft`` and the cluster get the same values from a file.
 
-kubectl follows YAML 1.1 with Go's number syntax: ``1e-4`` is a number (PyYAML reads a string), ``y``
-and ``off`` are booleans, keys included. It also accepts several documents and ``kind: List``.
-Duplicate keys are an error here, because nobody knows which of them the user meant. kubectl silently uses the
-last one.
+kubectl follows YAML 1.1 with Go's number syntax: ``1e-4`` is a number (PyYAML reads a string), ``y`` and
+``off`` are booleans, also as keys. It also accepts several documents and ``kind: List``. Duplicate keys are
+an error here, because nobody knows which of them the user meant. kubectl silently uses the last one.
 """
 
 import math
@@ -150,7 +149,7 @@ def _key(loader: _Loader, node: yaml.Node) -> str:
 def _merged(value: object, node: yaml.Node) -> dict[Hashable, Any]:
     """Return the keys and values that the YAML merge key ``<<`` adds to a mapping.
 
-    If several merged objects have a key, the value of the first one is used.
+    If several merged objects have the same key, the value in the first of these objects is used.
     """
     objects = value if isinstance(value, list) else [value]
     if not all(isinstance(each, dict) for each in objects):

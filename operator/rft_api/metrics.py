@@ -35,7 +35,8 @@ _ALL = (
         "rft_jobs_longest_wait_seconds",
         "gauge",
         ("namespace",),
-        "Longest time that an RFTJob in phase Pending or Queued has waited so far. 0 if no RFTJob waits.",
+        "Seconds that the RFTJob which has waited longest has been in phase Pending or Queued. 0 if no"
+        " RFTJob waits.",
     ),
     Metric(
         "rft_jobs_finished_total",
@@ -69,7 +70,12 @@ _ALL = (
         f"Last training step of a running RFTJob, for {MAX_JOB_SERIES} RFTJobs at most.",
     ),
     Metric("rft_reconciles_total", "counter", ("result",), "Number of reconciliations, by result."),
-    Metric("rft_reconcile_seconds", "histogram", (), "Seconds of one reconciliation, with its requests."),
+    Metric(
+        "rft_reconcile_seconds",
+        "histogram",
+        (),
+        "Duration of one reconciliation in seconds, with its requests to the API server.",
+    ),
     Metric(
         "rft_api_requests_total",
         "counter",
@@ -77,7 +83,12 @@ _ALL = (
         "Number of the API server's answers to requests other than watches, by method and status.",
     ),
     Metric("rft_status_writes_total", "counter", (), "Number of writes of RFTJobs' statuses."),
-    Metric("rft_queue_length", "gauge", (), "Number of RFTJobs in the work queue, due now or later."),
+    Metric(
+        "rft_queue_length",
+        "gauge",
+        (),
+        "Number of RFTJobs in the work queue: those to reconcile now, and those to reconcile later.",
+    ),
     Metric(
         "rft_ingest_requests_total",
         "counter",
@@ -91,7 +102,8 @@ _ALL = (
         "rft_watch_silence_seconds",
         "gauge",
         (),
-        "Longest time since the API server accepted a watch, in seconds.",
+        "Seconds since the API server last accepted a watch of the operator. With several watches: of the"
+        " watch that has waited longest.",
     ),
     Metric(
         "rft_watch_refused",

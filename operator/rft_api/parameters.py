@@ -35,15 +35,16 @@ class Training(Model):
         ge=1,
         le=256,
         description=(
-            "Numerator of the LoRA scale, loraAlpha / loraRank. If it stays the same, the best learning rate"
-            " is similar at every rank."
+            "Numerator of the LoRA scale, loraAlpha / loraRank. With the same loraAlpha, the best learning"
+            " rate is similar at every rank."
         ),
     )
     lora_targets: Literal["all-linear", "attention"] = Field(
         "all-linear",
         description=(
             "Layers that get an adapter: all linear layers of the text model, or only those of the"
-            " attention. In a mixture of experts and in GLM-4, only the attention gets one."
+            " attention. In a mixture of experts and in GLM-4, only the layers of the attention get an"
+            " adapter."
         ),
     )
     batch_size_tokens: Int = Field(
@@ -67,9 +68,9 @@ class Training(Model):
         ge=1,
         le=4,
         description=(
-            "Number of optimizer steps per batch. Each step uses its share of the prompts. With 1 the policy"
-            " is unchanged when the gradient is computed, so the probability ratio is 1 and nothing is"
-            " clipped."
+            "Number of optimizer steps per batch. Each optimizer step uses another part of the prompts."
+            " With 1 the policy is unchanged when the gradient is computed, so the probability ratio is 1"
+            " and nothing is clipped."
         ),
     )
     objective: Objective = Field(
@@ -140,9 +141,9 @@ class Training(Model):
         ge=0,
         le=1,
         description=(
-            "Minimum weight of a token in a batch sampled by older weights. The weight is the token's"
-            " probability in the trainer divided by that in the sampler. A lower weight is raised to the"
-            " minimum."
+            "Minimum weight of a token in a batch that an older adapter version sampled. The weight is the"
+            " token's probability in the trainer divided by its probability in the sampler. A lower weight"
+            " is raised to the minimum."
         ),
     )
     stale_token_high: float = Field(
@@ -150,8 +151,8 @@ class Training(Model):
         ge=1,
         le=100,
         description=(
-            "Maximum weight of a token in a batch sampled by older weights: see staleTokenLow. In other"
-            " batches the maximum is 2."
+            "Maximum weight of a token in a batch that an older adapter version sampled: see staleTokenLow."
+            " In other batches the maximum is 2."
         ),
     )
     stale_sequence_low: float = Field(
@@ -159,8 +160,8 @@ class Training(Model):
         ge=0,
         le=1,
         description=(
-            "Limit for a completion in a batch sampled by older weights: if the geometric mean of its token"
-            " weights is lower, the completion has no policy gradient."
+            "Lower limit for a completion in a batch that an older adapter version sampled: if the"
+            " geometric mean of its token weights is below the limit, the completion has no policy gradient."
         ),
     )
     stale_sequence_high: float = Field(
@@ -168,8 +169,8 @@ class Training(Model):
         ge=1,
         le=1000,
         description=(
-            "Limit for a completion in a batch sampled by older weights: if the geometric mean of its token"
-            " weights is higher, the completion has no policy gradient."
+            "Upper limit for a completion in a batch that an older adapter version sampled: if the"
+            " geometric mean of its token weights is above the limit, the completion has no policy gradient."
         ),
     )
     deterministic: bool = Field(
@@ -182,8 +183,9 @@ class Training(Model):
     cpu_dtype: Dtype | None = Field(
         None,
         description=(
-            "Dtype of the base model's weights in a run on the CPU. If absent: float32, or for rft run"
-            " without deterministic the dtype that is fast on the machine. On GPUs it is always bfloat16."
+            "Dtype of the base model's weights in a run on the CPU. If absent: float32. Only rft run"
+            " without deterministic chooses the dtype that is fast on the machine. On GPUs it is always"
+            " bfloat16."
         ),
     )
     mask_truncated: bool = Field(

@@ -169,8 +169,8 @@ def _options(context: dict[str, Any]) -> str:
 def _meant(value: object, context: dict[str, Any]) -> str:
     """Return advice that names the allowed value that the user probably meant, or "".
 
-    The two are similar, or the user wrote the beginning or the initials of the allowed value, such as ``RWO``
-    for ``ReadWriteOnce``.
+    This value is similar to what the user wrote, or the user wrote its beginning or its initials, such as
+    ``RWO`` for ``ReadWriteOnce``.
     """
     options = [option.strip() for option in _options(context).split(",")]
     if _is_quoted_number(value) and str(value) in options:
@@ -209,13 +209,14 @@ def _nearest_option(value: object, loc: Sequence[int | str], root: type[Model]) 
 
 
 def _choices(info: FieldInfo) -> tuple[Any, ...]:
-    """Return the allowed values of a field with a Literal type, and nothing for other fields."""
+    """Return the allowed values of a field with a Literal type. Empty for a field with any other type."""
     found = [each for each in _types(info.annotation) if get_origin(each) is Literal]
     return tuple(get_args(found[0])) if found else ()
 
 
 def _inside(value: object, loc: Sequence[int | str], root: type[Model]) -> str:
-    """Return advice that names the allowed number nearest to ``value``, which is out of range, or "".
+    """Return advice for a number that is out of range: the nearest allowed number, else the default of the
+    field, else an example. Return "" if there is none of them.
 
     If the user probably wrote a percentage, such as 95 for 0.95, the advice has the number divided by 100.
     """
@@ -258,8 +259,8 @@ EXAMPLES = {
     "prompt": "prompt: 'How good is {completion}?'",
     "pattern": "pattern: '[0-9]+'",
 }
-"""An example of a field in YAML. The key is the path of the field, its name with the name of its object, or
-its name."""
+"""Examples of fields in YAML, for messages. The key is the path of a field, or its name after the name of its
+object, or only its name."""
 
 
 def _example(loc: Sequence[int | str], root: type[Model]) -> str:

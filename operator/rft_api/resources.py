@@ -73,7 +73,7 @@ class Resources(Model):
         **QUANTITY.limits(),
         description=(
             "Ephemeral storage request and limit of the trainer, for files that it writes to its node, such"
-            " as a downloaded model. If absent, the plan has both."
+            " as a downloaded model. If absent, the plan sets the request and the limit."
         ),
     )
     shm: str | None = Field(None, **QUANTITY.limits(), description="Size of /dev/shm.")
@@ -119,12 +119,16 @@ class ConfigMapKeySelector(Model):
 class ObjectFieldSelector(Model):
     """A field of the pod."""
 
-    api_version: Literal["v1"] | None = Field(None, description="API version of the field's path.")
-    field_path: str = Field(**FIELD_PATH.limits(), description="Path of the field in the pod.")
+    api_version: Literal["v1"] | None = Field(
+        None, description="API version of the pod in which path is a field."
+    )
+    field_path: str = Field(
+        **FIELD_PATH.limits(), description="Path of a field of the pod, such as metadata.name."
+    )
 
 
 class ResourceFieldSelector(Model):
-    """A resource of the trainer's container."""
+    """A resource limit or request of the trainer's container, as the value of an environment variable."""
 
     resource: Literal[
         "limits.cpu",
@@ -140,7 +144,7 @@ class ResourceFieldSelector(Model):
 
 
 class EnvVarSource(Model):
-    """The source of a variable's value, written as in a Kubernetes container. Exactly one is set."""
+    """The source of a variable's value, written as in a Kubernetes container. Exactly one source is set."""
 
     secret_key_ref: SecretKeySelector | None = Field(None, description="Key of a Secret.")
     config_map_key_ref: ConfigMapKeySelector | None = Field(None, description="Key of a ConfigMap.")
@@ -162,7 +166,7 @@ class EnvVar(Model):
         None, description="Source of the value, as in a Kubernetes container."
     )
     secret_ref: SecretKeyRef | None = Field(
-        None, description="Secret with the value, in short for valueFrom.secretKeyRef."
+        None, description="Secret with the value: a short form of valueFrom.secretKeyRef."
     )
 
 
@@ -239,14 +243,17 @@ class TopologySpreadConstraint(Model):
     label_selector: LabelSelector | None = Field(
         None,
         description=(
-            "The pods that are counted. Without it no pod is counted. All pods of runs have the label"
-            " app.kubernetes.io/name: rft-trainer."
+            "Selector of the pods that are counted. If absent, no pod is counted. All pods of runs have the"
+            " label app.kubernetes.io/name: rft-trainer."
         ),
     )
     match_label_keys: list[str] | None = Field(
         None,
         max_length=16,
-        description="Keys of labels. Only pods with the values that this pod has for them are counted.",
+        description=(
+            "Keys of labels. A pod is counted only if it has the same values of these labels as the run's"
+            " pod."
+        ),
     )
     min_domains: Int | None = Field(
         None,
@@ -258,10 +265,14 @@ class TopologySpreadConstraint(Model):
         ),
     )
     node_affinity_policy: Literal["Honor", "Ignore"] | None = Field(
-        None, description="Honor: only nodes that the pod's node selector and affinity allow are counted."
+        None,
+        description=(
+            "Honor: only nodes that the pod's node selector and affinity allow are counted. Ignore: all"
+            " nodes."
+        ),
     )
     node_taints_policy: Literal["Honor", "Ignore"] | None = Field(
-        None, description="Honor: only nodes whose taints the pod tolerates are counted."
+        None, description="Honor: only nodes whose taints the pod tolerates are counted. Ignore: all nodes."
     )
 
 

@@ -1,7 +1,7 @@
 """Rules about several fields of a spec. The list of all rules is at the end of the module.
 
 A rule is a pure function that gets a spec and yields the problems that it finds. Next to it are rules in CEL,
-with which the API server makes an equal check. Ranges of single fields are in the models. Which fields may
+with which the API server makes the same check. Ranges of single fields are in the models. Which fields may
 change after the start of a run is in ``immutability``.
 """
 
@@ -42,7 +42,7 @@ class Rule(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The name of the rule: that of its Python function."""
+        """The name of the rule, which is the name of its Python function."""
         return self.check.__name__
 
     @property
@@ -57,7 +57,7 @@ class Rule(NamedTuple):
 
 def in_cel(*texts: Cel) -> Callable[[Check], Rule]:
     """Return a decorator that makes a rule from a function. With the CEL rules ``texts``, the API server
-    makes a check equal to the function.
+    makes the same check as the function.
     """
     return lambda check: Rule(check, cel=texts)
 
@@ -192,7 +192,8 @@ def grader_scale_rises(spec: RFTJobSpec) -> Iterator[Problem]:
         "spec",
         "self.graders.exists(grader, !has(grader.weight) || grader.weight > 0.0)"
         " || (has(self.environment) && (!has(self.environment.weight) || self.environment.weight > 0.0))",
-        "spec.graders: one weight must be above 0, since graders of weight 0 make no reward; raise one",
+        "spec.graders: one weight must be above 0, since graders of weight 0 make no reward; raise one"
+        " weight",
     )
 )
 def a_grader_makes_the_reward(spec: RFTJobSpec) -> Iterator[Problem]:
@@ -252,7 +253,8 @@ def no_grader_has_the_environments_name(spec: RFTJobSpec) -> Iterator[Problem]:
     Cel(
         "spec.graders[].numeric",
         "(has(self.extract) && self.extract == 'marker') == has(self.marker)",
-        "spec.graders[].numeric: marker and extract: marker belong together; set both or neither",
+        "spec.graders[].numeric: marker must be set if extract is marker, else be absent; set both or"
+        " neither",
     )
 )
 def marker_goes_with_marker_extraction(spec: RFTJobSpec) -> Iterator[Problem]:
@@ -262,7 +264,7 @@ def marker_goes_with_marker_extraction(spec: RFTJobSpec) -> Iterator[Problem]:
         if numeric is not None and (numeric.extract == "marker") != (numeric.marker is not None):
             yield Problem(
                 f"spec.graders[{i}].numeric",
-                "marker and extract: marker belong together; set both or neither",
+                "marker must be set if extract is marker, else be absent; set both or neither",
             )
 
 
@@ -280,8 +282,8 @@ def completion_fits_context(spec: RFTJobSpec) -> Iterator[Problem]:
     if context is not None and spec.sampling.max_tokens >= context:
         yield Problem(
             "spec.sampling.maxTokens",
-            f"{spec.sampling.max_tokens} leaves no room for a prompt in"
-            f" spec.training.maxContextLength {context}; it must be smaller",
+            f"{spec.sampling.max_tokens} leaves no room for a prompt in spec.training.maxContextLength"
+            f" {context}; maxTokens must be smaller",
         )
 
 
@@ -394,7 +396,9 @@ def _resource_claims(spec: RFTJobSpec) -> Sequence[PodResourceClaim]:
 
 @in_cel(annotations.cel())
 def annotations_widen_no_rights(spec: RFTJobSpec) -> Iterator[Problem]:
-    """Annotations of the pod give it no rights for which the API has no fields, such as security contexts."""
+    """Annotations must not give the pod rights that no field of the API can give, such as those of a security
+    context.
+    """
     given = (spec.template.annotations if spec.template is not None else None) or {}
     for key, value in given.items():
         problem = annotations.problem_of(key, value)
@@ -414,8 +418,8 @@ def extra_volume_has_one_source(spec: RFTJobSpec) -> Iterator[Problem]:
     Cel(
         "spec",
         "!self.suspend || !has(self.storage.ephemeral)",
-        "spec.suspend must be false with spec.storage.ephemeral, whose checkpoints die with the pod;"
-        " use a claim, or cancel",
+        "spec.suspend must be false with spec.storage.ephemeral, whose checkpoints are lost with the pod;"
+        " use a claim as storage, or set spec.cancel",
     )
 )
 def suspending_needs_storage(spec: RFTJobSpec) -> Iterator[Problem]:
@@ -425,8 +429,8 @@ def suspending_needs_storage(spec: RFTJobSpec) -> Iterator[Problem]:
     if spec.suspend and spec.storage.ephemeral is not None:
         yield Problem(
             "spec.suspend",
-            "true would lose the run: with storage.ephemeral its checkpoints die with the pod;"
-            " use a claim, or cancel",
+            "true would lose the run: with storage.ephemeral its checkpoints are lost with the pod; use a"
+            " claim as storage, or set spec.cancel",
         )
 
 
@@ -435,7 +439,7 @@ def suspending_needs_storage(spec: RFTJobSpec) -> Iterator[Problem]:
         "spec.stop.deadline",
         # timestamp() fails for a date that does not exist.
         "timestamp(self) >= timestamp('2000-01-01T00:00:00Z')",
-        "must be a day and a time of day that exist",
+        "must be a date and a time that exist",
     )
 )
 def deadline_is_in_the_calendar(spec: RFTJobSpec) -> Iterator[Problem]:
@@ -448,7 +452,7 @@ def deadline_is_in_the_calendar(spec: RFTJobSpec) -> Iterator[Problem]:
     try:
         read_moment(deadline)
     except ValueError:
-        yield Problem("spec.stop.deadline", f"{deadline!r} is not a day and a time of day that exist")
+        yield Problem("spec.stop.deadline", f"{deadline!r} is not a date and a time that exist")
 
 
 def _needs_evaluation(parent: str, field: str) -> Cel:
@@ -489,7 +493,8 @@ def held_out_reward_needs_an_evaluation(spec: RFTJobSpec) -> Iterator[Problem]:
         "spec",
         "!has(self.stop) || !has(self.stop.canary)"
         " || self.graders.exists(grader, has(grader.weight) && grader.weight == 0.0)",
-        "spec.stop.canary watches graders of weight 0, and there is none; give one weight 0, or leave it out",
+        "spec.stop.canary needs a grader of weight 0, and there is none; give one grader weight 0, or"
+        " remove it",
     )
 )
 def canary_stop_has_a_canary(spec: RFTJobSpec) -> Iterator[Problem]:
@@ -498,7 +503,8 @@ def canary_stop_has_a_canary(spec: RFTJobSpec) -> Iterator[Problem]:
     if watches and not any(grader.is_canary for grader in spec.graders):
         yield Problem(
             "spec.stop.canary",
-            "watches graders of weight 0, and there is none; give one weight 0, or leave it out",
+            "needs a grader of weight 0, and there is none; give one grader weight 0, or leave this field"
+            " out",
         )
 
 
@@ -506,8 +512,8 @@ def canary_stop_has_a_canary(spec: RFTJobSpec) -> Iterator[Problem]:
     Cel(
         "spec.training",
         "!self.deterministic || !has(self.cpuDtype) || self.cpuDtype == 'float32'",
-        "spec.training.cpuDtype must be float32 with spec.training.deterministic, since bfloat16 does not"
-        " repeat on a CPU; leave one of them out",
+        "spec.training.cpuDtype must be float32 with spec.training.deterministic, since results in bfloat16"
+        " on a CPU cannot be repeated; leave one of the two fields out",
     )
 )
 def deterministic_runs_are_in_float32(spec: RFTJobSpec) -> Iterator[Problem]:
@@ -518,8 +524,8 @@ def deterministic_runs_are_in_float32(spec: RFTJobSpec) -> Iterator[Problem]:
     if training.deterministic and training.cpu_dtype not in (None, "float32"):
         yield Problem(
             "spec.training.cpuDtype",
-            f"{training.cpu_dtype} does not repeat on a CPU, but spec.training.deterministic is true;"
-            " set float32, or leave one of them out",
+            f"results in {training.cpu_dtype} on a CPU cannot be repeated, but spec.training.deterministic"
+            " is true; set float32, or leave one of the two fields out",
         )
 
 

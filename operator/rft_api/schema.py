@@ -98,7 +98,7 @@ def _lower(source: Schema, definitions: Mapping[str, Schema], defaults: bool, pa
 
 def _resolve(source: Schema, definitions: Mapping[str, Schema], path: str) -> Schema:
     """Replace ``$ref`` by the schema that it names, and ``anyOf: [X, null]`` by the schema X. Keywords beside
-    them override those of this schema.
+    ``$ref`` or ``anyOf`` override those of the schema that is put in.
     """
     beside = {k: v for k, v in source.items() if k not in ("$ref", "anyOf")}
     if "$ref" in source:

@@ -78,9 +78,9 @@ class ModelSource(Model):
     cache: ModelCache | None = Field(
         None,
         description=(
-            "Volume for models from the hub, so that a retry does not download them again. If several jobs"
-            " share a claim, the next job does not either. If absent, each pod downloads the model to its"
-            " node."
+            "Volume that keeps models from the hub, so that a retry does not download them again. If"
+            " several jobs share a claim, each model is downloaded only once for all of them. If absent,"
+            " each pod downloads the model to its node."
         ),
     )
     chat_template_args: dict[str, Scalar] | None = Field(

@@ -78,10 +78,10 @@ class Estimate(Model):
         None, ge=0, description="Expected time of one training step, in seconds."
     )
     sampling_seconds: float | None = Field(
-        None, ge=0, description="Part of secondsPerStep that sampling takes."
+        None, ge=0, description="Seconds of secondsPerStep that sampling takes."
     )
     update_seconds: float | None = Field(
-        None, ge=0, description="Part of secondsPerStep that forward and backward passes take."
+        None, ge=0, description="Seconds of secondsPerStep that forward and backward passes take."
     )
     gpu_hours: float | None = Field(
         None, ge=0, description="Expected GPU-hours of the run, with evaluations."
@@ -116,7 +116,11 @@ class Plan(Model):
     dtype: Dtype | None = Field(None, description="Dtype of the base model's weights in trainer and sampler.")
     accelerator: str | None = Field(None, description="Kind of GPU for which the plan is made.")
     gpu_resource: str | None = Field(
-        None, description="Extended resource that the pod requests, if the nodes say which one it is."
+        None,
+        description=(
+            "Extended resource that the pod requests for GPUs, such as nvidia.com/gpu. Absent if no node"
+            " says which one."
+        ),
     )
     gpu_memory: str | None = Field(
         None, description="Memory of one GPU, if the GPU was chosen by the labels of nodes."
@@ -146,7 +150,7 @@ class Plan(Model):
         None, description="Minimum memory of the run, with the smallest micro-batch."
     )
     forced: bool = Field(
-        False, description="Whether memory is below leastMemory, which an annotation of the RFTJob allows."
+        False, description="Whether memory is below leastMemory. An annotation of the RFTJob allows this."
     )
     memory_parts: list[MemoryPart] | None = Field(None, description="Parts of the expected memory.")
     micro_batch_tokens: Int | None = Field(
@@ -192,10 +196,13 @@ class Change(Model):
 
     path: str = Field(description="Path of the field, such as spec.training.learningRate.")
     from_: str | None = Field(
-        None, alias="from", description="Effective value of the field in the baseline. Absent if it has none."
+        None,
+        alias="from",
+        description="Effective value of the field in the baseline. Absent if the field has no value there.",
     )
     to: str | None = Field(
-        None, description="Effective value of the field in this run. Absent if it has none."
+        None,
+        description="Effective value of the field in this run. Absent if the field has no value in this run.",
     )
 
 
@@ -204,7 +211,10 @@ class Baseline(Model):
 
     job: str = Field(description="Name of the baseline, an RFTJob.")
     changes: list[Change] | None = Field(
-        None, description="Parameters that differ. Absent if the two runs could not be compared."
+        None,
+        description=(
+            "Parameters whose values differ. Absent if the run could not be compared with the baseline."
+        ),
     )
     message: str | None = Field(
         None,
@@ -276,7 +286,7 @@ class Reward(Model):
     """The reward curve."""
 
     latest: float | None = Field(None, description="Mean reward of the last step.")
-    best: float | None = Field(None, description="Highest mean reward of any step.")
+    best: float | None = Field(None, description="Highest mean reward of a step so far.")
     baseline: float | None = Field(None, description="Mean reward of the first step.")
     graders: dict[str, float] | None = Field(None, description="Mean score of each grader in the last step.")
     history: list[RewardPoint] = Field(
@@ -325,8 +335,8 @@ class EvaluationResult(Model):
     selected: bool = Field(
         False,
         description=(
-            "Whether the best checkpoint was chosen among several by its reward on these rows. Then this"
-            " reward is probably too high."
+            "Whether the best checkpoint was chosen among several by their held-out rewards. Then its"
+            " held-out reward is probably too high."
         ),
     )
 

@@ -41,8 +41,8 @@ def _fix(error: yaml.MarkedYAMLError, line: str) -> str:
         return "a text that begins with * is an alias in YAML unless it is in quotes"
     if "expected <block end>" in problem:
         return (
-            f"{line.strip()!r} is indented otherwise than the lines before it, or a quote in it ends too"
-            " early; a quote within single quotes is written twice"
+            f"{line.strip()!r} is not indented like the lines before it, or a quote in it ends too early; a"
+            " quote within single quotes is written twice"
         )
     if "expected ',' or" in problem:
         return f"a bracket is opened and not closed before {line.strip()!r}{_opened(error)}"
@@ -57,7 +57,7 @@ def _opened(error: yaml.MarkedYAMLError) -> str:
 
 def _escape(line: str, column: int) -> str:
     escape = line[column - 1 : column + 1]
-    said = f"in double quotes YAML reads {escape} as an escape sequence, which does not exist"
+    said = f"in double quotes YAML reads {escape} as an escape sequence, but YAML has no such sequence"
     quoted = re.search(r'"((?:[^"\\]|\\.)*)"', line[_opening(line, column) :])
     if quoted is None:
         return f"{said}; put the text in single quotes"
