@@ -11,8 +11,8 @@ _INTRODUCTION = """\
 
 Advice never refuses a job. It follows the
 [tuning guide](https://docs.fireworks.ai/fine-tuning/parameter-tuning.md), and names the value that it is
-about. With the defaults of the nine parameters there is no advice. `rft explain` shows defaults and ranges,
-and [tuning](../tuning.md) says how to use the advice.
+about. If the guide's nine parameters have their defaults, there is no advice. `rft explain` shows defaults
+and ranges, and [tuning](../tuning.md) says how to use the advice.
 """
 _ON_SPEC = """\
 ## On a spec

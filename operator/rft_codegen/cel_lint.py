@@ -60,7 +60,7 @@ class _Operand(NamedTuple):
 
 
 def lint(cel: Cel, schema: Schema) -> list[str]:
-    """Return messages about the problems of a rule in CEL. ``schema`` is that of the whole RFTJob."""
+    """Return messages about the problems of a rule in CEL. ``schema`` is the schema of the whole RFTJob."""
     try:
         node = node_at(schema, cel.where)
     except KeyError as missing:
@@ -131,7 +131,9 @@ def _arguments(tokens: list[_Token], opening: int) -> int:
 
 
 def _paths(tokens: list[_Token]) -> dict[int, tuple[str, ...]]:
-    """Return the field paths that begin with ``self`` or ``oldSelf``, by the index of the first token."""
+    """Return the field paths that begin with ``self`` or ``oldSelf``, by the index of each path's first
+    token.
+    """
     found = {}
     for i, token in enumerate(tokens):
         if token.text not in ("self", "oldSelf") or (i and tokens[i - 1].text == "."):
@@ -152,7 +154,7 @@ def _path(tokens: list[_Token], start: int) -> tuple[str, ...]:
 
 
 def _items(tokens: list[_Token], node: Schema, expression: str) -> Iterator[str]:
-    """Yield the problems of the fields of list items that a macro over the list, such as ``all``, reads."""
+    """Yield the problems of the fields that a macro, such as ``all``, reads from the items of a list."""
     ends = {start + 2 * len(path): path for start, path in _paths(tokens).items()}
     for i, token in enumerate(tokens[:-2]):
         listed = _resolve(ends[i], node) if token.text in ONE_VARIABLE and i in ends else None

@@ -23,9 +23,15 @@ such a text need a maximum."""
 _COLUMNS = (
     ("Phase", "string", ".status.phase", 0, "Summary of the conditions."),
     ("Step", "integer", ".status.progress.step", 0, "Optimizer steps made."),
-    ("Steps", "integer", ".status.progress.totalSteps", 0, "Steps in all, estimated at first."),
+    (
+        "Steps",
+        "integer",
+        ".status.progress.totalSteps",
+        0,
+        "Number of training steps in the whole run, estimated at first.",
+    ),
     ("Reward", "number", ".status.reward.latest", 0, "Mean reward of the last step."),
-    ("Best", "number", ".status.reward.best", 1, "Highest mean reward of any step."),
+    ("Best", "number", ".status.reward.best", 1, "Highest mean reward of a step so far."),
     ("GPUs", "integer", ".status.plan.gpus", 1, "GPUs of the pod."),
     ("Model", "string", ".spec.model.name", 1, "The base model."),
     ("Message", "string", ".status.message", 1, "What is going on."),

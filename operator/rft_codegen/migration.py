@@ -27,9 +27,10 @@ rft import job.json --model Qwen/Qwen2.5-7B-Instruct --rows train.jsonl --output
 rft run imported/job.yaml --output runs/imported
 ```
 
-The model of the job is closed, so name an open one with `--model`. The judge model of the job stays.
-`rft run` reads its token from the environment, and in a cluster the token is in the Secret `judge`, key
-`api-key`. Name another judge model with `--judge-url` and `--judge-model`.
+The model of the job is closed, so name an open one with `--model`. The job's judge model is kept. In a
+cluster, the token for the judge model is read from the Secret `judge`, key `api-key`. In a local run with
+`rft run`, it is read from an environment variable. To use another judge model, add `--judge-url` and
+`--judge-model`.
 
 Templates are converted: `{{item.answer}}` becomes `{answer}`, `{{sample.output_text}}` becomes
 `{completion}`, and `{{sample.output_json.name}}` becomes `{completion_json.name}`. `sample.output_tools` and

@@ -65,8 +65,8 @@ ALERTS = (
         1,
         "warning",
         "A watch of the operator has not connected for {{ $value | humanizeDuration }}.",
-        "The liveness probe ends the operator after 300 s. If this happens again, look at the load of the API"
-        " server, and at the network between the API server and the operator.",
+        "After 300 s without an answer the kubelet restarts the operator. If this happens again, look at"
+        " the load of the API server, and at the network between the API server and the operator.",
     ),
     Alert(
         "RFTOperatorReconcileErrors",
@@ -98,7 +98,8 @@ ALERTS = (
         10,
         "warning",
         "The ingest refuses {{ $value | humanize }} reports each second, because they come too often.",
-        "The operator's log names the senders. Such a pod delays only its own reports.",
+        "The operator's log names the senders. A pod that sends too many reports delays only its own"
+        " reports.",
     ),
     Alert(
         "RFTJobsStalled",
@@ -106,7 +107,8 @@ ALERTS = (
         15,
         "warning",
         "{{ $value }} RFTJobs in namespace {{ $labels.namespace }} make no progress.",
-        "`kubectl get rftjobs -n NAMESPACE -o wide` shows their messages, which say what to do.",
+        "`kubectl get rftjobs -n NAMESPACE -o wide` shows the messages of these RFTJobs, which say what to"
+        " do.",
     ),
     Alert(
         "RFTJobsFailing",
@@ -114,7 +116,8 @@ ALERTS = (
         0,
         "warning",
         "{{ $value | humanize }} RFTJobs have failed within an hour: {{ $labels.reason }}.",
-        "If several jobs fail for one reason, look at what they share: an image, a volume, or the hub.",
+        "If several jobs fail for the same reason, look at what the jobs share: an image, a volume, or the"
+        " hub.",
     ),
     Alert(
         "RFTJobsWaiting",
@@ -122,7 +125,8 @@ ALERTS = (
         5,
         "warning",
         "An RFTJob in namespace {{ $labels.namespace }} has waited for {{ $value | humanizeDuration }}.",
-        "The message of the RFTJob says for what it waits: a quota, a queue, or a node with such GPUs.",
+        "The message of the RFTJob says for what it waits: a quota, a queue, or a node with the GPUs of the"
+        " plan.",
     ),
 )
 
@@ -144,13 +148,13 @@ PANELS = (
         "GPUs that train or sample", "sum by (namespace) (rate(rft_gpu_seconds_total[5m]))", "{{namespace}}"
     ),
     Panel(
-        "Time in the queue, 95 %",
+        "Time in the queue, 95th percentile",
         "histogram_quantile(0.95, sum by (le) (rate(rft_job_queue_seconds_bucket[1h])))",
         unit="s",
     ),
     Panel("Longest wait", "max by (namespace) (rft_jobs_longest_wait_seconds)", "{{namespace}}", "s"),
     Panel(
-        "Ended within an hour, by reason",
+        "Jobs that ended in the last hour, by reason",
         "sum by (phase, reason) (increase(rft_jobs_finished_total[1h])) > 0",
         "{{phase}} {{reason}}",
     ),
@@ -158,7 +162,7 @@ PANELS = (
     Panel("Operators that hold the Lease", "sum(rft_lease_held)"),
     Panel("Reconciliations", "sum by (result) (rate(rft_reconciles_total[5m]))", "{{result}}", "ops"),
     Panel(
-        "Time of a reconciliation, 99 %",
+        "Duration of a reconciliation, 99th percentile",
         "histogram_quantile(0.99, sum by (le) (rate(rft_reconcile_seconds_bucket[5m])))",
         unit="s",
     ),

@@ -44,9 +44,10 @@ WORKLOADS: dict[str, dict[str, dict[str, int]]] = {
         "sampling": {"numRollouts": 8},
     },
 }
-"""For each table of a node's GPUs: the description of its jobs, with the fields that these jobs set."""
+"""The page has a table of GPU roles for each of these kinds of jobs. The key describes the jobs, and the
+value has the fields of the spec that these jobs set."""
 WHOLE_NODE = (8,)
-"""The numbers of GPUs in every table of a node's GPUs except for the first one."""
+"""The numbers of GPUs in the tables of GPU roles, except in the first table."""
 LOW_RANK_RULE = "lora-rank-low-for-large-model"
 
 HEAD = """\
@@ -58,8 +59,8 @@ not measured.
 Each cell has the number of GPUs for a job in which all parameters but the rank have their defaults,
 {defaults}. After this number come: GPUs that train × GiB on each, plus GPUs that sample × GiB on each. If one
 GPU does both, the cell has the GiB for training plus the GiB for sampling. A number is **bold** if it differs
-from that of the rank before. The column verl has the smallest number of 80 GB GPUs that the documentation of
-verl names for GRPO with LoRA, or – if it names none.
+from the number for the next lower rank. The column verl has the smallest number of 80 GB GPUs that the
+documentation of verl names for GRPO with LoRA, or – if it names none.
 """
 
 NODE_HEAD = """
@@ -90,7 +91,7 @@ def spec_of(model: str, rank: int, kind: str) -> RFTJobSpec:
 
 
 def planned(model: str, rank: int, kind: str) -> Plan | None:
-    """Return the plan of the job of ``spec_of``, or None if no number of GPUs is enough for it."""
+    """Return the plan of the job that ``spec_of`` describes, or None if the job fits on no number of GPUs."""
     try:
         return plan(spec_of(model, rank, kind), "")
     except Unplannable:

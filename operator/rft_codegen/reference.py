@@ -122,7 +122,7 @@ def _type(annotation: Any, anchors: dict[type[Model], str]) -> str:
         return (
             "object"
             if arguments[1] is Any
-            else f"object with names of your own, each {_type(arguments[1], anchors)}"
+            else f"object whose keys you choose; type of each value: {_type(arguments[1], anchors)}"
         )
     if annotation in anchors:
         return f"[object](#{anchors[annotation]})"

@@ -53,8 +53,8 @@ HELP: dict[str, Help] = {
         "The message names changes that make it fit, such as a lower context length or a larger GPU.",
     ),
     Reason.NAME_CONFLICT: Help(
-        "An object that this RFTJob does not own has the name of a child.",
-        "Remove that object, or give the RFTJob another name. The operator checks it again every minute.",
+        "Another owner's object already has the name of a child object of this RFTJob.",
+        "Remove this object, or give the RFTJob another name. The operator checks again every minute.",
     ),
     Reason.QUEUED: Help(
         "A queue, such as Kueue, keeps the child Job suspended.",
@@ -65,7 +65,8 @@ HELP: dict[str, Help] = {
         "Create the queue that the message names, or correct the label `kueue.x-k8s.io/queue-name`.",
     ),
     Reason.PREEMPTED: Help(
-        "Kueue preempted the child Job for another one. The job waits again, and has its checkpoint."
+        "Kueue preempted the child Job for another Job. The run is queued again, and will resume from its"
+        " newest checkpoint."
     ),
     Reason.FAILED_CREATE: Help(
         "The API server refused to create an object of the run. The operator tries again.",
@@ -152,7 +153,7 @@ HELP: dict[str, Help] = {
     ),
     Reason.DEADLINE: Help(
         "`spec.stop.deadline` has passed. A run that has made steps is Succeeded, and its adapter is ready.",
-        "If the run has made no step, set a later deadline, or remove it.",
+        "If the run has made no step, set a later deadline, or remove the deadline.",
     ),
     Reason.NOT_YET: Help("The condition has never been True."),
     **{reason: Help(text) for reason, text in COMPLETED_BECAUSE.items() if reason not in (Reason.DEADLINE,)},

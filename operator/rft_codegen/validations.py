@@ -1,8 +1,8 @@
 """Adds the validation rules in CEL to the schema of the CRD, as ``x-kubernetes-validations``.
 
 The forms of texts, and limits such as 0.5, are rules in CEL too. With a ``pattern`` the API server would show
-the regular expression to the user, and with a rule it shows our words. It would read a limit such as 0.5 as a
-whole number.
+the regular expression to the user, and with a rule it shows our words. The API server would also read a limit
+such as 0.5 as a whole number.
 """
 
 from collections.abc import Iterable, Iterator
