@@ -58,7 +58,7 @@ class Decision:
     notes: tuple[Note, ...] = ()
     requeue_after: float | None = None
     log_of: str | None = None
-    """Name of a pod whose last log lines the status message must show. The caller reads these lines, and
+    """Name of a pod whose last log lines the status message must show. The controller reads these lines, and
     calls ``reconcile`` again with them."""
 
     @property
@@ -95,7 +95,7 @@ class Facts:
     job: RFTJob | None
     problems: tuple[Problem, ...]
     spec: RFTJobSpec | None
-    """The spec that the run uses: that of the snapshot if there is one, else that of the RFTJob."""
+    """The spec that the run uses: the spec in the snapshot if there is one, else the spec of the RFTJob."""
     defaults: JobDefaults
     """The platform's defaults of the run: those of the snapshot if there is one, else the present ones."""
     renews: bool

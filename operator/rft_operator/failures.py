@@ -21,8 +21,8 @@ _SIGNALS = (128 + 9, 128 + 15)
 """Exit codes of a trainer that SIGKILL or SIGTERM ended before it could report."""
 MAX_MESSAGE = 2000
 EVICTIONS = 5
-"""Number of evictions by a kubelet after which a run fails. A kubelet evicts a pod that uses more than its
-node has left, and the next pod of the run will probably do the same."""
+"""Number of evictions by a kubelet after which a run fails. A kubelet evicts a pod that uses more memory or
+disk than its node has free, and the next pod of the run will probably do the same."""
 STOPS_WITHOUT_STEP = 20
 """Number of pods in a row that were stopped before they made a step, after which a run fails."""
 
@@ -62,8 +62,8 @@ def _exit_code(pod: Pod) -> int | None:
 
 
 def _said(pod: Pod, otherwise: str) -> str:
-    """Return the message of the trainer's last report. Without a report it is the container's termination
-    message, and without that message it is ``otherwise``.
+    """Return the message in the trainer's last report. If there is no report, return the container's
+    termination message. If the message is missing, return ``otherwise``.
     """
     if pod.report is not None and pod.report.ending is not None and pod.report.ending.message:
         return pod.report.ending.message
@@ -73,22 +73,24 @@ def _said(pod: Pod, otherwise: str) -> str:
 
 
 def configuration(case: Case) -> Failure | None:
-    """The trainer refused the configuration of the run."""
+    """Return a Failure if the trainer refused the configuration of the run."""
     return _permanent(case.pod, ExitCode.CONFIGURATION, "the trainer refused its configuration")
 
 
 def data(case: Case) -> Failure | None:
-    """The rows of the dataset cannot be used. The message of the trainer has the line numbers."""
+    """Return a Failure if the rows of the dataset cannot be used. The trainer's message has the line
+    numbers.
+    """
     return _permanent(case.pod, ExitCode.DATA, "the dataset cannot be read")
 
 
 def user_code(case: Case) -> Failure | None:
-    """An error of a grader with ``onError: fail`` failed the run."""
+    """Return a Failure if an error of a grader with ``onError: fail`` ended the run."""
     return _permanent(case.pod, ExitCode.USER_CODE, "a grader with onError: fail failed")
 
 
 def sampler_mismatch(case: Case) -> Failure | None:
-    """The sampler gives tokens other probabilities than the policy that is trained."""
+    """Return a Failure if the sampler gives tokens other probabilities than the policy that is trained."""
     return _permanent(case.pod, ExitCode.SAMPLER_MISMATCH, "the sampler does not sample from the policy")
 
 
@@ -99,7 +101,9 @@ def _permanent(pod: Pod, code: ExitCode, otherwise: str) -> Failure | None:
 
 
 def out_of_memory(case: Case) -> Failure | None:
-    """The trainer reported that it ran out of memory, or the kernel killed it."""
+    """Return a Failure if the trainer reported that it ran out of memory, or if the kernel killed it for
+    this.
+    """
     pod, plan = case
     killed = pod.trainer is not None and pod.trainer.reason == "OOMKilled"
     if not killed and _exit_code(pod) != ExitCode.OUT_OF_MEMORY:
@@ -119,8 +123,8 @@ def out_of_memory(case: Case) -> Failure | None:
 
 
 def disk_exceeded(case: Case) -> Failure | None:
-    """The pod wrote more bytes to its node's disk than its limit allows. This counts as a retry, since the
-    run itself caused it.
+    """Return a Failure if the pod wrote more bytes to its node's disk than its limit allows. The Failure
+    counts as a retry, since the run itself caused it.
     """
     pod, plan = case
     if pod.reason != "Evicted" or "ephemeral" not in pod.message or "limit" not in pod.message:
@@ -134,7 +138,9 @@ def disk_exceeded(case: Case) -> Failure | None:
 
 
 def preempted_or_lost(case: Case) -> Failure | None:
-    """The pod was preempted, evicted or lost with its node. This does not count as a retry."""
+    """Return a Failure if the pod was preempted, evicted or lost with its node. It does not count as
+    a retry.
+    """
     pod = case.pod
     # Kueue preempts by suspending the Job. This deletes the pod without giving it a reason.
     ended_with_it = pod.deleting and _exit_code(pod) in (None, *_SIGNALS)
@@ -145,7 +151,7 @@ def preempted_or_lost(case: Case) -> Failure | None:
 
 
 def volume(case: Case) -> Failure | None:
-    """The run's folder cannot be written."""
+    """Return a Failure if the run's folder cannot be written."""
     pod = case.pod
     if _exit_code(pod) != ExitCode.VOLUME:
         return None
@@ -153,7 +159,7 @@ def volume(case: Case) -> Failure | None:
 
 
 def grader_container(case: Case) -> Failure | None:
-    """The trainer succeeded, but the grader container failed."""
+    """Return a Failure if the trainer succeeded, but the grader container failed."""
     pod = case.pod
     if _exit_code(pod) != ExitCode.OK or pod.grader is None or pod.grader.exit_code == 0:
         return None
@@ -162,7 +168,9 @@ def grader_container(case: Case) -> Failure | None:
 
 
 def unknown(case: Case) -> Failure | None:
-    """The pod failed for any other reason. The most specific message available is used."""
+    """Return a Failure for a pod to which no earlier check applies, with the most specific message that there
+    is.
+    """
     pod = case.pod
     code = _exit_code(pod)
     otherwise = pod.message or pod.reason or f"the trainer ended with exit code {code}"
@@ -197,7 +205,7 @@ def stopped_too_often(pods: Sequence[Pod], plan: Plan | None) -> Failure | None:
 
 
 def _room(text: str) -> str:
-    """Return what to change after evictions. ``text`` is the kubelet's message."""
+    """Return what the user should change after evictions of the pods. ``text`` is the kubelet's message."""
     if "memory" in text:
         return "Raise spec.resources.memory, so that only nodes with this memory free are chosen"
     return (
@@ -234,19 +242,19 @@ def classify(pod: Pod, plan: Plan | None) -> Failure:
 
 
 def image_pull(pod: Pod) -> Hindrance | None:
-    """The container image of the pod cannot be pulled."""
+    """Return a Hindrance if the container image of the pod cannot be pulled."""
     if pod.waiting is None or pod.waiting.reason not in _PULL_REASONS:
         return None
     return Hindrance(Reason.IMAGE_PULL, f"{pod.waiting.reason}: {pod.waiting.message}")
 
 
 def unschedulable(pod: Pod) -> Hindrance | None:
-    """The scheduler finds no node for the pod."""
+    """Return a Hindrance if the scheduler finds no node for the pod."""
     return Hindrance(Reason.UNSCHEDULABLE, pod.unschedulable) if pod.unschedulable else None
 
 
 def container_config(pod: Pod) -> Hindrance | None:
-    """A Secret or ConfigMap is missing, or the container cannot be created."""
+    """Return a Hindrance if a Secret or ConfigMap is missing, or if the container cannot be created."""
     if pod.waiting is None or pod.waiting.reason not in _CONFIG_REASONS:
         return None
     return Hindrance(Reason.CANNOT_START, f"{pod.waiting.reason}: {pod.waiting.message}")

@@ -1,14 +1,14 @@
 """The liveness probe and the readiness probe, answered in a thread of their own.
 
-A process is ready while it waits for the Lease, and again once it holds the Lease and serves the ingest. So
-a Deployment with a second operator, which waits for the Lease, counts as available.
+A process is ready while it waits for the Lease, and again once it holds the Lease and serves the ingest. So a
+Deployment with a second operator, which waits for the Lease, counts as available.
 
 The API server ends every watch after ``watch_seconds``, and kopf connects again. A watch that has got no
 answer for ``stale_seconds`` is dead, even if its resource has few events. A watch that the API server refuses
 is not dead: kopf tries it again and again, and a new process would be refused too. A metric and the log show
-it. While the API server is down, no watch can connect, but this process loses the Lease within seconds and
-ends. So ``stale_seconds`` must be longer than the duration of the Lease, and longer than the time after which
-kopf closes a silent connection.
+such a refusal. While the API server is down, no watch can connect, but this process loses the Lease within
+seconds and ends. So ``stale_seconds`` must be longer than the duration of the Lease, and longer than the time
+after which kopf closes a silent connection.
 """
 
 import logging
@@ -32,7 +32,7 @@ class Signs:
     """
 
     def __init__(self, stale_seconds: float, now: Callable[[], float] = clock) -> None:
-        """``stale_seconds``: a watch that got no answer for this time counts as dead."""
+        """``stale_seconds`` is the time without an answer after which a watch counts as dead."""
         self._stale_seconds = stale_seconds
         self._now = now
         self._loop: float | None = None

@@ -161,9 +161,9 @@ def other_kind(node_labels: Mapping[str, str], plan: Plan) -> str:
         return ""
     kind = f"resources.accelerator.name to {name}" if name else "resources.accelerator.memory to its memory"
     return (
-        f"The flavor that Kueue chose has nodes with {product_key(resource)}={product}, but the plan is made "
-        f"for {plan.accelerator} and stays as it is: the run may not fit there. Set {kind}, or "
-        "resources.nodeSelector to the kind that is wanted."
+        f"The flavor that Kueue chose has nodes with {product_key(resource)}={product}, but the plan is made"
+        f" for {plan.accelerator} and stays as it is: the run may not fit there. Set {kind}, or"
+        " resources.nodeSelector to nodes of the planned kind."
     )
 
 

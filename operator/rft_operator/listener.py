@@ -160,8 +160,8 @@ class BoundedListener:
         self._sockets: list[socket.socket] = []
         self._accepting: list[asyncio.Task[None]] = []
         self._held: dict[Connection, asyncio.Task[None] | None] = {}
-        """The open connections, oldest first. The value is the task of the TLS handshake, or ``None`` after
-        the handshake."""
+        """The open connections, oldest first, each with the task of its TLS handshake, or ``None`` after the
+        handshake."""
         self._by_transport: dict[asyncio.BaseTransport, Connection] = {}
         self._ended: Counter[str] = Counter()
 

@@ -22,8 +22,8 @@ from rft_run.report import ProgressReport
 Raw = Mapping[str, Any]
 CLAIM = "PersistentVolumeClaim"
 _REFUSED_POD = re.compile(r'Error creating: (?:pods "[^"]*" is forbidden: )?')
-"""Matches the beginning of the message of a Job's FailedCreate Event. It has the name of the pod, which is
-another one for each attempt."""
+"""Matches the beginning of the message of a Job's FailedCreate Event. This beginning contains the name of the
+pod, which differs between attempts."""
 
 
 @dataclass(frozen=True)

@@ -218,7 +218,7 @@ def _no_class(message: str, _spec: RFTJobSpec | None) -> str:
 def _security(message: str, _spec: RFTJobSpec | None) -> str:
     if "violates PodSecurity" not in message:
         return ""
-    return "The Pod Security level of the namespace refuses the pod: see what spec.template adds to it"
+    return "The Pod Security level of the namespace refuses the pod: see what spec.template adds to the pod"
 
 
 def _policy(message: str, _spec: RFTJobSpec | None) -> str:

@@ -38,8 +38,8 @@ CERTIFICATE_CHECK_SECONDS = 12 * 3600.0
 START_RETRY_SECONDS = 2.0
 """Seconds between two attempts to read the certificates of the ingest, when the operator starts."""
 STOP_SECONDS = 4.0
-"""Longest time in seconds that the stopping operator waits for the current reconciliations. They may wait for
-longer for an API server that does not answer."""
+"""Longest time in seconds that the stopping operator waits for the current reconciliations to end. They may
+take longer if the API server does not answer."""
 STOP_CHECK_SECONDS = 0.05
 _log = logging.getLogger(__name__)
 
@@ -71,7 +71,8 @@ class Operator:
         )
         self._known: set[Key] = set()
         self.is_idle = True
-        """Whether no thread of this operator can send a request any more. False from ``start`` on."""
+        """Whether this operator has no thread that may still send a request. True before ``start``, False
+        until ``stop`` has ended all threads."""
         self._tasks: list[asyncio.Task[None]] = []
         self._listener = BoundedListener(self._ingest.application())
         metrics.INGEST_CONNECTIONS.set_function(lambda: self._listener.connections)

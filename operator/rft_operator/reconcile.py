@@ -99,8 +99,8 @@ def reconcile(
 
 
 def _again(facts: Facts, verdict: Verdict) -> float | None:
-    """Return the seconds until the next decision: those of the verdict, or fewer if the deadline of the run
-    passes before. ``None`` if neither is set.
+    """Return the seconds until the next decision: the time that the verdict sets, or the time until the run's
+    deadline if this is shorter. ``None`` if there is neither.
     """
     deadline = deadline_of(facts)
     left = (deadline - facts.now).total_seconds() if deadline is not None else -1.0
@@ -282,8 +282,8 @@ def _of_baseline(facts: Facts) -> dict[str, Any]:
 
 
 def _without_old_baseline(facts: Facts) -> Mapping[str, Any]:
-    """Return the status of the RFTJob. Its field ``baseline`` is left out if the spec names no baseline any
-    more.
+    """Return the status of the RFTJob. Its field ``baseline`` is left out if the RFTJob's annotation names no
+    baseline any more.
     """
     if baseline.named_in(facts.document) is not None:
         return facts.status

@@ -29,9 +29,10 @@ def run(
     settings: kopf.OperatorSettings,
     namespaces: tuple[str, ...],
 ) -> None:
-    """Run kopf and ``operator`` until SIGTERM or SIGINT. The watches are cluster-wide without ``namespaces``.
+    """Run kopf and ``operator`` until SIGTERM or SIGINT. If ``namespaces`` is empty, the watches are
+    cluster-wide.
 
-    If the process has not ended ``END_SECONDS`` later, it is ended at once.
+    If the process still runs ``END_SECONDS`` after the end of kopf's first root task, it is ended at once.
 
     Raises:
         Exception: the error of a root task of kopf that failed.

@@ -50,7 +50,7 @@ class Settings:
     health_port: int = 8080
     metrics_port: int = 9090
     watch_seconds: int = 180
-    """Seconds after which the API server ends a watch, which then connects again."""
+    """Seconds after which the API server ends a watch. kopf then connects again."""
     stale_seconds: int = 300
     """Seconds without an answer to a watch, after which the liveness probe fails."""
     workers: int = 8

@@ -285,10 +285,10 @@ def _lost(facts: Facts) -> list[str]:
     silent = {node.name: node.silent_since for node in facts.observed.nodes if node.silent_since}
     pods = [pod for pod in facts.observed.pods if pod.alive and pod.node in silent]
     return [
-        f"Node {pod.node} has not answered since {silent[pod.node]}, so nobody knows whether pod {pod.name} "
-        f"still runs there, and no other starts{_until_when(pod)}. If the machine is off or gone: "
-        f"kubectl delete node {pod.node}, or "
-        f"kubectl taint node {pod.node} node.kubernetes.io/out-of-service=nodeshutdown:NoExecute."
+        f"Node {pod.node} has not answered since {silent[pod.node]}, so nobody knows whether pod {pod.name}"
+        f" still runs there, and no other pod starts{_until_when(pod)}. If the machine is off or gone:"
+        f" kubectl delete node {pod.node}, or kubectl taint node {pod.node}"
+        " node.kubernetes.io/out-of-service=nodeshutdown:NoExecute."
         for pod in pods
     ]
 
@@ -337,7 +337,9 @@ def _last_created(facts: Facts) -> datetime | None:
 def _of_attempt(number: int, failure: Failure) -> str:
     if failure.counted:
         return f"Attempt {number} failed: {failure.reason}: {failure.message}"
-    return f"Attempt {number} was {failure.message}. It does not count as failed, and the next one starts."
+    return (
+        f"Attempt {number} was {failure.message}. It does not count as failed, and the next attempt starts."
+    )
 
 
 def _elsewhere(facts: Facts) -> str:
@@ -360,7 +362,10 @@ def _held(facts: Facts, pod: Pod) -> Hindrance | None:
         return found
     ending = next((other.name for other in facts.observed.attempts if other.alive and other.deleting), None)
     if ending is not None:
-        said = f"Pod {ending} is being ended; the next one waits for it, so that never two trainers run."
+        said = (
+            f"Pod {ending} is being ended; the next pod waits for this, so that two trainers never run at"
+            " once."
+        )
         return Hindrance(Reason.WAITING_FOR_POD, said)
     said = explain_unschedulable(
         facts.pod_spec, facts.plan, facts.observed.nodes, pod.requests, found.message

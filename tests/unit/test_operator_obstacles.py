@@ -85,7 +85,7 @@ QUOTA = (
         ),
         (
             'Error creating: pods "a" is forbidden: violates PodSecurity "restricted:latest": seccompProfile',
-            "see what spec.template adds to it.",
+            "see what spec.template adds to the pod.",
         ),
         (
             'Error creating: admission webhook "policy.example.com" denied the request: no owner label',

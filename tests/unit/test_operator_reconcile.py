@@ -718,7 +718,7 @@ def test_a_preempted_attempt_is_not_reported_as_failed() -> None:
     message = once(rftjob(), observed(taken)).status["message"]
     assert message == (
         "Attempt 1 was preempted or lost: asked to stop while sampling. "
-        "It does not count as failed, and the next one starts."
+        "It does not count as failed, and the next attempt starts."
     )
 
 

@@ -83,7 +83,7 @@ class AnswerCache:
 
 class Chains:
     """A cache that maps pods to their RFTJobs. A pod's owner references lead to its Job, and from there to
-    its RFTJob. They never change.
+    its RFTJob. Owner references never change.
 
     An entry is removed when its pod ends. It also expires, because a watch may miss the end of the pod. The
     cache does not replace the review of a pod's token. Thread-safe.
@@ -120,7 +120,9 @@ class Chains:
 
 
 def _ahead(key: str) -> float:
-    """Return how many seconds before its expiry a cached review is renewed. ``key``: the token's hash."""
+    """Return how many seconds before its expiry the cached review of a token is renewed. ``key`` is the
+    token's hash.
+    """
     least, most = RENEWED_BEFORE_SECONDS
     return least + (most - least) * int(key[:8], 16) / 2**32
 

@@ -120,8 +120,8 @@ def _controller(raw: Raw, group: str, kind: str, otherwise: str) -> dict[str, An
 
 
 def caller(claimed: Claims, pod: Raw, job: Raw) -> Caller:
-    """Return the sender of a report. The caller must have checked the token, its pod and the owners of the
-    pod.
+    """Return the sender of a report. This function checks nothing: check the token, its pod and the pod's
+    owners before you call it.
     """
     return _caller(job, claimed.pod_uid, pod["metadata"].get("creationTimestamp", ""))
 

@@ -55,7 +55,7 @@ class Complaints:
     def count(self, source: str, what: str) -> int | None:
         """Return how many equal refusals were not logged since the last one that was logged.
 
-        Return None if the present refusal must not be logged either.
+        Return None if the current refusal must not be logged.
         """
         key, now = (source, what), self._clock()
         since, left_out = self._said.pop(key, (float("-inf"), 0))

@@ -19,9 +19,9 @@ class Platform:
     cpu_limit: bool = False
     """Whether the namespace refuses containers without a CPU limit."""
     sidecars: bool = False
-    """Whether the API server is of ``NATIVE_SIDECARS`` or newer."""
+    """Whether the version of the API server is ``NATIVE_SIDECARS`` or newer."""
     replaces_pods: bool = False
-    """Whether the API server is of ``REPLACES_PODS`` or newer."""
+    """Whether the version of the API server is ``REPLACES_PODS`` or newer."""
     assigns_users: bool = False
     """Whether the cluster assigns user and group IDs to pods, and refuses others, as OpenShift does."""
 

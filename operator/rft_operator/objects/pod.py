@@ -165,8 +165,8 @@ def on_kind(affinity: dict[str, Any] | None, terms: Sequence[NodeTerm]) -> dict[
     """Return the affinity of the pod, changed so that the pod's node also has the labels of one of ``terms``,
     the plan's alternatives.
 
-    The user's terms in ``affinity`` are alternatives too, so each of them is combined with each of the plan.
-    A malformed affinity is returned unchanged, so that the API server refuses it.
+    The user's terms in ``affinity`` are alternatives too, so each term of the user is combined with each term
+    of the plan. A malformed affinity is returned unchanged, so that the API server refuses it.
     """
     if not terms:
         return affinity

@@ -24,8 +24,8 @@ def mounted(folder: Path) -> tls.KeyPair:
 
 
 def own(cluster: Cluster, settings: WebhookSettings) -> tls.KeyPair:
-    """Return the key pair in the webhook's own Secret. Before this, write its CA into the
-    ValidatingWebhookConfiguration.
+    """Write the CA of the webhook's own Secret into the ValidatingWebhookConfiguration. Then return the key
+    pair in this Secret.
     """
     name = settings.configuration
     # Read before the Secret, so that the patch conflicts where another replica renews the CA in between.
