@@ -29,7 +29,7 @@ class Numeric(Model):
         ),
     )
     marker: str | None = Field(
-        None, description="Text in front of the number, such as ####. Only with extract: marker."
+        None, description="Text in front of the number, such as ####. Set it only if extract is marker."
     )
     tolerance: float = Field(
         0.0, ge=0, description="Largest absolute difference at which two numbers are equal."

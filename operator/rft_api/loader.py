@@ -63,7 +63,7 @@ _BOOL = re.compile(
     r"^(?:y|Y|yes|Yes|YES|on|On|ON|true|True|TRUE|n|N|no|No|NO|off|Off|OFF|false|False|FALSE)$"
 )
 _FLOAT_DIGITS_LIMIT = 1e21
-"""From this size on, Go writes a float with an exponent.
+"""From this absolute value on, Go writes a float with an exponent.
 
 Readers of JSON then read it as a float and not as an integer."""
 _INLINE_DOCUMENT = re.compile(r"^---[ \t]*[^\s#]", re.MULTILINE)

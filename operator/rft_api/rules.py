@@ -303,8 +303,8 @@ def context_fits_batch(spec: RFTJobSpec) -> Iterator[Problem]:
     if context is not None and context > spec.training.batch_size_tokens:
         yield Problem(
             "spec.training.maxContextLength",
-            f"{context} is above spec.training.batchSizeTokens {spec.training.batch_size_tokens};"
-            " lower it, or raise batchSizeTokens",
+            f"{context} is above spec.training.batchSizeTokens {spec.training.batch_size_tokens}; lower"
+            " maxContextLength, or raise batchSizeTokens",
         )
 
 

@@ -78,10 +78,10 @@ class Estimate(Model):
         None, ge=0, description="Expected time of one training step, in seconds."
     )
     sampling_seconds: float | None = Field(
-        None, ge=0, description="Seconds of secondsPerStep that sampling takes."
+        None, ge=0, description="Expected seconds of a training step for sampling."
     )
     update_seconds: float | None = Field(
-        None, ge=0, description="Seconds of secondsPerStep that forward and backward passes take."
+        None, ge=0, description="Expected seconds of a training step for forward and backward passes."
     )
     gpu_hours: float | None = Field(
         None, ge=0, description="Expected GPU-hours of the run, with evaluations."
@@ -89,7 +89,11 @@ class Estimate(Model):
     gpu_hours_if_longest: float | None = Field(
         None, ge=0, description="Expected GPU-hours if every completion has maxTokens tokens."
     )
-    cost: float | None = Field(None, ge=0, description="Expected cost of gpuHours, if the spec has a price.")
+    cost: float | None = Field(
+        None,
+        ge=0,
+        description="Expected cost of the run: gpuHours times the price in the spec. Absent without a price.",
+    )
 
 
 class NodeLabel(Model):
@@ -198,11 +202,11 @@ class Change(Model):
     from_: str | None = Field(
         None,
         alias="from",
-        description="Effective value of the field in the baseline. Absent if the field has no value there.",
+        description="Effective value of the field in the baseline. Absent if the baseline has no value for it.",
     )
     to: str | None = Field(
         None,
-        description="Effective value of the field in this run. Absent if the field has no value in this run.",
+        description="Effective value of the field in this run. Absent if this run has no value for the field.",
     )
 
 

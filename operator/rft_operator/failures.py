@@ -24,7 +24,7 @@ EVICTIONS = 5
 """Number of evictions by a kubelet after which a run fails. A kubelet evicts a pod that uses more memory or
 disk than its node has free, and the next pod of the run will probably do the same."""
 STOPS_WITHOUT_STEP = 20
-"""Number of pods in a row that were stopped before they made a step, after which a run fails."""
+"""A run fails after this number of pods in a row were stopped before they made a step."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from rft_operator.lease import Json, LeaseStep, Seen, Terms, clock, decide, look
 
 _log = logging.getLogger(__name__)
 LEADER_LABEL = "rft.dev/leader"
-"""Label of the pod whose process holds the Lease. The Service of the ingest selects by it."""
+"""Label of the pod whose process holds the Lease. The Service of the ingest selects its pod by this label."""
 GUARD_SECONDS = 1.0
 """Longest time in seconds between two checks of the deadline of the Lease.
 

@@ -39,12 +39,13 @@ class Limits:
     per_address: int = 64
     """Largest number of open connections of one address. Pods behind one gateway share an address."""
     handshake: float = 5.0
-    """Longest time from the accepted connection to the end of the TLS handshake."""
+    """Longest time in seconds from the accepted connection to the end of the TLS handshake."""
     headers: float = 10.0
-    """Longest time until the headers of a request have arrived. For the first request of a connection it is
-    measured from the end of the TLS handshake, for later requests from their first byte."""
+    """Longest time in seconds until the headers of a request have arrived. For the first request of a
+    connection it is measured from the end of the TLS handshake, for later requests from their first byte."""
     idle: float = 75.0
-    """Longest time from the end of a response to the first byte of the next request."""
+    """Longest time in seconds from the end of a response to the first byte of the connection's next
+    request."""
 
 
 class Connection(asyncio.Protocol):

@@ -106,7 +106,7 @@ def live_child(reference: Raw, child: Raw | None) -> dict[str, Any]:
 
 
 def live_job(reference: Raw, job: Raw | None) -> Raw:
-    """Return the RFTJob that controls the Job of the pod. Raises Refused if it is deleted."""
+    """Return the RFTJob that controls the Job of the pod. Raises Refused if the RFTJob is deleted."""
     if job is None or job["metadata"]["uid"] != reference["uid"]:
         raise Refused(GONE, f"the {KIND} of the pod does not exist any more")
     return job

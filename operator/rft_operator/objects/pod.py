@@ -278,8 +278,8 @@ def _grader(
 
 
 def _environment(spec: RFTJobSpec, assigned: bool) -> list[dict[str, Any]]:
-    """Return the environment variables of the trainer. The operator's own variables replace those of the
-    user with an equal name.
+    """Return the environment variables of the trainer. The operator's own variables replace the user's
+    variables of the same name.
 
     If the cluster ``assigned`` the user ID, the image has no user name for it. Then ``USER`` is set, because
     torch and other libraries ask for a name.
