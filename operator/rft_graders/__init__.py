@@ -1,6 +1,6 @@
 """Graders score completions. The scores are combined into a reward. Users' code runs in a sandbox.
 
-scorer      scores completions for the training loop; treats a grader's errors as its onError says
+scorer      scores completions for the training loop; handles a grader's errors by the grader's onError
 builtin     graders that run in the trainer, and the checks of graders' settings
 trusted     built-in graders that run in worker processes: regex, math, jsonSchema
 symbolic    grader math: symbolic equality
@@ -17,16 +17,16 @@ post        one HTTP POST with its retries
 tokens      bearer tokens for http and model graders
 combine     scale mapping and the weighted mean
 client      the trainer's side of the protocol between trainer and grader process
-serve       the grader process: runs users' code in its own container, or locally
+serve       the grader process: runs users' code, in a container of its own or as a local process
 pool        worker processes of the grader process: which one answers which request
 workers     how the grader process controls one worker: time limits, forged replies, how it ends
 leftovers   removes processes and files that a score leaves behind
 watchdog    limits on all descendants of the grader process together
 worker      one process that runs one user's function (standard library only)
-confinement takes rights from a worker before it loads users' code: capabilities, access to other processes
+confinement takes rights from a worker before the worker loads users' code: capabilities, access to processes
 traces      runs in a worker; notices whether a score leaves processes or files behind
 guard       the process above a worker, which kills it with all that it has started
-ids         makes ids of requests; nobody can guess them
+ids         makes ids of requests that nobody can guess
 
 This module imports nothing, so that ``serve`` starts in a fraction of a second and never imports torch.
 """

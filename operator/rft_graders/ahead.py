@@ -55,7 +55,7 @@ def _problems(grader: Grader, index: int, code: Mapping[str, str]) -> Iterator[P
 
 
 def templates(grader: Grader) -> dict[str, str]:
-    """Return the templates of a grader that compares texts, by their fields, such as stringCheck.input."""
+    """Return the templates of a stringCheck or textSimilarity grader. The keys are like stringCheck.input."""
     kinds = {"stringCheck": grader.string_check, "textSimilarity": grader.text_similarity}
     return {
         f"{kind}.{name}": text
@@ -67,7 +67,7 @@ def templates(grader: Grader) -> dict[str, str]:
 
 
 def pattern_problem(pattern: str) -> str:
-    """Return why a regular expression is not valid or not what the user meant; "" if it is good."""
+    """Return why a regular expression is not valid or surely a mistake; "" if neither is so."""
     if "\b" in pattern:
         return (
             "the pattern contains a backspace character, because YAML reads \\b in double quotes as one;"
@@ -128,7 +128,7 @@ def code_problem(source: str, function: str) -> str:
         return "" if _may_define_more(tree) else f"the source defines no function {function}{names}"
     last = bound[-1]
     if len(bound) > 1 or not isinstance(last, ast.FunctionDef | ast.AsyncFunctionDef) or last.decorator_list:
-        return ""  # what it is, only running the code would show
+        return ""  # only running the code would show whether it is a grader
     return _call_problem(last)
 
 

@@ -35,10 +35,11 @@ _SLACK_SECONDS = 30.0
 
 
 def max_silence(timeouts: Sequence[float]) -> float:
-    """Return the longest time, in seconds, that a healthy grader process may need before it sends a reply.
+    """Return the seconds without any reply after which a grader process counts as lost.
 
-    In this time one grader can reach its timeout, its worker can restart, and the request can be tried again.
-    ``timeouts`` has the timeout of each grader, in seconds.
+    A healthy process needs at most this time: a request reaches the grader's timeout, the worker restarts,
+    and the second try of the request reaches the timeout too. ``timeouts`` has each grader's timeout in
+    seconds.
     """
     return 2 * max(timeouts, default=0.0) + LOAD_SECONDS + _SLACK_SECONDS
 
@@ -118,8 +119,8 @@ class LocalBackend:
 
     Users' code can use files and network like the user who started the trainer. It gets a clean environment
     and resource limits, and cannot read the trainer's memory. The process ends when its socket closes, so it
-    also ends when the trainer is killed. The kernel could send a signal at the parent's death, but it sends
-    it already when the thread that started the process ends.
+    also ends when the trainer is killed. PR_SET_PDEATHSIG is not used for this: its signal would come as soon
+    as the thread that started the process ends.
     """
 
     def __init__(

@@ -17,7 +17,7 @@ from rft_graders.template import NoValue, TemplateProblem, filled, parts
 from rft_run.errors import ConfigurationError
 
 Builtin = Callable[[str, Mapping[str, Any]], float]
-"""Function of a completion and its row, with the messages, that returns the raw score.
+"""Function that gets a completion and its row (the messages are in the row), and returns the raw score.
 
 Raises ValueError if the field of the row cannot be used.
 """
@@ -86,7 +86,7 @@ def numeric(completion: str, row: Mapping[str, Any], settings: Numeric) -> float
 def text_similarity(completion: str, row: Mapping[str, Any], settings: TextSimilarity) -> float:
     """Return the similarity of the completion and the row's field, from 0 to 1.
 
-    Metrics that compare characters also compare case and spaces. If the template ``input`` reads a part that
+    For metrics that compare characters, case and spaces matter. If the template ``input`` reads a part that
     the completion does not have, the similarity is 0.0.
     """
     if settings.reference is None:

@@ -9,7 +9,10 @@ from rft_graders.client import GradeRequest, Outcome
 
 @dataclass(frozen=True)
 class Call:
-    """One HTTP POST for the requests at ``indices``. ``body`` is an error if the requests cannot be sent."""
+    """One HTTP POST for one or more requests, those at ``indices`` of the list of requests.
+
+    ``body`` is an error if these requests cannot be sent.
+    """
 
     indices: tuple[int, ...]
     body: bytes | ValueError
@@ -31,7 +34,7 @@ class Remote(Protocol):
 
 
 def score(value: object) -> Outcome:
-    """Return a JSON value as a raw score, or an error if it is not a number. NaN is refused later."""
+    """Return a JSON value as a raw score, or an error if it is not a number. NaN is returned as it is."""
     if not isinstance(value, bool | int | float):
         return ValueError(f"the score is {'missing' if value is None else 'not a number'}")
     try:

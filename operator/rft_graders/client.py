@@ -24,8 +24,8 @@ from rft_graders.protocol import (
 from rft_run.errors import ConfigurationError, Preempted
 
 WINDOW = 32
-"""Maximum number of requests that wait for a reply. It keeps all workers busy, and the requests together
-fit into the memory of the grader process."""
+"""Maximum number of requests that wait for a reply: enough to keep all workers busy, and few enough to fit
+into the memory of the grader process together."""
 
 _LARGEST_CONCURRENCY = 64
 """Maximum number of open requests to environments: one for each slot, since an agent's request is open for
@@ -76,7 +76,7 @@ class Graded(NamedTuple):
     outcome: Outcome
     printed: str = ""
     forged: int = 0
-    """The number of refused replies, which something other than a worker wrote."""
+    """The number of replies to this request that were refused, because the worker did not write them."""
     value: dict[str, Any] | None = None
     """The result of an environment's action. None for a grader."""
 
@@ -216,8 +216,8 @@ class GraderClient:
         """Send the requests. Store each score or error in ``outcomes``, under the request's index.
 
         Raises GraderLost if the grader process is lost, and Preempted if the run should stop. ``outcomes``
-        then has the results that came before. Late replies to requests of an earlier call are ignored. A
-        reply with any other id means that another process uses the connection, and raises GraderLost.
+        then has the results received so far. Late replies to requests of an earlier call are ignored. A reply
+        with an id of no request means that another process uses the connection, and raises GraderLost.
         """
         waiting: dict[str, int] = {}
         try:

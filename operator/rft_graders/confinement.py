@@ -1,4 +1,6 @@
-"""Takes rights from a worker process before it loads users' code. It imports only the standard library.
+"""Takes rights from a worker process before the process loads users' code.
+
+This module imports only the standard library.
 
 Programs that users' code starts inherit these limits:
 
@@ -38,7 +40,7 @@ class Level(enum.IntEnum):
     """How far the kernel separates a worker and its programs from the other processes of the same user."""
 
     NONE = 0
-    """The kernel does not separate them. Programs of two workers can reach each other's memory."""
+    """The kernel does not separate workers. Programs of two workers can reach each other's memory."""
     MEMORY = 1
     """A worker cannot reach the memory, descriptors and environment of processes outside its domain."""
     SIGNALS = 2
@@ -81,10 +83,10 @@ def confine(abi: int | None = None) -> Level:
         _enter(libc, scopes=_SCOPE_ABSTRACT_SOCKETS | _SCOPE_SIGNALS)
         return Level.SIGNALS
     if version >= _FIRST_ABI_WITH_REFER:
-        # A domain must restrict something. Nobody here may make block devices anyway.
+        # A domain must restrict something. Making block devices is impossible without CAP_MKNOD anyway.
         _enter(libc, files=_MAKE_BLOCK_DEVICE | _REFER)
         return Level.MEMORY
-    # The first version would also forbid to rename a file into another folder.
+    # A domain of Landlock's first version would forbid users' code to move a file into another folder.
     return Level.NONE
 
 
@@ -95,9 +97,10 @@ def landlock_version() -> int:
 
 
 def _enter(libc: ctypes.CDLL, *, files: int = 0, scopes: int = 0) -> None:
-    """Enter a new Landlock domain. Moving files between folders, which a domain forbids, is allowed in it."""
+    """Enter a new Landlock domain. A rule allows moving files between folders, else the domain forbids it."""
     attributes = struct.pack("=QQQ", files, 0, scopes)
-    # Older kernels take a longer structure only if what they do not know is 0, as it is then.
+    # A kernel accepts a structure with fields that it does not know, if these fields are 0. They are 0:
+    # ``confine`` sets scopes only for kernels that know them.
     ruleset = _check(
         libc.syscall(_CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), ctypes.c_uint32(0)),
         "landlock_create_ruleset",

@@ -22,17 +22,17 @@ _WATCHED = (signal.SIGTERM, signal.SIGCHLD)
 
 
 def end_with_parent(parent: int, number: signal.Signals) -> None:
-    """Let the kernel send this process the signal when its parent ends. End now if it has ended already."""
+    """Let the kernel send this process a signal when its parent ends. If the parent has ended, end now."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:
         os._exit(1)
 
 
 def fork_worker(level: "confinement.Level", descriptor: int) -> None:
-    """Fork the worker, and return in the worker. This process becomes its guard, and closes the descriptor.
+    """Fork this process. The child becomes the worker and returns; this process becomes its guard.
 
-    The guard ends with the exit code or the signal of the worker. On SIGTERM, or when the grader process
-    ends, it kills the worker.
+    The guard closes ``descriptor``, and ends with the exit code or the signal of the worker. On SIGTERM, or
+    when the grader process ends, the guard kills the worker.
     """
     parent, guard = os.getppid(), os.getpid()
     signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)

@@ -160,7 +160,7 @@ class Hosted:
 
     @property
     def playing(self) -> bool:
-        """Whether a rollout has begun and has no reward yet. Until then its processes and files are kept."""
+        """Whether a rollout has begun and has no reward yet. While True, processes and files are kept."""
         return self._instance is not None
 
     def act(self, asked: dict[str, Any]) -> dict[str, Any]:
@@ -233,7 +233,7 @@ def _said(result: Any) -> dict[str, Any]:
     encoded = json.dumps(text)
     if len(encoded) <= MAX_TEXT_BYTES:
         return {"text": text}
-    room = MAX_TEXT_BYTES - 64  # without the line that says what is left out
+    room = MAX_TEXT_BYTES - 64  # 64 bytes are for the last line, which says how much is left out
     fitting = bisect.bisect_right(range(MAX_TEXT_BYTES), room, key=lambda end: len(json.dumps(text[:end])))
     kept = text[: fitting - 1]
     return {"text": f"{kept}\n… {len(text) - len(kept)} more characters are left out", "cut": True}

@@ -5,7 +5,7 @@ comparisons fail, and two large integers that differ by 1 could be equal.
 
 Some places in a text can be read as several numbers, such as 2,5 or 5-7. Such a place has several values.
 Other places look like a number but are only a part of a term, such as 3 in 3π. Such a place has no value.
-``find_numbers`` returns all values. Functions that return one number return none for both kinds of places.
+``find_numbers`` returns all values. Functions that return one number return None for both kinds of places.
 """
 
 import re
@@ -15,8 +15,8 @@ from typing import NamedTuple
 from rft_api.graders import Numeric
 from rft_graders.text import THIN_SPACE, closing_brace, normalized
 
-# Letters of scripts that form names with digits, such as x2 and H2O. Behind letters of other scripts, many of
-# which are written without spaces, a number may begin.
+# Letters of scripts that form names with digits, such as x2 and H2O. A number may begin directly after a
+# letter of any other script, because many of those scripts are written without spaces.
 NAME_LETTERS = (
     "A-Za-z\u00aa\u00ba\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u0370-\u03ff\u0400-\u052f\u1e00-\u1fff"
 )
@@ -74,9 +74,9 @@ _EQUALS = re.compile("[=\u2248]|\\\\approx")
 
 
 class Number(NamedTuple):
-    """A number read from a text, and its value with and without a percent sign.
+    """A number read from a text, and its value with and without its percent or per mille sign.
 
-    For 20% ``value`` is 0.2 and ``bare`` is 20. For a number without a sign both are equal.
+    For 20% ``value`` is 0.2 and ``bare`` is 20. For a number without such a sign both are equal.
     """
 
     value: Decimal
@@ -287,7 +287,7 @@ def extract_number(text: str, settings: Numeric) -> Number | None:
 
 
 def _in_box(inside: str) -> Number | None:
-    """Return the number after the last equals sign in a \\boxed{}, or None if there is not exactly one."""
+    """Return the only number after the last equals sign in a \\boxed{}. None: no number, or several."""
     places = _places(_EQUALS.split(normalized(inside))[-1])
     return _one(places[0]) if len(places) == 1 else None
 
@@ -307,8 +307,8 @@ def close(first: Number, second: Number, tolerance: float) -> bool:
 def expected_number(value: object, settings: Numeric) -> Number | None:
     """Return the expected number in the value of a row's field, or None.
 
-    If a text is more than one number, the number is found as in a completion, by ``settings``. So the field
-    may contain a whole solution that ends with the marker and the answer.
+    If the value is a text that has more than a number, the number is found as in a completion, by
+    ``settings``. So the field may contain a whole solution that ends with the marker and the answer.
     """
     if isinstance(value, bool):
         return None

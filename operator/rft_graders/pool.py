@@ -23,8 +23,9 @@ class Log:
     """Writes lines to standard error of the grader process. Some lines are written only once."""
 
     def __init__(self, *, says_levels: bool) -> None:
-        """Start with no line written. ``says_levels``: say how workers are confined even if nothing is
-        missing.
+        """Start with no line written.
+
+        ``says_levels``: a line says how workers are confined, even if the kernel can confine them fully.
         """
         self.says_levels = says_levels
         self._lock = threading.Lock()
@@ -76,7 +77,7 @@ class Slot:
                 forged += 1
                 self._log.line(f"grader {self._code.grader.name}: {error}")
                 outcome = {"error": str(error)}
-                if error.earlier:  # what an earlier request left must not cost this one its score
+                if error.earlier:  # an earlier request left this reply, so ask a new worker again
                     continue
             except Exception as error:  # every request must get a reply, and the thread must not end
                 outcome = {"error": str(error) or type(error).__name__}
@@ -86,7 +87,7 @@ class Slot:
     def _score(self, asked: dict[str, Any], seconds: float, reply: dict[str, Any]) -> float:
         """Return the worker's score of a completion.
 
-        Put the text that users' code printed, and what an environment said, into ``reply``. ``seconds``: time limit.
+        Put the text that users' code printed, and the result of an environment's action, into ``reply``. ``seconds``: time limit.
         """
         worker = self.start()
         try:
@@ -112,8 +113,8 @@ class Slot:
         try:
             if worker.clean():
                 self._log.once(
-                    f"grader {name} left processes running after a score. They were killed, as always."
-                    " A process for several scores must be started while the source is loaded"
+                    f"grader {name} left processes running after a score. They were killed, as after every"
+                    " score. To use a process for several scores, start it at the top level of the source"
                 )
         except WorkerLost as error:
             self._worker = None

@@ -35,7 +35,7 @@ class Target:
 
 
 class _Again(ValueError):
-    """A try failed, but a retry may succeed. ``after``: seconds to wait before it, as the server asks."""
+    """A try failed, but a retry may succeed. ``after``: seconds to wait before the retry (Retry-After)."""
 
     def __init__(self, message: str, after: float = 0.0) -> None:
         super().__init__(message)
@@ -105,9 +105,9 @@ def _json(content: bytes, place: str) -> Any:
 
 
 def _retry_after(value: str) -> float:
-    """Return the seconds to wait that a Retry-After header asks for, at most 60. It has seconds or a date.
+    """Return the seconds to wait that a Retry-After header asks for, at most 60.
 
-    Return 0 if the header has neither.
+    The header has a number of seconds or a date. Return 0 if it has neither.
     """
     try:
         seconds = float(value)

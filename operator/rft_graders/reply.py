@@ -43,7 +43,8 @@ _FILLERS = (
 )
 _NAMES = frozenset(_SCORE_NAMES.split())
 _WORDS = _NAMES | frozenset(_FILLERS.split())
-"""Words that a sentence with a score may contain. With any other word, its number may not be the score."""
+"""Words that a sentence with a score may contain. In a sentence with other words, a number may not be a
+score, so it is ignored."""
 _LABEL = re.compile(r'"label"\s*:\s*"((?:[^"\\]|\\.){0,200})"')
 _SENTENCE_CHARACTERS = 200
 """Maximum number of characters of a sentence with a score. Longer sentences are ignored."""
@@ -154,7 +155,7 @@ def _in_prose(text: str, scale: Scale | None) -> float:
 
 
 def _said(sentence: str, low: float, high: float, *, bare: bool) -> float | None:
-    """Return the score that a sentence gives, or None if its number may not be a score.
+    """Return the score that a sentence gives, or None if its number is perhaps not a score.
 
     "8 out of 10" and "8/10" are 8 if 10 is the scale's maximum. ``bare``: a number without words is a score
     too.

@@ -97,13 +97,13 @@ def main(argv: list[str] | None = None) -> int:
     if connection is None:
         print(f"no trainer listened on {arguments.socket} within {arguments.wait:g} s", file=sys.stderr)
         return 1
-    # When the pod is deleted both containers get SIGTERM. The trainer may still need scores and closes the
-    # connection when it does not. A handler, because an ignored signal stays ignored in child processes.
+    # When the pod is deleted, both containers get SIGTERM. The trainer may still need scores; it closes the
+    # connection when it needs no more. A handler, because child processes would inherit an ignored signal.
     signal.signal(signal.SIGTERM, lambda *_: None)
     home = Path(tempfile.mkdtemp(prefix="rft-grader-"))
     try:
         with connection:
-            # A local run has no log of the grader, but what the user reads.
+            # Only in a pod: in a local run the user reads these lines, and they would disturb.
             serve(connection, config, home, Log(says_levels=arguments.descriptor is None))
     finally:
         shutil.rmtree(home, ignore_errors=True)

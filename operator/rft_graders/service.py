@@ -37,7 +37,7 @@ class Service:
         for index, request in enumerate(requests):
             length = len(encode(_item(0, request))) + _FRAME_BYTES
             if length + _FRAME_BYTES > MAX_BODY_BYTES:
-                yield Call((index,), ValueError(f"row and completion are larger than {MAX_BODY_BYTES} bytes"))
+                yield Call((index,), ValueError(f"row and completion exceed {MAX_BODY_BYTES} bytes together"))
                 continue
             if batch and (len(batch) == MAX_ITEMS or size + length > MAX_BODY_BYTES):
                 yield self._call(batch, requests)

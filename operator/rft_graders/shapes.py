@@ -171,8 +171,8 @@ def shape_of(parameters: Mapping[str, Parameter], name: str) -> CallShape | None
     shapes = ", ".join(dict.fromkeys(shape.shown for shape in SHAPES))
     raise TypeError(
         f"{name}({', '.join(parameters)}) cannot be called as a grader; its parameters must be one of"
-        f" {shapes}, where … are fields of the row, or any two for completion and row; each other parameter"
-        " needs a default"
+        f" {shapes}, where … are fields of the row, or two with any names, which get completion and row;"
+        " every further parameter needs a default"
     )
 
 
@@ -188,7 +188,8 @@ def _takes_two(parameters: Mapping[str, Parameter], required: set[str]) -> bool:
     if len(ordered) < 2 or not required <= set(ordered[:2]):
         return False
     first, second = ordered[:2]
-    # The second is no option that the author meant to keep its default, and the names do not contradict.
+    # A second parameter with a default is an option of the function, not the row, unless its name is row. The
+    # names must not say that the two come in the other order.
     return (second in required or second == "row") and first != "row" and second != "completion"
 
 

@@ -1,9 +1,9 @@
 """Similarity of two texts by their words: BLEU, Google BLEU and ROUGE.
 
-BLEU compares runs of one to four words, as defined for one sentence (Papineni et al. 2002). If a length has
-no common run, it uses the exponential smoothing of sacrebleu. Google BLEU is the smaller one of precision and
-recall over these runs (Wu et al. 2016). ROUGE is the F1 of common runs, or of the longest common subsequence
-(Lin 2004).
+BLEU compares n-grams of one to four words, as defined for one sentence (Papineni et al. 2002). If the texts
+have no n-gram of some length in common, it uses the exponential smoothing of sacrebleu. Google BLEU is the
+smaller one of precision and recall over these n-grams (Wu et al. 2016). ROUGE is the F1 of common n-grams, or
+of the longest common subsequence (Lin 2004).
 """
 
 import math
@@ -48,7 +48,7 @@ def gleu(reference: str, text: str) -> float:
 
 
 def rouge(reference: str, text: str, length: int) -> float:
-    """Return the F1 of the runs of ``length`` words in both texts, from 0 to 1. Case does not matter."""
+    """Return the F1 of the n-grams of ``length`` words in both texts, from 0 to 1. Case does not matter."""
     expected, found = _plain_words(reference), _plain_words(text)
     return _f1(
         _common(expected, found, length), max(len(expected) - length + 1, 0), max(len(found) - length + 1, 0)

@@ -16,7 +16,7 @@ from math_verify import parse, verify
 
 from rft_graders.numbers import boxed, is_blank, plain
 
-# It warns that its time limits are off, and logs every text that it cannot parse.
+# Without this, math_verify warns that its time limits are off, and logs every text that it cannot parse.
 logging.getLogger("math_verify").setLevel(logging.ERROR)
 
 _DELIMITERS = ("$", "\\(", "\\[")
@@ -41,7 +41,10 @@ def equal(completion: str, row: Mapping[str, Any], field: str) -> float:
 
 
 def _small_and_apart(first: Any, second: Any) -> bool:
-    """Return whether two small numbers differ. math-verify would call them equal if they are close."""
+    """Return whether two numbers are below 0.001 and differ by more than 0.1% of the larger one.
+
+    math-verify rounds, and would call such numbers equal.
+    """
     if not (getattr(first, "is_number", False) and getattr(second, "is_number", False)):
         return False
     try:

@@ -24,7 +24,7 @@ class NoValue(ValueError):
 
 
 def parts(template: str) -> list[tuple[str, str | None]]:
-    """Split a template into pairs of literal text and the field that follows it, None at the end.
+    """Split a template into pairs of a literal text and the field after it; None if no field follows.
 
     Raises TemplateProblem for a template that is not valid.
     """
@@ -42,7 +42,10 @@ def parts(template: str) -> list[tuple[str, str | None]]:
 
 
 def _is_readable(field: str) -> bool:
-    """Return whether a field in braces can be read: a name, perhaps with a path. Texts have no path."""
+    """Return whether a field in braces can be read: a name, perhaps with a path.
+
+    No path is allowed after prompt, completion and messages, because they are texts.
+    """
     match = _PATH.fullmatch(field)
     return match is not None and not (match[2] and match[1] in ("prompt", "completion", "messages"))
 

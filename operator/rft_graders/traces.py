@@ -1,8 +1,8 @@
-"""Notices whether a score may have left processes or files. It runs in the worker and takes microseconds.
+"""Notices whether a score may have left processes or files, which the grader process then removes.
 
-The grader process then removes them. Code in the worker itself could hide its traces, but such code can
-change the later scores of this worker in any case. Programs that it starts cannot hide theirs, because they
-cannot reach the worker's memory. This module imports only the standard library.
+The check runs in the worker and takes microseconds. Users' code in the worker could hide what it leaves, but
+such code can change later scores of this worker in any case. Programs that it starts cannot hide what they
+leave, because they cannot reach the worker's memory. This module imports only the standard library.
 """
 
 import contextlib
@@ -17,12 +17,15 @@ class Traces:
     """Compares the processes and files of a worker before and after a score."""
 
     def __init__(self, home: str) -> None:
-        """Open the kernel's lists of children. Processes that lose their parent are the guard's children."""
+        """Open the kernel's lists of the children of worker and guard.
+
+        A process whose parent ends becomes a child of the guard.
+        """
         own, guard = os.getpid(), os.getppid()
         self._only_child = b"%d " % own
         self._threads = self._own = self._guards = -1
         self._home = os.open(home, os.O_RDONLY)
-        with contextlib.suppress(OSError):  # a kernel without these lists: there may always be processes
+        with contextlib.suppress(OSError):  # a kernel without these lists: ``left`` always returns True
             self._threads = os.open("/proc/self/task", os.O_RDONLY)
             self._own = os.open(f"/proc/self/task/{own}/children", os.O_RDONLY)
             self._guards = os.open(f"/proc/{guard}/task/{guard}/children", os.O_RDONLY)
@@ -45,9 +48,9 @@ class Traces:
             return True
 
     def _counted(self) -> tuple[int, int]:
-        """Return when a file was last made or removed, and the page faults of programs that have ended.
+        """Return when a file was last made or removed, and the number of page faults of ended programs.
 
-        The time has a resolution of some milliseconds. Every program causes page faults, so they show that
-        one ran.
+        The time has a resolution of some milliseconds. Every program causes page faults, so a higher number
+        shows that a program ran.
         """
         return os.fstat(self._home).st_mtime_ns, resource.getrusage(resource.RUSAGE_CHILDREN).ru_minflt

@@ -17,7 +17,10 @@ OWN_PROCESSES = 2
 
 
 class Children:
-    """The workers of the grader process, by the PID of their guards. Any other child is an orphan."""
+    """The workers of the grader process, by the PID of their guards.
+
+    Any other child of the grader process is an orphan: a process whose worker has ended.
+    """
 
     def __init__(self) -> None:
         """Begin with no worker process."""
@@ -29,7 +32,7 @@ class Children:
         self.closing = False
 
     def kill_orphans(self) -> None:
-        """Kill processes whose worker has ended, and remove their zombies. The caller must have ``lock``."""
+        """Kill processes whose worker has ended, and remove their zombies. Take ``lock`` before the call."""
         for child in children_of(os.getpid()):
             if child not in self.workers and child not in self.stopped:
                 kill_tree(child)

@@ -132,7 +132,7 @@ class GraderWorker:
             self.kill()
             raise WorkerLost(str(error)) from error
         finally:
-            # It belongs to no rollout.
+            # This text belongs to no rollout, so it goes to standard error.
             if printed := self.printed():
                 self._say(f"printed while it was loaded: {printed}")
         self._started = Started(self._process.pid)
@@ -153,9 +153,9 @@ class GraderWorker:
         return self._exchange(request, timeout)
 
     def clean(self) -> int:
-        """Remove the processes and files that the last request left. Return the number of processes.
+        """Remove the processes and files that the last request left. Return how many processes were killed.
 
-        Raises WorkerLost if some cannot be removed. Before that, the worker is killed.
+        If some cannot be removed, kill the worker and raise WorkerLost.
         """
         if not self._left:
             return 0
@@ -183,7 +183,7 @@ class GraderWorker:
         if reply.get("id") != number:
             self.kill()
             earlier = self._ids.was_given(reply.get("id"))
-            raise Forged(f"the id of {'an earlier' if earlier else 'no'} request", earlier=earlier)
+            raise Forged(f"a reply with an {'earlier' if earlier else 'unknown'} id", earlier=earlier)
         if self._reader.has_read_more:
             self.kill()
             raise Forged("more than one reply", earlier=False)

@@ -194,8 +194,8 @@ def in_process(served: Graders, completion: str) -> tuple[Score, Score]:
 @pytest.mark.parametrize(
     ("completion", "error"),
     [
-        ("guess", "the id of no request"),
-        ("other id", "the id of no request"),
+        ("guess", "a reply with an unknown id"),
+        ("other id", "a reply with an unknown id"),
         ("twice", "more than one reply"),
         ("no JSON", "a line that is not a JSON object"),
     ],

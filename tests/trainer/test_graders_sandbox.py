@@ -103,7 +103,7 @@ def misbehaving() -> Iterator[Scorer]:
         ("none", "returned a NoneType, not a number"),
         ("huge", "OverflowError"),
         ("outside", "the score 2 is outside the grader's scale, 0…1"),
-        ("forged", "forged reply: the worker's connection had the id of no request"),
+        ("forged", "forged reply: the worker's connection had a reply with an unknown id"),
         ("flood", "forged reply: the worker's connection had a line of more than"),
     ],
 )
