@@ -103,7 +103,7 @@ def test_a_developer_that_the_template_knows_stays(caplog: pytest.LogCaptureFixt
 
 def test_another_message_that_the_template_drops_is_an_error_of_its_line() -> None:
     answer = {"role": "tool", "content": "2"}
-    with pytest.raises(DataError, match=r"line 7: the chat template drops message 2 \(tool\): leave it out"):
+    with pytest.raises(DataError, match=r"line 7: the chat template drops message 2 \(tool\): remove"):
         render([row(USER), row(USER, answer, line=7)], Characters(DROPS), None, 100)
 
 

@@ -455,7 +455,7 @@ def test_a_row_that_is_refused_again_and_again_is_counted_and_left(caplog: pytes
     tracker.failures = TRIES
     worker.run(lines(("log", {"step": 1, "numbers": {}}), ("evaluation", {"step": 1, "numbers": {}}), FINISH))
     assert tracker.calls == ["start", "evaluation 1", "finish Completed"]
-    assert "1 rows could not be logged" in caplog.text
+    assert "lacks the data of 1 calls, which failed" in caplog.text
 
 
 def test_a_key_that_a_library_quotes_is_hidden(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,1 +1,1 @@
-"""The trainer: does one reinforcement fine-tuning run. It samples from vLLM's server or transformers."""
+"""The trainer: does one reinforcement fine-tuning run. vLLM's server or transformers sample for it."""

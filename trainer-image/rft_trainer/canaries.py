@@ -29,9 +29,9 @@ def kept(
 ) -> set[int]:
     """Return the steps of the checkpoints to keep, because a run may restore them when a canary falls.
 
-    A fall is measured from the ``WINDOW`` reward points where the canary's mean score was highest. The newest
-    points count only after further steps, so the highest place may still change. So a checkpoint is kept for
-    each place that may become the highest.
+    A fall is measured from the canary's best window: the ``WINDOW`` reward points with the highest mean
+    score. The newest points are compared only after further steps, so the best window may still change. So
+    the checkpoint of each window that may become the best one is kept.
     """
     if stop is None or stop.canary is None:
         return set()

@@ -27,7 +27,10 @@ class Fence:
     """Makes sure that only the newest attempt writes to the run's folder."""
 
     def __init__(self, folder: RunFolder) -> None:
-        """Make this attempt the owner of the folder: earlier ones may not write now. Raises VolumeError."""
+        """Make this attempt the owner of the folder: earlier attempts may no longer write.
+
+        Raises VolumeError.
+        """
         self._file = folder.attempt
         self._id = uuid.uuid4().hex
         try:
@@ -66,10 +69,9 @@ class Checkpoints:
         schedule: Any,
         also: Collection[int] = (),
     ) -> Path:
-        """Write the checkpoint of ``state.step``, or update its state if it exists. Raises Fenced,
-        VolumeError.
+        """Write the checkpoint of ``state.step``. If this checkpoint exists, write only its state file.
 
-        ``also``: steps of older checkpoints that must be kept.
+        ``also``: steps of older checkpoints that must be kept. Raises Fenced, VolumeError.
         """
         self._fence.check()
         target = self._folder.checkpoint_of(state.step)
@@ -145,7 +147,7 @@ class Checkpoints:
             saved = training_state.read(folder)
         except training_state.NotRead as error:
             raise _Unreadable(str(error)) from error
-        except OSError as error:  # of the disk: a retry may succeed
+        except OSError as error:  # an error of the disk: a retry may succeed
             raise VolumeError(f"{folder}: {error}") from error
         except ValueError as error:
             raise _Unreadable(f"{state_of(folder)}: {first_line(error)}") from error

@@ -76,7 +76,7 @@ def start_engine(
     options = _server_options(config, model, shape, context_length)
     if count == 1:
         return VllmEngine(options, should_stop)
-    reap(options.run_dir)  # those of an attempt with another number of samplers too
+    reap(options.run_dir)  # all of them, because an earlier attempt may have had more samplers
     devices = sampler_devices(config, options.tensor_parallel)
 
     def start(number: int, stop: Callable[[], bool]) -> VllmEngine:
@@ -86,7 +86,7 @@ def start_engine(
 
 
 def _server_options(config: RunConfig, model: Path, shape: Shape, context_length: int) -> ServerOptions:
-    """Return the options of a vLLM server. If a run has several servers, they are those of the first one."""
+    """Return the options of the run's vLLM server, or of the first one if the run has several."""
     spec, size = config.spec, _tensor_parallel(config, shape)
     attention = spec.training.lora_targets == "attention" or shape.adapts_attention_only
     return ServerOptions(

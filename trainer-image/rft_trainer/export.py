@@ -3,8 +3,8 @@ it.
 
     python -m rft_trainer.export --base NAME [--revision REV] --adapter DIR --output DIR [--dtype float32]
 
-``rft export --merge`` calls it. The files are not written atomically: the caller renames the output folder
-when it is complete.
+``rft export --merge`` runs this module. The files are not written atomically: ``rft export`` renames the
+output folder when it is complete.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from rft_trainer.runtime.models import resolve
 
 
 def merge(base: Path, adapter: Path, output: Path, dtype: str = "auto") -> None:
-    """Write the merged model's weights, configuration and tokenizer. ``dtype`` auto: that of the base.
+    """Write the merged model's weights, configuration and tokenizer. ``dtype`` auto: the base's dtype.
 
     In float32 the logits equal those of base plus adapter. A 16-bit dtype rounds the merged weights once
     more. Raises ModelError.

@@ -63,7 +63,7 @@ def refuse_other_inputs(
 def begun_with_commit(folder: RunFolder) -> str | None:
     """Return the hub commit of the base model at the start of the run; None if it was not saved.
 
-    A branch or tag may point to another commit by now. The run continues with the weights of this commit.
+    The run continues with the weights of this commit, even if its branch or tag now points to another one.
     """
     before = _saved(folder) if _has_begun(folder) else None
     return before.models.get(MODEL, {}).get("commit") if before is not None else None
@@ -87,7 +87,7 @@ def _saved(folder: RunFolder) -> Fingerprint | None:
     try:
         return Fingerprint.from_line(run_files.content(folder.fingerprint, run_files.EVALUATION_BYTES))
     except FileNotFoundError:
-        return None  # of a release that wrote none
+        return None  # the run began with a release that wrote no fingerprint
     except ValueError:
         log.warning("%s cannot be read, so changed inputs cannot be detected", folder.fingerprint)
     except OSError as error:

@@ -91,7 +91,7 @@ class Run:
                 if base is not None:
                     self._evaluate_tuned(parts, base)
             except Preempted:
-                # Never raised while the state changes: it is that of the last complete step.
+                # Preempted is never raised while the state changes, so the last step is complete.
                 self._save(parts)
                 raise
             self._finish(parts)
@@ -227,7 +227,8 @@ class Run:
             said = "the canary %s fell after step %d, but no checkpoint exists: the current weights stay"
             log.warning(said, fall.canary, fall.step)
             return
-        log.warning("the canary %s fell after step %d: step %d is restored", fall.canary, fall.step, step)
+        said = "the canary %s fell after step %d: the checkpoint of step %d is restored"
+        log.warning(said, fall.canary, fall.step, step)
         used = self.state
         self.state = parts.checkpoints.load(step, parts.policy, parts.optimizer, parts.schedule)
         self.state.adapter_version, self.state.gpu_seconds = used.adapter_version, used.gpu_seconds

@@ -189,8 +189,8 @@ class SamplerProbe:
     ) -> None:
         """Compare trainer and sampler on a few tokens that are drawn with the run's sampling parameters.
 
-        ``noise`` is the mean difference of log-probs for the fixed text, in nats. Only rounding causes it. A
-        low temperature increases it. Raises SamplerMismatch.
+        ``noise`` is the mean difference of log-probs for the fixed text, in nats, which only rounding causes.
+        At temperatures below 1 a larger difference is allowed. Raises SamplerMismatch.
         """
         drawn = sampling.effective()
         most = min(AGREEMENT[self._dtype], max(LEAST_DRAWN[self._dtype], NOISE_FACTOR * noise))
@@ -235,7 +235,7 @@ def _refuse_other(answers: Answers, known: dict[str, list[float]], tolerance: fl
         return
     nearest = min(known, key=lambda name: _distance(answers.sampler, known[name]))
     hint = (
-        f"; they are nearer to those of {nearest}"
+        f"; the sampler's are nearer to those of {nearest}"
         if _distance(answers.sampler, known[nearest]) < apart
         else ""
     )

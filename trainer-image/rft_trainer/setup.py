@@ -115,7 +115,7 @@ def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Call
     try:
         refuse_other_inputs(config, rows.files, models_used, fence.check)
     except InputsChanged:
-        discard(RunFolder(run_dir).data)  # so that the next attempt reads a source again that was put back
+        discard(RunFolder(run_dir).data)  # the next attempt reads the sources again: they may be put back
         raise
     engine = start_engine(config, folder, shape, context, should_stop)
     stack.callback(engine.close)
@@ -161,8 +161,9 @@ def _episodes(
         return None
     if environment.tools == "template" and getattr(tokenizer, "response_template", None) is None:
         raise ConfigurationError(
-            "spec.environment.tools: template reads tool calls by the response_template of the model's"
-            " tokenizer, and it has none; allowed here is text: write tools: text, or leave it out"
+            "spec.environment.tools: template needs a response_template in the model's tokenizer, to read"
+            " tool calls, and this tokenizer has none; allowed here is text: write tools: text, or leave"
+            " tools out"
         )
     arguments: dict[str, Any] = dict(config.spec.model.chat_template_args or {})
     if "strftime_now" in str(tokenizer.chat_template):

@@ -3,7 +3,7 @@
 ``training.safetensors`` has the adapter's weights and the optimizer's moments. ``training.json`` has the
 optimizer's settings, the schedule and the states of the random generators. Reading returns exactly the bits
 that were written. Older releases wrote one pickle instead of both files: ``training.pt``. It is read with
-torch's unpickler for tensors and numbers, and refused if it names anything else.
+torch's unpickler for tensors and numbers, and refused if the pickle names anything else.
 """
 
 import base64

@@ -36,7 +36,7 @@ A larger file is checked only up to this number of bytes."""
 class Prompts:
     """The prompts for training and evaluation.
 
-    ``dropped`` is the number of prompts that were too long, as far as they have been read.
+    ``dropped`` is the number of prompts, among those read so far, that were too long.
     """
 
     train: TrainingPrompts

@@ -17,7 +17,7 @@ class Rendering(Record):
     """The content of ``rendering.json`` in a run's folder."""
 
     moment: str | None = None
-    """The time that chat templates which print the date use. None means the current time."""
+    """The time that a chat template gets if it prints the date. None means the current time."""
     as_before: bool = False
     """Whether the run began with an old release, which passed messages to the chat template unchanged."""
 

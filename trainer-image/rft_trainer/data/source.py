@@ -1,6 +1,6 @@
 """Finds the local file of a dataset. A remote file is copied once per run into the run's folder.
 
-fsspec makes the copy. With it, a resumed run reads the same rows, and rows can be read in any order.
+fsspec makes the copy. From the copy, a resumed run reads the same rows, and rows can be read in any order.
 """
 
 import contextlib
@@ -99,7 +99,7 @@ def _cause(source: str, error: BaseException) -> BaseException:
 
 
 def _error_of(source: str, error: BaseException) -> TrainerError:
-    """Return the trainer's error for a failed read. For a temporary failure it is a TrainerError itself."""
+    """Return the trainer's error for a failed read. A temporary failure is a plain TrainerError."""
     name, said = shown(source), shown(f"{error}" or type(error).__name__)
     status = _http_status(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

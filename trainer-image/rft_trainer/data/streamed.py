@@ -138,7 +138,7 @@ class Streamed(TrainingPrompts):
     def read(self, position: Position) -> Iterator[Reached]:
         """Yield the prompts that can be used for training.
 
-        Raises DataError at an invalid line. The error also has the problems of later lines.
+        Raises DataError at an invalid line. The error also has the problems of further lines.
         """
         dropped, found = 0, False
         for offset in range(position.offset, self.rows):
@@ -170,7 +170,10 @@ class Streamed(TrainingPrompts):
             return None, [str(error)]
 
     def _problems_after(self, epoch: int, offset: int) -> list[str]:
-        """Return the problems of the next ``LOOK_AHEAD`` lines, so that one error can report many of them."""
+        """Return the problems of the ``LOOK_AHEAD`` lines that follow ``offset`` in the training order.
+
+        So one error can report many problems.
+        """
         found: list[str] = []
         for later in range(offset + 1, min(self.rows, offset + 1 + LOOK_AHEAD)):
             found += self._prompt(epoch, later)[1]

@@ -187,7 +187,10 @@ def _told(form: MessageForm, lost: Lost, messages: Sequence[Message]) -> Message
     said = ""
     if lost.messages:
         numbers = ", ".join(f"message {number} ({messages[number - 1]['role']})" for number in lost.messages)
-        said = f"the chat template drops {numbers}: leave it out, or use a model whose template supports it"
+        said = (
+            f"the chat template drops {numbers}: remove what it drops from the row, or use a model whose"
+            " template prints it"
+        )
     return MessageForm(form.developer, form.text_arguments, tuple(notes), said)
 
 

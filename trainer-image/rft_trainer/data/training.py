@@ -60,8 +60,8 @@ class TrainingPrompts(ABC):
     ) -> Batch:
         """Return the prompts of the next step. A batch never has prompts of two epochs.
 
-        It is empty after the last epoch. ``completion`` is the expected length of a completion, in tokens.
-        Raises DataError.
+        After the last epoch the batch is empty. ``completion`` is the expected length of a completion, in
+        tokens. Raises DataError.
         """
         dropped = 0
         while position.epoch <= epochs:

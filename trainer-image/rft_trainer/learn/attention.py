@@ -206,7 +206,7 @@ PACKAGES = ("flash_attn_interface", "flash_attn")
 
 
 def sequences_kernel() -> SequencesKernel | None:
-    """Return the kernel for sequences of the first package that is installed, or torch's own, or None."""
+    """Return the kernel for sequences of the first installed package of PACKAGES, else torch's, else None."""
     for package in PACKAGES:
         if find_spec(package) is not None:
             return _of_package(package)

@@ -29,8 +29,8 @@ class FlatRows:
     ``prompt_T``: the number of the prompt at the beginning of the token's row. ``position_T``: the token's
     position, counted from the beginning of the prompt. ``starts_R1``: index of each row's first token, and T
     at the end. ``longest``: number of tokens of the longest row. ``shared``: whether a prompt has several
-    completions. ``runs_P_4`` stays on the CPU: text, prompt, position and index of the first token of each
-    run of consecutive tokens of one text.
+    completions. ``runs_P_4``: for each text in each row, the text's number, the prompt's number, and position
+    and index of the text's first token in this row. It stays on the CPU.
     """
 
     text_T: Tensor
@@ -114,8 +114,9 @@ def mask_mod(rows: FlatRows, window: int | None) -> MaskMod:
 def covered(rows: FlatRows, window: int | None, block: int = BLOCK) -> tuple[Tensor, Tensor]:
     """Return two boolean tables (I, J) for blocks of queries (I) and blocks of keys (J).
 
-    The first says whether any pair of tokens of both blocks attends, the second whether all pairs attend.
-    Both are exact. They are computed from the ends of runs, without a loop over pairs of tokens.
+    The first table says whether at least one query of block I attends to at least one key of block J, the
+    second whether every query of block I attends to every key of block J. Both are exact. They are computed
+    from the first and last token of each text in each block, without a loop over pairs of tokens.
     """
     pieces_Q_6 = _pieces(rows, block)
     text, prompt, position, first, last, number = pieces_Q_6.unbind(dim=1)
@@ -135,7 +136,10 @@ def covered(rows: FlatRows, window: int | None, block: int = BLOCK) -> tuple[Ten
 
 
 def _pieces(rows: FlatRows, block: int) -> Tensor:
-    """Return the runs, also split at block ends: text, prompt, position, first and last index, block."""
+    """Return ``runs_P_4``, also split at block ends.
+
+    The columns are text, prompt, position, first index, last index and number of the block.
+    """
     first_P = rows.runs_P_4[:, 3].contiguous()
     edges = torch.arange(0, rows.length, block)
     first_Q = torch.cat([first_P, edges]).unique()  # type: ignore[no-untyped-call]
@@ -158,7 +162,7 @@ def block_mask(rows: FlatRows, window: int | None, block: int = BLOCK) -> BlockM
 
 
 def _ordered(chosen_I_J: Tensor) -> tuple[Tensor, Tensor]:
-    """Return, for each block of queries, the number of chosen blocks of keys, and their indices in front."""
+    """Return, for each block of queries, how many blocks of keys are chosen, and their indices first."""
     index_I_J = chosen_I_J.int().argsort(dim=1, descending=True, stable=True)
     return chosen_I_J.sum(dim=1).int()[None, None], index_I_J.int()[None, None].contiguous()
 

@@ -83,7 +83,7 @@ class OldLogprobs:
     """The old log-probs of this process's micro-batches, by the weights before the batch's first optimizer
     step.
 
-    Each process keeps its own: for the gradients, it gets the same micro-batches again in this order.
+    Each process keeps its own: for the gradients, it gets the same micro-batches again, in the same order.
     """
 
     def __init__(self, policy: Policy, order: BeginOld, team: Team) -> None:
@@ -113,7 +113,10 @@ class Accumulation:
     """The gradients and metric sums of a mini-batch, over the micro-batches of this process."""
 
     def __init__(self, policy: Policy, begin: Begin, team: Team, old: OldLogprobs | None = None) -> None:
-        """Receive the leader's adapter weights and clear the gradients. ``old``: see ``Begin.measured``."""
+        """Receive the leader's adapter weights and clear the gradients.
+
+        ``old``: the old log-probs, which are used if ``begin.measured`` is true.
+        """
         self.metrics = UpdateMetrics(kl=0.0 if begin.settings.loss.kl_beta > 0 else None)
         self._policy, self._begin, self._team = policy, begin, team
         self._old = old if begin.measured else None
@@ -167,8 +170,8 @@ def _backward(policy: Policy, batch: MicroBatch, old_N: Tensor | None, begin: Be
             reference_N = unfiltered_logprobs(
                 policy.hidden(batch), batch.target_N, policy.head, settings.filter.temperature
             )
-    # The old policy is the trainer's own, also where an older adapter version has sampled the batch: what
-    # that one said came with the completions.
+    # The old policy is the trainer's own, also if an older adapter version has sampled the batch: the
+    # log-probs of that version are in the batch, for the mismatch weight.
     old_N = current.filtered_N.detach() if old_N is None else old_N
     outputs = compute_loss(
         LossInputs(

@@ -123,7 +123,7 @@ class Policy:
         return hidden_N_H
 
     def _arithmetic(self) -> AbstractContextManager[None]:
-        """Return the context of a forward pass: on a GPU the adapter computes in bfloat16."""
+        """Return a context manager for a forward pass. In it the adapter computes in bfloat16 on a GPU."""
         return arithmetic.rounded(self.device.type) if self._rounds else nullcontext()
 
     @contextmanager
@@ -195,13 +195,13 @@ class Policy:
         except RuntimeError as error:
             raise ModelError(
                 f"the checkpoint's adapter does not fit the model: {error}; continue with the base model,"
-                " loraRank and loraTargets that it was made with, or start a new run"
+                " loraRank and loraTargets of the checkpoint, or start a new run"
             ) from error
         if result.unexpected_keys:
             names = result.unexpected_keys[:3]
             raise ModelError(
                 f"the checkpoint's adapter does not fit the model, which has no weights {names}; continue"
-                " with the base model and loraTargets that it was made with, or start a new run"
+                " with the base model and loraTargets of the checkpoint, or start a new run"
             )
 
     def _use(self, forms: attention.Forms) -> None:
@@ -325,7 +325,10 @@ def _base(options: PolicyOptions, *, leads: bool) -> Any:
 
 
 def _with_adapter(base: Any, options: PolicyOptions, *, leads: bool) -> Any:
-    """Return the base model with a new adapter, or with the warm start's and a frozen copy as reference."""
+    """Return the base model with a new adapter, or with the warm start's adapter.
+
+    A warm start is loaded twice: its second, frozen copy is the reference.
+    """
     if options.warm_start is None:
         return _fresh(base, options)
     warm_start = str(options.warm_start)

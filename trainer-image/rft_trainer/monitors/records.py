@@ -44,7 +44,7 @@ def save_rollouts(folder: RunFolder, step: int, groups: Sequence[Group]) -> None
     records = [record for group in groups for record in _records(step, group)]
     content = as_bytes(records)
     if len(content) > run_files.ROLLOUTS_BYTES:
-        log.warning("the rollouts of step %d have %d bytes, more than rft samples reads", step, len(content))
+        log.warning("the rollouts of step %d have %d bytes, too many for `rft samples`", step, len(content))
     files.write_bytes(folder.rollouts_of(step), compressed(content))
 
 

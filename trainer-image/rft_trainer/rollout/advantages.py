@@ -8,7 +8,7 @@ from typing import Literal
 Normalization = Literal["std", "none"]
 _EPSILON = 1e-4
 _SOFT_SHARE = 0.2
-"""Share of ``max_tokens``, at its end, over which the penalty rises: 4096 of 20480 in DAPO's paper."""
+"""The penalty rises over this last share of ``max_tokens``: 4096 of 20480 tokens in DAPO's paper."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,11 @@ NO_PENALTY = Overlong()
 
 
 def group_advantages(rewards_G: Sequence[float], normalization: Normalization) -> list[float]:
-    """Return each rollout's advantage: its reward minus the group's mean. "std" divides it by (std + 1e-4).
+    """Return each rollout's advantage: its reward minus the group's mean.
 
-    The standard deviation has one degree of freedom removed, as in DeepSeekMath (arXiv 2402.03300). Dr. GRPO
-    (arXiv 2503.20783) does not divide by it. Raises ValueError for fewer than two rewards.
+    With ``normalization`` "std" the difference is divided by std + 0.0001. std is the standard deviation with
+    one degree of freedom removed, as in DeepSeekMath (arXiv 2402.03300). Dr. GRPO (arXiv 2503.20783) does not
+    divide. Raises ValueError for fewer than two rewards.
     """
     if len(rewards_G) < 2:
         raise ValueError(f"advantages need at least two rewards in a group, not {len(rewards_G)}")

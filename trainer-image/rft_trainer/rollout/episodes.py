@@ -313,7 +313,7 @@ class Episodes:
 
 
 def _checked(asked: str, said: dict[str, Any]) -> dict[str, Any]:
-    """Return what an environment said, without lone surrogates, which no tokenizer takes.
+    """Return the result of an environment's action, without lone surrogates, which no tokenizer takes.
 
     Raises ValueError for another form: users' code can change what its process writes.
     """

@@ -60,8 +60,7 @@ class SampledBatch:
     """The groups of a step, in the order of its prompts, and the seconds that sampling and grading took.
 
     ``adapter_version`` is the version that sampled the groups. If groups were added in refills, it is that of
-    the first groups. ``refilled`` is the number of added groups. They were added because others had no
-    variance.
+    the first groups. ``refilled`` is the number of added groups, which replace groups with equal rewards.
     """
 
     groups: list[Group]

@@ -26,8 +26,8 @@ from rft_trainer.rollout.engine import (
 
 log = logging.getLogger(__name__)
 LARGEST_DIFFERENCE = 0.25
-"""Largest mean difference in nats between log-probs of two samplers that have the same adapter. It is what
-the check of the sampler allows between sampler and trainer in bfloat16."""
+"""Largest mean difference in nats between log-probs of two samplers that have the same adapter. ``probe``
+allows the same difference between sampler and trainer in bfloat16."""
 
 
 class _Member:
@@ -79,7 +79,10 @@ class RoutedEngine:
         count: int,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Make ``count`` samplers. ``make`` gets a sampler's number, from 0, and a function: must it stop?"""
+        """Make ``count`` samplers.
+
+        ``make`` gets a sampler's number, from 0, and a function that says whether the sampler must stop.
+        """
         self._closing = threading.Event()
         self._members: list[_Member] = []
         try:

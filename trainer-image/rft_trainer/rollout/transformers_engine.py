@@ -72,7 +72,7 @@ class TransformersEngine:
     def attempt(
         self, requests: dict[int, Request], done: dict[int, Generated], should_stop: Callable[[], bool]
     ) -> None:
-        """Generate completions, see Replica. Requests are sorted by length: equal prompts share a batch."""
+        """Generate completions, see Replica. Requests are sorted, so that equal prompts share a batch."""
         order = sorted(requests, key=lambda key: _by_prompt(requests[key]))
         for start in range(0, len(order), _BATCH):
             chunk = order[start : start + _BATCH]

@@ -14,7 +14,8 @@ from rft_trainer.runtime import machine
 log = logging.getLogger(__name__)
 _MAX_DEATHS_IN_A_ROW = 3
 _MAX_STARTS = 3
-"""Number of times that a server is started until it answers. Two starts with the same error are enough."""
+"""Maximum number of starts of a server that has not answered yet. After two starts that ended with the same
+error, it is not started again."""
 
 
 class VllmEngine:
@@ -59,7 +60,7 @@ class VllmEngine:
                     self._load(self._adapter)
                 self._ready = True
                 self._start_errors.clear()
-                # Until now others were killed: another sampler, or a grader in the same container.
+                # Earlier kills hit other processes: another sampler, or a grader in the same container.
                 self._kills = machine.out_of_memory_kills()
             except ConnectionLost as error:
                 self._restart(error, self.restarts)
@@ -67,9 +68,10 @@ class VllmEngine:
                 self._start_again(error)
 
     def _start_again(self, error: StartFailed) -> None:
-        """Start the server again after it ended during its start. Memory may be free by now.
+        """Start the server again after it ended during its start: missing memory may be free by now.
 
-        Raises the error if it is the same as before, or if the server was started often enough.
+        Raises ``error`` if an earlier start ended with the same error, if there were ``_MAX_STARTS`` starts,
+        and if the kernel killed a process at the memory limit.
         """
         self._start_errors.append(str(error))
         again = str(error) in self._start_errors[:-1]

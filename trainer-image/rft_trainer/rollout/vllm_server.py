@@ -184,8 +184,9 @@ class StartFailed(SamplerError):
 def cause(log: str) -> str:
     """Return the error in a server's log that says why the server ended, or "" if there is none.
 
-    The engine and its workers are separate processes. The last errors of the server and of processes between
-    it and the cause only say that another process ended, so such errors are left out.
+    The server starts an engine process, and this starts workers. If one of them ends with an error, the
+    processes above it only report that another process ended. So a worker's error is preferred to the
+    engine's, and the engine's to the server's.
     """
     for pattern in _ERRORS:
         found = [match[1] for line in log.splitlines() if (match := pattern.search(line))]
@@ -242,8 +243,8 @@ def command_of(options: ServerOptions, own: Mapping[str, object]) -> list[str]:
         arguments["kv-cache-memory-bytes"] = options.kv_cache_bytes
     else:
         arguments["tensor-parallel-size"] = options.tensor_parallel
-        # vLLM refuses to start if less is free. Without the next option its cache gets all that is left of
-        # it, and what other processes take meanwhile counts as vLLM's own.
+        # vLLM refuses to start if less than this share is free. Without kv-cache-memory-bytes, the cache gets
+        # the rest of the share, and memory that other processes take during the start counts as vLLM's own.
         arguments["gpu-memory-utilization"] = options.gpu_memory_share
         if options.kv_cache_bytes is not None:
             arguments["kv-cache-memory-bytes"] = options.kv_cache_bytes

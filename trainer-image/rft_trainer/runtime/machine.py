@@ -52,7 +52,8 @@ def die_with_parent(signal_number: int = signal.SIGKILL) -> None:
 def memory_limit(root: Path = CGROUPS, process: Path = Path("/proc/self/cgroup")) -> int | None:
     """Return the memory limit of this container, in bytes; None without a limit.
 
-    In a container the cgroup's files are in ``root``. On a host they are in the folder named in ``process``.
+    In a container the cgroup's files are in ``root``. On a host they are in the folder that the file
+    ``process`` names.
     """
     found = [
         limit

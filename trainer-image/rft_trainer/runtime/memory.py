@@ -16,7 +16,7 @@ def refuse_too_little(config: RunConfig, limit: int | None = None) -> None:
     ``limit`` is in bytes; None: the container's own limit.
 
     Raises:
-        ConfigurationError: the limit is less, and the job does not disable this check. It says how to fix it.
+        ConfigurationError: the limit is less, and the job does not disable this check. The message has a fix.
     """
     plan = config.plan
     if config.device != "cpu" or plan is None or plan.least_memory is None or plan.forced:

@@ -113,7 +113,7 @@ def _convert_example(folder: Path) -> None:
     assert spec is not None
     assert spec.submodule_search_locations is not None
     gguf = next(file for place in spec.submodule_search_locations for file in Path(place).rglob("*.gguf"))
-    # Numbers alone, of a package that is installed here.
+    # Safe to load: a GGUF file has no code, and this one belongs to an installed package.
     source: dict[str, Any] = {"gguf_file": gguf.name, "trust_remote_code": False}
     dequantized: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, **source, dtype=torch.float32)
     # transformers refuses to save a model that was loaded from GGUF, as "quantized". So its weights are

@@ -1,4 +1,4 @@
-"""Logs to MLflow, with one MLflow run per job. Its tag is the RFTJob's UID: later attempts find it."""
+"""Logs to MLflow, with one MLflow run per job. Later attempts find this run by its tag, the RFTJob's UID."""
 
 import importlib
 import os
@@ -16,7 +16,7 @@ ADAPTER = "adapter"
 EVERY_STEP, EVERY_EVALUATION = "stepSeconds", "eval/rows"
 """A metric that every step has, and one that every evaluation has.
 
-Their history in MLflow shows up to which step an earlier attempt has logged."""
+Their history in MLflow shows the last step and the last evaluation that earlier attempts have logged."""
 
 MAX_NAME, MAX_VALUE, MAX_BATCH = 250, 6000, 100
 """MLflow's limits: characters of a parameter's name, characters of its value, parameters per request."""
@@ -69,7 +69,7 @@ class MlflowTracker:
             self._evaluations = step
 
     def finish(self, end: End, numbers: Mapping[str, float]) -> None:
-        """Close the MLflow run. If the job stopped with a checkpoint, its status is KILLED until a resume."""
+        """Close the MLflow run. If the job stopped with a checkpoint, the MLflow run becomes KILLED."""
         self._metrics(int(numbers.get("final/step", 0)), numbers)
         self._client.set_tag(self._run, "rft.dev/reason", end.reason)
         try:

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 CURVES = ("step", "evaluation")
-"""The kinds of logged rows: steps and held-out evaluations. The highest logged step is known for each
-kind."""
+"""The kinds of rows that are logged: steps and held-out evaluations. A tracker keeps the highest logged step
+of each kind, so that no row is logged twice."""
 
 
 @dataclass(frozen=True)

@@ -100,8 +100,8 @@ class Trackers:
         seconds = FINISH_SECONDS if complete else FINISH_SECONDS_OTHERWISE
         deadline = time.monotonic() + seconds
         for sender in self._senders:
-            # All processes work in parallel, so they share the time. The minimum is for the exit of the last
-            # ones.
+            # All processes work in parallel, so they share the time. The minimum is for the exit of processes
+            # that are closed after the deadline.
             sender.close(max(LEAST_SECONDS, deadline - time.monotonic()))
 
     def _send(self, call: str, arguments: dict[str, Any]) -> None:

@@ -34,8 +34,8 @@ class WandbTracker:
         """Create or resume the W&B run of the job, with all hyperparameters as its config."""
         folder = (Path(run.folder) / FOLDER).resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        # The library reads ``wandb/settings`` in the working folder. Where the manifest came from, this file
-        # may name another server for the key.
+        # The library reads ``wandb/settings`` in the working folder. In the folder of somebody else's
+        # manifest this file could make the library send the API key to another server.
         os.chdir(folder)
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)

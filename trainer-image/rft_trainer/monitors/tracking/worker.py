@@ -51,7 +51,9 @@ class TrackerWorker:
                 self.lost += 1
         if self.lost:
             log.warning(
-                "%s: %d rows could not be logged; metrics.jsonl has them all", self._backend, self.lost
+                "%s lacks the data of %d calls, which failed; metrics.jsonl has all steps",
+                self._backend,
+                self.lost,
             )
 
     def _until_started(self, run: RunInfo) -> None:

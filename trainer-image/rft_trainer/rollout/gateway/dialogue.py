@@ -57,9 +57,9 @@ class Dialogue:
         """Return the tokens that follow a turn: its end, the messages after it, the beginning of the next
         turn.
 
-        ``answered``: the index of the turn's message of the assistant. ``last``: the last sampled token of
-        the turn. If it is an end token, it is not repeated. Raises Unextendable, and ValueError if the
-        template refuses the messages.
+        ``answered``: the index, in ``messages``, of the assistant's message of this turn. ``last``: the last
+        sampled token of the turn. If this is an end token, it is not repeated. Raises Unextendable, and
+        ValueError if the template refuses the messages.
         """
         marked = [deepcopy(message) for message in messages]
         markers = _mark(marked[answered])

@@ -61,7 +61,7 @@ class OpenRollout:
     """How long the agent has waited for the model."""
     closed: bool = False
     turn_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Turns of one rollout are sampled one after the other, so that their seeds do not depend on timing."""
+    """Held while a turn is sampled: one turn after the other, so that seeds do not depend on timing."""
 
 
 class Gateway:
@@ -73,7 +73,7 @@ class Gateway:
     def __init__(self, socket: Path | None, sampler: BatchSampler, decode: Decode) -> None:
         """Prepare the server. ``__enter__`` starts it. ``socket`` None: a free port of 127.0.0.1."""
         self.counts: Counter[str] = Counter()
-        """Refused requests, by reason: ``unauthorized``, ``badRequests``, ``ended``, ``rewards``."""
+        """Number of refused requests by reason: ``unauthorized``, ``badRequests``, ``ended``, ``rewards``."""
         self.failure: Exception | None = None
         """The error of the engine that a request met. It ends the run."""
         self._port = 0
@@ -166,7 +166,7 @@ class Gateway:
                 self.counts["unauthorized"] += 1
                 if rollout is not None:
                     rollout.refused += 1
-                return _error(401, "the API key is not that of an open rollout", "invalid_api_key")
+                return _error(401, "the API key belongs to no open rollout", "invalid_api_key")
             try:
                 return await handle(request, rollout)
             except BadRequest as error:

@@ -139,7 +139,7 @@ class Session:
         ValueError for messages that cannot be rendered.
         """
         kept, given = tuple(dict(message) for message in messages), tuple(dict(tool) for tool in tools)
-        self._refuse_ended((), 1)  # before anything is rendered, which a template may refuse
+        self._refuse_ended((), 1)  # before the messages are rendered, because a template may refuse them
         return self._turn(self._prompt(kept, given), kept, given)
 
     def complete(self, prompt: str | Sequence[int]) -> Turn:
@@ -231,7 +231,8 @@ class Session:
             self._end("maxTokens", f"the rollout has reached its limit of {limits.tokens} sampled tokens")
         if most < 1:
             self._end(
-                "contextLength", f"the prompt has {len(prompt_ids)} of {limits.context} tokens of context"
+                "contextLength",
+                f"the prompt of {len(prompt_ids)} tokens leaves no room in the context of {limits.context}",
             )
 
     def _end(self, limit: Limit, message: str) -> None:
