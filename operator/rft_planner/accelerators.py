@@ -70,12 +70,12 @@ def _slice(profile: str, gib: float, tflops: float, tbps: float) -> Device:
 
 
 def _a100_slice(profile: str, gib: float, processors: int, eighths: int) -> Device:
-    """Return a slice of an A100 80 GB, with ``processors`` of its 108 and ``eighths`` of its bandwidth."""
+    """Return a slice of an A100 80 GB: ``processors`` of its 108, and ``eighths`` / 8 of its bandwidth."""
     return _slice(profile, gib, 312 * processors / 108, 1.935 * eighths / 8)
 
 
 def _h100_slice(profile: str, gib: float, processors: int, eighths: int) -> Device:
-    """Return a slice of an H100 80 GB, with ``processors`` of its 132 and ``eighths`` of its bandwidth."""
+    """Return a slice of an H100 80 GB: ``processors`` of its 132, and ``eighths`` / 8 of its bandwidth."""
     return _slice(profile, gib, 989.4 * processors / 132, 3.35 * eighths / 8)
 
 

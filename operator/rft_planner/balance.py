@@ -37,7 +37,7 @@ def balanced(
     """Return the division of 2 to 8 GPUs for which the times of sampling and update differ least, and its
     times.
 
-    All GPUs belong to one role only. If several divisions are equally good, the one with fewer GPUs is
+    Each GPU belongs to one role only. If several divisions are equally good, the one with the fewest GPUs is
     returned. ``seconds`` returns the times of a step for a division. Returns ``None`` if the run fits on no
     division.
     """

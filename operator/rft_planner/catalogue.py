@@ -111,7 +111,7 @@ def _gpt_oss(layers: int, experts: int) -> Shape:
 
 
 def _each(name: str, shapes: Mapping[str, Shape], context: int) -> dict[str, Shape]:
-    """Return shapes with ``context`` tokens of context, by name. The size replaces ``{}`` in ``name``."""
+    """Return the shapes with this context length, in tokens, by model name: ``name`` with the size for {}."""
     return {name.format(size): replace(shape, context=context) for size, shape in shapes.items()}
 
 

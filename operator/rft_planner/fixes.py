@@ -16,7 +16,7 @@ LEAST_CONTEXT, LARGEST_POWER = 32, 30
 
 
 def contexts(below: int, least: int) -> list[int]:
-    """Return powers of two and three quarters of them, in tokens, from below ``below`` down to ``least``."""
+    """Return context lengths 2^n and 3 · 2^n, in tokens, from below ``below`` down to ``least``."""
     sizes = {size for power in range(5, LARGEST_POWER) for size in (2**power, 3 * 2 ** (power - 1))}
     return sorted((size for size in sizes if max(least, LEAST_CONTEXT) <= size < below), reverse=True)
 

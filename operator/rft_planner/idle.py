@@ -44,7 +44,10 @@ class StepCosts:
 
 
 class IdleTime(NamedTuple):
-    """The share of a step in which GPUs have nothing to do, and a note about it, "" for a single GPU."""
+    """The share of a step in which GPUs have nothing to do, and a note about this share.
+
+    For a single GPU the note is "".
+    """
 
     share: float
     note: str

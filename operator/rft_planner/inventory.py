@@ -43,7 +43,7 @@ class Inventory(tuple[Node, ...]):
     def offered(
         self, selector: Mapping[str, str], tolerations: Sequence[Toleration]
     ) -> Mapping[Kind, list[Node]]:
-        """Return the kinds of GPU that a pod may use, with their nodes. Callers must not change them."""
+        """Return the kinds of GPU that a pod may use, with their nodes. The result must not be changed."""
         question = (frozenset(selector.items()), tuple(each.model_dump_json() for each in tolerations))
         found = self._offered.get(question)
         if found is None:

@@ -177,7 +177,10 @@ def adapter_slots(shape: Shape, work: MemoryDemand, gpus: int = 1) -> float:
 
 
 def sampler_batch(shape: Shape, gpus: int = 1) -> float:
-    """Return the bytes of vLLM's largest batch on one GPU. Its GPUs divide only projections and columns."""
+    """Return the bytes of vLLM's largest batch on one GPU, if one sampler has ``gpus`` GPUs.
+
+    These GPUs divide only the projections and the feed-forward columns.
+    """
     query = shape.heads * shape.head_dim
     divided = (3 * query + 3 * columns(shape)) / gpus
     return BF16 * SAMPLER_BATCH_TOKENS * (4 * shape.hidden + divided)

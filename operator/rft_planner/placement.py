@@ -25,7 +25,9 @@ from rft_planner.nodes import CPU, MEMORY, Kind, Node, holds, usable
 from rft_planner.plan import Unplannable
 from rft_planner.sizes import quantity
 
-_ELSEWHERE = "no node that the job may use has a label for this accelerator: the pod may run on another kind"
+_ELSEWHERE = (
+    "no node that the job may use has a label for this accelerator: the pod may get another kind of GPU"
+)
 _LATER = "no node that the job may use has this accelerator now: the pod waits until there is one"
 
 
@@ -79,7 +81,9 @@ def placed(
         made = made_for(inheriting(named)).model_copy(update={"accelerator": accelerators.DEFAULT})
         # The notes stay the same while the kind does, because a status must not change with every node.
         return _noted(
-            made, f"planned for {accelerators.DEFAULT}: no node that the job may use has a label for its GPUs"
+            made,
+            f"planned for {accelerators.DEFAULT}: no node that the job may use has a label with the kind of"
+            " its GPUs",
         )
     best = _best(_offers(inheriting, offered, made_for), earlier)
     found = _landing_on(best.kind, best.plan, inheriting(best.kind.name).spec, known, before)

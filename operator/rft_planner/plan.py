@@ -181,8 +181,8 @@ def _balance(
     split, step = found
     return _Even(
         split.gpus,
-        f"the times are the most even with {split.gpus} GPUs: {split.trainers} for training, about"
-        f" {about(step.update):g} s of a step, and {split.samplers} for sampling, about"
+        f"training and sampling take the most equal times with {split.gpus} GPUs: {split.trainers} for"
+        f" training, about {about(step.update):g} s of a step, and {split.samplers} for sampling, about"
         f" {about(step.sampling):g} s",
     )
 

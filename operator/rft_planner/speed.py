@@ -1,7 +1,6 @@
 """Estimates the time of sampling and training from the FLOPs and the bytes that they need.
 
-Formulas use letters of the module ``memory``: L layers, Q = heads · head size. P is the number of parameters
-that are used for one token. Lengths are in tokens, times in seconds.
+Lengths are in tokens, times in seconds.
 
 None of this was measured. ``COMPUTED`` and ``READ`` are assumptions: the shares of a data sheet's rates that
 a program reaches. So a result is only an order of magnitude. It does not include loading, grading,
@@ -96,10 +95,10 @@ def speed_of(split: Split, device: Device, memory: float) -> Speed:
 
 
 def spread(work: float, workers: int) -> float:
-    """Return the number of pieces for the busiest of ``workers``, if ``work`` equal pieces cannot be divided.
+    """Return how many of ``work`` equal pieces the busiest of ``workers`` workers gets.
 
-    For 5 pieces 4 workers need 2 rounds. ``work`` may end with a fraction of a piece: for 4.5 it is 1.5
-    rounds.
+    A piece is never divided: with 5 pieces and 4 workers the result is 2. ``work`` may end with a smaller
+    piece: with 4.5 pieces and 4 workers the result is 1.5.
     """
     full, rest = divmod(work, workers)
     return full + min(1.0, rest)
@@ -168,15 +167,18 @@ def sampling_flops(shape: Shape, lengths: Lengths, prompts: float, completions: 
 
 
 def linear_flops(shape: Shape, tokens: float) -> float:
-    """Return the FLOPs of a forward pass in weight matrices: 2 · P for each token (Kaplan et al. 2020)."""
+    """Return the FLOPs of a forward pass in weight matrices (Kaplan et al. 2020).
+
+    They are 2 for each token and each parameter that is used for the token.
+    """
     return 2 * shape.active_parameters * tokens
 
 
 def attention_flops(shape: Shape, tokens: float, seen: float) -> float:
-    """Return the FLOPs of attention in a forward pass: 4 · L · Q for each token and attended position.
+    """Return the FLOPs of attention in a forward pass, for ``tokens`` tokens.
 
-    ``seen`` is the mean number of positions that a token attends to. The formula is from Kaplan et al. 2020,
-    table 1.
+    Each token attends to ``seen`` positions on average. Each pair of token and position needs 4 · layers ·
+    heads · head size FLOPs (Kaplan et al. 2020, table 1).
     """
     return 4 * shape.layers * shape.heads * shape.head_dim * tokens * seen
 

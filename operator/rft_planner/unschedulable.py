@@ -33,7 +33,7 @@ def explain_unschedulable(
     """
     wanted = dict(requests) or needs(made)
     if STORAGE not in said:
-        # It is not what keeps the pod from a node, and nodes need not say how much they have.
+        # Ephemeral storage is not why the pod gets no node, and nodes need not say how much they have.
         wanted.pop(STORAGE, None)
     asks = f"The pod needs {_amounts(wanted)}"
     if nodes:
@@ -45,7 +45,10 @@ def explain_unschedulable(
 def _answer(spec: RFTJobSpec, made: Plan, room: NodeSpace, wanted: Amounts, said: str) -> str:
     largest = room.largest
     if largest is None:
-        return "no ready node has the labels of the pod's node selector and only tolerated taints"
+        return (
+            "no node is ready, has the labels of the pod's node selector and has only taints that the pod"
+            " tolerates"
+        )
     if any(holds(node, wanted) for node in room.nodes):
         busy = ", so the pod waits until other pods on this node end" if _SHORT in said else ""
         return f"a node is large enough{busy}"

@@ -1,4 +1,7 @@
-"""Compares the held-out rewards of two policies on one set of rows. In rft_run, only this needs numpy."""
+"""Compares the held-out rewards of two policies on one set of rows.
+
+No other module of rft_run needs numpy.
+"""
 
 from collections.abc import Sequence
 

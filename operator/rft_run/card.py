@@ -58,8 +58,9 @@ def dress(adapter: Path, card: Card) -> None:
 
 
 def named(body: Mapping[str, Any], name: str, revision: str | None) -> dict[str, Any]:
-    """Return an adapter's configuration that names the base model and its revision. Before, it may name a
-    path in the hub's cache.
+    """Return an adapter's configuration with the name of the base model and its revision.
+
+    In ``config`` the name may be a path in the hub's cache.
     """
     return {**body, "base_model_name_or_path": name, "revision": revision}
 

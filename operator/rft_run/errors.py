@@ -1,4 +1,4 @@
-"""All errors that end a run, as one class tree. Each has an exit code, by which the operator decides.
+"""All errors that end a run, as one class tree. By an error's exit code the operator decides on a retry.
 
 TrainerError            unexpected; a retry may succeed
 ├── ConfigurationError  the same input would fail again

@@ -209,7 +209,7 @@ def _values(value: object, known: dict[int, int]) -> int:
     if not isinstance(value, dict | list):
         return 1
     if id(value) not in known:
-        known[id(value)] = MOST  # of an alias to what it is in
+        known[id(value)] = MOST  # an alias inside ``value`` to ``value`` itself counts as too large
         parts = value.values() if isinstance(value, dict) else value
         known[id(value)] = 1 + sum(_values(part, known) for part in parts)
     return known[id(value)]

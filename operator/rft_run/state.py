@@ -21,8 +21,8 @@ class Position:
 class RunState:
     """The progress of a run after a complete step. ``position`` is where the next step begins in the rows.
 
-    ``dropped_prompts`` counts only the prompts that were found to be too long during training, and not those
-    found before its start. A new field of this class needs a default, because older checkpoints lack it.
+    ``dropped_prompts`` counts the prompts that were found to be too long during training, without those found
+    before the first step. A new field of this class needs a default, because older checkpoints lack it.
     Fields of a newer release are kept in ``unknown``, and are written again.
     """
 

@@ -85,7 +85,7 @@ def test_a_job_that_needs_one_gpu_is_scheduled_by_its_extended_resource(
     plan = run.status["plan"]
     assert (plan["gpus"], plan["accelerator"]) == (1, "nvidia-h100-80gb")
     assert plan["notes"][0] == (
-        "planned for nvidia-h100-80gb: no node that the job may use has a label for its GPUs"
+        "planned for nvidia-h100-80gb: no node that the job may use has a label with the kind of its GPUs"
     )
 
 

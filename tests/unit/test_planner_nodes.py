@@ -158,7 +158,7 @@ def test_without_labels_the_plan_is_for_the_default_and_has_a_note() -> None:
     made = on(node(product=None))
     assert made.accelerator == "nvidia-h100-80gb"
     assert first_note(made) == (
-        "planned for nvidia-h100-80gb: no node that the job may use has a label for its GPUs"
+        "planned for nvidia-h100-80gb: no node that the job may use has a label with the kind of its GPUs"
     )
     assert on() == made
     assert made.node_selector is None

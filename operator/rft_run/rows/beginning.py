@@ -111,7 +111,7 @@ def _check_no_line(text: bytes, rest: bytes, complete: bool, layout: RowLayout, 
     if separator is not None and rest.strip():
         raise DataError(
             f"{place}: looks like CSV with the columns {header[:80]!r}: set {layout.where}.format: csv, and"
-            f" with {layout.where}.columns which column is the prompt, e.g. columns: {{prompt: question}}"
+            f" name the column with the prompt in {layout.where}.columns, e.g. columns: {{prompt: question}}"
         )
 
 

@@ -107,7 +107,7 @@ def _decoded(lines: Iterator[bytes]) -> Iterator[str]:
 def _check_header(header: Sequence[str], layout: RowLayout, place: str) -> None:
     """Raise DataError if the header of a CSV file has a wrong separator, a name twice, or no prompt."""
     if not header:
-        return  # an empty file: it has no rows, as any other
+        return  # an empty file has no rows, which another check reports
     separator = next((sign for sign in _SEPARATORS if sign in header[0]), None)
     if len(header) == 1 and separator is not None:
         raise DataError(
