@@ -100,7 +100,10 @@ async def _grade(
 
 
 async def _call(client: httpx.AsyncClient, remote: Remote, target: Target, call: Call) -> list[Outcome]:
-    """Return the score or the error of each request in an HTTP call. If the call fails, all get its error."""
+    """Return the score or the error of each request in an HTTP call.
+
+    If the call fails, its error is the error of each of these requests.
+    """
     try:
         if isinstance(call.body, ValueError):
             raise call.body

@@ -42,7 +42,8 @@ class Device:
     memory: float
     """Bytes of one device."""
     bf16_flops: float
-    """Dense floating-point operations per second of the matrix units, in bf16, or in fp16 without bf16."""
+    """Dense floating-point operations per second of the matrix units, in bf16. In fp16 for a device without
+    bf16."""
     bandwidth: float
     """Bandwidth between the device's memory and its processors, in bytes per second."""
     products: tuple[str, ...] = ()

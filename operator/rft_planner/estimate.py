@@ -155,8 +155,8 @@ def _times(
 ) -> tuple[StepSeconds, float | None]:
     """Return the seconds of a step, and the GPU-hours of the run with its evaluations.
 
-    The GPU-hours are None if the number of steps is not known. ``refilled``: every step samples as many
-    prompts as its refills allow, and trains on one batch of them.
+    The GPU-hours are None if the number of steps is not known. ``refilled``: whether to assume that every
+    step samples as many prompts as its refills allow, and trains on one batch of them.
     """
     laid_out = batches(spec, rows.train if rows is not None else None, lengths)
     steps = laid_out.steps or 1
@@ -263,7 +263,7 @@ def _notes(
     if effective.refill_rounds:
         yield (
             f"refills are not counted: with refillRounds {effective.refill_rounds} a step samples up to"
-            f" {1 + effective.refill_rounds} times as many prompts, so the rows make fewer steps"
+            f" {1 + effective.refill_rounds} times as many prompts, so the run may have fewer steps"
         )
     if hours is not None and most is not None:
         tokens = min(spec.rollout_tokens, effective.max_context_length)

@@ -54,7 +54,7 @@ class IdleTime(NamedTuple):
 
 
 def idle_time(split: Split, costs: StepCosts, work: MemoryDemand, most: int) -> IdleTime:
-    """Return the idle share of a division. If it is large, the note gives the reason.
+    """Return the idle share of a division. If the share is large, the note gives the reason.
 
     If a larger number of GPUs, up to ``most``, would be idle for less of a step, the reason names this
     number.
@@ -76,7 +76,7 @@ def _reason(split: Split, costs: StepCosts, work: MemoryDemand, most: int, share
         why = "no other division that fits into the memory of the GPUs leaves them less idle"
         more = _enough(split.gpus, costs, work, most)
         if more is not None:
-            why += f"; spec.resources.gpus: {more} does"
+            why += f"; with spec.resources.gpus: {more} they would be less idle"
     prompts = costs.prompts
     if prompts >= split.servers:
         return why

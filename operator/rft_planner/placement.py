@@ -229,7 +229,7 @@ def _landing_on(
 
     If the spec does not name the kind (``named``), labels are required only if other kinds of GPU have the
     same resource. A user's node selector for the same label takes precedence. The plan has sets of labels for
-    autoscalers, and one label that queues compare with the label of a flavor.
+    autoscalers, and one label that Kueue compares with the node labels of a ResourceFlavor.
     """
     update: dict[str, Any] = {"accelerator": kind.title, "gpu_resource": kind.resource}
     theirs = (spec.resources.node_selector if spec.resources is not None else None) or {}

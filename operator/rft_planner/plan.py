@@ -294,7 +294,7 @@ def _fitting(spec: RFTJobSpec, shape: Shape, work: MemoryDemand, memory: float, 
     found = fixes(
         shape, work, memory, gpus, spec.sampling.max_tokens, device.resource if device is not None else NVIDIA
     )
-    return f". It fits with {', or with '.join(found)}" if found else ""
+    return f". The run fits with {', or with '.join(found)}" if found else ""
 
 
 def _explained(shape: Shape, split: Split, memory: float) -> list[str]:

@@ -193,7 +193,7 @@ class Update:
     reference: bool
     """Whether the reference policy is computed, because ``klBeta`` is above 0."""
     measured: float = 0.0
-    """Share of the rows with one more forward pass, for log-probs before the batch's first update."""
+    """Share of the rows that need one more forward pass, for log-probs before the batch's first update."""
 
 
 def update_seconds(

@@ -51,8 +51,8 @@ class Split:
     def cache_bytes(self, memory: float) -> float:
         """Return the bytes of the key-value cache on each GPU that samples.
 
-        ``memory`` is the bytes of one GPU. The cache gets what the other parts of the sampler leave of its
-        share.
+        ``memory`` is the bytes of one GPU. The cache gets the memory of the sampler's share that the other
+        parts of the sampler do not need.
         """
         sampled = [part for part in self.parts if part.name.startswith("sampling")]
         fixed = sum(part.bytes for part in sampled if "key-value cache" not in part.name)

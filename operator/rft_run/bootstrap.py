@@ -23,7 +23,7 @@ def paired_bootstrap(
     contain NaN or infinity.
     """
     if len(base) != len(tuned):
-        raise ValueError(f"each row needs a base score and a tuned score, not {len(base)} and {len(tuned)}")
+        raise ValueError(f"each row needs two scores, not {len(base)} base and {len(tuned)} tuned scores")
     if not base:
         raise ValueError("no rows to compare")
     differences = np.asarray(tuned, dtype=np.float64) - np.asarray(base, dtype=np.float64)

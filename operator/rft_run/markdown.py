@@ -1,4 +1,4 @@
-"""Escapes texts for a page of Markdown, so that the page shows them literally, with pure functions.
+"""Pure functions that escape texts for a page of Markdown, so that the page shows them literally.
 
 Without this, a text could make headings, links, HTML, and pictures that are downloaded when someone reads the
 page.

@@ -1,4 +1,4 @@
-"""Replaces text that looks like a secret, with pure functions.
+"""Pure functions that replace text that looks like a secret.
 
 It finds what secret scanners for source code find: tokens by their form, values by the name beside them, and
 passwords in addresses. It does not find a secret that has neither a known form nor a name beside it. A hash

@@ -41,7 +41,7 @@ JSON_VALUES = 4_000_000
 """Maximum number of values in one JSON text. A value may take 64 bytes of memory, although its text has only
 three."""
 UNPACKED_BYTES = 1024 * MIB
-"""Size in bytes up to which an unpacked dataset is read, whatever the size of its packed file is."""
+"""An unpacked dataset of up to this size in bytes is always read, however small its packed file is."""
 UNPACKED_RATIO = 200
 """Maximum size of an unpacked dataset of more than ``UNPACKED_BYTES``, as a multiple of its packed size. Gzip
 reaches 1000 with zeros, and 20 with text."""

@@ -1,5 +1,6 @@
-"""Decides by the name beside a value, such as ``HF_TOKEN`` or ``maxTokens``, whether the value is secret,
-with pure functions.
+"""Pure functions that decide by the name beside a value whether the value is secret.
+
+For example, the value of ``HF_TOKEN`` is secret, and that of ``maxTokens`` is not.
 """
 
 import re

@@ -288,7 +288,7 @@ class Run:
             )
 
     def _count(self, batch: Batch, sampled: SampledBatch) -> None:
-        """Update the state after a batch was trained."""
+        """Update the state after the policy was trained on a batch."""
         count_batch(self.state, batch, sampled)
         self.monitors.status.dropped_prompts += batch.dropped
 

@@ -41,7 +41,7 @@ def style_of(tokenizer: Any, asked: ToolStyle | None) -> ToolStyle:
 
 
 def as_text(messages: Sequence[Message], tools: Tools) -> list[Message]:
-    """Return the messages in the style ``text``: all about tools is in the contents, as text.
+    """Return the messages in the style ``text``: tools, calls and results are text in the contents.
 
     Successive results of tools are put into one user message, because templates may refuse two user messages
     in a row.
@@ -150,8 +150,8 @@ def canonical(messages: Sequence[Message]) -> list[str]:
     """Return a text for each message, which is equal for two messages with equal role, content and tool
     calls.
 
-    With these texts, two histories from a client are compared. Clients leave fields out, add others, and
-    write the arguments of calls in another form.
+    Two histories from a client are compared by these texts, because a client may leave fields out, add
+    others, or write the arguments of calls in another form.
     """
     return [_canonical(number, message) for number, message in enumerate(messages, start=1)]
 

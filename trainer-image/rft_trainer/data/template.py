@@ -144,7 +144,7 @@ class ChatTemplate:
             raise ValueError(f"the chat template refuses these messages: {error}") from error
 
     def form(self, messages: Sequence[Message], tools: Tools) -> MessageForm:
-        """Return the form of messages in which the template drops nothing. If there is none, it drops the
+        """Return the form of messages in which the template drops nothing, else the one in which it drops
         least.
 
         Raises ValueError if the template refuses every form.

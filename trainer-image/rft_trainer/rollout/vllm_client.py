@@ -31,7 +31,10 @@ class VllmClient:
         self._adapter_call("unload", {"lora_name": name})
 
     def logprobs(self, model: str, token_ids: Sequence[int]) -> list[float]:
-        """Return the log-prob of each token except the first. Raises SamplerError, ConnectionLost."""
+        """Return the log-prob of each token of a text, without the first token.
+
+        Raises SamplerError, ConnectionLost.
+        """
         body = {
             "model": model, "prompt": list(token_ids), "prompt_logprobs": 0, "max_tokens": 1, "temperature": 0
         }  # fmt: skip

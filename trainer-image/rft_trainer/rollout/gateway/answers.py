@@ -93,7 +93,7 @@ def _text(number: int, content: object) -> str:
         isinstance(p, dict) and isinstance(p.get("text"), str) for p in content
     ):
         return "".join(part["text"] for part in content)
-    raise BadRequest(f"message {number}: only contents of text are supported", "messages")
+    raise BadRequest(f"message {number}: its content is not text, and only text is supported", "messages")
 
 
 def tools_of(body: Mapping[str, Any]) -> list[dict[str, Any]]:
