@@ -97,7 +97,7 @@ def landlock_version() -> int:
 
 
 def _enter(libc: ctypes.CDLL, *, files: int = 0, scopes: int = 0) -> None:
-    """Enter a new Landlock domain. A rule allows moving files between folders, else the domain forbids it."""
+    """Enter a new Landlock domain. Moving files between folders stays allowed, if needed by a rule."""
     attributes = struct.pack("=QQQ", files, 0, scopes)
     # A kernel accepts a structure with fields that it does not know, if these fields are 0. They are 0:
     # ``confine`` sets scopes only for kernels that know them.

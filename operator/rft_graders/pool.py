@@ -77,7 +77,7 @@ class Slot:
                 forged += 1
                 self._log.line(f"grader {self._code.grader.name}: {error}")
                 outcome = {"error": str(error)}
-                if error.earlier:  # an earlier request left this reply, so ask a new worker again
+                if error.earlier:  # an earlier request left this reply: send this request to a new worker
                     continue
             except Exception as error:  # every request must get a reply, and the thread must not end
                 outcome = {"error": str(error) or type(error).__name__}

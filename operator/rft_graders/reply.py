@@ -43,8 +43,8 @@ _FILLERS = (
 )
 _NAMES = frozenset(_SCORE_NAMES.split())
 _WORDS = _NAMES | frozenset(_FILLERS.split())
-"""Words that a sentence with a score may contain. In a sentence with other words, a number may not be a
-score, so it is ignored."""
+"""Words that a sentence with a score may contain. In a sentence with other words, a number may mean something
+else, so it is ignored."""
 _LABEL = re.compile(r'"label"\s*:\s*"((?:[^"\\]|\\.){0,200})"')
 _SENTENCE_CHARACTERS = 200
 """Maximum number of characters of a sentence with a score. Longer sentences are ignored."""

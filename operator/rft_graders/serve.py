@@ -103,7 +103,7 @@ def main(argv: list[str] | None = None) -> int:
     home = Path(tempfile.mkdtemp(prefix="rft-grader-"))
     try:
         with connection:
-            # Only in a pod: in a local run the user reads these lines, and they would disturb.
+            # Levels are logged only in a pod. In a local run the user would see these lines.
             serve(connection, config, home, Log(says_levels=arguments.descriptor is None))
     finally:
         shutil.rmtree(home, ignore_errors=True)

@@ -41,7 +41,7 @@ def equal(completion: str, row: Mapping[str, Any], field: str) -> float:
 
 
 def _small_and_apart(first: Any, second: Any) -> bool:
-    """Return whether two numbers are below 0.001 and differ by more than 0.1% of the larger one.
+    """Return whether two numbers are smaller than 0.001 and differ by more than 0.1% of the larger one.
 
     math-verify rounds, and would call such numbers equal.
     """

@@ -99,7 +99,7 @@ def _layout(config: Mapping[str, Any]) -> Layout:
 
 
 def _with_experts(shape: Shape, config: Mapping[str, Any], layout: Layout) -> Shape:
-    """Return ``shape`` with the fields of the experts set. ``config`` is that of a mixture of experts."""
+    """Return ``shape`` with the experts' fields filled in. ``config`` is that of a mixture of experts."""
     width = _first(config, "moe_intermediate_size") or shape.intermediate
     shared = _count(config, "n_shared_experts") * width
     skipped = config.get("mlp_only_layers") or ()

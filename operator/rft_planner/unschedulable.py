@@ -46,8 +46,8 @@ def _answer(spec: RFTJobSpec, made: Plan, room: NodeSpace, wanted: Amounts, said
     largest = room.largest
     if largest is None:
         return (
-            "no node is ready, has the labels of the pod's node selector and has only taints that the pod"
-            " tolerates"
+            "there is no ready node that has the labels of the pod's node selector and only taints that the"
+            " pod tolerates"
         )
     if any(holds(node, wanted) for node in room.nodes):
         busy = ", so the pod waits until other pods on this node end" if _SHORT in said else ""

@@ -30,7 +30,7 @@ def config_problem(config: Any) -> str | None:
         return None
     return (
         f"{named} is {_shown(config[named])}: only settings of LoRA with numbers and names of layers are"
-        f" loaded, since others can name code; if the adapter works without {named}, set it to null"
+        f" loaded, since others can name code; if the adapter works without this one, set {named} to null"
     )
 
 

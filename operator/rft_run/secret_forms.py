@@ -58,7 +58,7 @@ _TOKENS = re.compile(
 once."""
 _PASSWORD_HASH = re.compile(r"\$(?:1|2[abxy]|5|6|7|y|argon2i?d?)\$[\w.,=+$/-]{16,}")
 _PRIVATE_KEY = re.compile(
-    # Lines end with a newline or with the two characters \n. Its first or its last part may be missing.
+    # The lines of a key end with a newline or with the two characters \n. The first or last lines may be cut.
     r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----"
     r"(?:[\s\"',]|\\[nr]|[A-Za-z0-9+/=]{16,}|(?:Proc-Type|DEK-Info|Version|Comment|Hash|Charset):[^\n\\]*)*"
     r"(?:[A-Za-z0-9+/=]*(?:\s|\\[nr]){0,16}-----END [A-Z0-9 ]*-----)?"

@@ -172,4 +172,4 @@ def test_with_several_kinds_of_gpu_the_pod_selects_the_planned_one(
 
 def test_a_job_without_a_usable_node_is_reported(submit: Submit) -> None:
     run = submit()
-    assert "no node is ready, has the labels of the pod's node selector" in unschedulable(run)["message"]
+    assert "no ready node that has the labels of the pod's node selector" in unschedulable(run)["message"]

@@ -107,7 +107,7 @@ def test_another_reason_of_the_scheduler_is_passed_on_unchanged() -> None:
 
 def test_if_no_node_may_be_used_the_message_names_the_selector() -> None:
     message = said(spec(resources={"nodeSelector": {"pool": "none"}}), node())
-    assert "no node is ready, has the labels of the pod's node selector" in message
+    assert "no ready node that has the labels of the pod's node selector" in message
 
 
 def test_without_gpus_in_the_cluster_the_message_proposes_the_cpu() -> None:

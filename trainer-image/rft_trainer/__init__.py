@@ -1,1 +1,1 @@
-"""The trainer: does one reinforcement fine-tuning run. vLLM's server or transformers sample for it."""
+"""The trainer: does one reinforcement fine-tuning run. Its sampler is vLLM's server or transformers."""

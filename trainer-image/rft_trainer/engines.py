@@ -76,7 +76,7 @@ def start_engine(
     options = _server_options(config, model, shape, context_length)
     if count == 1:
         return VllmEngine(options, should_stop)
-    reap(options.run_dir)  # all of them, because an earlier attempt may have had more samplers
+    reap(options.run_dir)  # samplers with any number, because an earlier attempt may have had more
     devices = sampler_devices(config, options.tensor_parallel)
 
     def start(number: int, stop: Callable[[], bool]) -> VllmEngine:

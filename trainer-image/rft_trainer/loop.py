@@ -91,7 +91,7 @@ class Run:
                 if base is not None:
                     self._evaluate_tuned(parts, base)
             except Preempted:
-                # Preempted is never raised while the state changes, so the last step is complete.
+                # Never raised while the state changes, so this saves the state of the last complete step.
                 self._save(parts)
                 raise
             self._finish(parts)

@@ -188,8 +188,8 @@ def _told(form: MessageForm, lost: Lost, messages: Sequence[Message]) -> Message
     if lost.messages:
         numbers = ", ".join(f"message {number} ({messages[number - 1]['role']})" for number in lost.messages)
         said = (
-            f"the chat template drops {numbers}: remove what it drops from the row, or use a model whose"
-            " template prints it"
+            f"the chat template drops {numbers}: remove such messages, or use a model whose template prints"
+            " them"
         )
     return MessageForm(form.developer, form.text_arguments, tuple(notes), said)
 

@@ -162,7 +162,7 @@ def block_mask(rows: FlatRows, window: int | None, block: int = BLOCK) -> BlockM
 
 
 def _ordered(chosen_I_J: Tensor) -> tuple[Tensor, Tensor]:
-    """Return, for each block of queries, how many blocks of keys are chosen, and their indices first."""
+    """Return, for each query block, how many key blocks are chosen, and all key blocks, chosen ones first."""
     index_I_J = chosen_I_J.int().argsort(dim=1, descending=True, stable=True)
     return chosen_I_J.sum(dim=1).int()[None, None], index_I_J.int()[None, None].contiguous()
 

@@ -70,8 +70,8 @@ class VllmEngine:
     def _start_again(self, error: StartFailed) -> None:
         """Start the server again after it ended during its start: missing memory may be free by now.
 
-        Raises ``error`` if an earlier start ended with the same error, if there were ``_MAX_STARTS`` starts,
-        and if the kernel killed a process at the memory limit.
+        Raises ``error`` in three cases: an earlier start ended with the same error, there were
+        ``_MAX_STARTS`` starts, or the kernel killed a process at the memory limit.
         """
         self._start_errors.append(str(error))
         again = str(error) in self._start_errors[:-1]

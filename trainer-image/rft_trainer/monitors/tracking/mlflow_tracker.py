@@ -69,7 +69,7 @@ class MlflowTracker:
             self._evaluations = step
 
     def finish(self, end: End, numbers: Mapping[str, float]) -> None:
-        """Close the MLflow run. If the job stopped with a checkpoint, the MLflow run becomes KILLED."""
+        """Close the MLflow run. Its status becomes KILLED if the job stopped with a checkpoint."""
         self._metrics(int(numbers.get("final/step", 0)), numbers)
         self._client.set_tag(self._run, "rft.dev/reason", end.reason)
         try:
