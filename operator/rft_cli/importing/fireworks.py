@@ -15,13 +15,15 @@ from rft_cli.importing.result import Draft, ImportProblem, Options, label, put, 
 
 _COMMAND = re.compile(r"^\s*(?:\$\s*)?(?:firectl|ep|eval-protocol)\s", re.MULTILINE)
 _SWITCHES = words("yes y force dryrun quiet wait o output a accountid apikey profile skipvalidation")
-"""Options that configure firectl and ep, and do not describe the job. ``fold`` was applied to the names."""
+"""Options that configure firectl and ep, and do not describe the job.
+
+The names are written as ``fold`` returns them: in lower case, without dashes."""
 _GROUPS = ("trainingConfig", "inferenceParameters", "lossConfig", "wandbConfig")
 _OF_A_RESULT = words(
     "name createtime completedtime createdby state status updatetime outputstats outputmetrics"
     " jobprogress trainerlogssignedurl estimatedcost"
 )
-"""Fields that the service adds to a job. ``fold`` was applied to the names."""
+"""Fields that the service adds to a job. The names are written as ``fold`` returns them."""
 _OBJECTIVES = {"grpo": "grpo", "dapo": "dapo", "gspo": "gspo", "gspotoken": "gspo", "cispo": "cispo"}
 _WEIGHTS = {
     "llama": "meta-llama/Llama-{}-{}",
@@ -77,7 +79,10 @@ def _flags(given: list[str]) -> Iterator[tuple[str, Any]]:
 
 
 def flattened(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the set fields of the API's JSON in one flat object, without those that the service adds."""
+    """Return those fields of the API's JSON that have a value, as one flat object.
+
+    Fields that the service adds to a job are left out.
+    """
     fields = {key: value for key, value in body.items() if key not in _GROUPS}
     for group in _GROUPS:
         inner = body.get(group)
@@ -92,7 +97,7 @@ def flattened(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read(fields: Mapping[str, Any], options: Options) -> Draft:
-    """Return the draft of a job from its fields. Their names may be those of the command line or of the API.
+    """Return the draft of a job from its fields, which have their names in the command line or in the API.
 
     Raises:
         ImportProblem: if the model has no known hub id, or the evaluator's code is not given.
@@ -138,7 +143,10 @@ def _add_evaluation(draft: Draft, value: Any, options: Options) -> None:
     if options.evaluation_rows is not None:
         put(draft.spec, "evaluation.dataset", rows_of(options.evaluation_rows))
     else:
-        done = "a part of the training rows is held out; add --evaluation-rows FILE to use this set"
+        done = (
+            "is not used: a part of the training rows is held out instead; to use this dataset, import again"
+            " with --evaluation-rows FILE"
+        )
         draft.note("evaluation-dataset", value, done)
 
 

@@ -10,8 +10,8 @@ from rft_cli.importing import openai_graders
 from rft_cli.importing.result import DIGITS, Draft, ImportProblem, Options, label, put, rows_of
 
 JUDGE_NOTE = (
-    "the token of the judge is read from the Secret judge, key api-key; for rft run set RFT_SECRET_{}_API_KEY"
-    " and add --send-token-to {}"
+    "in the cluster, the judge's API key is read from the Secret judge, key api-key; for a local run, put the"
+    " API key into the environment variable RFT_SECRET_{}_API_KEY, and call rft run with --send-token-to {}"
 )
 _OF_A_RESULT = words(
     "object id created_at finished_at fine_tuned_model organization_id result_files status trained_tokens"
@@ -94,14 +94,15 @@ def _add_format(draft: Draft, body: Any) -> None:
     schema = openai_graders.response_schema(body)
     kind = body.get("type") if isinstance(body, dict) else body
     if schema is None:
-        draft.note("response_format", kind, "no counterpart: ask for the form in the rows' prompts")
+        draft.note("response_format", kind, "no counterpart: describe the form in the rows' prompts")
         return
     name = draft.unique_name("response-format")
     draft.graders.append({"name": name, "weight": 0, "jsonSchema": {"schema": schema}})
     draft.note(
         "response_format",
         kind,
-        f"completions may have another form: the grader {name} only measures it; give the grader a weight",
+        f"the model is not forced into this form: the grader {name} checks the form, with weight 0; to train"
+        " the form, raise the weight of this grader",
     )
 
 
@@ -116,7 +117,7 @@ def _add_tracking(draft: Draft, integrations: Any) -> None:
         for key in ("name", "tags"):
             if wandb.get(key):
                 draft.note(f"wandb.{key}", wandb[key], "no counterpart: a run has the job's name")
-        draft.note("integrations", "wandb", "the key is read from the Secret wandb, key api-key")
+        draft.note("integrations", "wandb", "the API key of W&B is read from the Secret wandb, key api-key")
 
 
 def _add_sources(draft: Draft, body: Mapping[str, Any], options: Options) -> None:
@@ -137,7 +138,10 @@ def _add_sources(draft: Draft, body: Mapping[str, Any], options: Options) -> Non
             "dataset": rows_of(options.evaluation_rows),
         }
     elif body.get("validation_file"):
-        done = "a part of the training rows is held out; add --evaluation-rows FILE to use this set"
+        done = (
+            "is not used: a part of the training rows is held out instead; to use this dataset, import again"
+            " with --evaluation-rows FILE"
+        )
         draft.note("validation_file", body["validation_file"], done)
 
 
@@ -148,7 +152,11 @@ def add_rows(draft: Draft, theirs: object, field: str, rows: str | None) -> None
     draft.spec["dataset"] = rows_of(rows or "./rows.jsonl")
     if rows is None:
         given = theirs if theirs is not None else "is not set"
-        draft.note(field, given, "put the rows at rows.jsonl beside the manifest, or add --rows FILE")
+        done = (
+            "spec.dataset names rows.jsonl in the manifest's folder: put your rows there, or import again"
+            " with --rows FILE"
+        )
+        draft.note(field, given, done)
 
 
 def _say_tokens(draft: Draft, options: Options) -> None:

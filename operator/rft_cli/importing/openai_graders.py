@@ -212,10 +212,11 @@ def _add_multi(draft: Draft, body: Body, options: Options) -> None:
             low, high = 0.0, 1.0
         grader["scale"] = {"min": _plain(low), "max": _plain(high), "clip": True}
         done = (
-            "its range is not known, so values below 0 and above 1 are cut; set the scale of this grader"
+            "the range of its values is not known, so a value below 0 counts as 0 and one above 1 as 1; if"
+            " it has such values, set the scale of this grader"
             if unbounded
-            else f"may be from {low:g} to {high:g}, so scale maps this range onto 0 to 1, which changes no"
-            " advantage"
+            else f"its values may be from {low:g} to {high:g}, so the import set the grader's scale, which"
+            " maps this range onto 0 to 1 and changes no advantage"
         )
         draft.note("calculate_output", expression, done)
     draft.graders.append(grader)

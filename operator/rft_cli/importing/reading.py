@@ -15,7 +15,7 @@ KNOWN = (
 
 
 def read(text: str, options: Options) -> Draft:
-    """Return the draft of the job in a file.
+    """Return the draft of the RFTJob for ``text``, the content of another program's file.
 
     Raises:
         ImportProblem: if the program is not known, or an RFTJob cannot express the job. The message says why.
@@ -52,8 +52,8 @@ def problems(draft: Draft) -> list[str]:
 
 
 def _with_code(grader: dict[str, Any]) -> dict[str, Any]:
-    """Return a grader with inline code in place of its file, so that it can be checked: the API has
-    no files.
+    """Return a grader in a form that the API's rules can check: with inline code in place of the field
+    ``python.file``, which only ``rft`` knows.
     """
     if "python" not in grader:
         return grader

@@ -44,7 +44,7 @@ class Script(NamedTuple):
         ]
 
     def assigned(self, name: str) -> ast.expr | None:
-        """Return the expression that the script assigns to a name last, or None."""
+        """Return the expression in the script's last assignment to a name, or None if there is none."""
         found = [
             node.value
             for node in ast.walk(self.tree)
@@ -97,7 +97,9 @@ def read(text: str, options: Options) -> Draft:
         _add_lora(draft, script, name, node)
     if not script.calls("LoraConfig"):
         draft.note(
-            "peft_config", "is not set", "a LoRA adapter of rank 8 is trained: the base model stays as it is"
+            "peft_config",
+            "is not set",
+            "an RFTJob trains a LoRA adapter, here of rank 8; the script trains all weights of the model",
         )
     _add_rewards(draft, script, trainer.get("reward_funcs"), weights)
     for name, node in trainer.items():
@@ -107,7 +109,7 @@ def read(text: str, options: Options) -> Draft:
 
 
 def _arguments(script: Script, name: str) -> dict[str, ast.expr]:
-    """Return the arguments of the last call of a class, by name."""
+    """Return the arguments, by name, of the script's last call of the class ``name``."""
     calls = script.calls(name)
     if not calls:
         return {}
@@ -143,10 +145,16 @@ def _add_rows(draft: Draft, script: Script, trainer: Mapping[str, ast.expr], opt
     draft.spec["dataset"] = rows_of(file or "./rows.jsonl")
     if file is None:
         given = ast.unparse(call) if call is not None else "is not set"
-        done = "put the rows at rows.jsonl beside the manifest, or add --rows FILE; columns keep their names"
+        done = (
+            "spec.dataset names rows.jsonl in the manifest's folder: put your rows there, or import again"
+            " with --rows FILE; the import does not rename columns"
+        )
         draft.note("train_dataset", given, done)
     elif options.rows is None and isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute):
-        done = "the rows of the file are used, without the changes by these methods; add --rows to use others"
+        done = (
+            "the rows of the data file are used, without the changes by these methods; to use changed rows,"
+            " write them into a file, and import again with --rows FILE"
+        )
         draft.note("train_dataset", ast.unparse(call), done)
     if options.evaluation_rows is not None:
         put(draft.spec, "evaluation.dataset", rows_of(options.evaluation_rows))
@@ -154,7 +162,8 @@ def _add_rows(draft: Draft, script: Script, trainer: Mapping[str, ast.expr], opt
         draft.note(
             "eval_dataset",
             ast.unparse(trainer["eval_dataset"]),
-            "a part of the training rows is held out; add --evaluation-rows FILE to use this set",
+            "is not used: a part of the training rows is held out instead; to use this dataset, import again"
+            " with --evaluation-rows FILE",
         )
 
 
@@ -184,12 +193,12 @@ def _add_config(draft: Draft, script: Script, config: Mapping[str, ast.expr]) ->
             draft.carry(name, value)
     absent = ", ".join(f"{name} {value}" for name, value in DEFAULTS.items() if name not in config)
     if absent:
-        draft.note("GRPOConfig", absent, "are TRL's defaults, which the manifest sets")
+        draft.note("GRPOConfig", absent, "are TRL's defaults, which differ from ours; the manifest sets them")
     for name, node in config.items():
         try:
             value = script.literal(node)
         except (ValueError, TypeError, SyntaxError):
-            draft.note(name, ast.unparse(node), "its value is known only when the script runs; left out")
+            draft.note(name, ast.unparse(node), "is left out: its value is known only when the script runs")
             continue
         if name == "reward_weights":
             weights = value if isinstance(value, list) else None
@@ -225,7 +234,7 @@ def _add_lora(draft: Draft, script: Script, name: str, node: ast.expr) -> None:
     try:
         value = script.literal(node)
     except (ValueError, TypeError, SyntaxError):
-        draft.note(name, ast.unparse(node), "its value is known only when the script runs; left out")
+        draft.note(name, ast.unparse(node), "is left out: its value is known only when the script runs")
         return
     if value is None:
         return
@@ -235,7 +244,7 @@ def _add_lora(draft: Draft, script: Script, name: str, node: ast.expr) -> None:
     attention = set([value] if isinstance(value, str) else value) <= _ATTENTION
     draft.set("spec.training.loraTargets", "attention" if attention else "all-linear", name)
     if set(value) != _ATTENTION:
-        done = "allowed are all linear layers, or those of the attention"
+        done = "allowed are all linear layers, or all linear layers of the attention"
         draft.note(
             name, value, f"spec.training.loraTargets is {'attention' if attention else 'all-linear'}: {done}"
         )
@@ -256,7 +265,9 @@ def _add_rewards(draft: Draft, script: Script, node: ast.expr | None, weights: l
         )
     if len(draft.graders) > 1:
         draft.note(
-            "reward_funcs", len(draft.graders), "the reward is the weighted mean of the scores, not the sum"
+            "reward_funcs",
+            len(draft.graders),
+            "the reward of an RFTJob is the weighted mean of the scores; TRL's reward is their weighted sum",
         )
 
 
@@ -277,22 +288,29 @@ def _add_reward(draft: Draft, script: Script, node: ast.expr, weight: float) -> 
         draft.note(
             written,
             weight,
-            "a weight must be at least 0: let the function return 1 minus its score instead",
+            "is left out, because a weight must be at least 0; to use the function, let it return 1 minus its"
+            " score, and import again with a positive weight",
         )
         return
     if function is not None:
         file = f"{name}.py"
         draft.files[file] = extracted(script, function)
         if _reads_texts(script, function):
-            done = "its code does not read the content of messages, so completions is annotated list[str]"
-            draft.note(name, "completions", f"{done}: it gets texts")
+            done = (
+                "its code does not read the content of messages, so the import added the annotation list[str]"
+                " to the parameter completions of the copied function: it gets texts"
+            )
+            draft.note(name, "completions", done)
         made: dict[str, Any] = {"name": draft.unique_name(name), "python": {"file": file, "function": name}}
         low, high = _range(function)
         if (low, high) != (0, 1):
             made["scale"] = {"min": low, "max": high, "clip": True}
             weight *= high - low
-            done = f"its code names scores from {low:g} to {high:g}, so scale maps this range onto 0 to 1"
-            draft.note(name, "", f"{done}; check it in the function")
+            done = (
+                f"by the numbers in its code, its scores are from {low:g} to {high:g}, so the import set the"
+                " grader's scale, which maps this range onto 0 to 1; check the range in the function"
+            )
+            draft.note(name, "", done)
     elif name in _READY_MADE:
         made = {"name": draft.unique_name(name), **_READY_MADE[name]}
         draft.note(written, "", f"is the grader {next(iter(_READY_MADE[name]))}")
