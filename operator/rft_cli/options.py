@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from rft_cli.cluster.client import ClusterClient
 
 Context = Annotated[str | None, typer.Option("--context", help="Context of the kubeconfig.")]
-Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="If absent: that of the context.")]
+Namespace = Annotated[
+    str | None, typer.Option("--namespace", "-n", help="If absent: the context's namespace.")
+]
 TrainerImage = Annotated[
     str | None, typer.Option("--image", help="Of the pod that reads the volume; the job's if absent.")
 ]
@@ -20,7 +22,7 @@ SendTokenTo = Annotated[
     typer.Option(
         metavar="HOST",
         envvar="RFT_SEND_TOKEN_TO",
-        help="A server that may get the token that its field names; may be repeated.",
+        help="Server that may get your token if the manifest sends it there; may be repeated.",
     ),
 ]
 

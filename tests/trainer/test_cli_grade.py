@@ -120,7 +120,7 @@ def test_a_judges_token_leaves_the_shell_only_for_a_server_that_the_option_names
         job.write_text(yaml.safe_dump(document))
         code, output = grade(job)
         assert (code, web.asked) == (1, [])
-        assert "would be sent RFT_SECRET_WEB_KEY" in output
+        assert "would send RFT_SECRET_WEB_KEY to" in output
         code, output = grade(job, "--send-token-to", "127.0.0.1")
         assert code == 0, output
         assert {request.headers["Authorization"] for request in web.asked} == {"Bearer s3cr3t-value"}

@@ -102,7 +102,7 @@ def test_it_is_said_why_rows_cannot_be_compared() -> None:
     assert paired(compare({"a": first, **others})) == (
         [],
         "b: the two runs held out different rows. c: the evaluation of c does not say which rows it used."
-        " d: this machine has no evaluation of d with its rows; name the folders of both runs.",
+        " d: the reward of each row of d is not on this machine; name the folders of both runs.",
     )
 
 
@@ -138,7 +138,7 @@ def test_a_job_alone_is_compared_with_its_baseline(server: Server) -> None:
     server.jobs = [first, second]
     text = command("second").stdout
     assert text.startswith("# first and second\n")
-    assert "second: this machine has no evaluation of first with its rows" in text
+    assert "second: the reward of each row of first is not on this machine" in text
 
 
 def test_one_run_without_a_baseline_asks_for_a_second(server: Server, folders: list[Path]) -> None:

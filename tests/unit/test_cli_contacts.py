@@ -200,7 +200,7 @@ def test_mlflow_gets_credentials_only_at_the_users_own_tracking_uri(name: str) -
     variable = f"MLFLOW_TRACKING_{name}"
     said = refused(shell(**{variable: SECRET}), **mlflow(EVIL))
     assert said.startswith(
-        f"spec.tracking.mlflow.trackingUri: https://evil.example would be sent {variable} "
+        f"spec.tracking.mlflow.trackingUri: this machine would send {variable} to https://evil.example;"
     )
     assert "no setting of yours names a server (MLFLOW_TRACKING_URI)" in said
     assert refused(shell(**{variable: SECRET}, MLFLOW_TRACKING_URI=EVIL), **mlflow(f"{EVIL}/")) == ""
@@ -256,8 +256,8 @@ def test_stored_credentials_of_mlflow_are_sent_to_no_strange_server(tmp_path: Pa
 def test_a_judges_token_needs_the_option_since_no_setting_names_a_judge() -> None:
     mine = shell(**{VARIABLE: SECRET})
     assert refused(mine, graders=[SIGNED]) == (
-        f"spec.graders[0].model.url: https://evil.example would be sent {VARIABLE} from this machine; no"
-        " setting of yours names a server; if this server may have it, add --send-token-to evil.example"
+        f"spec.graders[0].model.url: this machine would send {VARIABLE} to https://evil.example; no"
+        " setting of yours names a server; to allow this server, add --send-token-to evil.example"
     )
     for allowed in ("evil.example", "evil.example:443", EVIL, f"{EVIL}/v1", "EVIL.example"):
         assert refused(mine, allowed, graders=[SIGNED]) == "", allowed
@@ -338,7 +338,7 @@ def test_a_refused_command_starts_nothing_and_writes_nothing(job: Path, command:
     options = ["--output", str(job.parent / "out")] if command == "run" else []
     result = CliRunner().invoke(app, [command, str(job), *options])
     assert result.exit_code == 1
-    assert "spec.graders[0].model.url: https://evil.example would be sent" in result.stderr
+    assert f"spec.graders[0].model.url: this machine would send {VARIABLE} to https://evil" in result.stderr
     assert SECRET not in result.output
     assert not (job.parent / "out").exists()
 
@@ -350,7 +350,7 @@ def test_a_run_says_first_whom_it_contacts_with_what_and_whose_code_it_runs(job:
     assert said[1:4] == [
         "contacts https://huggingface.co (spec.model.name): HF_TOKEN",
         f"contacts https://evil.example (spec.graders[0].model.url): {VARIABLE}",
-        "runs code of the manifest as you, with your files: grader mine",
+        "runs the manifest's code with your rights, so it can read your files: grader mine",
     ]
     assert SECRET not in result.output
 

@@ -127,7 +127,7 @@ def test_what_the_same_command_does_next_depends_on_the_checkpoints(tmp_path: Pa
     assert "resumes from the checkpoint of step 2" in explain(code, folder).fix
     shutil.rmtree(folder.checkpoint_of(2))
     folder.checkpoint_of(2).mkdir()
-    assert "none of its checkpoints can be read" in explain(code, folder).fix
+    assert "no checkpoint of the run can be read" in explain(code, folder).fix
     assert "the same command resumes" not in explain(code, folder).fix
 
 

@@ -118,7 +118,7 @@ def test_a_missing_config_map_or_key_is_named_with_the_fix(tmp_path: Path) -> No
 def test_a_file_that_does_not_exist_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"spec.dataset.uri: .*none.jsonl is not a file"):
         resolved(tmp_path, "{uri: ./none.jsonl}")
-    said = "--grader other: no such grader has its code in a ConfigMap; name one of: own"
+    said = "--grader other: no grader of this name has its code in a ConfigMap; name one of: own"
     with pytest.raises(UserError, match=said):
         resolved(tmp_path, "{configMap: {name: files}}", Overrides(graders={"other": tmp_path}))
 

@@ -23,8 +23,9 @@ from rft_cli.cluster.process import PodProcess, Unreachable, handshake_status
 from rft_cli.errors import INVALID, UNREADABLE, UserError
 
 WATCH_SECONDS = 60
-"""Duration of one watch request, in seconds. The connection is closed if it brings no data for 30 seconds
-more.
+"""Duration of one watch request, in seconds: the API server ends the request after this time.
+
+If the connection brings no data for this time and 30 seconds more, the client closes it.
 """
 TIMEOUT = (10, 30)
 """Timeouts of a request in seconds: to connect, and between two reads of the response."""
@@ -81,7 +82,7 @@ class ClusterClient:
         return found
 
     def changes(self, name: str) -> Iterator[Body]:
-        """Yield an RFTJob now and after every change. The generator never ends by itself.
+        """Yield an RFTJob as it is now, and again after each change. The generator never ends by itself.
 
         Raises:
             UserError: if the job does not exist, or was deleted.
@@ -102,7 +103,7 @@ class ClusterClient:
                 time.sleep(RETRY_SECONDS)
 
     def _watched(self, name: str) -> Iterator[Body]:
-        """Yield an RFTJob now and after every change. Return when the server ends the watch request."""
+        """Yield an RFTJob as it is now and after each change, until the server ends the watch request."""
         # Without a resourceVersion each watch begins with the current object, so no change is missed.
         stream = _kubernetes.watch.Watch().stream(
             self._objects.list_namespaced_custom_object,
@@ -261,7 +262,7 @@ class ClusterClient:
         except urllib3.exceptions.HTTPError as error:
             raise Unreachable(
                 f"{self._api.configuration.host} does not answer ({type(error).__name__});"
-                f" the kubeconfig is {tried()}; check the cluster, or name another with --context",
+                f" the kubeconfig is {tried()}; check the cluster, or name another context with --context",
                 UNREADABLE,
             ) from error
 
@@ -272,7 +273,7 @@ class ClusterClient:
         if error.status == 404:
             return f"{what} does not exist {where}; see rft get, or name another namespace with -n"
         if error.status in (401, 403):
-            return f"{what}: {error.reason} {where}; ask for {rights}"
+            return f"{what}: {error.reason} {where}; ask for the rights {rights}"
         if error.status in (400, 409, 422) and (said := _message(error)):
             return f"{what}: {said}" + ("; --force-conflicts takes them over" if error.status == 409 else "")
         return f"{what}: the API server answers {error.status} {error.reason}"
@@ -308,7 +309,9 @@ def _message(error: ApiException) -> str:
 
 
 def tried() -> str:
-    """Return the path of the kubeconfig that is read, and what names this path, for messages."""
+    """Return, as text for messages, the path of the kubeconfig and what sets the path: ``KUBECONFIG`` or
+    the default.
+    """
     named = os.environ.get("KUBECONFIG")
     return f"{named} (KUBECONFIG)" if named else f"{Path('~/.kube/config').expanduser()} (the default)"
 
@@ -326,7 +329,7 @@ def _connect(context: str | None) -> tuple[Any, str]:
                 return _kubernetes.client.ApiClient(), "default"
         raise UserError(
             f"no usable kubeconfig: tried {tried()}: {error}; set KUBECONFIG to the file of your cluster."
-            " A run on this machine needs none: rft run, rft curve DIR, rft report DIR",
+            " Commands for a run on this machine need no kubeconfig: rft run, rft curve DIR, rft report DIR",
             UNREADABLE,
         ) from error
     chosen = active if context is None else next((c for c in contexts if c["name"] == context), None)

@@ -27,9 +27,7 @@ def compare(
     ] = None,
     format_: Annotated[
         ReportFormat | None,
-        typer.Option(
-            "--format", "-o", help="If absent: html if the file's name ends with .html, else markdown."
-        ),
+        typer.Option("--format", "-o", help="If absent: html if --output ends with .html, else markdown."),
     ] = None,
     png: Annotated[
         Path | None, typer.Option(help="Also draw the reward curves into this image file.")
@@ -57,8 +55,10 @@ def compare(
 
 
 def _runs(sources: Sequence[str], context: str | None, namespace: str | None) -> dict[str, ReportedRun]:
-    """Return the runs that the arguments name, each by a name of its own. Raises UserError for fewer than
-    two.
+    """Return the runs by name. If ``sources`` has only one job, its baseline is added before it.
+
+    Raises:
+        UserError: if this gives fewer than two runs, or if a run is named twice.
     """
     if len(sources) > 1:
         found = [load_run(source, context, namespace) for source in sources]

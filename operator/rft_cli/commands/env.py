@@ -35,11 +35,11 @@ def check(
         list[str] | None, typer.Option(metavar="TEXT", help="Text of one turn of the model; may be repeated.")
     ] = None,
     rows: Annotated[int, typer.Option(min=1, help="Rows to play.")] = 3,
-    dataset: Annotated[Path | None, typer.Option(help="File with rows, in place of the manifest's.")] = None,
+    dataset: Annotated[Path | None, typer.Option(help="File with rows. It replaces spec.dataset.")] = None,
     grader: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME=FILE", help="environment=FILE: file with code, in place of the ConfigMap's."
+            metavar="NAME=FILE", help="environment=FILE: the environment's code. It replaces the ConfigMap."
         ),
     ] = None,
 ) -> None:

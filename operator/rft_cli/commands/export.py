@@ -57,10 +57,10 @@ def export(
         bool, typer.Option("--best", help="The checkpoint with the highest held-out reward.")
     ] = False,
     base: Annotated[
-        str | None, typer.Option(help="Base model for --merge. If absent: that of the run.")
+        str | None, typer.Option(help="Base model for --merge. If absent: the run's base model.")
     ] = None,
     dtype: Annotated[
-        Dtype, typer.Option(help="Number format of the merged model; auto: as the base model.")
+        Dtype, typer.Option(help="Number format of the merged model. auto: the base model's.")
     ] = Dtype.AUTO,
     force: Annotated[bool, typer.Option("--force", help="Replace what is at --output.")] = False,
     image: TrainerImage = None,
@@ -101,8 +101,9 @@ def needed(job: Mapping[str, Any], step: int | None, best: bool) -> list[str]:
 
 
 def choose(folder: Path, step: int | None, best: bool) -> Chosen:
-    """Return the adapter that the options select. Without options, it is the final adapter, or if there is
-    none the adapter of the newest checkpoint.
+    """Return the adapter that the options select.
+
+    Without options: the final adapter, or the newest checkpoint's adapter if there is no final one.
 
     Raises:
         UserError: if there is no such adapter.
@@ -146,7 +147,8 @@ def _best_step(newest: Path) -> int:
     reached = records.state(state_of(newest))
     if reached.best_reward is None:
         raise UserError(
-            "--best: no checkpoint was evaluated; set spec.evaluation.everySteps, or use --step instead"
+            "--best: no checkpoint of this run was evaluated; choose one with --step, or set"
+            " spec.evaluation.everySteps for the next run"
         )
     return reached.best_step
 
@@ -176,9 +178,7 @@ def _adapter_config(adapter: Path) -> dict[str, object]:
 
 
 def _copy(adapter: Path, target: Path, config: RunConfig | None) -> None:
-    """Copy an adapter. In the copy, its configuration names the base model as the job does, and not by a
-    path.
-    """
+    """Copy an adapter. The copy's configuration names the base model as the job does, and not by a path."""
     body = _adapter_config(adapter)
     if config is not None:
         model = config.spec.model

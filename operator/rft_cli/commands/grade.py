@@ -39,7 +39,7 @@ def grade(
     step: Annotated[
         int | None, typer.Option(min=1, help="Step to grade, with --from. If absent: the newest.")
     ] = None,
-    dataset: Annotated[Path | None, typer.Option(help="File with rows, in place of the manifest's.")] = None,
+    dataset: Annotated[Path | None, typer.Option(help="File with rows. It replaces spec.dataset.")] = None,
     grader: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=FILE", help="File with the code of a grader; may be repeated."),

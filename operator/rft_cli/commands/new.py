@@ -46,13 +46,14 @@ def new(
     grader: Annotated[FieldGrader | None, typer.Option(help="Kind of the grader.")] = None,
     answer: Annotated[str | None, typer.Option(help="Field with the right answer.")] = None,
     prompt: Annotated[str | None, typer.Option(help="Column with the prompt.")] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the job. If absent: that of FILE.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the job. If absent: FILE's name.")] = None,
     max_tokens: Annotated[int, typer.Option(min=16, max=16384, help="Sets maxTokens.")] = MAX_TOKENS,
 ) -> None:
     """Write a manifest for your rows, and print what the rows contain.
 
-    A value that no option gives is found in the rows, or asked for on a terminal. Prints columns, lengths in
-    tokens (estimated from characters), distinct prompts, and how many answers are longer than maxTokens.
+    Without an option for a value, the command finds the value in the rows, or asks for it on a terminal.
+    Prints columns, lengths in tokens (estimated from characters), distinct prompts, and how many answers are
+    longer than maxTokens.
     Overwrites no file. Exit code 1: a value is missing or wrong; 2: the rows cannot be read.
     """
     if output.exists():

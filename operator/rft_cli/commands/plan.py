@@ -49,9 +49,9 @@ def plan(
         Path | None, typer.Option("--config", help="The model's config.json, or a folder with one.")
     ] = None,
     hub: Annotated[bool, typer.Option("--hub", help="Fetch the model's config.json from the hub.")] = False,
-    dataset: Annotated[Path | None, typer.Option(help="File with rows, in place of the manifest's.")] = None,
+    dataset: Annotated[Path | None, typer.Option(help="File with rows. It replaces spec.dataset.")] = None,
     evaluation_dataset: Annotated[
-        Path | None, typer.Option(help="File with evaluation rows, in place of the manifest's.")
+        Path | None, typer.Option(help="File with evaluation rows. It replaces spec.evaluation.dataset.")
     ] = None,
     defaults: Annotated[
         Path | None,
@@ -158,7 +158,7 @@ def outcome(
     except Unplannable as error:
         return error
     told = (
-        [f"the number and sizes of the model's layers are those of {read.path}"] if read is not None else []
+        [f"the number and sizes of the model's layers were read from {read.path}"] if read is not None else []
     )
     return made.model_copy(update={"notes": [*(made.notes or []), *told, *notes]})
 
@@ -184,7 +184,7 @@ def show_sweep(path: str, lines: list[Line], output: PlanFormat) -> None:
     if output is PlanFormat.TEXT:
         # Like kubectl: lines are not cut to the terminal's width.
         out(WIDE_ENOUGH).print(table(path, lines), markup=False)
-        err().print("~ marks an estimate; rft plan without --sweep shows its assumptions", markup=False)
+        err().print("~ marks an estimate; rft plan without --sweep shows the assumptions", markup=False)
     else:
         write(serialized({"field": path, "sweep": [entry(line) for line in lines]}, output))
 

@@ -29,9 +29,7 @@ def report(
     ] = None,
     format_: Annotated[
         ReportFormat | None,
-        typer.Option(
-            "--format", "-o", help="If absent: html if the file's name ends with .html, else markdown."
-        ),
+        typer.Option("--format", "-o", help="If absent: html if --output ends with .html, else markdown."),
     ] = None,
     context: Context = None,
     namespace: Namespace = None,
@@ -58,7 +56,7 @@ def write_page(text: str, output: Path | None) -> None:
 
 
 def load_run(source: str, context: str | None, namespace: str | None) -> ReportedRun:
-    """Return the data of the run in the folder ``source``, else of the job in the cluster with this name.
+    """Return the data of the run in the folder ``source``. If ``source`` is no path: of the job of this name.
 
     Raises:
         UserError: if there is no such folder or job, or if it cannot be read.

@@ -36,10 +36,12 @@ LOG_TAIL = 15
 @reports_errors
 def run(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Manifest with one RFTJob.")],
-    output: Annotated[Path, typer.Option("--output", help="Folder of the run. A run in it is resumed.")],
-    dataset: Annotated[Path | None, typer.Option(help="File with rows, in place of the manifest's.")] = None,
+    output: Annotated[
+        Path, typer.Option("--output", help="Folder of the run. A stopped run in it is resumed.")
+    ],
+    dataset: Annotated[Path | None, typer.Option(help="File with rows. It replaces spec.dataset.")] = None,
     evaluation_dataset: Annotated[
-        Path | None, typer.Option(help="File with evaluation rows, in place of the manifest's.")
+        Path | None, typer.Option(help="File with evaluation rows. It replaces spec.evaluation.dataset.")
     ] = None,
     grader: Annotated[
         list[str] | None,
@@ -97,11 +99,13 @@ def with_overrides(job: RFTJob, seed: int | None, max_steps: int | None) -> RFTJ
 
 
 def _announced(contacted: list[Contact], job: RFTJob) -> list[str]:
-    """Return lines that say what the run contacts and sends, and whose code it runs."""
+    """Return lines that say which servers the run contacts, what it sends them, and which code it runs."""
     lines = [f"contacts {contact}" for contact in contacted] or ["contacts no server"]
     code = [grader.name for grader in job.spec.scored_by if grader.python is not None]
     if code:
-        lines.append(f"runs code of the manifest as you, with your files: grader {', '.join(code)}")
+        lines.append(
+            f"runs the manifest's code with your rights, so it can read your files: grader {', '.join(code)}"
+        )
     return lines
 
 

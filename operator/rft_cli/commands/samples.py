@@ -96,7 +96,7 @@ def _chosen(folder: RunFolder, step: int | None) -> int:
     """Return ``step`` if it has rollouts. If ``step`` is None, return the newest step with rollouts.
 
     Raises:
-        UserError: if no step has rollouts, or this one has none.
+        UserError: if no step has rollouts, or ``step`` has none.
     """
     found = folder.steps_with_rollouts()
     if not found:

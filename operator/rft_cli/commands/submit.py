@@ -31,9 +31,11 @@ def submit(
     everything: Annotated[bool, typer.Option("--all", help="Print all warnings, not only three.")] = False,
     send_files_from: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FOLDER", help="Files may be sent from this folder too; may be repeated."),
+        typer.Option(metavar="FOLDER", help="One more folder whose files may be sent; may be repeated."),
     ] = None,
-    wait: Annotated[bool, typer.Option("--watch", "-w", help="Then follow the job until it ends.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--watch", "-w", help="After submitting, follow the job until it ends.")
+    ] = False,
     context: Context = None,
     namespace: Namespace = None,
 ) -> None:
@@ -43,8 +45,8 @@ def submit(
     the files and by server-side apply. A file on this machine that a job names by dataset.uri or python.file
     becomes a ConfigMap. If it is outside of the manifest's folder, --send-files-from must allow it.
 
-    Exit code 1: something is wrong or refused; 2: a file cannot be read. With --watch the exit code is that
-    of rft watch.
+    Exit code 1: something is wrong or refused; 2: a file cannot be read. With --watch: after the objects are
+    applied, the exit code of rft watch.
     """
     allowed = [folder.expanduser().resolve() for folder in send_files_from or []]
     of_files = {path: read(path, allowed) for path in files}

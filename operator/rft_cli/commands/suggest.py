@@ -47,8 +47,8 @@ def suggest(
 
 
 def _as_written(experiment: Experiment, body: dict[str, Any]) -> Experiment:
-    """Return an experiment with the graders and the storage as the file has them. Code stays named by its
-    path.
+    """Return an experiment with the graders and the storage as in the user's file, where ``python.file``
+    names the file with the code.
     """
     spec = {**experiment.manifest["spec"], "graders": body["spec"]["graders"]}
     if "storage" not in body["spec"]:

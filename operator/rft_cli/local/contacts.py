@@ -193,7 +193,7 @@ def _mlflow(settings: Mlflow, shell: Shell) -> Iterator[Contact]:
 def _with_netrc(contact: Contact, shell: Shell) -> Contact:
     """Add the credentials that the user's netrc file has for the host.
 
-    The default entry of netrc is sent to any host, so only a trusted server may get it.
+    The file's default entry applies to every host, so it is sent only to a trusted server.
     """
     origin = origin_of(contact.address)
     path = Path(shell.first("NETRC") or shell.home / ".netrc")
@@ -241,9 +241,9 @@ def _refusal(contact: Contact) -> str:
     trusted = shown(" or ".join(contact.trusted))
     allowed = f"allowed is {trusted}" if trusted else "no setting of yours names a server"
     setting = f" ({contact.setting})" if contact.setting else ""
-    write = f"write {shown(contact.trusted[0])}, or if" if trusted else "if"
+    write = f"write {shown(contact.trusted[0])}, or to allow" if trusted else "to allow"
     place = origin.place if origin is not None else f"'{shown(contact.address)}'"
     return (
-        f"{contact.field}: {contact.place} would be sent {names} from this machine; {allowed}{setting};"
-        f" {write} this server may have it, add {OPTION} {place}"
+        f"{contact.field}: this machine would send {names} to {contact.place}; {allowed}{setting};"
+        f" {write} this server, add {OPTION} {place}"
     )

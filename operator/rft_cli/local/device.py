@@ -46,10 +46,10 @@ def torch_has_cuda() -> bool:
 def detect(resources: Resources | None, dev: Path = Path("/dev")) -> Hardware:
     """Return the device of a run, and the number and kind of its GPUs.
 
-    The number is that of the manifest, but at most that of the machine. If the manifest sets no number, it is
-    that of the machine, and the plan chooses how many of the GPUs are used. If the kind of the GPUs is not
-    known, no plan can be made, and the number is 1. The device is the CPU if there is no usable GPU, or if
-    the manifest asks for the CPU.
+    If the manifest sets a number of GPUs, the run may use this number, but at most all GPUs of this machine.
+    If the manifest sets none, the run may use all GPUs, and the plan chooses how many it uses. If their kind
+    is not known, no plan can be made, and the run may use one. The device is the CPU if there is no usable
+    GPU, or if the manifest asks for the CPU.
     """
     wanted = resources.gpus if resources is not None else None
     accelerator = resources.accelerator.name if resources is not None and resources.accelerator else None
@@ -61,7 +61,7 @@ def detect(resources: Resources | None, dev: Path = Path("/dev")) -> Hardware:
 
 
 def gpu_of_this_machine() -> Kind | None:
-    """Return the kind of the GPU of this machine with the least memory, as the driver names it.
+    """Return the kind of this machine's GPU, from the driver. Of several kinds: the one with least memory.
 
     Return ``None`` if ``nvidia-smi`` is missing, fails, or prints nothing that can be parsed.
     """

@@ -39,7 +39,7 @@ def foreseen(manifest: Manifest, document: Document) -> tuple[tuple[Problem, ...
 
 
 def _code(manifest: Manifest) -> tuple[dict[str, str], list[Problem]]:
-    """Return the code of the graders whose ConfigMap is in the same file, and the problems of these
+    """Return the code of the graders whose ConfigMap is in the manifest's file, and the problems of these
     ConfigMaps.
     """
     found: dict[str, str] = {}
@@ -106,7 +106,10 @@ def _too_few(prompts: int, least: int) -> str:
 
 
 def _is_here(manifest: Manifest, source: Dataset) -> bool:
-    """Return whether the rows should be on this machine or in the job's file, so that they can be checked."""
+    """Return whether the rows can be checked: they are in the job's file, or at a path on this machine.
+
+    An absolute path counts only if a file exists there, because it may be a path in the pod.
+    """
     if source.config_map is not None:
         return source.config_map.name in manifest.config_maps
     uri = source.uri or ""

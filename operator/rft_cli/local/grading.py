@@ -29,8 +29,10 @@ class Answer(NamedTuple):
 
 
 def rows_of_dataset(manifest: Manifest, dataset: Path | None) -> list[RowLine]:
-    """Return the rows of ``spec.dataset``, or of the file ``dataset``. Raises UserError if they cannot be
-    read.
+    """Return the rows of the file ``dataset``, or of ``spec.dataset`` if ``dataset`` is None.
+
+    Raises:
+        UserError: if the rows cannot be read.
     """
     source = manifest.job.spec.dataset
     given = located(manifest, "spec.dataset", source, dataset, "--dataset", Path())
@@ -79,9 +81,10 @@ def _gold_form(graders: Sequence[Grader]) -> tuple[str, str, str]:
 
 
 def _gold_of_template(check: StringCheck) -> tuple[str, str, str] | None:
-    """Return the field in the reference of a check, and the texts before and after the field.
+    """Return the row's field in ``check.reference``, and the texts before and after this field.
 
-    None if the reference does not have exactly one field, or if a completion that equals it is not right.
+    None if the reference does not have exactly one field, or if a completion that equals the reference does
+    not pass the check.
     """
     if check.input != "{completion}" or check.operation == "notEquals":
         return None

@@ -80,7 +80,8 @@ def resolve(manifest: Manifest, overrides: Overrides, folder: Path) -> Inputs:
     for name in sorted(set(overrides.graders) - replaceable):
         allowed = ", ".join(sorted(replaceable)) or "none here"
         raise UserError(
-            f"--grader {name}: no such grader has its code in a ConfigMap; name one of: {allowed}", UNREADABLE
+            f"--grader {name}: no grader of this name has its code in a ConfigMap; name one of: {allowed}",
+            UNREADABLE,
         )
     dataset = located(manifest, "spec.dataset", spec.dataset, overrides.dataset, "--dataset", folder)
     evaluation = None

@@ -19,8 +19,7 @@ class Listed(NamedTuple):
 
 
 def run_folders(folder: Path) -> dict[str, Path]:
-    """Return the folders of runs by name: ``folder`` itself if it has a run, else its subfolders that have
-    one.
+    """Return the folders of runs by name: ``folder`` itself if it has a run, else its subfolders with a run.
 
     Links are left out, because they may lead out of the folder.
 

@@ -36,7 +36,7 @@ class Manifest(NamedTuple):
 def read(path: Path, allowed: Folders | None = None) -> list[Document]:
     """Return the Kubernetes objects of a file. ``-`` reads standard input.
 
-    Each file that a job names by ``python.file`` becomes a ConfigMap after the job. ``allowed``: folders
+    For each file that a job names by ``python.file``, a ConfigMap follows the job. ``allowed``: folders
     whose files may be sent to a cluster, in addition to the folder of the manifest. None: nothing is sent to
     a cluster, so every file may be read.
 

@@ -46,8 +46,9 @@ class Permission(NamedTuple):
     text: str
 
     def covers(self, address: str) -> bool:
-        """Whether this value names the server at ``address``. An address without an origin must be the same
-        text.
+        """Whether this value names the server at ``address``.
+
+        An address that has no origin is named only by the same text.
         """
         origin = origin_of(address)
         if origin is None or address == self.text:

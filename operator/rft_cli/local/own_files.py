@@ -43,7 +43,7 @@ class Local(NamedTuple):
         if folders is not None and not any(self.path.is_relative_to(folder) for folder in folders):
             raise UserError(
                 f"{self.field}: {self.path} is outside of {', '.join(map(str, folders))}, so it is not sent"
-                f" to the cluster; if it should be, add --send-files-from {self.path.parent}",
+                f" to the cluster; to send it, add --send-files-from {self.path.parent}",
                 INVALID,
             )
 
@@ -174,7 +174,7 @@ def config_map(
     Because of the digest, changed files get a new ConfigMap, and the files of a running job stay unchanged.
 
     Raises:
-        UserError: if a file's name cannot be a key, or the files are too large. The message has ``field``.
+        UserError: if a file's name cannot be a key, or the files are too large. The message names ``field``.
     """
     given = job.get("metadata")
     metadata: dict[str, Any] = given if isinstance(given, dict) else {}
@@ -246,8 +246,8 @@ def _datasets(spec: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def with_rows(document: Document, folder: Path, allowed: Folders) -> list[Document]:
-    """Return a job for a cluster, after one ConfigMap for each file with rows that a ``uri`` of the job
-    names.
+    """Return the objects that a cluster gets for a job: a ConfigMap for each file with rows that a ``uri`` of
+    the job names, and last the job, which refers to them.
 
     ``allowed``: the folders whose files may be sent. A path on a volume of ``spec.template.volumes``, and an
     absolute path that does not exist on this machine, are not changed.

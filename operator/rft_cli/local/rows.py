@@ -126,7 +126,7 @@ def prompt_tokens(row: RowLine) -> float:
 def rows_of(manifest: Manifest, dataset: Path | None, evaluation: Path | None) -> RowCounts:
     """Return how many rows a manifest has for training and for evaluation.
 
-    Files from the command line replace those of the manifest.
+    Files from the command line replace the datasets of the manifest.
 
     Raises:
         UserError: if the rows cannot be read on this machine, or are too few.

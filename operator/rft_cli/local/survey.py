@@ -129,8 +129,10 @@ def _survey(form: RowFormat, columns: dict[str, str], rows: Iterable[RowLine]) -
 
 
 def answer_field(found: Survey) -> str | None:
-    """Return the field with the right answer: one with a usual name, or the only one in all rows.
-    Else None.
+    """Return the field with the right answer, or None if no field is likely to have it.
+
+    Only a field with a text or number in every row can be it: the first one that has a name of ``ANSWERS``,
+    or else the only such field.
     """
     whole = [name for name, values in found.answers.items() if len(values) == found.rows]
     usual = next((name for name in ANSWERS if name in whole), None)

@@ -56,7 +56,7 @@ def _scalar(name: str) -> str:
         raise UserError(f"--sweep: {error}", UNREADABLE) from error
     if not field.path.startswith("spec.") or "[]" in field.path or field.type not in SCALARS:
         raise UserError(
-            f"--sweep {field.path}: is not a field of the spec with a number, a text, or true or false",
+            f"--sweep {field.path}: is no field of the spec whose value is a number, a text, true or false",
             UNREADABLE,
         )
     return field.path

@@ -144,7 +144,7 @@ def _why_not(first: ReportedRun, run: ReportedRun) -> str:
     for each in (first, run):
         if each.base is None:
             return (
-                f"this machine has no evaluation of {each.name} with its rows; name the folders of both runs"
+                f"the reward of each row of {each.name} is not on this machine; name the folders of both runs"
             )
         if not _rewards(each):
             return f"the evaluation of {each.name} does not say which rows it used"

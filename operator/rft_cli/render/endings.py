@@ -20,7 +20,7 @@ class Explanation(NamedTuple):
 
 RESUME = "the same command resumes from the checkpoint of step {step}"
 RESTART = "there is no checkpoint yet, so the same command begins again with step 1"
-UNREADABLE = "none of its checkpoints can be read, so the same command does not resume; see the log"
+UNREADABLE = "no checkpoint of the run can be read, so the same command does not resume; see the log"
 _AGAIN = "{again}"
 """Placeholder in ``ENDINGS`` for the sentence that says what ``rft run`` will do if it is called again."""
 

@@ -113,8 +113,8 @@ def comparison_as_html(found: "Comparison") -> str:
 
 @cache
 def environment() -> Environment:
-    """Return the environment of the page templates. It passes each value through ``shown``, and then escapes
-    it.
+    """Return the Jinja environment of the page templates. It passes each value through ``shown``, and then
+    escapes it.
     """
     made = Environment(
         loader=PackageLoader("rft_cli.render"),

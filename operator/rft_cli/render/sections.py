@@ -15,8 +15,8 @@ from rft_run.evaluation import EvaluationRecord
 DERIVED = "derived"
 """Shown as the default of a parameter whose default is derived from other parameters."""
 CHANGED_ROWS = 3
-"""Maximum number of held-out rows with a higher reward in a report. Also the maximum of those with a lower
-one.
+"""A report shows at most this many held-out rows whose reward rose the most, and at most this many whose
+reward fell the most.
 """
 
 
@@ -196,11 +196,14 @@ def usage_lines(run: ReportedRun) -> Iterator[str]:
     if usage.cost is not None:
         yield f"cost: {usage.cost:.2f}"
     if usage.dropped_prompts or usage.dropped_groups:
-        yield f"dropped: {usage.dropped_prompts} prompts too long, {usage.dropped_groups} groups not graded"
+        yield (
+            f"dropped: {usage.dropped_prompts} prompts that were too long, {usage.dropped_groups} groups that"
+            " were not graded"
+        )
     for name, count in (usage.grader_errors or {}).items():
         yield f"errors of {name}: {count}"
     for name, count in (usage.forged_replies or {}).items():
-        yield f"forged replies of {name}, refused: {count}"
+        yield f"replies of {name} that were forged, and so refused: {count}"
     metrics = run.status.metrics
     if metrics is not None and metrics.step_seconds is not None:
         yield f"last step: {duration(metrics.step_seconds)}"
