@@ -40,7 +40,8 @@ class Client:
     def __init__(self, namespace: str | None = None, context: str | None = None) -> None:
         """Connect with the kubeconfig, as ``rft`` does. Inside a pod, connect with the pod's service account.
 
-        If ``namespace`` or ``context`` is None, the one of the kubeconfig is used.
+        ``context`` None: the kubeconfig's current context is used. ``namespace`` None: the namespace of the
+        context is used, or inside a pod the namespace ``default``.
         """
         # Imported here, because the kubernetes client takes a second, which building a job does not need.
         from rft_cli.cluster.client import ClusterClient
@@ -55,8 +56,8 @@ class Client:
     def submit(self, job: RFTJob, *, dry_run: bool = False) -> str:
         """Apply a job to the cluster, and return ``created``, ``configured`` or ``unchanged``.
 
-        ``dry_run``: the API server checks everything and stores nothing. Raises RFTError also for a job that
-        breaks a rule.
+        ``dry_run``: the API server checks everything and stores nothing. Raises RFTError also if the job
+        breaks a rule; then nothing is sent.
         """
         body = {key: value for key, value in job.dump().items() if key != "status"}
         try:
@@ -90,7 +91,7 @@ class Client:
         return self._cluster.log_lines(pod["metadata"]["name"], container, follow=follow, tail=tail)
 
     def watch_job(self, name: str) -> Iterator[Job]:
-        """Yield a job now and after every change, such as each reported step, until it has ended."""
+        """Yield a job as it is now, and again after each change, e.g. a reported step, until it has ended."""
         for body in self._cluster.changes(name):
             job = _job(body)
             yield job
@@ -104,7 +105,7 @@ class Client:
         timeout: float = WAIT_SECONDS,
         polling_interval: float = POLL_SECONDS,
     ) -> Job:
-        """Wait until a job is in one of the phases ``status``, and return it. Times are in seconds.
+        """Wait until the phase of a job is in ``status``, and return the job. Times are in seconds.
 
         Raises TimeoutError after ``timeout`` seconds, and RFTError if the job ends in another phase.
         """
@@ -143,6 +144,6 @@ def _job(body: Mapping[str, Any]) -> Job:
     except ValidationError as error:
         field = join_path(error.errors()[0]["loc"])
         raise UserError(
-            f"{name}: {field} is not known to this client; use the same version as the operator"
+            f"{name}: {field} is not known to this client; install the version that the operator has"
         ) from error
     return Job(name, str(body["metadata"].get("namespace", "default")), spec, status)

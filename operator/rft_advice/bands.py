@@ -12,7 +12,7 @@ SAMPLING = Sampling()
 
 LEARNING_RATE_FACTOR = 2.0
 """There is advice if the learning rate is above its default times this factor, or below its default divided
-by it.
+by this factor.
 
 Source in the guide: Learning Rate, "When to adjust", third point."""
 MANY_EPOCHS = 4
@@ -86,7 +86,9 @@ PROMPT_SHARE = 0.25
 
 We chose this number: the guide has none."""
 EVERY_STEPS = 10
-"""The number of steps between two evaluations that advice recommends. It is that between two checkpoints.
+"""The number of steps between two evaluations that advice recommends.
+
+It equals the default number of steps between two checkpoints.
 
 We chose this number: the guide has none.
 """

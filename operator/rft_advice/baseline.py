@@ -59,7 +59,7 @@ def warning(found: Sequence[Change]) -> str | None:
         return None
     return (
         f"{len(changed)} parameters changed ({', '.join(changed)});"
-        " one change at a time shows which one makes the difference."
+        " change one parameter at a time, to see which one makes the difference."
     )
 
 

@@ -1,16 +1,16 @@
 """Finds a canary, a grader of weight 0, whose scores fall while the reward rises. Then the policy may be
 gaming the reward.
 
-The test compares two windows of ``WINDOW`` points of the curve. One is the last window. The other is the
-earlier window with the highest mean of the canary. For the canary and for the reward, the difference of the
-two means is divided by its standard error, from the variances within the windows (Welch's t). There is advice
-if the canary falls by at least ``least`` and ``CANARY_ERRORS`` standard errors, and the reward rises by at
-least ``REWARD_ERRORS`` standard errors.
+Two windows of ``WINDOW`` points of the reward curve are compared: the last window, and that earlier window in
+which the canary's mean score is highest. For the canary and for the reward, the difference of the two means
+is divided by its standard error, from the variances within the windows (Welch's t). There is advice if all
+three hold: the canary's mean falls by at least ``least``, it falls by at least ``CANARY_ERRORS`` standard
+errors, and the mean reward rises by at least ``REWARD_ERRORS`` standard errors.
 
-``CANARY_ERRORS`` is high for two reasons: the earlier window is the highest of many, and the test is repeated
-after every step. In a simulation the reward rose for 200 steps, and the canary was noise with a standard
-deviation of 0.1. Of 60 such curves, 6 gave a false alarm with 5 standard errors, and none with 6. A trend
-within a window increases its variance, so a fall is found late rather than too early.
+``CANARY_ERRORS`` is high for two reasons: the earlier window is the highest of many, and the comparison is
+repeated after every step. In a simulation the reward rose for 200 steps, and the canary was noise with a
+standard deviation of 0.1. Of 60 such curves, 6 gave a false alarm with 5 standard errors, and none with 6. A
+trend within a window increases the window's variance, so a fall is found late rather than too early.
 """
 
 import math

@@ -45,7 +45,7 @@ def curve_of(reward: Reward | None) -> Curve | None:
 def epoch_means(reward: Reward | None, epochs: int, steps: int) -> list[float] | None:
     """Return the mean reward of each epoch, or ``None`` if an epoch has fewer than two points.
 
-    Every epoch counts as having the same number of steps.
+    All epochs are assumed to have the same number of steps.
     """
     points = reward.history if reward is not None else []
     length = steps / epochs

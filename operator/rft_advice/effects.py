@@ -23,8 +23,8 @@ def clip_without_effect(spec: RFTJobSpec) -> str | None:
     if training.updates_per_batch > 1 or not given:
         return None
     return (
-        f"{training.updates_per_batch}, so {_listed(given)} cannot have an effect: the probability"
-        " ratio is then always 1; use 2 or more, or leave the clip distances out"
+        f"{training.updates_per_batch}, so {_listed(given)} cannot have an effect: with one update per batch"
+        " the probability ratio is always 1; use 2 or more, or leave the clip distances out"
     )
 
 
@@ -40,13 +40,17 @@ def objective_like_grpo(spec: RFTJobSpec) -> str | None:
         return None
     return (
         f"{training.objective} with updatesPerBatch {training.updates_per_batch} has the gradient of grpo"
-        f" with klBeta {found.kl_beta:g} and lossAggregation {found.loss_aggregation}: the objectives differ"
-        " in how they clip the ratio, which is 1; set updatesPerBatch 2 or more"
+        f" with klBeta {found.kl_beta:g} and lossAggregation {found.loss_aggregation}: the two objectives"
+        " differ only in how they clip the probability ratio, and here this ratio is always 1; use"
+        " updatesPerBatch 2 or more"
     )
 
 
 def stale_bounds_without_effect(spec: RFTJobSpec) -> str | None:
-    """Advise if bounds for stale batches are set, but older weights can sample no batch."""
+    """Advise if bounds for stale batches are set, but no batch can be stale.
+
+    A batch is stale if weights that are older than the trained ones have sampled it.
+    """
     training = spec.training
     given = [
         f"{to_camel(name)} {getattr(training, name):g}"
@@ -56,8 +60,8 @@ def stale_bounds_without_effect(spec: RFTJobSpec) -> str | None:
     if not given or overlaps(spec, apart=True):
         return None
     return (
-        f"{training.max_staleness} and {_listed(given)}: since {_in_turn(spec)}, no batch is sampled by older"
-        " weights, and the bounds have no effect"
+        f"{training.max_staleness}, and {_listed(given)} cannot have an effect: since {_in_turn(spec)}, no"
+        " batch is sampled by weights that are older than the trained ones"
     )
 
 
@@ -96,8 +100,8 @@ RULES: tuple[AdviceRule, ...] = (
         "stale-bounds-without-effect",
         ("spec.training.maxStaleness", *(f"spec.training.{to_camel(name)}" for name in _STALE)),
         (),
-        "a bound for stale batches is set, and maxStaleness is 0, deterministic is true or engine is"
-        " transformers",
+        "a bound for stale batches is set, and one of these holds: maxStaleness is 0, deterministic is true,"
+        " engine is transformers",
         "The bounds apply only to batches that older weights have sampled.",
         stale_bounds_without_effect,
     ),

@@ -22,7 +22,7 @@ def explain(path: str) -> str:
 def overview() -> str:
     """Return an overview of the nine parameters, one or two lines each."""
     lines = [
-        "The nine parameters of the tuning guide. rft explain FIELD says more; any other field works too."
+        "The nine parameters of the tuning guide. rft explain FIELD explains one of them, or any other field."
     ]
     for guide in NINE:
         lines += ["", f"{guide.path}  {_range(guide.field)}", f"  {guide.does}"]

@@ -62,7 +62,7 @@ NINE: tuple[Guide, ...] = (
     ),
     Guide(
         "spec.training.batchSizeTokens",
-        "Number of prompt and completion tokens in one step. With longer answers a step has fewer of them.",
+        "Number of prompt and completion tokens in one step. The longer the answers, the fewer fit into it.",
         "Gradients are noisier, which may help exploration, and throughput is lower.",
         "Gradients are smoother and throughput is higher, but the same rows give fewer steps.",
         "Change it rarely. A batch should have room for all rollouts of a prompt with the maximum length. The"
@@ -89,14 +89,14 @@ NINE: tuple[Guide, ...] = (
         "Sampling chooses only among this number of the most probable tokens; 0 turns this off.",
         "Answers are focused and resemble each other; with 1 rollouts are equal and nothing is learned.",
         f"The policy explores more; sampling is slower above {bands.MOST_TOP_K}.",
-        "Change it together with temperature, e.g. 0.8 with the default. If one limit is enough, prefer topP,"
-        " which adapts to how sure the model is.",
+        "Change it together with temperature, e.g. use temperature 0.8 with the default topK. If one limit is"
+        " enough, prefer topP, which adapts to how sure the model is.",
     ),
     Guide(
         "spec.sampling.numRollouts",
         "How many answers to each prompt are compared with each other.",
         "All rollouts of a group often get the same score, and then the group teaches nothing.",
-        "Each further rollout costs as much, but improves the result less.",
+        "Each further rollout costs as much as the others, but improves the result less.",
         f"Raise it to {_band(bands.QUALITY_ROLLOUTS)} when quality matters more than cost, else keep"
         f" {bands.USUAL_ROLLOUTS}.",
     ),
@@ -104,7 +104,7 @@ NINE: tuple[Guide, ...] = (
         "spec.sampling.maxTokens",
         "The longest answer, in tokens.",
         "Answers are cut before they end, and get low scores.",
-        "Each generated token costs, and less of the context is left for prompts.",
+        "Longer completions cost more, and less of the context is left for prompts.",
         "Raise it for long reasoning and long texts, or when answers are cut; lower it where answers are"
         " naturally short.",
     ),

@@ -30,6 +30,6 @@ Heading = Literal[
     "Higher capacity",
     "Prevent overfitting",
 ]
-"""Headings of the tuning guide. The last seven are those in its section "Common Patterns"."""
+"""Headings of the tuning guide. The last seven are from the guide's section "Common Patterns"."""
 
 HEADINGS: tuple[Heading, ...] = get_args(Heading)

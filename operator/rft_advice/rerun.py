@@ -19,8 +19,8 @@ class NoSuchItem(LookupError):
 
 
 def rerun(document: Mapping[str, Any], values: Mapping[str, Any], name: str | None = None) -> dict[str, Any]:
-    """Return the manifest of a job that is like ``document``, except for the new ``values``. It is not
-    validated.
+    """Return the manifest of a job that is like ``document``, except for the new ``values``. The new manifest
+    is not validated.
 
     ``values`` has the new values by path, such as ``training.loraRank`` or ``graders[0].weight``. The new job
     names the old one as its baseline. If ``name`` is None, the new name is made from the changed field.
@@ -76,7 +76,9 @@ def _inner(place: Any, key: str | int, following: str | int, path: str) -> Any:
 def _require(place: Any, key: str | int, path: str) -> None:
     """Raise NoSuchItem if ``place`` is not a list that has an item with the number ``key``."""
     if isinstance(place, list) and isinstance(key, str):
-        raise NoSuchItem(f"{path}: is in a list; name an item of it, 0 to {len(place) - 1}, such as [0]")
+        raise NoSuchItem(
+            f"{path}: lacks the number of a list's item, 0 to {len(place) - 1}; for example graders[0].weight"
+        )
     if not isinstance(place, list) or not isinstance(key, int) or key >= len(place):
         length = len(place) if isinstance(place, list) else 0
         known = f"its items are 0 to {length - 1}" if length else "the spec has no items at this path"

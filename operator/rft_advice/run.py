@@ -53,7 +53,7 @@ MAX_TOKENS, MAX_STEPS = "spec.sampling.maxTokens", "spec.stop.maxSteps"
 class RunFacts(Protocol):
     """The data of a run that the rules of advice read.
 
-    The trainer gives the rules its ``RunStatus``, which has these fields, and reports the advice.
+    The trainer passes its ``RunStatus``, which has these fields, to the rules, and reports their advice.
     """
 
     @property
@@ -138,7 +138,10 @@ def never_learned(spec: RFTJobSpec, run: RunFacts) -> str | None:
     slow = spec.training.learning_rate < bands.TRAINING.learning_rate
     if curve is None or slow or not higher or not _unmoved(curve):
         return None
-    return f"{_not_moved(curve)}, with loraRank {rank}: try {higher[0]}, if the base model earns any reward"
+    return (
+        f"{_not_moved(curve)}, with loraRank {rank}: if the base model earns any reward, raise loraRank to"
+        f" {higher[0]}"
+    )
 
 
 def still_climbing(spec: RFTJobSpec, run: RunFacts) -> str | None:
@@ -260,8 +263,9 @@ def canary_fell(spec: RFTJobSpec, run: RunFacts) -> str | None:
     return (
         f"since step {fall.step} the mean reward rose from {fall.reward_before:.2f} to"
         f" {fall.reward_after:.2f} while the canary {fall.canary} fell from {fall.before:.2f} to"
-        f" {fall.after:.2f} ({fall.errors:.0f} standard errors): read the best-rewarded rollouts before and"
-        " after (rft samples), correct the graders that are gamed, and use a checkpoint up to that step"
+        f" {fall.after:.2f} ({fall.errors:.0f} standard errors): compare the best-rewarded rollouts before"
+        f" and after step {fall.step} (rft samples), correct the graders that are gamed, and use a checkpoint"
+        " of this step or of an earlier one"
     )
 
 
@@ -436,8 +440,8 @@ RUN_RULES: tuple[RunRule, ...] = (
         "canary-fell",
         ("spec.graders.weight", "spec.stop.canary"),
         ("Better quality", "Safer/less toxic"),
-        f"the reward rose while a grader of weight 0 fell by {CANARY_FALL:g} and {CANARY_ERRORS:g} standard"
-        " errors or more",
+        f"the reward rose while the mean score of a grader of weight 0 fell by at least {CANARY_FALL:g} and"
+        f" by at least {CANARY_ERRORS:g} standard errors",
         "If the reward rises while a score that is not trained falls, the policy may be gaming the reward.",
         canary_fell,
     ),

@@ -101,8 +101,9 @@ def rollouts_many(spec: RFTJobSpec) -> str | None:
         return None
     ratio = value / DEFAULTS.num_rollouts
     return (
-        f"{value} rollouts per prompt cost {ratio:g} times the default {DEFAULTS.num_rollouts}, with smaller"
-        f" gains from each further one; if quality does not matter more than cost, use {bands.USUAL_ROLLOUTS}"
+        f"{value} rollouts per prompt cost {ratio:g} times the default {DEFAULTS.num_rollouts}, and each"
+        " further rollout improves the result less; unless quality matters more than cost, use"
+        f" {bands.USUAL_ROLLOUTS}"
     )
 
 
@@ -125,8 +126,8 @@ def thought_cut(spec: RFTJobSpec) -> str | None:
     return (
         f"{spec.model.name} writes a thought before its answer. A completion that is cut at {value} tokens"
         " inside the thought has no answer and scores 0 with graders that read the answer: raise maxTokens to"
-        f" {bands.THOUGHT} or more, or turn thinking off with spec.model.chatTemplateArgs, as far as the"
-        " model's template can"
+        f" {bands.THOUGHT} or more, or turn thinking off with spec.model.chatTemplateArgs, if the"
+        " model's chat template allows this"
     )
 
 
@@ -149,7 +150,7 @@ def max_tokens_fills_context(spec: RFTJobSpec) -> str | None:
         return None
     return (
         f"{spec.sampling.max_tokens} of the {context} tokens of context leave {room} for a prompt; rows with"
-        " longer prompts are dropped: lower it, or raise maxContextLength"
+        " longer prompts are dropped: lower maxTokens, or raise maxContextLength"
     )
 
 

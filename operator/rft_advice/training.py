@@ -117,7 +117,7 @@ def batch_large(spec: RFTJobSpec) -> str | None:
         return None
     return (
         f"{size} tokens per step is more than {bands.BATCH_FACTOR} times the default {default}: updates are"
-        " smoother and there are fewer of them in an epoch; check that enough steps are left"
+        " smoother, and an epoch has fewer of them; check that the run still has enough steps"
     )
 
 

@@ -9,8 +9,8 @@ from rft_advice.rules import RULES, advise
 from rft_api.job import RFTJob
 
 ANNOTATION = "rft.dev/acknowledged-advice"
-"""Annotation of an RFTJob with the ids of acknowledged advice, separated by commas. It is not
-printed again.
+"""Annotation of an RFTJob with the ids of advice that the user has acknowledged, separated by commas. This
+advice is not printed again.
 """
 
 MATTERS_MOST = (
