@@ -200,7 +200,7 @@ class _Kernel(torch.autograd.Function):
 
 
 def kernels(account: Account, rows: FlatRows, row: PackedRow, way: Way) -> Kernels:
-    """Return attention kernels that count the pairs of this row which ``way`` computes."""
+    """Return attention kernels that only count. ``way`` decides for which pairs of the row's tokens."""
     masked = rows.shared and not way.skips
     pairs = float(row.length**2) if masked else float(visible_pairs(rows))
 

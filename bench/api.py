@@ -140,7 +140,7 @@ def server(core: int) -> Iterator[ssl.SSLContext]:
 
 
 async def flood(context: ssl.SSLContext, connections: int, count: int) -> Row:
-    """Send reviews as fast as possible. Each of the ``connections`` sends its next one after a response."""
+    """Send reviews as fast as possible. Each connection sends its next review when it has a response."""
     body, times = json.dumps(VALID).encode(), []
 
     async def one(session: aiohttp.ClientSession) -> None:

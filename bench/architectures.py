@@ -82,12 +82,16 @@ def _texts(prompt: int, *completions: int) -> Texts:
 
 BELOW = _texts(6, 5, 3, 4)
 BEYOND = _texts(40, 20, 5, 12)
-"""``BELOW``: texts shorter than the sliding window. ``BEYOND``: prompt and completions are longer."""
+"""``BELOW``: prompt and completion together are shorter than the sliding window. ``BEYOND``: longer."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """Largest differences from transformers' log-probs, in nats. ``shared`` is None if no row is shared."""
+    """Largest differences from transformers' log-probs, in nats.
+
+    ``alone``: each completion in a row of its own. ``shared``: all completions in one row; None if the
+    trainer does not share rows.
+    """
 
     model_type: str
     below_alone: float
@@ -260,7 +264,8 @@ def page(results: Sequence[tuple[Result, str]]) -> str:
 Written by `make bench-architectures` on {datetime.now(UTC):%Y-%m-%d}, of commit {commit}.
 
 A model can be trained if the `model_type` in its `config.json` is in this table. `rft plan` and `rft run`
-refuse any other one, and the operator does where the name tells it, before it gets a GPU.
+refuse every other model. If the model's name shows the type, the operator refuses the job before it gets
+a GPU.
 
 Each line is a random model of {layers} layers in float32, on the CPU. The numbers are the largest differences
 between a log-prob by the trainer and by the model's own code, in nats, before and after one update: for texts

@@ -113,7 +113,10 @@ def most_resident() -> int:
 def table(starts: list[Start], size: int) -> Iterator[str]:
     """Yield the lines of the result table."""
     yield f"{size / 1e9:.1f} GB"
-    yield "| start | rows | seconds to the first step | of processor time | ten steps | MiB |"
+    yield (
+        "| start | rows | seconds to the first step | processor seconds to the first step"
+        " | seconds to ten steps | MiB |"
+    )
     yield "|---|--:|--:|--:|--:|--:|"
     for one in starts:
         times = f"{one.first_step:.1f} | {one.busy:.1f} | {one.steps:.1f}"

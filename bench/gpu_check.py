@@ -170,7 +170,9 @@ def _within(errors: dict[str, list[float]]) -> bool:
 
 
 def check_models(machine: Machine) -> Found:
-    """Check that the chosen forms of attention give tiny models the same gradients as dense masks."""
+    """Check tiny models: the forms of attention that the trainer chooses must give the same log-probs and
+    gradients as dense masks.
+    """
     found: Found = {"ok": True}
     for kind in MODELS:
         with tempfile.TemporaryDirectory() as folder:
@@ -207,7 +209,7 @@ def _policy(folder: Path, machine: Machine, *, dense: bool) -> Policy:
 
 
 def _pass(policy: Policy, rows: list[PackedRow], other: Policy) -> list[float]:
-    """Return two errors against another policy: that of the log-probs, and that of all adapter gradients."""
+    """Compare a policy with another. Return the errors of the log-probs and of all adapter gradients."""
     results = []
     for one in (policy, other):
         batch = one.batch(rows)
@@ -218,7 +220,7 @@ def _pass(policy: Policy, rows: list[PackedRow], other: Policy) -> list[float]:
 
 
 def check_head(machine: Machine) -> Found:
-    """Check log-probs with gradients from the forward pass: they must equal those of one large chunk."""
+    """Check that log-probs and gradients are the same if they are computed in small chunks or in one."""
     draw = torch.Generator(machine.device).manual_seed(5)
     count, width, vocabulary = machine.length // 4, 64, 5000
     weight = torch.randn(vocabulary, width, generator=draw, device=machine.device, dtype=torch.bfloat16)

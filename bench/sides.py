@@ -44,7 +44,9 @@ def grade(prompts, completions, answer, **_):
 
 
 Line = tuple[tuple[float, float], dict[str, Any]]
-"""A reported step: its time and the side's processor time then, in seconds, and the JSON object."""
+"""A step that a side reported: when, and the JSON object.
+
+"When" is a pair in seconds: the time, and the processor time that the side had used by then."""
 
 
 @dataclass(frozen=True)

@@ -397,7 +397,9 @@ def main() -> None:
         "--updates", type=int, default=3, help="number of updates that are measured in each case"
     )
     parser.add_argument(
-        "--accelerator", choices=sorted(ACCELERATORS), help="GPU whose FLOPs per second the data sheet gives"
+        "--accelerator",
+        choices=sorted(ACCELERATORS),
+        help="GPU whose FLOPs per second are used, from the catalogue",
     )
     parser.add_argument(
         "--account", action="store_true",

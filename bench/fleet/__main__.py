@@ -108,7 +108,7 @@ async def run_all(
             print(f"{options.nodes} fake nodes are created", flush=True)
             await measure.make_nodes(api, options.nodes)
             await asyncio.to_thread(operator.start)
-            figures.add("the operator before there is any job holds", f"{held_mebibytes(operator):.0f} MiB")
+            figures.add("the operator's memory before any job exists", f"{held_mebibytes(operator):.0f} MiB")
             fleet = measure.Fleet(api, operator, Times(), Audit(plane.audit_log), figures)
             async with watching(api, fleet.times, ALWAYS):
                 await _phases(fleet, plane, programs, options, stack)

@@ -133,13 +133,15 @@ async def measure_start(fleet: Fleet, count: int) -> None:
     await fleet.reached("every pod runs", "pod runs", count, prefix)
     await fleet.reached("every status says so", "status runs", count, prefix)
     figures.add(
-        "until every pod runs and every status says so",
+        "until every pod runs and every RFTJob's status says so",
         f"{times.span('applied', 'status runs', prefix):.1f} s",
     )
-    figures.seconds("pod runs to condition", times.between("pod runs", "status runs", prefix))
+    figures.seconds(
+        "from a running pod to the RFTJob's condition", times.between("pod runs", "status runs", prefix)
+    )
     settled = await quiet(fleet.operator)
     figures.requests(
-        "requests from apply to a running pod, per job", fleet.audit.between(began, settled), count
+        "requests per job, from apply to a running pod", fleet.audit.between(began, settled), count
     )
     effort("start")
 
@@ -150,7 +152,7 @@ async def measure_rest(fleet: Fleet, seconds: float) -> None:
     began = time.time()
     await asyncio.sleep(seconds)
     asked, minutes = fleet.audit.between(began, began + seconds), seconds / 60
-    fleet.figures.requests("requests a minute at rest, beside watches and the Lease", asked, minutes)
+    fleet.figures.requests("requests a minute at rest, except watches and the Lease's", asked, minutes)
     fleet.figures.add(
         "watches and renewals of the Lease, a minute", f"{standing(asked).total() / minutes:.1f}"
     )
@@ -175,11 +177,11 @@ async def measure_reports(fleet: Fleet, count: int, every: float, rounds: int) -
     answers = ", ".join(f"{number} with {status}" for status, number in said.statuses.items())
     figures.add("number of reports, and the operator's answers", f"{sent}: {answers}")
     figures.seconds("ingest of each job's first report", said.first)
-    figures.seconds("ingest of the others", said.seconds)
+    figures.seconds("ingest of all later reports", said.seconds)
     figures.requests("requests per report", fleet.audit.between(began, settled), sent)
     steps = [job.get("status", {}).get("progress", {}).get("step", 0) for job in await _of(fleet, everyone)]
     late = sum(step != rounds for step in steps)
-    figures.add("jobs whose status lacks the last report at the end", str(late))
+    figures.add("jobs whose status never got the last report", str(late))
     effort("reports")
 
 
@@ -202,7 +204,7 @@ async def measure_restart(fleet: Fleet, count: int) -> None:
     await asyncio.to_thread(operator.start)
     figures.add("restart: until the ingest answers", f"{time.time() - began:.1f} s")
     settled = await quiet(operator)
-    figures.add(f"restart: until all {count} RFTJobs are looked at", f"{settled - began:.1f} s")
+    figures.add(f"restart: until all {count} RFTJobs are reconciled", f"{settled - began:.1f} s")
     figures.add("restart: the operator's processor time", f"{cpu_seconds(operator):.1f} s")
     held = f"{peak_mebibytes(operator):.0f} MiB, {held_mebibytes(operator):.0f} MiB"
     figures.add("restart: the operator's memory, highest and at the end", held)
@@ -220,13 +222,15 @@ async def measure_ends(fleet: Fleet, count: int, seconds: float) -> None:
     await fleet.reached("every RFTJob has ended", "status ended", count, prefix)
     settled = await quiet(fleet.operator)
     figures.add("pods that failed", str(times.count("pod failed", prefix)))
-    figures.seconds("pod failed to condition", times.between("pod failed", "status failed", prefix))
     figures.seconds(
-        "pod ended to phase, the Job controller's time included",
+        "from a pod's failure to the RFTJob's condition", times.between("pod failed", "status failed", prefix)
+    )
+    figures.seconds(
+        "from a pod's end to the RFTJob's last phase, by way of the Job controller",
         times.between("pod ended", "status ended", prefix),
     )
     figures.requests(
-        "requests from a running pod to the end, per job", fleet.audit.between(began, settled), count
+        "requests per job, from a running pod to the end", fleet.audit.between(began, settled), count
     )
     effort("ends")
 
@@ -251,7 +255,10 @@ async def measure_queued(fleet: Fleet, count: int, queue: str) -> None:
     figures.seconds(
         "with Kueue: from a running pod to its end", times.between("pod runs", "pod ended", prefix)
     )
-    figures.seconds("with Kueue: pod ended to phase", times.between("pod ended", "status ended", prefix))
+    figures.seconds(
+        "with Kueue: from a pod's end to the RFTJob's last phase",
+        times.between("pod ended", "status ended", prefix),
+    )
     figures.requests(
         "with Kueue: requests per job, from apply to end", fleet.audit.between(began, settled), count
     )

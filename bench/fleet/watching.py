@@ -77,12 +77,16 @@ def rftjob_states(cells: Cells) -> tuple[str, ...]:
 
 
 def _name(parts: int) -> Callable[[Cells], str]:
-    """Return a function that gets an RFTJob's name: a child's name without its last ``parts`` parts."""
+    """Return a function from a child's cells to its RFTJob's name.
+
+    A child's name is the RFTJob's name and ``parts`` more parts, each after a dash.
+    """
     return lambda cells: cells["Name"].rsplit("-", parts)[0] if parts else cells["Name"]
 
 
 Watched = tuple[str, Callable[[Cells], tuple[str, ...]], Callable[[Cells], str]]
-"""What to watch: path of a resource, function from cells to states, function from cells to RFTJob's name."""
+"""What a watch needs: the path of a resource, a function from an object's cells to the states that it has
+reached, and a function from the cells to the RFTJob's name."""
 ALWAYS: tuple[Watched, ...] = (
     (JOBS, job_states, _name(1)),
     (PODS, pod_states, _name(2)),

@@ -98,7 +98,7 @@ async def measure(plane: ControlPlane, operator: Operator, options: argparse.Nam
     async with Api(plane) as api:
         await prepare(api)
         await asyncio.to_thread(operator.start)
-        figure("the operator before there is any job holds", peak_mebibytes(operator), "MiB")
+        figure("the operator's memory before any job exists", peak_mebibytes(operator), "MiB")
 
         print(f"\n{count} RFTJobs applied at once", flush=True)
         began, busy = time.time(), cpu_seconds(operator)
@@ -110,9 +110,9 @@ async def measure(plane: ControlPlane, operator: Operator, options: argparse.Nam
         goal("apply to Job, p99", percentile(waits, 99), 60, "s")
         everyone = await trainers(api, count)
         settled = await quiet(operator)
-        figure("all settled after", settled - began, "s")
+        figure("until the operator is idle", settled - began, "s")
         figure("processor time of the operator", cpu_seconds(operator) - busy, "s")
-        show("requests from apply to a running pod, per job", audit.between(began, settled), count)
+        show("requests per job, from apply to a running pod", audit.between(began, settled), count)
 
         print(f"\n{count} RFTJobs without any change for {options.idle:g} s", flush=True)
         await asyncio.sleep(options.idle)
@@ -144,15 +144,15 @@ async def measure_reports(
     figure("reports a second", count / (ended - began), "/s")
     figure("ingest of each job's first report, p50", statistics.median(said.first) * 1e3, "ms")
     figure("ingest of each job's first report, p99", percentile(said.first, 99) * 1e3, "ms")
-    figure("ingest of the others, p50", statistics.median(said.seconds) * 1e3, "ms")
-    goal("ingest of the others, p99", percentile(said.seconds, 99) * 1e3, 250, "ms")
+    figure("ingest of all later reports, p50", statistics.median(said.seconds) * 1e3, "ms")
+    goal("ingest of all later reports, p99", percentile(said.seconds, 99) * 1e3, 250, "ms")
     written = operator.metric("rft_status_writes_total") - writes
     figure("status patches a second", written / (settled - began), "/s")
     figure("processor time of the operator", cpu_seconds(operator) - busy, "s")
     print(f"  responses by HTTP status: {dict(said.statuses)}")
-    print(f"  jobs by the step in their status: {dict(await last_steps(api))}")
+    print(f"  number of jobs for each step in status.progress: {dict(await last_steps(api))}")
     show("requests per report", audit.between(began, settled), count)
-    goal("the operator held at most", peak_mebibytes(operator), 300, "MiB")
+    goal("peak memory of the operator", peak_mebibytes(operator), 300, "MiB")
 
 
 def show(title: str, asked: Counter[str], by: int) -> None:

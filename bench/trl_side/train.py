@@ -97,7 +97,7 @@ def arguments(case: dict[str, Any], folder: Path) -> GRPOConfig:
 
 
 def main() -> None:
-    """Train the case whose file is the first argument."""
+    """Run GRPOTrainer with the settings in the JSON file that the first command-line argument names."""
     case = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     torch.set_num_threads(case["threads"])
     space: dict[str, Any] = {}
