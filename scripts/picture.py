@@ -26,7 +26,7 @@ LABEL = 120
 BOX, GAP, HEIGHT = 156, 24, 84
 """In pixels: the width of a box in one column, the width of the gap between boxes, the height of a box."""
 PADDING, BETWEEN, BACK = 14, 38, 34
-"""Heights in pixels of empty space: above and below boxes, between bands, below boxes for an arrow back."""
+"""Heights in pixels of empty space: above and below boxes, between bands, below boxes for arrows that go back."""
 INSET, LINE = 11, 17
 CURVE = 150
 WIDTHS = {"name": 15 * 0.58, "line": 13 * 0.54, "file": 12 * 0.605}
@@ -127,7 +127,7 @@ class Picture:
     def path(self, arrow: Mapping[str, Any]) -> list[tuple[float, float]]:
         """Return the points of an arrow's line. With ``back = true`` in the source it goes below the boxes.
 
-        Raises BadPicture if any other arrow would not be straight.
+        Without ``back`` the line must be straight: raises BadPicture if the positions do not allow this.
         """
         start = self.boxes[arrow["from"]]
         if arrow.get("back"):

@@ -2,7 +2,7 @@
 
     python scripts/references.py
 
-Prints a line ``file:line: reference`` for each of them, and exits with 1 if there is any. It checks:
+Prints a line ``file:line: reference`` for each such reference, and exits with 1 if there is any. It checks:
 
 - links between Markdown files, their anchors too;
 - paths and file names, which end in ``.py``, ``.md`` or ``.sh`` or start with a folder of this repository;
@@ -152,8 +152,8 @@ def defines(module: str) -> bool:
 
 
 def is_there(path: str, text: Text, repository: Repository) -> bool:
-    """Return whether a path exists in the root, in the folder of the text's file, or as the end of another
-    path.
+    """Return whether a path exists: from the root, from the folder of the text's file, or as the end of a
+    file's path.
     """
     path = path.rstrip("/").removeprefix("./")
     if "*" in path:
