@@ -26,7 +26,7 @@ LABEL = 120
 BOX, GAP, HEIGHT = 156, 24, 84
 """In pixels: the width of a box in one column, the width of the gap between boxes, the height of a box."""
 PADDING, BETWEEN, BACK = 14, 38, 34
-"""Heights in pixels of empty space: above and below boxes, between bands, below boxes for arrows that go back."""
+"""Heights in pixels of empty space: above and below boxes, between bands, below boxes for back arrows."""
 INSET, LINE = 11, 17
 CURVE = 150
 WIDTHS = {"name": 15 * 0.58, "line": 13 * 0.54, "file": 12 * 0.605}

@@ -153,7 +153,7 @@ def defines(module: str) -> bool:
 
 def is_there(path: str, text: Text, repository: Repository) -> bool:
     """Return whether a path exists: from the root, from the folder of the text's file, or as the end of a
-    file's path.
+    file's path. A path that occurs as a word in code counts too.
     """
     path = path.rstrip("/").removeprefix("./")
     if "*" in path:
