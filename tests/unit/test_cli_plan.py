@@ -264,7 +264,7 @@ def test_values_are_the_usual_ones_or_those_that_are_named(field: str, values: l
         ("sampling.numRollouts=9", "allowed is 2 to 8"),
         ("training.maxContextLength=1024", "maxContextLength"),
         ("training.lorarank", "did you mean spec.training.loraRank"),
-        ("training", "is not a field of the spec with a number"),
+        ("training", "is no field of the spec whose value is a number"),
         ("status.phase", "is no field of the spec whose value is a number, a text, true or false"),
         ("model.name", "--sweep model.name=v1,v2"),
     ],
