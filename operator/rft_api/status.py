@@ -202,11 +202,11 @@ class Change(Model):
     from_: str | None = Field(
         None,
         alias="from",
-        description="Effective value of the field in the baseline. Absent if the baseline has no value for it.",
+        description="Effective value of the field in the baseline. Absent if the baseline has no value.",
     )
     to: str | None = Field(
         None,
-        description="Effective value of the field in this run. Absent if this run has no value for the field.",
+        description="Effective value of the field in this run. Absent if this run has no value.",
     )
 
 
