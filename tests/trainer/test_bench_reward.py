@@ -84,7 +84,7 @@ def test_the_time_is_that_of_the_steps_before_the_first_evaluation_that_reaches_
     for step, reward in ((0, 0.1), (2, 0.5), (4, 0.8), (6, 0.7)):
         RowScores(step, [1], [reward], {}, [""], 0.0).save(folder)
     found = curve_of(folder)
-    assert found.points == ((0, 0.1), (30, 0.5), (100, 0.8), (210, 0.7))
+    assert list(found.points) == [(0, 0.1), (30, 0.5), (100, 0.8), (210, 0.7)]
     assert (found.seconds, found.best) == (100, 0.8)
 
 
