@@ -100,7 +100,7 @@ FIELDS = [
 ]
 
 
-def merged(section: Json, kind: str | None = H100, **spec: Any) -> Inheriting:
+def merged(section: Json, kind: str | None = H100, /, **spec: Any) -> Inheriting:
     return inherit(parse(manifest(**spec)).spec, read_defaults(section, KINDS), kind)
 
 
@@ -139,7 +139,7 @@ def test_defaults_of_the_accelerator_go_before_those_of_all_jobs(
 ) -> None:
     section = {part: {name: default}, **on_h100({part: {name: other}})}
     assert getattr(merged(section).spec, part).dump()[name] == both
-    assert getattr(merged(section, kind=None).spec, part).dump()[name] == default
+    assert getattr(merged(section, None).spec, part).dump()[name] == default
 
 
 def test_a_spec_without_defaults_is_the_same_object() -> None:
@@ -270,6 +270,6 @@ def test_a_wrong_default_is_an_error_with_its_key(wrong: Any, said: str) -> None
 
 def test_cpu_is_the_section_of_jobs_without_gpus() -> None:
     section = {"accelerators": {"cpu": {"resources": {"cpu": "3"}}}}
-    on_cpu, on_gpu = merged(section, kind="cpu").spec, merged(section).spec
+    on_cpu, on_gpu = merged(section, "cpu").spec, merged(section).spec
     assert isinstance(on_cpu, RFTJobSpec)
     assert (on_cpu.resources and on_cpu.resources.cpu, on_gpu.resources) == ("3", None)
