@@ -87,7 +87,8 @@ class Slot:
     def _score(self, asked: dict[str, Any], seconds: float, reply: dict[str, Any]) -> float:
         """Return the worker's score of a completion.
 
-        Put the text that users' code printed, and the result of an environment's action, into ``reply``. ``seconds``: time limit.
+        Put the text that users' code printed, and the result of an environment's action, into ``reply``.
+        ``seconds``: the time limit.
         """
         worker = self.start()
         try:

@@ -1,8 +1,8 @@
 """The training loop: one attempt at a run, from the first evaluation to the last.
 
-``_train``, ``_step`` and ``_sample`` are the algorithm. A step trains on one batch, by one optimizer step or
-several (``learn.update``). It was sampled by the current policy, or by an earlier one where generation
-overlaps training (``rollout.prefetch``).
+``_train``, ``_step`` and ``_sample`` are the algorithm. A step trains on one batch, with one or several
+optimizer steps (``learn.update``). The current policy has sampled the batch or, if generation overlaps training
+(``rollout.prefetch``), an earlier policy.
 """
 
 import logging

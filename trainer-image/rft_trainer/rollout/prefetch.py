@@ -5,12 +5,13 @@ policy after ``n`` steps, the batches of the next ``maxStaleness`` steps may be 
 newest adapter that is saved when its sampling begins. So it is at most ``maxStaleness`` versions behind the
 policy that is trained on it.
 
-With one batch ahead, a step takes as long as the longer of sampling and update. With more, a long sampling is
-made up for by updates that follow, and the other way round: the slower of both means counts.
+With one batch ahead, a step takes the time of its sampling or of its update, whichever is longer. With more
+batches ahead, only the averages over several steps count: the average time of sampling or that of the update,
+whichever is longer.
 
-The policy ratio of such a batch is relative to the current weights, as in any other batch. The versions
-between are part of the mismatch weight (trainer against sampler). For such batches this weight has a lower
-and an upper bound.
+The policy ratio of such a batch is relative to the current weights, as in any other batch. The mismatch
+weight (trainer against sampler) contains the difference between the versions. For such batches this weight has
+a lower and an upper bound.
 """
 
 import threading
@@ -86,7 +87,7 @@ class Prefetch:
         self._begun.append(self._thread.submit(work))
 
     def wait(self) -> None:
-        """Wait until all batches in line are sampled. If sampling failed, the next call of ``batch`` raises the error."""
+        """Wait until all batches in line are sampled. If one failed, ``batch`` raises its error."""
         for future in self._begun:
             future.exception()
 

@@ -22,8 +22,8 @@ class BatchSampler:
         """Start threads that call ``generate``. ``batches``: how many may be sampled at the same time.
 
         An engine that samples one batch after the other needs 1. Then all requests that arrive during a batch
-        form the next batch. A server with continuous batching can sample many batches at the same time. ``largest``: number of
-        requests in a batch at most; with 1, batches do not depend on timing.
+        form the next batch. A server with continuous batching can sample many batches at the same time.
+        ``largest``: the maximum number of requests in a batch. With 1, batches do not depend on timing.
         """
         self._generate, self._largest = generate, largest
         self._waiting: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()

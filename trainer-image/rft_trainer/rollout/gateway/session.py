@@ -107,7 +107,7 @@ class Session:
         """Begin without turns. ``parameters.max_tokens`` is the limit of one turn."""
         self.turns: list[Recorded] = []
         self.counts: Counter[str] = Counter()
-        """How often each of these occurred: ``toolCalls``, ``malformedCalls``, ``forks``, ``ignoredParameters``."""
+        """The counts of ``toolCalls``, ``malformedCalls``, ``forks`` and ``ignoredParameters``."""
         self.limit: Limit | None = None
         """The limit that ended the rollout; None if no limit ended it."""
         self.adapter_version = adapter_version
