@@ -33,8 +33,8 @@ def _never() -> bool:
 class Act:
     """One action of an environment. ``slot``: the number of the process that plays the rollout, from 0 on.
 
-    ``what``: the action, in the form that ``hosted.Hosted.act`` reads. ``seconds``: its time limit; None means
-    the limit of the environment.
+    ``what``: the action, in the form that ``hosted.Hosted.act`` reads. ``seconds``: its time limit. None: the
+    limit of the environment.
     """
 
     slot: int

@@ -1,8 +1,8 @@
 """The training loop: one attempt at a run, from the first evaluation to the last.
 
 ``_train``, ``_step`` and ``_sample`` are the algorithm. A step trains on one batch, with one or several
-optimizer steps (``learn.update``). The current policy has sampled the batch or, if generation overlaps training
-(``rollout.prefetch``), an earlier policy.
+optimizer steps (``learn.update``). The current policy has sampled the batch or, if generation overlaps
+training (``rollout.prefetch``), an earlier policy.
 """
 
 import logging

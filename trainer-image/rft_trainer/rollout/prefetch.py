@@ -10,8 +10,8 @@ batches ahead, only the averages over several steps count: the average time of s
 whichever is longer.
 
 The policy ratio of such a batch is relative to the current weights, as in any other batch. The mismatch
-weight (trainer against sampler) contains the difference between the versions. For such batches this weight has
-a lower and an upper bound.
+weight (trainer against sampler) contains the difference between the versions. For such batches this weight
+has a lower and an upper bound.
 """
 
 import threading
