@@ -95,7 +95,7 @@ def measured(rollouts: int, turns: int, seconds: float, per_second: float, promp
             before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             limits = RolloutLimits(turns, 10**6, 10**6, 3600.0)
             tokens = {
-                name: gateway.open(name, Session(dialogue, parameters, limits, number))
+                name: gateway.open_rollout(name, Session(dialogue, parameters, limits, number))
                 for number, name in enumerate(f"r{number}" for number in range(rollouts))
             }
             cpu, started = time.process_time(), time.monotonic()

@@ -24,7 +24,7 @@ def case(task: str, seed: int = 0) -> Case:
 @pytest.mark.parametrize("task", TASKS)
 def test_each_job_is_valid_and_samples_several_turns(task: str) -> None:
     body = documents(case(task))[0]
-    assert check(body) == []
+    assert check(body).problems == ()
     job = parse(body)
     assert job.spec.environment is not None
     assert job.spec.environment.max_turns == 3

@@ -34,7 +34,7 @@ class Open:
 
     def rollout(self, name: str = "r1", limits: RolloutLimits | None = None) -> tuple[Session, httpx.Client]:
         one = session(self.tokenizer, *([limits] if limits else []))
-        return one, self.client(name, self.gateway.open(name, one))
+        return one, self.client(name, self.gateway.open_rollout(name, one))
 
     def client(self, name: str, token: str) -> httpx.Client:
         transport = httpx.HTTPTransport(uds=str(self.socket))

@@ -58,7 +58,7 @@ def test_more_than_one_of_the_nine_parameters_is_warned_about() -> None:
     said = compare("base", spec(training={"epochs": 2}, sampling={"topP": 0.9}), manifest()).message
     assert said is not None
     assert "spec.training.epochs, spec.sampling.topP" in said
-    assert "one change at a time" in said
+    assert "change one parameter at a time" in said
     assert compare("base", spec(training={"epochs": 2, "seed": 7}), manifest()).message is None
 
 

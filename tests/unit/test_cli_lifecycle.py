@@ -92,7 +92,7 @@ def test_a_job_that_does_not_exist_and_missing_rights_are_one_line(server: Serve
     server.refusal = "no"
     result = rft("suspend", "arithmetic")
     assert result.exit_code == 1
-    assert "ask for patch on rftjobs.rft.dev" in result.stderr
+    assert "ask for the rights patch on rftjobs.rft.dev" in result.stderr
 
 
 @pytest.mark.parametrize(

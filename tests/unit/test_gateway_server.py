@@ -79,7 +79,7 @@ def test_completions_take_text_and_tokens(opened: Open) -> None:
 
 def test_a_rollout_is_reached_only_with_its_own_token(opened: Open) -> None:
     opened.rollout("r1")
-    token = opened.gateway.open("r2", session(opened.tokenizer))
+    token = opened.gateway.open_rollout("r2", session(opened.tokenizer))
     refused = [
         opened.client("r1", token).post("/v1/chat/completions", json={"messages": [USER]}),
         opened.client("r3", token).get("/v1/models"),

@@ -117,10 +117,10 @@ def test_what_a_call_does_wrong_is_told_to_the_model(name: str, arguments: dict[
 
 class Agent(Shop):
     def rollout(self, base_url: str, api_key: str) -> None:
-        self.asked = (base_url, api_key)
+        self.given = (base_url, api_key)
 
     def get_reward(self) -> float:
-        return float(self.asked == ("url", "key"))
+        return float(self.given == ("url", "key"))
 
 
 class Roller(Shop):

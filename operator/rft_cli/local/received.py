@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from rft_cli.errors import INVALID, UNREADABLE, UserError
-from rft_run import run_files
+from rft_run import atomic, run_files
 from rft_run.listing import FileEntry
 
 PARTIAL = ".rft-download"
@@ -153,7 +153,7 @@ def _placed(folder: Path, same: Sequence[FileEntry]) -> bool:
         return False
     for entry in same[1:]:
         shutil.copyfile(part, _free(folder, entry.path))
-    part.replace(_free(folder, same[0].path))
+    atomic.put(part, _free(folder, same[0].path))
     return True
 
 

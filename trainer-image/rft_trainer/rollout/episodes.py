@@ -224,7 +224,8 @@ class Episodes:
         Raises ValueError for an error of the agent. Its failure is no error if a limit has refused it a turn.
         """
         yield from self._reset(one)
-        act = {"do": "rollout", "apiKey": gateway.open(name, one.session), "baseUrl": gateway.base_url(name)}
+        token = gateway.open_rollout(name, one.session)
+        act = {"do": "rollout", "apiKey": token, "baseUrl": gateway.base_url(name)}
         failed: ValueError | None = None
         try:
             yield from self._act(one, act)

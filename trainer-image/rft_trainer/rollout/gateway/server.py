@@ -67,7 +67,7 @@ class OpenRollout:
 class Gateway:
     """Serves rollouts on a Unix socket or on loopback, in a thread of its own. It is a context manager.
 
-    ``open`` and ``close_rollout`` may be called from any thread but that of the server.
+    ``open_rollout`` and ``close_rollout`` may be called from any thread but that of the server.
     """
 
     def __init__(self, socket: Path | None, sampler: BatchSampler, decode: Decode) -> None:
@@ -106,7 +106,7 @@ class Gateway:
         """Return the base URL of a rollout for a client of OpenAI's API."""
         return f"http://{_LOOPBACK}:{self._port}/rollouts/{name}/v1"
 
-    def open(self, name: str, session: Session) -> str:
+    def open_rollout(self, name: str, session: Session) -> str:
         """Make a rollout reachable, and return its token. Raises ValueError for a name that is in use."""
         if name in self._rollouts:
             raise ValueError(f"the rollout {name} is open already")
