@@ -209,7 +209,7 @@ def test_dapo_has_refills_and_the_penalty_unless_they_are_switched_off(
 
 def test_a_plan_of_an_older_release_has_neither(character_model: Path, tmp_path: Path) -> None:
     written = config(character_model, tmp_path / "run", objective="dapo").effective
-    stored = json.loads(written.model_dump_json(by_alias=True))
+    stored = written.dump()
     del stored["refillRounds"], stored["overlongPenalty"]
     assert (type(written).model_validate(stored).refill_rounds) == 0
     assert (type(written).model_validate(stored).overlong_penalty) == 0
