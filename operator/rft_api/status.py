@@ -405,7 +405,7 @@ class Metrics(Model):
         None, description="Number of sampled tokens per second of sampling."
     )
     step_seconds: float | None = Field(None, description="Time of the last step, in seconds.")
-    phases: PhaseSeconds | None = Field(None, description="Time of each phase of the last step.")
+    phases: PhaseSeconds | None = Field(None, description="Time of each phase of the last step, in seconds.")
 
 
 class Recommendation(Model):

@@ -63,8 +63,8 @@ class Controller:
     """
 
     def __init__(self, cluster: Cluster, reports: Reports, settings: Settings, chains: Chains) -> None:
-        """``chains`` is the cache of the owners of pods. The controller fills it, so that the ingest need not
-        read the owners from the API server.
+        """``chains`` is the cache of the owners of pods. The controller fills it, so that the
+        server that receives the trainers' reports need not read the owners from the API server.
         """
         self._cluster = cluster
         self._chains = chains

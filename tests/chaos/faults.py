@@ -33,7 +33,9 @@ COMPONENTS = ("etcd", "kube-apiserver", "kubelet", "containerd")
 
 @dataclass(frozen=True)
 class Target:
-    """The target of a fault: the jobs, and the namespaces of the jobs and of the operator."""
+    """The RFTJobs that a fault hits. ``jobs`` runs kubectl in their namespace, ``operator`` in that of the
+    operator.
+    """
 
     jobs: Kubectl
     operator: Kubectl

