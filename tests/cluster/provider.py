@@ -16,8 +16,11 @@ from tests.cluster.shell import ClusterError, say, succeeds
 WANTED = "RFT_TEST_CLUSTER"
 NODE_IMAGE = "RFT_KIND_NODE_IMAGE"
 KINDS = ("kind", "node", "old")
-"""Values of ``RFT_TEST_CLUSTER``. ``kind`` uses kind in Docker. ``node`` and ``old`` start one Kubernetes node
-on this machine: ``node`` with the binaries in ``KUBEBUILDER_ASSETS``, ``old`` with Kubernetes 1.20 of Debian."""
+"""Values of ``RFT_TEST_CLUSTER``.
+
+``kind`` uses kind in Docker. ``node`` and ``old`` start one Kubernetes node on this machine: ``node`` with the
+binaries in ``KUBEBUILDER_ASSETS``, ``old`` with Kubernetes 1.20 of Debian.
+"""
 
 
 class Provider(Protocol):
