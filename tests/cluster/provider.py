@@ -18,7 +18,7 @@ NODE_IMAGE = "RFT_KIND_NODE_IMAGE"
 KINDS = ("kind", "node", "old")
 """Values of ``RFT_TEST_CLUSTER``.
 
-``kind`` uses kind in Docker. ``node`` and ``old`` start one Kubernetes node on this machine: ``node`` with the
+``kind`` uses kind in Docker. ``node`` and ``old`` start one Kubernetes node here: ``node`` with the
 binaries in ``KUBEBUILDER_ASSETS``, ``old`` with Kubernetes 1.20 of Debian.
 """
 
