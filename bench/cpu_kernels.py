@@ -1,4 +1,6 @@
-"""Attention for tests on a CPU: it has the masks that GPUs use, but no fast kernel."""
+"""Attention functions that tests on a CPU use in place of the GPU kernels. They take the same masks, and are
+slow.
+"""
 
 from typing import Any
 
@@ -44,7 +46,7 @@ def by_sequence(
 ) -> Tensor:  # fmt: skip
     """Compute causal attention within each sequence.
 
-    ``starts`` has the index of the first token of each sequence, and then the number of all tokens.
+    ``starts``: the index of the first token of each sequence, and as its last entry the number of all tokens.
     """
     parts = []
     for start, stop in zip(starts.tolist(), starts.tolist()[1:], strict=False):

@@ -1,10 +1,12 @@
-"""Trains the demo's model with two environments, and prints the held-out rewards of base and tuned model.
+"""Trains SmolLM2-135M with two environments, and prints the held-out rewards of the base and the tuned model.
 
-``market``: a tool alone knows the answer. The rows have two example calls, and no price that is asked for.
+``market``: the model must call a tool, because only the tool knows the price that a prompt asks for. Each
+prompt has two example calls, for other prices.
+
 ``guessing``: a game of up to three turns without tools, which is ``examples/guessing.yaml``.
 
-``make bench-environments`` runs ``rft run`` on both. Each run has a folder of its own below ``--output``; the
-same command again goes on where it was interrupted.
+``make bench-environments`` runs ``rft run`` on both. Each run has its own folder in ``--output``. Repeat the
+command to continue runs that were interrupted.
 """
 
 import argparse
@@ -35,7 +37,9 @@ ITEMS = (
 )
 MARKETS = range(1, 9)
 DECOYS = ("stock", "count")
-"""The other tool's name, by the seed. Tools are listed by name, so it is behind ``price``, or before it."""
+"""Names of the tool that the model must not call. The seed chooses one. The model gets its tools sorted by
+name: ``price`` comes before ``stock``, and after ``count``.
+"""
 MARKET = '''
 import hashlib
 import re
@@ -85,7 +89,7 @@ class Case:
 
 
 def price_of(item: str, market: int) -> int:
-    """Return what the tool of the environment ``market`` says."""
+    """Return what the tool ``price`` of the environment ``market`` returns."""
     return 10 + hashlib.sha256(f"{item} {market}".encode()).digest()[0] % 90
 
 
@@ -153,10 +157,12 @@ def train(case: Case, output: Path) -> Outcome:
 
 
 def results(found: dict[Case, Outcome]) -> Iterator[str]:
-    """Yield the lines of the table: held-out rewards, and what rollouts did in the first and last steps."""
+    """Yield the lines of a Markdown table: held-out rewards, and rollout metrics in the run's first and last
+    steps.
+    """
     yield (
         "| task | seed | rows | base | tuned | difference, 95 % interval | turns | tool calls | tool errors |"
-        " waiting | steps | minutes of steps |"
+        " waiting for environments | steps | minutes of steps |"
     )
     yield "|---|--:|--:|--:|--:|---|--:|--:|--:|--:|--:|--:|"
     for case, made in found.items():
@@ -209,11 +215,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     output = ROOT / "runs" / "bench-environments"
-    parser.add_argument("--output", type=Path, default=output, help="folder of the runs")
-    parser.add_argument("--task", choices=TASKS, action="append", help="only this one; may be repeated")
-    parser.add_argument("--seed", type=int, action="append", help="in place of seed 0; may be repeated")
-    parser.add_argument("--steps", type=int, default=20, help="steps of each run")
-    parser.add_argument("--model", default=MODEL, help="another model, or its folder")
+    parser.add_argument("--output", type=Path, default=output, help="folder for the runs")
+    parser.add_argument("--task", choices=TASKS, action="append", help="only this task; may be repeated")
+    parser.add_argument(
+        "--seed", type=int, action="append", help="seed of a run; may be repeated (default: 0)"
+    )
+    parser.add_argument("--steps", type=int, default=20, help="number of steps of each run")
+    parser.add_argument("--model", default=MODEL, help="base model, or its folder")
     arguments = parser.parse_args()
     cases = [
         Case(task, seed, arguments.steps, arguments.model)

@@ -1,14 +1,14 @@
-"""Measures how long our trainer and TRL's GRPOTrainer take to a held-out reward of 0.8 on arithmetic.
+"""Measures how long our trainer and TRL's GRPOTrainer need to reach a held-out reward of 0.8 on arithmetic.
 
 Both train SmolLM2-135M on the CPU, on the rows of `examples/arithmetic.yaml`, and are graded by one Python
 function. The same 128 rows are held out on both sides and answered without randomness. With the settings
 `defaults` each side has its own defaults; only the longest completion, 16 tokens, is set. With `equal` both
-have the same settings, much like those of the example. Each has three seeds.
+have the same settings, much like those of the example. For each of both there are runs with three seeds.
 
-The time is that of the training steps until the first evaluation that reaches the reward. Loading and
-evaluations are not counted. A run ends when it reaches the reward, or after `--minutes` with evaluations.
-`make bench-reward` prints a table of medians. Each run has a folder in `--output`, and the same command again
-goes on with the runs that are left.
+The measured time is that of the training steps until the first evaluation that reaches the reward, without
+loading and evaluations. A run ends when it reaches the reward, or after `--minutes`, evaluations included.
+`make bench-reward` prints a table of medians. Each run has a folder in `--output`. Repeat the command to make
+the runs that have no result yet.
 """
 
 import argparse
@@ -44,7 +44,7 @@ SIDES = ("trl", "ours")
 SETTINGS = ("defaults", "equal")
 SEEDS = (0, 1, 2)
 ROLLOUTS, COMPLETIONS = 4, 64
-"""Rollouts of a prompt and completions in a step, with equal settings."""
+"""With equal settings: number of rollouts of each prompt, and number of completions in a step."""
 GRADER = r'''
 import re
 
@@ -98,7 +98,7 @@ def rows() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
 
 
 def trl_case(case: Case, model: Path, minutes: float) -> dict[str, Any]:
-    """Return what ``bench/trl_side/reward.py`` reads. ``equal`` is None for TRL's own defaults."""
+    """Return the case for ``bench/trl_side/reward.py``. Its ``equal`` is None for TRL's own defaults."""
     trained, held_out = rows()
     equal = {
         "microBatch": 16, "completions": COMPLETIONS, "rollouts": ROLLOUTS, "temperature": 0.7, "topK": 40,
@@ -142,7 +142,10 @@ def spec_of(case: Case, model: Path, deadline: datetime) -> RFTJobSpec:
 
 
 def measure(case: Case, folder: Path, minutes: float) -> Curve:
-    """Run a case in its folder, or return the result that it has. Raises RuntimeError if the side failed."""
+    """Run a case in its folder and return its curve. If the folder has a result, return that one.
+
+    Raises RuntimeError if the program of the case's side failed.
+    """
     result = folder / "curve.json"
     if result.exists():
         return Curve(tuple((a, b) for a, b in json.loads(result.read_text(encoding="utf-8"))))
@@ -225,17 +228,19 @@ def _seconds(value: float) -> str:
 
 
 def main() -> None:
-    """Run all cases, each seed with one side after the other, and print the table."""
+    """Run all cases, with the sides in turn for each seed, and print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--output", type=Path, default=ROOT / "runs" / "bench-reward", help="folder of the runs"
+        "--output", type=Path, default=ROOT / "runs" / "bench-reward", help="folder for the runs"
     )
-    parser.add_argument("--settings", choices=SETTINGS, action="append", help="only these; may be repeated")
-    parser.add_argument("--side", choices=SIDES, action="append", help="only this one; may be repeated")
-    parser.add_argument("--seed", type=int, action="append", help="only this one; may be repeated")
-    parser.add_argument("--minutes", type=float, default=45, help="the most minutes of a run")
+    parser.add_argument(
+        "--settings", choices=SETTINGS, action="append", help="only these settings; may be repeated"
+    )
+    parser.add_argument("--side", choices=SIDES, action="append", help="only this side; may be repeated")
+    parser.add_argument("--seed", type=int, action="append", help="only this seed; may be repeated")
+    parser.add_argument("--minutes", type=float, default=45, help="time limit of each run")
     arguments = parser.parse_args()
     cases = [
         Case(side, settings, seed)

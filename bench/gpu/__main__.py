@@ -1,11 +1,11 @@
 """Measures what only a GPU can show, part by part, and writes one JSON file and one page.
 
 `make gpu-check` is for a machine with a GPU, no network, and commands of ten minutes at most. Each part takes
-less than nine minutes and has a process of its own. A command runs as many parts as it has time for. The same
-command again goes on: parts that have a result are not run again. Exit codes: 0, all parts passed; 1, one
-failed; 3, parts are left.
+less than nine minutes and has a process of its own. A command runs as many parts as it has time for. Repeat
+the command to run the other parts: parts that have a result are not run again. Exit codes: 0, all parts
+passed; 1, at least one part failed; 3, no part failed, but some parts have not been run yet.
 
-It works with the versions of `constraints-gpu.txt`, and with older ones down to `OLDEST` in
+It works with the package versions of `constraints-gpu.txt`, and with older ones down to `OLDEST` in
 `bench/gpu/parts.py`. `--device cpu` tries everything with tiny sizes, without a GPU.
 """
 
@@ -26,7 +26,7 @@ from bench.gpu_check import line
 from bench.memory import ROOT
 
 LEFT = 3
-"""The exit code if parts are left for the next command."""
+"""The exit code if no part failed, but some parts have not been run yet."""
 
 
 def due(planned: Sequence[Part], done: Mapping[str, Found], again: bool) -> list[Part]:
@@ -40,15 +40,16 @@ def result_of(target: Target, part: Part) -> Path:
 
 
 def results(target: Target, planned: Sequence[Part]) -> dict[str, Found]:
-    """Return the results that are there, by the names of the parts, in the order of the parts."""
+    """Return the stored results by the name of the part, in the order of ``planned``."""
     files = {part.name: result_of(target, part) for part in planned}
     return {name: json.loads(file.read_text("utf-8")) for name, file in files.items() if file.exists()}
 
 
 def carry_out(part: Part, target: Target) -> Found:
-    """Run a part in a process of its own, end it after its time, and write and return its result.
+    """Run a part in a process of its own, kill it after ``part.seconds``, and write and return its result.
 
-    The process is forked, so that it need not import everything again. Nothing has used the GPU before.
+    The process is forked, so that it need not import everything again. A fork is possible because this
+    process has not used the GPU.
     """
     file = result_of(target, part)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -64,7 +65,7 @@ def carry_out(part: Part, target: Target) -> Found:
     else:
         error = f"its process ended with {process.exitcode}; see {file.with_suffix('.log')}"
     with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)  # what it has started too
+        os.killpg(process.pid, signal.SIGKILL)  # also what the part has started
     process.join()
     if not unfinished.exists():
         seconds = round(time.monotonic() - started, 1)
@@ -89,7 +90,9 @@ def _in_process(part: Part, target: Target, file: Path) -> None:
 
 
 def write(target: Target, planned: Sequence[Part]) -> tuple[list[str], list[str]]:
-    """Write the JSON file and the page. Return the names of parts that are left, and of those that failed."""
+    """Write the JSON file and the page. Return the names of the parts without a result, and of the failed
+    parts.
+    """
     done = results(target, planned)
     left = [part.name for part in due(planned, done, again=False)]
     report = {"device": target.device, "left": left, "parts": done}
@@ -99,15 +102,17 @@ def write(target: Target, planned: Sequence[Part]) -> tuple[list[str], list[str]
 
 
 def main() -> int:
-    """Run the parts that there is time for. Return the exit code."""
+    """Run as many parts as there is time for. Return the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a trial, tiny sizes")
+    parser.add_argument(
+        "--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a trial with tiny sizes"
+    )
     parser.add_argument("--output", type=Path, help="folder of the results (default: runs/gpu-check-DEVICE)")
-    parser.add_argument("--minutes", type=float, default=9.5, help="the most minutes of this command")
+    parser.add_argument("--minutes", type=float, default=9.5, help="time limit of this command")
     parser.add_argument("--only", action="append", help="only this part; may be repeated")
-    parser.add_argument("--again", action="store_true", help="run parts again that have failed")
+    parser.add_argument("--again", action="store_true", help="run failed parts again too")
     arguments = parser.parse_args()
     folder = arguments.output or ROOT / "runs" / f"gpu-check-{arguments.device}"
     target = Target(arguments.device, folder.resolve())
@@ -122,11 +127,11 @@ def main() -> int:
         if arguments.only and part.name not in arguments.only:
             continue
         if ran and time.monotonic() + part.seconds > ends:
-            continue  # a shorter one may still have time
+            continue  # for a shorter part there may be time
         found, ran = carry_out(part, target), True
         print(json.dumps(found), flush=True)
         if part.name == "versions" and not found["ok"]:
-            break  # the other parts could only fail too
+            break  # then every other part would fail too
     left, failed = write(target, planned)
     print(f"{target.folder / 'gpu-check.md'}: {len(left)} parts left, {len(failed)} failed", file=sys.stderr)
     return 1 if failed else LEFT if left else 0

@@ -6,9 +6,9 @@ from typing import Any
 from bench import account, update
 
 _BESIDES = ("check", "ok", "seconds", "error")
-"""What each result has besides what its part has found."""
+"""Keys that the result of every part has. The other keys are what the part has found."""
 GOAL = 1.3
-"""The goal for tokens/s: this many times what prime-rl publishes."""
+"""The goal for the tokens/s of an update, as a multiple of the tokens/s that prime-rl publishes."""
 
 
 def page(report: Mapping[str, Any]) -> str:
@@ -27,7 +27,7 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"**Not run yet:** {', '.join(report['left'])}. The same command goes on with them."
     yield f"**Failed:** {', '.join(failed)}." if failed else "No part failed."
     yield ""
-    yield "| part | passed | s | |"
+    yield "| part | passed | seconds | error |"
     yield "|---|---|--:|---|"
     for name, one in found.items():
         yield f"| {name} | {_yes(one['ok'])} | {one['seconds']:.0f} | {_cell(one.get('error', ''))} |"
@@ -41,7 +41,7 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
 def _versions(found: Mapping[str, Any]) -> Iterator[str]:
     if "packages" in found:
         yield "\n## Versions\n"
-        yield "| package | here | locked | oldest | is |"
+        yield "| package | installed version | locked version | oldest that works | comparison |"
         yield "|---|---|---|---|---|"
         for name, one in found["packages"].items():
             cells = (one[key] or "-" for key in ("here", "locked", "oldest", "is"))

@@ -20,11 +20,13 @@ from rft_trainer.runtime import machine
 OLDEST = {
     "torch": "2.11.0", "triton": "3.6.0", "vllm": "0.25.0", "transformers": "5.17.0", "peft": "0.17.0",
 }  # fmt: skip
-"""The oldest versions that this check is written for. The newest are those of ``constraints-gpu.txt``."""
+"""The oldest package versions with which this check works. The newest are those of
+``constraints-gpu.txt``.
+"""
 MOST_SECONDS = 540
-"""The most seconds that a part may take: a command of ten minutes has to have room for it."""
+"""Maximum duration of a part in seconds, so that every part fits into a command of ten minutes."""
 UPDATES = {"Qwen/Qwen3-0.6B": 180, "Qwen/Qwen3-4B": 420}
-"""The models whose update is measured, each with the most seconds for one layout and one setting."""
+"""The models whose update is measured, each with the maximum seconds for one layout with one setting."""
 
 
 @dataclass(frozen=True)
@@ -53,16 +55,18 @@ Found = dict[str, Any]
 
 @dataclass(frozen=True)
 class Part:
-    """One part. ``run`` returns what it found; ``ok`` in it says whether that is as it should be."""
+    """One part. ``run`` returns what it found, with a key ``ok``: whether the part has passed."""
 
     name: str
     seconds: int
-    """The most seconds that it may take. It is ended after that."""
+    """Maximum duration in seconds. After this time the part is ended."""
     run: Callable[[Target], Found]
 
 
 def standing(here: str | None, oldest: str, locked: str | None) -> str:
-    """Return how a version compares with the lock: locked, older, newer, too old, or missing."""
+    """Return how the installed version ``here`` compares with the lock: locked, older, newer, too old, or
+    missing.
+    """
     if here is None:
         return "missing"
     own = Version(Version(here).public)
@@ -79,7 +83,9 @@ def locked_versions(text: str) -> dict[str, str]:
 
 
 def versions(target: Target) -> Found:
-    """The packages and the GPU. It fails if torch finds no GPU, or if a package is missing or too old."""
+    """Find the versions of packages, and the GPU. Fail if torch finds no GPU, or a package is missing or too
+    old.
+    """
     locked = locked_versions((ROOT / "constraints-gpu.txt").read_text(encoding="utf-8"))
     packages: dict[str, dict[str, str | None]] = {}
     for name, oldest in OLDEST.items():
@@ -113,9 +119,10 @@ def _version(name: str) -> str | None:
 
 
 def arithmetic(target: Target) -> Found:
-    """The arithmetic example: the reward rises, the adapter is used, sampler and trainer agree.
+    """Train the arithmetic example. Pass if the reward rises, every update reaches the sampler, and sampler
+    and trainer agree.
 
-    On the CPU two steps of a tiny model with random weights are trained, which learns nothing in that time.
+    On a CPU a tiny model with random weights makes two steps, and its reward need not rise.
     """
     folder = target.folder / "arithmetic"
     model, steps = (update.TINY, 2) if target.small else (None, None)
@@ -127,7 +134,9 @@ def arithmetic(target: Target) -> Found:
 
 
 def planner(target: Target) -> Found:
-    """The planned memory of two steps of a 4B model with random weights, against the measured peak."""
+    """Train a 4B model with random weights for two steps. Compare its planned memory with the
+    measured peak.
+    """
     folder = target.folder / "planner"
     model = update.TINY if target.small else "Qwen/Qwen3-4B"
     peak = runs.train(
@@ -138,7 +147,7 @@ def planner(target: Target) -> Found:
 
 
 def one_update(model: str, layout: str, settings: str) -> Callable[[Target], Found]:
-    """Return the part that measures the update in this layout with these settings."""
+    """Return a function that measures the update of ``model`` in this layout with these settings."""
 
     def run(target: Target) -> Found:
         torch.set_num_threads(machine.usable_cores())

@@ -22,16 +22,21 @@ from rft_run.steps import StepRecord, read_steps
 
 POLL_SECONDS = 0.3
 LARGEST_PLAN = 1.2
-"""A plan may be this many times the measured memory, and never less than it."""
+"""Maximum ratio of planned to measured memory. The minimum is 1: a plan must not be below what was
+measured.
+"""
 EVEN = r"w[0-9]*[02468]( .*)?"
-"""What earns with a model of random weights, whose words are ``w17`` and the like: an even number."""
+"""The completions that get a reward when the model has random weights: their first word has an even number.
+The words of such a model are ``w17`` and the like.
+"""
 
 
 def manifest(target: Path, device: str, model: str | None = None, steps: int | None = None) -> Path:
     """Write the arithmetic example for one GPU or the CPU, and return the file.
 
-    ``model`` is the name of a shape in ``bench.update``: a model with random weights is written beside it,
-    for which even words earn. ``steps`` replaces the example's number of steps.
+    ``model`` is the name of a shape in ``bench.update``. If it is given, a model of this shape with random
+    weights is written beside the file, and completions that match ``EVEN`` get a reward. ``steps`` replaces
+    the example's number of steps.
     """
     job, *others = [document.body for document in load_file(ROOT / "examples" / "arithmetic.yaml")]
     spec = job["spec"] | {"resources": {"gpus": 1 if device == "cuda" else 0}}
@@ -53,10 +58,13 @@ def manifest(target: Path, device: str, model: str | None = None, steps: int | N
 
 
 def train(given: Path, folder: Path, device: str) -> Counter[str]:
-    """Run ``rft run`` and return the peak memory in MiB: by role where it is known, and ``whole``.
+    """Run ``rft run``, and return its peak memory in MiB. ``whole``: all in use. Other keys: a role of the
+    run.
+
+    Roles are known on a GPU only, and there not always: see ``gpu_memory``.
 
     Raises:
-        RuntimeError: the run failed. The message has the end of its output.
+        RuntimeError: if the run failed. The message has the end of its output.
     """
     source = os.pathsep.join(str(ROOT / part) for part in ("operator", "trainer-image"))
     command = [sys.executable, "-m", "rft_cli.main", "run", str(given), "--output", str(folder)]
@@ -68,7 +76,7 @@ def train(given: Path, folder: Path, device: str) -> Counter[str]:
         )
         watch = Watch(process.pid)
         while process.poll() is None:
-            peak |= gpu_memory(process.pid) if device == "cuda" else host_memory(watch)  # the larger of each
+            peak |= gpu_memory(process.pid) if device == "cuda" else host_memory(watch)  # keeps the maxima
             time.sleep(POLL_SECONDS)
     if process.returncode:
         raise RuntimeError(f"rft run ended with {process.returncode}: {printed.read_text()[-2000:]}")
@@ -76,14 +84,15 @@ def train(given: Path, folder: Path, device: str) -> Counter[str]:
 
 
 def host_memory(watch: Watch) -> Counter[str]:
-    """Return the MiB that the processes of a run hold together, on the CPU."""
+    """Return the host memory in MiB that all processes of a run use together."""
     return Counter({"whole": round(sum(watch.held().values()) / MIB)})
 
 
 def gpu_memory(root: int) -> Counter[str]:
-    """Return the MiB in use on the first GPU, and what each role of the run below ``root`` holds.
+    """Return the MiB in use on the first GPU, and those that each role of the run uses.
 
-    In a container nvidia-smi may name processes by other numbers. Then there is the whole only.
+    ``root`` is the process ID of ``rft run``. In a container nvidia-smi may print other process IDs than the
+    container's. Then the result has no roles, only ``whole``.
     """
     used = _nvidia_smi("--query-gpu=memory.used")
     return by_role(used, _nvidia_smi("--query-compute-apps=pid,used_memory"), _commands(root))
@@ -142,7 +151,7 @@ def learned(records: Sequence[StepRecord]) -> dict[str, Any]:
     """Return what a run learned, and whether sampler and trainer agreed.
 
     ``rises``: the mean reward of the last quarter of the steps is above that of the first quarter.
-    ``applied``: every update was published. The run itself has asked the sampler after each.
+    ``applied``: every update was published. After each, the run itself has checked that the sampler uses it.
     """
     rewards = [record.reward or 0.0 for record in records]
     quarter = max(1, len(records) // 4)

@@ -1,7 +1,8 @@
-"""The program that ``bench/reward.py`` runs for TRL: a JSON line for each evaluation of the held-out rows.
+"""The program that ``bench/reward.py`` runs for TRL. It prints a JSON line for each evaluation.
 
 Like ``train.py`` it runs in a Python environment of its own, without this project, and reads its case from a
-JSON file. With ``equal`` it has the arguments of ``train.py``, otherwise TRL's own defaults.
+JSON file. If the case has ``equal``, GRPOTrainer gets the same arguments as in ``train.py``, otherwise TRL's
+own defaults.
 """
 
 import json
@@ -78,7 +79,10 @@ class HeldOut(TrainerCallback):
 
 
 def settings(case: dict[str, Any], folder: Path) -> GRPOConfig:
-    """Return GRPOTrainer's arguments: those of both sides, or TRL's defaults beside what the task needs."""
+    """Return GRPOTrainer's arguments: the equal settings of both sides, or TRL's defaults.
+
+    With TRL's defaults only what the benchmark needs is set.
+    """
     if case["equal"] is not None:
         return arguments({**case, **case["equal"], "steps": MOST_STEPS}, folder)
     return GRPOConfig(
@@ -101,7 +105,7 @@ def main() -> None:
         r=equal["rank"], lora_alpha=equal["alpha"], lora_dropout=0.0, target_modules="all-linear",
         task_type="CAUSAL_LM",
     )  # fmt: skip
-    dtype = getattr(torch, case["dtype"]) if equal else torch.float32  # the weights themselves are trained
+    dtype = getattr(torch, case["dtype"]) if equal else torch.float32  # all weights are trained
     trainer = GRPOTrainer(
         model=AutoModelForCausalLM.from_pretrained(case["model"], dtype=dtype),
         reward_funcs=space["grade"],
