@@ -125,7 +125,7 @@ class Run:
         ahead = prefetch.take()
         sampled = ahead or self._sample(parts, batch.prompts, step)
         self._refuse_failing_graders(parts, sampled, step)
-        if ahead is None or parts.ahead == 1:  # of several in line each was refilled before the next began
+        if ahead is None or parts.ahead == 1:  # else ``_sample_ahead`` has refilled the batch
             batch, sampled = self._refill(parts, batch, sampled, step)
             self._refuse_failing_graders(parts, sampled, step)
         self._prefetch(parts, batch, prefetch)
@@ -142,7 +142,7 @@ class Run:
         self._count(batch, sampled)
         updated = time.monotonic()
 
-        if parts.ahead == 1:  # with more in line, the thread that samples loads the new version
+        if parts.ahead == 1:  # else the sampling thread loads the new version
             prefetch.wait()
         publish_started = time.monotonic()
         self.fence.check()
@@ -203,7 +203,8 @@ class Run:
     def _publish(self, parts: Parts) -> None:
         """Publish the adapter of the current policy to the sampler.
 
-        Of several batches in line, the next one to be sampled loads it, since one may be in the sampler now.
+        If several batches are sampled ahead, the adapter is only saved here, since the sampler may be
+        sampling a batch. The sampling thread loads it before the next batch.
         """
         self.state.adapter_version += 1
         parts.publisher.save(self.state.adapter_version)
@@ -246,7 +247,8 @@ class Run:
     def _next_batch(self, parts: Parts, prefetch: Prefetch) -> Batch:
         """Return the next batch. After the last epoch it is empty.
 
-        Raises DataError for invalid rows, and what sampling it ahead has raised.
+        Raises DataError for invalid rows. If the batch was sampled ahead, also raises the error of its
+        sampling.
         """
         try:
             return prefetch.batch or parts.train.batch(self.state.position, *self._room())
@@ -255,7 +257,9 @@ class Run:
             raise
 
     def _prefetch(self, parts: Parts, batch: Batch, prefetch: Prefetch) -> None:
-        """Put the batches after ``batch`` in line, as many as may be sampled ahead and steps may follow."""
+        """Put batches after ``batch`` in line: as many as may be sampled ahead, and none after
+        ``stop.maxSteps``.
+        """
         stop, room = self._stop(), self._room()
         while prefetch.begun < parts.ahead:
             step = self.state.step + 2 + prefetch.begun
@@ -266,7 +270,7 @@ class Run:
     def _sample_ahead(
         self, parts: Parts, step: int, room: tuple[int, int, float, int], position: Position
     ) -> Ahead:
-        """Lay out and sample the batch of a later step, with its refills if more batches are in line.
+        """Lay out and sample the batch of a later step. If several batches are sampled ahead, also refill it.
 
         Raises DataError and the errors of sampling. They end the run when the batch is needed.
         """

@@ -99,13 +99,16 @@ class SamplerProbe:
             shutil.rmtree(self._adapters / f"probe-{number}", ignore_errors=True)
 
     def trainer_answers(self) -> list[float] | None:
-        """Return the trainer's log-probs of the fixed text, in nats. None: the sampler was not checked."""
+        """Return the trainer's log-probs of the fixed text, in nats. None if the sampler was not checked
+        before.
+        """
         return self._trainer() if self._last is not None else None
 
     def after_load(self, version: int, trainer: list[float]) -> None:
-        """Raise SamplerMismatch if the trainer's log-probs have changed but the sampler's have not.
+        """Raise SamplerMismatch if the trainer's log-probs have changed since the last check, but the
+        sampler's not.
 
-        ``trainer``: the answers of the trainer for the version that the sampler has just loaded.
+        ``trainer``: the trainer's log-probs with the version that the sampler has just loaded.
         """
         assert self._last is not None
         answers = Answers(trainer, self._engine.logprobs(self._text))

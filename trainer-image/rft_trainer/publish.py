@@ -12,20 +12,22 @@ from rft_trainer.rollout.engine import AdapterVersion, RolloutEngine
 
 @dataclass(frozen=True)
 class _Saved:
-    """A version in the run's folder."""
+    """A version of the adapter that is saved in the run's folder."""
 
     version: int
     adapter: AdapterVersion
     answers: list[float] | None
-    """The trainer's log-probs of the probe's text with this version. None: there is no check."""
+    """The trainer's log-probs of the probe's fixed text with this version. None: the sampler is not
+    checked.
+    """
 
 
 class Publisher:
     """Publishes versions of the adapter in two parts, which may run in different threads.
 
     The trainer saves a version; the sampler's thread loads the newest one before its next batch. So an update
-    never waits for a batch that is being sampled, and a batch is sampled by one version. At each moment only
-    one thread uses the sampler.
+    never waits for a batch that is being sampled, and a batch is sampled by one version. Only the thread that
+    uses the sampler may call ``load``.
     """
 
     def __init__(
@@ -36,11 +38,16 @@ class Publisher:
         check: Callable[[], None],
         ahead: int,
     ) -> None:
-        """``check`` raises Fenced where a newer attempt owns the folder. ``ahead``: batches sampled ahead."""
+        """``check`` raises Fenced if a newer attempt owns the folder.
+
+        ``ahead``: number of batches that are sampled ahead.
+        """
         self.probe: SamplerProbe | None = None
-        """Checks after each load that the sampler uses the version. None: there is no check."""
+        """Checks after each load that the sampler uses the loaded version. None: the sampler is not
+        checked.
+        """
         self._policy, self._engine, self._folder, self._check = policy, engine, folder, check
-        # A sampler that is restarted loads its version again. It is at most ``ahead`` versions behind.
+        # A restarted sampler loads its version again, at most ``ahead`` versions older than the newest one.
         self._kept = 1 + max(1, ahead)
         self._newest: _Saved | None = None
         self._used: _Saved | None = None
@@ -55,13 +62,14 @@ class Publisher:
         self._newest = _Saved(version, adapter, answers)
         kept = {version_name(number) for number in range(version - self._kept + 1, version + 1)}
         for other in self._folder.adapters.glob("v*"):
-            if other.name not in kept:  # older, or of steps that a resumed run repeats
+            if other.name not in kept:  # too old, or of a step that a resumed run repeats
                 shutil.rmtree(other, ignore_errors=True)
 
     def load(self) -> int:
-        """Let the sampler use the newest version, if it does not yet. Return the version that it uses.
+        """Let the sampler load the newest saved version, unless it uses it already.
 
-        It is 0 before the first version. Raises SamplerError, SamplerMismatch, Preempted.
+        Return the number of the version that the sampler uses: 0 before the first version. Raises
+        SamplerError, SamplerMismatch, Preempted.
         """
         newest = self._newest
         if newest is not None and newest is not self._used:

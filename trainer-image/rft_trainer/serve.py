@@ -26,9 +26,9 @@ _SERVER_SEQUENCES = 32
 
 
 def options_of(base: Path, adapter: Path, context_length: int, dtype: str, gpus: int) -> ServerOptions:
-    """Return the options of a server with the adapter. The context is at most the model's, in tokens.
+    """Return the options of a server with the adapter. Its context in tokens is at most the model's maximum.
 
-    Raises ModelError where the adapter's configuration cannot be used.
+    Raises ModelError if the adapter's configuration cannot be used.
     """
     try:
         found = run_files.json_of(adapter_config_of(adapter))
@@ -47,7 +47,7 @@ def options_of(base: Path, adapter: Path, context_length: int, dtype: str, gpus:
         model=base,
         context_length=min(context_length, context),
         lora_rank=rank,
-        # Not the run's folder: a sampler that starts there ends all servers that have it here.
+        # Not the run's folder: a sampler ends all servers with its own ``run_dir`` before it starts.
         run_dir=adapter,
         device="cuda" if gpus else "cpu",
         dtype=dtype,

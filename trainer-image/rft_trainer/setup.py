@@ -115,7 +115,7 @@ def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Call
     try:
         refuse_other_inputs(config, rows.files, models_used, fence.check)
     except InputsChanged:
-        discard(RunFolder(run_dir).data)  # the next attempt reads the sources again: they may be put back
+        discard(RunFolder(run_dir).data)  # so that the next attempt reads the sources again
         raise
     engine = start_engine(config, folder, shape, context, should_stop)
     stack.callback(engine.close)

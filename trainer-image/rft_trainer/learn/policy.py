@@ -194,14 +194,15 @@ class Policy:
             result: Any = set_peft_model_state_dict(self._model, state, adapter_name="default")
         except RuntimeError as error:
             raise ModelError(
-                f"the checkpoint's adapter does not fit the model: {error}; continue with the base model,"
-                " loraRank and loraTargets of the checkpoint, or start a new run"
+                f"the checkpoint's adapter does not fit the model: {error}; set spec.model, loraRank and"
+                " loraTargets to the values with which the checkpoint was made, or start a new run"
             ) from error
         if result.unexpected_keys:
             names = result.unexpected_keys[:3]
             raise ModelError(
-                f"the checkpoint's adapter does not fit the model, which has no weights {names}; continue"
-                " with the base model and loraTargets of the checkpoint, or start a new run"
+                f"the checkpoint's adapter does not fit the model, which has no weights {names}; set"
+                " spec.model and loraTargets to the values with which the checkpoint was made, or start a new"
+                " run"
             )
 
     def _use(self, forms: attention.Forms) -> None:

@@ -15,7 +15,7 @@ class ConnectionLost(Exception):
     """The connection to a sampler was lost. Requests without an answer may be sent again."""
 
     restarts = 0
-    """How often the sampler had been restarted when the requests were sent."""
+    """Number of restarts of the sampler before the lost requests were sent."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,9 @@ class RolloutEngine(Protocol):
 
     @property
     def batches(self) -> int:
-        """How many calls of ``generate`` may run at once, and are faster than one after the other."""
+        """How many calls of ``generate`` may run at the same time and are then faster than one
+        after another.
+        """
 
     def wait_until_ready(self) -> None:
         """Return when the sampler can be used. Raises SamplerError if it cannot be started."""
@@ -137,7 +139,7 @@ class Replica(RolloutEngine, Protocol):
         """
 
     def recover(self, cause: ConnectionLost) -> None:
-        """Restart the sampler after its death, if it was not restarted since. It gets the current adapter.
+        """Restart the sampler with the current adapter, unless it was already restarted after ``cause``.
 
         Raises SamplerError.
         """

@@ -1,7 +1,7 @@
 """Plays rollouts of several turns: the model answers, and the environment answers the model.
 
 Each rollout goes on as soon as its own turn is sampled or its own environment has answered. It depends on its
-own seed and its own environment only, not on the others.
+own seed and its own environment only, not on other rollouts.
 
 An agent plays its rollout itself: it gets a base URL and a key, and asks the model as often as it wants.
 """
@@ -52,7 +52,7 @@ class _Playing:
     """The reward, or the error that ended the rollout."""
 
     def take_over(self, closed: OpenRollout) -> None:
-        """Note how an agent has played the rollout."""
+        """Copy messages, counts and times of an agent's rollout from its session and from ``closed``."""
         self.messages, self.given = self.session.conversation, self.session.given
         self.tool_calls = self.session.counts["toolCalls"]
         self.tool_errors = self.session.counts["malformedCalls"]
@@ -111,7 +111,9 @@ class Episodes:
     def generate(
         self, prompts: Sequence[Prompt], requests: Sequence[Request], should_stop: ShouldStop
     ) -> list[Generated]:
-        """Return a completion with its episode for each request, in order. Those of one prompt are together.
+        """Return a completion with its episode for each request, in order.
+
+        ``requests`` has all requests of the first prompt, then all of the second one, and so on.
 
         Raises Preempted, ConfigurationError for a chat template that cannot continue a conversation, and the
         errors of engine and grader container.
@@ -149,7 +151,7 @@ class Episodes:
             try:
                 players.play([begin(index) for index in range(len(requests))])
             except BaseException:
-                failed.set()  # so that engine and environments stop, which the end of ``with`` waits for
+                failed.set()  # ends sampling and acting: the end of ``with`` waits for both
                 raise
             self._batch_seconds = players.batch_seconds
         return [done[index] for index in range(len(requests))]
@@ -163,12 +165,17 @@ class Episodes:
 
     @property
     def _rollout_seconds(self) -> float:
-        """Time limit in seconds of a whole rollout of an agent. It gets no turn after ``maxSeconds``."""
+        """Time limit in seconds of an agent's whole rollout. After ``maxSeconds`` the agent gets no more
+        turns.
+        """
         return self._settings.max_seconds + self._settings.timeout_seconds
 
     @contextmanager
     def _endpoint(self, stop: ShouldStop) -> Iterator[Gateway | None]:
-        """Serve the rollouts of agents until the end of ``with``. Gives None for any other environment."""
+        """Yield the endpoint that serves rollouts of agents until the end of ``with``.
+
+        Yield None if the environment is not an agent.
+        """
         if not self._is_agent:
             yield None
             return
@@ -184,7 +191,7 @@ class Episodes:
     def _played(
         self, index: int, one: _Playing, gateway: Gateway | None, done: dict[int, Generated]
     ) -> Steps:
-        """Play a rollout from its reset to its reward, and put it into ``done``."""
+        """Play a rollout from its reset to its reward, and store the result in ``done[index]``."""
         known: float | ValueError | None = None
         try:
             if gateway is None:
@@ -197,7 +204,7 @@ class Episodes:
             known = error
         if known is not None:
             one.reward = known
-            # The next rollout in the slot must not see files and processes of this one.
+            # The next rollout in the slot must not see files and processes of this rollout.
             yield {"do": "end"}
         else:
             try:
@@ -219,9 +226,9 @@ class Episodes:
         return _Playing(prompt, session, messages, len(messages))
 
     def _agent(self, one: _Playing, gateway: Gateway, name: str) -> Generator[Any, Graded, float | None]:
-        """Let an agent play its rollout. Return the reward if the agent reports one at the endpoint.
+        """Let an agent play its rollout. Return the reward that it reported at the endpoint, or None.
 
-        Raises ValueError for an error of the agent. Its failure is no error if a limit has refused it a turn.
+        Raises ValueError if the agent fails, unless a limit has refused it a turn before.
         """
         yield from self._reset(one)
         token = gateway.open_rollout(name, one.session)
@@ -249,7 +256,9 @@ class Episodes:
         return (yield from self._act(one, {"do": "reset", "row": row}))
 
     def _turns(self, one: _Playing) -> Steps:
-        """Make turns until a limit or the environment ends the rollout. Raises ValueError for an error."""
+        """Make turns until a limit or the environment ends the rollout. Raises ValueError if the rollout
+        fails.
+        """
         begun = yield from self._reset(one)
         if "text" in begun:
             _append(one.messages, begun["text"])
@@ -293,7 +302,7 @@ class Episodes:
         one.messages.append(_result(call, _failure(said["failed"]) if "failed" in said else said["text"]))
 
     def _reply(self, one: _Playing) -> Generator[Any, Any, bool]:
-        """Answer a turn without tool calls. Return whether there is an answer and the rollout goes on."""
+        """Let the environment answer a turn without tool calls. Return whether it did; else the rollout ends."""
         if not self._replies:
             return False
         said = yield from self._act(one, {"do": "reply", "text": one.messages[-1]["content"]})
@@ -302,7 +311,7 @@ class Episodes:
         return "text" in said
 
     def _act(self, one: _Playing, act: dict[str, Any]) -> Generator[Any, Graded, dict[str, Any]]:
-        """Let the environment act. Return what it says. Raises ValueError if it fails."""
+        """Let the environment act. Return the result of its action. Raises ValueError if it fails."""
         began = time.monotonic()
         reply = yield act
         one.waiting_seconds += time.monotonic() - began
@@ -314,9 +323,9 @@ class Episodes:
 
 
 def _checked(asked: str, said: dict[str, Any]) -> dict[str, Any]:
-    """Return the result of an environment's action, without lone surrogates, which no tokenizer takes.
+    """Return the result of an environment's action, without lone surrogates, which tokenizers refuse.
 
-    Raises ValueError for another form: users' code can change what its process writes.
+    Raises ValueError if the result has a wrong form: users' code can change what its process writes.
     """
     texts = {name: said[name] for name in ("text", "failed") if name in said}
     reward = said.get("reward")
@@ -324,7 +333,7 @@ def _checked(asked: str, said: dict[str, Any]) -> dict[str, Any]:
     fits = fits and (asked != "call" or bool(texts))
     fits = fits and (asked != "reward" or (isinstance(reward, int | float) and abs(reward) < 1e300))
     if not fits:
-        raise ValueError(f"the environment's process answered {asked} in a form that is not its own")
+        raise ValueError(f"the environment's process answered the action {asked} in a wrong form")
     return said | {name: text.encode(errors="replace").decode() for name, text in texts.items()}
 
 

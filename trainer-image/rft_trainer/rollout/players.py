@@ -17,22 +17,29 @@ from rft_trainer.rollout.engine import Generated, Request
 
 Steps = Generator[Any, Any, None]
 Begin = Callable[[int], Steps]
-"""Returns the generator of a rollout that is played in the slot with this number."""
+"""Returns the generator of a rollout. The parameter is the number of the slot in which the rollout
+is played.
+"""
 
 _POLL_SECONDS = 0.25
 _PATIENCE = 0.1
-"""Part of a batch's time for which the next batch waits for more turns, while environments act."""
+"""While environments act, turns wait for more turns for this share of the sampling time of the last batch.
+Only for engines that sample one batch at a time.
+"""
 FIRST_BATCH_SECONDS = 10.0
-"""The time that a batch is taken to need before the first one was sampled, in seconds."""
+"""The assumed sampling time of a batch, in seconds, until the first batch has been sampled and its time is
+known.
+"""
 
 
 @dataclass(frozen=True)
 class TurnPace:
     """How turns are put into batches.
 
-    ``batches``: number of batches that the engine can sample at the same time. With 1, turns wait a little
-    for others, since those that come later wait for the whole batch. ``together``: all rollouts make a turn
-    together, so that the batches do not depend on timing.
+    ``slots``: number of rollouts that are played at the same time. ``batches``: number of batches that the
+    engine can sample at the same time. With 1, turns wait a little for other turns, since a turn that comes
+    after the start of a batch waits until the batch ends. ``together``: turns are sampled only when every
+    open rollout waits for a turn, so that the batches do not depend on timing.
     """
 
     slots: int
@@ -51,24 +58,26 @@ class Players:
         should_stop: Callable[[], bool],
         batch_seconds: float = FIRST_BATCH_SECONDS,
     ) -> None:
-        """Prepare. ``sample`` begins to sample turns, and ``act`` lets the environment in a slot act.
+        """Prepare. ``sample`` begins to sample a batch of turns. ``act`` lets the environment in a slot act.
 
-        ``batch_seconds``: how long the last batch took to sample.
+        ``batch_seconds``: sampling time of the last batch, in seconds.
         """
         self.batch_seconds = batch_seconds
         self._sample, self._act, self._should_stop = sample, act, should_stop
         self._together, self._batches = pace.together, 1 if pace.together else pace.batches
         self._free = deque(range(pace.slots))
         self._rollouts: dict[int, tuple[int, Steps]] = {}
-        """Slot and generator of each open rollout, by its number."""
+        """Slot and generator of each open rollout, by the number of the rollout."""
         self._acting: set[int] = set()
         self._turns: dict[int, Request] = {}
-        """The turns that wait to be sampled."""
+        """The turns that wait to be sampled, by the number of the rollout."""
         self._waits_since = 0.0
         self._sampling = 0
         self._events: queue.SimpleQueue[tuple[Sequence[int], Future[Any]]] = queue.SimpleQueue()
         self._replies: dict[int, Any] = {}
-        """What rollouts are resumed with."""
+        """Completions and environments' replies with which rollouts are resumed, by the number of the
+        rollout.
+        """
 
     def play(self, rollouts: Sequence[Begin]) -> None:
         """Play all rollouts to their ends. They begin in order.
@@ -105,7 +114,7 @@ class Players:
 
     @property
     def _seconds_left(self) -> float:
-        """Time for which the turns that wait can still wait for more."""
+        """Seconds for which the turns that wait can still wait for more turns."""
         patience = _PATIENCE * self.batch_seconds if self._batches == 1 else 0.0
         return self._waits_since + patience - time.monotonic()
 
@@ -147,7 +156,7 @@ class Players:
             self._replies |= zip(numbers, found, strict=True)
 
     def _resume(self, number: int, value: Any) -> None:
-        """Let a rollout go on until it waits again, or ends."""
+        """Let a rollout go on until it waits for a completion or a reply, or ends."""
         slot, steps = self._rollouts[number]
         try:
             asked = steps.send(value)

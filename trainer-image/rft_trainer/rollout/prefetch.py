@@ -30,7 +30,7 @@ from rft_trainer.rollout.groups import SampledBatch
 
 @dataclass(frozen=True)
 class Ahead:
-    """A batch that was sampled ahead. ``sampled`` is None after the last epoch, where the batch is empty."""
+    """A batch that was sampled ahead. After the last epoch: an empty batch, and ``sampled`` is None."""
 
     batch: Batch
     sampled: SampledBatch | None
@@ -49,7 +49,7 @@ class Prefetch:
         self._open = threading.Event()
         self._open.set()
         self._turn = threading.Lock()
-        """Held by whoever uses the sampler: the thread, or the caller of ``paused``."""
+        """Held while the sampler is used, by the thread that samples ahead or in a ``paused`` block."""
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -63,19 +63,21 @@ class Prefetch:
 
     @property
     def begun(self) -> int:
-        """Number of batches that were begun, or are in line, and were not taken."""
+        """Number of batches that were put in line by ``begin`` and not yet removed by ``take``."""
         return len(self._begun)
 
     @property
     def batch(self) -> Batch | None:
-        """The next batch, or None if none was begun. Waits until it is sampled. Raises sampling's error."""
+        """The first batch in line, or None if none is. Waits until it is sampled. Raises the error of its
+        sampling.
+        """
         return self._begun[0].result().batch if self._begun else None
 
     def begin(self, after: Position, sample: Callable[[Position], Ahead]) -> None:
         """Put a batch in line. ``sample`` gets the position in the data where the batch begins.
 
-        This is the end of the batch before it in line, or ``after`` if there is none. If that batch failed,
-        this one fails with the same error.
+        The position is the end of the batch before it in line, or ``after`` if no batch is in line. If the
+        batch before it failed, the new batch fails with the same error.
         """
         before = self._begun[-1] if self._begun else None
 
@@ -102,8 +104,8 @@ class Prefetch:
             self._open.set()
 
     def take(self) -> SampledBatch | None:
-        """Return the next sampled batch, or None if none was begun. Raises the sampler's error.
+        """Remove the first batch from the line, and return it sampled. Raises the error of its sampling.
 
-        A second call for the same batch returns None.
+        Return None if no batch is in line, or if the batch is the empty one after the last epoch.
         """
         return self._begun.popleft().result().sampled if self._begun else None

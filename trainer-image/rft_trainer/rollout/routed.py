@@ -31,9 +31,10 @@ allows the same difference between sampler and trainer in bfloat16."""
 
 
 class _Member:
-    """One sampler with a thread of its own, in which it is restarted and gets its adapters, in order.
+    """One sampler. A thread of its own restarts it and loads its adapters, one after another.
 
-    A sampler that samples one batch after the other does this in the same thread; others have more threads.
+    If the sampler samples one batch at a time, the same thread sends it the batches. Otherwise further
+    threads do.
     """
 
     def __init__(self, number: int, replica: Replica) -> None:
@@ -63,7 +64,9 @@ class _Member:
         return self.lost is None and self.restarting is None
 
     def restart(self, cause: ConnectionLost) -> None:
-        """Restart the sampler in its thread, unless it is being restarted. ``ready`` is true afterwards."""
+        """Begin a restart of the sampler in its thread, unless one goes on. ``ready`` is true after a good
+        restart.
+        """
         with self._lock:
             if self.restarting is None:
                 log.warning("sampler %d ended: %s; it is restarted", self.number, cause)

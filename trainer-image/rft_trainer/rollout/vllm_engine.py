@@ -22,7 +22,8 @@ class VllmEngine:
     """A RolloutEngine with one vLLM server. It starts in the background, and the first use waits for this.
 
     Any thread may call its methods. A server that dies is restarted once, however many calls notice it. An
-    adapter is changed only while no request is sampled; requests that come meanwhile wait for it.
+    adapter is changed only while no request is sampled; requests that come during the change wait for its
+    end.
     """
 
     batches = 64
@@ -30,10 +31,10 @@ class VllmEngine:
     def __init__(self, options: ServerOptions, should_stop: Callable[[], bool] = lambda: False) -> None:
         self.restarts = 0
         self._lock = threading.RLock()
-        """Held while the server or its adapter changes, and while one begins to use them."""
+        """Held while the server or its adapter is changed, and while a call begins to use them."""
         self._idle = threading.Condition(self._lock)
         self._in_use = 0
-        """How many calls send requests to the server now."""
+        """Number of calls that send requests to the server at present."""
         self._changing = False
         """Whether a thread waits to change the adapter."""
         self.server = VllmServer(options)
@@ -109,7 +110,9 @@ class VllmEngine:
 
     @contextmanager
     def _used(self) -> Iterator[str]:
-        """Wait until the server is ready, and keep its adapter until the end of ``with``. Gives its name."""
+        """Wait until the server is ready. Yield the name of its adapter, which does not change in the
+        ``with`` block.
+        """
         with self._lock:
             self._idle.wait_for(lambda: not self._changing)
             self._wait_until_ready()
@@ -174,10 +177,12 @@ class VllmEngine:
                 return found
 
     def _restart(self, cause: ConnectionLost, restarts: int) -> None:
-        """Restart the server, if it was not restarted since: ``restarts`` is the number of restarts before.
+        """Restart the server, unless it was restarted since the lost request was sent.
 
-        Raises SamplerError when the server died several times in a row without any answer, and when the
-        kernel killed it at the memory limit: a new server would need as much memory.
+        ``restarts``: number of restarts when the lost request was sent.
+
+        Raises SamplerError if the server died several times in a row without any answer, or if the kernel
+        killed it at the memory limit: a new server would need as much memory.
         """
         with self._lock:
             if self.restarts != restarts:

@@ -19,10 +19,11 @@ class BatchSampler:
     """
 
     def __init__(self, generate: Generate, batches: int = 1, largest: int | None = None) -> None:
-        """Start threads that call ``generate``. ``batches``: how many may be sampled at the same time.
+        """Start threads that call ``generate``. ``batches``: how many batches may be sampled at the same
+        time.
 
-        An engine that samples one batch after the other needs 1. Then all requests that arrive during a batch
-        form the next batch. A server with continuous batching can sample many batches at the same time.
+        For an engine that samples one batch after another it is 1. Then all requests that arrive during a
+        batch form the next batch. A server with continuous batching can sample many batches at the same time.
         ``largest``: the maximum number of requests in a batch. With 1, batches do not depend on timing.
         """
         self._generate, self._largest = generate, largest
@@ -54,7 +55,7 @@ class BatchSampler:
                 while self._largest is None or len(batch) < self._largest:
                     more = self._waiting.get_nowait()
                     if more is None:
-                        self._waiting.put(None)  # it ends this thread after the batch, or another one
+                        self._waiting.put(None)  # ends one thread: this one after its batch, or another
                         break
                     batch.append(more)
             self._answer([one for one in batch if one[1].set_running_or_notify_cancel()])

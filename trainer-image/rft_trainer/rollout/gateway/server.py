@@ -44,7 +44,7 @@ class _Closed(Exception):
 
 
 class _RunEnds(Exception):
-    """The engine has failed, or the chat template cannot continue a conversation."""
+    """The engine has failed, or the chat template cannot continue a conversation. Either ends the run."""
 
 
 @dataclass
@@ -58,7 +58,7 @@ class OpenRollout:
     refused: int = 0
     """How many requests for this rollout were refused, such as those with the token of another rollout."""
     sampling_seconds: float = 0.0
-    """How long the agent has waited for the model."""
+    """Seconds that the agent has waited for turns of the model."""
     closed: bool = False
     turn_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while a turn is sampled: one turn after the other, so that seeds do not depend on timing."""
@@ -71,11 +71,13 @@ class Gateway:
     """
 
     def __init__(self, socket: Path | None, sampler: BatchSampler, decode: Decode) -> None:
-        """Prepare the server. ``__enter__`` starts it. ``socket`` None: a free port of 127.0.0.1."""
+        """Prepare the server. ``__enter__`` starts it. If ``socket`` is None, it listens on a port of
+        127.0.0.1.
+        """
         self.counts: Counter[str] = Counter()
         """Number of refused requests by reason: ``unauthorized``, ``badRequests``, ``ended``, ``rewards``."""
         self.failure: Exception | None = None
-        """The error of the engine that a request met. It ends the run."""
+        """The error of the engine or of the chat template that ends the run; None if there was none."""
         self._port = 0
         self._socket, self._sampler, self._decode = socket, sampler, decode
         self._rollouts: dict[str, OpenRollout] = {}

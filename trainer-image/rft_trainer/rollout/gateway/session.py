@@ -115,9 +115,9 @@ class Session:
         self._clock = clock
         self._began: float | None = None
         self.conversation: list[Message] = []
-        """The messages of the last turn, with the model's answer."""
+        """The messages of the newest turn, the last one being the model's answer."""
         self.given = 0
-        """How many messages were there before the model's first turn."""
+        """Number of messages before the model's first turn."""
         self._states: list[_State] = []
         self._segments: list[_Open] = []
 
