@@ -61,7 +61,9 @@ class HostBackend(Backend, Protocol):
     """A backend that can run environments."""
 
     def converse(self, inbox: Inbox, should_stop: ShouldStop) -> None:
-        """Answer requests as they are put into the inbox, until it is closed and all are answered."""
+        """Answer requests as they are put into the inbox. Return when it is closed and all requests are
+        answered.
+        """
 
 
 class ContainerBackend:
@@ -168,7 +170,9 @@ class LocalBackend:
         return [outcomes[index] for index in range(len(requests))]
 
     def converse(self, inbox: Inbox, should_stop: ShouldStop) -> None:
-        """See HostBackend. If the process dies, requests that were sent get an error, and it is restarted."""
+        """See HostBackend. If the process dies, it is restarted, and requests that were sent to it get an
+        error.
+        """
         while not (inbox.ended and not inbox.sent):
             if self._client is None:
                 self.ready(should_stop)

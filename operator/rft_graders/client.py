@@ -32,7 +32,7 @@ _LARGEST_CONCURRENCY = 64
 its whole rollout."""
 _POLL_SECONDS = 0.25
 _REST_SECONDS = 0.05
-"""Seconds for which the rest of a line is waited for, once its beginning has arrived."""
+"""Time limit in seconds for the rest of a reply's line, once the beginning of the line has arrived."""
 
 ShouldStop = Callable[[], bool]
 
@@ -51,7 +51,7 @@ class GradeRequest:
     token_ids: Sequence[int] | None = None
     """The token ids of the completion, for graders that read them. None: they are not known."""
     seconds: float | None = None
-    """Time limit of this request in seconds. None: that of the grader."""
+    """Time limit of this request in seconds. None: the time limit of the grader."""
 
     def message(self, number: str) -> dict[str, Any]:
         """Return the request as the JSON object that is sent, with ``number`` as its id."""
@@ -145,7 +145,7 @@ class Inbox:
         return future
 
     def close(self) -> None:
-        """Say that no more requests come."""
+        """End the inbox. No request may be put into it afterwards."""
         self._queue.put(None)
         self._signal()
 
@@ -159,24 +159,26 @@ class Inbox:
         return entry
 
     def open(self) -> "list[Future[Graded]]":
-        """Return the futures of all requests without a reply, those that were not sent too."""
+        """Return the futures of all requests without a reply, also of those that were not sent."""
         found = list(self.sent.values())
         while (entry := self.next()) is not None:
             found.append(entry[1])
         return found
 
     def fileno(self) -> int:
-        """Return the descriptor that can be read from when a request has come."""
+        """Return the descriptor that becomes readable when a request is put into the inbox."""
         return self._woken.fileno()
 
     def awake(self) -> None:
-        """Take note of all requests that have come, so that ``select`` waits for the next one."""
+        """Make the descriptor of ``fileno`` unreadable again, so that ``select`` waits for the next
+        request.
+        """
         with contextlib.suppress(BlockingIOError):
             while self._woken.recv(4096):
                 pass
 
     def _signal(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # it is full, so the other side wakes up in any case
+        with contextlib.suppress(BlockingIOError):  # its buffer is full, so ``select`` returns anyway
             self._wake.send(b"x")
 
     def release(self) -> None:
@@ -228,8 +230,8 @@ class GraderClient:
     def converse(self, inbox: Inbox, should_stop: ShouldStop) -> None:
         """Send requests as they are put into the inbox, and give each future its reply when it arrives.
 
-        Returns when the inbox is closed and every request has its reply. Raises as ``exchange`` does. Then
-        ``inbox.sent`` has the requests that were sent and have no reply.
+        Returns when the inbox is closed and every request has its reply. Raises as ``exchange`` does. After
+        an error ``inbox.sent`` has the requests that were sent and have no reply.
         """
         heard, longest = time.monotonic(), 0.0
         try:
@@ -263,7 +265,7 @@ class GraderClient:
             self._abandoned.update(inbox.sent)
 
     def _hand_over(self, sent: "dict[str, Future[Graded]]") -> bool:
-        """Give a future its reply, if one has arrived. Return whether one has."""
+        """Read a reply if one has arrived, and give it to its future. Return whether a reply has arrived."""
         try:
             reply = self._received(_REST_SECONDS)
         except TimeoutError:
@@ -311,7 +313,10 @@ class GraderClient:
             outcomes[waiting.pop(number)] = _graded(reply)
 
     def _checked(self, reply: dict[str, Any], waiting: Container[str]) -> str | None:
-        """Return the id of an open request that was answered; None: a request of an earlier call was."""
+        """Return the id of the open request that a reply answers, None if its request is of an earlier call.
+
+        Raises GraderLost if the reply answers no request.
+        """
         number = reply.get("id")
         if not isinstance(number, str) or (number not in waiting and number not in self._abandoned):
             raise GraderLost("the grader process sent a forged reply, which belongs to no open request")

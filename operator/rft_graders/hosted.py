@@ -2,8 +2,8 @@
 
 The class has the form of TRL's environments: ``reset(**row) -> str | None``, public methods that are tools,
 and ``get_reward() -> float``. It may have one more method that TRL does not know: ``reply(text) -> str |
-None``. It gets what the model says without a tool call, and returns the next message to the model. None ends
-the rollout.
+None``. This method gets what the model says without a tool call, and returns the next message to the model,
+or None to end the rollout.
 
 A class with ``rollout(base_url, api_key)`` is an agent: it plays the whole rollout itself, and asks the model
 by OpenAI's API. Then its other methods are no tools.

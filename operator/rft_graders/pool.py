@@ -16,7 +16,7 @@ from rft_graders.workers import Code, Forged, GraderWorker, ScoreFailed, WorkerL
 from rft_run.config import GraderConfig, PythonGrader
 
 _GIVEN_TO_CODE = ("completion", "row", "tokens")
-"""The keys of a request that a worker gets. The trainer's id of the request is not among them."""
+"""A worker gets only these keys of a request, so it does not get the trainer's id of the request."""
 
 
 class Log:

@@ -46,7 +46,7 @@ class Acting:
     """Environments that act independently of each other, each in its own slot. See ``Scorer.acting``."""
 
     def __init__(self, backend: HostBackend, should_stop: ShouldStop) -> None:
-        """Talk to the backend in a thread of its own."""
+        """Start a thread that sends the actions to the backend."""
         self._backend, self._should_stop = backend, should_stop
         self._inbox = Inbox()
         self._error: BaseException | None = None
@@ -55,7 +55,7 @@ class Acting:
         self._thread.start()
 
     def begin(self, act: Act) -> "Future[Graded]":
-        """Let an environment act. The future has what it says, or its error.
+        """Let an environment act. Return a future for the result of its action, or for its error.
 
         The future raises TrainerError if the grader container is lost, and Preempted if the run should stop.
         """
@@ -204,7 +204,9 @@ class Scorer:
         )
 
     def act(self, act: Act, should_stop: ShouldStop = _never) -> Graded:
-        """Let an environment act. Return what it says, or its error. Raises as ``Acting.begin``'s future."""
+        """Let an environment act. Return the result of its action, or its error. Raises as ``Acting.begin``'s
+        future.
+        """
         with self.acting(should_stop) as acting:
             return acting.begin(act).result()
 

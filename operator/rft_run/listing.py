@@ -1,7 +1,7 @@
 """Checks the list of files that a pod of ``rft download`` sends.
 
-The list comes from a volume that others may write to. So no path in it leads out of the folder into which
-the files are written.
+The list comes from a volume to which others may write. So a path that leads out of the folder into which the
+files are written is refused.
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import NamedTuple
 from rft_run import run_files
 
 MOST_FILES = 100_000
-"""Most files of a run's folder. A run of 10,000 steps has about as many files."""
+"""Maximum number of files in a list. The folder of a run of 10,000 steps has about as many files."""
 _MOST_CHARACTERS = 1024
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -35,7 +35,7 @@ def read_listing(lines: Iterable[bytes]) -> list[FileEntry]:
     """Return the files in a list, which has a JSON object for each. Empty lines are ignored.
 
     Raises:
-        UnsafeListing: if a line is not such an object, or its path could lead out of the folder, or is there
+        UnsafeListing: if a line is not such an object, if a path could lead out of the folder or occurs
             twice, or if the list is longer than ``MOST_FILES``.
     """
     found: dict[str, FileEntry] = {}

@@ -137,7 +137,7 @@ def test_an_interrupted_download_deletes_its_pod_and_can_be_continued(
     server.on_cut = lambda: os.kill(os.getpid(), number)
     result = rft("download", "sums")
     assert result.exit_code == 130
-    assert "the same command goes on" in result.stderr
+    assert "to continue, repeat the command" in result.stderr
     assert server.pods == {}
     assert signal.getsignal(number) is before
     server.cut_after = None

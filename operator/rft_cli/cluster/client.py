@@ -221,11 +221,11 @@ class ClusterClient:
                 _preload_content=False,
             )  # fmt: skip
         except (ApiException, AttributeError) as error:
-            # The client itself may fail at its exception, which has no body here.
+            # The client raises AttributeError while it converts an ApiException that has no body.
             refused = error if isinstance(error, ApiException) else error.__context__
             said = str(getattr(refused, "reason", error))
             if handshake_status(said) in (401, 403):
-                raise UserError(f"{what}: is forbidden; ask for {rights}", INVALID) from error
+                raise UserError(f"{what}: is forbidden; ask for the rights {rights}", INVALID) from error
             raise Unreachable(f"{what}: no connection: {one_line(said[:200])}", INVALID) from error
         return PodProcess(socket.sock)
 

@@ -1,7 +1,7 @@
 """A command in a container of a pod, over the WebSocket of the API server.
 
-The kubernetes client has a reader of such WebSockets. It waits for the socket before each message, which
-blocks for ever if the message is in the buffer of TLS already. So the messages are read here.
+The kubernetes client's own reader of such WebSockets is not used. Before each message it waits until the
+socket has data, which may never happen if the message is already in the buffer of TLS.
 """
 
 import json
@@ -14,7 +14,10 @@ from websocket import ABNF, WebSocketException
 from rft_cli.errors import INVALID, UserError
 
 STDIN, STDOUT, STDERR, VERDICT = range(4)
-"""The channels of a command. The first byte of each message is its channel."""
+"""The channels of a command's WebSocket. The first byte of each message is its channel.
+
+``VERDICT`` tells at the end whether the command succeeded.
+"""
 CLOSED = 255
 """The channel of a message that says that another channel is closed."""
 SILENCE_SECONDS = 120.0
@@ -36,7 +39,7 @@ def handshake_status(said: str) -> int | None:
 
 
 class PodProcess:
-    """A command that runs in a container. Its output is read as lines and as numbers of bytes."""
+    """A command that runs in a container. Its output is read line by line, or by a number of bytes."""
 
     def __init__(self, socket: Any) -> None:
         """``socket`` is a connected ``websocket.WebSocket``."""
@@ -75,7 +78,9 @@ class PodProcess:
         return line
 
     def take(self, number: int) -> bytes:
-        """Return exactly this number of bytes of the output. Raises as ``line``, also if there are fewer."""
+        """Return exactly this number of bytes of the output. Raises as ``line``, and UserError if there are
+        fewer.
+        """
         parts, missing = [self._rest], number - len(self._rest)
         while missing > 0:
             if not (chunk := next(self._output, b"")):
@@ -132,9 +137,9 @@ def failure(verdict: bytes, said: bytes) -> str | None:
     if status.get("status") == "Success":
         return None
     last = said.decode(errors="replace").strip().splitlines()[-1:]
-    return "; ".join([str(status.get("message", "it says no reason")), *last])
+    return "; ".join([str(status.get("message", "the API server gives no reason")), *last])
 
 
 def _lost(error: Exception | None) -> Unreachable:
     detail = f" ({type(error).__name__})" if error is not None else ""
-    return Unreachable(f"the connection to the pod was lost{detail}; the same command goes on from there")
+    return Unreachable(f"the connection to the pod was lost{detail}; repeat the command to continue")

@@ -19,11 +19,12 @@ import stat
 import sys
 
 PIECE = 1 << 18
-"""Most bytes of a piece."""
+"""Maximum size of a piece, in bytes."""
 ALIVE_BYTES = 1 << 28
-"""While a large file is hashed, an empty line is written after each such number of bytes.
+"""While a large file is hashed, an empty line is written each time this number of bytes was read.
 
-It shows that the program is alive, and keeps proxies from closing the connection."""
+It shows that the program is alive, and keeps proxies from closing the connection.
+"""
 
 
 def list_files(folder: str, patterns: list[str]) -> None:
@@ -61,7 +62,7 @@ def hashed(file: int) -> tuple[int, str]:
 
 
 def send(folder: str) -> None:
-    """Write the content of the files that standard input names, of each the bytes from BEGIN to END."""
+    """Write the content of the files that standard input names: of each file the bytes from BEGIN to END."""
     wanted = []
     while (line := sys.stdin.buffer.readline()).strip():
         begin, end, path = line.decode().rstrip("\n").split(" ", 2)

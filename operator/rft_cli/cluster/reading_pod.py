@@ -29,8 +29,8 @@ Body = dict[str, Any]
 def command(action: str, *arguments: str) -> list[str]:
     """Return the command that runs ``rft_cli.cluster.reader`` in the pod with these arguments.
 
-    The source of the module is in a variable of the pod: in the command it would make the address of the
-    request longer than some proxies allow.
+    The source of the module is in an environment variable of the pod. In the command it would make the URL of
+    the request longer than some proxies allow.
     """
     return ["sh", "-c", f'exec python -c "${SOURCE_VARIABLE}" "$@"', "rft", action, *arguments]
 
@@ -60,11 +60,11 @@ def folder_mount(job: Mapping[str, Any], path: str) -> Body:
 def trainer_pod(job: Mapping[str, Any], child: Mapping[str, Any] | None, image: str | None) -> Body:
     """Return the spec of the trainer's pod, from which image, users and tolerations are taken.
 
-    It is that of the child Job. After the Job's TTL it is made of what the RFTJob says. ``image`` replaces
-    the image.
+    ``child``: the job's child Job, which has this spec. None: it was deleted after its TTL, and the spec is
+    made from the RFTJob. ``image`` replaces the image in the spec.
 
     Raises:
-        UserError: if nothing names an image.
+        UserError: if no image is known.
     """
     found = dict(child["spec"]["template"]["spec"]) if child is not None else {}
     containers: list[Body] = found.get("containers") or []
@@ -93,7 +93,9 @@ def trainer_pod(job: Mapping[str, Any], child: Mapping[str, Any] | None, image: 
 
 
 def reading_pod(job: Mapping[str, Any], claim: str, trainer: Body) -> Body:
-    """Return the manifest of a pod that mounts the run's folder read-only, waits, and has no rights."""
+    """Return the manifest of a pod that mounts the run's folder read-only and waits. It has no rights in the
+    API.
+    """
     metadata = job["metadata"]
     [container] = trainer["containers"]
     amounts = {"cpu": CPU, "memory": MEMORY}
@@ -135,14 +137,14 @@ def reading_pod(job: Mapping[str, Any], claim: str, trainer: Body) -> Body:
 def owner_reference(job: Mapping[str, Any]) -> Body:
     """Return the owner reference by which an object is deleted with its RFTJob.
 
-    It is not the controller's, and blocks no deletion, which would need rights beyond the user's.
+    It does not set ``controller``, and not ``blockOwnerDeletion``, for which users may lack the rights.
     """
     metadata = job["metadata"]
     return {"apiVersion": API_VERSION, "kind": KIND, "name": metadata["name"], "uid": metadata["uid"]}
 
 
 def _beside(job: Mapping[str, Any]) -> Body:
-    """Prefer the node of the job's own pod: some volumes can be mounted on one node at a time only."""
+    """Return a preference for the node of the job's own pod: some volumes can be mounted on one node only."""
     term = {
         "labelSelector": {"matchLabels": {"rft.dev/job-uid": job["metadata"]["uid"]}},
         "topologyKey": "kubernetes.io/hostname",

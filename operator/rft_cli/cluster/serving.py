@@ -22,7 +22,7 @@ Body = dict[str, Any]
 
 
 def service_name(job: Mapping[str, Any]) -> str:
-    """Return the name of the Deployment and of the Service of a job."""
+    """Return the common name of the Deployment and the Service that serve the adapter of a job."""
     return f"{job['metadata']['name']}-serve"
 
 
@@ -56,7 +56,7 @@ def server_objects(
         "metadata": metadata,
         "spec": {
             "replicas": 1,
-            # A second pod beside the first one would wait for ever for the same GPUs.
+            # With rolling updates, the new pod would wait for ever for the GPUs of the old pod.
             "strategy": {"type": "Recreate"},
             "selector": {"matchLabels": labels},
             "template": {"metadata": {"labels": labels}, "spec": _pod(job, child, claim, command, gpus)},
@@ -98,7 +98,7 @@ def _pod(
 
 
 def _resources(of_trainer: Mapping[str, Any], gpus: int) -> Body:
-    """Return the trainer's requests and limits, with the number of GPUs of the server."""
+    """Return the trainer's requests and limits, with ``gpus`` in place of the trainer's number of GPUs."""
     amounts = {}
     for part in ("requests", "limits"):
         given: Mapping[str, str] = of_trainer.get(part) or {}

@@ -1,4 +1,4 @@
-"""Reads the run's folder of a job from its volume, by a pod that exists only meanwhile."""
+"""Reads the run's folder of a job from its volume, through a pod that exists only while it is read."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ from rft_cli.errors import INVALID, UserError
 from rft_run.listing import FileEntry, UnsafeListing, read_listing
 
 START_SECONDS = 600.0
-"""Maximum time in seconds until the pod runs. Its image has gigabytes, which a new node pulls first."""
+"""Maximum time in seconds until the pod runs. A node without the pod's image first pulls gigabytes."""
 POLL_SECONDS = 0.5
 
 
@@ -25,7 +25,7 @@ class VolumeReader:
         self._cluster, self._pod = cluster, pod
 
     def files(self, patterns: Sequence[str]) -> list[FileEntry]:
-        """Return the files that one of the patterns matches, as ``fnmatch`` does. Raises UserError."""
+        """Return the files that match at least one of these patterns of ``fnmatch``. Raises UserError."""
         with self._process("list", *patterns) as process:
             try:
                 return read_listing(process.lines())
@@ -35,9 +35,10 @@ class VolumeReader:
                 ) from error
 
     def content(self, wanted: Sequence[tuple[FileEntry, int]]) -> Iterator[tuple[int, bytes]]:
-        """Yield the content of files, each from an offset in bytes on, in pieces with the file's index.
+        """Yield the content of files in pieces: the file's index in ``wanted``, and bytes.
 
-        A file that is gone or shorter by now has fewer bytes than its entry says. Raises UserError.
+        Each file begins at the offset beside it, in bytes. If a file was removed or cut since it was listed,
+        there are fewer bytes than its entry says. Raises UserError.
         """
         with self._process("send") as process:
             lines = [f"{offset} {entry.size} {entry.path}\n" for entry, offset in wanted]
@@ -95,7 +96,7 @@ def _delete(cluster: ClusterClient, pod: str) -> None:
 
 
 def _remove_ended(cluster: ClusterClient, job: Mapping[str, Any]) -> None:
-    """Delete the pods of earlier commands that were killed and so could not delete them."""
+    """Delete ended pods of earlier ``rft`` commands, which were killed before they could delete their pod."""
     for pod in cluster.pods(reading_pod.selector(job)):
         if reading_pod.is_over(pod):
             cluster.delete_pod(pod["metadata"]["name"])

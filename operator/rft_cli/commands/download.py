@@ -38,7 +38,7 @@ def download(
     ] = None,
     only: Annotated[
         list[DownloadedPart] | None,
-        typer.Option("--only", help="adapter, checkpoints, rollouts or records; may be repeated."),
+        typer.Option("--only", help="Only adapter, checkpoints, rollouts or records; may be repeated."),
     ] = None,
     image: TrainerImage = None,
     context: Context = None,
@@ -46,9 +46,9 @@ def download(
 ) -> None:
     """Copy adapter, checkpoints, rollouts and records of a job from its volume, and write its report.
 
-    A pod of the job's image reads the volume, and is deleted at the end. It needs the rights to create, get,
-    list and delete pods, and to run commands in them. The same command continues a download that was
-    interrupted: only missing bytes are sent, and every file is compared with its SHA-256 digest.
+    A pod with the job's image reads the volume, and is deleted at the end. You need the rights to create,
+    get, list and delete pods, and to run commands in them. Repeat the command to continue an interrupted
+    download: only missing bytes are sent, and every file is compared with its SHA-256 digest.
 
     Exit code 1: no such job, or it has no folder on a volume; 2: the folder cannot be written.
     """
@@ -80,7 +80,7 @@ def download(
                     progress=lambda here, size: shown.update(_progress(here, size)),
                 )
         except KeyboardInterrupt:
-            err().print(f"interrupted; the same command goes on: rft download {name}")
+            err().print(f"interrupted; to continue, repeat the command: rft download {name}")
             raise typer.Exit(INTERRUPTED) from None
         out().print(_done(received, folder))
         if DownloadedPart.RECORDS in parts:

@@ -88,10 +88,10 @@ def export(
 
 
 def needed(job: Mapping[str, Any], step: int | None, best: bool) -> list[str]:
-    """Return which files of a job's folder are needed to choose and to export an adapter.
+    """Return patterns of ``fnmatch`` for the files of a job's folder that an export of an adapter needs.
 
-    These are the records of the model card, and either the final adapter, or adapters and states of
-    checkpoints.
+    These are the records for the model card, and either the final adapter, or the adapters and states of
+    checkpoints, from which one is chosen.
     """
     name = "*" if step is None else step_name(step)
     of_checkpoints = [f"checkpoints/{name}/{ADAPTER}/*", f"checkpoints/{name}/state.json"]

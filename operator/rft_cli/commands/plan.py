@@ -55,7 +55,9 @@ def plan(
     ] = None,
     defaults: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Values of the chart, whose jobDefaults the job inherits."),
+        typer.Option(
+            metavar="FILE", help="File with values of the chart. The job inherits their jobDefaults."
+        ),
     ] = None,
     sweep: Annotated[
         str | None,

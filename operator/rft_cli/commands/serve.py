@@ -33,11 +33,11 @@ def serve(
     source: Annotated[str, typer.Argument(metavar="NAME|DIR", help="A job, or a run's folder.")],
     step: Annotated[int | None, typer.Option(min=1, help="The checkpoint of this step.")] = None,
     best: Annotated[
-        bool, typer.Option("--best", help="The checkpoint that did best when evaluated.")
+        bool, typer.Option("--best", help="The checkpoint with the highest held-out reward.")
     ] = False,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 8000,
     apply: Annotated[
-        bool, typer.Option("--apply", help="For a job: apply the objects, not only print them.")
+        bool, typer.Option("--apply", help="For a job: apply the objects instead of printing them.")
     ] = False,
     context: Context = None,
     namespace: Namespace = None,
@@ -65,8 +65,8 @@ def serve(
     child = cluster.child_job(job)
     if child is None:
         raise UserError(
-            f"{source}: its Job is gone, so image and resources of a server are not known; serve it on a"
-            f" machine: rft download {source}, then rft serve runs/{source}"
+            f"{source}: its Job is gone, so image and resources of a server are not known; serve it on"
+            f" your machine: rft download {source}, then rft serve runs/{source}"
         )
     config = run_config(job, Path(FOLDER))
     adapter = adapter_on_volume(job, step, best, FOLDER)
@@ -109,9 +109,9 @@ def sampler_gpus(config: RunConfig) -> int:
 
 
 def adapter_on_volume(job: Mapping[str, Any], step: int | None, best: bool, folder: str) -> str:
-    """Return the path of an adapter of a job, where its folder is mounted as ``folder``.
+    """Return the path of an adapter of a job in a pod that mounts the job's folder as ``folder``.
 
-    Without options it is the final adapter, else that of the newest checkpoint.
+    Without options it is the final adapter. If there is none, it is the adapter of the newest checkpoint.
 
     Raises:
         UserError: if the job has no such adapter.
@@ -124,7 +124,7 @@ def adapter_on_volume(job: Mapping[str, Any], step: int | None, best: bool, fold
     field = "bestCheckpoint" if best else "checkpoint"
     if not output.get(field):
         raise UserError(f"{name}: status.output.{field} is empty, so there is no such adapter yet")
-    # Only the last part of the path, since the trainer reports it.
+    # Only the last part of the path is used, because the trainer could report any path.
     return str(adapter_of(RunFolder(Path(folder)).checkpoints / Path(output[field]).name))
 
 

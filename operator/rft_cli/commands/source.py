@@ -1,4 +1,6 @@
-"""Finds the folder of a run from a command's argument. That of a job in the cluster is downloaded first."""
+"""Finds the folder of a run from a command's argument. The folder of a job in the cluster is downloaded
+first.
+"""
 
 import re
 import signal
@@ -20,7 +22,7 @@ from rft_run.listing import FileEntry
 _JOB_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 
 Patterns = Callable[[Mapping[str, Any]], Sequence[str]]
-"""Returns which files of a job's folder a command needs, as patterns of ``fnmatch``, from the RFTJob."""
+"""Gets an RFTJob. Returns patterns of ``fnmatch`` for the files of its folder that a command needs."""
 
 
 @contextmanager
@@ -34,8 +36,8 @@ def run_folder(
 ) -> Iterator[Path]:
     """Yield ``source`` if it is a folder on this machine.
 
-    Else it is the name of a job in the cluster. Then yield a temporary folder with the files of its folder
-    that match ``patterns`` and that ``choose`` selects.
+    Else ``source`` is the name of a job in the cluster. Then yield a temporary folder with those files of the
+    job's folder that match ``patterns`` and that ``choose`` selects.
 
     Raises:
         UserError: if there is no such folder or job, or the job's folder cannot be read.

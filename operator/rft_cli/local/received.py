@@ -1,7 +1,7 @@
 """Writes the files of a run's folder that another machine sends, and continues files that were cut off.
 
-A partial file has the digest of the whole file as its name. So it is only continued with bytes of the same
-content, and two files with the same content are sent once.
+The name of a partial file is the digest of the complete file. So a partial file is only continued with bytes
+of the same content, and two files with the same content are sent once.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from rft_run.listing import FileEntry
 PARTIAL = ".rft-download"
 """Name of the folder with partial files, in the folder into which the files are written."""
 ROUNDS = 3
-"""How often files are asked for that change while they are sent, as the files of a running job do."""
+"""Maximum number of attempts to get files that change while they are sent, as those of a running job may."""
 _CHUNK = 1 << 20
 
 
@@ -40,11 +40,11 @@ class Transferred(NamedTuple):
     size: int
     """Their total size in bytes."""
     sent: int
-    """Number of bytes that were sent."""
+    """Number of bytes that were sent during this call."""
 
 
 Progress = Callable[[int, int], None]
-"""Gets the number of bytes that are here, and the number of bytes of all files."""
+"""Gets two numbers: the bytes that are on this machine already, and the bytes of all files."""
 
 
 def receive(
@@ -130,9 +130,7 @@ def digest_of(path: Path) -> str:
 
 
 def _part(folder: Path, entry: FileEntry) -> Path:
-    """Return the partial file of a content, which is made if it is missing. It is emptied if it is too
-    long.
-    """
+    """Return the partial file for an entry. It is made if it is missing, and emptied if it is too long."""
     part = folder / PARTIAL / entry.sha256
     part.parent.mkdir(parents=True, exist_ok=True)
     run_files.refuse_link(part.parent)
@@ -143,9 +141,9 @@ def _part(folder: Path, entry: FileEntry) -> Path:
 
 
 def _placed(folder: Path, same: Sequence[FileEntry]) -> bool:
-    """Move a partial file to its path if it has the expected digest, else remove it.
+    """Put a partial file at the paths of all entries in ``same``, which have equal content.
 
-    Return whether it had. ``same`` has the paths of all files with this content.
+    If the file does not have the expected digest, remove it and return False.
     """
     part = folder / PARTIAL / same[0].sha256
     if digest_of(part) != same[0].sha256:
@@ -158,7 +156,7 @@ def _placed(folder: Path, same: Sequence[FileEntry]) -> bool:
 
 
 def _free(folder: Path, path: str) -> Path:
-    """Return where a file is written. Its folder is made, and what was there is removed."""
+    """Return the path for a file, after its folder was made and an old file at the path was removed."""
     target = folder / path
     for parent in reversed(target.relative_to(folder).parents[:-1]):
         run_files.refuse_link(folder / parent)
@@ -168,7 +166,7 @@ def _free(folder: Path, path: str) -> Path:
 
 
 def _remove_partial(folder: Path) -> None:
-    """Remove the folder of partial files. Those of content that the run does not have any more go too."""
+    """Remove the folder of partial files, also files whose content the run does not have any more."""
     shutil.rmtree(folder / PARTIAL, ignore_errors=True)
 
 

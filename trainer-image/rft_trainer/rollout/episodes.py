@@ -302,7 +302,7 @@ class Episodes:
         one.messages.append(_result(call, _failure(said["failed"]) if "failed" in said else said["text"]))
 
     def _reply(self, one: _Playing) -> Generator[Any, Any, bool]:
-        """Let the environment answer a turn without tool calls. Return whether it did; else the rollout ends."""
+        """Let the environment answer a turn without tool calls. Return False if it ends the rollout."""
         if not self._replies:
             return False
         said = yield from self._act(one, {"do": "reply", "text": one.messages[-1]["content"]})
