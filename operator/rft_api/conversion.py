@@ -1,8 +1,8 @@
 """Converts specs between v1alpha1 and a draft of v1beta1, and back without a loss.
 
-The functions are pure, and change no argument. No API server serves v1beta1 yet. The draft says which fields
-an API reviewer would rename or retype, and the tables here show that every stored spec can follow. ADR 0029
-has the reasons.
+The functions are pure, and change no argument. No API server serves v1beta1 yet. The draft has the changes of
+names and types that a reviewer of the API would ask for. The tables here show that every stored spec can be
+converted to it. ADR 0029 has the reasons.
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,11 +25,13 @@ class Revalued(NamedTuple):
 
     path: str
     beta_of: Mapping[Any, Any]
-    """The value in v1beta1, by the value in v1alpha1. No two are equal."""
+    """The value in v1beta1 of each value in v1alpha1. All values in v1beta1 differ, so each can be converted
+    back.
+    """
 
 
 def _capital(*values: str) -> dict[Any, Any]:
-    """Return names in CamelCase for values of v1alpha1, such as ``AllLinear`` for ``all-linear``."""
+    """Return, for each value of v1alpha1, its name in CamelCase: ``AllLinear`` for ``all-linear``."""
     return {value: "".join(word[0].upper() + word[1:] for word in value.split("-")) for value in values}
 
 
@@ -83,7 +85,7 @@ MOVED = (
 
 
 def to_beta(spec: Mapping[str, Any]) -> Json:
-    """Return a valid spec of v1alpha1 in the draft of v1beta1. Both are JSON objects."""
+    """Return a valid spec of v1alpha1 as a spec in the draft of v1beta1. Both are JSON objects."""
     beta = deepcopy(dict(spec))
     for path, values in REVALUED:
         _revalue(beta, path, values)
@@ -93,7 +95,7 @@ def to_beta(spec: Mapping[str, Any]) -> Json:
 
 
 def to_alpha(spec: Mapping[str, Any]) -> Json:
-    """Return a spec in the draft of v1beta1 as v1alpha1. Both are JSON objects."""
+    """Return a spec in the draft of v1beta1 as a spec of v1alpha1. Both are JSON objects."""
     alpha = deepcopy(dict(spec))
     for path, beta in reversed(MOVED):
         _move(alpha, beta, path)
@@ -110,7 +112,10 @@ def _revalue(spec: Json, path: str, values: Mapping[Any, Any]) -> None:
 
 
 def _move(spec: Json, source: str, target: str) -> None:
-    """Move each value at ``source`` to ``target``. Objects that only ``source`` has are removed if empty."""
+    """Move each value at the path ``source`` to the path ``target``.
+
+    Objects that are in the path ``source`` but not in ``target`` are removed if they are empty afterwards.
+    """
     old, new = source.split("."), target.split(".")
     shared = 0
     # The last name of each path is a field and no object, also where both names are equal.
@@ -126,7 +131,8 @@ def _move(spec: Json, source: str, target: str) -> None:
 
 
 def _take(owner: Json, path: list[str]) -> Any:
-    """Remove the value at a path, with the objects on the way that are empty then, and return it.
+    """Remove the value at a path, and return it. Objects in the path that are empty afterwards are removed
+    too.
 
     The result is ``_ABSENT`` if there is no value.
     """
@@ -143,7 +149,7 @@ def _take(owner: Json, path: list[str]) -> Any:
 
 
 def _objects(value: Json, path: list[str]) -> Iterator[Json]:
-    """Yield the objects at a path that exist, and for ``[]`` in it those of each item of the list."""
+    """Yield the objects at a path that exist. A part with ``[]`` stands for each item of that list."""
     if not path:
         yield value
         return

@@ -1,7 +1,8 @@
 """Defaults that a platform sets for all jobs, and how a job inherits them.
 
-The section has the form of a part of the spec. What a job says itself takes precedence. What it leaves out
-comes from the section of its accelerator, and then from the general section.
+The section ``jobDefaults`` has the form of a part of the spec. A field that the job sets itself takes
+precedence. A field that it leaves out gets its value from the section of the job's accelerator, or else from
+the general section.
 """
 
 import json
@@ -19,9 +20,9 @@ from rft_api.sources import ModelCache, Storage
 from rft_api.status import Inherited, Plan
 
 SECTION = "jobDefaults"
-"""The name of the section in the chart's values, with which the paths of its fields begin."""
+"""The name of the section in the chart's values. The paths of its fields in messages begin with this name."""
 CPU = "cpu"
-"""The name of the section of jobs that use no GPU, beside those of accelerators."""
+"""The key in ``jobDefaults.accelerators`` for jobs that use no GPU. The other keys are accelerators."""
 
 
 class ModelDefaults(Model):
@@ -52,7 +53,7 @@ class Defaults(Model):
 
 
 class JobDefaults(Defaults):
-    """The defaults for all jobs, and those for jobs on one accelerator, which take precedence."""
+    """The defaults for all jobs, and those for the jobs on one accelerator, which take precedence."""
 
     accelerators: dict[str, Defaults] | None = Field(
         None, description="Defaults for single accelerators of the catalogue, and for cpu."
@@ -68,13 +69,17 @@ MERGED_BY = {
     "spec.template.volumes": ("name", "mount_path"),
     "spec.template.topologySpreadConstraints": ("topology_key",),
 }
-"""The lists that are merged, and the fields that identify their items, as in Kubernetes' strategic merge.
+"""Lists of which the job gets its own items and default items. Value: the fields that identify an item, as in
+Kubernetes' strategic merge.
 
-A default item is left out if the job has an item with one of these fields equal. Every other list of the job
-replaces the default list. Volumes are also compared by their path, because a container mounts only one there.
+A default item is left out if one of these fields is equal in an item of the job. Every other list of the job
+replaces the default list. Volumes are also compared by their path, because a container mounts only one volume
+at a path.
 """
 _EXCLUSIVE = (ModelCache, Storage)
-"""Objects of which exactly one field is set. A default for another field than the job's is not used."""
+"""Objects of which exactly one field is set. If the job sets one of the fields, a default for another one is
+not used.
+"""
 
 
 class Inheriting(NamedTuple):
@@ -93,7 +98,7 @@ _SMALLEST: dict[str, Any] = {
     "graders": [{"name": "any", "numeric": {}}],
     "storage": {"claimTemplate": {"size": "1Gi"}},
 }
-"""A spec that inherits all defaults, so that the rules of specs check them."""
+"""A spec that inherits all defaults. The rules of specs check the defaults in it."""
 
 
 def read_defaults(value: object, accelerators: Collection[str]) -> JobDefaults:
@@ -102,7 +107,7 @@ def read_defaults(value: object, accelerators: Collection[str]) -> JobDefaults:
     ``accelerators`` are the names of the catalogue.
 
     Raises:
-        InvalidManifest: if a default is wrong. The error has all the problems, each with the path of its key.
+        InvalidManifest: if a default is wrong. The error has all problems, each with the path of a key.
     """
     if not isinstance(value, Mapping):
         raise InvalidManifest([Problem(SECTION, f"{value!r} is not an object; write {SECTION}: {{}}")])
@@ -118,7 +123,7 @@ def read_defaults(value: object, accelerators: Collection[str]) -> JobDefaults:
 
 def _problems(defaults: JobDefaults, accelerators: Collection[str]) -> Iterator[Problem]:
     if defaults.template is not None and defaults.template.image is not None:
-        said = "is for single accelerators; set the chart's trainer.image for all jobs"
+        said = "is allowed below accelerators.NAME only; set the chart's trainer.image for all jobs"
         yield Problem(f"{SECTION}.template.image", said)
     yield from _of_section(SECTION, defaults)
     for name, section in (defaults.accelerators or {}).items():
@@ -131,14 +136,14 @@ def _problems(defaults: JobDefaults, accelerators: Collection[str]) -> Iterator[
 def _of_section(path: str, section: Defaults) -> Iterator[Problem]:
     for name, info in Resources.model_fields.items():
         if name in _OWN and getattr(section.resources, name, None) is not None:
-            yield Problem(f"{path}.resources.{info.alias}", "is for the job itself to say; leave it out")
+            yield Problem(f"{path}.resources.{info.alias}", "can only be set by the job; leave it out")
     smallest = RFTJobSpec.model_validate(_SMALLEST, by_alias=True)
     for problem in rules.problems(_with_layer(smallest, section, path, [])):
         yield problem._replace(path=path + problem.path.removeprefix("spec"))
 
 
 def inherit(spec: RFTJobSpec, defaults: JobDefaults, accelerator: str | None) -> Inheriting:
-    """Return a spec with the defaults for what it leaves out, and what these are.
+    """Return a spec in which fields that it left out have the defaults, with a list of these fields.
 
     ``accelerator`` is the name of the job's kind of GPU in the catalogue, ``cpu`` for a job without GPUs, or
     ``None`` if the kind has no name there.
@@ -154,7 +159,7 @@ def inherit(spec: RFTJobSpec, defaults: JobDefaults, accelerator: str | None) ->
 
 
 def accelerator_of(plan: Plan) -> str | None:
-    """Return the accelerator whose defaults a job with this plan inherits, as ``inherit`` needs it."""
+    """Return the parameter ``accelerator`` of ``inherit`` for a job with this plan."""
     return plan.accelerator if plan.gpus else CPU
 
 
@@ -170,7 +175,11 @@ def _with_layer(spec: RFTJobSpec, layer: Defaults, origin: str, found: list[Inhe
 
 
 def _filled(own: Any, default: Any, path: str, origin: str, found: list[Inherited]) -> Any:
-    """Return a value of the job with what it lacks of a default value. ``None`` is an absent value."""
+    """Return the job's value ``own``, in which fields that are absent (``None``) have the values of
+    ``default``.
+
+    These fields are added to ``found``.
+    """
     if own is None:
         found += _leaves(default, path, origin)
         return default
@@ -199,7 +208,7 @@ def _same(one: Model, other: Model, keys: tuple[str, ...]) -> bool:
 
 
 def _leaves(value: Any, path: str, origin: str) -> Iterator[Inherited]:
-    """Yield each inherited field of a default value with its path, an item of a merged list by itself."""
+    """Yield each field of a default value with its path. An item of a merged list counts as one field."""
     if isinstance(value, Model):
         for name, info in type(value).model_fields.items():
             if getattr(value, name) is not None:

@@ -44,11 +44,11 @@ class Decision:
 
     status: ClusterObject
     spec: RFTJobSpec | None = None
-    """The spec as the user wrote it, for the snapshot."""
+    """The spec as the user wrote it, to be stored in the run's snapshot."""
     defaults: JobDefaults = NO_DEFAULTS
-    """The platform's defaults of this run, for the snapshot."""
+    """The platform's defaults for this run, to be stored in the run's snapshot."""
     pod_spec: RFTJobSpec | None = None
-    """The spec with these defaults, from which all other child objects are made."""
+    """The spec with the platform's defaults. All child objects but the snapshot are made from it."""
     plan: Plan | None = None
     ensure: tuple[ChildKind, ...] = ()
     patch_child: dict[str, Any] | None = None
@@ -97,7 +97,7 @@ class Facts:
     spec: RFTJobSpec | None
     """The spec that the run uses: the spec in the snapshot if there is one, else the spec of the RFTJob."""
     defaults: JobDefaults
-    """The platform's defaults of the run: those of the snapshot if there is one, else the present ones."""
+    """The platform's defaults for the run: from the snapshot if there is one, else as they are set now."""
     renews: bool
     """Whether the snapshot of the spec is replaced, because a field changed that a resumed run may change."""
     plan: Plan | None

@@ -56,7 +56,7 @@ def reconcile(
     """Return the new status of an RFTJob and the changes to its children.
 
     ``checked`` is the result of ``check`` for this document, if the caller has it already. ``defaults`` are
-    the platform's present ones, for a run that has no snapshot yet.
+    the platform's defaults as they are set now. A run that has no snapshot yet gets them.
     """
     if "deletionTimestamp" in document["metadata"]:
         # The garbage collector deletes the children.
@@ -120,7 +120,7 @@ def gather(
     """Return the facts that the stages need, with the plan and the newest report. The plan comes from the
     snapshot if there is one. Otherwise it is made from the spec.
 
-    ``defaults`` are the present defaults of the platform.
+    ``defaults`` are the platform's defaults as they are set now.
     """
     job, problems = checked
     snapshot = observed.snapshot
@@ -161,7 +161,8 @@ def _replaces(
     """Return whether the present spec replaces the snapshot of a run. It does if it changed in fields that
     may change now, or if this release cannot read the snapshot (``None``).
 
-    Changed ``defaults`` of the platform replace it only if no pod ever ran, because they may be the reason.
+    If only the platform's ``defaults`` changed, the snapshot is replaced only if no pod of the run ever ran,
+    because wrong defaults may be the reason for that.
     """
     if snapshot is None:
         return True

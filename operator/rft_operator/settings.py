@@ -62,7 +62,7 @@ class Settings:
     accelerator_labels: Table = field(default_factory=dict)
     """Further node labels that say that a node has an accelerator of the catalogue."""
     job_defaults: JobDefaults = NO_DEFAULTS
-    """The platform's values for fields that jobs leave out."""
+    """The platform's defaults for fields that jobs leave out."""
     assigns_users: AssignsUsers = "auto"
     """Whether the cluster assigns user and group IDs to pods and refuses others. ``auto`` means: if it is
     OpenShift."""
@@ -196,10 +196,10 @@ def table(env: Mapping[str, str], name: str) -> Table:
 
 
 def job_defaults(env: Mapping[str, str], name: str) -> JobDefaults:
-    """Return the defaults for jobs in an environment variable, which has them as JSON.
+    """Return the platform's defaults in an environment variable, which has them as JSON.
 
     Raises:
-        BadSettings: if a default is wrong. The message has its key in the chart's values.
+        BadSettings: if a default is wrong. The message has the path of its key in the chart's values.
     """
     try:
         return read_defaults(json.loads(env.get(name) or "{}"), ACCELERATORS)

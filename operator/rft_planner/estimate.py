@@ -136,7 +136,7 @@ def idle_share(spec: RFTJobSpec, speed: Speed, step: StepSeconds, rows: RowCount
 
 
 def _usual(spec: RFTJobSpec, rows: RowCounts | None, context: int | None = None) -> Lengths:
-    """Return the lengths that are expected. A rollout of several turns ends where ``context`` tokens do."""
+    """Return the expected lengths. A rollout of several turns ends at ``context`` tokens at the latest."""
     longest = spec.rollout_tokens if context is None else min(spec.rollout_tokens, context)
     prompt = rows.prompt_tokens if rows is not None else ASSUMED_PROMPT
     at_once = spec.environment.concurrency if spec.environment is not None else None
@@ -243,12 +243,15 @@ def _notes(
 ) -> Iterator[str]:
     """Yield notes for the user about the assumptions of the estimate."""
     if laid_out.steps is None:
-        yield "steps, tokens and hours are not estimated: rows are not known, and stop.maxSteps is not set"
+        yield (
+            "steps, tokens and hours are not estimated: the number of rows is not known, and stop.maxSteps is"
+            " not set"
+        )
         return
     if rows is None:
         yield (
-            f"at most {laid_out.steps} steps, by stop.maxSteps; rows are not known, and prompts are assumed"
-            f" to have {ASSUMED_PROMPT} tokens"
+            f"at most {laid_out.steps} steps, by stop.maxSteps; the rows are not known, and prompts are"
+            f" assumed to have {ASSUMED_PROMPT} tokens"
         )
     else:
         whole = (laid_out.per_epoch or 0) * spec.training.epochs
@@ -256,9 +259,9 @@ def _notes(
         yield (f"{cut}about {whole} steps, if {_half(spec)} and prompts have {rows.prompt_tokens:.0f} tokens")
     if spec.environment is not None:
         yield (
-            f"up to {spec.environment.max_turns} turns with {spec.rollout_tokens} sampled tokens in all,"
-            f" {spec.environment.concurrency} rollouts at once; the time of the environment and the tokens of"
-            " its answers are not known, and not counted"
+            f"a rollout has up to {spec.environment.max_turns} turns with {spec.rollout_tokens} sampled"
+            f" tokens in all, and {spec.environment.concurrency} rollouts are played at once; the time of the"
+            " environment and the tokens of its answers are not known, and not counted"
         )
     if effective.refill_rounds:
         yield (

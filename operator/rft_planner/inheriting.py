@@ -1,4 +1,4 @@
-"""Plans a job with the defaults of the platform that it inherits, and notes in the plan which these are."""
+"""Plans a job with the defaults of the platform that it inherits, and lists these defaults in the plan."""
 
 from typing import Any
 
@@ -11,7 +11,8 @@ from rft_planner.plan import CPU_NAME, Unplannable, plan
 
 
 def asked_for(spec: RFTJobSpec) -> str | None:
-    """Return the accelerator whose defaults a job inherits by its spec alone, without any nodes.
+    """Return the accelerator whose defaults a job inherits, found from the spec alone without looking at
+    nodes.
 
     ``None``: the spec gives the memory of a GPU, and no name.
     """
@@ -27,7 +28,7 @@ def planned(job: Inheriting, uid: str, **options: Any) -> Plan:
     """Return the plan of a spec with the platform's defaults. ``options`` are passed to ``plan``.
 
     Raises:
-        Unplannable: as ``plan`` does. The message says which of the fields in it are inherited.
+        Unplannable: as ``plan`` does. The message also says which of the fields that it names are inherited.
     """
     try:
         made = plan(job.spec, uid, **options)
@@ -40,6 +41,6 @@ def planned(job: Inheriting, uid: str, **options: Any) -> Plan:
 
 
 def _origins(message: str, job: Inheriting) -> str:
-    """Return the end of a message that names a field which the user cannot find in the job."""
+    """Return a text to append to a message: which fields in the message the platform sets, not the job."""
     named = [each for each in job.inherited if each.path in message]
     return "".join(f". The platform sets {each.path} for this job, by {each.from_}" for each in named)

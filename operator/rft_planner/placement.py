@@ -52,8 +52,8 @@ def placed(
     known.
 
     ``before`` is an earlier plan of the same spec. Its kind of GPU is kept when nodes are added or removed.
-    ``force_memory`` is passed to ``plan``. ``defaults`` are the platform's; those of a kind of GPU also
-    decide on which of its nodes the job may run.
+    ``force_memory`` is passed to ``plan``. ``defaults`` are the platform's defaults. Those for a kind of GPU
+    can have a node selector and tolerations, which limit the nodes of this kind that the job may use.
 
     Raises:
         Unplannable: as in ``plan``. If no kind in the cluster is large enough, the error is that
@@ -100,7 +100,10 @@ def _allowing(spec: RFTJobSpec) -> tuple[Mapping[str, str], Sequence[Toleration]
 def _offered(
     known: Inventory, inheriting: Callable[[str | None], Inheriting], defaults: JobDefaults
 ) -> Mapping[Kind, list[Node]]:
-    """Return the kinds of GPU that a job may use, with their nodes. A kind may have its own defaults."""
+    """Return the kinds of GPU that a job may use, each with its nodes.
+
+    The platform's defaults for a kind decide which nodes of this kind the job may use.
+    """
     offered = known.offered(*_allowing(inheriting(None).spec))
     own = defaults.accelerators or {}
     if not own:

@@ -38,7 +38,9 @@ class Shape:
     fused_feed_forward: bool = False
     """Whether gate and up are one matrix, with one adapter."""
     attention_adapters: bool = False
-    """Whether only attention gets adapters, for a reason other than experts."""
+    """Whether only attention gets adapters because vLLM loads no adapter of a fused gate and up matrix. In
+    models with experts only attention gets adapters too, whatever this field says.
+    """
     experts: int = 0
     experts_per_token: int = 0
     expert_intermediate: int = 0

@@ -241,8 +241,8 @@ def _models(annotation: Any) -> list[type[Model]]:
         ([], "jobDefaults: [] is not an object"),
         ({"tolerations": []}, "jobDefaults.tolerations: no such field"),
         ({"resources": {"cpu": 4}}, "jobDefaults.resources.cpu: 4 is not a text"),
-        ({"resources": {"gpus": 2}}, "jobDefaults.resources.gpus: is for the job itself to say"),
-        ({"template": {"image": "a"}}, "jobDefaults.template.image: is for single accelerators"),
+        ({"resources": {"gpus": 2}}, "jobDefaults.resources.gpus: can only be set by the job"),
+        ({"template": {"image": "a"}}, "jobDefaults.template.image: is allowed below accelerators.NAME only"),
         (
             {"template": {"env": [{"name": "A", "value": "", "secretRef": {"name": "a", "key": "b"}}]}},
             "jobDefaults.template.env[0]: has value and secretRef",

@@ -70,7 +70,7 @@ def test_an_environment_counts_the_tokens_of_all_turns() -> None:
     assert made.estimate.completion_tokens == 95 * 4 * 400
     assert found(turns(maxTurns=8, maxTokens=800), rows).estimate == made.estimate
     assert "half of 800 tokens in all their turns" in made.notes[0]
-    assert made.notes[1].startswith("up to 4 turns with 800 sampled tokens in all, 16 rollouts at once")
+    assert made.notes[1].startswith("a rollout has up to 4 turns with 800 sampled tokens in all, and 16")
     assert "2048 tokens long" in found(turns(maxTurns=20), rows).notes[2]
 
 

@@ -47,9 +47,10 @@ def run_config(
     ingest_url: str | None,
     defaults: JobDefaults = NO_DEFAULTS,
 ) -> RunConfig:
-    """Return the configuration of the run for the trainer. ``spec`` is as the user wrote it.
+    """Return the configuration of the run for the trainer. ``spec`` is the spec as the user wrote it.
 
-    ``defaults`` are kept in it, so that a change of the platform's defaults does not change this run.
+    The configuration also stores ``defaults``, so that later changes of the platform's defaults do not change
+    this run.
     """
     if plan.effective is None:
         raise ValueError("the plan has no effective parameters, so the run cannot be configured")
