@@ -1,1 +1,1 @@
-"""Checks the six renders of the chart by checkov. What it finds needs a reason in ``argued.yaml``."""
+"""Checks the six renders of the chart by checkov. What checkov finds needs a reason in ``argued.yaml``."""

@@ -29,7 +29,7 @@ class Finding(NamedTuple):
 
 
 class Argument(NamedTuple):
-    """The reason why a check may fail for some objects."""
+    """The reason why a check of checkov may fail for some objects."""
 
     check: str
     objects: frozenset[str]
@@ -37,14 +37,14 @@ class Argument(NamedTuple):
 
 
 def arguments(path: Path = ARGUED) -> list[Argument]:
-    """Return the findings that stay, with their reasons. Raises ValueError for one without a reason."""
+    """Return the findings that are allowed, with their reasons. Raises ValueError if one has no reason."""
     found = [
         Argument(entry["check"], frozenset(entry["objects"]), (entry.get("why") or "").strip())
         for entry in yaml.safe_load(path.read_text(encoding="utf-8"))
     ]
     for argument in found:
         if not argument.why:
-            raise ValueError(f"{path.name}: {argument.check} has no reason; write why the finding stays")
+            raise ValueError(f"{path.name}: {argument.check} has no reason; write why it is allowed")
     return found
 
 
@@ -54,13 +54,15 @@ def findings(report: Mapping[str, Any]) -> Iterator[Finding]:
         raise ValueError("checkov cannot read the render of the chart")
     for failed in report["results"]["failed_checks"]:
         kind, _namespace, name = failed["resource"].split(".", 2)
-        # For the pods of a Deployment the labels of the pod follow its name.
+        # For the pod of a Deployment checkov appends the pod's labels to the name.
         name = name.partition(".app.kubernetes.io/")[0]
         yield Finding(failed["check_id"], failed["check_name"], f"{kind} {name}")
 
 
 def complaints(found: Iterable[Finding], argued: Iterable[Argument]) -> list[str]:
-    """Return a message for each finding without a reason, and for each reason without a finding."""
+    """Return a message for each finding that is not allowed, and for each allowed finding that was
+    not found.
+    """
     seen = {(each.check, each.object): each.name for each in found}
     allowed = {(each.check, name) for each in argued for name in each.objects}
     return [
@@ -73,11 +75,7 @@ def complaints(found: Iterable[Finding], argued: Iterable[Argument]) -> list[str
 
 
 def checked(checkov: Path, values: tuple[str, ...]) -> Iterator[Finding]:
-    """Yield what checkov finds in the chart with some values. It asks no service.
-
-    Raises:
-        RuntimeError: if the chart cannot be rendered, or checkov fails.
-    """
+    """Yield what checkov finds in the chart with these values. checkov runs without a network service."""
     made = template(*values)
     if made.returncode != 0:
         raise RuntimeError(made.stderr)
@@ -93,7 +91,7 @@ def checked(checkov: Path, values: tuple[str, ...]) -> Iterator[Finding]:
 
 
 def main() -> int:
-    """Check all sets of values. Return 1 if a finding has no reason, or a reason no finding."""
+    """Check the chart with each set of values. Return 1 if ``complaints`` has messages, else 0."""
     parser = argparse.ArgumentParser(prog="python -m tests.chart_audit", description=__doc__)
     parser.add_argument("checkov", type=Path, help="the program checkov")
     checkov = parser.parse_args().checkov

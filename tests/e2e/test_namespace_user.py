@@ -1,4 +1,4 @@
-"""A user with the built-in role ``edit`` in one namespace: from a manifest to the curve, and no further."""
+"""A user with only the built-in role ``edit`` in one namespace can train a job there, and do no more."""
 
 import json
 import os
@@ -29,7 +29,9 @@ TOKEN: Object = {
 
 
 def token(kubectl: Kubectl) -> str:
-    """Return a token of the user's ServiceAccount. Kubernetes 1.20 has no ``kubectl create token``."""
+    """Return a token of the user's ServiceAccount, without ``kubectl create token``, which 1.20 does not
+    have.
+    """
     path = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{USER}/token"
     done = kubectl.run("create", "--raw", path, "-f", "-", stdin=json.dumps(TOKEN))
     return str(json.loads(done.stdout)["status"]["token"])

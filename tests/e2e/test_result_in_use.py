@@ -1,4 +1,6 @@
-"""End-to-end tests of a result in use: a run's folder is downloaded from the cluster, and served."""
+"""End-to-end tests of using a result: a run's folder is downloaded from the cluster, and its
+adapter served.
+"""
 
 import hashlib
 import os
@@ -79,7 +81,7 @@ def test_an_interrupted_download_deletes_its_pod_and_resumes_to_equal_digests(
     folder = tmp_path / "run"
     first = rft(kubectl, "download", NAME, "--output", str(folder))
     wait_until("the pod that reads the volume exists", lambda: kubectl.list("pods", READERS), 120)
-    first.send_signal(signal.SIGSTOP)  # so that these few files do not arrive before the interruption
+    first.send_signal(signal.SIGSTOP)  # so that it is still downloading when it is interrupted
     pod = wait_until("the pod runs", lambda: running_reader(kubectl), 120)
     expected = digests_on_the_volume(kubectl, pod)
     first.send_signal(signal.SIGTERM)

@@ -1,7 +1,7 @@
-"""An API server gives back what the chart and the examples ship, so GitOps tools see no drift.
+"""An API server stores what the chart and the examples ship unchanged, so GitOps tools see no drift.
 
-Server-side apply as a dry run shows what would be stored, without an installation. ``test_crd.py`` does the
-same for the CRD.
+Server-side apply as a dry run returns what would be stored, and nothing is installed. ``test_crd.py`` does
+the same for the CRD.
 """
 
 import json
@@ -20,14 +20,19 @@ from tests.unit.chart_support import SETS
 pytestmark = pytest.mark.cluster
 
 POLICIES = 30
-"""The minor version of Kubernetes from which on the default render of the chart can be stored."""
+"""The first minor version of Kubernetes 1 that has all kinds of objects in the default render of
+the chart.
+"""
 FOREIGN = ("cert-manager.io/", "monitoring.coreos.com/")
-"""API groups of other programs, which the test cluster does not have."""
+"""API groups of cert-manager and the Prometheus operator, which the test cluster does not have."""
 EXAMPLES = sorted((ROOT / "examples").rglob("*.yaml"))
 
 
 def lost(ours: Any, theirs: Any, path: str) -> Iterator[str]:
-    """Yield what an API server changes or drops. What it adds is its own, and what is empty is absent."""
+    """Yield a message for each value of ``ours`` that an API server changed or dropped in ``theirs``.
+
+    Fields that the API server added are ignored. An empty value counts as absent.
+    """
     if ours in (None, "", [], {}) and theirs in (None, "", [], {}):
         return
     if isinstance(ours, dict) and isinstance(theirs, dict):

@@ -34,11 +34,11 @@ def paths(value: Any, path: str = "") -> set[str]:
 
 
 ELSEWHERE = {moved.alpha for moved in MOVED} - {
-    # In v1beta1 these paths are objects.
+    # These paths exist in v1beta1 too, as objects.
     "template.volumes[].persistentVolumeClaim",
     "template.volumes[].configMap",
 }
-"""Paths that no spec of v1beta1 has."""
+"""Paths of v1alpha1 that no spec of v1beta1 has."""
 
 
 def go_and_return(spec: Json) -> None:
@@ -120,7 +120,7 @@ def test_an_empty_object_stays_an_empty_object() -> None:
 
 
 def fields(annotation: Any, path: str) -> dict[str, tuple[Any, ...]]:
-    """Return the values of every field with fixed texts and of every boolean, by the field's path."""
+    """Return the values of each field by its path: of fixed texts and booleans all values, else ``()``."""
     if get_origin(annotation) is Literal:
         return {path: get_args(annotation)}
     if annotation is bool:

@@ -17,7 +17,7 @@ TOKENIZER = Characters()
 
 
 class Speaker:
-    """An engine that says what a function makes of the prompt's text."""
+    """An engine that completes a prompt with the text that a function returns for the prompt's text."""
 
     restarts, batches = 0, 1
 
@@ -34,7 +34,7 @@ def prompt(line: int = 1, **fields: Any) -> Prompt:
 
 
 class Played:
-    """Plays rollouts, and scores them with the environment alone."""
+    """Plays rollouts when it is called. Their only score is the reward of the environment."""
 
     def __init__(
         self, source: str, say: Callable[[str], str], template: str | None = None, **settings: Any

@@ -1,4 +1,4 @@
-"""The benchmark of the time to a reward gives both sides the same task, and counts what was reached."""
+"""The benchmark of the time to a reward gives both sides the same task, and its times and table are right."""
 
 import json
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""What an agent can do wrong while it plays its rollout, and what becomes of the other rollouts."""
+"""What an agent can do wrong while it plays its rollout, and what then happens to this and other rollouts."""
 
 from collections.abc import Iterator
 from itertools import count
@@ -59,7 +59,7 @@ except OSError as error:
 
 
 class Fault(NamedTuple):
-    """Code of an agent after its first turn, and what becomes of its rollout: an error, or a reward."""
+    """Code that an agent runs after its first turn, and the expected error or reward of its rollout."""
 
     code: str
     error: str | None = None

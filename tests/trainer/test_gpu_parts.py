@@ -1,4 +1,4 @@
-"""``make gpu-check``: its parts are run once, within their time, and its page says what they found."""
+"""``make gpu-check``: each part runs once, within its time, and the page says what the parts have found."""
 
 import json
 import os
@@ -58,7 +58,9 @@ def test_a_part_that_takes_too_long_is_ended_with_what_it_has_started(tmp_path: 
 
 @pytest.fixture
 def planned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Part]:
-    """Parts that note that they were run: the second fails, the third needs more time than the others."""
+    """Parts that record that they ran. The second part fails; the third has a longer time limit than the
+    others.
+    """
 
     def noting(name: str, *, ok: bool, seconds: int) -> Part:
         def run(target: Target) -> Any:

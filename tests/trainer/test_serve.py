@@ -1,4 +1,4 @@
-"""The command line of the server for an adapter. It is not started here."""
+"""The command line of the server for an adapter. The server is not started here."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""With ``maxStaleness`` 4 batches are sampled ahead of up to four updates, in order, and none is lost."""
+"""With ``maxStaleness`` 4, batches are sampled while up to four earlier steps are trained. None is lost."""
 
 import shutil
 import threading
@@ -30,17 +30,21 @@ ROWS = 70
 
 @dataclass
 class Watched:
-    """What the runs of a test did."""
+    """How the test controls its runs, and what the runs did."""
 
     needs: Callable[[int], int] | None = None
-    """The version that must be saved before the n-th batch is sampled ahead. None: updates wait for them."""
+    """Gets the number, from 1, of a batch that is sampled ahead. Returns the version that must be saved
+    before this batch is sampled. None: updates wait until the batches in line are sampled.
+    """
     fail_at: int = 0
-    """The number of the batch, from 1, whose sampling ahead fails."""
+    """The number of the batch whose sampling fails. The run's first batch, which is not sampled
+    ahead, is 1.
+    """
     on_update: Callable[[], None] = lambda: None
     ahead: list[str] = field(default_factory=list)
-    """The adapter of each batch that was sampled ahead."""
+    """The name of the adapter of each batch that was sampled ahead."""
     evaluated: list[str] = field(default_factory=list)
-    """The adapter of each call of the sampler by the main thread."""
+    """The name of the adapter of each call of the sampler by the main thread."""
     settings: list[UpdateSettings] = field(default_factory=list)
     in_use: int = 0
     saved: int = 0
@@ -49,7 +53,7 @@ class Watched:
 
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
-    """Runs sample ahead, although they are on the CPU, and sampling and update take turns as asked for."""
+    """Let runs sample ahead, also on a CPU. ``Watched.needs`` sets the order of sampling and updates."""
     found = Watched()
     monkeypatch.setattr(machine, "usable_cores", lambda: 1)
     monkeypatch.setattr(Run, "_probe_sampler", lambda _self, _parts: None)
@@ -85,7 +89,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
                 version = found.needs(number) if found.needs is not None else 0
                 assert found.changed.wait_for(lambda: found.saved >= version, 300), "the trainer waits"
         made = generate(engine, requests, should_stop)
-        assert adapter is None or adapter.path.is_dir(), "a sampler that is restarted loads it again"
+        assert adapter is None or adapter.path.is_dir(), "a restarted sampler would miss its adapter"
         found.in_use -= 1
         return made
 
@@ -179,7 +183,7 @@ def test_a_run_that_is_killed_goes_on_behind_its_last_checkpoint_without_a_lost_
     before, killed = tmp_path / "before", tmp_path / "killed"
 
     def keep_the_third() -> None:
-        if len(watched.settings) == 3:  # what the folder has while step 3 is computed, and 5 are begun
+        if len(watched.settings) == 3:  # while step 3 trains, and batches up to 7 are in line
             shutil.copytree(before, killed)
 
     watched.on_update = keep_the_third

@@ -1,4 +1,4 @@
-"""Jobs inherit the platform's defaults where they say nothing themselves."""
+"""Jobs inherit the platform's defaults for the fields that they do not set."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""The chart's value ``jobDefaults``: closed at every level, and read by the operator."""
+"""The chart's value ``jobDefaults``: its schema allows known fields only, and the operator reads it."""
 
 import json
 from collections.abc import Iterator
@@ -78,7 +78,7 @@ def resolved(schema: Json) -> Json:
 
 
 def differences(model: type[BaseModel], schema: Json, path: str) -> Iterator[tuple[str, set[str]]]:
-    """Yield each object whose fields differ in the models and in the chart's schema, and these fields."""
+    """Yield each path at which the models and the chart's schema have different fields, with these fields."""
     schema = resolved(schema)
     fields = {info.alias or name: info for name, info in model.model_fields.items()}
     expected = set(fields) - (OWN if model is Resources else set())

@@ -1,4 +1,4 @@
-"""rft download, samples and export of a job in the cluster. A real process stands for the pod's command."""
+"""rft download, samples and export of a job in the cluster. A command in a pod is a real process here."""
 
 import hashlib
 import json
@@ -343,7 +343,9 @@ def test_a_list_with_a_path_twice_or_too_many_files_is_refused(monkeypatch: pyte
 
 
 class Changing:
-    """A source with one file, whose content is another one than listed for some rounds."""
+    """A source with one file, whose content differs from the listed digest in the first ``rounds``
+    attempts.
+    """
 
     def __init__(self, rounds: int) -> None:
         self.rounds = rounds

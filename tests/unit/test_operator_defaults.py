@@ -1,4 +1,6 @@
-"""The operator: jobs get the platform's defaults when they begin, and a run keeps those of its beginning."""
+"""The operator: a job gets the platform's defaults when it begins. Later changes of them do not change its
+run.
+"""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Rollouts that are played side by side: each at its own pace, or all together."""
+"""Rollouts that are played side by side: each at its own pace, or all together, turn by turn."""
 
 import threading
 from collections.abc import Sequence
@@ -18,7 +18,9 @@ def request(*ids: int) -> Request:
 
 
 class Theatre:
-    """An engine that answers at once and keeps its batches, and environments that answer on demand."""
+    """An engine that samples at once and records its batches, and environments that answer when a test says
+    so.
+    """
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -38,7 +40,7 @@ class Theatre:
         return self.acts[number]
 
     def answer(self, number: int) -> None:
-        """Let the environment of a rollout answer, once it was asked."""
+        """Let the environment of a rollout answer, after waiting until it was asked."""
         with self.begun:
             assert self.begun.wait_for(lambda: number in self.acts, 10)
         self.acts.pop(number).set_result("")

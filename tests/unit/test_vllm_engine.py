@@ -16,7 +16,7 @@ ADAPTER = AdapterVersion("second", Path("second"))
 
 
 class Server:
-    """A server that is started and stopped in no time."""
+    """A stand-in for ``VllmServer`` whose start and stop take no time."""
 
     socket, api_key = Path("vllm.sock"), "key"
     starts = 0
@@ -33,7 +33,9 @@ class Server:
 
 
 class Connection:
-    """A client whose requests wait until they are let go. Those of the first server are lost."""
+    """A stand-in for ``VllmClient``. Requests wait until ``go`` is set. Those to the first server
+    are lost.
+    """
 
     def __init__(self, *_: Any) -> None:
         self.models: list[str] = []
