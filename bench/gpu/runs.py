@@ -99,7 +99,11 @@ def gpu_memory(root: int) -> Counter[str]:
 
 
 def by_role(used: Sequence[str], processes: Sequence[str], commands: Mapping[int, str]) -> Counter[str]:
-    """Return the MiB by role, from nvidia-smi's lines and the command lines of the run's processes."""
+    """Return the GPU memory in use, in MiB: all (``whole``), and that by ``training`` and ``sampling``.
+
+    ``used`` and ``processes`` are lines that nvidia-smi printed. ``commands`` has the command line of each
+    process of the run.
+    """
     found = Counter({"whole": int(used[0])})
     for line in processes:
         pid, _, mebibytes = line.partition(",")

@@ -493,8 +493,8 @@ def held_out_reward_needs_an_evaluation(spec: RFTJobSpec) -> Iterator[Problem]:
         "spec",
         "!has(self.stop) || !has(self.stop.canary)"
         " || self.graders.exists(grader, has(grader.weight) && grader.weight == 0.0)",
-        "spec.stop.canary needs a grader of weight 0, and there is none; give one grader weight 0, or"
-        " remove it",
+        "spec.stop.canary needs a grader of weight 0, and there is none; give a grader the weight 0, or"
+        " remove spec.stop.canary",
     )
 )
 def canary_stop_has_a_canary(spec: RFTJobSpec) -> Iterator[Problem]:

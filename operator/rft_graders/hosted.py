@@ -80,7 +80,7 @@ def _tool(name: str, method: Callable[..., Any], skipped: int) -> dict[str, Any]
 
 
 def documented(text: str) -> tuple[str, dict[str, str]]:
-    """Return what a docstring says of the tool, and of each argument by name, from its section ``Args:``."""
+    """Return a docstring's description of the tool, and that of each argument, by the argument's name."""
     said: list[str] = []
     arguments: dict[str, str] = {}
     section, current = "", ""

@@ -168,10 +168,10 @@ def shape_of(parameters: Mapping[str, Parameter], name: str) -> CallShape | None
             return shape
     if _takes_two(parameters, required):
         return None
-    shapes = ", ".join(dict.fromkeys(shape.shown for shape in SHAPES))
+    shapes = "; ".join(dict.fromkeys(shape.shown for shape in SHAPES))
     raise TypeError(
-        f"{name}({', '.join(parameters)}) cannot be called as a grader; its parameters must be one of"
-        f" {shapes}, where … are fields of the row, or two with any names, which get completion and row;"
+        f"{name}({', '.join(parameters)}) cannot be called as a grader: give it two parameters, which get"
+        f" completion and row, or one of these lists of parameters, where … are fields of the row: {shapes};"
         " every further parameter needs a default"
     )
 

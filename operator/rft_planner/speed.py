@@ -29,8 +29,8 @@ PASS_SECONDS = 0.005
 """Seconds that vLLM needs for each forward pass of any model, to schedule it and to start its kernels. The
 number is a guess."""
 EXCHANGE_SECONDS = 2e-5
-"""Seconds in which the GPUs of one sampler sum a result. They do so twice for each layer of a forward pass.
-The number is a guess."""
+"""Seconds of one all-reduce among the GPUs of a sampler. Each layer of a forward pass has two. The number is
+a guess."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,9 @@ class Speed:
 
     gpus: int
     trainers: int
+    """Number of GPUs for training."""
     samplers: int
+    """Number of GPUs for sampling, of all samplers together."""
     flops: float
     """FLOPs per second of one GPU, by its data sheet."""
     bandwidth: float
@@ -49,7 +51,7 @@ class Speed:
     cache_bytes: float
     """Bytes of the key-value cache on each GPU that samples."""
     servers: int = 1
-    """Number of samplers, over which the prompts of a step are divided."""
+    """Number of samplers. Each has ``samplers // servers`` GPUs and a part of a step's prompts."""
 
     @property
     def tensor_parallel(self) -> int:
