@@ -1,5 +1,6 @@
 """Runs a gateway of rollouts whose model returns given texts, and HTTP clients of these rollouts."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,14 @@ from tests.unit.gateway_support import Characters, Scripted, session
 
 
 class Open:
-    """Runs a gateway during the ``with`` block. The model's answers are the texts of ``script``, in order."""
+    """Runs a gateway during the ``with`` block. The model's answers are the texts of ``script``, in order.
 
-    def __init__(self, folder: Path, *script: str) -> None:
+    ``before`` is called when a batch begins.
+    """
+
+    def __init__(self, folder: Path, *script: str, before: Callable[[], None] = lambda: None) -> None:
         self.tokenizer = Characters()
-        self.script = Scripted(self.tokenizer, *script)
+        self.script = Scripted(self.tokenizer, *script, before=before)
         self.sampler = BatchSampler(self.script)
         self.socket = folder / "gateway.sock"
         self.gateway = Gateway(self.socket, self.sampler, self.tokenizer.decode)

@@ -1,7 +1,7 @@
 """A tokenizer with one token per character and some special tokens, and sessions that use it."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jinja2
@@ -94,12 +94,16 @@ def session(tokenizer: Characters, limits: RolloutLimits = LIMITS, **options: An
 
 
 class Scripted:
-    """A fake sampler: it answers each request with the next of the given texts, and keeps the requests."""
+    """A fake sampler: it answers each request with the next of the given texts, and keeps the requests.
 
-    def __init__(self, tokenizer: Characters, *texts: str) -> None:
+    ``before`` is called when a batch begins.
+    """
+
+    def __init__(self, tokenizer: Characters, *texts: str, before: Callable[[], None] = lambda: None) -> None:
         self.requests: list[Request] = []
-        self._tokenizer, self._texts = tokenizer, list(texts)
+        self._tokenizer, self._texts, self._before = tokenizer, list(texts), before
 
     def __call__(self, requests: Sequence[Request]) -> list[Generated]:
         self.requests += requests
+        self._before()
         return [generated(self._tokenizer, self._texts.pop(0)) for _ in requests]

@@ -3,12 +3,14 @@
 import json
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rft_trainer.rollout.engine import Generated
+from rft_trainer.rollout.gateway import answers
 from rft_trainer.rollout.gateway.sampler import BatchSampler
 from rft_trainer.rollout.gateway.session import RolloutLimits
 from tests.unit.gateway_server_support import Open
@@ -91,6 +93,56 @@ def test_a_rollout_is_reached_only_with_its_own_token(opened: Open) -> None:
     assert opened.script.requests == []
     opened.gateway.close_rollout("r2")
     assert opened.client("r2", token).get("/v1/models").status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("/v1/chat/completions", {"messages": [USER]}), ("/v1/completions", {"prompt": "a"})],
+)
+def test_a_request_that_waits_for_its_turn_does_not_change_a_closed_rollout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, body: dict[str, Any]
+) -> None:
+    read, sampling, go_on = threading.Semaphore(0), threading.Event(), threading.Event()
+
+    def asked_of(found: Any) -> answers.AnswerOptions:
+        read.release()
+        return real(found)
+
+    def pause() -> None:
+        sampling.set()
+        assert go_on.wait(10)
+
+    real = answers.asked_of
+    monkeypatch.setattr(answers, "asked_of", asked_of)
+    limits = RolloutLimits(1, 1000, 4000, 60)
+    with Open(tmp_path, "one", "two", before=pause) as opened, ThreadPoolExecutor(2) as threads:
+        one, client = opened.rollout(limits=limits)
+        first = threads.submit(client.post, path, json=body)
+        assert sampling.wait(10)
+        second = threads.submit(client.post, path, json=body)
+        assert read.acquire(timeout=10)
+        assert read.acquire(timeout=10)
+        opened.gateway.close_rollout("r1")
+        go_on.set()
+        assert [answer.result(10).status_code for answer in (first, second)] == [401, 401]
+        assert len(opened.script.requests) == 1
+        assert (one.turns, one.limit) == ([], None)
+
+
+def test_a_reward_that_arrives_after_the_rollout_was_closed_is_refused(opened: Open) -> None:
+    _, client = opened.rollout()
+    other = opened.client("r1", client.headers["Authorization"].removeprefix("Bearer "))
+    closed = []
+
+    def body() -> Iterator[bytes]:
+        yield b'{"value": '
+        assert other.get("/v1/models").status_code == 200  # by now the server waits for the rest of the body
+        closed.append(opened.gateway.close_rollout("r1"))
+        yield b"1}"
+
+    assert client.post("/reward", content=body()).status_code == 401
+    assert closed[0].reward is None
+    assert opened.gateway.counts["unauthorized"] == 0, "the token was checked before the rollout was closed"
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class _Closed(Exception):
-    """The rollout was closed while one of its turns was sampled."""
+    """The rollout was closed after the request had begun, so the request may not change it."""
 
 
 class _RunEnds(Exception):
@@ -196,6 +196,7 @@ class Gateway:
         body = await _body(request)
         asked, messages, tools = answers.asked_of(body), answers.messages_of(body), answers.tools_of(body)
         async with rollout.turn_lock:
+            _refuse_closed(rollout)
             try:
                 turn = rollout.session.chat(messages, tools)
             except Unextendable as error:
@@ -213,6 +214,7 @@ class Gateway:
         body = await _body(request)
         asked, prompt = answers.asked_of(body), answers.prompt_of(body)
         async with rollout.turn_lock:
+            _refuse_closed(rollout)
             recorded, _ = await self._sample(rollout, rollout.session.complete(prompt), asked)
         about = (f"cmpl-{secrets.token_hex(8)}", int(time.time()), recorded, asked, self._decode)
         if asked.stream:
@@ -231,19 +233,25 @@ class Gateway:
             raise _RunEnds from error
         finally:
             rollout.sampling_seconds += time.monotonic() - began
-        if rollout.closed:
-            raise _Closed
+        _refuse_closed(rollout)
         message = rollout.session.record(turn, generated)
         return rollout.session.turns[-1], message
 
     async def _reward(self, request: web.Request, rollout: OpenRollout) -> web.StreamResponse:
         reward = answers.reward_of(await _body(request))
+        _refuse_closed(rollout)
         if rollout.reward is not None:
             self.counts["rewards"] += 1
             rollout.refused += 1
             return _error(409, "the reward of this rollout was already reported", "reward_exists")
         rollout.reward = reward
         return web.json_response({"ok": True})
+
+
+def _refuse_closed(rollout: OpenRollout) -> None:
+    """Raise _Closed if a rollout was closed. To be called after each wait, before the rollout is changed."""
+    if rollout.closed:
+        raise _Closed
 
 
 async def _body(request: web.Request) -> dict[str, Any]:
