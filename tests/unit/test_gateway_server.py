@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from rft_run.errors import Preempted, SamplerError
 from rft_trainer.rollout.engine import Generated
 from rft_trainer.rollout.gateway import answers
 from rft_trainer.rollout.gateway.sampler import BatchSampler
@@ -183,6 +184,20 @@ def test_a_malformed_call_and_a_limit_are_errors_of_the_api(tmp_path: Path) -> N
         ended = client.post("/v1/chat/completions", json=body)
         assert (ended.status_code, ended.json()["error"]["type"]) == (403, "rollout_ended")
         assert ended.json()["error"]["message"].startswith("maxTurns")
+
+
+def test_the_first_error_of_the_engine_is_kept(tmp_path: Path) -> None:
+    errors = iter([SamplerError("gone"), Preempted("asked to stop")])
+
+    def fail() -> None:
+        raise next(errors)
+
+    with Open(tmp_path, before=fail) as opened:
+        _, client = opened.rollout()
+        for _ in range(2):
+            answer = client.post("/v1/completions", json={"prompt": "a"})
+            assert (answer.status_code, answer.headers["x-should-retry"]) == (503, "false")
+        assert str(opened.gateway.failure) == "gone"
 
 
 def test_a_reward_is_one_finite_number(opened: Open) -> None:

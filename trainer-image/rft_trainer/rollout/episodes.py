@@ -199,9 +199,9 @@ class Episodes:
             else:
                 known = yield from self._agent(one, gateway, str(index))
         except ValueError as error:
-            if gateway is not None and error is gateway.failure:
-                raise
             known = error
+        if gateway is not None and gateway.failure is not None:
+            raise gateway.failure
         if known is not None:
             one.reward = known
             # The next rollout in the slot must not see files and processes of this rollout.
@@ -240,8 +240,6 @@ class Episodes:
             failed = error
         finally:
             closed = gateway.close_rollout(name)
-        if gateway.failure is not None:
-            raise gateway.failure
         one.take_over(closed)
         if failed is not None and one.session.limit is None:
             raise failed

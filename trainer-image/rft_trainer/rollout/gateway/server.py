@@ -77,7 +77,7 @@ class Gateway:
         self.counts: Counter[str] = Counter()
         """Number of refused requests by reason: ``unauthorized``, ``badRequests``, ``ended``, ``rewards``."""
         self.failure: Exception | None = None
-        """The error of the engine or of the chat template that ends the run; None if there was none."""
+        """The first error of the engine or of the chat template. It ends the run. None: there was none."""
         self._port = 0
         self._socket, self._sampler, self._decode = socket, sampler, decode
         self._rollouts: dict[str, OpenRollout] = {}
@@ -200,7 +200,7 @@ class Gateway:
             try:
                 turn = rollout.session.chat(messages, tools)
             except Unextendable as error:
-                self.failure = ConfigurationError(f"spec.environment: {error}")
+                self._fail(ConfigurationError(f"spec.environment: {error}"))
                 raise _RunEnds from error
             except ValueError as error:
                 raise BadRequest(str(error), "messages") from error
@@ -229,13 +229,18 @@ class Gateway:
         try:
             generated = await asyncio.wrap_future(self._sampler.submit(turn.request))
         except Exception as error:
-            self.failure = error
+            self._fail(error)
             raise _RunEnds from error
         finally:
             rollout.sampling_seconds += time.monotonic() - began
         _refuse_closed(rollout)
         message = rollout.session.record(turn, generated)
         return rollout.session.turns[-1], message
+
+    def _fail(self, error: Exception) -> None:
+        """Note an error that ends the run. Later ones, such as Preempted, only follow from the first."""
+        if self.failure is None:
+            self.failure = error
 
     async def _reward(self, request: web.Request, rollout: OpenRollout) -> web.StreamResponse:
         reward = answers.reward_of(await _body(request))
