@@ -1,5 +1,6 @@
 """What an agent can do wrong while it plays its rollout, and what then happens to this and other rollouts."""
 
+import time
 from collections.abc import Iterator
 from itertools import count
 from typing import NamedTuple
@@ -7,6 +8,7 @@ from typing import NamedTuple
 import pytest
 
 from rft_graders.printed import MAX_PRINTED_BYTES
+from rft_run.errors import SamplerError
 from rft_trainer.monitors.metrics import of_episodes
 from tests.trainer.episodes_support import Played, prompt
 
@@ -49,6 +51,12 @@ for descriptor in range(3, 64):
     except OSError:
         pass
 time.sleep(600)
+"""
+IGNORES_ERRORS = """
+try:
+    self.ask(chat, api_key, {"messages": messages})
+except OSError:
+    time.sleep(600)
 """
 STRANGER = """
 try:
@@ -123,6 +131,23 @@ def test_a_fault_of_an_agent_is_counted_and_hurts_no_other_rollout(agents: Playe
 def test_an_agent_that_dies_in_the_middle_of_a_group_costs_only_its_own_rollout(agents: Played) -> None:
     agents([prompt(1, fault="os._exit(1) if '/rollouts/1/' in base_url else None")], count=3)
     assert [score.reward for score in agents.scores] == [0.5, None, 0.5]
+
+
+def test_an_error_of_the_sampler_ends_the_run_while_an_agent_still_acts() -> None:
+    answered: list[str] = []
+
+    def say(text: str) -> str:
+        if answered:
+            raise SamplerError("gone")
+        answered.append(text)
+        return "1"
+
+    played = Played(AGENT, say, timeoutSeconds=30, maxSeconds=30)
+    with played.scorer:
+        began = time.monotonic()
+        with pytest.raises(SamplerError, match="gone"):
+            played([prompt(fault=IGNORES_ERRORS)])
+        assert time.monotonic() - began < 30
 
 
 def test_an_agent_that_asks_for_no_turn_has_nothing_to_train_on() -> None:

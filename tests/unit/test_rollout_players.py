@@ -123,3 +123,12 @@ def test_an_error_of_the_engine_ends_all_rollouts() -> None:
     players = Players(TurnPace(2), lambda _: failed, Theatre().act, lambda: False)
     with pytest.raises(OSError, match="gone"):
         players.play([rollout(1, 1, []), rollout(2, 1, [])])
+
+
+def test_an_error_ends_rollouts_whose_environments_still_act() -> None:
+    found = iter([None, OSError("gone")])
+    theatre = Theatre()
+    players = Players(TurnPace(1), theatre.sample, theatre.act, lambda: False, failure=lambda: next(found))
+    with pytest.raises(OSError, match="gone"):
+        players.play([rollout(1, 1, [])])
+    assert theatre.acts.keys() == {1}

@@ -147,6 +147,7 @@ class Episodes:
                 act,
                 should_stop,
                 self._batch_seconds,
+                lambda: gateway.failure if gateway is not None else None,
             )
             try:
                 players.play([begin(index) for index in range(len(requests))])

@@ -57,12 +57,15 @@ class Players:
         act: Callable[[int, Any], "Future[Any]"],
         should_stop: Callable[[], bool],
         batch_seconds: float = FIRST_BATCH_SECONDS,
+        failure: Callable[[], Exception | None] = lambda: None,
     ) -> None:
         """Prepare. ``sample`` begins to sample a batch of turns. ``act`` lets the environment in a slot act.
 
-        ``batch_seconds``: sampling time of the last batch, in seconds.
+        ``batch_seconds``: sampling time of the last batch, in seconds. ``failure``: returns an error that ends all
+        rollouts, also those whose environments act; None while there is none.
         """
         self.batch_seconds = batch_seconds
+        self._failure = failure
         self._sample, self._act, self._should_stop = sample, act, should_stop
         self._together, self._batches = pace.together, 1 if pace.together else pace.batches
         self._free = deque(range(pace.slots))
@@ -82,7 +85,8 @@ class Players:
     def play(self, rollouts: Sequence[Begin]) -> None:
         """Play all rollouts to their ends. They begin in order.
 
-        Raises Preempted if the run should stop, and what ``sample``, ``act`` and the rollouts raise.
+        Raises Preempted if the run should stop, the error of ``failure``, and what ``sample``, ``act`` and
+        the rollouts raise.
         """
         waiting = deque(enumerate(rollouts))
         try:
@@ -134,6 +138,8 @@ class Players:
         """Wait for replies or completions, and resume their rollouts."""
         if self._should_stop():
             raise Preempted("asked to stop while rollouts were played")
+        if (error := self._failure()) is not None:
+            raise error
         soon = bool(self._turns) and self._sampling < self._batches and not self._together
         timeout = min(_POLL_SECONDS, max(0.0, self._seconds_left)) if soon else _POLL_SECONDS
         try:
