@@ -4,6 +4,7 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import closing
 from pathlib import Path
 
@@ -160,6 +161,30 @@ def test_the_run_ends_with_the_samplers_error_when_none_is_left(character_model:
             member.dies_after, member.gone = 1, True
         with pytest.raises(SamplerError, match="died again and again"):
             engine.generate(asked(6))
+
+
+class Shared:
+    """A sampler that was restarted. Another thread takes note of this after ``reads`` reads of the future."""
+
+    lost = None
+
+    def __init__(self, reads: int) -> None:
+        self._left, self._restart = reads, Future[None]()
+        self._restart.set_result(None)
+        self.ready = False
+
+    @property
+    def restarting(self) -> Future[None] | None:
+        self._left -= 1
+        self.ready = self._left < 0
+        return None if self.ready else self._restart
+
+
+@pytest.mark.parametrize("reads", [0, 1])
+def test_a_sampler_is_found_although_another_thread_takes_note_of_its_restart(reads: int) -> None:
+    engine, member = several(Path(), 0)[0], Shared(reads)
+    engine._members = [member]  # type: ignore[list-item]
+    assert engine._live() == [member]
 
 
 def test_a_stop_reaches_all_samplers(character_model: Path) -> None:

@@ -108,7 +108,7 @@ class RoutedEngine:
 
     def wait_until_ready(self) -> None:
         """Return when all samplers can be used, also those that are restarted now. See RolloutEngine."""
-        wait([member.restarting for member in self._members if member.restarting is not None])
+        wait([one for member in self._members if (one := member.restarting) is not None])
         self._on_all(lambda replica: replica.wait_until_ready())
 
     def use_adapter(self, adapter: AdapterVersion | None) -> None:
@@ -142,10 +142,14 @@ class RoutedEngine:
             live = [member for member in self._members if member.ready]
             if live:
                 return live
-            restarting = [member.restarting for member in self._members if member.restarting is not None]
-            if not restarting:
-                raise next(member.lost for member in self._members if member.lost is not None)
-            wait(restarting, return_when=FIRST_COMPLETED)
+            # Another thread may take note of the end of a restart at any time. So each value is read once.
+            restarting = [one for member in self._members if (one := member.restarting) is not None]
+            if restarting:
+                wait(restarting, return_when=FIRST_COMPLETED)
+                continue
+            lost = [error for member in self._members if (error := member.lost) is not None]
+            if len(lost) == len(self._members):
+                raise lost[0]
 
     def generate(
         self, requests: Sequence[Request], should_stop: Callable[[], bool] = lambda: False
