@@ -238,7 +238,11 @@ class GraderClient:
             while True:
                 while len(inbox.sent) < _LARGEST_CONCURRENCY and (entry := inbox.next()) is not None:
                     request, future = entry
-                    line = encode(request.message(number := self._ids.next()))
+                    try:
+                        line = encode(request.message(number := self._ids.next()))
+                    except (ValueError, TypeError, RecursionError) as error:
+                        future.set_result(Graded(ValueError(f"the request cannot be sent as JSON: {error}")))
+                        continue
                     if len(line) > MAX_REQUEST_BYTES:
                         future.set_result(_too_large())
                         continue
