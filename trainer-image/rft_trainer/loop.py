@@ -123,10 +123,10 @@ class Run:
         started = time.monotonic()
         step = self.state.step + 1
         ahead = prefetch.take()
-        sampled = ahead or self._sample(parts, batch.prompts, step)
+        sampled = ahead or self._sample(parts, batch.prompts, step, self.should_stop)
         self._refuse_failing_graders(parts, sampled, step)
         if ahead is None or parts.ahead == 1:  # else ``_sample_ahead`` has refilled the batch
-            batch, sampled = self._refill(parts, batch, sampled, step)
+            batch, sampled = self._refill(parts, batch, sampled, step, self.should_stop)
             self._refuse_failing_graders(parts, sampled, step)
         self._prefetch(parts, batch, prefetch)
 
@@ -164,14 +164,16 @@ class Run:
         )
         self.monitors.step(record, sampled.groups)
 
-    def _sample(self, parts: Parts, prompts: list[Prompt], step: int) -> SampledBatch:
+    def _sample(
+        self, parts: Parts, prompts: list[Prompt], step: int, should_stop: Callable[[], bool]
+    ) -> SampledBatch:
         """Sample rollouts of each prompt, grade them, and compute their advantages within each group."""
         version = parts.publisher.load()
         started = time.monotonic()
         requests = rollout_requests(prompts, self.spec.sampling.num_rollouts, parts.sampling, self.seed, step)
-        completions = parts.generate(prompts, requests, self.should_stop)
+        completions = parts.generate(prompts, requests, should_stop)
         generated = time.monotonic()
-        scores = parts.scorer.score(grade_items(prompts, completions), self.should_stop)
+        scores = parts.scorer.score(grade_items(prompts, completions), should_stop)
         graded = time.monotonic()
         groups = form_groups(
             prompts, completions, scores, parts.update.loss.shape.normalization, parts.overlong
@@ -180,7 +182,12 @@ class Run:
         return SampledBatch(groups, scores, *seconds, adapter_version=version)
 
     def _refill(
-        self, parts: Parts, batch: Batch, sampled: SampledBatch, step: int
+        self,
+        parts: Parts,
+        batch: Batch,
+        sampled: SampledBatch,
+        step: int,
+        should_stop: Callable[[], bool],
     ) -> tuple[Batch, SampledBatch]:
         """Sample further prompts for groups without variance, in at most ``refillRounds`` rounds."""
         wanted = len(sampled.kept)
@@ -195,7 +202,7 @@ class Run:
             batch = batch.followed_by(further)
             if not further.prompts:
                 break
-            sampled = sampled.joined(self._sample(parts, further.prompts, step))
+            sampled = sampled.joined(self._sample(parts, further.prompts, step, should_stop))
             if sampled.scores.mostly_errors:
                 break
         return batch, sampled
@@ -261,14 +268,23 @@ class Run:
         ``stop.maxSteps``.
         """
         stop, room = self._stop(), self._room()
+
+        def stop_early() -> bool:
+            return prefetch.failed or self.should_stop()
+
         while prefetch.begun < parts.ahead:
             step = self.state.step + 2 + prefetch.begun
             if stop is not None and stop.max_steps is not None and step > stop.max_steps:
                 return
-            prefetch.begin(batch.after, partial(self._sample_ahead, parts, step, room))
+            prefetch.begin(batch.after, partial(self._sample_ahead, parts, step, room, stop_early))
 
     def _sample_ahead(
-        self, parts: Parts, step: int, room: tuple[int, int, float, int], position: Position
+        self,
+        parts: Parts,
+        step: int,
+        room: tuple[int, int, float, int],
+        should_stop: Callable[[], bool],
+        position: Position,
     ) -> Ahead:
         """Lay out and sample the batch of a later step. If several batches are sampled ahead, also refill it.
 
@@ -277,9 +293,9 @@ class Run:
         batch = parts.train.batch(position, *room)
         if not batch.prompts:
             return Ahead(batch, None)
-        sampled = self._sample(parts, batch.prompts, step)
+        sampled = self._sample(parts, batch.prompts, step, should_stop)
         if parts.ahead > 1 and not sampled.scores.mostly_errors:
-            batch, sampled = self._refill(parts, batch, sampled, step)
+            batch, sampled = self._refill(parts, batch, sampled, step, should_stop)
         return Ahead(batch, sampled)
 
     def _refuse_failing_graders(self, parts: Parts, sampled: SampledBatch, step: int) -> None:
@@ -347,7 +363,7 @@ class Run:
             return
         found = preflight.saved(self.folder)
         if found is None or (self.state.step == 0 and preflight.broken(found)):
-            sampled = self._sample(parts, parts.train.first(preflight.PROMPTS), 0)
+            sampled = self._sample(parts, parts.train.first(preflight.PROMPTS), 0, self.should_stop)
             if parts.publisher.probe is not None:
                 parts.publisher.probe.refuse_preflight(sampled, parts.update.filter)
             found = preflight.findings(sampled)

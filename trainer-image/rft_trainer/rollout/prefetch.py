@@ -17,7 +17,7 @@ has a lower and an upper bound.
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -39,7 +39,8 @@ class Ahead:
 class Prefetch:
     """Samples at most ``depth`` batches in advance, one after another, in a thread.
 
-    On exit from ``with``, waits for the batch that is being sampled, and discards all batches.
+    On exit from ``with``, waits for the batch that is being sampled, and discards all batches. No batch is
+    begun after the exit, nor after an error in ``paused``.
     """
 
     def __init__(self, depth: int) -> None:
@@ -48,6 +49,9 @@ class Prefetch:
         self._begun: deque[Future[Ahead]] = deque()
         self._open = threading.Event()
         self._open.set()
+        self._closed = False
+        self.failed = False
+        """Whether an error ends the run. Then the batch that is being sampled may stop."""
         self._turn = threading.Lock()
         """Held while the sampler is used, by the thread that samples ahead or in a ``paused`` block."""
 
@@ -59,6 +63,7 @@ class Prefetch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Wait until the sampler is idle, and discard the batches."""
+        self._closed, self.failed = True, self.failed or error is not None
         self._thread.shutdown(wait=True, cancel_futures=True)
 
     @property
@@ -84,6 +89,8 @@ class Prefetch:
         def work() -> Ahead:
             self._open.wait()
             with self._turn:
+                if self._closed:
+                    raise CancelledError("the run has ended, so no more batches are sampled ahead")
                 return sample(before.result().batch.after if before is not None else after)
 
         self._begun.append(self._thread.submit(work))
@@ -99,7 +106,11 @@ class Prefetch:
         self._open.clear()
         try:
             with self._turn:
-                yield
+                try:
+                    yield
+                except BaseException:
+                    self._closed = self.failed = True
+                    raise
         finally:
             self._open.set()
 
