@@ -10,6 +10,7 @@ import json
 import platform
 import resource
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -71,7 +72,7 @@ def measured(rollouts: int, turns: int, seconds: float, per_second: float, promp
     The starts of the rollouts are spread over time, so that ``per_second`` turns begin in each second.
     """
     tokenizer = Letters()
-    dialogue = Dialogue(tokenizer, None, frozenset({END}))
+    dialogue = Dialogue(tokenizer, None, frozenset({END}), vocabulary=sys.maxunicode + 1)
     parameters = SamplingParameters(1.0, 1.0, 0, 64)
 
     def generate(requests: Sequence[Request]) -> list[Generated]:

@@ -11,7 +11,7 @@ from rft_trainer.rollout.episodes import Episodes
 from rft_trainer.rollout.gateway.dialogue import Dialogue
 from rft_trainer.rollout.groups import grade_items, rollout_requests
 from rft_trainer.rollout.segments import Episode
-from tests.unit.gateway_support import END, PARAMETERS, Characters, generated
+from tests.unit.gateway_support import END, PARAMETERS, VOCABULARY, Characters, generated
 
 TOKENIZER = Characters()
 
@@ -44,7 +44,7 @@ class Played:
         self.scorer = Scorer([self.settings.as_grader()], slots=self.settings.concurrency)
         self.engine = Speaker(say)
         tokenizer = Characters(template) if template is not None else TOKENIZER
-        dialogue = Dialogue(tokenizer, None, frozenset({END}))
+        dialogue = Dialogue(tokenizer, None, frozenset({END}), vocabulary=VOCABULARY)
         self.episodes = Episodes(self.settings, dialogue, self.engine, self.scorer, 2000)  # type: ignore[arg-type]
 
     def __call__(self, prompts: Sequence[Prompt], count: int = 1) -> list[tuple[Generated, Episode]]:

@@ -125,7 +125,7 @@ class Player:
         self.engine = TransformersEngine(model, "cpu", "float32")
         tokenizer: Any = AutoTokenizer.from_pretrained(model)
         (end,) = tokenizer.encode("<end>", add_special_tokens=False)
-        self.dialogue = Dialogue(tokenizer, None, frozenset({end}))
+        self.dialogue = Dialogue(tokenizer, None, frozenset({end}), vocabulary=len(tokenizer))
         python = {"inline": source}
         self.settings = Environment.model_validate(
             {"python": python, "maxTurns": 5, "concurrency": concurrency, "timeoutSeconds": 60}

@@ -1,6 +1,7 @@
 """A tokenizer with one token per character and some special tokens, and sessions that use it."""
 
 import re
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from rft_trainer.rollout.gateway.session import RolloutLimits, Session
 
 SPECIAL = ("<|im_start|>", "<|im_end|>", "<|eot|>")
 END = 1
+VOCABULARY = sys.maxunicode + 1 + len(SPECIAL)
+"""Number of token ids of ``Characters``."""
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -89,7 +92,7 @@ def generated(tokenizer: Characters, text: str, *, ends: bool = True) -> Generat
 
 def session(tokenizer: Characters, limits: RolloutLimits = LIMITS, **options: Any) -> Session:
     """Return the session of a rollout whose seed is 7."""
-    dialogue = Dialogue(tokenizer, None, frozenset({END}))
+    dialogue = Dialogue(tokenizer, None, frozenset({END}), vocabulary=VOCABULARY)
     return Session(dialogue, PARAMETERS, limits, 7, **options)
 
 

@@ -15,7 +15,7 @@ from rft_trainer.rollout.gateway import answers
 from rft_trainer.rollout.gateway.sampler import BatchSampler
 from rft_trainer.rollout.gateway.session import RolloutLimits
 from tests.unit.gateway_server_support import Open
-from tests.unit.gateway_support import ADD, END, PARAMETERS, Characters, session
+from tests.unit.gateway_support import ADD, END, PARAMETERS, VOCABULARY, Characters, session
 
 USER = {"role": "user", "content": "1+1?"}
 CALL = '<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>'
@@ -78,6 +78,16 @@ def test_completions_take_text_and_tokens(opened: Open) -> None:
     ids = [*opened.tokenizer.encode("atwo"), END]
     second = client.post("/v1/completions", json={"prompt": ids, "stream": True}).text
     assert '"yes"' in second
+
+
+def test_a_token_id_outside_the_vocabulary_is_refused_and_the_run_goes_on(opened: Open) -> None:
+    one, client = opened.rollout()
+    for unknown in (VOCABULARY, 10**30):
+        refused = client.post("/v1/completions", json={"prompt": [5, unknown]})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "prompt")
+        assert f"0 to {VOCABULARY - 1}" in refused.json()["error"]["message"]
+    assert one.turns == []
+    assert client.post("/v1/completions", json={"prompt": [VOCABULARY - 1]}).status_code == 200
 
 
 def test_a_rollout_is_reached_only_with_its_own_token(opened: Open) -> None:

@@ -148,12 +148,18 @@ def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Call
         overlong=Overlong(effective.overlong_penalty, spec.rollout_tokens),
         ahead=ahead,
         publisher=Publisher(policy, engine, RunFolder(run_dir), fence.check, ahead),
-        episodes=_episodes(config, folder, policy.tokenizer, engine, scorer, context),
+        episodes=_episodes(config, folder, policy.tokenizer, engine, scorer, context, shape.vocabulary),
     )
 
 
 def _episodes(
-    config: RunConfig, folder: Path, tokenizer: Any, engine: RolloutEngine, scorer: Scorer, context: int
+    config: RunConfig,
+    folder: Path,
+    tokenizer: Any,
+    engine: RolloutEngine,
+    scorer: Scorer,
+    context: int,
+    vocabulary: int,
 ) -> Episodes | None:
     """Return the object that plays the rollouts of the job's environment; None if the job has none."""
     environment = config.spec.environment
@@ -170,7 +176,7 @@ def _episodes(
         arguments["strftime_now"] = Rendering.of_run(RunFolder(Path(config.run_dir))).date
     stops = split_stops(config.spec.sampling.stop, tokenizer).token_ids
     ends = end_tokens(tokenizer.eos_token_id, _generation_ends(folder)) | set(stops)
-    dialogue = Dialogue(tokenizer, arguments, frozenset(ends), environment.tools)
+    dialogue = Dialogue(tokenizer, arguments, frozenset(ends), environment.tools, vocabulary=vocabulary)
     together = config.spec.training.deterministic
     return Episodes(environment, dialogue, engine, scorer, context, together=together)
 

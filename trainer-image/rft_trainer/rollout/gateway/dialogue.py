@@ -39,8 +39,14 @@ class Dialogue:
         chat_template_args: Mapping[str, Any] | None,
         ends: frozenset[int],
         tools: ToolStyle | None = None,
+        *,
+        vocabulary: int,
     ) -> None:
-        """Use a tokenizer's chat template. ``ends``: the tokens with which the model ends its turn."""
+        """Use a tokenizer's chat template. ``ends``: the tokens with which the model ends its turn.
+
+        ``vocabulary``: number of token ids that the model knows. They are counted from 0.
+        """
+        self.vocabulary = vocabulary
         arguments = {**(chat_template_args or {}), "add_generation_prompt": True}
         self._template = ChatTemplate(tokenizer, arguments)
         self._tokenizer = tokenizer

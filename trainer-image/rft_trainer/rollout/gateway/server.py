@@ -215,7 +215,11 @@ class Gateway:
         asked, prompt = answers.asked_of(body), answers.prompt_of(body)
         async with rollout.turn_lock:
             _refuse_closed(rollout)
-            recorded, _ = await self._sample(rollout, rollout.session.complete(prompt), asked)
+            try:
+                turn = rollout.session.complete(prompt)
+            except ValueError as error:
+                raise BadRequest(str(error), "prompt") from error
+            recorded, _ = await self._sample(rollout, turn, asked)
         about = (f"cmpl-{secrets.token_hex(8)}", int(time.time()), recorded, asked, self._decode)
         if asked.stream:
             return await _streamed(request, answers.completion_chunks(*about))

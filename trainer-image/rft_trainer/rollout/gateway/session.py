@@ -143,7 +143,16 @@ class Session:
         return self._turn(self._prompt(kept, given), kept, given)
 
     def complete(self, prompt: str | Sequence[int]) -> Turn:
-        """Return the next turn for a prompt as text or token ids. Raises LimitReached."""
+        """Return the next turn for a prompt as text or token ids.
+
+        Raises LimitReached, and ValueError for a token id that the model does not know.
+        """
+        known = self._dialogue.vocabulary
+        if not isinstance(prompt, str) and max(prompt, default=0) >= known:
+            raise ValueError(
+                f"prompt has the token id {max(prompt)}, which is not in the model's vocabulary;"
+                f" allowed are 0 to {known - 1}"
+            )
         ids = self._dialogue.encode(prompt) if isinstance(prompt, str) else tuple(prompt)
         return self._turn(ids, None, ())
 
