@@ -305,7 +305,7 @@ def vllm(shape: Shape, run: HostRun, cache_tokens: int) -> list[Part]:
         Part("sampling: tokenizers", TOKENIZERS["vllm"] * shape.vocabulary),
         Part("sampling: base weights", run.width * shape.parameters),
         Part("sampling: output layer's copies", packed_output_layer(shape, run)),
-        Part("sampling: key-value cache", kv_cache(shape, run, cache_tokens)),
+        Part("sampling: key-value cache", kv_cache(shape, run.width, cache_tokens)),
         Part("sampling: adapter slots", adapter_slots(shape, run)),
         Part("sampling: a batch of tokens", sampler_batch(shape, run)),
         Part("sampling: logits", sampler_logits(shape, cache_tokens)),
@@ -322,9 +322,12 @@ def packed_output_layer(shape: Shape, run: HostRun) -> float:
     return 2 * run.width * shape.embedding_parameters
 
 
-def kv_cache(shape: Shape, run: HostRun, tokens: int) -> float:
-    """Return the bytes of keys and values for ``tokens`` tokens and for one block that vLLM keeps empty."""
-    return run.width * shape.kv_elements_per_token * cache_slots(tokens)
+def kv_cache(shape: Shape, width: int, tokens: int) -> float:
+    """Return the bytes of keys and values for ``tokens`` tokens and for one block that vLLM keeps empty.
+
+    ``width`` is the number of bytes of one value.
+    """
+    return width * shape.kv_elements_per_token * cache_slots(tokens)
 
 
 def cache_slots(tokens: int) -> int:

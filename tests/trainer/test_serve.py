@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rft_run.errors import ModelError
-from rft_trainer.serve import options_of, prepared
+from rft_trainer.serve import options_of, prepared, serving_command
 from tests.unit.checkpoint_support import write_adapter
 
 
@@ -39,11 +39,30 @@ def test_the_server_knows_the_adapter_by_the_jobs_name_and_loads_no_other(base: 
 
 def test_on_gpus_the_server_divides_the_model(base: Path, tmp_path: Path) -> None:
     write_adapter(tmp_path / "adapter")
-    options = options_of(base, tmp_path / "adapter", 256, "float16", 2)
+    options = options_of(base, tmp_path / "adapter", 256, "bfloat16", 2)
     assert (options.device, options.tensor_parallel, options.context_length) == ("cuda", 2, 256)
-    assert options_of(base, tmp_path / "adapter", 256, "float16", 0).device == "cpu"
+    assert options_of(base, tmp_path / "adapter", 256, "bfloat16", 0).device == "cpu"
+
+
+def test_on_gpus_the_cache_gets_the_memory_that_is_left(base: Path, tmp_path: Path) -> None:
+    write_adapter(tmp_path / "adapter")
+    options = options_of(base, tmp_path / "adapter", 256, "bfloat16", 2)
+    command = serving_command(options, "base", tmp_path / "adapter", "sums", "127.0.0.1", 8000)
+    assert "--gpu-memory-utilization" in command
+    assert "--kv-cache-memory-bytes" not in command
+
+
+@pytest.mark.parametrize(("context", "size"), [(512, 2**30), (2**22, 2 * 2 * 64 * 2 * (2**22 + 32))])
+def test_on_the_cpu_the_cache_has_room_for_the_whole_context(
+    base: Path, tmp_path: Path, context: int, size: int
+) -> None:
+    """Keys and values: 2 layers, 64 values of 2 bytes each. A block has 32 tokens."""
+    write_adapter(tmp_path / "adapter")
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "max_position_embeddings": context}))
+    assert options_of(base, tmp_path / "adapter", context, "bfloat16", 0).kv_cache_bytes == size
 
 
 def test_a_folder_that_is_no_adapter_is_refused(base: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="is not an adapter"):
-        options_of(base, tmp_path, 256, "float16", 0)
+        options_of(base, tmp_path, 256, "bfloat16", 0)

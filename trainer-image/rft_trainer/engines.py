@@ -173,7 +173,7 @@ def _cache_bytes(config: RunConfig, shape: Shape) -> int | None:
         return int(quantity(planned)) if planned is not None else None
     tokens = plan.sampler_cache_tokens if plan is not None else None
     run = host.host_run(config.spec, config.effective, model_dtype(config))
-    return int(host.kv_cache(shape, run, tokens or host.comfortable(run)[1]))
+    return int(host.kv_cache(shape, run.width, tokens or host.comfortable(run)[1]))
 
 
 def sampler_devices(config: RunConfig, size: int) -> list[str | None]:

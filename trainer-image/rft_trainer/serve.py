@@ -14,7 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
+from rft_planner.host import kv_cache
 from rft_planner.modelconfig import UnreadableConfig, from_config
+from rft_planner.precision import WIDTHS, Dtype
 from rft_run import run_files
 from rft_run.adapter_config import config_problem
 from rft_run.errors import ModelError
@@ -23,10 +25,14 @@ from rft_trainer.rollout.vllm_server import ServerOptions, command_of, environme
 from rft_trainer.runtime.models import resolve
 
 _SERVER_SEQUENCES = 32
+_CPU_CACHE_BYTES = 2**30
+"""Size of the key-value cache on the CPU, unless one request with the whole context needs more."""
 
 
-def options_of(base: Path, adapter: Path, context_length: int, dtype: str, gpus: int) -> ServerOptions:
+def options_of(base: Path, adapter: Path, context_length: int, dtype: Dtype, gpus: int) -> ServerOptions:
     """Return the options of a server with the adapter. Its context in tokens is at most the model's maximum.
+
+    On GPUs the key-value cache gets all memory that vLLM does not need otherwise.
 
     Raises ModelError if the adapter's configuration cannot be used.
     """
@@ -37,21 +43,23 @@ def options_of(base: Path, adapter: Path, context_length: int, dtype: str, gpus:
         rank = int(found["r"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{adapter}: is not an adapter that can be served: {error}") from error
+    cache = _CPU_CACHE_BYTES
     try:
-        context = from_config(
-            run_files.json_value(run_files.content(base / "config.json", follow=True))
-        ).context
+        shape = from_config(run_files.json_value(run_files.content(base / "config.json", follow=True)))
+        context_length = min(context_length, shape.context)
+        cache = max(cache, int(kv_cache(shape, WIDTHS[dtype], context_length)))
     except UnreadableConfig:
-        context = context_length
+        pass  # the planner does not know the model, but vLLM may know it
     return ServerOptions(
         model=base,
-        context_length=min(context_length, context),
+        context_length=context_length,
         lora_rank=rank,
         # Not the run's folder: a sampler ends all servers with its own ``run_dir`` before it starts.
         run_dir=adapter,
         device="cuda" if gpus else "cpu",
         dtype=dtype,
         max_sequences=_SERVER_SEQUENCES,
+        kv_cache_bytes=None if gpus else cache,
         tensor_parallel=max(1, gpus),
     )
 
@@ -83,7 +91,7 @@ def prepared(argv: list[str] | None = None) -> tuple[list[str], dict[str, str]]:
     parser.add_argument("--host", required=True)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--context-length", type=int, required=True, help="in tokens")
-    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--dtype", choices=list(WIDTHS), default="bfloat16")
     parser.add_argument("--gpus", type=int, default=0)
     given = parser.parse_args(argv)
     base = resolve(given.base, given.revision)
