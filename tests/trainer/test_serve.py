@@ -2,12 +2,13 @@
 
 import itertools
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from rft_run.errors import ModelError
-from rft_trainer.serve import options_of, prepared, serving_command
+from rft_trainer.serve import options_of, prepared, serving_command, settings_of
 from tests.unit.checkpoint_support import write_adapter
 
 
@@ -39,14 +40,14 @@ def test_the_server_knows_the_adapter_by_the_jobs_name_and_loads_no_other(base: 
 
 def test_on_gpus_the_server_divides_the_model(base: Path, tmp_path: Path) -> None:
     write_adapter(tmp_path / "adapter")
-    options = options_of(base, tmp_path / "adapter", 256, "bfloat16", 2)
+    options = options_of(base, tmp_path / "adapter", 8, 256, "bfloat16", 2)
     assert (options.device, options.tensor_parallel, options.context_length) == ("cuda", 2, 256)
-    assert options_of(base, tmp_path / "adapter", 256, "bfloat16", 0).device == "cpu"
+    assert options_of(base, tmp_path / "adapter", 8, 256, "bfloat16", 0).device == "cpu"
 
 
 def test_on_gpus_the_cache_gets_the_memory_that_is_left(base: Path, tmp_path: Path) -> None:
     write_adapter(tmp_path / "adapter")
-    options = options_of(base, tmp_path / "adapter", 256, "bfloat16", 2)
+    options = options_of(base, tmp_path / "adapter", 8, 256, "bfloat16", 2)
     command = serving_command(options, "base", tmp_path / "adapter", "sums", "127.0.0.1", 8000)
     assert "--gpu-memory-utilization" in command
     assert "--kv-cache-memory-bytes" not in command
@@ -60,9 +61,32 @@ def test_on_the_cpu_the_cache_has_room_for_the_whole_context(
     write_adapter(tmp_path / "adapter")
     config = json.loads((base / "config.json").read_text())
     (base / "config.json").write_text(json.dumps({**config, "max_position_embeddings": context}))
-    assert options_of(base, tmp_path / "adapter", context, "bfloat16", 0).kv_cache_bytes == size
+    assert options_of(base, tmp_path / "adapter", 8, context, "bfloat16", 0).kv_cache_bytes == size
 
 
-def test_a_folder_that_is_no_adapter_is_refused(base: Path, tmp_path: Path) -> None:
+def test_a_folder_that_is_no_adapter_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="is not an adapter"):
-        options_of(base, tmp_path, 256, "bfloat16", 0)
+        settings_of(tmp_path)
+
+
+def test_the_base_is_of_the_commit_with_which_the_adapter_was_trained(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without network, from the hub client's cache, where the branch has moved to another commit."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    cached, (trained, newer) = tmp_path / "hub" / "models--org--model", ("a" * 40, "b" * 40)
+    for commit in (trained, newer):
+        shutil.copytree(base, cached / "snapshots" / commit)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text(newer)
+    write_adapter(tmp_path / "adapter")
+    config_file = tmp_path / "adapter" / "adapter_config.json"
+    arguments = [
+        "--base", "org/model", "--revision", "main", "--adapter", str(config_file.parent), "--name", "sums",
+        "--host", "127.0.0.1", "--port", "8123", "--context-length", "512",
+    ]  # fmt: skip
+    for revision, commit in ((None, newer), (trained, trained)):
+        config_file.write_text(json.dumps(json.loads(config_file.read_text()) | {"revision": revision}))
+        command, _ = prepared(arguments)
+        assert dict(itertools.pairwise(command))["--model"] == str(cached / "snapshots" / commit)

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from rft_planner.host import kv_cache
 from rft_planner.modelconfig import UnreadableConfig, from_config
@@ -29,20 +29,34 @@ _CPU_CACHE_BYTES = 2**30
 """Size of the key-value cache on the CPU, unless one request with the whole context needs more."""
 
 
-def options_of(base: Path, adapter: Path, context_length: int, dtype: Dtype, gpus: int) -> ServerOptions:
-    """Return the options of a server with the adapter. Its context in tokens is at most the model's maximum.
+class AdapterSettings(NamedTuple):
+    """What the server needs of an adapter's configuration."""
 
-    On GPUs the key-value cache gets all memory that vLLM does not need otherwise.
+    rank: int
+    revision: str | None
+    """The commit of the base model with which the adapter was trained. None: it is not known."""
 
-    Raises ModelError if the adapter's configuration cannot be used.
-    """
+
+def settings_of(adapter: Path) -> AdapterSettings:
+    """Return the settings of the adapter in a folder. Raises ModelError if they cannot be used."""
     try:
         found = run_files.json_of(adapter_config_of(adapter))
         if problem := config_problem(found):
             raise ValueError(problem)
-        rank = int(found["r"])
+        revision = found.get("revision")
+        return AdapterSettings(int(found["r"]), revision if isinstance(revision, str) else None)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{adapter}: is not an adapter that can be served: {error}") from error
+
+
+def options_of(
+    base: Path, adapter: Path, rank: int, context_length: int, dtype: Dtype, gpus: int
+) -> ServerOptions:
+    """Return the options of a server with the adapter. The context is at most the model's, in tokens.
+
+    On GPUs the key-value cache gets all memory that vLLM does not need otherwise.
+    ``rank`` is that of the adapter.
+    """
     cache = _CPU_CACHE_BYTES
     try:
         shape = from_config(run_files.json_value(run_files.content(base / "config.json", follow=True)))
@@ -54,7 +68,7 @@ def options_of(base: Path, adapter: Path, context_length: int, dtype: Dtype, gpu
         model=base,
         context_length=context_length,
         lora_rank=rank,
-        # Not the run's folder: a sampler ends all servers with its own ``run_dir`` before it starts.
+        # Not the run's folder: a sampler that starts there ends all servers that have it here.
         run_dir=adapter,
         device="cuda" if gpus else "cpu",
         dtype=dtype,
@@ -85,7 +99,7 @@ def prepared(argv: list[str] | None = None) -> tuple[list[str], dict[str, str]]:
     """Return the command line and the environment of the server. Raises ModelError, OSError, ValueError."""
     parser = argparse.ArgumentParser(prog="python -m rft_trainer.serve")
     parser.add_argument("--base", required=True, help="folder or hub id")
-    parser.add_argument("--revision")
+    parser.add_argument("--revision", help="of the base, if the adapter names none")
     parser.add_argument("--adapter", type=Path, required=True)
     parser.add_argument("--name", required=True, help="name of the adapter in requests")
     parser.add_argument("--host", required=True)
@@ -94,8 +108,10 @@ def prepared(argv: list[str] | None = None) -> tuple[list[str], dict[str, str]]:
     parser.add_argument("--dtype", choices=list(WIDTHS), default="bfloat16")
     parser.add_argument("--gpus", type=int, default=0)
     given = parser.parse_args(argv)
-    base = resolve(given.base, given.revision)
-    options = options_of(base, given.adapter, given.context_length, given.dtype, given.gpus)
+    settings = settings_of(given.adapter)
+    # A branch that the job names may have moved since the training. A folder has no revision.
+    base = resolve(given.base, settings.revision or given.revision)
+    options = options_of(base, given.adapter, settings.rank, given.context_length, given.dtype, given.gpus)
     command = serving_command(options, given.base, given.adapter, given.name, given.host, given.port)
     return command, serving_environment(options)
 
