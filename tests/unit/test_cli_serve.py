@@ -54,7 +54,9 @@ def complete_child() -> dict[str, Any]:
 
 
 def test_the_objects_of_a_job_have_its_image_and_no_rights_rows_or_secrets() -> None:
-    deployment, service = server_objects(finished_job(), complete_child(), ["python", "-m", "x"], 1)
+    deployment, service = server_objects(
+        finished_job(), complete_child(), ["python", "-m", "x"], 1, "nvidia.com/gpu"
+    )
     pod = deployment["spec"]["template"]["spec"]
     [container] = pod["containers"]
     assert container["image"] == "registry/trainer:1"
@@ -71,6 +73,29 @@ def test_the_objects_of_a_job_have_its_image_and_no_rights_rows_or_secrets() -> 
     labels = deployment["spec"]["template"]["metadata"]["labels"]
     assert labels == deployment["spec"]["selector"]["matchLabels"] == service["spec"]["selector"]
     assert [each["metadata"]["ownerReferences"][0]["name"] for each in (deployment, service)] == ["sums"] * 2
+
+
+def server_pod(child: dict[str, Any], job: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return the pod's spec of a server with 1 GPU."""
+    objects = server_objects(job or finished_job(), child, [], 1, "nvidia.com/gpu")
+    deployment = next(each for each in objects if each["kind"] == "Deployment")
+    spec: dict[str, Any] = deployment["spec"]["template"]["spec"]
+    return spec
+
+
+def test_the_server_gets_the_jobs_claims_and_keeps_resources_that_count_no_gpus() -> None:
+    child = complete_child()
+    claims = [{"name": "gpus", "resourceClaimTemplateName": "two-gpus"}]
+    trainer = child["spec"]["template"]["spec"]
+    trainer["resourceClaims"] = claims
+    trainer["containers"][0]["resources"] |= {
+        "limits": {"memory": "8Gi", "example.com/fast-network": "2"}, "claims": [{"name": "gpus"}],
+    }  # fmt: skip
+    pod = server_pod(child)
+    assert pod["resourceClaims"] == claims
+    resources = pod["containers"][0]["resources"]
+    assert resources["claims"] == [{"name": "gpus"}]
+    assert resources["limits"] == {"memory": "8Gi", "example.com/fast-network": "2"}
 
 
 def test_a_jobs_objects_are_printed_with_the_request_that_tries_them(server: PodServer) -> None:
@@ -111,7 +136,7 @@ def test_a_job_without_a_checkpoint_is_refused() -> None:
         serve.adapter_on_volume(job, None, True, "/folder")
     job["spec"]["storage"] = {"ephemeral": {}}
     with pytest.raises(UserError, match="on its pod's own disk"):
-        server_objects(job, complete_child(), [], 0)
+        server_objects(job, complete_child(), [], 0, "nvidia.com/gpu")
 
 
 HEALTHY = """

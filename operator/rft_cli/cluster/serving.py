@@ -14,9 +14,9 @@ _VOLUMES = ("trainer-tmp", "scratch", "shm", "hub")
 _VARIABLES = ("HOME", "TMPDIR", "USER", "HF_HUB_CACHE", "HF_TOKEN")
 _PLACEMENT = (
     "imagePullSecrets", "tolerations", "nodeSelector", "affinity", "runtimeClassName", "schedulerName",
-    "securityContext",
+    "securityContext", "resourceClaims",
 )  # fmt: skip
-_OF_THE_CONTAINER = ("image", "imagePullPolicy", "resources", "securityContext")
+_OF_THE_CONTAINER = ("image", "imagePullPolicy", "securityContext")
 
 Body = dict[str, Any]
 
@@ -27,12 +27,13 @@ def service_name(job: Mapping[str, Any]) -> str:
 
 
 def server_objects(
-    job: Mapping[str, Any], child: Mapping[str, Any], command: Sequence[str], gpus: int
+    job: Mapping[str, Any], child: Mapping[str, Any], command: Sequence[str], gpus: int, gpu_resource: str
 ) -> list[Body]:
     """Return a Deployment and a Service. They are deleted with their RFTJob, and have no rights.
 
     ``child`` is the job's child Job, from which image, users, resources and nodes are taken. ``gpus`` is the
-    number of GPUs that the server gets.
+    number of GPUs that the server gets, and ``gpu_resource`` the extended resource that counts them in the
+    child Job. If the job gets its GPUs by a resource claim, the server gets the same claim.
 
     Raises:
         UserError: if the job's folder is on no volume.
@@ -43,6 +44,7 @@ def server_objects(
         raise UserError(
             f"{name}: its folder is on its pod's own disk, so no other pod can serve its adapter", INVALID
         )
+    pod = _pod(job, child, claim, command, {gpu_resource: str(gpus)})
     labels = {LABEL_NAME: SERVER_NAME, LABEL_JOB: job["metadata"]["name"]}
     metadata = {
         "name": service_name(job),
@@ -59,7 +61,7 @@ def server_objects(
             # With rolling updates, the new pod would wait for ever for the GPUs of the old pod.
             "strategy": {"type": "Recreate"},
             "selector": {"matchLabels": labels},
-            "template": {"metadata": {"labels": labels}, "spec": _pod(job, child, claim, command, gpus)},
+            "template": {"metadata": {"labels": labels}, "spec": pod},
         },
     }
     service = {
@@ -72,7 +74,11 @@ def server_objects(
 
 
 def _pod(
-    job: Mapping[str, Any], child: Mapping[str, Any], claim: str, command: Sequence[str], gpus: int
+    job: Mapping[str, Any],
+    child: Mapping[str, Any],
+    claim: str,
+    command: Sequence[str],
+    amounts: Mapping[str, str],
 ) -> Body:
     trainer: Body = child["spec"]["template"]["spec"]
     main = next(each for each in trainer["containers"] if each["name"] == TRAINER_CONTAINER)
@@ -83,7 +89,7 @@ def _pod(
         "name": "server",
         "command": list(command),
         "env": [variable for variable in main.get("env", []) if variable["name"] in _VARIABLES],
-        "resources": _resources(main.get("resources") or {}, gpus),
+        "resources": _resources(main.get("resources") or {}, amounts),
         "ports": [{"name": "http", "containerPort": PORT}],
         "readinessProbe": {"httpGet": {"path": "/health", "port": "http"}, "periodSeconds": 5},
         "volumeMounts": [folder_mount(job, FOLDER), *mounts],
@@ -97,11 +103,10 @@ def _pod(
     }
 
 
-def _resources(of_trainer: Mapping[str, Any], gpus: int) -> Body:
-    """Return the trainer's requests and limits, with ``gpus`` in place of the trainer's number of GPUs."""
-    amounts = {}
+def _resources(of_trainer: Mapping[str, Any], amounts: Mapping[str, str]) -> Body:
+    """Return the trainer's requests, limits and claims. ``amounts`` replaces amounts that the trainer has."""
+    found = dict(of_trainer)
     for part in ("requests", "limits"):
         given: Mapping[str, str] = of_trainer.get(part) or {}
-        # An extended resource, such as nvidia.com/gpu, has a domain in its name.
-        amounts[part] = {name: str(gpus) if "/" in name else amount for name, amount in given.items()}
-    return amounts
+        found[part] = {name: amounts.get(name, amount) for name, amount in given.items()}
+    return found

@@ -20,6 +20,7 @@ from rft_cli.local.snapshot import previous
 from rft_cli.local.trainer import trainer_command
 from rft_cli.options import Context, Namespace, connect
 from rft_cli.render.console import err, out, reports_errors, write
+from rft_planner.accelerators import resource_of
 from rft_run.config import RunConfig
 from rft_run.folder import RunFolder, adapter_of
 
@@ -72,7 +73,7 @@ def serve(
     adapter = adapter_on_volume(job, step, best, FOLDER)
     gpus = sampler_gpus(config)
     command = ["python", "-m", *module_arguments(config, adapter, ALL_ADDRESSES, PORT, gpus)]
-    objects = server_objects(job, child, command, gpus)
+    objects = server_objects(job, child, command, gpus, gpu_resource(config))
     name, where = service_name(job), config.job.namespace
     if apply:
         with cluster.applying() as applied:
@@ -106,6 +107,12 @@ def sampler_gpus(config: RunConfig) -> int:
     if plan is None or plan.sampler_gpus is None:
         return 1
     return max(1, plan.sampler_gpus // (plan.sampler_servers or 1))
+
+
+def gpu_resource(config: RunConfig) -> str:
+    """Return the extended resource by which the run's pod asks for GPUs, such as ``nvidia.com/gpu``."""
+    plan = config.plan
+    return (plan and plan.gpu_resource) or resource_of(plan.accelerator if plan is not None else None)
 
 
 def adapter_on_volume(job: Mapping[str, Any], step: int | None, best: bool, folder: str) -> str:
