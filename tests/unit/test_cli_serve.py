@@ -98,6 +98,15 @@ def test_the_server_gets_the_jobs_claims_and_keeps_resources_that_count_no_gpus(
     assert resources["limits"] == {"memory": "8Gi", "example.com/fast-network": "2"}
 
 
+def test_the_server_reaches_the_hub_as_the_trainer_does_and_has_no_key_of_a_tracker() -> None:
+    child = complete_child()
+    kept = ["HF_TOKEN", "HF_ENDPOINT", "HTTPS_PROXY", "no_proxy", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"]
+    names = [*kept, "WANDB_API_KEY", "MLFLOW_TRACKING_TOKEN", "SELF_HF_TOKEN"]
+    [container] = child["spec"]["template"]["spec"]["containers"]
+    container["env"] = [{"name": name, "value": "x"} for name in names]
+    assert [variable["name"] for variable in server_pod(child)["containers"][0]["env"]] == kept
+
+
 def test_a_jobs_objects_are_printed_with_the_request_that_tries_them(server: PodServer) -> None:
     server.child = complete_child()
     result = rft("serve", "sums")

@@ -11,7 +11,12 @@ PORT = 8000
 SERVER_NAME = "rft-server"
 _VOLUMES = ("trainer-tmp", "scratch", "shm", "hub")
 """Volumes of the trainer's pod that the server needs too. None has rows, code, Secrets or the token."""
-_VARIABLES = ("HOME", "TMPDIR", "USER", "HF_HUB_CACHE", "HF_TOKEN")
+_VARIABLES = (
+    "HOME", "TMPDIR", "USER", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE",
+)  # fmt: skip
+"""Variables that the server needs to find its files and to reach the hub, beside those of the hub's client.
+Some programs write names of proxies in small letters. Keys of trackers are in no such variable."""
+_HUB_PREFIX = "HF_"
 _PLACEMENT = (
     "imagePullSecrets", "tolerations", "nodeSelector", "affinity", "runtimeClassName", "schedulerName",
     "securityContext", "resourceClaims",
@@ -88,7 +93,7 @@ def _pod(
         **{key: main[key] for key in _OF_THE_CONTAINER if key in main},
         "name": "server",
         "command": list(command),
-        "env": [variable for variable in main.get("env", []) if variable["name"] in _VARIABLES],
+        "env": [variable for variable in main.get("env", []) if _is_needed(variable["name"])],
         "resources": _resources(main.get("resources") or {}, amounts),
         "ports": [{"name": "http", "containerPort": PORT}],
         "readinessProbe": {"httpGet": {"path": "/health", "port": "http"}, "periodSeconds": 5},
@@ -101,6 +106,10 @@ def _pod(
         "containers": [container],
         "volumes": [{"name": "runs", "persistentVolumeClaim": {"claimName": claim}}, *volumes],
     }
+
+
+def _is_needed(variable: str) -> bool:
+    return variable.upper() in _VARIABLES or variable.startswith(_HUB_PREFIX)
 
 
 def _resources(of_trainer: Mapping[str, Any], amounts: Mapping[str, str]) -> Body:
