@@ -107,6 +107,33 @@ def test_the_server_reaches_the_hub_as_the_trainer_does_and_has_no_key_of_a_trac
     assert [variable["name"] for variable in server_pod(child)["containers"][0]["env"]] == kept
 
 
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("/models/base", {"name": "extra-models", "mountPath": "/models"}),
+        ("/runs/team/other/merged", {"name": "runs", "mountPath": "/runs/team/other/merged",
+                                     "subPath": "team/other/merged"}),
+        ("/models-of-others/base", None),
+        ("org/model", None),
+    ],
+)  # fmt: skip
+def test_a_base_model_on_a_volume_is_mounted_read_only(model: str, expected: dict[str, Any] | None) -> None:
+    child, job = complete_child(), finished_job()
+    trainer = child["spec"]["template"]["spec"]
+    trainer["volumes"].append({"name": "extra-models", "persistentVolumeClaim": {"claimName": "models"}})
+    mounts = trainer["containers"][0]["volumeMounts"]
+    mounts.append({"name": "extra-models", "mountPath": "/models", "readOnly": True})
+    before = server_pod(child, job)
+    job["spec"]["model"]["name"] = model
+    pod = server_pod(child, job)
+    added = [each for each in pod["containers"][0]["volumeMounts"]
+             if each not in before["containers"][0]["volumeMounts"]]  # fmt: skip
+    assert added == ([] if expected is None else [{**expected, "readOnly": True}])
+    names = [volume["name"] for volume in pod["volumes"]]
+    assert len(names) == len(set(names))
+    assert {each["name"] for each in added} <= set(names)
+
+
 def test_a_jobs_objects_are_printed_with_the_request_that_tries_them(server: PodServer) -> None:
     server.child = complete_child()
     result = rft("serve", "sums")

@@ -1,6 +1,7 @@
 """Makes the Deployment and the Service that serve the adapter of a job in a cluster."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 from rft_cli.cluster.reading_pod import FOLDER, LABEL_JOB, LABEL_NAME, claim_of, folder_mount, owner_reference
@@ -9,6 +10,8 @@ from rft_run.config import TRAINER_CONTAINER
 
 PORT = 8000
 SERVER_NAME = "rft-server"
+_RUNS = "runs"
+"""The volume with the folders of runs."""
 _VOLUMES = ("trainer-tmp", "scratch", "shm", "hub")
 """Volumes of the trainer's pod that the server needs too. None has rows, code, Secrets or the token."""
 _VARIABLES = (
@@ -87,8 +90,11 @@ def _pod(
 ) -> Body:
     trainer: Body = child["spec"]["template"]["spec"]
     main = next(each for each in trainer["containers"] if each["name"] == TRAINER_CONTAINER)
-    mounts = [mount for mount in main.get("volumeMounts", []) if mount["name"] in _VOLUMES]
-    volumes = [volume for volume in trainer.get("volumes", []) if volume["name"] in _VOLUMES]
+    of_trainer: list[Body] = main.get("volumeMounts", [])
+    mounts = [mount for mount in of_trainer if mount["name"] in _VOLUMES]
+    mounts += _model_mounts(job["spec"]["model"]["name"], of_trainer)
+    names = {mount["name"] for mount in mounts} - {_RUNS}
+    volumes = [volume for volume in trainer.get("volumes", []) if volume["name"] in names]
     container = {
         **{key: main[key] for key in _OF_THE_CONTAINER if key in main},
         "name": "server",
@@ -104,8 +110,26 @@ def _pod(
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "containers": [container],
-        "volumes": [{"name": "runs", "persistentVolumeClaim": {"claimName": claim}}, *volumes],
+        "volumes": [{"name": _RUNS, "persistentVolumeClaim": {"claimName": claim}}, *volumes],
     }
+
+
+def _model_mounts(model: str, mounts: Sequence[Body]) -> list[Body]:
+    """Return read-only mounts of the volumes with the base model. There are none for a name on the hub.
+
+    ``mounts`` are those of the trainer. The volume of runs may have folders of other jobs too, so of this
+    one only the model's folder is mounted. Of other volumes all is mounted, because files of a model may be
+    links to files beside its folder.
+    """
+    path, found = PurePosixPath(model), []
+    for mount in mounts:
+        if mount["name"] in _VOLUMES or not path.is_relative_to(mount["mountPath"]):
+            continue
+        if mount["name"] == _RUNS:
+            inside = str(path.relative_to(mount["mountPath"]))
+            mount = {**mount, "mountPath": model, "subPath": inside}
+        found.append({**mount, "readOnly": True})
+    return found
 
 
 def _is_needed(variable: str) -> bool:
