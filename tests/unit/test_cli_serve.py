@@ -134,6 +134,16 @@ def test_a_base_model_on_a_volume_is_mounted_read_only(model: str, expected: dic
     assert {each["name"] for each in added} <= set(names)
 
 
+def test_the_server_has_the_jobs_terms_on_nodes_and_none_on_pods() -> None:
+    child = complete_child()
+    terms = [{"matchExpressions": [{"key": "gpu", "operator": "Exists"}]}]
+    nodes = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
+    apart = {"requiredDuringSchedulingIgnoredDuringExecution": [{"topologyKey": "kubernetes.io/os"}]}
+    child["spec"]["template"]["spec"]["affinity"] = {"nodeAffinity": nodes, "podAntiAffinity": apart}
+    assert server_pod(child)["affinity"] == {"nodeAffinity": nodes}
+    assert "affinity" not in server_pod(complete_child())
+
+
 def test_a_jobs_objects_are_printed_with_the_request_that_tries_them(server: PodServer) -> None:
     server.child = complete_child()
     result = rft("serve", "sums")

@@ -21,7 +21,7 @@ _VARIABLES = (
 Some programs write names of proxies in small letters. Keys of trackers are in no such variable."""
 _HUB_PREFIX = "HF_"
 _PLACEMENT = (
-    "imagePullSecrets", "tolerations", "nodeSelector", "affinity", "runtimeClassName", "schedulerName",
+    "imagePullSecrets", "tolerations", "nodeSelector", "runtimeClassName", "schedulerName",
     "securityContext", "resourceClaims",
 )  # fmt: skip
 _OF_THE_CONTAINER = ("image", "imagePullPolicy", "securityContext")
@@ -95,6 +95,7 @@ def _pod(
     mounts += _model_mounts(job["spec"]["model"]["name"], of_trainer)
     names = {mount["name"] for mount in mounts} - {_RUNS}
     volumes = [volume for volume in trainer.get("volumes", []) if volume["name"] in names]
+    nodes = (trainer.get("affinity") or {}).get("nodeAffinity")
     container = {
         **{key: main[key] for key in _OF_THE_CONTAINER if key in main},
         "name": "server",
@@ -107,6 +108,8 @@ def _pod(
     }
     return {
         **{key: trainer[key] for key in _PLACEMENT if trainer.get(key)},
+        # Not the terms on pods: they may keep the server away from the job's own pod, or bring it to others.
+        **({"affinity": {"nodeAffinity": nodes}} if nodes else {}),
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "containers": [container],
