@@ -100,6 +100,7 @@ def test_the_rollouts_of_a_job_are_shown_and_its_server_is_accepted(kubectl: Kub
     assert "step 2, row" in finished(rft(kubectl, "samples", NAME))
     printed = finished(rft(kubectl, "serve", NAME)).partition("When it is ready")[0]
     objects = list(yaml.safe_load_all(printed))
-    assert [each["kind"] for each in objects] == ["Deployment", "Service"]
+    assert [each["kind"] for each in objects] == ["Service", "Deployment"]
     accepted = kubectl.run("apply", "--dry-run=server", "-f", "-", stdin=printed).stdout
-    assert f"deployment.apps/{NAME}-serve created" in accepted
+    assert f"service/serve-{NAME} created" in accepted
+    assert f"deployment.apps/serve-{NAME} created" in accepted

@@ -54,7 +54,7 @@ def complete_child() -> dict[str, Any]:
 
 
 def test_the_objects_of_a_job_have_its_image_and_no_rights_rows_or_secrets() -> None:
-    deployment, service = server_objects(
+    service, deployment = server_objects(
         finished_job(), complete_child(), ["python", "-m", "x"], 1, "nvidia.com/gpu"
     )
     pod = deployment["spec"]["template"]["spec"]
@@ -144,16 +144,23 @@ def test_the_server_has_the_jobs_terms_on_nodes_and_none_on_pods() -> None:
     assert "affinity" not in server_pod(complete_child())
 
 
+def test_the_name_of_the_service_begins_with_a_letter() -> None:
+    job = finished_job()
+    job["metadata"]["name"] = "7b-sums"
+    names = [each["metadata"]["name"] for each in server_objects(job, complete_child(), [], 0, "x/gpu")]
+    assert names == ["serve-7b-sums"] * 2
+
+
 def test_a_jobs_objects_are_printed_with_the_request_that_tries_them(server: PodServer) -> None:
     server.child = complete_child()
     result = rft("serve", "sums")
     assert result.exit_code == 0, result.output
-    deployment, service = yaml.safe_load_all(result.stdout)
+    service, deployment = yaml.safe_load_all(result.stdout)
     command = deployment["spec"]["template"]["spec"]["containers"][0]["command"]
     assert command[:5] == ["python", "-m", "rft_trainer.serve", "--base", "org/model"]
     assert command[command.index("--adapter") + 1] == "/folder/adapter"
     assert service["kind"] == "Service"
-    assert "kubectl port-forward -n team service/sums-serve 8000:8000" in result.stderr
+    assert "kubectl port-forward -n team service/serve-sums 8000:8000" in result.stderr
     server.child = None
     assert "rft download sums, then rft serve runs/sums" in rft("serve", "sums").stderr
 

@@ -30,14 +30,17 @@ Body = dict[str, Any]
 
 
 def service_name(job: Mapping[str, Any]) -> str:
-    """Return the common name of the Deployment and the Service that serve the adapter of a job."""
-    return f"{job['metadata']['name']}-serve"
+    """Return the common name of the Deployment and the Service that serve the adapter of a job.
+
+    A job's name may begin with a digit, and the name of a Service may not.
+    """
+    return f"serve-{job['metadata']['name']}"
 
 
 def server_objects(
     job: Mapping[str, Any], child: Mapping[str, Any], command: Sequence[str], gpus: int, gpu_resource: str
 ) -> list[Body]:
-    """Return a Deployment and a Service. They are deleted with their RFTJob, and have no rights.
+    """Return a Service and a Deployment. They are deleted with their RFTJob, and have no rights.
 
     ``child`` is the job's child Job, from which image, users, resources and nodes are taken. ``gpus`` is the
     number of GPUs that the server gets, and ``gpu_resource`` the extended resource that counts them in the
@@ -78,7 +81,8 @@ def server_objects(
         "metadata": metadata,
         "spec": {"selector": labels, "ports": [{"name": "http", "port": PORT, "targetPort": "http"}]},
     }
-    return [deployment, service]
+    # The Service first: if the API server refuses it, no pod takes GPUs.
+    return [service, deployment]
 
 
 def _pod(

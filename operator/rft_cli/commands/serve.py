@@ -46,7 +46,7 @@ def serve(
     """Serve base model and adapter by vLLM's OpenAI server, and print a request to try it.
 
     For a run's folder the server runs here until Ctrl-C, on 127.0.0.1. For a job in the cluster print a
-    Deployment and a Service, which read the adapter from the job's volume and are deleted with the job.
+    Service and a Deployment, which reads the adapter from the job's volume. Both are deleted with the job.
 
     Exit code 1: there is no such job or adapter, or the server ended; 2: a folder cannot be read.
     """
