@@ -1,6 +1,9 @@
 """rft serve: the objects for a job in a cluster, and a server on this machine with a stand-in for vLLM."""
 
 import json
+import signal
+import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -201,6 +204,50 @@ server = http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Once)
 server.handle_request()
 sys.exit(int(sys.argv[2]))
 """
+
+
+SIGNALLING = """
+import http.server, os, signal, sys
+class Signals(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        os.kill(os.getppid(), int(sys.argv[3]))
+if sys.argv[2] == "ignores":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Signals).serve_forever()
+"""
+
+
+@pytest.mark.parametrize("kind", ["obeys", "ignores"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_rft_ends_the_server(
+    monkeypatch: pytest.MonkeyPatch, kind: str, number: signal.Signals
+) -> None:
+    """Also one that ignores SIGTERM."""
+    monkeypatch.setattr(serve, "END_SECONDS", 0.2)
+    monkeypatch.setattr(serve, "POLL_SECONDS", 0.02)
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Recorded(subprocess.Popen[bytes]):
+        def __init__(self, *given: Any, **options: Any) -> None:
+            super().__init__(*given, **options)
+            started.append(self)
+
+    monkeypatch.setattr(subprocess, "Popen", Recorded)
+    port = free_port()
+    command = [sys.executable, "-c", SIGNALLING, str(port), kind, str(int(number))]
+    assert serve._run_server(command, port, "ready") == 0
+    [process] = started
+    expected = signal.SIGTERM if kind == "obeys" else signal.SIGKILL
+    assert process.returncode == -expected
+
+
+def test_a_port_that_is_in_use_is_refused() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(UserError, match=f"--port {port}: another process listens on it"):
+            serve._run_server([sys.executable, "-c", ""], port, "ready")
 
 
 @pytest.mark.parametrize("code", [0, 3])

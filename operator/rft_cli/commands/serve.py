@@ -2,10 +2,11 @@
 
 import json
 import shlex
+import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,8 +15,10 @@ import typer
 import yaml
 
 from rft_cli.commands.export import choose
+from rft_cli.commands.source import ended_by_signals
 from rft_cli.errors import INVALID, UNREADABLE, UserError
 from rft_cli.local.brought import run_config
+from rft_cli.local.process import kill_group
 from rft_cli.local.snapshot import previous
 from rft_cli.local.trainer import trainer_command
 from rft_cli.options import Context, Namespace, connect
@@ -27,6 +30,8 @@ from rft_run.folder import RunFolder, adapter_of
 HOST = "127.0.0.1"
 ALL_ADDRESSES = "0.0.0.0"  # noqa: S104 - in a pod, behind its Service
 POLL_SECONDS = 0.5
+END_SECONDS = 30.0
+"""A server that has not ended this number of seconds after SIGTERM is killed."""
 
 
 @reports_errors
@@ -164,18 +169,45 @@ def _serve_here(folder: Path, step: int | None, best: bool, port: int) -> None:
 
 
 def _run_server(command: Sequence[str], port: int, said: str) -> int:
-    """Run the server until it ends or Ctrl-C, and print ``said`` once it answers. Return its exit code."""
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    """Run the server until it ends or until SIGINT (Ctrl-C), SIGTERM or SIGHUP, and return its exit code.
+
+    Print ``said`` once it answers. After a signal the server has ended too, and the exit code is 0.
+
+    Raises:
+        UserError: if another server has the port, which would answer instead.
+    """
+    if _is_taken(port):
+        raise UserError(f"--port {port}: another process listens on it; name another port")
     try:
-        while process.poll() is None:
-            with suppress(httpx.HTTPError):
-                if httpx.get(f"http://{HOST}:{port}/health", trust_env=False).status_code == httpx.codes.OK:
-                    out().print(said)
-                    return process.wait()
-            time.sleep(POLL_SECONDS)
-        return process.returncode
+        with ended_by_signals(), _running(command) as process:
+            while process.poll() is None:
+                with suppress(httpx.HTTPError):
+                    answer = httpx.get(f"http://{HOST}:{port}/health", trust_env=False)
+                    if answer.status_code == httpx.codes.OK:
+                        out().print(said)
+                        return process.wait()
+                time.sleep(POLL_SECONDS)
+            return process.returncode
     except KeyboardInterrupt:
         return 0
+
+
+def _is_taken(port: int) -> bool:
+    """Return whether a process accepts connections on the port of this machine."""
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) == 0
+
+
+@contextmanager
+def _running(command: Sequence[str]) -> Iterator["subprocess.Popen[bytes]"]:
+    """Start a server, and end it with all its processes at the end of the block."""
+    # In its own process group, so that a signal of the terminal comes to this process alone, which ends it.
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    try:
+        yield process
     finally:
         process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(END_SECONDS)
+        kill_group(process)
         process.wait()

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from rft_run import run_files
 
@@ -91,7 +91,7 @@ class Supervisor:
             try:
                 yield process
             except BaseException:
-                _kill_group(process)
+                kill_group(process)
                 process.wait()
                 raise
         finally:
@@ -115,7 +115,7 @@ class Supervisor:
                 os.kill(process.pid, signal.SIGTERM)
         elif number == signal.SIGINT and time.monotonic() - self._asked_at >= SECOND_THOUGHT_SECONDS:
             self._killed = True
-            _kill_group(process)
+            kill_group(process)
 
     def _read(self, process: "subprocess.Popen[str]") -> None:
         assert process.stdout is not None
@@ -131,6 +131,7 @@ class Supervisor:
         return True
 
 
-def _kill_group(process: "subprocess.Popen[str]") -> None:
+def kill_group(process: "subprocess.Popen[Any]") -> None:
+    """Kill a child process that leads its own process group, and all processes of the group."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
