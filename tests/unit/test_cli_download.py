@@ -182,6 +182,15 @@ def test_another_folder_is_never_mixed_with_a_download(server: PodServer, tmp_pa
     assert len(server.made) == 1
 
 
+def test_a_download_that_failed_at_the_job_can_be_repeated(server: PodServer) -> None:
+    known = server.job["spec"]["model"]
+    server.job["spec"]["model"] = {**known, "unknownField": 1}
+    assert "unknownField" in rft("download", "sums").stderr
+    server.job["spec"]["model"] = known
+    result = rft("download", "sums")
+    assert result.exit_code == 0, result.output
+
+
 def test_the_pod_has_the_jobs_image_and_no_rights() -> None:
     trainer = reading_pod.trainer_pod(finished_job(), child_job(), None)
     pod = reading_pod.reading_pod(finished_job(), "runs", trainer)

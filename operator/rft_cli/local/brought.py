@@ -68,7 +68,9 @@ def refuse_other_run(folder: Path, job: Mapping[str, Any]) -> None:
     config = previous(folder)
     if config is not None and config.job.uid == job["metadata"]["uid"]:
         return
-    if config is None and not (folder.is_dir() and any(folder.iterdir())):
+    # An earlier command may have failed after it made the folder and locked it.
+    lock = RunFolder(folder).lock
+    if config is None and not (folder.is_dir() and any(path != lock for path in folder.iterdir())):
         return
     kind = "holds other files" if config is None else f"holds another run, of {config.job.name}"
     raise UserError(f"--output {folder}: {kind}; name a folder that is new or empty", INVALID)
