@@ -81,6 +81,10 @@ class PodServer:
         }  # fmt: skip
         self.cut_after: int | None = None
         """Number of bytes of output after which the connection of a ``send`` command is cut."""
+        self.on_created: Callable[[], None] = lambda: None
+        """Called after a pod was created, before the client gets the answer."""
+        self.deletion_refused = False
+        """Whether the deletion of pods is forbidden."""
         self.on_cut: Callable[[], None] = lambda: None
         self.sent = 0
         """Bytes of output of all ``send`` commands."""
@@ -113,8 +117,9 @@ class PodServer:
     async def _create(self, request: web.Request) -> web.Response:
         body = await request.json()
         self.made.append(body)
-        name = f"{body['metadata']['generateName']}{len(self.made)}"
-        self.pods[name] = {**body, "metadata": {**body["metadata"], "name": name}, "status": self.pod_status}
+        name = body["metadata"]["name"]
+        self.pods[name] = {**body, "status": self.pod_status}
+        self.on_created()
         return web.json_response(self.pods[name])
 
     async def _pod(self, request: web.Request) -> web.Response:
@@ -122,6 +127,8 @@ class PodServer:
         return web.json_response(pod or {}, status=200 if pod else 404)
 
     async def _delete(self, request: web.Request) -> web.Response:
+        if self.deletion_refused:
+            return web.json_response({"kind": "Status"}, status=403)
         gone = self.pods.pop(request.match_info["name"], None)
         return web.json_response(gone or {}, status=200 if gone else 404)
 

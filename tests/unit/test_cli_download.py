@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -189,6 +190,33 @@ def test_a_download_that_failed_at_the_job_can_be_repeated(server: PodServer) ->
     server.job["spec"]["model"] = known
     result = rft("download", "sums")
     assert result.exit_code == 0, result.output
+
+
+def test_a_signal_while_the_pod_is_created_deletes_it(server: PodServer) -> None:
+    def interrupt() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.2)  # so that the answer comes after the signal
+
+    server.on_created = interrupt
+    assert rft("download", "sums").exit_code == 130
+    assert len(server.made) == 1
+    assert server.pods == {}
+
+
+def test_the_first_error_is_reported_if_the_pod_cannot_be_deleted_either(server: PodServer) -> None:
+    server.refused = server.deletion_refused = True
+    result = rft("download", "sums")
+    assert result.exit_code == 1
+    not_deleted, first = result.stderr.strip().splitlines()[-2:]
+    assert "is not deleted, and ends by itself" in not_deleted
+    assert "get and create on pods/exec" in first
+
+
+def test_a_pod_that_cannot_be_deleted_after_a_download_is_an_error(server: PodServer) -> None:
+    server.deletion_refused = True
+    result = rft("download", "sums", "--only", "records")
+    assert result.exit_code == 1
+    assert "is not deleted, and ends by itself" in result.stderr
 
 
 def test_the_pod_has_the_jobs_image_and_no_rights() -> None:

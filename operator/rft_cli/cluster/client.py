@@ -188,11 +188,10 @@ class ClusterClient:
             )
         return [self._api.sanitize_for_serialization(pod) for pod in answer.items]
 
-    def create_pod(self, body: Body) -> str:
-        """Create a pod, and return its name."""
+    def create_pod(self, body: Body) -> None:
+        """Create a pod. It may exist too if this raises Unreachable."""
         with self._explained("a new pod", "create on pods"):
-            made = self._core.create_namespaced_pod(self.namespace, body, _request_timeout=TIMEOUT)
-        return str(made.metadata.name)
+            self._core.create_namespaced_pod(self.namespace, body, _request_timeout=TIMEOUT)
 
     def pod(self, name: str) -> Body:
         """Return the pod with this name."""

@@ -1,6 +1,7 @@
 """The pod by which ``rft`` reads the run's folder of a job: its manifest, and what its status says."""
 
 import inspect
+import secrets
 from collections.abc import Mapping
 from typing import Any
 
@@ -103,7 +104,8 @@ def reading_pod(job: Mapping[str, Any], claim: str, trainer: Body) -> Body:
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {
-            "generateName": f"{READER_NAME}-",
+            # Chosen here, so that the pod can be deleted even if the answer to its creation is lost.
+            "name": f"{READER_NAME}-{secrets.token_hex(5)}",
             "labels": {LABEL_NAME: READER_NAME, LABEL_JOB: metadata["name"]},
             "ownerReferences": [owner_reference(job)],
         },

@@ -1,14 +1,14 @@
 """Reads the run's folder of a job from its volume, through a pod that exists only while it is read."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from rft_cli.cluster import reading_pod
 from rft_cli.cluster.client import ClusterClient
 from rft_cli.cluster.folder import on_its_pods_disk
-from rft_cli.cluster.process import PodProcess
+from rft_cli.cluster.process import PodProcess, Unreachable
 from rft_cli.cluster.reader import PIECE
 from rft_cli.errors import INVALID, UserError
 from rft_run.listing import FileEntry, UnsafeListing, read_listing
@@ -60,9 +60,12 @@ class VolumeReader:
 
 @contextmanager
 def volume_of(
-    cluster: ClusterClient, job: Mapping[str, Any], image: str | None = None
+    cluster: ClusterClient, job: Mapping[str, Any], image: str | None, say: Callable[[str], None]
 ) -> Iterator[VolumeReader]:
     """Yield a reader of the run's folder of an RFTJob. Its pod is deleted at the end of the block.
+
+    If the block raises an error and then the pod cannot be deleted, ``say`` gets a message about the pod, and
+    the error of the block is raised.
 
     Raises:
         UserError: if the job has no folder on a volume, or the pod does not start.
@@ -75,12 +78,24 @@ def volume_of(
         raise UserError(on_its_pods_disk(body), INVALID)
     trainer = reading_pod.trainer_pod(body, cluster.child_job(body), image)
     _remove_ended(cluster, body)
-    pod = cluster.create_pod(reading_pod.reading_pod(body, claim, trainer))
+    manifest = reading_pod.reading_pod(body, claim, trainer)
+    pod, may_exist = manifest["metadata"]["name"], True
     try:
+        try:
+            cluster.create_pod(manifest)
+        except UserError as error:
+            may_exist = isinstance(error, Unreachable)  # else the API server has refused the pod
+            raise
         _wait(cluster, pod)
         yield VolumeReader(cluster, pod)
-    finally:
-        _delete(cluster, pod)
+    except BaseException:
+        if may_exist:
+            try:
+                _delete(cluster, pod)
+            except UserError as error:
+                say(str(error))
+        raise
+    _delete(cluster, pod)
 
 
 def _delete(cluster: ClusterClient, pod: str) -> None:

@@ -71,7 +71,7 @@ def download(
             with (
                 ended_by_signals(),
                 out().status("starting a pod that reads the volume") as shown,
-                volume_of(cluster, job, image) as volume,
+                volume_of(cluster, job, image, err().print) as volume,
             ):
                 received = receive(
                     volume,

@@ -54,7 +54,7 @@ def run_folder(
 
     job = cluster.job(source)
     with tempfile.TemporaryDirectory(prefix="rft-") as folder:
-        with ended_by_signals(), volume_of(cluster, job, image) as volume:
+        with ended_by_signals(), volume_of(cluster, job, image, err().print) as volume:
             received = receive(volume, patterns(job), Path(folder), choose)
         err().print(f"{source}: {received.files} files of the job's volume were read")
         write_records(Path(folder), job)
