@@ -7,7 +7,7 @@ files are written is refused.
 import json
 import re
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rft_run import run_files
 
@@ -51,11 +51,36 @@ def read_listing(lines: Iterable[bytes]) -> list[FileEntry]:
     return list(found.values())
 
 
-def _entry(line: bytes) -> FileEntry:
+def read_names(lines: Iterable[bytes]) -> list[str]:
+    """Return the paths in a list, which has a JSON text for each. Empty lines are ignored.
+
+    Raises:
+        UnsafeListing: as ``read_listing``, except for a path that is there twice.
+    """
+    found = []
+    for line in lines:
+        if not line.strip():
+            continue
+        path = _value(line)
+        if not isinstance(path, str):
+            raise UnsafeListing(f"a line of the list is no path: {line[:80]!r}")
+        if problem := path_problem(path):
+            raise UnsafeListing(f"the path {path!r} {problem}")
+        if len(found) == MOST_FILES:
+            raise UnsafeListing(f"the list has more than {MOST_FILES:,} files, the most that are read")
+        found.append(path)
+    return found
+
+
+def _value(line: bytes) -> Any:
     try:
-        value = run_files.json_value(line)
+        return run_files.json_value(line)
     except ValueError as error:
         raise UnsafeListing(f"a line of the list is not JSON: {line[:80]!r}") from error
+
+
+def _entry(line: bytes) -> FileEntry:
+    value = _value(line)
     path, size, sha256 = (value.get(key) if isinstance(value, dict) else None for key in FileEntry._fields)
     if not isinstance(path, str) or not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
         raise UnsafeListing(f"a line of the list has no path or no digest: {line[:80]!r}")

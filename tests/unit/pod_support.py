@@ -86,6 +86,8 @@ class PodServer:
         self.deletion_refused = False
         """Whether the deletion of pods is forbidden."""
         self.on_cut: Callable[[], None] = lambda: None
+        self.commands: list[list[str]] = []
+        """Each command in a pod: ``list``, ``names`` or ``send``, and its arguments without the folder."""
         self.sent = 0
         """Bytes of output of all ``send`` commands."""
         self.refused = False
@@ -140,6 +142,7 @@ class PodServer:
         shell, option, line, _name, action, folder, *others = request.query.getall("command")
         assert [shell, option, line] == ["sh", "-c", 'exec python -c "$RFT_READER" "$@"']
         assert folder == reading_pod.FOLDER
+        self.commands.append([action, *others])
         socket = web.WebSocketResponse(protocols=["v4.channel.k8s.io"])
         await socket.prepare(request)
         process = await asyncio.create_subprocess_exec(

@@ -13,14 +13,14 @@ import pytest
 import zstandard
 from typer.testing import CliRunner, Result
 
-from rft_cli.cluster import reading_pod
+from rft_cli.cluster import reader, reading_pod
 from rft_cli.cluster.process import failure, handshake_status
 from rft_cli.errors import UserError
 from rft_cli.local.brought import PARTS
 from rft_cli.local.received import PARTIAL, receive
 from rft_cli.main import app
 from rft_run.folder import RunFolder
-from rft_run.listing import FileEntry, UnsafeListing, read_listing
+from rft_run.listing import FileEntry, UnsafeListing, read_listing, read_names
 from rft_run.state import RunState
 from tests.unit.checkpoint_support import write_adapter, write_checkpoint
 from tests.unit.pod_support import PodServer, child_job, finished_job, pods_served
@@ -219,6 +219,29 @@ def test_a_pod_that_cannot_be_deleted_after_a_download_is_an_error(server: PodSe
     assert "is not deleted, and ends by itself" in result.stderr
 
 
+@pytest.mark.parametrize(("options", "step"), [([], 20), (["--step", 19], 19)])
+def test_digests_of_other_rollouts_are_not_computed(
+    server: PodServer, options: list[object], step: int
+) -> None:
+    assert rft("samples", "sums", *options).exit_code == 0
+    listed = [arguments for action, *arguments in server.commands if action == "list"]
+    assert listed == [[f"rollouts/step-{step:06d}.jsonl.zst"]]
+
+
+def test_names_are_listed_without_content_and_an_alive_line_depends_on_time(
+    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").write_bytes(b"x")
+    os.mkfifo(tmp_path / "b")
+    reader.list_files(str(tmp_path), ["*"], hashes=False)
+    assert read_names(capfdbinary.readouterr().out.splitlines()) == ["a", "b"]
+    reader.list_files(str(tmp_path), ["*"], hashes=True)
+    assert capfdbinary.readouterr().out.count(b"\n") == 1
+    monkeypatch.setattr(reader, "ALIVE_SECONDS", 0.0)
+    reader.list_files(str(tmp_path), ["*"], hashes=True)
+    assert capfdbinary.readouterr().out.startswith(b"\n{")
+
+
 def test_the_pod_has_the_jobs_image_and_no_rights() -> None:
     trainer = reading_pod.trainer_pod(finished_job(), child_job(), None)
     pod = reading_pod.reading_pod(finished_job(), "runs", trainer)
@@ -356,6 +379,8 @@ def test_no_path_of_a_list_leads_out_of_the_folder(path: str) -> None:
     line = json.dumps({"path": path, "size": 1, "sha256": "0" * 64}).encode()
     with pytest.raises(UnsafeListing, match="the path"):
         read_listing([line])
+    with pytest.raises(UnsafeListing, match="the path"):
+        read_names([json.dumps(path).encode()])
 
 
 @pytest.mark.parametrize(

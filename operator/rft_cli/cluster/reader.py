@@ -1,6 +1,7 @@
 """Reads a run's folder inside of the pod of ``rft download``: lists its files, and sends their content.
 
     python -c SOURCE list FOLDER [PATTERN…]     writes a JSON object with path, size and sha256 for each file
+    python -c SOURCE names FOLDER [PATTERN…]    writes a JSON text with the path for each file, quickly
     python -c SOURCE send FOLDER                reads "BEGIN END PATH" lines until an empty one, and sends
                                                 these bytes of these files
 
@@ -17,26 +18,30 @@ import json
 import os
 import stat
 import sys
+import time
 
 PIECE = 1 << 18
-"""Maximum size of a piece, in bytes."""
-ALIVE_BYTES = 1 << 28
-"""While a large file is hashed, an empty line is written each time this number of bytes was read.
+"""Most bytes of a piece."""
+ALIVE_SECONDS = 15.0
+"""While a large file is hashed, an empty line is written each time this number of seconds has passed.
 
 It shows that the program is alive, and keeps proxies from closing the connection.
 """
 
 
-def list_files(folder: str, patterns: list[str]) -> None:
-    """Write a line for each regular file below ``folder`` that one of the patterns matches.
+def list_files(folder: str, patterns: list[str], *, hashes: bool) -> None:
+    """Write a line for each file below ``folder`` that one of the patterns matches.
 
-    Files and folders whose names begin with a dot are left out.
+    With ``hashes`` all content is read, and only regular files are listed. Else no file is opened. Files and folders whose names begin with a dot are left out.
     """
     for root, folders, names, place in os.fwalk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             path = os.path.relpath(os.path.join(root, name), folder)  # noqa: PTH118 - of the standard library
             if name.startswith(".") or not any(fnmatch.fnmatchcase(path, each) for each in patterns):
+                continue
+            if not hashes:
+                write(json.dumps(path).encode() + b"\n")
                 continue
             try:
                 file = opened(name, place)
@@ -51,13 +56,13 @@ def list_files(folder: str, patterns: list[str]) -> None:
 
 def hashed(file: int) -> tuple[int, str]:
     """Return the size of an open file in bytes, and its SHA-256 digest."""
-    digest, size, said = hashlib.sha256(), 0, 0
+    digest, size, said = hashlib.sha256(), 0, time.monotonic()
     while piece := os.read(file, PIECE):
         digest.update(piece)
         size += len(piece)
-        if size - said >= ALIVE_BYTES:
+        if time.monotonic() - said >= ALIVE_SECONDS:
             write(b"\n")
-            said = size
+            said = time.monotonic()
     return size, digest.hexdigest()
 
 
@@ -113,7 +118,7 @@ def write(data: bytes, to: int = 1) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "list":
-        list_files(sys.argv[2], sys.argv[3:])
+    if sys.argv[1] in ("list", "names"):
+        list_files(sys.argv[2], sys.argv[3:], hashes=sys.argv[1] == "list")
     else:
         send(sys.argv[2])

@@ -11,7 +11,7 @@ from rft_cli.cluster.folder import on_its_pods_disk
 from rft_cli.cluster.process import PodProcess, Unreachable
 from rft_cli.cluster.reader import PIECE
 from rft_cli.errors import INVALID, UserError
-from rft_run.listing import FileEntry, UnsafeListing, read_listing
+from rft_run.listing import FileEntry, UnsafeListing, read_listing, read_names
 
 START_SECONDS = 600.0
 """Maximum time in seconds until the pod runs. A node without the pod's image first pulls gigabytes."""
@@ -26,13 +26,15 @@ class VolumeReader:
 
     def files(self, patterns: Sequence[str]) -> list[FileEntry]:
         """Return the files that match at least one of these patterns of ``fnmatch``. Raises UserError."""
-        with self._process("list", *patterns) as process:
-            try:
-                return read_listing(process.lines())
-            except UnsafeListing as error:
-                raise UserError(
-                    f"the run's folder is not downloaded: {error}; remove or rename it on the volume", INVALID
-                ) from error
+        with self._process("list", *patterns) as process, _explained():
+            return read_listing(process.lines())
+
+    def names(self, patterns: Sequence[str]) -> list[str]:
+        """Return the paths of the files that one of the patterns matches, without reading them. Raises
+        UserError.
+        """
+        with self._process("names", *patterns) as process, _explained():
+            return read_names(process.lines())
 
     def content(self, wanted: Sequence[tuple[FileEntry, int]]) -> Iterator[tuple[int, bytes]]:
         """Yield the content of files in pieces: the file's index in ``wanted``, and bytes.
@@ -56,6 +58,16 @@ class VolumeReader:
             yield process
         finally:
             process.close()
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except UnsafeListing as error:
+        raise UserError(
+            f"the run's folder is not downloaded: {error}; remove or rename it on the volume", INVALID
+        ) from error
 
 
 @contextmanager

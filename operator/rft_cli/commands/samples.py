@@ -17,7 +17,6 @@ from rft_cli.options import Context, Namespace, TrainerImage
 from rft_cli.render.console import reports_errors, write
 from rft_cli.render.rollouts import as_text
 from rft_run.folder import ROLLOUTS_SUFFIX, RunFolder, steps_of
-from rft_run.listing import FileEntry
 from rft_run.rollouts import RolloutRecord
 
 
@@ -56,15 +55,14 @@ def _rollouts(_job: Mapping[str, Any]) -> tuple[str, ...]:
     return PARTS["rollouts"]
 
 
-def _of(job: str, files: list[FileEntry], step: int | None) -> list[FileEntry]:
-    """Return the file with the rollouts of ``step``, of the newest step if it is None. Raises UserError."""
-    steps = steps_of((Path(each.path).name for each in files), ROLLOUTS_SUFFIX)
+def _of(job: str, paths: list[str], step: int | None) -> list[str]:
+    """Return the path of the file with the rollouts of ``step``, of the newest step if it is None. Raises UserError."""
+    steps = steps_of((Path(path).name for path in paths), ROLLOUTS_SUFFIX)
     if not steps:
         return []
     if step is not None and step not in steps:
         raise UserError(f"--step {step}: {job} has the steps {_ranges(steps)}", INVALID)
-    wanted = RunFolder(Path()).rollouts_of(steps[-1] if step is None else step)
-    return [each for each in files if Path(each.path) == wanted]
+    return [str(RunFolder(Path()).rollouts_of(steps[-1] if step is None else step))]
 
 
 def _show(folder: RunFolder, step: int | None, row: int | None, limit: int, output: SamplesFormat) -> None:

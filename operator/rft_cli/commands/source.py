@@ -17,7 +17,6 @@ from rft_cli.local.process import STOP_SIGNALS
 from rft_cli.local.received import receive
 from rft_cli.options import connect
 from rft_cli.render.console import err
-from rft_run.listing import FileEntry
 
 _JOB_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 
@@ -32,12 +31,13 @@ def run_folder(
     namespace: str | None,
     image: str | None,
     patterns: Patterns,
-    choose: Callable[[list[FileEntry]], list[FileEntry]] = list,
+    choose: Callable[[list[str]], list[str]] | None = None,
 ) -> Iterator[Path]:
     """Yield ``source`` if it is a folder on this machine.
 
     Else ``source`` is the name of a job in the cluster. Then yield a temporary folder with those files of the
-    job's folder that match ``patterns`` and that ``choose`` selects.
+    job's folder that match ``patterns``. If ``choose`` is given, it gets the paths of these files, and returns the patterns
+    of those that are read. The pod computes digests of these only.
 
     Raises:
         UserError: if there is no such folder or job, or the job's folder cannot be read.
@@ -55,7 +55,10 @@ def run_folder(
     job = cluster.job(source)
     with tempfile.TemporaryDirectory(prefix="rft-") as folder:
         with ended_by_signals(), volume_of(cluster, job, image, err().print) as volume:
-            received = receive(volume, patterns(job), Path(folder), choose)
+            wanted = patterns(job)
+            if choose is not None:
+                wanted = choose(volume.names(wanted))
+            received = receive(volume, wanted, Path(folder))
         err().print(f"{source}: {received.files} files of the job's volume were read")
         write_records(Path(folder), job)
         yield Path(folder)

@@ -51,12 +51,9 @@ def receive(
     source: Source,
     patterns: Sequence[str],
     folder: Path,
-    choose: Callable[[list[FileEntry]], list[FileEntry]] = list,
     progress: Progress = lambda _here, _all: None,
 ) -> Transferred:
     """Write the files that match the patterns into ``folder``. Complete files there are not sent again.
-
-    ``choose`` selects some of the listed files.
 
     Raises:
         UserError: if a file still differs from its digest after ``ROUNDS`` attempts, or cannot be written,
@@ -64,7 +61,7 @@ def receive(
     """
     sent = 0
     for _ in range(ROUNDS):
-        entries = choose(source.files(patterns))
+        entries = source.files(patterns)
         with _explained(folder):
             missing = _by_digest(entry for entry in entries if not _is_here(folder, entry))
             parts = [_part(folder, same[0]) for same in missing.values()]
