@@ -32,7 +32,8 @@ It shows that the program is alive, and keeps proxies from closing the connectio
 def list_files(folder: str, patterns: list[str], *, hashes: bool) -> None:
     """Write a line for each file below ``folder`` that one of the patterns matches.
 
-    With ``hashes`` all content is read, and only regular files are listed. Else no file is opened. Files and folders whose names begin with a dot are left out.
+    With ``hashes`` all content is read, and only regular files are listed. Else no file is opened. Files
+    and folders whose names begin with a dot are left out.
     """
     for root, folders, names, place in os.fwalk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))

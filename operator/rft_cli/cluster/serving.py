@@ -128,7 +128,8 @@ def _model_mounts(model: str, mounts: Sequence[Body]) -> list[Body]:
     one only the model's folder is mounted. Of other volumes all is mounted, because files of a model may be
     links to files beside its folder.
     """
-    path, found = PurePosixPath(model), []
+    path = PurePosixPath(model)
+    found: list[Body] = []
     for mount in mounts:
         if mount["name"] in _VOLUMES or not path.is_relative_to(mount["mountPath"]):
             continue
