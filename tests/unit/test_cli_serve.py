@@ -227,12 +227,12 @@ def test_a_signal_to_rft_ends_the_server(
     monkeypatch.setattr(serve, "POLL_SECONDS", 0.02)
     started: list[subprocess.Popen[bytes]] = []
 
-    class Recorded(subprocess.Popen[bytes]):
+    class StartedProcess(subprocess.Popen[bytes]):
         def __init__(self, *given: Any, **options: Any) -> None:
             super().__init__(*given, **options)
             started.append(self)
 
-    monkeypatch.setattr(subprocess, "Popen", Recorded)
+    monkeypatch.setattr(subprocess, "Popen", StartedProcess)
     port = free_port()
     command = [sys.executable, "-c", SIGNALLING, str(port), kind, str(int(number))]
     assert serve._run_server(command, port, "ready") == 0

@@ -56,7 +56,10 @@ def _rollouts(_job: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _of(job: str, paths: list[str], step: int | None) -> list[str]:
-    """Return the path of the file with the rollouts of ``step``, else of the newest step. Raises UserError."""
+    """Return the path of the file with the rollouts of ``step``, else of the newest step.
+
+    Raises UserError.
+    """
     steps = steps_of((Path(path).name for path in paths), ROLLOUTS_SUFFIX)
     if not steps:
         return []
