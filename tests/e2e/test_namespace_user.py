@@ -91,7 +91,7 @@ def test_the_same_user_cannot_read_the_operators_namespace(user: Kubectl, kind: 
 @pytest.mark.parametrize(
     ("verb", "resource"),
     [
-        ("patch", "rftjobs/status"),
+        ("patch", "rftjobs --subresource=status"),
         ("get", "nodes"),
         ("create", "clusterroles"),
         ("update", "customresourcedefinitions.apiextensions.k8s.io"),
