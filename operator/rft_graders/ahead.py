@@ -67,7 +67,9 @@ def templates(grader: Grader) -> dict[str, str]:
 
 
 def pattern_problem(pattern: str) -> str:
-    """Return why a regular expression is not valid or surely a mistake; "" if neither is so."""
+    """Return what is wrong with a regular expression: it is not valid, or it is surely a mistake. Return ""
+    if nothing is wrong.
+    """
     if "\b" in pattern:
         return (
             "the pattern contains a backspace character, because YAML reads \\b in double quotes as one;"
@@ -115,7 +117,10 @@ def template_problem(text: str) -> str:
 
 
 def code_problem(source: str, function: str) -> str:
-    """Return why Python source has no function that works as a grader; "" if it has or may have one."""
+    """Return why the function named ``function`` in Python source cannot be a grader.
+
+    Return "" if it can, and also if only running the code would show it.
+    """
     tree = _parsed(source)
     if isinstance(tree, str):
         return tree
@@ -133,7 +138,7 @@ def code_problem(source: str, function: str) -> str:
 
 
 def environment_problem(source: str, name: str) -> str:
-    """Return why Python source has no class that works as an environment; "" if it may have one."""
+    """Return why the class ``name`` in Python source cannot be an environment; "" if it can or may."""
     tree = _parsed(source)
     if isinstance(tree, str):
         return tree
@@ -209,7 +214,9 @@ def _names_bound(node: ast.AST) -> list[str]:
 
 
 def _outside_functions(tree: ast.Module, wanted: ast.AST) -> bool:
-    """Return whether a syntax node is outside all functions and classes. It may be inside an if or a for."""
+    """Return whether ``wanted``, a node of ``tree``, is outside all functions and classes. It may be inside
+    an if or a for.
+    """
     pending: list[ast.AST] = list(tree.body)
     while pending:
         node = pending.pop()

@@ -130,7 +130,9 @@ class LocalBackend:
     ) -> None:
         """Make a private folder in ``scratch_dir``. The method ``ready`` starts the process.
 
-        ``hide``: no other process of this UID can read the trainer's memory and environment.
+        ``silence``: seconds without any reply after which the process counts as lost, see ``max_silence``.
+        ``hide``: whether to hide the memory and the environment of the trainer from other processes of its
+        UID.
         """
         self._config = config
         self._silence = silence
@@ -156,7 +158,9 @@ class LocalBackend:
             raise TrainerError(f"the local grader process did not start: {error}") from error
 
     def exchange(self, requests: Sequence[GradeRequest], should_stop: ShouldStop) -> list[Graded]:
-        """Return the score or the error of each request. If the process dies, open requests get an error."""
+        """Return the score or the error of each request. If the process dies, requests without a reply get an
+        error.
+        """
         if self._client is None:
             self.ready(should_stop)
         assert self._client is not None

@@ -100,7 +100,7 @@ def text_similarity(completion: str, row: Mapping[str, Any], settings: TextSimil
 
 
 def string_check(completion: str, row: Mapping[str, Any], settings: StringCheck) -> float:
-    """Return 1.0 if the comparison of both texts is true, else 0.0.
+    """Return 1.0 if the filled templates ``input`` and ``reference`` satisfy the ``operation``, else 0.0.
 
     If a template reads a part that the completion does not have, the result is 0.0 for every operation.
     """

@@ -1,4 +1,6 @@
-"""Combines the scores of a completion into its reward, their weighted mean Σ wᵢsᵢ / Σ wᵢ."""
+"""Combines the scores of a completion into its reward: their weighted mean Σ wᵢsᵢ / Σ wᵢ, where grader i has
+the score sᵢ and the weight wᵢ.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -34,7 +36,8 @@ def normalized(raw: object, scale: Scale | None) -> float:
 
 
 def combine(graders: Sequence[Grader], outcomes: Mapping[str, float | ValueError]) -> Score:
-    """Return the reward of a completion: the weighted mean of its scores, which are from 0 to 1.
+    """Return the scores of a completion, and its reward: the weighted mean of its scores, which are from 0 to
+    1.
 
     ``outcomes`` has the score or the error of each grader. The grader's ``onError`` decides whether its error
     counts as 0, drops the rollout, or raises UserCodeError. An error of a canary, a grader of weight 0, does

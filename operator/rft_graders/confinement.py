@@ -97,7 +97,12 @@ def landlock_version() -> int:
 
 
 def _enter(libc: ctypes.CDLL, *, files: int = 0, scopes: int = 0) -> None:
-    """Enter a new Landlock domain. Moving files between folders stays allowed, if needed by a rule."""
+    """Enter a new Landlock domain. It forbids the file operations ``files`` and applies the limits
+    ``scopes``.
+
+    Both arguments are bits of Landlock. If ``files`` has the bit for moving files between folders, a rule
+    allows this move everywhere: otherwise the domain would forbid it.
+    """
     attributes = struct.pack("=QQQ", files, 0, scopes)
     # A kernel accepts a structure with fields that it does not know, if these fields are 0. They are 0:
     # ``confine`` sets scopes only for kernels that know them.

@@ -22,7 +22,9 @@ _WATCHED = (signal.SIGTERM, signal.SIGCHLD)
 
 
 def end_with_parent(parent: int, number: signal.Signals) -> None:
-    """Let the kernel send this process a signal when its parent ends. If the parent has ended, end now."""
+    """Let the kernel send this process the signal ``number`` when its parent ends. ``parent``: PID of the
+    parent. If the parent has already ended, exit now.
+    """
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:
         os._exit(1)
@@ -31,8 +33,9 @@ def end_with_parent(parent: int, number: signal.Signals) -> None:
 def fork_worker(level: "confinement.Level", descriptor: int) -> None:
     """Fork this process. The child becomes the worker and returns; this process becomes its guard.
 
-    The guard closes ``descriptor``, and ends with the exit code or the signal of the worker. On SIGTERM, or
-    when the grader process ends, the guard kills the worker.
+    The guard closes ``descriptor``, the worker's socket, and ends with the exit code or the signal of the
+    worker. On SIGTERM, or when the grader process ends, the guard kills the worker. ``level``: how far this
+    process is confined. It decides how the guard kills the worker's programs.
     """
     parent, guard = os.getppid(), os.getpid()
     signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)

@@ -80,7 +80,7 @@ def _tool(name: str, method: Callable[..., Any], skipped: int) -> dict[str, Any]
 
 
 def documented(text: str) -> tuple[str, dict[str, str]]:
-    """Return a docstring's description of the tool, and that of each argument, by the argument's name."""
+    """Return a tool's description from a docstring, and the descriptions of its arguments by name."""
     said: list[str] = []
     arguments: dict[str, str] = {}
     section, current = "", ""

@@ -1,4 +1,6 @@
-"""Removes the processes and files that a score leaves behind, so that they cannot affect the next score."""
+"""Removes processes and files that users' code leaves after a score, so that they cannot affect
+later scores.
+"""
 
 import contextlib
 import shutil
@@ -23,8 +25,8 @@ class Started:
     def kill(self) -> tuple[int, bool]:
         """Kill all processes of the worker that ``__init__`` did not see.
 
-        Return how many were found, and whether all of them have ended. It may miss processes that start
-        another one and end, again and again.
+        Return how many were found, and whether all of them have ended. It may miss a chain of processes, each
+        of which starts the next one and ends.
         """
         killed: set[int] = set()
         deadline = time.monotonic() + _KILL_SECONDS

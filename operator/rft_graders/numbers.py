@@ -209,7 +209,9 @@ def _raised(value: Decimal, match: re.Match[str]) -> Decimal:
 
 
 def _part(value: Decimal, percent: str | None) -> Decimal:
-    """Return a number divided by 100 if a percent sign follows it, or by 1000 for a per mille sign."""
+    """Return a number divided by 100 if a percent sign follows it, by 1000 for a per mille sign, else
+    unchanged.
+    """
     return value if percent is None else value.scaleb(-3 if "\u2030" in percent else -2)
 
 

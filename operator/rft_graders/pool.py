@@ -25,7 +25,7 @@ class Log:
     def __init__(self, *, says_levels: bool) -> None:
         """Start with no line written.
 
-        ``says_levels``: a line says how workers are confined, even if the kernel can confine them fully.
+        ``says_levels``: whether to log how workers are confined even if the kernel can confine them fully.
         """
         self.says_levels = says_levels
         self._lock = threading.Lock()
@@ -136,7 +136,10 @@ class Pool:
         reply: Callable[[dict[str, Any]], None],
         log: Log,
     ) -> None:
-        """Start the first worker of each grader now. The others start when they get their first request."""
+        """Start the first worker of each grader now. The others start when they get their first request.
+
+        ``home``: folder for the homes of the workers. ``reply``: called with each reply.
+        """
         self._reply = reply
         self._queues: dict[str, queue.SimpleQueue[dict[str, Any]]] = {}
         self._loaded: dict[str, Future[str | None]] = {}
@@ -172,7 +175,12 @@ class Pool:
         queued: "queue.SimpleQueue[dict[str, Any]]",
         loaded: "Future[str | None] | None",
     ) -> None:
-        """Serve the requests of one grader, one after the other. Never returns."""
+        """Answer the requests in the queue ``queued`` with the worker of ``slot``, one after the other. Never
+        returns.
+
+        If ``loaded`` is given, first start the worker, and set ``loaded`` to why the grader does not load, or
+        to None if it loads.
+        """
         if loaded is not None:
             problem: str | None = None
             try:

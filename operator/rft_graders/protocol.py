@@ -71,7 +71,9 @@ class LineReader:
         return bool(self._buffer)
 
     def has_more(self) -> bool:
-        """Return whether bytes after the last line have arrived, in the buffer or still in the socket."""
+        """Return whether bytes after the last line that ``read`` returned have arrived, in the buffer or the
+        socket.
+        """
         return self.has_read_more or any(fcntl.ioctl(self._connection, termios.FIONREAD, b"\0\0\0\0"))
 
     def _receive(self, deadline: float | None) -> None:

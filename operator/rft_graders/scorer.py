@@ -101,8 +101,10 @@ class Scorer:
     ) -> None:
         """Check the settings of the graders. Raises ConfigurationError for a grader that cannot run.
 
-        ``slots``: number of rollouts that the environment plays at the same time; None without an
-        environment.
+        ``grader_socket``: path of the socket for the grader container; None: users' code runs in a local
+        process. ``grader_code``: paths of the source files of python graders without inline source, by
+        grader's name. ``scratch_dir``: where local processes get their private folders. ``slots``: number of
+        rollouts that the environment plays at the same time; None without an environment.
         """
         for index, grader in enumerate(graders):
             check_settings(grader)
@@ -212,7 +214,7 @@ class Scorer:
 
     @contextmanager
     def acting(self, should_stop: ShouldStop = _never) -> Iterator[Acting]:
-        """Let environments act until the end of ``with``. No scores are given meanwhile."""
+        """Let environments act until the end of the ``with`` block. Calls of ``score`` wait until then."""
         with self._lock:
             self._ready(should_stop)
             backend = next(backend for names, backend in self._backends if ENVIRONMENT in names)
@@ -224,7 +226,11 @@ class Scorer:
                 acting.close()
 
     def _score(self, graded: Mapping[str, Graded | None]) -> Score:
-        """Return the reward of one completion, from the score or the error of each grader."""
+        """Return the scores and the reward of one completion.
+
+        ``graded`` has, by grader, the reply with its score or error; None: the completion has no text for
+        this grader.
+        """
         read = {g.name: _normalized(graded[g.name], g) for g in self._graders if g.formula is None}
         outcomes = with_formulas(self._graders, read)
         replies = {name: reply for name, reply in graded.items() if reply is not None}
@@ -270,9 +276,11 @@ def _ask(
     given: Mapping[str, Sequence[str | None]],
     should_stop: ShouldStop,
 ) -> dict[str, list[Graded | None]]:
-    """Return the score or the error of each item, by grader. None: the item has no text for this grader.
+    """Return the score or the error of each item, by grader, from the graders ``names`` of ``backend``.
 
-    Requests to different graders alternate, so that the workers of all graders are busy.
+    ``given`` has, by grader, the text that it reads of each item. If this is None, no request is sent, and
+    the result is None too. Requests to different graders alternate, so that the workers of all graders are
+    busy.
     """
     rows = [item.row() for item in items]
     asked = [

@@ -243,7 +243,7 @@ def _finished(result: object) -> object:
 @functools.cache
 def _runner() -> Any:
     """Return the event loop of this process. It is always the same one, so users' code can reuse a client."""
-    import asyncio  # takes longer than all else here
+    import asyncio  # imported late, because it takes longer than all other imports here
 
     return asyncio.Runner()
 
@@ -266,8 +266,8 @@ def number(result: object) -> float:
     """Return the score in the result of a user's function.
 
     The result is a number, a mapping with a key ``score``, an object with an attribute ``score``, or a list,
-    tuple or array with one of these. Raises TypeError for other results. Raises ValueError if the score is
-    not finite, or if the result has a field that says that it is not valid.
+    tuple or array with exactly one of these. Raises TypeError for other results. Raises ValueError if the
+    score is not finite, or if the result has a field that says that it is not valid.
     """
     result = _plain(result)
     if isinstance(result, Mapping):

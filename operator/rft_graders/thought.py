@@ -12,8 +12,8 @@ def answer(completion: str, *, inside: bool = False) -> str | None:
     """Return the text after the last thought of a completion, or the whole completion if it has no thought.
 
     ``inside``: the prompt ends with <think>, so the completion begins inside a thought. A completion with
-    </think> but without <think> does so too. Return None if a thought does not end, or nothing follows the
-    last thought.
+    </think> but without <think> is also read as one that begins inside a thought. Return None if a thought
+    does not end, or nothing follows the last thought.
     """
     _, closed, rest = completion.rpartition(_CLOSE)
     if (inside and not closed) or _OPEN in rest:

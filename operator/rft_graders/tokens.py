@@ -13,14 +13,15 @@ from rft_run.errors import ConfigurationError
 _HEADER_SAFE = re.compile(r"[\x21-\x7e]+")
 
 ReadToken = Callable[[], str | None]
-"""Function that reads a grader's bearer token. It is read at each use: a mounted Secret may change.
+"""Function that reads a grader's bearer token. It is called for each use, because a mounted Secret may
+change.
 
 It returns None for a grader without a token.
 """
 
 
 def environment_variable(grader: str, key: str) -> str:
-    """Return the environment variable that has a grader's token if no Secret is mounted."""
+    """Return the name of the environment variable that has a grader's token if no Secret is mounted."""
     return "RFT_SECRET_" + re.sub(r"[^A-Z0-9]", "_", f"{grader}_{key}".upper())
 
 

@@ -14,10 +14,10 @@ _ONE_THREAD = 3
 
 
 class Traces:
-    """Compares the processes and files of a worker before and after a score."""
+    """Compares a worker's processes and files before and after a score. Used in the worker process itself."""
 
     def __init__(self, home: str) -> None:
-        """Open the kernel's lists of the children of worker and guard.
+        """Open the worker's folder ``home``, and the kernel's lists of the children of worker and guard.
 
         A process whose parent ends becomes a child of the guard.
         """
@@ -32,11 +32,11 @@ class Traces:
         self._before = self._counted()
 
     def begin(self) -> None:
-        """Begin with the next score."""
+        """Remember the state of processes and files before the next score."""
         self._before = self._counted()
 
     def left(self) -> bool:
-        """Return whether this score may have left a process or a file."""
+        """Return whether a process or a file may have been left since ``begin``."""
         try:
             return (
                 self._counted() != self._before

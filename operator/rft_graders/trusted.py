@@ -14,7 +14,9 @@ from rft_run.config import PythonGrader
 
 
 def in_workers(grader: Grader) -> PythonGrader | None:
-    """Return a built-in grader as a python grader for a worker process, None for other graders."""
+    """Return a grader of kind regex, math or jsonSchema as a python grader for a worker process. Return None
+    for graders of other kinds.
+    """
     if grader.regex is not None:
         source = regex_source(grader.regex)
     elif grader.math is not None:

@@ -42,7 +42,8 @@ class Score:
     """The scores and the reward of one completion. If the reward is None, the rollout is dropped.
 
     ``per_grader`` has the scores from 0 to 1, by grader's name. It has no score for a grader whose error
-    drops the rollout, or for a canary that failed. ``errors`` has one message for every grader that failed.
+    drops the rollout, or for a canary that failed. ``errors`` has, by name, one message for every grader that
+    failed.
     """
 
     reward: float | None
@@ -95,7 +96,9 @@ class ScoredBatch(list[Score]):
 
     @property
     def first_errors(self) -> dict[str, str]:
-        """The first error message of each failed grader with a weight above 0. Messages to users show it."""
+        """The first error message of each failed grader with a weight above 0. Messages to users quote these
+        errors.
+        """
         first: dict[str, str] = {}
         for score in self:
             for name, message in score.failures.items():

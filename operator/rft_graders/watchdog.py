@@ -28,7 +28,7 @@ class Children:
         """Lock for the start of a worker. Otherwise the watchdog could kill the new worker as an orphan."""
         self.workers: set[int] = set()
         self.stopped: dict[int, str] = {}
-        """The reasons why the watchdog killed workers, by PID."""
+        """The reasons why the watchdog killed workers, by the PID of the worker's guard."""
         self.closing = False
 
     def kill_orphans(self) -> None:
@@ -39,7 +39,9 @@ class Children:
                 reap(child)
 
     def forget(self, pid: int) -> str | None:
-        """Remove an ended worker. Return why the watchdog killed it, or None if it did not kill it."""
+        """Remove an ended worker. ``pid``: PID of its guard. Return why the watchdog killed the worker, or
+        None if it did not kill it.
+        """
         with self.lock:
             self.workers.discard(pid)
             return self.stopped.pop(pid, None)

@@ -1,7 +1,8 @@
 """A worker process that runs one user's function: ``python -s -P -B -u worker.py FD PARENT``.
 
-It is started by its file path, and imports only the standard library and a few files beside it. So a restart
-after a hang or a crash takes milliseconds, and no other code of rft runs in the process of the user's code.
+FD is the descriptor of a socket to the grader process, and PARENT is the grader process's PID. The worker is
+started by its file path, and imports only the standard library and a few files beside it. So a restart after
+a hang or a crash takes milliseconds, and no other code of rft runs in the process of the user's code.
 """
 
 import importlib.machinery
@@ -171,7 +172,7 @@ def _keep_from_children(descriptor: int) -> None:
     os.set_inheritable(descriptor, False)
 
     def replace() -> None:
-        # Not closed, since a later file would get its number, and a reply would be written into that file.
+        # The descriptor is not closed: a later file would get its number, and replies would be written there.
         nothing = os.open(os.devnull, os.O_RDWR)
         os.dup2(nothing, descriptor, inheritable=False)
         os.close(nothing)
@@ -180,13 +181,20 @@ def _keep_from_children(descriptor: int) -> None:
 
 
 def _confine(descriptor: int) -> "confinement.Level":
-    """Confine this process and its guard, each in its own domain. Return the level. Raises OSError."""
+    """Confine this process, fork it into a guard and a worker, and confine the worker once more.
+
+    Returns only in the worker: the level of its confinement. ``descriptor``: the worker's socket. Raises
+    OSError.
+    """
     guard.fork_worker(confinement.confine(), descriptor)
     return confinement.confine()
 
 
 def main(descriptor: int, parent: int) -> None:
-    """Load the user's function, then answer requests until the grader process closes the socket."""
+    """Load the user's function, then answer requests until the grader process closes the socket.
+
+    ``descriptor``: the socket. ``parent``: the PID of the grader process.
+    """
     confinement.set_dumpable(False)
     guard.end_with_parent(parent, signal.SIGKILL)
     with socket.socket(fileno=descriptor) as connection, connection.makefile("rb") as requests:
@@ -222,7 +230,7 @@ def main(descriptor: int, parent: int) -> None:
                 found.begin()
             request = json.loads(line)
             reply = answer(grade, request) if environment is None else act(environment, request)
-            # What an environment starts and writes belongs to its rollout, until that has a reward.
+            # What an environment starts and writes belongs to its rollout until the rollout has a reward.
             if not (environment is not None and environment.playing) and found.left():
                 reply["left"] = True
             send(reply)
