@@ -8,9 +8,10 @@ from rft_api.status import RewardPoint
 
 
 def fall(stop: Stop | None, points: Sequence[RewardPoint], canaries: Sequence[str]) -> Fall | None:
-    """Return the largest fall of a canary by ``stop.canary`` or more while the reward rose, or None.
+    """Return the largest fall of a canary's score while the reward rose, if it is at least ``stop.canary``.
 
-    ``rft_advice.canary`` has the exact rule.
+    ``points``: the reward curve. ``canaries``: names of the graders of weight 0. Return None if there is no
+    such fall, or if ``stop.canary`` is not set. ``rft_advice.canary`` has the exact rule.
     """
     if stop is None or stop.canary is None:
         return None
@@ -18,7 +19,10 @@ def fall(stop: Stop | None, points: Sequence[RewardPoint], canaries: Sequence[st
 
 
 def checkpoint_due(stop: Stop | None, step: int) -> bool:
-    """Return whether to save a checkpoint after this step, because a later fall of a canary may need it."""
+    """Return whether to save a checkpoint after ``step``, where the first window of points usually ends.
+
+    The run restores this checkpoint if a canary falls later and its scores were highest in that window.
+    """
     return stop is not None and stop.canary is not None and step == WINDOW
 
 
@@ -32,9 +36,9 @@ def kept(
 ) -> set[int]:
     """Return the steps of the checkpoints to keep, because a run may restore them when a canary falls.
 
-    A fall is measured from the canary's best window: the ``WINDOW`` reward points with the highest mean
-    score. The newest points are compared only after further steps, so the best window may still change. So
-    the checkpoint of each window that may become the best one is kept.
+    A fall is measured from the canary's best window: the ``WINDOW`` successive reward points with the highest
+    mean score. A window is compared only when ``WINDOW`` later points exist, so the best window may still
+    change. So the checkpoint of each window that may become the best one is kept.
     """
     if stop is None or stop.canary is None:
         return set()

@@ -69,9 +69,11 @@ class Checkpoints:
         schedule: Any,
         also: Collection[int] = (),
     ) -> Path:
-        """Write the checkpoint of ``state.step``. If this checkpoint exists, write only its state file.
+        """Write the checkpoint of ``state.step``, and return its folder. If it exists, write only its state
+        file.
 
-        ``also``: steps of older checkpoints that must be kept. Raises Fenced, VolumeError.
+        Then remove old checkpoints. ``also``: steps whose checkpoints must be kept. Raises Fenced,
+        VolumeError.
         """
         self._fence.check()
         target = self._folder.checkpoint_of(state.step)
@@ -98,7 +100,9 @@ class Checkpoints:
         return target
 
     def prune(self, best_step: int, also: Collection[int] = ()) -> None:
-        """Remove old checkpoints, except the best one by held-out reward and those of the steps ``also``."""
+        """Remove all checkpoints but the newest ones, the best one by held-out reward and those of the steps
+        ``also``.
+        """
         for step in self._folder.steps_with_checkpoint()[: -self._keep]:
             if step != best_step and step not in also:
                 shutil.rmtree(self._folder.checkpoint_of(step), ignore_errors=True)

@@ -116,7 +116,9 @@ def start_seconds(config: RunConfig, shape: Shape) -> float:
 
 
 def samplers(config: RunConfig) -> int:
-    """Return the number of samplers. It is 1 for a plan of an older release."""
+    """Return the number of samplers, each of which may use several GPUs. It is 1 without a plan, and for a
+    plan of an older release.
+    """
     return (config.plan and config.plan.sampler_servers) or 1
 
 
@@ -157,7 +159,9 @@ def _refuse_without_batch_invariance() -> None:
 
 
 def trainers(config: RunConfig) -> int:
-    """Return the number of processes of distributed training."""
+    """Return the number of processes of distributed training: one for each GPU that trains, and 1 without a
+    plan.
+    """
     return (config.plan and config.plan.trainer_gpus) or 1
 
 
@@ -177,7 +181,8 @@ def _cache_bytes(config: RunConfig, shape: Shape) -> int | None:
 
 
 def sampler_devices(config: RunConfig, size: int) -> list[str | None]:
-    """Return each sampler's CUDA_VISIBLE_DEVICES, for ``size`` GPUs. None: the run has less than 2 GPUs.
+    """Return each sampler's CUDA_VISIBLE_DEVICES. ``size``: GPUs of each sampler. None: the run has less than
+    2 GPUs, so the variable stays as it is.
 
     The samplers get the GPUs after the trainer's, or all GPUs if sampling and training take turns.
     """

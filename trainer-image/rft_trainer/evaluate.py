@@ -33,7 +33,12 @@ REWARD = "reward"
 
 @dataclass(frozen=True)
 class RowScores:
-    """Scores of one policy for each row, averaged over the row's samples. None: no sample was graded."""
+    """Scores of one policy for each row, averaged over the row's samples. None: no sample was graded.
+
+    ``lines``: the line number of each row. ``graders``: the scores of each row, by grader's name.
+    ``completions``: the text of each row's first sample. ``truncated``: share of samples that were cut at
+    ``maxTokens``.
+    """
 
     step: int
     lines: list[int]
@@ -112,8 +117,10 @@ def compare(
 ) -> EvaluationResult:
     """Return a comparison of the policies: means, paired differences and their confidence intervals.
 
-    ``selected``: ``best`` was chosen from several policies, so its difference is biased upwards. Raises
-    InputsChanged if the policies were evaluated on different rows.
+    If ``tuned`` is None, the result has only the means of ``base``, and the comparison with ``best`` if
+    given. ``seed``: of the random resampling for the intervals. ``selected``: ``best`` was chosen from
+    several policies, so its difference is biased upwards. Raises InputsChanged if the policies were evaluated
+    on different rows.
     """
     for other in filter(None, (tuned, best)):
         refuse_other_rows(base, other)

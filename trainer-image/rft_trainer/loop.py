@@ -198,7 +198,7 @@ class Run:
             try:
                 further = parts.train.further(batch.after, missing)
             except DataError:
-                break  # raised again when the next batch is laid out, so that this step is still finished
+                break  # the choice of the next batch raises it again; this step is still finished
             batch = batch.followed_by(further)
             if not further.prompts:
                 break
@@ -286,9 +286,11 @@ class Run:
         should_stop: Callable[[], bool],
         position: Position,
     ) -> Ahead:
-        """Lay out and sample the batch of a later step. If several batches are sampled ahead, also refill it.
+        """Choose the prompts of a later step's batch, and sample them. If several batches are sampled ahead,
+        also refill the batch.
 
-        Raises DataError and the errors of sampling. They end the run when the batch is needed.
+        ``room``: the result of ``_room``. ``position``: where the batch begins in the data. Raises DataError
+        and the errors of sampling. They end the run when the batch is needed.
         """
         batch = parts.train.batch(position, *room)
         if not batch.prompts:

@@ -78,7 +78,8 @@ class SamplerProbe:
     def before_training(
         self, prompt: Sequence[int], sampling: SamplingParameters, should_stop: Callable[[], bool]
     ) -> None:
-        """Check two probe adapters and a few drawn tokens.
+        """Check two probe adapters and a few drawn tokens. ``prompt``: ids of the tokens before the drawn
+        tokens.
 
         Raises SamplerMismatch, ModelError, and the engine's errors.
         """
@@ -153,8 +154,9 @@ class SamplerProbe:
     def _shift(self, saved: list[torch.Tensor], sign: float, others: list[list[float]]) -> float:
         """Add a fixed pattern to LoRA's B matrices, so that the text's log-probs differ from all ``others``.
 
-        The pattern is scaled up until they differ by SHIFT. Returns the mean difference per token in nats:
-        SHIFT or more, or the largest difference that a scale can give.
+        The pattern is multiplied by ``sign`` and added to ``saved``, the matrices of the policy. It is scaled
+        up until the log-probs differ by SHIFT. Returns the mean difference per token in nats: SHIFT or more,
+        or the largest difference that a scale can give.
         """
         best, best_scale = 0.0, 0.0
         for scale in _SCALES:
@@ -232,7 +234,11 @@ def mismatch_of(pairs: Sequence[tuple[float, float]]) -> Mismatch:
 
 
 def _refuse_other(answers: Answers, known: dict[str, list[float]], tolerance: float, number: int) -> None:
-    """Raise SamplerMismatch if sampler and trainer disagree on the log-probs with this probe adapter."""
+    """Raise SamplerMismatch if sampler and trainer disagree on the log-probs with probe adapter ``number``.
+
+    ``tolerance``: the largest allowed mean difference in nats. ``known``: the trainer's log-probs with other
+    adapters, by name. The message names one of these if the sampler's log-probs are nearer to it.
+    """
     apart = _distance(answers.sampler, answers.trainer)
     if apart <= tolerance:  # false for a NaN
         return

@@ -194,7 +194,7 @@ def _decoded(text: str) -> Tensor:
 def _of_pickle(file: Path) -> TrainingState:
     """Return the state in a file of ``torch.save``. Its pickle can make tensors, numbers and containers only.
 
-    ``check_torch_file`` has checked that the file is not packed. Raises NotRead, and OSError.
+    ``check_torch_file`` has checked that the file's entries are not compressed. Raises NotRead, and OSError.
     """
     with run_files.opened(file) as stream:
         saved = _explained(file, lambda _: _unpickled(stream))

@@ -52,7 +52,11 @@ class TokenBudget:
 
 
 def next_expectation(expected: float, trained_lengths: Sequence[int]) -> float:
-    """Return the moving average of the completion length, in tokens, with the lengths of one more step."""
+    """Return the moving average of the completion length, in tokens, after one more step.
+
+    ``expected``: the average before the step. ``trained_lengths``: the lengths of the step's completions. If
+    there are none, the average does not change.
+    """
     if not trained_lengths:
         return expected
     return _MOMENTUM * expected + (1 - _MOMENTUM) * sum(trained_lengths) / len(trained_lengths)
@@ -70,8 +74,9 @@ def estimated_steps(
 ) -> int:
     """Estimate the number of steps from ``position`` to the end, as if all prompts had the mean length.
 
-    ``share`` is the share of an epoch's ``rows`` that is used for training. The other rows are held out, or
-    their prompts are too long.
+    ``rollouts`` is the number for each prompt, and ``budget_tokens`` the tokens of a step. Lengths are in
+    tokens. ``share`` is the share of an epoch's ``rows`` that is used for training. The other rows are held
+    out, or their prompts are too long.
     """
     if not rows or position.epoch > epochs:
         return 0

@@ -100,7 +100,9 @@ def identity_of(file: Path) -> dict[str, Any]:
 
 
 def recorded(about: Path) -> dict[str, Any] | None:
-    """Return the JSON object in a file; None if the file is missing or does not contain a JSON object."""
+    """Return the JSON object in the file ``about``; None if the file is missing or does not contain a JSON
+    object.
+    """
     try:
         found = run_files.json_of(about)
     except (OSError, ValueError):

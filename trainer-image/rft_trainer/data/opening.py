@@ -45,7 +45,7 @@ class Prompts:
 
 
 class Rows(Protocol):
-    """Base class of a run's rows. For large files only some of the rows are checked before the start."""
+    """The interface of a run's rows. For large files only some of the rows are checked before the start."""
 
     @property
     def files(self) -> Mapping[str, Path]:
@@ -54,7 +54,11 @@ class Rows(Protocol):
     def rendered(
         self, tokenizer: Tokenizer, arguments: Mapping[str, Any] | None, budget_tokens: int
     ) -> Prompts:
-        """Render the rows with the model's chat template. Raises DataError, ConfigurationError."""
+        """Render the rows with the model's chat template.
+
+        ``arguments``: the job's ``chatTemplateArgs``. Prompts of more than ``budget_tokens`` tokens are
+        dropped. Raises DataError, ConfigurationError.
+        """
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ class Renderer:
         self._said: set[str] = set()
 
     def prompt(self, row: Row) -> Prompt:
-        """Return a row with its token ids.
+        """Return the prompt of a row: the row and the token ids of its messages.
 
         Raises ValueError, with the line number, if the template fails or drops a message.
         """

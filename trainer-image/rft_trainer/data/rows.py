@@ -20,7 +20,7 @@ MAX_LISTED = 20
 JSON_LINES = RowLayout()
 
 Required = Mapping[str, Mapping[str, Grader]]
-"""Fields that graders read from a row. Each field has a mapping from the grader's name to the grader."""
+"""The graders that read each field of a row: a mapping from field to grader's name to grader."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def prompt_key(messages: Sequence[Message]) -> str:
 
 
 def required_fields(graders: Iterable[Grader]) -> dict[str, dict[str, Grader]]:
-    """Return the fields that graders read from a row. Each has a mapping from grader's name to grader."""
+    """Return the graders that read each field of a row: a mapping from field to grader's name to grader."""
     needs: dict[str, dict[str, Grader]] = {}
     for grader in graders:
         settings = grader.exact_match or grader.numeric or grader.math

@@ -162,7 +162,9 @@ def _saved(about: Path) -> dict[str, Any] | None:
 
 
 def _needs_room(folder: Path, size: int | None) -> None:
-    """Raise VolumeError if a copy of ``size`` bytes does not fit on the volume."""
+    """Raise VolumeError if a copy of ``size`` bytes does not fit on the volume. None: the size is
+    not known.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free

@@ -38,9 +38,10 @@ class Sample:
     rows: list[Row]
 
     def prompts(self, renderer: Renderer, budget_tokens: int) -> tuple[list[Prompt], float, float]:
-        """Return the prompts of at most ``budget_tokens`` tokens, and two estimates for the whole file.
+        """Return the sample's prompts of at most ``budget_tokens`` tokens each, and two estimates for the
+        whole file.
 
-        These are the mean length of such prompts in tokens, and their share of the sample. Raises DataError
+        These are the mean length of such prompts in tokens, and their share of all prompts. Raises DataError
         for rows that cannot be rendered, and if all prompts are too long.
         """
         prompts = _rendered(self.rows, renderer)
@@ -81,10 +82,10 @@ def check_first(lines: Lines, required: Required, size: int, layout: RowLayout =
 
 
 def sample(lines: Lines, required: Required, layout: RowLayout = JSON_LINES) -> Sample:
-    """Return a sample of rows from a file. Its line numbers depend only on the number of lines, not on the
-    seed.
+    """Return a sample of rows from a file.
 
-    Raises DataError if rows are invalid, or if there are too few different prompts.
+    Which lines are read depends only on the number of lines in the file, not on the run's seed. Raises
+    DataError if rows are invalid, or if there are too few different prompts.
     """
     rows: dict[str, Row] = {}
     problems: list[str] = []
@@ -130,13 +131,17 @@ class Streamed(TrainingPrompts):
         seed: int,
         layout: RowLayout = JSON_LINES,
     ) -> None:
-        """``held_out`` has the keys of the prompts that are not used for training."""
+        """Prepare the prompts; no line is read yet. ``held_out`` has the keys of prompts that are not trained
+        on.
+
+        Prompts of more than ``budget_tokens`` tokens are skipped.
+        """
         self._lines, self._required, self._layout, self._renderer = lines, required, layout, renderer
         self._budget, self._held_out, self._seed = budget_tokens, frozenset(held_out), seed
         self.rows = len(lines)
 
     def read(self, position: Position) -> Iterator[Reached]:
-        """Yield the prompts that can be used for training.
+        """Yield the prompts from ``position`` to the end of its epoch that can be used for training.
 
         Raises DataError at an invalid line. The error also has the problems of further lines.
         """

@@ -13,7 +13,8 @@ from rft_trainer.data.rows import Prompt
 
 @dataclass(frozen=True)
 class Reached:
-    """A prompt of an epoch, and the offset of the row after it. ``prompt`` is None at the end of the epoch.
+    """A prompt of an epoch. ``end`` is the offset of the row after it. ``prompt`` is None at the end of the
+    epoch.
 
     ``dropped`` is the number of prompts that were skipped as too long since ``read`` was called.
     """
@@ -25,7 +26,9 @@ class Reached:
 
 @dataclass(frozen=True)
 class Batch:
-    """The prompts of a step, the next position in the data, and how many prompts were too long."""
+    """The prompts of a step. The next batch begins at ``after``; ``dropped`` prompts were skipped as too
+    long.
+    """
 
     prompts: list[Prompt]
     after: Position
@@ -83,10 +86,11 @@ class TrainingPrompts(ABC):
         return Batch([], position, dropped)
 
     def further(self, position: Position, count: int) -> Batch:
-        """Return at most ``count`` further prompts of an epoch. ``position`` is the end of a batch in this
+        """Return at most ``count`` prompts of the epoch that follow ``position``, the end of a batch in this
         epoch.
 
-        If its offset is 0, the batch ended with the epoch, so there are no further prompts. Raises DataError.
+        If the offset of ``position`` is 0, the batch ended with the epoch, so there are no further prompts.
+        Raises DataError.
         """
         if position.offset == 0:
             return Batch([], position, 0)
@@ -130,7 +134,9 @@ class InMemory(TrainingPrompts):
         self.mean_length = fmean(len(prompt.token_ids) for prompt in prompts) if prompts else 0.0
 
     def read(self, position: Position) -> Iterator[Reached]:
-        """Yield the prompts in the training order of the epoch."""
+        """Yield the prompts from ``position`` to the end of its epoch, in the training order of
+        this epoch.
+        """
         if self._order[0] != position.epoch:
             self._order = position.epoch, epoch_order(self.rows, self._seed, position.epoch)
         for offset in range(position.offset, self.rows):

@@ -20,7 +20,8 @@ _LINES_BETWEEN_LOOKS = 10_000
 def as_json_lines(file: Path, layout: RowLayout, folder: Path, should_stop: Callable[[], bool]) -> Path:
     """Return a file whose lines are JSON: ``file`` itself, or its converted copy in ``folder``.
 
-    Raises DataError if the file is not a dataset, VolumeError, Preempted, TrainerError.
+    Raises DataError if the file is not a dataset, TrainerError if it cannot be read for another reason,
+    VolumeError if the copy cannot be written, and Preempted if the run should stop.
     """
     with readable(file), file.open("rb") as stream:
         packed = is_packed(stream.read(2), layout)

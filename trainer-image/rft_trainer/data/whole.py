@@ -70,7 +70,8 @@ def split(rows: Sequence[Row], evaluation: Evaluation) -> tuple[list[Row], list[
     If the evaluation is off, no row is held out.
 
     The held-out prompts are those with the lowest hashes. So the choice depends only on the rows, not on
-    their order, the seed or the attempt. Raises DataError if half of the rows are too few to evaluate on.
+    their order, the seed or the attempt. At most half of the rows are held out. Raises DataError if these
+    are fewer than ``MIN_HELD_OUT``.
     """
     if evaluation.is_off:
         return list(rows), []
@@ -114,7 +115,7 @@ def render(
     budget_tokens: int,
     rendering: Rendering = CURRENT,
 ) -> tuple[list[Prompt], int]:
-    """Return the prompts of at most ``budget_tokens``, and the number of prompts that are longer.
+    """Return the prompts of at most ``budget_tokens`` tokens each, and the number of prompts that are longer.
 
     Raises DataError for rows that the chat template refuses, and if every prompt is too long. Raises
     ConfigurationError if the tokenizer has no template.

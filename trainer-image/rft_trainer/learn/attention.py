@@ -34,22 +34,25 @@ NAME = "rft_rows"
 VARIABLE = "RFT_ATTENTION"
 """Environment variable: with the value ``dense``, dense masks are used on a GPU too."""
 OLDEST_CAPABILITY = (8, 0)
-"""CUDA compute capability that both kernels need: Ampere."""
+"""Minimum CUDA compute capability for both kernels. GPUs of the generation Ampere have it."""
 LARGEST_HEAD = 256
 """Largest head size, in elements, that the kernel for sequences supports."""
 
 Form = Literal["dense", "sequences", "blocks"]
 SequencesKernel = Callable[[Tensor, Tensor, Tensor, Tensor, int, int | None, float | None], Tensor]
-"""Computes causal attention of several sequences that are concatenated to one.
+"""Computes causal attention of several sequences that are concatenated to one of T tokens.
 
-Arguments: query (T, heads, D), key and value (T, kv heads, D), the index of each sequence's first token and T
-at the end (int32), tokens of the longest sequence, the window in tokens or None, the scale or None. Returns
-(T, heads, D)."""
+Arguments: query (T, heads, D), key and value (T, kv heads, D), where D is the size of a head; the index of
+each sequence's first token and T at the end (int32); tokens of the longest sequence; the window in tokens or
+None; the scale or None. Returns (T, heads, D).
+"""
 
 
 @dataclass(frozen=True)
 class Forms:
-    """How attention is computed for micro-batches: without shared prompts, and with them."""
+    """How attention is computed: ``shared`` for micro-batches with shared prompts, ``plain`` for
+    all others.
+    """
 
     plain: Form
     shared: Form
@@ -65,7 +68,11 @@ DENSE = Forms("dense", "dense")
 
 @dataclass(frozen=True)
 class Sequences:
-    """The argument that the kernel for sequences gets instead of a mask. ``window`` is in tokens."""
+    """The argument that the kernel for sequences gets instead of a mask.
+
+    ``starts_R1``: index of each row's first token, and the number of tokens at the end. ``longest``: tokens
+    of the longest row. ``window``: the attention window in tokens; None: no window.
+    """
 
     starts_R1: Tensor
     longest: int
@@ -128,7 +135,7 @@ def choose(
         raise ConfigurationError(f"{VARIABLE}={asked}: the only valid value is dense; remove the variable")
     if asked or device.type != "cuda" or torch.cuda.get_device_capability(device) < OLDEST_CAPABILITY:
         return DENSE
-    if find_spec("triton") is None:  # which compiles flex_attention
+    if find_spec("triton") is None:  # triton compiles flex_attention
         return DENSE
     return suited(model, dtype, sequences_kernel() is not None)
 
@@ -139,7 +146,7 @@ def suited(model: Any, dtype: torch.dtype, has_sequences_kernel: bool) -> Forms:
     text = config.get_text_config()
     halves = dtype in (torch.bfloat16, torch.float16)
     takes_both = model._supports_flex_attn and model._supports_attention_backend
-    # In a model for pictures too, and in one with chunks, the mask follows other rules than ``flat.py``.
+    # If a model also reads pictures, or its attention has chunks, its mask has other rules than ``flat.py``.
     if not halves or not takes_both or text is not config or getattr(text, "attention_chunk_size", None):
         return DENSE
     # ``eager`` means soft capping or sinks, which the kernel for sequences lacks.
@@ -252,7 +259,11 @@ def _torch_sequences(
 
 
 def _sizes(window: int | None, whole: tuple[int, int]) -> tuple[int, int]:
-    """Return how many tokens before and after a query a kernel includes. ``window`` includes the query."""
+    """Return how many tokens before and after a query a kernel includes.
+
+    ``window`` includes the query itself. None: there is no window, so ``whole`` is returned, the kernel's
+    value for no limit.
+    """
     return whole if window is None else (window - 1, 0)
 
 

@@ -60,7 +60,9 @@ class BeginOld:
 
 @dataclass(frozen=True)
 class Begin:
-    """Command to all followers: begin a mini-batch. ``measured``: its old log-probs are already computed."""
+    """Command to all followers: begin a mini-batch. ``measured``: whether its old log-probs are already
+    computed.
+    """
 
     settings: UpdateSettings
     denominators: Denominators
@@ -139,7 +141,7 @@ class Accumulation:
         self.metrics.forward_tokens += batch.tokens_B_T.numel()
 
     def finish(self) -> None:
-        """Add the gradients and metrics of all processes to those of the leader."""
+        """Replace the leader's gradients and metrics by their sums over all processes."""
         for name, value in self._sums.items():
             self.metrics.set_sum(name, float(value))
         if self._team.size == 1:

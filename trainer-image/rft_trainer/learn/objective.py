@@ -81,9 +81,9 @@ class LossSettings:
 
 @dataclass(frozen=True)
 class Denominators:
-    """Denominators for the loss of a mini-batch, of which the aggregation uses one.
+    """Numbers of a mini-batch from which the aggregation takes the denominator of the loss.
 
-    They are the numbers of unmasked tokens and of completions, and the maximum number of tokens of a
+    They are the numbers of unmasked tokens and of unmasked completions, and the maximum number of tokens of a
     completion.
     """
 

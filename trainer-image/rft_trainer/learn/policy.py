@@ -289,7 +289,10 @@ class Policy:
 
 
 def _fixed(start: int, length: int) -> tuple[int, ...]:
-    """Return ``length`` token ids without a pattern, from 5 to 14. Every vocabulary has these ids."""
+    """Return ``length`` token ids without a pattern, from 5 to 14. Every vocabulary has these ids.
+
+    Another ``start`` gives another sequence.
+    """
     return tuple(5 + (7 * index * index + 3 * index) % 10 for index in range(start, start + length))
 
 
@@ -321,14 +324,17 @@ def short_windows(config: Any, window: int = _CHECKED_WINDOW) -> Iterator[None]:
 
 
 def _base(options: PolicyOptions, *, leads: bool) -> Any:
-    """Return the base model in host memory. A follower gets it without weights, on the meta device."""
+    """Return the base model in host memory. ``leads``: whether this process is the leader. A follower gets
+    the model without weights, on the meta device.
+    """
     return load_base(options.folder, getattr(torch, options.dtype), options.context, weights=leads)
 
 
 def _with_adapter(base: Any, options: PolicyOptions, *, leads: bool) -> Any:
     """Return the base model with a new adapter, or with the warm start's adapter.
 
-    A warm start is loaded twice: its second, frozen copy is the reference.
+    A warm start is loaded twice: its second, frozen copy is the reference. ``leads``: whether this process is
+    the leader.
     """
     if options.warm_start is None:
         return _fresh(base, options)

@@ -35,8 +35,8 @@ def divide(model: nn.Module, decoder: nn.Module, layers: int, device: torch.devi
     inside = {module for layer in stack for module in layer.modules()}
     _place((module for module in model.modules() if module not in inside), device, team)
     divided = {value for layer in stack for value in layer.parameters()}
-    # Makes the decoder the FSDP root of the layers, so that FSDP prefetches the next layer during the
-    # current.
+    # Makes the decoder the FSDP root of the layers, so that FSDP prefetches the next layer while the
+    # current one computes.
     fully_shard(decoder, mesh=mesh, ignored_params=set(decoder.parameters()) - divided)
 
 

@@ -39,8 +39,8 @@ def update(
     """Update the policy with the accepted rollouts of ``groups``: an optimizer step for each mini-batch.
 
     The policy stays unchanged if no group gives a gradient. Raises Preempted between micro-batches, but only
-    before the first optimizer step: after it the update is always completed. Raises MemoryExhausted;
-    MemberLost.
+    before the first optimizer step: after it the update is always completed. Raises MemoryExhausted if a
+    forward pass does not fit into the device's memory, and MemberLost if a follower ended.
     """
     parts = [
         _mini_batch(policy, part, settings, measured=number > 0)

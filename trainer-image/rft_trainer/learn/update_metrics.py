@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 @dataclass
 class UpdateMetrics:
-    """Metrics of an update: means over the batch's unmasked completion tokens, log-probs in nats.
+    """Metrics of an update: counts of steps and tokens, and means over the batch's unmasked completion
+    tokens.
 
-    ``loss`` and ``grad_norm`` are means over the mini-batches. ``entropy`` is None if no token was computed,
-    as when all groups have equal rewards.
+    Log-probs are in nats. ``loss`` and ``grad_norm`` are means over the mini-batches. ``entropy`` is None if
+    no token was computed, as when all groups have equal rewards.
     """
 
     loss: float = 0.0

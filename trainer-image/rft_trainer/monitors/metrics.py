@@ -23,7 +23,10 @@ def step_record(
     step_seconds: float,
     attempt: int,
 ) -> StepRecord:
-    """Return the record of the step ``state.step``, which has just ended. NaN and infinity become None."""
+    """Return the record of the step ``state.step``, which has just ended. NaN and infinity become None.
+
+    ``staleness``: by how many versions the adapter that sampled the batch was older than the newest one.
+    """
     rollouts = [rollout for group in batch.groups for rollout in group.rollouts]
     accepted = [rollout for group in batch.groups for rollout in group.accepted]
     kept = batch.kept

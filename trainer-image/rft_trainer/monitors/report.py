@@ -97,7 +97,10 @@ def post(target: ReportTarget, body: bytes) -> tuple[int, bytes]:
 
 
 def backoff(failures: int, interval: float) -> float:
-    """Return the seconds to wait for the next report after a number of consecutive failures."""
+    """Return the seconds to wait for the next report after a number of consecutive failures.
+
+    ``interval``: the seconds between reports without failures.
+    """
     # The exponent is bounded, because 2.0 ** 1024 overflows.
     return min(interval * 2.0 ** min(failures, 16), _MAX_BACKOFF_SECONDS)
 
@@ -142,7 +145,7 @@ class Reporter:
 
     @property
     def attempt(self) -> str:
-        """The UID of this pod. For a local run it is a random id."""
+        """The id of this attempt: the UID of its pod, or a random id for a local run."""
         return self._attempt
 
     @property

@@ -13,10 +13,11 @@ _SOFT_SHARE = 0.2
 
 @dataclass(frozen=True)
 class Overlong:
-    """DAPO's soft penalty for long completions (arXiv 2503.14476). ``most``: the penalty at ``max_tokens``.
+    """DAPO's soft penalty for long completions (arXiv 2503.14476).
 
-    In the paper ``most`` is 1, and rewards are -1 or 1. Here rewards are from 0 to 1, so ``most`` is 0.5 for
-    the same effect.
+    ``max_tokens``: the maximum length of a completion. ``most``: the penalty at this length. In the paper
+    ``most`` is 1, and rewards are -1 or 1. Here rewards are from 0 to 1, so ``most`` is 0.5 for the same
+    effect.
     """
 
     most: float = 0.0

@@ -18,8 +18,8 @@ class Filter:
 def filter_set(scaled_n_V: Tensor, settings: Filter) -> tuple[Tensor, Tensor]:
     """Return the token ids (n, K) that top-k keeps, most probable first, and which of them top-p keeps.
 
-    As in vLLM's sampler, top-p is applied to the renormalized probabilities after top-k. The most probable
-    token is always kept.
+    ``scaled_n_V``: logits divided by the temperature. As in vLLM's sampler, top-p is applied to the
+    renormalized probabilities after top-k. The most probable token is always kept.
     """
     size = settings.top_k or scaled_n_V.shape[1]
     values_n_K, index_n_K = scaled_n_V.topk(min(size, scaled_n_V.shape[1]), dim=1)

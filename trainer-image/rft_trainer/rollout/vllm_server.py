@@ -48,8 +48,10 @@ _END_SECONDS = 30.0
 class ServerOptions:
     """Options of a server. ``context_length`` is in tokens.
 
-    ``kv_cache_bytes`` is the size of the key-value cache on each device. None, on a GPU: vLLM uses the rest
-    of its share ``gpu_memory_share``.
+    ``max_sequences``: maximum number of requests that are decoded at the same time. ``kv_cache_bytes`` is the
+    size of the key-value cache on each device. None, on a GPU: vLLM uses the rest of its share
+    ``gpu_memory_share``. ``tensor_parallel``: number of GPUs over which the model is split.
+    ``adapter_slots``: number of adapters that the requests of one batch may use.
     """
 
     model: Path
@@ -212,7 +214,9 @@ def command(options: ServerOptions, uds: Path) -> list[str]:
 
 
 def command_of(options: ServerOptions, own: Mapping[str, object]) -> list[str]:
-    """Return the command line of a server. ``own`` has further options with their values."""
+    """Return the command line of a server. ``own``: options that only this kind of server has, with their
+    values.
+    """
     rank = next(rank for rank in SLOT_RANKS if rank >= options.lora_rank)
     arguments: dict[str, object] = {
         "model": options.model,

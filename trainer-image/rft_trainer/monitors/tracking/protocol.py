@@ -11,7 +11,11 @@ of each kind, so that no row is logged twice."""
 
 @dataclass(frozen=True)
 class RunInfo:
-    """The run that is tracked. ``uid``: the RFTJob's UID, by which a backend finds a resumed job's run."""
+    """The run that is tracked. ``uid``: the RFTJob's UID, by which a backend finds a resumed job's run.
+
+    ``folder``: path of the run's folder. ``resumed_from``: step of the checkpoint from which this attempt
+    starts; 0 without one. ``trainer_pid``: PID of the trainer.
+    """
 
     name: str
     namespace: str

@@ -50,7 +50,7 @@ class TensorboardTracker:
         """Log the scores of a held-out evaluation."""
         self._scalars(step, numbers)
 
-    def finish(self, end: End, numbers: Mapping[str, float]) -> None:  # noqa: ARG002 - it has no status
+    def finish(self, end: End, numbers: Mapping[str, float]) -> None:  # noqa: ARG002 - files have no status
         """Log the final numbers of the run, and close the event file."""
         self._scalars(int(numbers.get("final/step", 0)), numbers)
         self._writer.close()
