@@ -57,7 +57,7 @@ def read_names(lines: Iterable[bytes]) -> list[str]:
     Raises:
         UnsafeListing: as ``read_listing``, except for a path that is there twice.
     """
-    found = []
+    found: list[str] = []
     for line in lines:
         if not line.strip():
             continue

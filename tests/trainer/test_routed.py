@@ -184,7 +184,8 @@ class Shared:
 def test_a_sampler_is_found_although_another_thread_takes_note_of_its_restart(reads: int) -> None:
     engine, member = several(Path(), 0)[0], Shared(reads)
     engine._members = [member]  # type: ignore[list-item]
-    assert engine._live() == [member]
+    found: list[object] = list(engine._live())
+    assert found == [member]
 
 
 def test_a_stop_reaches_all_samplers(character_model: Path) -> None:

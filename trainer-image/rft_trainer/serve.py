@@ -14,9 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
+from rft_api.parameters import Dtype
 from rft_planner.host import kv_cache
 from rft_planner.modelconfig import UnreadableConfig, from_config
-from rft_planner.precision import WIDTHS, Dtype
+from rft_planner.precision import WIDTHS
 from rft_run import run_files
 from rft_run.adapter_config import config_problem
 from rft_run.errors import ModelError
