@@ -30,7 +30,7 @@ FUNCTIONS = TYPES | words(
     " url isURL getScheme getHost getHostname getPort getEscapedPath getQuery"
 )
 ONE_VARIABLE = {"all": 2, "exists": 2, "exists_one": 2, "filter": 2, "map": 3}
-"""CEL macros over a list, and their maximum number of arguments, including the variable."""
+"""For each CEL macro over a list: the maximum number of its arguments. The variable counts as an argument."""
 MAX_LENGTH = 2048
 """Maximum number of characters in the message of a CEL rule."""
 
@@ -53,14 +53,14 @@ _START = _Token("", "")
 
 
 class _Operand(NamedTuple):
-    """One side of a comparison in CEL: the path of a field, or the type of a literal."""
+    """One side of a comparison in CEL: the ``path`` of a field, or the ``type`` of a literal."""
 
     path: tuple[str, ...] = ()
     type: str = ""
 
 
 def lint(cel: Cel, schema: Schema) -> list[str]:
-    """Return messages about the problems of a rule in CEL. ``schema`` is the schema of the whole RFTJob."""
+    """Return a message for each problem of a rule in CEL. ``schema`` is the schema of the whole RFTJob."""
     try:
         node = node_at(schema, cel.where)
     except KeyError as missing:
@@ -143,7 +143,9 @@ def _paths(tokens: list[_Token]) -> dict[int, tuple[str, ...]]:
 
 
 def _path(tokens: list[_Token], start: int) -> tuple[str, ...]:
-    """Return the field path that begins at a token: a variable, and the names of fields that follow it."""
+    """Return the field path that begins at the token with the index ``start``: a variable, and the names of
+    fields that follow it.
+    """
     names, at = [tokens[start].text], start + 1
     while at + 1 < len(tokens) and tokens[at].text == "." and tokens[at + 1].kind == "name":
         if at + 2 < len(tokens) and tokens[at + 2].text == "(":
@@ -154,7 +156,9 @@ def _path(tokens: list[_Token], start: int) -> tuple[str, ...]:
 
 
 def _items(tokens: list[_Token], node: Schema, expression: str) -> Iterator[str]:
-    """Yield the problems of the fields that a macro, such as ``all``, reads from the items of a list."""
+    """Yield the problems of the fields that a macro, such as ``all``, reads from the items of a list.
+    ``node`` is the schema of ``self``, and ``expression`` is the text of the rule.
+    """
     ends = {start + 2 * len(path): path for start, path in _paths(tokens).items()}
     for i, token in enumerate(tokens[:-2]):
         listed = _resolve(ends[i], node) if token.text in ONE_VARIABLE and i in ends else None
@@ -244,12 +248,12 @@ def _type(operand: _Operand, node: Schema) -> str:
 
 
 def _bounds(path: tuple[str, ...], node: Schema) -> Iterator[str]:
-    """Yield a problem for each limit, such as ``maxLength``, that the field at ``path`` or a field in it
-    lacks.
+    """Yield a problem for each missing limit: ``maxProperties`` or ``maxLength`` of the field at ``path``,
+    and ``maxItems`` of this field and of every list in it. ``node`` is the schema of ``self``.
     """
     found = _resolve(path, node)
     if found is None:
-        return  # reported already
+        return  # _field reports that the field does not exist
     shown = ".".join(path)
     if "additionalProperties" in found and "maxProperties" not in found:
         yield f"{shown} needs maxProperties"

@@ -1,5 +1,5 @@
-"""Generates ``docs/reference/from-*.md``. Each page lists the fields of a program that ``rft import`` reads,
-with the fields of an RFTJob that replace them.
+"""Generates ``docs/reference/from-*.md``. Each page is about one other system from which ``rft import`` reads
+jobs, such as OpenAI. It lists the fields of this system, and the fields of an RFTJob that replace them.
 """
 
 from collections.abc import Iterable
@@ -77,7 +77,7 @@ TRL passes texts or messages to a function, depending on the form of the prompts
 
 
 def migration_pages() -> dict[str, str]:
-    """Return the migration pages by their paths in the repository."""
+    """Return the Markdown text of each page, by the path of the page in the repository."""
     graders = (
         *_section("Graders", "grader", OPENAI_GRADERS),
         *_section("Metrics of text_similarity", "metric", OPENAI_METRICS),

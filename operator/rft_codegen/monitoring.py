@@ -38,7 +38,7 @@ loads. You can also import `charts/rft-operator/files/dashboard.json` into Grafa
 
 
 class Alert(NamedTuple):
-    """An alert of Prometheus."""
+    """An alert of Prometheus. ``expr`` is its condition in PromQL."""
 
     name: str
     expr: str
@@ -132,7 +132,7 @@ ALERTS = (
 
 
 class Panel(NamedTuple):
-    """A panel of the dashboard: title, query, legend and unit."""
+    """A panel of the dashboard. ``expr`` is its query in PromQL."""
 
     title: str
     expr: str
@@ -262,7 +262,9 @@ def monitoring_markdown() -> str:
 
 
 def _plain(text: str) -> str:
-    """Return the summary of an alert for the page: variables of Prometheus' templates become their names."""
+    """Return the summary of an alert as Markdown. Each variable in braces, such as ``$labels.namespace``,
+    becomes its name in italics: ``*namespace*``.
+    """
     return re.sub(r"\{\{ \$(?:labels\.)?(\w+)[^}]*\}\}", r"*\1*", text)
 
 

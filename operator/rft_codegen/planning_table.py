@@ -44,10 +44,10 @@ WORKLOADS: dict[str, dict[str, dict[str, int]]] = {
         "sampling": {"numRollouts": 8},
     },
 }
-"""The page has a table of GPU roles for each of these kinds of jobs. The key describes the jobs, and the
-value has the fields of the spec that these jobs set."""
+"""The kinds of jobs for which the page has a table of GPU roles. The key describes the jobs in words. The
+value has the fields of the spec that differ from the defaults."""
 WHOLE_NODE = (8,)
-"""The numbers of GPUs in the tables of GPU roles, except in the first table."""
+"""The numbers of GPUs in the tables of GPU roles. The first table has those of ``NODE_COUNTS`` instead."""
 LOW_RANK_RULE = "lora-rank-low-for-large-model"
 
 HEAD = """\
@@ -75,8 +75,8 @@ it fit.
 
 
 def spec_of(model: str, rank: int, kind: str) -> RFTJobSpec:
-    """Return the spec of a job in which only the model, the rank and the kind of GPU differ from the
-    defaults.
+    """Return the spec of a job in which only the model, the LoRA rank and the kind of GPU (``kind``) differ
+    from the defaults.
     """
     return RFTJobSpec.model_validate(
         {
@@ -120,8 +120,8 @@ def plans_markdown() -> str:
 
 
 def node_plan(model: str, kind: str, gpus: int, workload: str) -> Plan:
-    """Return the plan of a job on ``gpus`` GPUs. ``workload`` is a key of ``WORKLOADS``, with the other
-    settings of the job.
+    """Return the plan of a job on ``gpus`` GPUs of the kind ``kind``. ``model`` is a key of ``NODE_MODELS``.
+    ``workload`` is a key of ``WORKLOADS``, whose value has the other settings of the job.
     """
     rest = {"storage": {"ephemeral": {}}, "resources": {"accelerator": {"name": kind}, "gpus": gpus}}
     return plan(
@@ -191,7 +191,9 @@ def _gib(made: Plan, role: str) -> str:
 
 
 def _advice(kind: str) -> Iterator[str]:
-    """Yield sentences with the advice about the lowest rank, and the models that get this advice."""
+    """Yield a sentence for each different text of the advice that a LoRA rank is low for a model. It has the
+    text, and the models that get it with the lowest rank in ``RANKS`` on GPUs of the kind ``kind``.
+    """
     said: dict[str, list[str]] = {}
     for model in MODELS:
         for advice in advise(spec_of(model, RANKS[0], kind)):

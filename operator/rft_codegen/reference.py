@@ -51,7 +51,9 @@ def reference() -> str:
 
 
 def _sections(model: type[Model], path: str) -> list[_Section]:
-    """Return a section of the page for each model, in the order of the manifest."""
+    """Return a section of the page for ``model`` and for each model inside it, in the order of the manifest.
+    ``path`` is the path of ``model`` in an RFTJob.
+    """
     found: dict[type[Model], _Section] = {}
 
     def visit(model: type[Model], path: str) -> None:
@@ -66,7 +68,9 @@ def _sections(model: type[Model], path: str) -> list[_Section]:
 
 
 def _objects_in(annotation: Any, suffix: str = "") -> Iterator[tuple[type[Model], str]]:
-    """Yield the models in a type annotation, each with the end of its path, such as ``[]`` for a list."""
+    """Yield the models in a type annotation. With each, yield the end of its path: ``suffix``, and ``[]`` for
+    a list or ``.<name>`` for a map.
+    """
     if isinstance(annotation, type) and issubclass(annotation, Model):
         yield annotation, suffix
     arguments = get_args(annotation)
