@@ -82,7 +82,7 @@ class Connection(asyncio.Protocol):
         """Record that the response to the request is complete."""
         self.answering = False
 
-    # asyncio's protocol, passed on.
+    # The methods of asyncio's Protocol. Each one passes its call on to aiohttp.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -169,9 +169,11 @@ class BoundedListener:
     async def start(
         self, host: str, port: int, context: ssl.SSLContext | None = None, setting: str = "the port"
     ) -> None:
-        """Listen on the IP address ``host``. Without a ``context`` the connections do not use TLS.
+        """Listen on ``port`` of the IP address ``host``. Without a ``context`` the connections do not use
+        TLS.
 
-        ``setting`` is the name of the setting with the port. Raises CannotListen.
+        ``setting`` names the setting that has the port, for the message of the error. Raises CannotListen as
+        ``listening`` does.
         """
         await self._runner.setup()
         made = listening(host, port, setting, BACKLOG)
@@ -198,7 +200,7 @@ class BoundedListener:
         """The number of connections that are open now."""
         return len(self._held)
 
-    # Called by the connections.
+    # Methods that the connections call.
 
     def opened(self, connection: Connection, transport: asyncio.Transport) -> asyncio.Protocol:
         """Return the protocol of aiohttp for a connection whose TLS handshake is over."""
@@ -290,7 +292,7 @@ class BoundedListener:
         except ssl.SSLError:
             self.count("the TLS handshake failed")
         except OSError:
-            pass  # the client went away, as a probe does that only connects
+            pass  # the client closed the connection, for example a probe that only connects
 
     def _after_handshake(self, connection: Connection, accepted: socket.socket) -> None:
         """Remove a connection whose TLS handshake failed, was cancelled or never began."""

@@ -15,11 +15,12 @@ class CannotListen(OSError):
 
 
 def listening(host: str, port: int, setting: str = "the port", backlog: int = BACKLOG) -> socket.socket:
-    """Return a socket that listens on an IP address and a port.
+    """Return a socket that listens on an IP address and a port. ``backlog`` is the number of connections that
+    the kernel holds until they are accepted.
 
-    With ``EVERYWHERE`` it also accepts connections over IPv4. On a machine without IPv6, it then listens on
-    all IPv4 addresses.
-    ``setting`` is the name of the setting with the port.
+    With ``EVERYWHERE`` the socket also accepts connections over IPv4. On a machine without IPv6, it then
+    listens on all IPv4 addresses. ``setting`` names the setting that has the port, for the message of the
+    error.
 
     Raises:
         CannotListen: if another program listens on the port, or this machine does not have the address.
@@ -39,7 +40,7 @@ def listening(host: str, port: int, setting: str = "the port", backlog: int = BA
 
 def _everywhere(port: int, backlog: int) -> socket.socket:
     if socket.has_dualstack_ipv6():
-        # A kernel may know IPv6, and have no address of it.
+        # A kernel may support IPv6 although the machine has no IPv6 address.
         with suppress(OSError):
             return socket.create_server(
                 (EVERYWHERE, port), family=socket.AF_INET6, backlog=backlog, dualstack_ipv6=True

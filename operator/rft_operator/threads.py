@@ -63,9 +63,11 @@ class FewConnections(ThreadingHTTPServer):
 def serve(
     handler: type[BaseHTTPRequestHandler], port: int, name: str, setting: str = "the port"
 ) -> FewConnections:
-    """Serve HTTP on ``port`` in a thread called ``name``, until the process ends.
+    """Serve HTTP on ``port`` in a thread called ``name``, until the process ends. Each connection gets a
+    ``handler``.
 
-    ``setting`` is the name of the setting with the port. Raises CannotListen.
+    ``setting`` names the setting that has the port, for the message of the error. Raises CannotListen as
+    ``listening`` does.
     """
     server = FewConnections(port, handler, setting)
     threading.Thread(target=server.serve_forever, name=name, daemon=True).start()

@@ -64,8 +64,8 @@ def from_secret(secret: Mapping[str, Any]) -> Identity | None:
 
 
 def renewed(current: Identity | None, names: Sequence[str], now: datetime, server: str = INGEST) -> Identity:
-    """Return certificates that are valid for ``names``. These are ``current``, or new ones if the current
-    ones expire soon.
+    """Return certificates that are valid for ``names``, DNS names and IP addresses. These are ``current``, or
+    new ones if the current ones expire soon or lack one of ``names``.
 
     A new CA is put before the old CA in the bundle. The old CA stays in the bundle while it is valid, so
     clients that read the bundle for each connection accept both. ``server`` is the name of the server in new
@@ -99,7 +99,7 @@ def bare_context() -> ssl.SSLContext:
     """Return an SSL context of a server without a certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # With TLS 1.2 a client could have the server compute one key exchange after another.
+    # With TLS 1.2 a client could make the server repeat the costly key exchange on one connection.
     context.options |= ssl.OP_NO_RENEGOTIATION
     return context
 

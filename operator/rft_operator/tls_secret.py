@@ -11,8 +11,11 @@ from rft_operator.objects.names import MANAGED_BY, OPERATOR_NAME
 def current_identity(
     cluster: Cluster, namespace: str, name: str, names: Sequence[str], server: str = tls.INGEST
 ) -> tls.Identity:
-    """Return the certificates in the Secret of a server. If they are missing or expire soon, create new ones
-    and store them in the Secret first. Raises ClusterError.
+    """Return the certificates in the Secret ``namespace/name``. If they are missing, expire soon or lack one
+    of ``names``, first create new ones for ``server`` and store them in the Secret.
+
+    Raises:
+        ClusterError: if the Secret cannot be read or written.
     """
     for _ in range(3):
         secret = cluster.secret(namespace, name)

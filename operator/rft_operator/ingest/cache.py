@@ -56,7 +56,9 @@ class AnswerCache:
         return known.renewed
 
     def bearer(self, token: str) -> str | None:
-        """Return the UID of the token's pod from the last review, even if this review has expired."""
+        """Return the UID of the token's pod from the last review, even if this review has expired. Return
+        ``None`` if there was no review or if it refused the token.
+        """
         known = self._answers.get(_key(token))
         return known.answer.pod_uid if known is not None and isinstance(known.answer, Caller) else None
 
@@ -95,16 +97,16 @@ class Chains:
         self._callers: OrderedDict[str, tuple[float, Caller]] = OrderedDict()
 
     def get(self, claimed: Claims) -> Caller | None:
-        """Return the pod and RFTJob to which a reviewed token belongs, or ``None`` if the pod is not
-        cached.
-        """
+        """Return the pod in ``claimed`` with its RFTJob, or ``None`` if this pod is not cached."""
         with self._lock:
             until, caller = self._callers.get(claimed.pod_uid, (0.0, None))
         holds = caller is not None and until > self._clock() and caller.namespace == claimed.namespace
         return caller if holds else None
 
     def put(self, *callers: Caller) -> None:
-        """Cache senders of reports. Their pods' owner references must have been checked just before."""
+        """Cache ``callers``, the senders of reports. Their pods' owner references must have been checked just
+        before.
+        """
         until = self._clock() + CHAIN_SECONDS
         with self._lock:
             for caller in callers:

@@ -61,7 +61,7 @@ def claims(review: Raw, audience: str) -> Claims:
     """
     if review.get("authenticated") is not True:
         raise Refused(401, "the token is not valid")
-    # A server without support for audiences leaves the list out, and then has not checked them.
+    # An API server that does not support audiences leaves the list out, and has checked no audience.
     if audience not in (review.get("audiences") or []):
         raise Refused(401, f"the token is not for the audience {audience}")
     user = review.get("user") or {}
@@ -88,7 +88,11 @@ def served(claimed: Claims, namespaces: Collection[str]) -> None:
 
 
 def live_pod(claimed: Claims, pod: Raw | None) -> dict[str, Any]:
-    """Return the pod's owner reference to its Job. Raises Refused if the pod has ended or has no Job."""
+    """Return the owner reference of ``pod`` to its Job. ``pod`` is the pod with the name in ``claimed``.
+
+    Raises:
+        Refused: if ``pod`` is missing, is another pod of the same name, has ended, or has no Job.
+    """
     if pod is None or pod["metadata"]["uid"] != claimed.pod_uid:
         raise Refused(GONE, "the pod of the token does not exist any more")
     if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
@@ -97,8 +101,11 @@ def live_pod(claimed: Claims, pod: Raw | None) -> dict[str, Any]:
 
 
 def live_child(reference: Raw, child: Raw | None) -> dict[str, Any]:
-    """Return the Job's owner reference to its RFTJob. Raises Refused if the Job or this reference is
-    missing.
+    """Return the owner reference of the Job ``child`` to its RFTJob. ``reference`` is the pod's owner
+    reference.
+
+    Raises:
+        Refused: if the Job of ``reference`` does not exist any more, or has no RFTJob.
     """
     if child is None or child["metadata"]["uid"] != reference["uid"]:
         raise Refused(GONE, "the Job of the pod does not exist any more")
@@ -106,7 +113,12 @@ def live_child(reference: Raw, child: Raw | None) -> dict[str, Any]:
 
 
 def live_job(reference: Raw, job: Raw | None) -> Raw:
-    """Return the RFTJob that controls the Job of the pod. Raises Refused if the RFTJob is deleted."""
+    """Return ``job``, the RFTJob that controls the Job of the pod. ``reference`` is the Job's owner
+    reference.
+
+    Raises:
+        Refused: if the RFTJob of ``reference`` does not exist any more.
+    """
     if job is None or job["metadata"]["uid"] != reference["uid"]:
         raise Refused(GONE, f"the {KIND} of the pod does not exist any more")
     return job
@@ -120,8 +132,8 @@ def _controller(raw: Raw, group: str, kind: str, otherwise: str) -> dict[str, An
 
 
 def caller(claimed: Claims, pod: Raw, job: Raw) -> Caller:
-    """Return the sender of a report. This function checks nothing: check the token, its pod and the pod's
-    owners before you call it.
+    """Return the sender of a report: the pod in ``claimed``, and its RFTJob ``job``. This function checks
+    nothing: check the token, its pod and the pod's owners before you call it.
     """
     return _caller(job, claimed.pod_uid, pod["metadata"].get("creationTimestamp", ""))
 

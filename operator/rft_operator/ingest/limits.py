@@ -19,7 +19,7 @@ SAID_AGAIN_SECONDS = 10.0
 
 class SourceLimiter:
     """A limit on the requests per second of each source. A source is the UID of a pod whose token was
-    reviewed before, else an IP address.
+    accepted before, else an IP address.
 
     Each source has a token bucket.
     """
@@ -38,7 +38,7 @@ class SourceLimiter:
         level, since = self._buckets.pop(source, (self._burst, now))
         level = min(self._burst, level + (now - since) * self._per_second)
         self._buckets[source] = (max(0.0, level - 1), now)
-        # The sources without requests for longest have full buckets again, so dropping them loses nothing.
+        # The sources whose last request is the oldest are dropped. Their buckets are full again by now.
         while len(self._buckets) > MAX_SOURCES:
             self._buckets.popitem(last=False)
         if level < 1:
@@ -53,7 +53,8 @@ class Complaints:
         self._said: OrderedDict[tuple[str, str], tuple[float, int]] = OrderedDict()
 
     def count(self, source: str, what: str) -> int | None:
-        """Return how many equal refusals were not logged since the last one that was logged.
+        """Return how many refusals of ``source`` with the text ``what`` were not logged since the last logged
+        one.
 
         Return None if the current refusal must not be logged.
         """

@@ -8,11 +8,11 @@ from rft_run.report import ProgressReport, ReportAnswer
 
 
 def check_position(known: Received | None, caller: Caller, report: ProgressReport) -> bool:
-    """Return whether a report is new. ``False`` means that it repeats the last report.
+    """Return whether a report is new. ``False`` means that it repeats ``known``, the last accepted report.
 
     Raises:
-        Refused: 403 if the attempt in the report is not the pod that sent the report, 409 if the report is
-            older than the last accepted one.
+        Refused: 403 if the report names another pod than the pod that sent it, 409 if the
+            report is older than ``known``, or if a newer attempt has reported.
     """
     if report.attempt != caller.pod_uid:
         raise Refused(403, "the report and the token are of different attempts")
@@ -50,9 +50,7 @@ class Reports:
         return self._newest.get(job_uid)
 
     def accept(self, caller: Caller, report: ProgressReport) -> bool:
-        """Store a report, and return whether it was new. Raises Refused if the report is older than the last
-        one, or names another attempt than the pod that sent it.
-        """
+        """Store a report, and return whether it was new. Raises Refused as ``check_position`` does."""
         new = check_position(self.get(caller.job_uid), caller, report)
         if new:
             self._newest[caller.job_uid] = Received(report, caller.pod_uid, caller.pod_created)

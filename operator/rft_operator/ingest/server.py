@@ -41,11 +41,12 @@ class Ingest:
         namespaces: Collection[str] = (),
         chains: Chains | None = None,
     ) -> None:
-        """``accepted`` is called with the key of each RFTJob that has a new report.
+        """``accepted`` is called with the key of each RFTJob that has a new report. Tokens are reviewed in
+        the threads of ``executor``. Only reports from ``namespaces`` are accepted. An empty list allows all
+        namespaces.
 
         ``chains`` is a cache that maps pods to RFTJobs. The controller fills it too, since it reads RFTJobs
-        and their pods anyway. Only reports from ``namespaces`` are accepted. An empty list allows all
-        namespaces.
+        and their pods anyway.
         """
         self._namespaces = namespaces
         self._cluster = cluster
@@ -81,7 +82,9 @@ class Ingest:
         return response
 
     def _complain(self, source: str, refusal: Refused) -> None:
-        """Log a refusal with the sender's address. The token is never logged."""
+        """Log a refusal with ``source``, the address of the sender, unless it was logged just before. The
+        token is never logged.
+        """
         left_out = self._complaints.count(source, f"{refusal.status} {refusal}")
         if left_out is not None:
             more = f" ({left_out} refusals before were not logged)" if left_out else ""
@@ -89,7 +92,7 @@ class Ingest:
 
     async def _take(self, request: web.Request) -> ReportAnswer:
         source, token = peer_of(request.remote or ""), _token(request)
-        # Pods may share an address, so one whose token was reviewed has a limit of its own.
+        # Pods may share an address. So a pod whose token was accepted before has a limit of its own.
         self._sources.check((token and self._cache.bearer(token)) or source)
         if not token:
             raise Refused(401, "the request needs a bearer token")
@@ -116,7 +119,7 @@ class Ingest:
 
     async def _renew(self, token: str) -> None:
         """Review a token again in the background, before its cached review expires."""
-        with suppress(Refused):  # the review failed, not the token: the cached answer expires as it would
+        with suppress(Refused):  # no answer about the token: the cached review stays valid
             await self._review(token)
 
     async def _review(self, token: str) -> Caller | Refused:
@@ -129,7 +132,9 @@ class Ingest:
         return answer
 
     def _look_up(self, token: str) -> Caller | Refused:
-        """Review the token, and follow the owner references of its pod to the RFTJob. Runs in a thread."""
+        """Review the token, and follow the owner references of its pod to the RFTJob. Return the sender, or
+        why the token is refused. Raises Refused (503) if the API server does not answer. Runs in a thread.
+        """
         try:
             claimed = identity.claims(self._cluster.review_token(token, TOKEN_AUDIENCE), TOKEN_AUDIENCE)
             identity.served(claimed, self._namespaces)

@@ -24,11 +24,11 @@ def mounted(folder: Path) -> tls.KeyPair:
 
 
 def own(cluster: Cluster, settings: WebhookSettings) -> tls.KeyPair:
-    """Write the CA of the webhook's own Secret into the ValidatingWebhookConfiguration. Then return the key
-    pair in this Secret.
+    """Write the CA of the webhook's own Secret into the ValidatingWebhookConfiguration, unless the settings
+    name none. Then return the key pair in this Secret.
     """
     name = settings.configuration
-    # Read before the Secret, so that the patch conflicts where another replica renews the CA in between.
+    # Read before the Secret, so that the patch conflicts if another replica renews the CA in between.
     configuration = cluster.webhook_configuration(name) if name else None
     identity = current_identity(
         cluster, settings.own_namespace, settings.tls_secret, settings.tls_names, tls.WEBHOOK

@@ -55,9 +55,11 @@ def review(document: object) -> Json:
 
 
 def judge(new: Json, old: Json | None) -> Findings:
-    """Return the problems and warnings of an RFTJob that is created, or updated from ``old``."""
+    """Return the problems and warnings of an RFTJob that is created, or updated from ``old``. An update has
+    none if it leaves the spec unchanged, or if the RFTJob is being deleted.
+    """
     if old is not None and (_is_leaving(new) or new.get("spec") == old.get("spec")):
-        # Metadata of a job that an older version accepted must stay editable, above all its finalizers.
+        # The metadata, above all the finalizers, must stay editable even if this version refuses the spec.
         return Findings()
     job, problems = check(new)
     before, known = check(old) if old is not None else CheckResult(None, ())
@@ -68,7 +70,7 @@ def judge(new: Json, old: Json | None) -> Findings:
         late = tuple(immutability.problems(before.spec, job.spec, old.get("status") or {}))
     if late or not set(problems) <= set(known):
         return Findings((*problems, *late))
-    # Problems that the old spec had too refuse no update: cancelling must stay possible.
+    # An update is not refused for problems that the old spec has too: cancelling must stay possible.
     return Findings(warnings=(*map(str, problems), *(_warnings(job) if job is not None else ())))
 
 

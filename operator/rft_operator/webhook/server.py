@@ -111,8 +111,8 @@ class Readiness:
 
 
 async def run(settings: WebhookSettings, source: Source, stop: asyncio.Event) -> None:
-    """Serve until ``stop`` is set. The webhook answers reviews once it has a certificate that the API server
-    can verify.
+    """Serve until ``stop`` is set. ``source`` returns the key pair to use. The webhook answers reviews once
+    it has a certificate that the API server can verify.
     """
     certificate = _Certificate(source)
     readiness = Readiness()
@@ -147,8 +147,8 @@ class _Certificate:
         try:
             pair = await asyncio.to_thread(self._source)
             if pair != self._loaded:
-                # Loaded into a context of its own first: while the files are being replaced the key may not
-                # match the certificate, which must not break the context in use.
+                # While the files are being replaced, the key may not match the certificate. So the pair is
+                # first loaded into a new context: if this fails, the context in use is not changed.
                 tls.server_context(pair)
                 tls.load_into(self.context, pair)
                 self._loaded = pair
