@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     log_to_stderr(logging.DEBUG if options.verbose else logging.INFO, LineFormatter())
     if not options.verbose:
-        # They log a line for every watch event and every probe.
+        # These loggers write a line for every watch event and every probe.
         for chatty in ("kopf.objects", "aiohttp.access"):
             logging.getLogger(chatty).setLevel(logging.WARNING)
     try:

@@ -114,7 +114,8 @@ class Cluster:
         return self._find("RFTJob", namespace, name)
 
     def state(self, owner: Owner, baseline: str | None = None, pods_version: str = "0") -> RawState:
-        """Return all child objects of an RFTJob, and its baseline: the RFTJob with the name ``baseline``.
+        """Return all child objects of an RFTJob, and its baseline: the RFTJob with the name ``baseline``. If
+        ``baseline`` is ``None``, no baseline is read.
 
         An object that has the name of a child is returned even if it belongs to another owner. The pods are
         at least as new as ``pods_version``, a resource version that came from a watch. With this version the
@@ -141,7 +142,7 @@ class Cluster:
         return self._find("Pod", namespace, name)
 
     def log(self, namespace: str, name: str, container: str, lines: int) -> str:
-        """Return the last lines of a container's log."""
+        """Return the last ``lines`` lines of a container's log, at most ``MAX_LOG_BYTES`` bytes."""
         query = {"container": container, "tailLines": str(lines), "limitBytes": str(MAX_LOG_BYTES)}
         answer: bytes = self._request("GET", f"{self._path('Pod', namespace, name)}/log", query).data
         return answer.decode(errors="replace")
@@ -245,7 +246,7 @@ class Cluster:
         return self._call("PATCH", self._path(kind, namespace, name), body=body)
 
     def replace_lease(self, manifest: Json) -> Json:
-        """Replace a Lease, unless it has changed since it was read."""
+        """Replace a Lease. Raises Conflict if the Lease has changed since ``manifest`` was read."""
         metadata = manifest["metadata"]
         return self._call("PUT", self._path("Lease", metadata["namespace"], metadata["name"]), body=manifest)
 
@@ -254,24 +255,30 @@ class Cluster:
         self._call("PATCH", self._path("Pod", namespace, name), body={"metadata": {"labels": dict(labels)}})
 
     def patch_webhook_configuration(self, name: str, patch: Json) -> Json:
-        """Merge ``patch`` into a ValidatingWebhookConfiguration. Webhooks of the same name are merged."""
+        """Merge ``patch`` into a ValidatingWebhookConfiguration. A webhook in ``patch`` is merged into the
+        webhook with the same name.
+        """
         path = self._path("ValidatingWebhookConfiguration", "", name)
         return self._call("PATCH", path, body=patch, patch_type=_STRATEGIC_PATCH)
 
     def patch_status(self, document: Mapping[str, Any], patch: Json) -> Json:
-        """Merge ``patch`` into the status of an RFTJob, unless the RFTJob has changed since it was read."""
+        """Merge ``patch`` into the status of an RFTJob. Raises Conflict if the RFTJob has changed since
+        ``document`` was read.
+        """
         metadata = document["metadata"]
         path = self._path("RFTJob", metadata["namespace"], metadata["name"])
         body = {"metadata": {"resourceVersion": metadata["resourceVersion"]}, "status": patch}
         return self._call("PATCH", f"{path}/status", body=body)
 
     def patch_child(self, namespace: str, name: str, uid: str, patch: Json) -> Json:
-        """Merge ``patch`` into a Job, but only if the Job still has this UID."""
+        """Merge ``patch`` into a Job. Raises Conflict if the Job with this name does not have this UID."""
         body = {**patch, "metadata": {**patch.get("metadata", {}), "uid": uid}}
         return self._call("PATCH", self._path("Job", namespace, name), body=body)
 
     def delete_child(self, namespace: str, name: str, uid: str) -> None:
-        """Delete the pods of a Job and then the Job, but only if the Job still has this UID."""
+        """Delete the pods of a Job and then the Job. Raises Conflict if the Job with this name does not have
+        this UID.
+        """
         body = {
             "apiVersion": "v1",
             "kind": "DeleteOptions",
@@ -281,14 +288,16 @@ class Cluster:
         self._call("DELETE", self._path("Job", namespace, name), body=body)
 
     def delete_config(self, namespace: str, name: str, uid: str) -> None:
-        """Delete a ConfigMap, but only if it still has this UID. Raises NotFound if it does not exist any
-        more.
+        """Delete a ConfigMap. Raises Conflict if the ConfigMap with this name does not have this UID, and
+        NotFound if there is none.
         """
         body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}}
         self._call("DELETE", self._path("ConfigMap", namespace, name), body=body)
 
     def review_token(self, token: str, audience: str) -> Json:
-        """Let the API server review a token, and return the status of the TokenReview."""
+        """Let the API server review a token for the audience ``audience``, and return the status of the
+        TokenReview.
+        """
         review = {
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenReview",
@@ -320,7 +329,8 @@ class Cluster:
         try:
             answer = self._call("GET", path, query | {"resourceVersion": version})
         except Unavailable:
-            # The server's cache is older than the requested version. It reports this after three seconds.
+            # The API server answers so after three seconds if its cache is older than the requested version.
+            # Without a version it returns the newest list.
             answer = self._call("GET", path, query)
         return list(answer.get("items") or [])
 
@@ -334,7 +344,7 @@ class Cluster:
         try:
             yield from items(chunks)
             for _ in chunks:
-                pass  # the connection can be used again once the response was read to its end
+                pass  # a connection can only be used again after its response was read to the end
         except (urllib3.exceptions.HTTPError, BrokenOff) as error:
             raise Unavailable(0, f"GET {path}: {type(error).__name__}") from error
         finally:
@@ -361,8 +371,9 @@ class Cluster:
         *,
         whole: bool = True,
     ) -> Any:
-        """Return the response to a request. If ``whole`` is false, the caller must read the body and release
-        the connection.
+        """Return the response to a request. If ``whole`` is false, its body is not read yet: the caller must
+        read the body and release the connection. Raises ClusterError, or the subclass of it that fits the
+        answer.
         """
         url = f"{self._configuration.host}/{path}"
         if query:
@@ -387,10 +398,10 @@ class Cluster:
         raise _error(answer.status, f"{method} {path}: {said}")
 
     def _timeout(self, method: str, path: str) -> urllib3.Timeout:
-        """Return the timeouts of a request. The connect timeout of a write ends with the Lease at the latest.
+        """Return the timeouts of a request. The connect timeout of a write ends no later than the time for
+        which this process holds the Lease, so no write is sent after this process has lost the Lease.
 
-        So no write is sent after this process has lost the Lease. Raises NotLeading if it has lost the Lease
-        already.
+        Raises NotLeading for a write if this process has lost the Lease already.
         """
         left = self.fence() if method != "GET" else math.inf
         if left <= 0:
@@ -406,7 +417,10 @@ class Cluster:
 def connect(
     kubeconfig: str | None, context: str | None = None, threads: int = 8, seconds: float = READ_SECONDS
 ) -> Cluster:
-    """Connect to the cluster with a kubeconfig if one is given, else as the service account of the pod."""
+    """Connect to the cluster with a kubeconfig if one is given, else as the service account of the pod.
+    ``context`` is the context of the kubeconfig, or ``None`` for its current one. ``threads`` and ``seconds``
+    are those of ``Cluster``.
+    """
     configuration = client.Configuration()
     loader: Any = config
     if kubeconfig is None:

@@ -94,7 +94,9 @@ class Controller:
         ingest is off."""
 
     def is_own_write(self, key: Key, version: str) -> bool:
-        """Return whether a watch event only reflects the operator's own last status patch."""
+        """Return whether a watch event only reflects the operator's own last status patch. ``version`` is the
+        resource version of the RFTJob in the event.
+        """
         return self._written.get(key) == version
 
     def on_update(self, key: Key, document: Mapping[str, Any]) -> None:
@@ -126,7 +128,7 @@ class Controller:
             self._cache.invalidate(key)
             if not isinstance(error, Conflict):
                 raise
-            # Someone else wrote in between, so the cached state is stale: read it again.
+            # Another client wrote in between, so the cached state is stale. The next reconciliation reads it.
             _log.debug("%s/%s: %s", *key, error)
             metrics.RECONCILES.labels("conflict").inc()
             return AGAIN_AFTER_CONFLICT_SECONDS
@@ -135,8 +137,8 @@ class Controller:
         return requeue_after
 
     def _reconcile(self, key: Key) -> float | None:
-        """Update the status from the cache. If child objects must change, read everything and decide
-        again.
+        """Decide from the cache, and write the status. If child objects must change, read everything and
+        decide again. Return the seconds until the next reconciliation, or ``None``, as ``process`` does.
         """
         seen = self._cached(key)
         if seen is not None:
@@ -175,7 +177,8 @@ class Controller:
     def _reconcile_uncached(
         self, key: Key, known: tuple[dict[str, Any], CheckResult] | None = None
     ) -> float | None:
-        """Read the children of an RFTJob, make the decision, and carry it out.
+        """Read the children of an RFTJob, make the decision, and carry it out. Return the seconds until the
+        next reconciliation, or ``None``, as ``process`` does.
 
         ``known`` is a document that was checked in this reconciliation, with the result of the check. The
         check is not repeated if the document has not changed.
@@ -307,7 +310,7 @@ class Controller:
                 self._ensure(owner, raw, decision, part)
         except NotMade as refused:
             self._refused[key] = str(refused)
-            self._cache.invalidate_children(key)  # so that the next round reports it in the status
+            self._cache.invalidate_children(key)  # the next reconciliation reports the refusal
             raise refused.error from refused
         self._refused.pop(key, None)
         for part in decision.remove:
@@ -368,7 +371,9 @@ class Controller:
                 raise
 
     def _create(self, manifest: dict[str, Any]) -> dict[str, Any]:
-        """Create an object, and return it. Raises NotMade if the API server refuses it."""
+        """Create an object, and return it. Raises NotMade if the API server refuses it, and Conflict if its
+        name is taken.
+        """
         try:
             return self._cluster.create(manifest)
         except Conflict:
@@ -376,7 +381,7 @@ class Controller:
         except ClusterError as error:
             if isinstance(error, NotLeading) or not error.status:
                 raise  # not a refusal: the request was not sent, or not answered
-            # A quota, a policy, or an admission webhook that does not answer. The status must report it.
+            # A quota or a policy refuses it, or an admission webhook does not answer. The status must say so.
             what = f"{manifest['kind']} {manifest['metadata']['name']}"
             raise NotMade(f"{what} cannot be created: {error}.", error) from error
 

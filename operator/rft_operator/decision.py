@@ -29,7 +29,7 @@ class ChildKind(Enum):
 
 @dataclass(frozen=True)
 class Note:
-    """A Kubernetes Event to post about an RFTJob."""
+    """A Kubernetes Event to post about an RFTJob, of the type Warning if ``warning`` is true, else Normal."""
 
     reason: str
     message: ClusterText
@@ -69,9 +69,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one stage decides: the phase, reason and message of the RFTJob, and the changes to child
-    objects.
-    """
+    """What one stage decides: phase, reason and message of the RFTJob, and the changes to child objects."""
 
     phase: Phase
     reason: str

@@ -19,8 +19,8 @@ from rft_operator.queue import Key
 
 POLL_SECONDS = 5.0
 SELDOM_SECONDS = 30.0
-"""Seconds between two reads of a namespace in which no job began to wait within the last minute. The API
-server reads Events from etcd, and jobs may wait for days."""
+"""Seconds between two reads of the Events of a namespace, if no job there began to wait within the last
+minute. The API server reads Events from etcd, and jobs may wait for days."""
 _NEW_SECONDS = 60.0
 _log = logging.getLogger(__name__)
 
@@ -41,7 +41,8 @@ class WarningEvents:
         self._said: dict[str, str] = {}
 
     def of(self, key: Key, needed: frozenset[str]) -> tuple[Obstacle, ...]:
-        """Return the cached Events about the objects ``needed`` by a job.
+        """Return the cached Events about the objects ``needed`` by the job ``key``. These objects are named
+        by the keys that ``Obstacle.about`` returns.
 
         From now on these Events are polled. If ``needed`` is empty, the job does not wait, and its cached
         Events are dropped.
@@ -92,7 +93,7 @@ class WarningEvents:
         with self._lock:
             for key, needed in jobs.items():
                 if self._waiting.get(key) != needed:
-                    continue  # the job has changed since; the next poll knows more
+                    continue  # the job now needs other objects, which the next poll looks for
                 own = tuple(each for each in found if each.about in needed)
                 if _content(own) != _content(self._known.get(key, ())):
                     changed.append(key)
@@ -100,7 +101,7 @@ class WarningEvents:
         return changed
 
     def _say(self, namespace: str, what: str) -> None:
-        """Log a message about a namespace, unless the last message about this namespace was equal."""
+        """Log ``what`` as a warning, unless the last warning about ``namespace`` was equal."""
         if self._said.get(namespace) != what:
             _log.warning(what)
         self._said[namespace] = what

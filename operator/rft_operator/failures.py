@@ -62,8 +62,8 @@ def _exit_code(pod: Pod) -> int | None:
 
 
 def _said(pod: Pod, otherwise: str) -> str:
-    """Return the message in the trainer's last report. If there is no report, return the container's
-    termination message. If the message is missing, return ``otherwise``.
+    """Return the trainer's message about its end. It is in the trainer's last report or, if there is no
+    report, in the termination message of its container. If neither has a message, return ``otherwise``.
     """
     if pod.report is not None and pod.report.ending is not None and pod.report.ending.message:
         return pod.report.ending.message
@@ -138,7 +138,7 @@ def disk_exceeded(case: Case) -> Failure | None:
 
 
 def preempted_or_lost(case: Case) -> Failure | None:
-    """Return a Failure if the pod was preempted, evicted or lost with its node. It does not count as
+    """Return a Failure if the pod was preempted, evicted or lost with its node. The Failure does not count as
     a retry.
     """
     pod = case.pod

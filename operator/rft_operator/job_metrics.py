@@ -48,7 +48,8 @@ class JobFigures(NamedTuple):
     reason: str = ""
     stalled: bool = False
     waits_since: float | None = None
-    """When the job began to wait: the start of its condition ``Reconciling``, in seconds since 1970."""
+    """When the job began to wait, in seconds since 1970: the start of its condition ``Reconciling`` or,
+    without this condition, the creation of the RFTJob."""
     step: int = 0
     reward: float | None = None
     gpu_seconds: float = 0.0
@@ -112,7 +113,7 @@ class JobMetrics(Collector):
                 return
             self._jobs[key] = new
         if old is None and new.phase:
-            return  # from before this process; only what changes from here on is counted
+            return  # written before this process started: only later changes are counted
         self._count(key, old or JobFigures(0), new)
 
     def forget(self, key: Key) -> None:

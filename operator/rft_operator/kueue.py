@@ -69,18 +69,18 @@ def rounded(place: int) -> int:
 
 @dataclass(frozen=True)
 class Held:
-    """Why a child Job is suspended: the texts for the condition, the message and the Event."""
+    """Why a child Job is suspended: ``reason`` for the condition Ready, and ``message`` for users."""
 
     reason: str
     message: str
 
 
 def workload(raw: Raw) -> Workload:
-    """Return what the operator needs to know of a Kueue Workload."""
+    """Parse a Kueue Workload. Its position in the queue is not part of it, so ``place`` is 0."""
     spec, status = raw.get("spec") or {}, raw.get("status") or {}
     conditions = {c.get("type"): c for c in status.get("conditions") or []}
     quota, evicted = conditions.get("QuotaReserved") or {}, conditions.get("Evicted") or {}
-    # Once it has quota again, the condition of its last eviction stays, with the status False.
+    # Once the Workload has quota again, the condition of its last eviction stays, with the status False.
     preempted = conditions.get("Preempted") or {}
     was = evicted if evicted.get("status") == "True" else {}
     by = preempted if was.get("reason") == "Preempted" and preempted.get("status") == "True" else was
@@ -109,7 +109,9 @@ def _holds(condition: Raw | None) -> bool:
 
 
 def held(found: Workload | None, queue: str) -> Held:
-    """Return why a child Job is suspended. ``queue`` is the LocalQueue that the Job's label names."""
+    """Return why a child Job is suspended. ``found`` is the Job's Workload, or ``None`` if it is not known.
+    ``queue`` is the LocalQueue that the Job's label names, or "".
+    """
     if found is None:
         said = (
             f"The child Job is suspended until LocalQueue {queue} admits it."
@@ -147,7 +149,8 @@ def held(found: Workload | None, queue: str) -> Held:
 
 
 def other_kind(node_labels: Mapping[str, str], plan: Plan) -> str:
-    """Return a message if the node labels of the pod name another kind of GPU than the plan, else "".
+    """Return a message if ``node_labels``, the node labels of the pod, name another kind of GPU than the
+    plan, else "".
 
     When Kueue admits a Job, it adds the node labels of a flavor. If the plan itself sets a node label for the
     kind of GPU, the flavor is of this kind. The plan sets no such label if no node of the kind exists yet.
@@ -182,7 +185,9 @@ def _sentence(text: str) -> str:
 
 
 def _worst(checks: Iterable[Check]) -> Check | None:
-    """Return the admission check that is furthest from ready: Rejected before Retry before Pending."""
+    """Return the admission check that is furthest from ready: Rejected before Retry before Pending. Return
+    ``None`` if all checks are ready.
+    """
     order = ("Rejected", "Retry", "Pending")
     waiting = sorted((c for c in checks if c.state in order), key=lambda c: order.index(c.state))
     return waiting[0] if waiting else None

@@ -24,7 +24,7 @@ GUARD_SECONDS = 1.0
 A single sleep until the deadline could end too late, because the time of a sleep does not go on while the
 machine is suspended."""
 RELEASE_SECONDS = 2.0
-"""Longest time in seconds that the ending operator waits for the answer to a renewal of the Lease."""
+"""Longest time in seconds for which a stopping operator waits for the answer to a renewal of the Lease."""
 
 
 def end_process(why: str) -> None:
@@ -38,6 +38,7 @@ class Leadership:
     """The Lease ``namespace/name``, which the process ``me`` holds or waits for.
 
     ``cluster`` is a separate connection with short timeouts. Its writes are allowed without the Lease.
+    ``lost`` is called with the reason when this process has lost the Lease.
     """
 
     cluster: Cluster
@@ -83,7 +84,9 @@ class Leadership:
         _log.info("this process holds the Lease %s/%s, as %s", self.namespace, self.name, self.me)
 
     def keep(self) -> None:
-        """Renew the Lease from now on, in a thread in the background."""
+        """Start two threads in the background. One renews the Lease. The other calls ``lost`` once the
+        deadline of the last renewal has passed.
+        """
         for name, target in (("lease", self._renew), ("lease-deadline", self._guard)):
             thread = threading.Thread(target=target, name=name, daemon=True)
             self._threads.append(thread)
@@ -112,7 +115,7 @@ class Leadership:
 
     def turn(self) -> LeaseStep:
         """Do the next step of the leader election, and return it. If another process may have changed the
-        Lease, read it first. Raises ClusterError.
+        Lease, read it first. Raises ClusterError if the API server refuses or does not answer a request.
         """
         if self._renewed is None or self._outdated:
             self._look()
@@ -124,7 +127,9 @@ class Leadership:
         return step
 
     def _attempt(self) -> str:
-        """Try to acquire the Lease. Return a message that says for what the process still waits."""
+        """Try once to acquire the Lease. Return a message that says what this process waits for if it did not
+        get the Lease.
+        """
         try:
             self._stand_by()
             self.turn()
@@ -189,9 +194,11 @@ class Leadership:
         self._see()
 
     def _put(self, holder: str) -> None:
-        """Write the Lease, unless another process has written it since this process last read it."""
+        """Write the Lease with the holder ``holder``; "" releases it. Raises Conflict if another process has
+        written the Lease since this process last read it.
+        """
         spec = written(self._lease, holder, self.terms, datetime.now(UTC))
-        # Set before the request: without an answer it may have been written all the same.
+        # Set before the request: even if no answer arrives, the Lease may have been written.
         self._outdated = True
         if self._lease is None:
             metadata = {"name": self.name, "namespace": self.namespace}

@@ -51,7 +51,7 @@ class LeaseRecord:
 
 @dataclass(frozen=True)
 class Seen:
-    """A record of the Lease, and the time when this process first read it, on its own clock."""
+    """A record of the Lease, and the time ``since`` when this process first read it, on its own clock."""
 
     record: LeaseRecord
     since: float
@@ -76,7 +76,8 @@ def record(lease: Json, terms: Terms) -> LeaseRecord:
 
 
 def look(before: Seen | None, now_there: LeaseRecord | None, now: float) -> Seen | None:
-    """Return the record of the Lease, and the time when this process first read it.
+    """Return the record of the Lease, and the time when this process first read it. Return ``None`` if there
+    is no Lease (``now_there`` is ``None``).
 
     If the record has not changed, the time is that in ``before``, otherwise it is ``now``.
     """
@@ -88,23 +89,25 @@ def look(before: Seen | None, now_there: LeaseRecord | None, now: float) -> Seen
 
 
 def decide(seen: Seen | None, me: str, renewed: float | None, now: float, terms: Terms) -> LeaseStep:
-    """Return the next step of the leader election for the process ``me``.
+    """Return the next step of the leader election for the process ``me``, from ``seen``, the Lease that it
+    read.
 
-    ``renewed`` is the time just before the last successful write was sent, or ``None`` before the first
-    write. A deleted Lease counts as lost, because another process may have held it in between.
+    ``renewed`` is the time just before the last successful write of ``me`` was sent, or ``None`` before the
+    first write. If ``me`` held the Lease, a deleted Lease counts as lost, because another process may have
+    held it in between.
     """
     if renewed is not None:
         late = now - renewed >= terms.deadline
         return LeaseStep.LOST if late or seen is None or seen.record.holder != me else LeaseStep.RENEW
-    # This process as the holder, without a renewal: the answer to an earlier write was lost.
+    # If the Lease names this process, although no write succeeded, the answer to a write was lost.
     if seen is None or seen.record.holder in ("", me):
         return LeaseStep.ACQUIRE
     return LeaseStep.ACQUIRE if now - seen.since >= seen.record.duration else LeaseStep.WAIT
 
 
 def written(lease: Json | None, holder: str, terms: Terms, now: datetime) -> Json:
-    """Return the ``spec`` of a Lease that ``holder`` holds. People read its timestamps, and no decision uses
-    them.
+    """Return the ``spec`` of a Lease that ``holder`` holds. ``lease`` is the Lease to replace, or ``None`` if
+    none exists. People read the timestamps in the ``spec``, and no decision uses them.
     """
     before: Json = dict((lease or {}).get("spec") or {})
     moment = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

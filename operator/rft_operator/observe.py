@@ -59,13 +59,12 @@ class Pod:
     reason: str = ""
     message: str = ""
     started: str = ""
-    """The time when the trainer's container started, in RFC 3339 form. Empty if the container does not
-    run."""
+    """The time when the trainer's container started, in RFC 3339 form. Empty if the container does not run
+    now."""
     scheduled: bool = False
     node: str = ""
     ready: bool = True
-    """Whether the condition Ready of the pod is true. It is also false while the pod's node does not
-    answer."""
+    """False if the pod's condition Ready is False, as it is also while the pod's node does not answer."""
     unschedulable: str = ""
     requests: Mapping[str, float] = field(default_factory=dict)
     """For each resource, the sum of the requests of the pod's containers, native sidecars included: in CPUs,
@@ -201,9 +200,7 @@ class Observed:
 
 @dataclass(frozen=True)
 class RawState:
-    """The objects of an RFTJob as the API server returned them. ``None`` for an object that does not
-    exist.
-    """
+    """The objects of an RFTJob as the API server returned them. An object that does not exist is ``None``."""
 
     job: Raw | None = None
     config: Raw | None = None
@@ -214,9 +211,11 @@ class RawState:
 
 
 def observe(owner: Owner, raw: RawState, ca_bundle: str | None, received: Received | None) -> Observed:
-    """Parse the objects of an RFTJob.
+    """Parse the objects of an RFTJob. An object that has the name of a child but another owner counts as
+    missing, and is listed in ``conflicts``.
 
-    ``ca_bundle`` is the text that the ConfigMap of the CA must have, or ``None`` without ingest.
+    ``ca_bundle`` is the text that the ConfigMap of the CA must have, or ``None`` without ingest. ``received``
+    is the last report that the ingest accepted.
     """
     named = {
         f"Job {owner.child}": raw.job,
@@ -249,8 +248,9 @@ def refreshed(owner: Owner, cached: Observed, job: Raw | None, pods: Iterable[Ra
     """Return the cached state, with the Job and the pods that were just read. Return ``None`` if all children
     must be read again.
 
-    All children must be read again while a pod is not scheduled. Such a pod may wait for its
-    PersistentVolumeClaim, and the operator does not watch claims.
+    They must be read again if the Job is gone or has another owner, or if a child's name is taken. They must
+    also be read again while a pod is not scheduled: such a pod may wait for its PersistentVolumeClaim, and
+    the operator does not watch claims.
     """
     if job is None or not _is_ours(job, owner) or cached.conflicts:
         return None
@@ -284,7 +284,7 @@ def _snapshot(config: Raw | None) -> RunConfig | None:
     try:
         return wire.read(RunConfig, _data(config).get(CONFIG_FILE, ""))
     except ValidationError:
-        # A newer release wrote it, for a trainer of that release.
+        # A newer release of the operator wrote the snapshot, for a trainer of that release.
         return None
 
 

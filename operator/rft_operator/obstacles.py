@@ -33,7 +33,8 @@ those about DNS."""
 
 
 def needed(child: Child | None, pods: Iterable[Pod]) -> frozenset[str]:
-    """Return the keys of the objects whose Events may say why a job's pod does not start.
+    """Return the keys, as ``Obstacle.about`` has them, of the objects whose Events may say why a job's pod
+    does not start.
 
     Empty if the job does not wait for a pod.
     """
@@ -248,7 +249,7 @@ def _sentence(text: str) -> str:
 
 
 def _or_correct(text: str, spec: RFTJobSpec | None) -> str:
-    """Return the end of a sentence that tells the user to correct the fields of the spec whose value is
+    """Return the end of a sentence: it tells the user to correct the fields of the spec whose value is
     ``text``. Empty if there is no such field.
     """
     paths = list(paths_of(spec.dump(), text)) if spec is not None else []
@@ -256,7 +257,9 @@ def _or_correct(text: str, spec: RFTJobSpec | None) -> str:
 
 
 def paths_of(value: Any, wanted: str, path: str = "spec") -> Iterator[str]:
-    """Yield the paths of the fields of a spec whose value is ``wanted``."""
+    """Yield the path of each field in ``value`` that is equal to ``wanted``. ``path`` is the path of
+    ``value``.
+    """
     if isinstance(value, Mapping):
         for name, child in value.items():
             yield from paths_of(child, wanted, f"{path}.{name}")

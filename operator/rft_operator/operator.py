@@ -23,13 +23,14 @@ from rft_operator.tls_secret import current_identity
 
 REVIEW_THREADS = 8
 REPORT_DEBOUNCE_SECONDS = 2.0
-"""Shortest time in seconds between two reconciliations of one job because of its reports. This limits the
-number of status writes."""
+"""Shortest time in seconds between two reconciliations of one job that are caused by its reports. This limits
+the number of status writes."""
 CHILD_DEBOUNCE_SECONDS = 0.5
-"""Shortest time in seconds between two reconciliations of one job because of events of its children."""
+"""Shortest time in seconds between two reconciliations of one job that are caused by events of its
+children."""
 REPORT_ROUNDS_PER_SECOND = 15.0
-"""Largest number of reconciliations per second because of reports, for all jobs together. If there are more
-reports, some statuses are updated later."""
+"""Largest number of reconciliations per second that are caused by reports, for all jobs together. If there
+are more reports, some statuses are updated later."""
 NEW_JOB_PRIORITY_SECONDS = 30.0
 """A new RFTJob is queued as if it had already waited for this many seconds, so that it gets a status
 early."""
@@ -170,10 +171,11 @@ class Operator:
             await asyncio.sleep(HEARTBEAT_SECONDS)
 
     async def _poll(self, what: str, poll: Callable[[], list[Key]], seconds: float) -> None:
-        """Call ``poll`` again and again, and queue the RFTJobs that it returns.
+        """Call ``poll`` in a thread again and again, and queue the RFTJobs that it returns. ``what`` names
+        the polled objects in the log.
 
-        After each call, wait at least four times as long as it took, so that polling never takes more than a
-        fifth of the time.
+        The pause before each call is ``seconds`` seconds, but at least four times as long as the previous
+        call took. So polling never takes more than a fifth of the time.
         """
         loop = asyncio.get_running_loop()
         took = 0.0
@@ -183,7 +185,7 @@ class Operator:
             try:
                 changed = await loop.run_in_executor(self._threads, poll)
             except Exception:
-                # An object of an unknown form, from another version of its program, must not end the polling.
+                # Polling must go on, even if another version of Kueue wrote an object of an unknown form.
                 _log.exception("%s cannot be read; the operator tries again", what)
                 continue
             took = time.monotonic() - started

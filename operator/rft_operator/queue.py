@@ -49,7 +49,7 @@ class WorkQueue:
         self._changed.set()
 
     def retry(self, key: Key) -> float:
-        """Queue ``key`` with exponential back-off. Return the delay in seconds."""
+        """Queue ``key`` with exponential back-off. Return the delay in seconds until it is due."""
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         delay = min(LAST_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2.0 ** min(failures - 1, 10))
         self.add(key, delay)
@@ -73,7 +73,7 @@ class WorkQueue:
                 _, key = heapq.heappop(self._heap)
                 del self._due[key]
                 self._working.add(key)
-                # More may be due: wake another worker.
+                # More keys may be due: wake another worker.
                 self._changed.set()
                 return key
             # Not wait_for: before Python 3.12 it can swallow a cancellation that arrives with the result.
@@ -82,12 +82,12 @@ class WorkQueue:
                     await self._changed.wait()
 
     def done(self, key: Key) -> None:
-        """Mark ``key`` as processed."""
+        """Mark ``key`` as no longer being processed."""
         self._working.discard(key)
         self._finished[key] = self.clock()
         due = self._due.get(key)
         if due is not None:
-            # It was queued again while it was processed, and get() took it off the heap.
+            # The key was queued again while it was processed, and get() took that entry off the heap.
             heapq.heappush(self._heap, (due, key))
         self._changed.set()
 
@@ -137,8 +137,8 @@ async def work(
 ) -> None:
     """Process keys of the queue for ever. Several tasks may run this function.
 
-    ``process`` returns the seconds after which to requeue the key, or ``None`` for never. A key whose
-    processing raised an error is retried with back-off.
+    ``process`` returns the seconds after which to requeue the key, or ``None`` for never. If it raises an
+    error, ``failed`` is called with the key and the error, and the key is retried with back-off.
     """
     while True:
         key = await queue.get()

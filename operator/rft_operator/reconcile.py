@@ -57,6 +57,8 @@ def reconcile(
 
     ``checked`` is the result of ``check`` for this document, if the caller has it already. ``defaults`` are
     the platform's defaults as they are set now. A run that has no snapshot yet gets them.
+    ``no_progress_seconds`` is the time without a report after which a run counts as stalled, before its first
+    step and in evaluations.
     """
     if "deletionTimestamp" in document["metadata"]:
         # The garbage collector deletes the children.
@@ -65,7 +67,7 @@ def reconcile(
     old = facts.status
     generation = document["metadata"].get("generation", 1)
     if is_over(old):
-        # An edit after the end, such as of the TTL, was seen too: kstatus waits until its generation was.
+        # kstatus waits until the status has the generation of the last edit, even of one after the end.
         seen = {**with_report(old, facts.report), "observedGeneration": generation}
         return _after_the_end(facts, cluster_object(seen))
     verdict = next(found for stage in STAGES if (found := stage(facts)) is not None)
@@ -80,7 +82,7 @@ def reconcile(
         **_of_baseline(facts),
         **decided(summary, old, generation, now),
     )
-    # Here texts of users, pods and other programs enter the cluster, whatever stage they come from.
+    # The status may have texts of users, pods and other programs. cluster_object cleans all of them.
     status = cluster_object(overlaid(_without_old_baseline(facts), new))
     return Decision(
         status=status,
@@ -92,7 +94,7 @@ def reconcile(
         patch_child=verdict.patch_child,
         delete_child=verdict.delete_child,
         notes=_notes(facts, summary),
-        # No event is sent when the TTL has passed, so the key is requeued for that time.
+        # No watch event comes when the TTL has passed, so the key is requeued for that time.
         requeue_after=seconds_left(document, status, now) if is_over(status) else _again(facts, verdict),
         log_of=verdict.log_of,
     )
@@ -120,13 +122,14 @@ def gather(
     """Return the facts that the stages need, with the plan and the newest report. The plan comes from the
     snapshot if there is one. Otherwise it is made from the spec.
 
-    ``defaults`` are the platform's defaults as they are set now.
+    ``checked`` is the result of ``check`` for ``document``. ``defaults`` are the platform's defaults as they
+    are set now.
     """
     job, problems = checked
     snapshot = observed.snapshot
     at_rest = observed.child is None and not observed.any_alive
     if at_rest and snapshot is not None and rules.problems(snapshot.spec):
-        # An older release accepted it. The trainer of this release would refuse it, which ends the run.
+        # An older release accepted this spec. The trainer of this release would refuse it and end the run.
         snapshot = None
     renews = False
     if at_rest and job is not None:
@@ -158,11 +161,11 @@ def gather(
 def _replaces(
     snapshot: RunConfig | None, spec: RFTJobSpec, defaults: JobDefaults, *, never_ran: bool
 ) -> bool:
-    """Return whether the present spec replaces the snapshot of a run. It does if it changed in fields that
-    may change now, or if this release cannot read the snapshot (``None``).
+    """Return whether the present spec replaces the ``snapshot`` of a run. It does if it changed in fields
+    that may change now, or if ``snapshot`` is ``None``, because this release cannot read the stored snapshot.
 
-    If only the platform's ``defaults`` changed, the snapshot is replaced only if no pod of the run ever ran,
-    because wrong defaults may be the reason for that.
+    If only the platform's ``defaults`` changed, the snapshot is replaced only if no pod of the run ever ran
+    (``never_ran``), because wrong defaults may be the reason for that.
     """
     if snapshot is None:
         return True
@@ -186,8 +189,8 @@ def plan_from_status(document: Mapping[str, Any]) -> Plan | None:
 
 
 def _after_the_end(facts: Facts, status: ClusterObject) -> Decision:
-    """Return the decision about a finished job: end a running child Job, and delete children after the
-    TTL.
+    """Return the decision about a finished job: end a child Job that still runs, and delete children after
+    the TTL. ``status`` is the new status.
     """
     child = facts.observed.child
     if child is not None and not child.finished and not child.deleting:
@@ -275,7 +278,9 @@ def baseline_to_read(document: Mapping[str, Any]) -> str | None:
 
 
 def _of_baseline(facts: Facts) -> dict[str, Any]:
-    """Return the field ``baseline`` of the status, if the job must be compared with its baseline now."""
+    """Return the field ``baseline`` of the status, if the job must be compared with its baseline now.
+    Otherwise return an empty dict.
+    """
     name = baseline_to_read(facts.document)
     if name is None or facts.spec is None:
         return {}
@@ -292,8 +297,8 @@ def _without_old_baseline(facts: Facts) -> Mapping[str, Any]:
 
 
 def _notes(facts: Facts, summary: Summary) -> tuple[Note, ...]:
-    """Return the Events to post: about a new plan, about a change of the spec that the run ignores, and about
-    a new reason of the condition Ready.
+    """Return the Events to post: about a new plan, about a number of GPUs that differs from that of the spec,
+    about a change of the spec that the run ignores, and about a new reason of the condition Ready.
     """
     old = {c.get("type"): c for c in facts.status.get("conditions") or []}
     notes: list[Note] = []

@@ -73,8 +73,8 @@ class Settings:
 
     @property
     def certificate_names(self) -> tuple[str, ...]:
-        """Names and addresses that the serving certificate of the ingest must have. The host of the URL
-        is the first.
+        """Names and addresses that the serving certificate of the ingest must have. The host of
+        ``ingest_url`` is the first.
         """
         host = urlsplit(self.ingest_url).hostname if self.ingest_url else None
         return tuple(dict.fromkeys([*([host] if host else []), *self.tls_names]))

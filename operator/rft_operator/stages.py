@@ -48,8 +48,8 @@ def cancelled(facts: Facts) -> Verdict | None:
 
 
 def _until_gone(facts: Facts, reason: str, doing: str) -> Verdict | None:
-    """Delete the child Job, and wait until none of its pods exists. Return ``None`` once the Job and its pods
-    are gone.
+    """Delete the child Job, and wait until none of its pods exists. The verdict has the reason ``reason``,
+    and its message begins with ``doing``. Return ``None`` once the Job and its pods are gone.
     """
     child = facts.observed.child
     if child is None and not facts.observed.any_alive:
@@ -245,7 +245,7 @@ def completing(facts: Facts) -> Verdict | None:
     left = _sidecar_time_left(facts, newest)
     if left > 0:
         return Verdict("Running", Reason.TRAINING, said, requeue_after=left)
-    # Containers that others have added would keep the pod and its GPUs for ever.
+    # Containers that other programs have added would keep the pod and its GPUs for ever.
     return replace(_completed(facts), patch_child=end_now(facts))
 
 
@@ -256,7 +256,7 @@ def _sidecar_time_left(facts: Facts, pod: Pod) -> float:
 
 
 def _held_open(pod: Pod | None) -> str:
-    """Return a message if containers that others have added keep a failed pod running, else ""."""
+    """Return a message if containers that other programs have added keep a failed pod running, else ""."""
     if pod is None or not pod.failed or pod.phase != "Running" or not pod.beside:
         return ""
     return (
@@ -354,7 +354,9 @@ def _and(message: str, other: str) -> str:
 
 
 def _held(facts: Facts, pod: Pod) -> Hindrance | None:
-    """Return why a pod does not start. For an unschedulable pod the message names changes that would help."""
+    """Return why a pod does not start, or ``None`` if nothing prevents it. For an unschedulable pod the
+    message names changes that would help.
+    """
     found = hindrance(pod)
     if found is not None and found.reason == Reason.CANNOT_START:
         return Hindrance(found.reason, explained("The pod cannot start", found.message, facts.spec))
@@ -447,7 +449,7 @@ def _child_ended(facts: Facts) -> bool:
 
 
 def _current(facts: Facts) -> Pod | None:
-    """Return the newest pod of the job that has not ended."""
+    """Return the newest pod of the job that has neither ended nor failed, or ``None``."""
     return next((pod for pod in reversed(facts.observed.attempts) if pod.alive and not pod.failed), None)
 
 
@@ -503,8 +505,8 @@ def joined(problems: tuple[Problem, ...]) -> str:
 
 
 def end_now(facts: Facts) -> dict[str, Any] | None:
-    """Return the patch that ends the child Job by a deadline of one second, or ``None`` if it has ended. The
-    Job's pods and their logs stay.
+    """Return the patch that ends the child Job by a deadline of one second. The Job's pods and their logs
+    stay. Return ``None`` if there is no Job, or if it has ended or has this deadline already.
     """
     child = facts.observed.child
     if child is None or child.finished or child.deadline == 1:

@@ -27,7 +27,7 @@ model."""
 
 @dataclass(frozen=True)
 class Silence:
-    """The time of a trainer's last report, and the allowed time without a further report."""
+    """The time of a trainer's last report (``since``), and the allowed time without a further report."""
 
     since: datetime
     allowed: float
@@ -46,7 +46,8 @@ class Silence:
 
 
 def silence(run: RunStatus, now: datetime, otherwise: float) -> Silence:
-    """Return the time of the last report about ``run``, and the allowed time without a further report.
+    """Return the time of the last report about ``run``, and the allowed time without a further report. If
+    ``run`` has no time of a report, ``now`` is taken.
 
     ``otherwise`` is the allowed time, in seconds, before the first step and while only evaluations run.
     """
@@ -72,10 +73,11 @@ def step_seconds(run: RunStatus) -> float | None:
 
 
 def last_word(report: ProgressReport | None, pod: Pod, status: Mapping[str, Any]) -> RunStatus | None:
-    """Return the last report of the trainer in ``pod``, or ``None`` if there is none.
+    """Return what the trainer in ``pod`` last reported, or ``None`` if it has reported nothing. ``report`` is
+    the newest report that the operator knows.
 
-    The operator keeps reports in memory only. After its restart, the status of the RFTJob replaces the lost
-    report. So the operator then also notices a trainer that hangs.
+    The operator keeps reports in memory only. If it has restarted, ``report`` is ``None``, and ``status``,
+    the status of the RFTJob, replaces it. So the operator then also notices a trainer that hangs.
     """
     if report is not None:
         return report.run if report.attempt == pod.uid else None

@@ -42,8 +42,8 @@ def is_over(status: Mapping[str, Any]) -> bool:
 def conditions(
     summary: Summary, old: Sequence[Mapping[str, Any]], generation: int, now: datetime
 ) -> list[Condition]:
-    """Return all conditions of an RFTJob. A condition whose status has not changed since ``old`` keeps its
-    ``lastTransitionTime``.
+    """Return all conditions of an RFTJob. A condition whose status is the same in ``old``, the present
+    conditions, keeps its ``lastTransitionTime``.
     """
     wanted = conditions_of(
         summary.phase, summary.reason, summary.message, accepted=summary.accepted, planned=summary.planned,
@@ -53,7 +53,9 @@ def conditions(
 
 
 def decided(summary: Summary, old: Mapping[str, Any], generation: int, now: datetime) -> dict[str, Any]:
-    """Return the fields of ``RFTJobStatus`` that ``summary`` sets. The keys are their Python names."""
+    """Return the fields of ``RFTJobStatus`` that ``summary`` sets. The keys are their Python names. ``old``
+    is the present status.
+    """
     fields: dict[str, Any] = {
         "observed_generation": generation,
         "phase": summary.phase,
@@ -77,7 +79,7 @@ def overlaid(old: Mapping[str, Any], new: RFTJobStatus) -> dict[str, Any]:
 
 
 def newest_report(observed: Observed) -> ProgressReport | None:
-    """Return the last report of the newest attempt.
+    """Return the last report of the newest attempt, or ``None`` if there is no report.
 
     The last report that an attempt sends may be lost. So the report in the pod's termination message is used
     too, but not if a newer attempt runs. After a restart of the operator, the reports of the newer attempt
@@ -104,7 +106,8 @@ def with_report(status: Mapping[str, Any], report: ProgressReport | None) -> dic
 def reported(old: Mapping[str, Any], report: ProgressReport | None) -> dict[str, Any]:
     """Return the fields of ``RFTJobStatus`` that ``report`` sets. The keys are their Python names.
 
-    The result is empty if there is no report, or if the report is older than the status ``old``.
+    The result is empty if there is no report, or if the report is older than the status ``old``. While a new
+    attempt has not read its checkpoint, the result has only ``progress``.
     """
     if report is None or is_behind(old, report):
         return {}
@@ -121,8 +124,9 @@ _MADE = ("step", "totalSteps", "totalStepsEstimated", "epoch", "percent")
 
 
 def _progress(old: Mapping[str, Any], new: Progress) -> Progress:
-    """Return the progress for the status. While a new attempt prepares, it does not know how far the run is.
-    Then the steps of the previous attempt stay in the status.
+    """Return the progress for the status, from ``new``, the progress in a report. While a new attempt
+    prepares, it does not know how far the run is. Then the steps of the previous attempt in ``old``, the
+    status, stay.
     """
     known = old.get("progress") or {}
     if new.stage != "preparing" or new.step >= int(known.get("step", 0)):
@@ -143,7 +147,8 @@ def is_behind(status: Mapping[str, Any], report: ProgressReport) -> bool:
 
 
 def merge_reward(status: Mapping[str, Any], report: ProgressReport) -> Reward | None:
-    """Return the reward curve: the valid points of the status, followed by the points of the report.
+    """Return the reward with its curve: the valid points of the status, followed by the points of the report.
+    Return ``None`` if neither has a reward.
 
     Points of an earlier attempt are valid up to the step from which the new attempt resumed. The new attempt
     repeats all later steps.

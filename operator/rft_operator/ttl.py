@@ -12,7 +12,8 @@ from rft_operator import clock
 
 
 def seconds_left(document: Mapping[str, Any], status: Mapping[str, Any], now: datetime) -> float | None:
-    """Return the seconds until the children of a finished job must be deleted, or ``None`` if they stay.
+    """Return the seconds until the children of a finished job must be deleted. Return ``None`` if they stay,
+    because the job has no TTL, or if the job has not ended.
 
     The result is 0 once the TTL has passed. The TTL comes from the current spec, because it may change after
     the end of the run. ``status`` is the new status.

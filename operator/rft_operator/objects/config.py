@@ -48,6 +48,7 @@ def run_config(
     defaults: JobDefaults = NO_DEFAULTS,
 ) -> RunConfig:
     """Return the configuration of the run for the trainer. ``spec`` is the spec as the user wrote it.
+    ``ingest_url`` is the base URL of the ingest, or ``None`` if the trainer cannot send reports.
 
     The configuration also stores ``defaults``, so that later changes of the platform's defaults do not change
     this run.

@@ -27,11 +27,13 @@ def child_job(
     counts: bool = False,
     platform: Platform = Platform(),  # noqa: B008 - immutable
 ) -> dict[str, Any]:
-    """Return the manifest of the child Job of an RFTJob.
+    """Return the manifest of the child Job of an RFTJob. If ``reports`` is true, the pod can send reports to
+    the ingest. ``image`` is used if the spec names no image. ``platform`` says what the cluster supports and
+    requires.
 
     ``counts`` is true if the API server silently drops the failure policy, as old versions do. Then the Job
-    has a higher ``backoffLimit`` from the start, and the operator counts the failures. ``suspend`` is
-    not set, because a queue such as Kueue sets it when the Job is created.
+    has a higher ``backoffLimit`` from the start, and the operator counts the failures. ``suspend`` is not
+    set, because a queue such as Kueue sets it when the Job is created.
     """
     metadata = owner.metadata(owner.child)
     template = spec.template

@@ -68,7 +68,7 @@ def pod_template(
     platform: Platform = Platform(),  # noqa: B008 - immutable
 ) -> dict[str, Any]:
     """Return the pod template of the child Job. If ``reports`` is true, the pod gets what it needs to send
-    reports to the ingest.
+    reports to the ingest. ``platform`` says what the cluster supports and requires.
     """
     asked = spec.resources is not None and spec.resources.ephemeral_storage is not None
     if owner.queue and not asked:

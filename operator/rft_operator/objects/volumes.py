@@ -134,7 +134,8 @@ def _shared_memory(spec: RFTJobSpec) -> Mounted:
 
 
 def _token() -> Mounted:
-    # Bound to the pod and to the ingest's audience: the API server itself refuses it with 401.
+    # The token is bound to the pod and to the ingest's audience. As a credential for the API server itself,
+    # it is refused with 401.
     source = {
         "projected": {
             "defaultMode": _READ_BY_GROUP,
