@@ -33,7 +33,7 @@ def model_is_on_a_hub(spec: RFTJobSpec) -> Iterator[Problem]:
 
 
 def model_problem(name: str) -> str:
-    """Return a message if a model's name is not a hub id or an absolute path, else ""."""
+    """Return why a model's name is refused, or "" if it is a hub id of an open model or an absolute path."""
     page = re.match(r"(?:https?://(?:www\.)?)?(?:huggingface\.co|hf\.co)/([^/]+/[^/?#]+)", name)
     owner, _, own = name.rpartition("/")
     if name.startswith("/"):
@@ -220,5 +220,5 @@ CHECKS: tuple[Check, ...] = (
 
 
 def problems(spec: RFTJobSpec) -> list[Problem]:
-    """Return the problems of a spec that all checks of this module find, in the order of the checks."""
+    """Return the problems that the checks of this module find in a spec, in the order of the checks."""
     return [problem for check in CHECKS for problem in check(spec)]

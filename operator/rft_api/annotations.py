@@ -22,7 +22,9 @@ PROFILES = (
 
 
 class AnnotationGroup(NamedTuple):
-    """Annotations that are refused for one reason. Only the key decides: every value is refused."""
+    """Annotations that are refused for one reason, whatever their value is: those whose key begins with one
+    of ``begins`` or ends with one of ``ends``.
+    """
 
     why: str
     """What such an annotation does, as the end of the sentence "The annotation …"."""

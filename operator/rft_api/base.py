@@ -50,7 +50,7 @@ Items = TypeVar("Items", bound=Sequence[Any])
 
 def unique_by(key: str) -> AfterValidator:
     """Return a validator that refuses a list if two items have the same value in the field ``key``. The API
-    server does so for lists of type map.
+    server refuses such a list too, if the schema says that its list type is map.
     """
 
     def check(items: Items) -> Items:

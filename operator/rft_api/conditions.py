@@ -103,7 +103,7 @@ class Reason:
     QUEUED = "Queued"  # another program, such as Kueue, keeps the child Job suspended
     INADMISSIBLE = "Inadmissible"  # Kueue cannot admit the child Job without a change by a person
     PREEMPTED = "Preempted"  # Kueue preempted the child Job for another one; it is queued again
-    FAILED_CREATE = "FailedCreate"  # the API server refused an object of the run; it is tried again
+    FAILED_CREATE = "FailedCreate"  # the API server refused an object of the run; the operator tries again
     WAITING_FOR_POD = "WaitingForPod"  # the child Job exists, no pod runs yet
     UNSCHEDULABLE = "Unschedulable"  # no node has the resources that the pod requests
     IMAGE_PULL = "ImagePull"  # the image cannot be pulled
@@ -126,13 +126,13 @@ class Reason:
     DATA = "DataError"  # the dataset cannot be read; the message has the lines
     USER_CODE = "GraderError"  # a grader with onError: fail failed
     OUT_OF_MEMORY = "OutOfMemory"  # the pod ran out of memory
-    SAMPLER_MISMATCH = "SamplerMismatch"  # what samples has other probabilities than what is trained
+    SAMPLER_MISMATCH = "SamplerMismatch"  # the sampler's probabilities differ too much from the trainer's
     ACTIVE_DEADLINE = "DeadlineExceeded"  # spec.activeDeadlineSeconds have passed
     BACKOFF_LIMIT = "RetryLimitReached"  # failed retry.limit + 1 times
     EVICTED = "Evicted"  # kubelets evicted the pods of the run too often
     INTERRUPTED = "Interrupted"  # too many pods in a row were stopped before they made a step
     VOLUME = "VolumeError"  # the run's folder cannot be written, or the limit for the node's disk was reached
-    TRAINER_FAILED = "TrainerFailed"  # anything else, with the last message
+    TRAINER_FAILED = "TrainerFailed"  # the trainer failed for another reason, which its last message says
     NOT_YET = "NotYet"  # the condition has never been True
 
 
@@ -168,7 +168,7 @@ NOT_PLANNED = Gate(False, Reason.NOT_YET, NOT_SO_FAR)
 
 
 def planned_by(notes: Iterable[str]) -> Gate:
-    """Return the condition Planned of a job. Its message consists of the notes of the plan."""
+    """Return the condition Planned of a job that has a plan. Its message consists of the plan's ``notes``."""
     return Gate(True, Reason.PLANNED, "; ".join(notes) or "Planned.")
 
 
@@ -199,8 +199,8 @@ def conditions_of(
     said = (reason, message)
     says = {"Reconciling": said, "Ready": said, "Accepted": accepted[1:], "Planned": planned[1:]}
     holds |= {"Accepted": accepted.holds, "Planned": planned.holds}
-    # Other conditions have reason and message only while True; else a fixed text. Not an empty one, which
-    # some old API servers read as null.
+    # Every other condition has this reason and message only while it is True, and else a fixed text. This
+    # text is not empty, because some old API servers read an empty text as null.
     for kind in CONDITION_TYPES:
         says.setdefault(kind, said if holds[kind] else (Reason.NOT_YET, NOT_SO_FAR))
     return [

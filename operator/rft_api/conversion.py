@@ -118,7 +118,7 @@ def _move(spec: Json, source: str, target: str) -> None:
     """
     old, new = source.split("."), target.split(".")
     shared = 0
-    # The last name of each path is a field and no object, also where both names are equal.
+    # The last name of a path is a field and not an object, so it never counts as shared.
     while shared < min(len(old), len(new)) - 1 and old[shared] == new[shared]:
         shared += 1
     for owner in _objects(spec, old[:shared]):

@@ -1,8 +1,8 @@
 """Defaults that a platform sets for all jobs, and how a job inherits them.
 
 The section ``jobDefaults`` has the form of a part of the spec. A field that the job sets itself takes
-precedence. A field that it leaves out gets its value from the section of the job's accelerator, or else from
-the general section.
+precedence. A field that the job leaves out gets its value from the section of the job's accelerator, or else
+from the general section.
 """
 
 import json
@@ -69,12 +69,12 @@ MERGED_BY = {
     "spec.template.volumes": ("name", "mount_path"),
     "spec.template.topologySpreadConstraints": ("topology_key",),
 }
-"""Lists of which the job gets its own items and default items. Value: the fields that identify an item, as in
-Kubernetes' strategic merge.
+"""The lists in which a job gets the default items in addition to its own. The key is the path of the list.
+The value is the fields that identify an item, as in Kubernetes' strategic merge.
 
-A default item is left out if one of these fields is equal in an item of the job. Every other list of the job
-replaces the default list. Volumes are also compared by their path, because a container mounts only one volume
-at a path.
+A default item is left out if an item of the job has the same value in one of these fields. Volumes are also
+compared by their path, because a container mounts only one volume at a path. A list that is not in this table
+replaces the default list.
 """
 _EXCLUSIVE = (ModelCache, Storage)
 """Objects of which exactly one field is set. If the job sets one of the fields, a default for another one is
@@ -98,7 +98,8 @@ _SMALLEST: dict[str, Any] = {
     "graders": [{"name": "any", "numeric": {}}],
     "storage": {"claimTemplate": {"size": "1Gi"}},
 }
-"""A spec that inherits all defaults. The rules of specs check the defaults in it."""
+"""A spec with the required fields only. The defaults are filled into this spec, so that the rules for specs
+can check them."""
 
 
 def read_defaults(value: object, accelerators: Collection[str]) -> JobDefaults:
@@ -143,7 +144,7 @@ def _of_section(path: str, section: Defaults) -> Iterator[Problem]:
 
 
 def inherit(spec: RFTJobSpec, defaults: JobDefaults, accelerator: str | None) -> Inheriting:
-    """Return a spec in which fields that it left out have the defaults, with a list of these fields.
+    """Return ``spec`` with the defaults for the fields that it leaves out, and the list of these fields.
 
     ``accelerator`` is the name of the job's kind of GPU in the catalogue, ``cpu`` for a job without GPUs, or
     ``None`` if the kind has no name there.

@@ -26,7 +26,7 @@ class EnvironmentPython(Model):
 
 
 class Environment(Model):
-    """What the model talks to over several turns: tools, and messages that answer what it says."""
+    """The program that the model talks to over several turns: it offers tools, and answers with messages."""
 
     python: EnvironmentPython = Field(description="Your own Python class.")
     weight: float = Field(

@@ -34,6 +34,7 @@ class Field(NamedTuple):
     maximum: float | None
     choices: tuple[Any, ...]
     children: tuple[str, ...]
+    """The names of the fields in an object, or in the items of a list. Empty for any other field."""
 
     @property
     def allowed(self) -> str:

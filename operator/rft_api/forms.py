@@ -28,7 +28,10 @@ class Form(NamedTuple):
     """Maximum number of characters. From this number the API server estimates the cost of a CEL rule."""
 
     def limits(self, longest: int | None = None) -> dict[str, Any]:
-        """Return the arguments of ``Field`` for a field of this form, with at most ``longest`` characters."""
+        """Return the arguments of ``Field`` for a field of this form.
+
+        ``longest`` is the maximum number of characters. If it is None, the maximum of the form applies.
+        """
         return {"pattern": self.pattern, "max_length": longest or self.longest}
 
     def has(self, text: str) -> bool:

@@ -13,7 +13,10 @@ _MOMENT = "%Y-%m-%dT%H:%M:%SZ"
 
 
 def read_moment(text: str) -> datetime:
-    """Return the time of a deadline. Raises ValueError if ``text`` is not a valid time."""
+    """Return the time of a deadline such as ``2027-01-31T18:00:00Z``.
+
+    Raises ValueError if ``text`` has another form, or if there is no such date or time.
+    """
     return datetime.strptime(text, _MOMENT).replace(tzinfo=UTC)
 
 

@@ -127,7 +127,7 @@ def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Hashable
     for key_node, value_node in node.value:
         value = loader.construct_object(value_node, deep=True)
         if key_node.tag == f"{_TAG}merge":
-            # In the order of the file, like kubectl: a merge also replaces keys before it.
+            # As in kubectl, a merge key also replaces the keys above it in the object.
             result.update(_merged(value, value_node))
             continue
         key = _key(loader, key_node)
@@ -189,7 +189,7 @@ _Loader.add_constructor(None, _construct_untagged)
 PLAIN_SCALARS = _Loader.yaml_implicit_resolvers
 """The regular expressions for unquoted scalars that YAML does not read as strings.
 
-The dumper must put strings that match one of them in quotes."""
+The dumper must write a string in quotes if it matches one of them."""
 
 
 def load_documents(text: str, source: str = "manifest") -> list[Document]:
@@ -232,7 +232,7 @@ def load_file(path: Path) -> list[Document]:
     """Return the Kubernetes objects in a YAML file.
 
     Raises:
-        UnreadableManifest: if the file cannot be read.
+        UnreadableManifest: if the file cannot be read, is not YAML, or has a document that is not an object.
     """
     try:
         data = path.read_bytes()

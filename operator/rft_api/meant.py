@@ -74,7 +74,10 @@ def fold(name: str) -> str:
 
 
 def number(value: object, *, whole: bool) -> int | float | None:
-    """Return the number that a text means, such as 32768 for ``32k`` and 0.1 for ``10%``, or None."""
+    """Return the number that a text means, such as 32768 for ``32k`` and 0.1 for ``10%``.
+
+    Return None if ``value`` is not a text or means no number, and for a fraction if ``whole`` is true.
+    """
     if not isinstance(value, str):
         return None
     text = re.sub(r"(?<=\d)[_ '](?=\d)|(?<=\d),(?=\d{3}(?!\d))", "", value.strip()).lower()

@@ -14,8 +14,8 @@ class Metric(NamedTuple):
     labels: tuple[str, ...]
     help: str
     buckets: tuple[float, ...] = ()
-    """Upper bounds of a histogram's buckets, in the unit of the metric. If empty, the Prometheus library has
-    default bounds."""
+    """Upper bounds of a histogram's buckets, in the unit of the metric. If empty, the default bounds of the
+    Prometheus library are used."""
 
 
 _ALL = (

@@ -23,7 +23,8 @@ class Problem(NamedTuple):
     """The text for the user: the value, what is allowed, and how to correct it."""
 
     def __str__(self) -> str:
-        # A manifest may be a stranger's: the names of its fields and its values must not act on a terminal.
+        # A manifest may come from a stranger. So control characters in its names of fields and in its values
+        # must not reach the terminal.
         return one_line(f"{self.path}: {self.message}" if self.path else self.message)
 
 
@@ -36,7 +37,10 @@ class InvalidManifest(ValueError):
 
 
 def from_validation_error(error: ValidationError, root: type[Model]) -> list[Problem]:
-    """Convert pydantic's errors into problems with the field, the value, the range and the correction."""
+    """Convert pydantic's errors into problems with the field, the value, the range and the correction.
+
+    ``root`` is the model class of the manifest that was validated.
+    """
     return [
         Problem(join_path(_loc(detail)), _message(detail, root)) for detail in error.errors(include_url=False)
     ]
@@ -355,7 +359,7 @@ def _as_object(value: object, loc: Sequence[int | str], root: type[Model]) -> st
         for name, each in fields.items()
         if isinstance(value, str) and str in _types(each.annotation)
         if required <= {name} and _has_form(value, _constraint(each, "pattern"))
-        # An optional name of another object is hardly what was meant: nearly every text has its form.
+        # Nearly every text has the form of an object's name. So optional fields of this form are left out.
         if name in required or _constraint(each, "pattern") != LABEL.pattern
     ]
     if fitting:

@@ -88,8 +88,8 @@ def _exactly_one(path: str, value: Model, fields: Sequence[str]) -> Iterator[Pro
 
 
 _ONE_OF_THESE = {"python": "inline: | with the code below it"}
-"""What a user should write if none of several fields of an object is set. Without an entry for the object,
-the message names the first of the fields."""
+"""What the message tells the user to write into an object that needs exactly one of several fields and has
+none. The key is the name of the object. Without an entry, the message names the first of the fields."""
 
 
 @in_cel(
@@ -561,5 +561,5 @@ RULES: tuple[Rule, ...] = (
 
 
 def problems(spec: RFTJobSpec) -> list[Problem]:
-    """Return the problems of a spec that all rules find, in the order of the rules."""
+    """Return the problems that the rules find in a spec, in the order of the rules."""
     return [problem for rule in RULES for problem in rule(spec)]

@@ -74,7 +74,7 @@ def _lower(source: Schema, definitions: Mapping[str, Schema], defaults: bool, pa
         described = {"description": source["description"]} if source.get("description") else {}
         return described | {"x-kubernetes-preserve-unknown-fields": True}
     target = {key: source[key] for key in _KEPT if key in source}
-    # For an optional number pydantic writes the bounds under its own names.
+    # For an optional number pydantic writes the bounds as ``ge`` and ``le``, its own names.
     target.update({_BOUNDS[key]: source[key] for key in _BOUNDS if key in source})
     for exclusive, inclusive in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
         if exclusive in source:

@@ -196,7 +196,7 @@ class Plan(Model):
 
 
 class Change(Model):
-    """A parameter whose value differs from the baseline's value."""
+    """A parameter whose value in this run differs from its value in the baseline."""
 
     path: str = Field(description="Path of the field, such as spec.training.learningRate.")
     from_: str | None = Field(
@@ -299,8 +299,8 @@ class Reward(Model):
 
 
 class PairedDifference(Model):
-    """Mean score of the tuned policy minus that of the base model, both on one set of rows, with a bootstrap
-    interval.
+    """Mean score of the tuned policy minus mean score of the starting policy, on one set of rows, with a
+    bootstrap interval.
     """
 
     mean: float = Field(description="Mean difference of the scores.")
