@@ -16,9 +16,9 @@ _PARTIAL = ".partial"
 
 
 def temporary(target: Path) -> Path:
-    """Return a new hidden path in the folder of ``target``.
+    """Return a new hidden path in the folder of ``target``, for a temporary file or folder.
 
-    If a process is killed and leaves the file, ``remove_leftovers`` removes it.
+    If a killed process leaves the file or folder, ``remove_leftovers`` removes it.
     """
     return target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}{_PARTIAL}")
 

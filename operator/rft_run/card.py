@@ -49,7 +49,7 @@ def dress(adapter: Path, card: Card) -> None:
     """Write the base model's name into the configuration of an adapter, and write the model card of the
     adapter.
 
-    Raises OSError and ValueError.
+    Raises OSError, and ValueError if the configuration is not valid.
     """
     file = adapter_config_of(adapter)
     body = named(run_files.json_of(file), card.config.spec.model.name, card.revision)
@@ -58,9 +58,9 @@ def dress(adapter: Path, card: Card) -> None:
 
 
 def named(body: Mapping[str, Any], name: str, revision: str | None) -> dict[str, Any]:
-    """Return an adapter's configuration with the name of the base model and its revision.
+    """Return the adapter's configuration ``body`` with the name of the base model and its revision.
 
-    In ``config`` the name may be a path in the hub's cache.
+    They replace those that PEFT wrote. The name that PEFT wrote may be a path in the hub's cache.
     """
     return {**body, "base_model_name_or_path": name, "revision": revision}
 
@@ -75,7 +75,7 @@ def licence_of(model: Path) -> str | None:
         licence = found.get("license_name") or found.get("license")
     except (OSError, ValueError, AttributeError):
         return None
-    # The card of a model is anyone's text, and an identifier of a licence needs no other characters.
+    # Anybody may have written the card. So only characters that the names of licences need are kept.
     if not isinstance(licence, str):
         return None
     return " ".join(_NOT_IN_LICENCES.sub("", " ".join(licence.split())).split())[:_MAX_LICENCE]

@@ -84,6 +84,6 @@ def _first_problem(*checks: tuple[Path, Callable[[Path], object]]) -> str | None
             check(file)
         except _ABSENT:
             return f"{file}: is missing"
-        except ValueError as error:  # JSON, UTF-8, IncompleteTensors and UnreadableFile
+        except ValueError as error:  # invalid JSON or UTF-8, IncompleteTensors, UnreadableFile
             return f"{file}: {error}"
     return None

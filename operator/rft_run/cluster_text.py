@@ -35,7 +35,10 @@ def cluster_text(text: str, most: int = MAX_MESSAGE) -> ClusterText:
 
 
 def cluster_object(body: Mapping[str, Any], most: int = MAX_MESSAGE) -> ClusterObject:
-    """Return a JSON object in which ``cluster_text`` has cleaned every text and every name of a field."""
+    """Return a JSON object in which ``cluster_text`` has cleaned every text and every name of a field.
+
+    Each text has at most ``most`` characters.
+    """
     return ClusterObject({cluster_text(str(name)): _cleaned(value, most) for name, value in body.items()})
 
 

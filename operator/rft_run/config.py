@@ -89,14 +89,17 @@ class RunConfig(Model):
 
     @property
     def pod_spec(self) -> RFTJobSpec:
-        """The spec with the platform's defaults for what it leaves out. The pod is made from it."""
+        """The spec from which the pod is made: ``spec``, with the platform's defaults for absent fields."""
         if self.defaults is None or self.plan is None:
             return self.spec
         return inherit(self.spec, self.defaults, accelerator_of(self.plan)).spec
 
 
 def dataset_path(dataset: Dataset, folder: str) -> str:
-    """Return where the trainer finds the rows of the dataset: a path in the pod, or the URI."""
+    """Return where the trainer finds the rows of the dataset: a path in the pod, or the URI.
+
+    ``folder`` is the folder in the pod at which the ConfigMap or the claim of the dataset is mounted.
+    """
     if dataset.config_map is not None:
         return str(PurePosixPath(folder, dataset.config_map.key))
     if dataset.persistent_volume_claim is not None:

@@ -25,7 +25,9 @@ class EvaluationRecord(Record):
     lines: list[Whole]
     """The line of each row in the dataset, counted from 1."""
     reward: list[float | None]
+    """The reward of each row."""
     graders: dict[str, list[float | None]] = Field(default_factory=dict)
+    """The scores of each grader, by the name of the grader."""
     completions: list[str] = Field(default_factory=list)
     """The text of the first sample of each row. Empty if the file has no texts."""
     truncated: float | None = None

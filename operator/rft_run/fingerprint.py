@@ -64,8 +64,9 @@ def line_digests(stream: BinaryIO) -> Iterator[bytes]:
 
 
 def first_difference(before: Iterator[bytes], now: Iterator[bytes]) -> int | None:
-    """Return the number, from 1, of the first line that differs or is missing, or None if all lines are
-    equal.
+    """Return the number, from 1, of the first line that differs or is missing, or None if there is none.
+
+    ``before`` and ``now`` are the digests of the lines.
     """
     pairs = zip_longest(before, now)
     return next((number for number, (old, new) in enumerate(pairs, start=1) if old != new), None)
@@ -181,7 +182,7 @@ def merged(before: Fingerprint, now: Fingerprint) -> Fingerprint:
 
 
 def read_line_digests(file: Path) -> Iterator[bytes]:
-    """Yield the digests of ``LINE_BYTES`` bytes that a file consists of. Raises OSError."""
+    """Yield the digests of lines that are in a file. Each has ``LINE_BYTES`` bytes. Raises OSError."""
     with run_files.opened(file) as stream:
         while digest := stream.read(LINE_BYTES):
             yield digest

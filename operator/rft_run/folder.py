@@ -199,7 +199,9 @@ def card_of(adapter: Path) -> Path:
 
 
 def steps_of(names: Iterable[str], suffix: str) -> list[int]:
-    """Return the steps of files or folders with these names, in ascending order. Other names are ignored."""
+    """Return the steps in names such as ``step-000042``, followed by ``suffix``, in ascending order. Other
+    names are ignored.
+    """
     found = (_STEP.fullmatch(name.removesuffix(suffix)) for name in names if name.endswith(suffix))
     return sorted(int(match[1]) for match in found if match is not None)
 

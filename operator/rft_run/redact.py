@@ -134,7 +134,8 @@ def _values(text: str) -> list[tuple[int, int]]:
 def _spans(text: str, names: Iterable[_Named]) -> Iterator[tuple[int, int]]:
     end = 0
     for named in names:
-        # A name inside a value that is replaced needs no look at its own value, which may be as long.
+        # A name inside a value that is already replaced is skipped. Its own value may be as long, and reading
+        # it would only take time.
         if named.at >= end and kind_of(named.name) is not None and (span := _span(text, named)) is not None:
             yield span
             end = span[1]

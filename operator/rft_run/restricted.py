@@ -12,7 +12,7 @@ SHARED_GROUP = 10000
 def pod_security(*, assigned: bool) -> dict[str, Any]:
     """Return the security context of a pod.
 
-    ``assigned``: the cluster assigns the user and the group of volumes, and refuses fixed ones.
+    ``assigned`` says whether the cluster assigns the user and the group of volumes, and refuses fixed ones.
     """
     groups = {} if assigned else {"fsGroup": SHARED_GROUP, "supplementalGroups": [SHARED_GROUP]}
     return {
@@ -27,7 +27,7 @@ def pod_security(*, assigned: bool) -> dict[str, Any]:
 def container_security(uid: int, *, assigned: bool) -> dict[str, Any]:
     """Return the security context of a container that runs as the user ``uid``.
 
-    ``assigned``: the cluster assigns the user, and refuses a fixed one.
+    ``assigned`` says whether the cluster assigns the user, and refuses a fixed one.
     """
     user = {} if assigned else {"runAsUser": uid, "runAsGroup": uid}
     return {

@@ -38,8 +38,8 @@ ROLLOUTS_WINDOW_BYTES = 32 * MIB
 LINE_BYTES = 64 * MIB
 """Maximum size in bytes of one line: of a dataset's row, of a rollout, or of a step's metrics."""
 JSON_VALUES = 4_000_000
-"""Maximum number of values in one JSON text. A value may take 64 bytes of memory, although its text has only
-three."""
+"""Maximum number of values in one JSON text. A value whose text has only three bytes may take 64 bytes of
+memory."""
 UNPACKED_BYTES = 1024 * MIB
 """An unpacked dataset of up to this size in bytes is always read, however small its packed file is."""
 UNPACKED_RATIO = 200
@@ -136,7 +136,10 @@ def refuse_link(folder: Path) -> None:
 
 
 def content(path: Path, most: int = STATE_BYTES, *, follow: bool = False) -> bytes:
-    """Return the content of a file of at most ``most`` bytes. Raises UnreadableFile and OSError."""
+    """Return the content of a file of at most ``most`` bytes. With ``follow`` a symbolic link is followed.
+
+    Raises UnreadableFile and OSError.
+    """
     with opened(path, follow=follow) as file:
         found = file.read(most + 1)
     if len(found) > most:
@@ -145,7 +148,10 @@ def content(path: Path, most: int = STATE_BYTES, *, follow: bool = False) -> byt
 
 
 def text(path: Path, most: int = STATE_BYTES, *, follow: bool = False) -> str:
-    """Return the text of a file in UTF-8. Raises UnreadableFile, UnicodeDecodeError and OSError."""
+    """Return the text of a UTF-8 file of at most ``most`` bytes. With ``follow`` a symbolic link is followed.
+
+    Raises UnreadableFile, UnicodeDecodeError and OSError.
+    """
     return content(path, most, follow=follow).decode()
 
 

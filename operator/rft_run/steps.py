@@ -123,5 +123,5 @@ def _step(line: bytes, number: int) -> StepRecord:
 
 
 def as_lines(records: Sequence[StepRecord]) -> bytes:
-    """Return the content of ``metrics.jsonl``."""
+    """Return the content of ``metrics.jsonl`` with these records."""
     return "".join(record.as_line() for record in records).encode()

@@ -46,8 +46,8 @@ _SUPERVISED = "jq -c '.answer = .messages[-1].content | .messages |= .[:-1]' cha
 def check(head: bytes, complete: bool, layout: RowLayout, place: str) -> None:
     """Raise DataError if a file does not have the format of ``layout``.
 
-    ``head`` is the beginning of the file, and ``complete`` says whether it is the whole file. Errors in
-    single rows are not reported here, but when the lines are read.
+    ``head`` is the beginning of the file, and ``complete`` says whether it is the whole file. ``place`` names
+    the file in messages. Errors in single rows are not reported here, but when the lines are read.
     """
     for magic, name, conversion in _MAGIC:
         if head.startswith(magic):
@@ -135,9 +135,9 @@ def _are_rows(value: Any) -> bool:
 
 
 def check_columns(names: Mapping[str, Any], layout: RowLayout, place: str, holder: str) -> None:
-    """Raise DataError if no column in ``names`` is the prompt.
+    """Raise DataError if ``names`` lacks a column that ``layout`` names, or if no column is the prompt.
 
-    ``holder`` says where in the file the names were found.
+    ``place`` names the file in messages, and ``holder`` says where in the file the names were found.
     """
     seen = f"{holder} has {_listed(names)}"
     absent = [column for column in layout.columns.values() if column not in names]

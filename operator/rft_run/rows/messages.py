@@ -77,7 +77,11 @@ def _part(number: int, place: int, part: object) -> str:
 
 
 def from_prompt(prompt: object, system: object) -> list[Message]:
-    """Return the messages of a row whose ``prompt`` is a text or a list of messages. Raises ValueError."""
+    """Return the messages of a row whose ``prompt`` is a text or a list of messages.
+
+    ``system`` is the text of the system message for a prompt that is a text. With None or "" there is none.
+    Raises ValueError if the prompt or ``system`` is not valid.
+    """
     if isinstance(prompt, list):
         return checked(prompt)
     if not isinstance(prompt, str):
@@ -98,7 +102,9 @@ def _system(system: object) -> list[Message]:
 def from_sharegpt(turns: object, system: object) -> tuple[list[Message], str | None]:
     """Return the messages of a ShareGPT conversation, and the assistant's answer at its end.
 
-    The answer is None if the conversation does not end with an answer. Raises ValueError.
+    The answer is None if the conversation does not end with an answer. ``system`` is the text of the system
+    message, if the conversation does not begin with one. Raises ValueError if the conversation or ``system``
+    is not valid.
     """
     if not isinstance(turns, list):
         raise ValueError(f"conversations is {kind(turns)}, not a list")
@@ -145,7 +151,10 @@ def tools_of(fields: Mapping[str, Any]) -> list[dict[str, Any]] | None:
 
 
 def calls_of(number: int, message: Mapping[str, Any]) -> Sequence[dict[str, Any]]:
-    """Return the function calls of a message, each with ``name`` and ``arguments``. Raises ValueError."""
+    """Return the function calls of a message, each with ``name`` and ``arguments``.
+
+    ``number`` is the message's number in its row. Raises ValueError if the calls are not a list of objects.
+    """
     calls = message.get("tool_calls") or []
     if not isinstance(calls, list):
         raise ValueError(f"message {number}: tool_calls is {kind(calls)}, not a list")

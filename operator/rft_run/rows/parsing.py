@@ -17,7 +17,7 @@ class RowLayout:
 
     format: RowFormat = "jsonl"
     columns: Mapping[str, str] = field(default_factory=dict)
-    """For the name of a field in the row: the name of the column in the file."""
+    """The name of the column in the file, by the name of the field in the row."""
     where: str = "spec.dataset"
     """The field of the manifest that describes the dataset, for error messages."""
 

@@ -111,7 +111,7 @@ def from_template(
     prompt, sampled = tokenizer.decode(list(prompt_ids)), tokenizer.decode(list(token_ids))
     try:
         found = tokenizer.parse_response(sampled, prefix=prompt, tools=list(tools) or None)
-    except Exception as error:  # a template is data by the model's authors, and any error may come of it
+    except Exception as error:  # the template comes with the model, and may raise any error
         raise MalformedCall(f"the tool call cannot be read: {error}") from error
     given = found.get("tool_calls") or []
     calls = [
@@ -161,7 +161,7 @@ def _canonical(number: int, message: Message) -> str:
     for function in calls_of(number, message):
         arguments = function.get("arguments") or {}
         if isinstance(arguments, str):
-            with contextlib.suppress(ValueError):  # then it is compared as a text
+            with contextlib.suppress(ValueError):  # arguments that are not JSON stay a text
                 arguments = value_of(arguments.encode())
         calls.append([function.get("name"), arguments])
     return json.dumps([message["role"], message.get("content") or "", calls], sort_keys=True)
