@@ -38,8 +38,8 @@ def balanced(
     times.
 
     Each GPU belongs to one role only. If several divisions are equally good, the one with the fewest GPUs is
-    returned. ``seconds`` returns the times of a step for a division. Returns ``None`` if the run fits on no
-    division.
+    returned. ``memory`` is the bytes of one GPU, and ``seconds`` returns the times of a step for a division.
+    Returns ``None`` if the run fits on no division.
     """
     found = [
         (split, seconds(split))

@@ -111,7 +111,7 @@ def _gpt_oss(layers: int, experts: int) -> Shape:
 
 
 def _each(name: str, shapes: Mapping[str, Shape], context: int) -> dict[str, Shape]:
-    """Return the shapes with this context length, in tokens, by model name: ``name`` with the size for {}."""
+    """Return the shapes with ``context``, in tokens, by model name: ``name`` with the size in place of {}."""
     return {name.format(size): replace(shape, context=context) for size, shape in shapes.items()}
 
 
@@ -235,11 +235,11 @@ _BY_KEY = {_key(name): name for name in reversed(CATALOGUE)}
 
 
 def known(name: str) -> str | None:
-    """Return the catalogue's name of a model, for its name, path or variant; ``None`` if it is not there."""
+    """Return the catalogue's name of a model, for its name, path or variant, or ``None`` if it has none."""
     return _BY_NAME.get(bare_name(name)) or _BY_KEY.get(_key(name))
 
 
 def shape_of(name: str) -> Shape | None:
-    """Return the catalogue's shape of a model, for its name, path or variant; ``None`` if it is not there."""
+    """Return the catalogue's shape of a model, for its name, path or variant, or ``None`` if it has none."""
     found = known(name)
     return CATALOGUE[found] if found is not None else None

@@ -44,15 +44,16 @@ class Container:
     size: HostSize | None = None
     """Micro-batch, sampler cache and parts of the memory for a run on the CPU. None for a run on GPUs."""
     forced: bool = False
+    """Whether the memory request is below the minimum, which ``FORCE_ANNOTATION`` allows."""
     notes: tuple[str, ...] = ()
 
 
 def on_gpu(gpus: int, shape: Shape | None, asked: str | None) -> Container:
     """Return the requests of the trainer's container for a run with ``gpus`` GPUs.
 
-    To load the base model, a process reads the weights in bf16 into host memory. So the minimum is the memory
-    of one copy of the weights and of the processes. A smaller request only gives a warning, because this
-    minimum is not measured.
+    ``asked`` is the memory that the spec requests, or None. To load the base model, a process reads the
+    weights in bf16 into host memory. So the minimum is the memory of one copy of the weights and of the
+    processes. A smaller request only gives a warning, because this minimum is not measured.
     """
     size = shape.parameters if shape is not None else 3e8
     memory = asked or gib(2 * size * 1.5 + gpus * _GPU_HOST)
@@ -75,7 +76,8 @@ def on_cpu(
 ) -> Container:
     """Return the requests of the trainer's container for a run on the CPU.
 
-    The micro-batch is the largest one that fits into the memory.
+    ``asked`` is the memory that the spec requests, or None. The micro-batch is the largest one that fits into
+    the memory.
 
     Raises:
         TooLittle: ``asked`` is less than the minimum memory, and ``force`` is not set.

@@ -16,7 +16,9 @@ LEAST_CONTEXT, LARGEST_POWER = 32, 30
 
 
 def contexts(below: int, least: int) -> list[int]:
-    """Return context lengths 2^n and 3 · 2^n, in tokens, from below ``below`` down to ``least``."""
+    """Return all context lengths of the form 2^n or 3 · 2^n that are less than ``below`` and at least
+    ``least``, in tokens. The longest is the first.
+    """
     sizes = {size for power in range(5, LARGEST_POWER) for size in (2**power, 3 * 2 ** (power - 1))}
     return sorted((size for size in sizes if max(least, LEAST_CONTEXT) <= size < below), reverse=True)
 

@@ -154,7 +154,9 @@ def comfortable(run: HostRun) -> tuple[int, int]:
 
 
 def parts(shape: Shape, run: HostRun, tokens: int, cache_tokens: int) -> list[Part]:
-    """Return the parts of the container's memory, with micro-batches of ``tokens`` tokens."""
+    """Return the parts of the container's memory, with micro-batches of ``tokens`` tokens, and a cache of
+    vLLM for ``cache_tokens`` tokens.
+    """
     sampled = in_process_sampling(shape, run) if run.in_process else vllm(shape, run, cache_tokens)
     others = [Part("graders and trackers", run.beside)] if run.beside else []
     held = [*trainer(shape, run, tokens), *sampled, *others, Part("shared memory", SHARED_MEMORY)]
@@ -253,10 +255,10 @@ def backward_peak(shape: Shape, run: HostRun, tokens: int) -> float:
 def logits_chunk(shape: Shape, run: HostRun, tokens: int) -> float:
     """Return the bytes of the logits of one chunk: N · V · 12, N · V · 20 or N · V · 38.
 
-    - 12 bytes are the logits, the scaled logits, and a gradient.
-    - 20 bytes: a reference policy has its own logits. Without top-k and top-p, the entropy is computed over
-      the whole vocabulary.
-    - 38 bytes: top-p sorts. It needs sorted values with 64-bit indices, gathered values, and their gradients.
+    - 38 bytes if top-p sorts: it needs sorted values with 64-bit indices, gathered values, and gradients.
+    - Else 20 bytes if there is a reference policy, which has its own logits, or if top-k and top-p are both
+      off, because then the entropy is computed over the whole vocabulary.
+    - Else 12 bytes: the logits, the scaled logits, and a gradient.
 
     These are the peaks of torch's allocations in its profiler. They are the same in both dtypes: in bfloat16
     the logits of 2 bytes are converted to float32 and freed.
@@ -336,7 +338,9 @@ def cache_slots(tokens: int) -> int:
 
 
 def adapter_slots(shape: Shape, run: HostRun) -> float:
-    """Return the bytes of three adapters: one in use and two read from disk, with a rank of SLOT_RANKS."""
+    """Return the bytes of three adapters: one in use, and two read from disk. Their rank is rounded up to one
+    of ``SLOT_RANKS``.
+    """
     slot = next((size for size in SLOT_RANKS if size >= run.work.rank), run.work.rank)
     return 3 * run.width * _adapter(shape, run, slot)
 

@@ -12,7 +12,7 @@ from rft_planner.kind_labels import Table
 from rft_planner.nodes import Kind, Node, kinds_of, usable
 
 MAX_ANSWERS = 64
-"""Maximum number of cached results. A result is a list of nodes; each node selector has its own."""
+"""Maximum number of cached results. There is one result for each node selector with its tolerations."""
 
 _Question = tuple[frozenset[tuple[str, str]], tuple[str, ...]]
 

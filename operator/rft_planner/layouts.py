@@ -60,11 +60,15 @@ class Layout:
     tied: bool = False
     """Whether the output layer shares the embedding's weights if ``config.json`` does not say."""
     fused_attention: bool = False
+    """Whether q, k and v are one matrix, with one adapter."""
     fused_feed_forward: bool = False
+    """Whether gate and up are one matrix, with one adapter."""
     attention_adapters: bool = False
     """Whether only attention gets adapters, because vLLM loads no adapter of a fused gate and up matrix."""
     mixture: bool = False
+    """Whether models of this type are mixtures of experts."""
     shared_gate: bool = False
+    """Whether each layer has a shared expert with a gate. Every token uses the shared expert."""
     defaults: Mapping[str, int] = field(default_factory=dict)
     """Default values of fields that a ``config.json`` of this type may leave out."""
 

@@ -171,7 +171,10 @@ def kv_cache(shape: Shape, tokens: int, gpus: int = 1) -> float:
 
 
 def adapter_slots(shape: Shape, work: MemoryDemand, gpus: int = 1) -> float:
-    """Return the bytes of two adapters in bf16, with a rank of SLOT_RANKS. vLLM needs two to change them."""
+    """Return the bytes of two adapters in bf16, with the rank rounded up to one of ``SLOT_RANKS``.
+
+    vLLM has two, so that it can load the next adapter while the current one is still in its memory.
+    """
     slot = next((size for size in SLOT_RANKS if size >= work.rank), work.rank)
     return 2 * BF16 * shape.lora_parameters(slot, feed_forward=not work.attention_only) / gpus
 

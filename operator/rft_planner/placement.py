@@ -79,7 +79,7 @@ def placed(
         offered = {earlier: []}
     if not offered:
         made = made_for(inheriting(named)).model_copy(update={"accelerator": accelerators.DEFAULT})
-        # The notes stay the same while the kind does, because a status must not change with every node.
+        # The note names no nodes: a status must not change whenever a node is added or removed.
         return _noted(
             made,
             f"planned for {accelerators.DEFAULT}: no node that the job may use has a label with the kind of"

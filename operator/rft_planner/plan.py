@@ -57,9 +57,10 @@ def plan(
 ) -> Plan:
     """Return the plan of a job: the resources of its pod, and the estimate of the run.
 
-    ``shape`` replaces the shape that follows from the model's name. ``rows`` describes the dataset. With
-    ``force_memory`` a ``spec.resources.memory`` that is too small is accepted. ``cpu_dtype`` is the dtype
-    that is fast on the CPU of the machine that will train; float32 if it is not known.
+    ``uid`` is the job's UID, from which the seed is derived. ``shape`` replaces the shape that follows from
+    the model's name. ``rows`` describes the dataset. With ``force_memory`` a ``spec.resources.memory`` that
+    is too small is accepted. ``cpu_dtype`` is the dtype that is fast on the CPU of the machine that will
+    train, or float32 if this is not known.
 
     Raises:
         Unplannable: the model cannot be trained, its size or the accelerator's memory is unknown but needed,

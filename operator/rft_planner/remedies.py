@@ -80,6 +80,8 @@ class NodeSpace:
 def remedies(spec: RFTJobSpec, made: Plan, room: NodeSpace) -> list[Remedy]:
     """Return the smallest changes with which the pod fits on a node. Each of them alone is enough.
 
+    ``made`` is the plan of ``spec``, and ``room`` has the nodes that the pod may use.
+
     First each parameter is lowered alone, within its documented range. A new context length is a power of two
     or three quarters of one. If no single parameter is enough, the pair of parameters that must be lowered
     least is returned.
@@ -193,7 +195,10 @@ def _least(metadata: Sequence[object]) -> int:
 
 
 def _most(way: _Way, path: str, others: Sequence[FieldValue] = ()) -> FieldValue | None:
-    """Return the highest lower value of a parameter with which the pod fits, by binary search, or None."""
+    """Return the highest lower value of a parameter with which the pod fits, by binary search, or None.
+
+    The changes ``others`` are made too.
+    """
     values = _values(way, path)
 
     def fits(index: int) -> bool:

@@ -48,6 +48,7 @@ class Shape:
     shared_intermediate: int = 0
     """Width of the shared expert in a layer of a mixture. Every token uses the shared expert."""
     shared_gate: bool = False
+    """Whether the shared expert has a gate, with one weight for each column of the hidden size."""
     beside: int = 0
     """Number of parameters outside the text model: a vision tower and its projector."""
     stated: int = 0

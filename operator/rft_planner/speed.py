@@ -109,7 +109,9 @@ def spread(work: float, workers: int) -> float:
 def sampling_seconds(
     shape: Shape, speed: Speed, lengths: Lengths, rounds: int, prompts: float, completions: float
 ) -> float:
-    """Return the seconds to sample ``completions`` for ``prompts``, in ``rounds`` that follow one another.
+    """Return the seconds to sample ``completions`` completions for ``prompts`` prompts.
+
+    They are sampled in ``rounds`` equal parts, one after the other, such as one part for each training step.
 
     The times for reading and for computing are added, although they may overlap. So the result is rather too
     large. The prompt of a group is computed once, because vLLM's prefix cache keeps it for the other
@@ -140,8 +142,8 @@ def weights_read(shape: Shape, sequences: float) -> float:
     """Return the bytes of weights in bf16 that one forward pass reads. It reads only those experts that are
     used.
 
-    With E experts of which each token uses k, B tokens use a share of 1 - (1 - k / E)^B of the experts, if
-    all experts are equally likely.
+    The pass computes one token for each of ``sequences``. With E experts of which each token uses k, B tokens
+    use a share of 1 - (1 - k / E)^B of the experts, if all experts are equally likely.
     """
     if not shape.experts:
         return BF16 * shape.parameters
@@ -201,7 +203,8 @@ class Update:
 def update_seconds(
     shape: Shape, speed: Speed, lengths: Lengths, prompts: float, update: Update, rounds: int = 1
 ) -> float:
-    """Return the seconds to train on ``prompts`` prompts with all of their rollouts, in ``rounds`` steps.
+    """Return the seconds to train on ``prompts`` prompts with all of their rollouts, in ``rounds`` training
+    steps.
 
     Several trainers compute one micro-batch each at the same time. A trainer for which a step has no
     micro-batch waits.

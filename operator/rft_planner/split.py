@@ -36,7 +36,7 @@ class Split:
     """Share of a GPU's memory that vLLM may use."""
     parts: tuple[Part, ...]
     servers: int = 1
-    """Number of samplers, each with the same number of GPUs."""
+    """Number of samplers, the vLLM servers. Each has ``samplers // servers`` GPUs."""
 
     @property
     def tensor_parallel(self) -> int:
@@ -123,7 +123,7 @@ def _best(found: Iterable[Split], costs: Costs) -> Split | None:
 
 def divisions(gpus: int, shape: Shape, work: MemoryDemand, memory: float) -> Iterator[Split]:
     """Yield all divisions of ``gpus`` GPUs on which the run fits."""
-    # Most numbers of GPUs that are tried are too small for one of the roles alone.
+    # Often the GPUs are too few even for one role alone. This check finds that out quickly.
     tokens, usable = micro_batches(work)[-1], USABLE * memory
     trained = min(total(training(shape, work, tokens, count)) for count in (1, gpus))
     sampled = total(sampling(shape, work, tensor_parallel(gpus, shape)))
@@ -133,7 +133,10 @@ def divisions(gpus: int, shape: Shape, work: MemoryDemand, memory: float) -> Ite
 
 
 def apart(gpus: int, shape: Shape, work: MemoryDemand, memory: float) -> Iterator[Split]:
-    """Yield the divisions with separate GPUs for each role on which the run fits, most samplers first."""
+    """Yield the divisions with separate GPUs for each role on which the run fits.
+
+    Divisions with more GPUs for sampling come first.
+    """
     for samplers in range(gpus - 1, 0, -1):
         for servers in range(1, samplers + 1):
             if samplers % servers == 0 and _splits(samplers // servers, shape):

@@ -14,7 +14,9 @@ OTHERWISE = (
 
 
 def first_expectation(max_tokens: int) -> float:
-    """Return the sampled tokens of a rollout that are expected before the first one: half of the maximum."""
+    """Return the expected number of sampled tokens of a rollout, as long as no rollout has been sampled: half
+    of the maximum.
+    """
     return max_tokens / 2
 
 
