@@ -93,7 +93,7 @@ It equals the default number of steps between two checkpoints.
 We chose this number: the guide has none.
 """
 MANY_CHANGES = 4
-"""There is advice if at least this many of the nine parameters differ from their defaults.
+"""There is advice if at least this many of the tuning guide's nine parameters differ from their defaults.
 
 We chose this number: the guide ("One Change at a Time") only speaks of changes since the last run,
 which a spec does not show."""

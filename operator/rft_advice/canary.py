@@ -31,8 +31,8 @@ REWARD_ERRORS = 2.0
 
 
 class Fall(NamedTuple):
-    """A canary that fell while the reward rose. ``before`` and ``after`` are the means in the earlier and
-    in the last window.
+    """A canary that fell while the reward rose. ``before`` and ``after`` are the means of the canary's scores
+    in the earlier and in the last window. ``reward_before`` and ``reward_after`` are those of the reward.
     """
 
     canary: str
@@ -64,7 +64,7 @@ def largest_fall(points: Sequence[RewardPoint], canaries: Sequence[str], least: 
 def highest(points: Sequence[RewardPoint], canary: str) -> int | None:
     """Return the last step of the window with the canary's highest mean score.
 
-    None if fewer than ``WINDOW`` points have a score of the canary.
+    Return None if fewer than ``WINDOW`` points have a score of the canary.
     """
     scored = _scored(points, canary)
     if len(scored) < WINDOW:

@@ -19,6 +19,7 @@ class Curve(NamedTuple):
     """The mean rewards in several parts of a run's reward curve."""
 
     quarters: tuple[float, float, float, float]
+    """Mean reward of each quarter of the curve."""
     start: float
     """Mean reward of the first ``WINDOW`` points. ``end`` is the mean reward of the last ``WINDOW``
     points."""
@@ -26,6 +27,7 @@ class Curve(NamedTuple):
     peak: float
     """The highest value of the moving average of the rewards."""
     peak_step: int
+    """The step of the middle one of the points whose mean is ``peak``."""
 
 
 def curve_of(reward: Reward | None) -> Curve | None:

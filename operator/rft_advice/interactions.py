@@ -35,7 +35,8 @@ def creative_temperature_low_top_p(spec: RFTJobSpec) -> str | None:
 
 def top_k_with_low_top_p(spec: RFTJobSpec) -> str | None:
     """Advise if top-k and a low top-p are both set, so that only the stricter one has an effect."""
-    # No advice at the upper end of the band: the guide's "safer" pattern lowers both on purpose.
+    # There is no advice for a top-p at the upper end of this range, because the guide's pattern "safer" lowers
+    # top-p and top-k on purpose.
     sampling = spec.sampling
     if sampling.top_k == 0 or not 0 < sampling.top_p < _FOCUSED:
         return None
@@ -71,7 +72,7 @@ def epochs_with_high_rank(spec: RFTJobSpec) -> str | None:
 
 
 def turns_fill_context(spec: RFTJobSpec) -> str | None:
-    """All turns of a rollout together do not fit into the context."""
+    """Advise if all turns of a rollout together do not fit into the context."""
     context = longest_sequence(spec)
     if spec.environment is None or spec.rollout_tokens < context:
         return None

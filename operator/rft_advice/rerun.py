@@ -23,7 +23,8 @@ def rerun(document: Mapping[str, Any], values: Mapping[str, Any], name: str | No
     is not validated.
 
     ``values`` has the new values by path, such as ``training.loraRank`` or ``graders[0].weight``. The new job
-    names the old one as its baseline. If ``name`` is None, the new name is made from the changed field.
+    names the old one as its baseline. If ``name`` is None, the new name is made from the old name, the first
+    changed field and its value.
 
     Raises UnknownField and NoSuchItem for a path that the spec does not have.
     """

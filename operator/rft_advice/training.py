@@ -17,8 +17,8 @@ def model_size(spec: RFTJobSpec) -> float | None:
 
 
 def longest_sequence(spec: RFTJobSpec) -> int:
-    """Return the maximum length of prompt plus completion in tokens, or None if the spec does not determine
-    it.
+    """Return the maximum length of prompt plus completion in tokens. If the spec does not set it, the derived
+    value is returned.
     """
     return effective(spec, uid="").max_context_length
 

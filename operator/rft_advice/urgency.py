@@ -34,10 +34,10 @@ MATTERS_MOST = (
     "num-rollouts-few",
     "max-tokens-low",
 )
-"""Ids of the most important advice, in order: first mistakes that waste the whole run, then losses after the
-run.
+"""Ids of the most important advice, in order. First come mistakes that waste the whole run, and then settings
+that lose results of the run.
 
-All other advice follows, in the order of the rules.
+All other advice follows after these, in the order of the rules.
 """
 
 
