@@ -153,7 +153,7 @@ NOT_SO_FAR = "Not so far."
 
 
 class Gate(NamedTuple):
-    """The status, the reason and the message of the condition Accepted or Planned.
+    """Whether the condition Accepted or Planned is True (``holds``), with its reason and message.
 
     These two conditions do not depend on the phase of the job.
     """

@@ -11,7 +11,7 @@ from rft_api.status import Effective
 
 
 class ObjectiveDefaults(NamedTuple):
-    """The default parameters of one objective.
+    """The default parameters of one objective. ``clip_low`` is None if the objective has no lower clip.
 
     The table of objectives in the training guide has a row for each objective.
     """
