@@ -19,9 +19,9 @@ def paired_bootstrap(
     """Return the mean of the differences, tuned score minus base score, with a 95 % interval.
 
     The interval comes from a percentile bootstrap over rows (Efron and Tibshirani, An Introduction to the
-    Bootstrap, 1993, section 13.3). It draws ``resamples`` samples of the rows, with a random generator that
-    ``seed`` starts. Raises ValueError when the score lists are empty, differ in length or contain NaN or
-    infinity.
+    Bootstrap, 1993, section 13.3). The bootstrap draws ``resamples`` samples of the rows. ``seed`` is the
+    seed of its random generator. Raises ValueError when the score lists are empty, differ in length or
+    contain NaN or infinity.
     """
     if len(base) != len(tuned):
         raise ValueError(f"each row needs two scores, not {len(base)} base and {len(tuned)} tuned scores")

@@ -29,6 +29,7 @@ class RunState:
     step: int = 0
     position: Position = field(default_factory=Position)
     expected_completion: float = 0.0
+    """Expected number of sampled tokens of a rollout in the next batch."""
     adapter_version: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -38,8 +39,11 @@ class RunState:
     forged_replies: dict[str, int] = field(default_factory=dict)
     gpu_seconds: float = 0.0
     best_reward: float | None = None
+    """Highest held-out reward after a step. None if there was no evaluation after a step."""
     best_step: int = 0
+    """The step after which ``best_reward`` was measured."""
     evaluations_without_best: int = 0
+    """Number of evaluations after the one in which ``best_reward`` was measured."""
     unknown: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
