@@ -126,7 +126,7 @@ def extended(more: Table) -> Table:
 
 
 def matches(labels: Mapping[str, str], wanted: Labels) -> bool:
-    """Return whether the labels of a node, ``labels``, agree with all labels in ``wanted``."""
+    """Return whether ``labels``, the labels of a node, meet all conditions in ``wanted``."""
     return all(labels.get(key) in values if values else key not in labels for key, values in wanted.items())
 
 

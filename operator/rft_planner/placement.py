@@ -228,18 +228,19 @@ def _landing_on(
     *,
     named: bool = False,
 ) -> Plan:
-    """Return the plan for a kind of GPU, with the labels that the pod's node must have.
+    """Return the plan ``made`` for a kind of GPU, with the labels that the pod's node must have.
 
-    If the spec does not name the kind (``named``), labels are required only if other kinds of GPU have the
-    same resource. A user's node selector for the same label takes precedence. The plan has sets of labels for
-    autoscalers, and one label that Kueue compares with the node labels of a ResourceFlavor.
+    ``named`` says whether the spec names the kind. If it does not, labels are required only if other kinds of
+    GPU have the same resource, or if the earlier plan ``before`` required them. A user's node selector for
+    the same label takes precedence. The plan has sets of labels for autoscalers, and one label that Kueue
+    compares with the node labels of a ResourceFlavor.
     """
     update: dict[str, Any] = {"accelerator": kind.title, "gpu_resource": kind.resource}
     theirs = (spec.resources.node_selector if spec.resources is not None else None) or {}
     terms = _terms(kind.name, spec, nodes)
     if terms and (named or (before is not None and before.node_terms) or nodes.has_others(kind)):
         update["node_terms"] = terms
-    # One instance type would leave out the other sizes with the same GPU.
+    # The node selector names no instance type, because it would exclude other instance types with this GPU.
     if kind.label is not None and kind.label[0] != INSTANCE and kind.label[0] not in theirs:
         selector = dict([kind.label])
         bound = before is not None and before.node_selector == selector

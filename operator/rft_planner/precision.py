@@ -41,6 +41,8 @@ def dtype_of(training: Training, device: Device, machine: Dtype = SAFE) -> Dtype
 def fast_cpu_dtype(env: Mapping[str, str] = os.environ, processors: Path = Path("/proc/cpuinfo")) -> Dtype:
     """Return the dtype that is fast on this CPU. Emulated bfloat16 takes eight times as long as float32.
 
+    ``RFT_CPU_DTYPE`` in ``env`` decides if it is set, else the flags of the CPU in the file ``processors``.
+
     Raises:
         ValueError: the environment variable ``RFT_CPU_DTYPE`` has an unknown value.
     """

@@ -35,6 +35,7 @@ class Split:
     sampler_share: float
     """Share of a GPU's memory that vLLM may use."""
     parts: tuple[Part, ...]
+    """The parts of the memory that training and sampling need on a GPU."""
     servers: int = 1
     """Number of samplers, the vLLM servers. Each has ``samplers // servers`` GPUs."""
 
@@ -158,7 +159,7 @@ def shared(gpus: int, shape: Shape, work: MemoryDemand, memory: float) -> Iterat
 def _placed(
     gpus: int, trainers: int, samplers: int, servers: int, shape: Shape, work: MemoryDemand, memory: float
 ) -> Split | None:
-    """Return this division with the largest micro-batch that fits, or ``None`` if no micro-batch fits.
+    """Return the division with these numbers and the largest micro-batch that fits, or ``None`` if none fits.
 
     On shared GPUs the sampler gets the memory that training does not use.
     """
