@@ -35,8 +35,8 @@ def creative_temperature_low_top_p(spec: RFTJobSpec) -> str | None:
 
 def top_k_with_low_top_p(spec: RFTJobSpec) -> str | None:
     """Advise if top-k and a low top-p are both set, so that only the stricter one has an effect."""
-    # There is no advice for a top-p at the upper end of this range, because the guide's pattern "safer" lowers
-    # top-p and top-k on purpose.
+    # There is no advice for a top-p at the upper end of this range, because the guide's pattern "safer"
+    # lowers top-p and top-k on purpose.
     sampling = spec.sampling
     if sampling.top_k == 0 or not 0 < sampling.top_p < _FOCUSED:
         return None
