@@ -74,7 +74,7 @@ class Contact:
     setting: str = ""
     """Name of the environment variable that sets the trusted address, or empty."""
     own: tuple[str, ...] = ()
-    """Credentials that the user has stored for this very host."""
+    """Where the user has stored credentials for exactly this host, such as netrc. They need no permission."""
 
     @property
     def place(self) -> str:
@@ -88,7 +88,7 @@ class Contact:
 
 
 def contacts(spec: RFTJobSpec, inputs: Inputs, shell: Shell) -> list[Contact]:
-    """Return the servers that a run contacts."""
+    """Return the servers that a run contacts, with the credentials in ``shell`` that each of them gets."""
     found = [*_hub(spec, shell), *_datasets(inputs, shell), *graders(spec.graders, shell)]
     if spec.tracking is not None and spec.tracking.wandb is not None:
         found += _wandb(spec.tracking.wandb, shell)
@@ -98,8 +98,8 @@ def contacts(spec: RFTJobSpec, inputs: Inputs, shell: Shell) -> list[Contact]:
 
 
 def graders(given: Sequence[Grader], shell: Shell) -> list[Contact]:
-    """Return the servers of the graders ``http`` and ``model``. No setting of the user names these
-    servers.
+    """Return the servers of the graders ``http`` and ``model``. No setting of the user names such servers,
+    so none of them is trusted.
     """
     found = []
     for i, grader in enumerate(given):
@@ -191,9 +191,10 @@ def _mlflow(settings: Mlflow, shell: Shell) -> Iterator[Contact]:
 
 
 def _with_netrc(contact: Contact, shell: Shell) -> Contact:
-    """Add the credentials that the user's netrc file has for the host.
+    """Return the contact with the credentials that the user's netrc file has for its host.
 
-    The file's default entry applies to every host, so it is sent only to a trusted server.
+    The default entry of the file applies to every host. So it is sent only to a server that is trusted or
+    permitted.
     """
     origin = origin_of(contact.address)
     path = Path(shell.first("NETRC") or shell.home / ".netrc")
@@ -221,7 +222,10 @@ def permissions(texts: Sequence[str]) -> list[Permission]:
 
 
 def refuse_untrusted(found: Sequence[Contact], permitted: Sequence[Permission]) -> None:
-    """Raise UserError if a credential would be sent to a server that the user has not named."""
+    """Raise UserError if a server in ``found`` would get a credential, but is neither trusted nor permitted.
+
+    ``permitted``: the servers that ``--send-token-to`` names.
+    """
     refused = [contact for contact in found if not _may_be_sent(contact, permitted)]
     if refused:
         raise UserError("\n".join(map(_refusal, refused)), INVALID)

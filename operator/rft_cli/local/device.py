@@ -27,7 +27,10 @@ class Hardware(NamedTuple):
 
 
 def visible_gpus(dev: Path = Path("/dev")) -> int:
-    """Return the number of GPUs that this process may use."""
+    """Return the number of GPUs that this process may use.
+
+    It is read from CUDA_VISIBLE_DEVICES, or from the device files in ``dev`` if the variable is not set.
+    """
     allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if allowed is not None:
         names = [name.strip() for name in allowed.split(",") if name.strip()]
@@ -47,9 +50,9 @@ def detect(resources: Resources | None, dev: Path = Path("/dev")) -> Hardware:
     """Return the device of a run, and the number and kind of its GPUs.
 
     If the manifest sets a number of GPUs, the run may use this number, but at most all GPUs of this machine.
-    If the manifest sets none, the run may use all GPUs, and the plan chooses how many it uses. If their kind
-    is not known, no plan can be made, and the run may use one. The device is the CPU if there is no usable
-    GPU, or if the manifest asks for the CPU.
+    If the manifest sets none, the run may use all GPUs, and the plan chooses how many it uses. If the kind of
+    the GPUs is not known, no plan can be made, and the run may use only one GPU. The device is the CPU if
+    there is no usable GPU, or if the manifest asks for the CPU. ``dev`` is the folder of device files.
     """
     wanted = resources.gpus if resources is not None else None
     accelerator = resources.accelerator.name if resources is not None and resources.accelerator else None
@@ -74,8 +77,9 @@ def gpu_of_this_machine() -> Kind | None:
 
 
 def kind_of_driver(said: str) -> Kind | None:
-    """Return the kind of GPU with the least memory. Each line of ``said`` has a GPU's name and memory
-    in MiB.
+    """Return the kind of GPU with the least memory, or None if no line can be parsed.
+
+    Each line of ``said`` has the name of a GPU and its memory in MiB.
     """
     found = []
     for line in said.splitlines():

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Played:
-    """The result of playing the environment with one row. ``seconds`` is the wall time of all calls
-    together.
+    """The result of playing the environment with one row.
+
+    ``line``: the row's line in the dataset. ``seconds``: the wall time of all calls of the environment.
     """
 
     line: int
@@ -106,7 +107,10 @@ class _Player:
         return Played(row.line, messages, time.monotonic() - started, reward, said, tuple(failures))
 
     def _turn(self, text: str, messages: list[Message], failures: list[str]) -> bool:
-        """Play one turn, in which the model writes ``text``. Return whether the rollout goes on."""
+        """Play one turn, in which the model writes ``text``. Return whether the rollout goes on.
+
+        The turn's messages are appended to ``messages``, and errors of tool calls to ``failures``.
+        """
         try:
             message = from_text(text)
         except MalformedCall as error:

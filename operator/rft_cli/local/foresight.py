@@ -39,8 +39,8 @@ def foreseen(manifest: Manifest, document: Document) -> tuple[tuple[Problem, ...
 
 
 def _code(manifest: Manifest) -> tuple[dict[str, str], list[Problem]]:
-    """Return the code of the graders whose ConfigMap is in the manifest's file, and the problems of these
-    ConfigMaps.
+    """Return the code of each python grader whose ConfigMap is in the manifest's file, by the grader's name.
+    Return also the problems of these ConfigMaps.
     """
     found: dict[str, str] = {}
     problems = []

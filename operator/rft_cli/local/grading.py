@@ -102,8 +102,8 @@ def _text(value: object) -> str:
 def given(path: Path, rows: Sequence[RowLine]) -> list[Answer]:
     """Return the completions in a file of JSON lines. Raises UserError if a completion or its row is missing.
 
-    Each line is either a text or an object. A text is the completion for the row with the same number. An
-    object has the ``completion`` and the ``line`` of its row.
+    Each line is either a text or an object. A text in the n-th line answers the n-th row; blank lines do not
+    count. An object has the ``completion``, and may have ``line``, the line of its row in the dataset.
     """
     by_line = {row.line: row for row in rows}
     try:

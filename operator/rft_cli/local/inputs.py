@@ -36,7 +36,9 @@ class Input(NamedTuple):
 
 
 class Overrides(NamedTuple):
-    """Files from the command line that replace sources which exist only in a cluster."""
+    """Files from the command line that replace sources in the manifest, such as sources that exist only in a
+    cluster. ``graders`` has the files with code by the name of the grader.
+    """
 
     dataset: Path | None = None
     evaluation: Path | None = None
@@ -44,7 +46,10 @@ class Overrides(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """All input files of a local run."""
+    """All input files of a local run.
+
+    ``graders``: the file with the code of each python grader whose code is not inline, by the grader's name.
+    """
 
     dataset: Input
     evaluation: Input | None
@@ -104,6 +109,8 @@ def located(
 ) -> Input:
     """Find a dataset: the file ``override`` that was given by the option ``flag``, else ``source`` of the
     manifest.
+
+    Rows from a ConfigMap get a path in ``folder``. ``field`` is the path of ``source`` in the manifest.
 
     Raises:
         UserError: if the dataset is missing.

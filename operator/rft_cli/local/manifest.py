@@ -147,7 +147,7 @@ def config_maps(documents: list[Document], namespace: str) -> dict[str, dict[str
         if body.get("apiVersion") != "v1" or body.get("kind") != "ConfigMap":
             continue
         metadata = body.get("metadata") or {}
-        # A ConfigMap without a namespace is in the job's.
+        # A ConfigMap without a namespace is in the job's namespace.
         if metadata.get("namespace", namespace) == namespace:
             found[name_of(body)] = _contents(source, body)
     return found

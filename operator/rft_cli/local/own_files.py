@@ -1,7 +1,8 @@
-"""Puts files of the user into a manifest: code that ``python.file`` names, and rows at a path without ``./``.
+"""Converts a manifest that names files of the user to a manifest that the API accepts.
 
-Only ``rft`` knows the field ``file``, and a cluster does not. So this module replaces the field by a
-ConfigMap beside the job. ``rft run``, ``rft grade`` and ``rft submit`` all read such a manifest in this way.
+Only ``rft`` knows the field ``python.file``, and a cluster does not. So this module replaces the field by a
+ConfigMap with the code, and writes paths of rows as the API requires. For ``rft submit`` it also makes a
+ConfigMap of each file with rows.
 """
 
 import ast

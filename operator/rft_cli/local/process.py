@@ -110,7 +110,7 @@ class Supervisor:
         if process is None or process.returncode is not None:
             return
         if first:
-            # Only to the trainer, which stops its own children after the checkpoint is written.
+            # Only the trainer gets the signal. It stops its children after it has written the checkpoint.
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGTERM)
         elif number == signal.SIGINT and time.monotonic() - self._asked_at >= SECOND_THOUGHT_SECONDS:

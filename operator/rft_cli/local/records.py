@@ -62,7 +62,9 @@ def evaluation(folder: RunFolder, step: int) -> EvaluationRecord:
 
 
 def state(path: Path) -> RunState:
-    """Return the state of the run in a checkpoint. Raises UserError if ``path`` is not a checkpoint."""
+    """Return the state of the run in a checkpoint. ``path`` is the file with the state, in the checkpoint's
+    folder. Raises UserError if the state cannot be read.
+    """
     try:
         return read_state(path.parent)
     except (OSError, ValueError) as error:

@@ -23,7 +23,7 @@ GROUPS = 2
 
 
 class HeldOut(NamedTuple):
-    """The mean scores of one held-out evaluation, from 0 to 1."""
+    """The mean reward of one held-out evaluation, from 0 to 1, and the step after which it was made."""
 
     step: int
     reward: float | None
@@ -48,7 +48,7 @@ class ReportedRun(NamedTuple):
     """All held-out evaluations, in the order of their steps."""
     base: EvaluationRecord | None = None
     tuned: EvaluationRecord | None = None
-    """The first and the last held-out evaluation, if there are two or more."""
+    """``base`` is the first held-out evaluation. ``tuned`` is the last one, if there are two or more."""
     sampled: Sequence[SampledStep] = ()
     """Rollouts of the first and of the last step."""
 

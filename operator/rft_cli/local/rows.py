@@ -42,7 +42,10 @@ class RowLine(NamedTuple):
 
 
 def row_lines(file: IO[bytes], source: str, layout: RowLayout) -> Iterator[RowLine]:
-    """Yield the rows of an open file. Raises DataError, with the line number, for an invalid row."""
+    """Yield the rows of an open file. Raises DataError, with the line number, for an invalid row.
+
+    ``source`` is the name of the file in error messages.
+    """
     return (_row(number, line, source, layout) for number, line in _numbered(file, source, layout))
 
 

@@ -27,9 +27,10 @@ class UntrainableModel(UserError):
 def shape_for(model: ModelSource, config: Path | None, *, hub: bool) -> Read | None:
     """Return the shape of a model from its ``config.json``.
 
-    The file is ``config`` if that is given. Else, with ``hub``, it is downloaded from the hub. Else it is
-    looked for in the model's folder or in this machine's cache of the hub. The result is ``None`` if there is
-    no file, or if ``spec.model.parameters`` is set and neither ``config`` nor ``hub`` is given.
+    ``config``, if given, is this file or a folder with it. Else, with ``hub``, the file is downloaded from
+    the hub. Else it is looked for in the model's folder or in this machine's cache of the hub. The result is
+    ``None`` if there is no file, or if ``spec.model.parameters`` is set and neither ``config`` nor ``hub`` is
+    given.
 
     Raises:
         UntrainableModel: if the file says that the model cannot be trained, also if the result would be

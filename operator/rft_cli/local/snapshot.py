@@ -1,4 +1,7 @@
-"""Defines ``run.json``, the configuration of a local run. A run resumes only with the same manifest."""
+"""Defines ``run.json``, the configuration of a local run.
+
+A run resumes only if its inputs and its spec are unchanged, except for the fields in ``CHANGEABLE``.
+"""
 
 import json
 import os
@@ -74,8 +77,8 @@ def build(
 ) -> RunConfig:
     """Return the configuration for a run in ``folder``.
 
-    A resumed run keeps the UID and the effective parameters of ``before``, because another release may
-    derive other parameters.
+    ``before`` is the configuration with which the run was started, or None for a new run. A resumed run keeps
+    the UID and the effective parameters of ``before``, because another release may derive other parameters.
     """
     uid = before.job.uid if before is not None else job.metadata.uid or str(uuid.uuid4())
     derived = before.effective if before is not None else None
@@ -185,7 +188,9 @@ def _planned_on_gpus(spec: RFTJobSpec, hardware: Hardware) -> Plan | None:
 
 
 def within(made: Plan, memory: float) -> str | None:
-    """Return ``memory`` as a quantity if it is between the minimum and the request of the plan, else None."""
+    """Return ``memory``, in bytes, as a quantity if it is at least the minimum of the plan and less than its
+    request. Otherwise return None, and also if the plan is forced or sets no memory.
+    """
     if made.forced or made.least_memory is None or made.memory is None:
         return None
     return mib(memory) if quantity(made.least_memory) <= memory < quantity(made.memory) else None
@@ -274,7 +279,7 @@ def _changed_inputs(folder: Path, inputs: Inputs) -> dict[str, tuple[str, str]]:
     except (OSError, ValueError):
         return {}
     now = {field: given.digest() for field, given in inputs.named().items()}
-    # A run of a release that did not read them has none of their digests.
+    # An older release did not read the helper files. Its runs have no digests of them to compare with.
     compared = {field for field in now if field in before or field not in inputs.helpers()}
     return {
         f"content of {field}": (_short(before.get(field)), _short(now.get(field)))

@@ -17,7 +17,7 @@ from rft_run.errors import DataError
 from rft_run.rows import BYTE_ORDER_MARK, RowLayout
 
 PROMPTS = ("prompt", "question", "problem", "instruction", "input", "query", "text")
-"""Columns that are used as the prompt, in this order, if a file has neither prompt nor messages."""
+"""Names of columns that may have the prompt. The first of these names that a file has is used."""
 ANSWERS = (
     "answer", "reference_answer", "ground_truth", "solution", "expected", "target", "label", "output",
     "response",
@@ -30,7 +30,7 @@ class Survey(NamedTuple):
 
     format: RowFormat
     columns: dict[str, str]
-    """The name of the column in the file, for each field of a row that has another name."""
+    """The column's name by the field's name, for each field of a row whose column is named differently."""
     rows: int
     prompts: int
     """Number of different prompts."""
@@ -39,7 +39,7 @@ class Survey(NamedTuple):
     prompt_tokens: list[float]
     """Estimated length of each prompt, in tokens."""
     answers: dict[str, list[Any]]
-    """For each field with texts or numbers, its values in all rows."""
+    """For each field with texts or numbers, these values. Rows without such a value are left out."""
 
     def lengths(self, field: str) -> list[float]:
         """Return the estimated length of each value of a field, in tokens."""

@@ -43,9 +43,10 @@ def train(
     on_event: Callable[[ProgressEvent], None],
     on_tick: Callable[[bool], None],
 ) -> Ended:
-    """Run the trainer to its end. Its output that is not an event is appended to ``log``.
+    """Run the trainer to its end. Return its exit code and its last event.
 
-    ``on_tick`` is called several times a second. Its argument says whether the trainer was asked to stop.
+    ``on_event`` gets all other events. Output that is not an event is appended to ``log``. ``on_tick`` is
+    called several times a second. Its argument says whether the trainer was asked to stop.
     """
     # PYTHONSAFEPATH is -P for the processes that the trainer starts.
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"}
@@ -68,5 +69,5 @@ def train(
 
 
 def tail(log: Path, lines: int) -> list[str]:
-    """Return the last lines of the log of the trainer."""
+    """Return the last ``lines`` lines of the log of the trainer."""
     return run_files.end(log).decode(errors="replace").splitlines()[-lines:]
