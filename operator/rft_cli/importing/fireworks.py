@@ -162,7 +162,10 @@ def _add_model(draft: Draft, given: Mapping[str, tuple[str, Any]], options: Opti
 
 
 def hub_id(name: str) -> str | None:
-    """Return the hub id of a model of Fireworks' catalogue, such as llama-v3p1-8b-instruct, or None."""
+    """Return the hub id of a model of Fireworks' catalogue, such as llama-v3p1-8b-instruct.
+
+    Another name of the form ``OWNER/NAME`` is returned unchanged. For any other name return None.
+    """
     own = name.rpartition("/")[2].lower()
     found = re.fullmatch(r"(llama|qwen)-?v?(\d+(?:p\d+)?)-(.+)", own)
     if found is None:
@@ -199,9 +202,9 @@ def _add_evaluator(draft: Draft, given: Mapping[str, tuple[str, Any]], options: 
 
 
 def reward_function(source: str) -> str | None:
-    """Return the name of the function that scores a completion in an evaluator's source, or None.
+    """Return the name of the function in an evaluator's source that scores a completion.
 
-    The source is parsed, and never run.
+    Return None if it is not clear which function this is. The source is parsed, and never run.
     """
     try:
         tree = ast.parse(source.removeprefix("\ufeff"))

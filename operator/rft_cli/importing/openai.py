@@ -146,8 +146,10 @@ def _add_sources(draft: Draft, body: Mapping[str, Any], options: Options) -> Non
 
 
 def add_rows(draft: Draft, theirs: object, field: str, rows: str | None) -> None:
-    """Set the dataset: the file of ``--rows``, or else ``./rows.jsonl``, with a note that asks for
-    this file.
+    """Set the dataset to the file ``rows`` of the option ``--rows``. If it is None, set the dataset to
+    ``./rows.jsonl``, and add a note that asks for this file.
+
+    The note names ``field`` of the imported job, with its value ``theirs``.
     """
     draft.spec["dataset"] = rows_of(rows or "./rows.jsonl")
     if rows is None:

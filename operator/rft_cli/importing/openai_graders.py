@@ -227,8 +227,8 @@ def _plain(value: float) -> float:
 
 
 def _raw(grader: Mapping[str, Any]) -> str:
-    """Return the term for a grader's score in the formula. It maps our score (0 to 1) to the judge's
-    range.
+    """Return the term for a grader's score in the formula. The term maps our score, from 0 to 1, to the
+    range of scores that OpenAI's grader has.
     """
     name = variable(str(grader["name"]))
     scale = grader.get("scale") or {"min": 0, "max": 1}

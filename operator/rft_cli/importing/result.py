@@ -56,7 +56,7 @@ class ImportProblem(ValueError):
 
 @dataclass
 class Draft:
-    """A manifest in the making."""
+    """The manifest that an import builds step by step, with the files beside it and the notes."""
 
     origin: Origin
     spec: dict[str, Any] = field(default_factory=dict)
@@ -67,13 +67,17 @@ class Draft:
     name: str = "imported"
 
     def note(self, theirs: str, value: object, done: str) -> None:
-        """Add a note about a field, unless the draft already has the same note."""
+        """Add a note, unless the draft already has the same note. The arguments are the fields of
+        ``Deviation``.
+        """
         found = Deviation(theirs, value, done)
         if found not in self.notes:
             self.notes.append(found)
 
     def carry(self, theirs: str, value: Any) -> None:
-        """Set our counterpart of a field of the other program. If there is no counterpart, add a note."""
+        """Set our counterpart of the other program's field ``theirs``. If there is no counterpart, add a note
+        instead.
+        """
         entry = find(self.origin, theirs)
         if entry is None:
             self.note(theirs, value, f"is no known field of {NAMES[self.origin]}, and is left out")
@@ -87,8 +91,10 @@ class Draft:
         self.note(entry.theirs, value, f"no counterpart: {entry.note}")
 
     def set(self, path: str, value: Any, theirs: str) -> None:
-        """Set a field of the spec. A number outside of the field's range becomes the nearest allowed number,
-        and a note is added.
+        """Set the field at ``path`` of the spec. ``theirs`` is the other program's field, for notes.
+
+        A number outside of the field's range becomes the nearest allowed number, and a note is added. If
+        ``value`` has a wrong type or is no allowed choice, the field is not set, and a note says so.
         """
         fitting = nearest(path, value)
         if fitting is None:
@@ -120,7 +126,10 @@ class Draft:
 
 
 def label(text: str) -> str:
-    """Return a text as a name of lowercase letters, digits and dashes that begins with a letter."""
+    """Return a name of lowercase letters, digits and dashes that begins with a letter.
+
+    It is made from the part of ``text`` after the last slash, and may be empty.
+    """
     name = re.sub(r"[^a-z0-9]+", "-", text.rpartition("/")[2].lower()).strip("-")[:50].rstrip("-")
     return f"g-{name}" if name[:1].isdigit() else name
 

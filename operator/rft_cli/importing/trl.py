@@ -63,7 +63,10 @@ class Script(NamedTuple):
         return node
 
     def literal(self, node: ast.expr | None) -> Any:
-        """Return the value of a constant expression. Raises ValueError if it is known only at run time."""
+        """Return the value of a constant expression, or of a name to which the script assigns one.
+
+        Raises ValueError if there is no expression, or if its value is known only at run time.
+        """
         node = self.resolved(node)
         if node is None:
             raise ValueError("nothing")
@@ -71,7 +74,7 @@ class Script(NamedTuple):
 
 
 def is_script(text: str) -> bool:
-    """Whether a text is Python that uses TRL's GRPO."""
+    """Whether a text names TRL's GRPOConfig or GRPOTrainer. Such a text is read as a Python script."""
     return any(name in text for name in ("GRPOConfig", "GRPOTrainer"))
 
 
@@ -395,7 +398,7 @@ def _reads_texts(script: Script, function: _Function) -> bool:
 
 
 def _annotated(script: Script, function: _Function) -> str:
-    """Return the source of a function, with the annotation ``list[str]`` added to its completions."""
+    """Return the source of a function, with the annotation ``list[str]`` at its parameter ``completions``."""
     parameter = _completions(function)
     assert parameter is not None
     assert parameter.end_lineno is not None
