@@ -51,8 +51,9 @@ def read(text: str) -> Image:
 
 
 def digest_of(image: Image, registry: str) -> str:
-    """Ask the registry which digest the tag has. Raises ValueError or OSError if the answer is missing or
-    wrong.
+    """Ask the registry at the URL ``registry`` for the digest of the image's tag, and return the digest.
+
+    Raises ValueError, KeyError or OSError if the answer is missing or wrong.
     """
     repository = image.name.partition("/")[2]
     url = f"{registry}/v2/{repository}/manifests/{image.tag}"

@@ -85,7 +85,7 @@ class Client:
         self, name: str, *, follow: bool = False, container: str = "trainer", tail: int | None = None
     ) -> Iterator[str]:
         """Yield the lines of the log of the job's newest pod, or only the last ``tail`` lines if ``tail`` is
-        given.
+        given. ``follow``: also yield new lines until the container ends.
         """
         pod = self._cluster.newest_pod(self._cluster.job(name))
         return self._cluster.log_lines(pod["metadata"]["name"], container, follow=follow, tail=tail)

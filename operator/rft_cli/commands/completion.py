@@ -23,6 +23,6 @@ def completion(
     For bash: source <(rft completion bash). For zsh: source <(rft completion zsh), after compinit. For fish:
     rft completion fish | source.
     """
-    # typer prints its script for this variable, and the script calls rft with the same one.
+    # If this variable is set, typer prints the completion script. The script sets it too when it calls rft.
     os.environ["_RFT_COMPLETE"] = f"source_{shell}"
     ctx.find_root().command.main(args=[], prog_name="rft")

@@ -146,7 +146,11 @@ def outcome(
     notes: list[str],
     defaults: JobDefaults = NO_DEFAULTS,
 ) -> Plan | Unplannable:
-    """Return the plan of a job with the platform's ``defaults``, or the reason why there is no plan."""
+    """Return the plan of a job with the platform's ``defaults``, or the reason why there is no plan.
+
+    ``config`` and ``hub`` say where the model's config.json is, see ``shape_for``. ``rows`` is None if the
+    numbers of rows are not known. ``notes`` are added to the notes of the plan.
+    """
     read = shape_for(job.spec.model, config, hub=hub)
     try:
         # No UID is needed: only the seed is derived from it, and a plan does not depend on the seed.

@@ -49,7 +49,7 @@ def curves(runs: Mapping[str, ReportedRun]) -> list[tuple[str, list[Point]]]:
 
 
 def rewards_chart(runs: Mapping[str, ReportedRun]) -> Chart | None:
-    """Return the chart with the reward of each run."""
+    """Return the chart with the smoothed reward curve of each run, or None if no run has a reward."""
     series = [Series(name, points, colour=index) for index, (name, points) in enumerate(curves(runs))]
     return chart("Mean reward of a step's rollouts, by step, smoothed by a centred mean", series)
 

@@ -47,7 +47,7 @@ class Terminal(Console):
 
 
 def out(width: int | None = None, *, quiet: bool = False) -> Terminal:
-    """Return a console on standard output. With ``quiet`` it writes nothing.
+    """Return a console on standard output. With ``quiet`` it writes nothing. ``width`` is in columns.
 
     It is created at each call, so that it uses the current ``sys.stdout``.
     """

@@ -12,8 +12,8 @@ MIN_WIDTH, MAX_WIDTH = 20, 100
 
 
 class HeldOutReward(NamedTuple):
-    """The mean rewards of base and tuned policy on held-out rows. None if this policy was not
-    evaluated yet.
+    """The mean rewards of the base and the tuned policy on held-out rows. A field is None if its policy has
+    not been evaluated.
     """
 
     base: float | None = None

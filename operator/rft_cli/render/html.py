@@ -61,7 +61,11 @@ class ShownTurn(NamedTuple):
 
 
 class Answered(NamedTuple):
-    """A completion with its scores and errors. All numbers are formatted as texts."""
+    """A completion with its scores and errors. All numbers are formatted as texts.
+
+    ``graders`` and ``errors``: pairs of a grader's name and its score or error. ``about``: a line with the
+    advantage, and how and after how many tokens the completion ended. ``text``: the completion.
+    """
 
     reward: str
     graders: Sequence[tuple[str, str]]
@@ -71,7 +75,11 @@ class Answered(NamedTuple):
 
 
 class ShownPrompt(NamedTuple):
-    """A prompt of a step, turn by turn, with its best and its worst rollout."""
+    """A prompt of a step, with its best and its worst rollout.
+
+    ``line``: the line of the prompt's row. ``rollouts``: number of all rollouts of the prompt in this step.
+    ``turns``: the messages of the prompt. ``answers``: the rollouts that are shown.
+    """
 
     line: int
     rollouts: int
@@ -139,8 +147,8 @@ def shown(value: Any) -> Any:
 
 
 def reward_chart(run: ReportedRun) -> Chart | None:
-    """Return the reward chart: each step, the centred mean with the range around it, and held-out
-    evaluations.
+    """Return the reward chart: each step, the centred mean with the lowest and highest reward in its window,
+    and held-out evaluations. None if no step has a reward.
     """
     points = points_of_steps(run.steps)
     means = smoothed(points)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 Point = tuple[float, float]
 
-# Bit of each dot of a braille character, by row from the top and column.
+# The bit of each dot of a braille character. The first index is the dot's row from the top, then its column.
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 _BRAILLE = 0x2800
 

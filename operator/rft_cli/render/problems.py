@@ -55,7 +55,9 @@ def is_valid(
 
 
 def _advice(job: RFTJob, local: bool) -> list[str]:
-    """Return the advice on a job, the most important first."""
+    """Return the advice on a job, the most important first. ``local``: leave out the advice in
+    ``OF_A_CLUSTER``.
+    """
     overridden = contradiction(job.spec)
     given = [advice for advice in advise_job(job) if not (local and advice.rule in OF_A_CLUSTER)]
     return [

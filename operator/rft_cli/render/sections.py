@@ -31,7 +31,7 @@ class Parameter(NamedTuple):
 
 
 class GivenAdvice(NamedTuple):
-    """A piece of advice, with the condition of its rule and the text of the tuning guide."""
+    """A piece of advice. ``when``: the condition of its rule. ``why``: its text in the tuning guide."""
 
     rule: str
     parameter: str
@@ -46,7 +46,7 @@ class PhaseTime(NamedTuple):
     name: str
     seconds: float
     share: float
-    """Share of the time of all steps, from 0 to 1."""
+    """``seconds`` divided by the sum of the seconds of all phases, ``other`` included: from 0 to 1."""
 
 
 class Used(NamedTuple):
@@ -58,7 +58,10 @@ class Used(NamedTuple):
 
 
 class HeldOutAnswer(NamedTuple):
-    """What the first and the last evaluated policy answered to one held-out row."""
+    """The answers of the base and of the tuned policy to one held-out row, with their rewards.
+
+    ``line`` is the line of the row.
+    """
 
     line: int
     base: str
@@ -130,8 +133,9 @@ PHASES = {"rollout": "sampling", "grade": "grading", "update": "update", "publis
 
 
 def phases(run: ReportedRun) -> list[PhaseTime]:
-    """Return the time of each phase over all steps, in seconds. ``other`` is the time outside of all
-    phases.
+    """Return the time of each phase over all steps. ``other`` is the time of the steps outside of all phases.
+
+    Return an empty list if no step has a time.
     """
     total = sum(step.step_seconds or 0.0 for step in run.steps)
     if not total:
@@ -186,7 +190,7 @@ def plan_lines(run: ReportedRun) -> Iterator[str]:
 
 
 def usage_lines(run: ReportedRun) -> Iterator[str]:
-    """Yield lines about what the run has used (GPU hours, tokens, cost), and about errors in it."""
+    """Yield lines about what the run has used (GPU hours, tokens, cost), and about its graders' errors."""
     usage = run.status.usage
     if usage is None:
         return

@@ -10,13 +10,13 @@ from rft_cli.render.plot import Point
 DRAWN = 300
 """Maximum number of points of a drawn line. A screen cannot show more."""
 SHARE = 20
-"""The window of a centred mean has the number of points of the curve divided by this number."""
+"""The window of a centred mean has about one ``SHARE``-th of the points of the curve."""
 LEAST_WINDOW = 5
 """Least number of points in the window of a centred mean."""
 
 
 class Smoothed(NamedTuple):
-    """The centred mean at a step, with the lowest and the highest value of the same window."""
+    """The centred mean at the point ``x`` of a curve, with the lowest and the highest value in its window."""
 
     x: float
     mean: float
