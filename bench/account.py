@@ -144,7 +144,7 @@ class Account(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.section = before
 
     def add(self, phase: Phase, flops: float, moved: float) -> None:
-        """Count one kernel."""
+        """Count one kernel, with its FLOPs and the bytes ``moved`` that it reads and writes."""
         bound = max(flops / self.device.bf16_flops, moved / self.device.bandwidth)
         self.counts[phase].add(Count(flops, moved, bound, bound / REACHED[phase]))
 
@@ -200,7 +200,11 @@ class _Kernel(torch.autograd.Function):
 
 
 def kernels(account: Account, rows: FlatRows, row: PackedRow, way: Way) -> Kernels:
-    """Return attention kernels that only count. ``way`` decides for which pairs of the row's tokens."""
+    """Return attention kernels for ``row`` that only count.
+
+    They count all pairs of the row's tokens if the row has a shared prompt and ``way.skips`` is false.
+    Otherwise they count only the pairs that the mask allows.
+    """
     masked = rows.shared and not way.skips
     pairs = float(row.length**2) if masked else float(visible_pairs(rows))
 
@@ -237,7 +241,7 @@ class Subject:
         self.model.enable_input_require_grads()
 
     def head(self, hidden: Tensor) -> Tensor:
-        """Return logits (n, V) in float32."""
+        """Return logits (n, V) in float32, for n hidden states and V tokens of the vocabulary."""
         logits: Tensor = self.inner.get_output_embeddings()(hidden)
         return logits.float()
 
@@ -290,7 +294,7 @@ def _forward_and_backward(
 
 def _logprobs(hidden: Tensor, target: Tensor, head: Callable[[Tensor], Tensor], way: Way) -> Tensor:
     def compute(hidden: Tensor, target: Tensor) -> Tensor:
-        # Before, logits were divided by the temperature also where it is 1.
+        # In the variant BEFORE, logits are divided by the temperature also where it is 1.
         logits = head if way.ahead else lambda part: head(part) / _PLAIN.temperature
         return token_logprobs(hidden, target, logits, _PLAIN, entropy=way.entropy, penalized=False).filtered_N
 
@@ -360,7 +364,10 @@ def rows_of(prompt: int, completion: int, rollouts: int, *, shared: bool) -> lis
 def table(
     name: str, config: Any, rank: int, layouts: Mapping[str, tuple[Sequence[PackedRow], int]], device: Device
 ) -> Iterator[str]:
-    """Yield the table's lines for a model. ``layouts``: for each label, an update's rows and their tokens."""
+    """Yield the table's lines for a model.
+
+    ``layouts``: for each label, the rows of an update, and the number of tokens for its tokens per second.
+    """
     for label, (rows, tokens) in layouts.items():
         # A new model for each way, since its adapter is prepared for one.
         before, after = (counted(subject_of(config, rank), rows, way, device) for way in (BEFORE, AFTER))

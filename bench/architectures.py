@@ -89,8 +89,8 @@ BEYOND = _texts(40, 20, 5, 12)
 class Result:
     """Largest differences from transformers' log-probs, in nats.
 
-    ``alone``: each completion in a row of its own. ``shared``: all completions in one row; None if the
-    trainer does not share rows.
+    ``below`` and ``beyond``: for the texts ``BELOW`` and ``BEYOND``. ``alone``: each completion is in a row
+    of its own. ``shared``: all completions are in one row; None if the trainer does not share prompts.
     """
 
     model_type: str

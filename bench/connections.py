@@ -50,7 +50,7 @@ def addresses(count: int) -> list[str]:
 async def crowd(
     port: int, kind: str, count: int, sources: Sequence[str], context: ssl.SSLContext
 ) -> AsyncIterator[None]:
-    """Keep ``count`` connections open to ``port`` of this machine.
+    """Keep ``count`` connections open to ``port`` of this machine, from the addresses ``sources`` in turn.
 
     When the server closes a connection, a new one is opened one second later. So their number stays about the
     same.

@@ -69,7 +69,8 @@ async def _rollout(
 def measured(rollouts: int, turns: int, seconds: float, per_second: float, prompt: int) -> dict[str, Any]:
     """Return the added time per turn, in milliseconds, and the memory per open rollout, in KiB.
 
-    The starts of the rollouts are spread over time, so that ``per_second`` turns begin in each second.
+    ``seconds``: how long the sampler takes for a batch. ``prompt``: number of characters of a prompt. The
+    starts of the rollouts are spread over time: ``per_second`` rollouts start in each second.
     """
     tokenizer = Letters()
     dialogue = Dialogue(tokenizer, None, frozenset({END}), vocabulary=sys.maxunicode + 1)

@@ -93,7 +93,10 @@ def _flat(machine: Machine, *, shared: bool) -> FlatRows:
 
 
 def _parts(machine: Machine, length: int) -> list[Tensor]:
-    """Return random query (1, 8, T, D), key and value (1, 2, T, D) in bfloat16, which need gradients."""
+    """Return random query (1, 8, T, D), key and value (1, 2, T, D) in bfloat16, which need gradients.
+
+    T is ``length``, and D is the size of a head.
+    """
     draw = torch.Generator(machine.device).manual_seed(1)
     sizes = ((1, heads, length, machine.head_dim) for heads in (8, 2, 2))
     return [
@@ -182,7 +185,7 @@ def check_models(machine: Machine) -> Found:
         errors = {str(number): _pass(chosen, part, dense) for number, part in enumerate(rows)}
         # A tiny model of large weights multiplies rounding, so more is allowed than for a single kernel.
         ok = all(error <= 5 * ALLOWED for one in errors.values() for error in one)
-        # On a GPU a policy that has gone back to dense masks has found its kernel to be wrong.
+        # If a policy on a GPU uses dense masks, it has found that the results of its kernel are wrong.
         used = chosen.forms != attention.DENSE or machine.device.type != "cuda"
         found[kind] = {"forms": [chosen.forms.plain, chosen.forms.shared], "errors": errors}
         found["ok"] = found["ok"] and ok and used

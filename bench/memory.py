@@ -149,7 +149,10 @@ def run_config(case: Case, model: Path, folder: Path) -> RunConfig:
 
 
 def row(case: Case, what: str) -> dict[str, Any]:
-    """Return a row whose prompt fills the context, except for the tokens that the completion needs."""
+    """Return a row whose prompt fills the context, except for the tokens that the completion needs.
+
+    ``what`` is a text in the prompt that makes the rows different.
+    """
     words = case.context - case.max_tokens - 48  # tokens that the chat template and the numbers add
     text = " ".join(["w1", what, *(["one"] * max(1, words))])
     return {"messages": [{"role": "user", "content": text}], "answer": "1"}

@@ -70,7 +70,10 @@ class Case:
 
 @dataclass(frozen=True)
 class Step:
-    """A step of a side, as the side reports it, with the time at which the step ended."""
+    """A step of a side, as the side reports it, with the time at which the step ended.
+
+    ``phases``: seconds of each phase. ``lengths``: length of each completion, in tokens.
+    """
 
     at: float
     cpu_seconds: float
@@ -81,7 +84,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a run of one side."""
+    """The result of a run of one side. ``memory`` is the peak of all its processes together, in bytes."""
 
     steps: tuple[Step, ...]
     memory: float
@@ -299,7 +302,9 @@ def cpu_seconds(root: int) -> float:
 
 
 def prepare_trl() -> None:
-    """Create the Python environment of TRL. Libraries that both sides use have the same version in it."""
+    """Create the Python environment of TRL. Libraries that TRL and our trainer both use get the versions that
+    are installed here.
+    """
     stamp = TRL_PYTHON.parent.parent / "installed"
     wanted = (TRL / "requirements.txt").read_text() + (ROOT / "constraints.txt").read_text()
     if stamp.exists() and stamp.read_text() == wanted:

@@ -90,7 +90,11 @@ class Case:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Measurements of updates on one group, and the planner's predictions. Memory is in bytes."""
+    """Measurements of updates on one group, and the planner's predictions.
+
+    ``seconds``: of each measured update. ``held`` and ``planned``: the measured peak and the planned memory
+    of training on the GPU, in bytes; None on a CPU.
+    """
 
     case: Case
     computed: int

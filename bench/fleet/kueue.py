@@ -98,7 +98,10 @@ def rendered() -> list[Json]:
 
 
 def here(part: Json, port: int) -> None:
-    """Change a webhook's configuration: the API server calls this machine instead of a Service."""
+    """Change an object of Kueue's chart in place, so that webhook requests go to ``port`` of this machine.
+
+    A Service becomes a name for this machine. The configuration of a webhook gets the port.
+    """
     if part["kind"] == "Service":
         part["spec"] = {"type": "ExternalName", "externalName": "localhost"}
     clients = [hook["clientConfig"] for hook in part.get("webhooks", [])]

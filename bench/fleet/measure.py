@@ -48,7 +48,9 @@ class Fleet:
     figures: Figures
 
     async def reached(self, what: str, state: str, count: int, prefix: str) -> None:
-        """Wait until ``count`` RFTJobs, or their children, have reached a state."""
+        """Wait until ``count`` RFTJobs, or their children, have reached ``state``. Only RFTJobs whose names
+        begin with ``prefix`` count. ``what`` names the condition in the error message.
+        """
 
         async def there() -> bool:
             await asyncio.to_thread(self.operator.check)

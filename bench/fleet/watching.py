@@ -20,12 +20,15 @@ Cells = dict[str, str]
 
 @dataclass
 class Times:
-    """When each RFTJob first reached each state, in seconds of the clock ``time.monotonic``."""
+    """When each RFTJob first reached each state, in seconds of the clock ``time.monotonic``.
+
+    With ``prefix`` a method counts only RFTJobs whose names begin with it.
+    """
 
     of: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def note(self, state: str, name: str) -> None:
-        """Record that an object has reached a state now. An earlier record of this state is kept."""
+        """Record that the RFTJob ``name`` has reached a state now. An earlier record of this is kept."""
         self.of.setdefault(state, {}).setdefault(name, time.monotonic())
 
     def forget(self, *states: str) -> None:
@@ -34,24 +37,26 @@ class Times:
             self.of.pop(state, None)
 
     def count(self, state: str, prefix: str = "") -> int:
-        """Return how many objects have reached a state. ``prefix`` is the beginning of their names."""
+        """Return how many RFTJobs have reached a state."""
         return sum(name.startswith(prefix) for name in self.of.get(state, {}))
 
     def between(self, first: str, then: str, prefix: str = "") -> list[float]:
-        """Return the seconds between two states, for each object that reached both."""
+        """Return the seconds between two states, for each RFTJob that has reached both."""
         begun, ended = self.of.get(first, {}), self.of.get(then, {})
         both = (name for name in begun if name in ended and name.startswith(prefix))
         # Two watches may deliver simultaneous changes in the wrong order.
         return [max(0.0, ended[name] - begun[name]) for name in both]
 
     def span(self, first: str, then: str, prefix: str = "") -> float:
-        """Return the seconds from the first object in state ``first`` to the last one in state ``then``."""
+        """Return the seconds between two moments: when the first RFTJob reached the state ``first``, and when
+        the last RFTJob reached the state ``then``.
+        """
         begun = [at for name, at in self.of[first].items() if name.startswith(prefix)]
         return max(at for name, at in self.of[then].items() if name.startswith(prefix)) - min(begun)
 
 
 def job_states(_: Cells) -> tuple[str, ...]:
-    """Return the states that a child Job has reached."""
+    """Return the states that a child Job has reached: always ``job``, because it exists."""
     return ("job",)
 
 

@@ -64,8 +64,8 @@ class Part:
 
 
 def standing(here: str | None, oldest: str, locked: str | None) -> str:
-    """Return how the installed version ``here`` compares with the lock: locked, older, newer, too old, or
-    missing.
+    """Return how the installed version ``here`` compares with the version ``locked`` in the lock file:
+    locked, older, newer, too old (older than ``oldest``), missing, or not locked.
     """
     if here is None:
         return "missing"

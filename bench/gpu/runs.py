@@ -58,10 +58,10 @@ def manifest(target: Path, device: str, model: str | None = None, steps: int | N
 
 
 def train(given: Path, folder: Path, device: str) -> Counter[str]:
-    """Run ``rft run``, and return its peak memory in MiB. ``whole``: all in use. Other keys: a role of the
-    run.
+    """Run ``rft run`` on the manifest ``given``, and return the peaks of the memory in use, in MiB.
 
-    Roles are known on a GPU only, and there not always: see ``gpu_memory``.
+    The key ``whole`` has the peak of all memory in use. On a GPU there may also be the keys ``training`` and
+    ``sampling``, see ``gpu_memory``.
 
     Raises:
         RuntimeError: if the run failed. The message has the end of its output.
@@ -131,10 +131,11 @@ def _commands(root: int) -> dict[int, str]:
 
 
 def compared(parts: Sequence[MemoryPart], peak: Mapping[str, float]) -> dict[str, Any]:
-    """Return planned and measured MiB by role, and whether the plan fits what was measured.
+    """Return ``planned`` and ``measured`` memory in MiB, and whether each planned amount ``fits``.
 
-    The plan fits if it is not less than what was measured, and at most ``LARGEST_PLAN`` times as much. Where
-    roles were measured, each of them has to fit; otherwise the whole.
+    The amounts have the keys ``whole``, ``training`` and ``sampling``. ``fits`` has those of ``training`` and
+    ``sampling`` that were measured, or else ``whole``. A planned amount fits if it is at least the measured
+    one, and at most ``LARGEST_PLAN`` times as much. ``peak`` has the measured amounts.
     """
     planned: Counter[str] = Counter()
     for part in parts:
@@ -156,6 +157,7 @@ def learned(records: Sequence[StepRecord]) -> dict[str, Any]:
 
     ``rises``: the mean reward of the last quarter of the steps is above that of the first quarter.
     ``applied``: every update was published. After each, the run itself has checked that the sampler uses it.
+    ``agrees``: ``mismatchKl``, the largest KL between trainer and sampler, is at most ``STOP_KL``.
     """
     rewards = [record.reward or 0.0 for record in records]
     quarter = max(1, len(records) // 4)

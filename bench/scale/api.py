@@ -99,7 +99,7 @@ async def each(items: Iterable[T], act: Callable[[T], Awaitable[None]]) -> None:
 async def until(
     what: str, holds: Callable[[], Awaitable[bool]], seconds: float = 600.0, poll: float = 0.5
 ) -> None:
-    """Wait until a condition is true. Raises SystemExit after ``seconds``."""
+    """Wait until ``holds`` returns true. Raises SystemExit, with the text ``what``, after ``seconds``."""
     deadline = time.monotonic() + seconds
     while not await holds():
         if time.monotonic() > deadline:

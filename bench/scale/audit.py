@@ -41,5 +41,5 @@ class Audit:
 
 
 def standing(asked: Counter[str]) -> Counter[str]:
-    """Return the requests that also an idle operator sends: its watches and the renewals of its Lease."""
+    """Return those of the requests that an idle operator also sends: watches, and requests for its Lease."""
     return Counter({what: n for what, n in asked.items() if what.startswith("watch ") or "leases" in what})

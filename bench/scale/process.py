@@ -20,7 +20,7 @@ def peak_mebibytes(operator: Operator) -> float:
 
 
 def held_mebibytes(operator: Operator) -> float:
-    """Return the operator's current memory."""
+    """Return the operator's current memory in MiB."""
     return _mebibytes(operator, "VmRSS")
 
 

@@ -119,8 +119,8 @@ async def report(
 ) -> Reported:
     """Send a report of each trainer every ``every`` seconds, evenly distributed over this time.
 
-    The time of a report is measured from the moment when it should be sent. So it includes the time in the
-    queue.
+    Each trainer sends ``rounds`` reports to ``url``. The time of a report is measured from the moment when it
+    should be sent. So it includes the time in the queue.
     """
     said = Reported()
     started = time.monotonic()
