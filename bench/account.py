@@ -251,7 +251,7 @@ class Subject:
 
 
 def counted(subject: Subject, rows: Sequence[PackedRow], way: Way, device: Device) -> dict[Phase, Count]:
-    """Return the counts of one update with these rows, by phase, without a KL term.
+    """Return the counts of one update with these rows on ``device``, by phase, without a KL term.
 
     Each row is a micro-batch.
     """
@@ -332,7 +332,11 @@ HEAD = (
 def lines(
     name: str, label: str, tokens: int, before: dict[Phase, Count], after: dict[Phase, Count]
 ) -> Iterator[str]:
-    """Yield the table's lines for one model and layout: each phase, their sum, and tokens per second."""
+    """Yield the table's lines for one model and layout: each phase, their sum, and tokens per second.
+
+    ``before`` and ``after``: the counts of the variants ``BEFORE`` and ``AFTER``, by phase. ``tokens``:
+    number of tokens for the tokens per second.
+    """
     whole = [_sum(counts) for counts in (before, after)]
     pairs: dict[str, list[Count]] = {phase: [before[phase], after[phase]] for phase in PHASES}
     for phase, both in (pairs | {"sum": whole}).items():
@@ -354,7 +358,10 @@ def _sum(counts: dict[Phase, Count]) -> Count:
 
 
 def rows_of(prompt: int, completion: int, rollouts: int, *, shared: bool) -> list[PackedRow]:
-    """Return the rows of a group whose rollouts are of equal length, in tokens."""
+    """Return the rows of a group with one prompt. ``prompt`` and ``completion``: their lengths in tokens.
+
+    ``shared``: one row has the prompt and all completions. Otherwise each completion has a row of its own.
+    """
     one = Completion((5,) * completion, (-1.0,) * completion, 1.0)
     if shared:
         return [PackedRow((5,) * prompt, (one,) * rollouts)]

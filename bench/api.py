@@ -88,7 +88,10 @@ REVIEWS = {
 
 
 def in_process(what: str, given: dict[str, Any], count: int) -> Row:
-    """Measure ``review`` in this process, including the parsing and serialization of JSON."""
+    """Measure ``count`` calls of ``review`` in this process, each with the parsing and writing of JSON.
+
+    ``what`` is the label of the row. ``given`` is the AdmissionReview.
+    """
     body = json.dumps(given)
 
     def once() -> None:
@@ -140,7 +143,10 @@ def server(core: int) -> Iterator[ssl.SSLContext]:
 
 
 async def flood(context: ssl.SSLContext, connections: int, count: int) -> Row:
-    """Send reviews as fast as possible. Each connection sends its next review when it has a response."""
+    """Send about ``count`` reviews as fast as possible, over ``connections`` connections.
+
+    Each connection sends its next review when it has a response.
+    """
     body, times = json.dumps(VALID).encode(), []
 
     async def one(session: aiohttp.ClientSession) -> None:
@@ -156,7 +162,7 @@ async def flood(context: ssl.SSLContext, connections: int, count: int) -> Row:
 
 
 async def pace(context: ssl.SSLContext, per_second: int, seconds: int) -> Row:
-    """Send reviews at a fixed rate, without waiting for earlier responses.
+    """Send ``per_second`` reviews a second for ``seconds`` seconds, without waiting for earlier responses.
 
     The time of a review is measured from the moment when it should be sent. So it includes the time in the
     queue.

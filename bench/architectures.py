@@ -115,7 +115,7 @@ class Result:
 
 
 def own_logprobs(model: Any, texts: Texts) -> Tensor:
-    """Return the completions' log-probs by transformers, computed separately for each text."""
+    """Return the log-probs of the completions by ``model`` of transformers, one completion at a time."""
     start = len(texts.prompt) - 1
     found = []
     with torch.no_grad():
@@ -142,7 +142,8 @@ def update(policy: Policy, rows: Sequence[PackedRow]) -> None:
 
 
 def measure(model_type: str, folder: Path) -> Result:
-    """Build a model and compare log-probs. Then make one update and compare again.
+    """Build a small model of a type in ``folder``, and compare log-probs. Then make one update and compare
+    again.
 
     Raises:
         ModelError: the trainer refuses the model.

@@ -64,7 +64,9 @@ def flushed(write: Callable[[Path, TrainingState], None], folder: Path, saved: T
 def measured(
     write: Callable[[Path, TrainingState], None], saved: TrainingState, rounds: int
 ) -> tuple[float, float, int]:
-    """Return the seconds of writing and reading, as medians, and the bytes on the disk."""
+    """Return the seconds of writing by ``write`` and of reading, as medians of ``rounds``, and the bytes on
+    the disk.
+    """
     writes, reads, size = [], [], 0
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as name:

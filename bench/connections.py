@@ -52,8 +52,8 @@ async def crowd(
 ) -> AsyncIterator[None]:
     """Keep ``count`` connections open to ``port`` of this machine, from the addresses ``sources`` in turn.
 
-    When the server closes a connection, a new one is opened one second later. So their number stays about the
-    same.
+    ``kind`` is one of ``KINDS``. When the server closes a connection, a new one is opened one second
+    later. So the number of connections stays about the same.
     """
     opening = asyncio.Semaphore(64)
     tasks = [

@@ -47,6 +47,7 @@ def by_sequence(
     """Compute causal attention within each sequence.
 
     ``starts``: the index of the first token of each sequence, and as its last entry the number of all tokens.
+    ``longest``: length of the longest sequence. ``window``: size of the sliding window, or None without one.
     """
     parts = []
     for start, stop in zip(starts.tolist(), starts.tolist()[1:], strict=False):

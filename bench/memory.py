@@ -173,7 +173,10 @@ def shape_of(model: Path) -> Shape:
 
 
 def spec_of(case: Case, model: Path, memory: str | None = None) -> RFTJobSpec:
-    """Return a job of two steps. In the second step the sampler uses an adapter, and AdamW has its state."""
+    """Return a job of two steps. In the second step the sampler uses an adapter, and AdamW has its state.
+
+    ``memory`` is the memory that the job requests; None: the plan chooses it.
+    """
     return RFTJobSpec.model_validate(
         {
             "model": {"name": str(model)},

@@ -129,7 +129,7 @@ def rows() -> list[dict[str, Any]]:
 
 
 def trl_case(case: Case) -> dict[str, Any]:
-    """Return the settings as TRL's side reads them."""
+    """Return the settings of a case as the JSON object that ``bench/trl_side/train.py`` reads."""
     return {
         "model": str(case.model), "rows": rows(), "grader": GRADER, "threads": case.threads, "seed": 1,
         "steps": case.steps, "completions": PROMPTS * ROLLOUTS, "rollouts": ROLLOUTS,
@@ -140,7 +140,7 @@ def trl_case(case: Case) -> dict[str, Any]:
 
 
 def spec_of(case: Case, engine: str) -> RFTJobSpec:
-    """Return the settings as the spec of an RFTJob."""
+    """Return the settings of a case as the spec of an RFTJob. ``engine``: vllm or transformers."""
     trl = trl_case(case)
     return RFTJobSpec.model_validate(
         {

@@ -170,7 +170,10 @@ def config_of(shape: Shape) -> Any:
 
 
 def random_model(name: str, folder: Path, device: str) -> Path:
-    """Return a folder with a model of this shape and random bfloat16 weights. Create it if needed."""
+    """Return the folder with a model of the shape ``name`` and random bfloat16 weights.
+
+    It is in ``folder``. If it does not exist, it is created, with weights that ``device`` draws.
+    """
     target = folder / name.replace("/", "--")
     if not target.exists():
         from transformers import AutoModelForCausalLM
@@ -230,6 +233,8 @@ def group_of(case: Case, vocabulary: int) -> Group:
 
 def measure(case: Case, model: Path, accelerator: str | None, updates: int) -> Outcome:
     """Train on one group ``updates`` times, after one update that is not measured.
+
+    ``accelerator``: the GPU's name in the catalogue, or None for the CPU.
 
     Raises:
         MemoryExhausted: there is not enough memory for a forward pass.

@@ -92,7 +92,7 @@ async def make_nodes(api: Api, count: int) -> None:
 
 
 def rftjob(number: int, name: str, queue: str | None) -> Json:
-    """Return an RFTJob. Some name an accelerator. For the others the operator chooses an accelerator."""
+    """Return the RFTJob with this number. It names an accelerator, or leaves the choice to the operator."""
     model, accelerator = _MODELS[number % len(_MODELS)]
     metadata: Json = {"name": name, "namespace": NAMESPACE}
     if queue is not None:
@@ -110,7 +110,9 @@ def rftjob(number: int, name: str, queue: str | None) -> Json:
 
 
 async def _apply(fleet: Fleet, count: int, prefix: str, queue: str | None = None) -> None:
-    """Create many RFTJobs concurrently."""
+    """Create ``count`` RFTJobs concurrently, in the Kueue queue ``queue`` if given. Their names begin with
+    ``prefix``.
+    """
 
     async def create(number: int) -> None:
         name = f"{prefix}{number:05}"
@@ -161,7 +163,7 @@ async def measure_rest(fleet: Fleet, seconds: float) -> None:
 
 
 async def measure_reports(fleet: Fleet, count: int, every: float, rounds: int) -> None:
-    """Measure the operator while some trainers send reports."""
+    """Measure the operator while ``count`` trainers each send ``rounds`` reports, ``every`` seconds apart."""
     print(f"\n{count} RFTJobs report every {every:g} s, {rounds} times", flush=True)
     pods = (await fleet.api.call("GET", f"{PODS}?limit={count}"))["items"]
     everyone = [Trainer(pod, address(number)) for number, pod in enumerate(pods)]
@@ -214,7 +216,7 @@ async def measure_restart(fleet: Fleet, count: int) -> None:
 
 
 async def measure_ends(fleet: Fleet, count: int, seconds: float) -> None:
-    """Measure the operator while pods succeed or fail, within ``seconds`` seconds.
+    """Measure the operator while the pods of ``count`` RFTJobs succeed or fail, within ``seconds`` seconds.
 
     The Job controller replaces failed pods.
     """
@@ -238,7 +240,7 @@ async def measure_ends(fleet: Fleet, count: int, seconds: float) -> None:
 
 
 async def measure_queued(fleet: Fleet, count: int, queue: str) -> None:
-    """Create many RFTJobs in a Kueue queue, and measure until all of them have ended."""
+    """Create ``count`` RFTJobs in the Kueue queue ``queue``, and measure until all of them have ended."""
     print(f"\n{count} RFTJobs applied at once into a Kueue queue", flush=True)
     figures, times, prefix = fleet.figures, fleet.times, "queued-"
     began, effort = time.time(), fleet.effort()

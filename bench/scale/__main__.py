@@ -85,7 +85,7 @@ async def last_steps(api: Api) -> Counter[int]:
 
 
 def goal(what: str, reached: float, limit: float, unit: str) -> None:
-    """Print a result with its goal, the limit that it must not exceed."""
+    """Print the result ``reached`` of the measurement ``what``, and whether it is at most ``limit``."""
     said = "goal reached" if reached <= limit else "GOAL MISSED"
     print(f"  {what:44}{reached:10.2f} {unit:4} goal {limit:g} {unit}: {said}", flush=True)
 

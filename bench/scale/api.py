@@ -69,7 +69,7 @@ class Api:
             return dict(await answer.json()) if answer.status == 200 else None
 
     async def accepts(self, path: str, body: Json) -> bool:
-        """Create an object by POST. Return whether the server created it."""
+        """POST an object to ``path``. Return whether the server accepted the request."""
         headers = {"Content-Type": "application/json"}
         async with self._session.post(path, data=json.dumps(body), headers=headers) as answer:
             return answer.status < 300

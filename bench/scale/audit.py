@@ -20,7 +20,10 @@ class Audit:
         self._log = log
 
     def between(self, since: float, until: float) -> Counter[str]:
-        """Return the requests between two wall-clock times, counted by verb and resource."""
+        """Return the number of requests by verb and resource, such as ``patch rftjobs/status``.
+
+        Requests count that were received between two wall-clock times, in seconds of ``time.time``.
+        """
         found: Counter[str] = Counter()
         for event in self._events():
             moment = datetime.fromisoformat(event["requestReceivedTimestamp"]).timestamp()

@@ -295,7 +295,7 @@ def _of_call(name: str, given: list[tuple[float, float]]) -> tuple[float, float]
 
 
 def response_schema(body: object) -> str | None:
-    """Return the JSON schema in a ``response_format`` as text, or None if there is none."""
+    """Return the JSON schema in ``body``, the value of ``response_format``, as text. None if it has none."""
     if not isinstance(body, dict) or body.get("type") != "json_schema":
         return None
     inner = body.get("json_schema", body)

@@ -135,7 +135,7 @@ def label(text: str) -> str:
 
 
 def put(body: dict[str, Any], path: str, value: Any) -> None:
-    """Set the field at a path such as ``training.epochs``. Missing objects on the path are added."""
+    """Set the field of ``body`` at a path such as ``training.epochs``. Objects that it lacks are added."""
     *parents, last = path.split(".")
     for part in parents:
         body = body.setdefault(part, {})

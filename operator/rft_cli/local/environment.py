@@ -44,8 +44,8 @@ def played(
 ) -> tuple[list[dict[str, Any]], list[Played]]:
     """Return the tools of the environment, and the result of playing it with each row.
 
-    ``script`` has the text of the model for each turn. Raises UserError if the job has no environment, or if
-    the environment cannot be loaded.
+    ``script`` has the text of the model for each turn. ``overrides`` may have the environment's code.
+    Raises UserError if the job has no environment, or if the environment cannot be loaded.
     """
     try:
         from rft_graders.scorer import Scorer

@@ -44,7 +44,10 @@ def rows_of_dataset(manifest: Manifest, dataset: Path | None) -> list[RowLine]:
 
 
 def gold(rows: Sequence[RowLine], graders: Sequence[Grader]) -> list[Answer]:
-    """Return the gold answer in each row as a completion. Raises UserError if no row has a gold answer."""
+    """Return the gold answer of each row that has one, as a completion in the form that ``graders`` expect.
+
+    Raises UserError if no row has a gold answer.
+    """
     field, before, after = _gold_form(graders)
     found = [
         Answer(row, f"{before}{_text(value)}{after}")

@@ -214,7 +214,7 @@ def model_context_length(spec: RFTJobSpec) -> int | None:
 
 
 def refuse_changes(folder: Path, before: RunConfig, now: RunConfig, inputs: Inputs) -> None:
-    """Check that the run in ``folder`` can be resumed with the configuration ``now``.
+    """Check that the run in ``folder``, whose configuration is ``before``, can be resumed with ``now``.
 
     Raises:
         UserError: if the spec or the content of an input changed. The message lists all changes.
