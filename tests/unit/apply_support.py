@@ -1,4 +1,6 @@
-"""Replaces server-side apply, which the fake API server of the unit tests does not support."""
+"""Replaces server-side apply by a list of the applied objects, because the fake API server of the unit tests
+does not support it.
+"""
 
 import pytest
 

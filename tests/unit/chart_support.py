@@ -51,7 +51,10 @@ SETS = {
         "rbac.create=false",
     ),
 }
-"""Six sets of values, each with a name, for checks that need no cluster."""
+"""Six sets of the chart's values by name, for checks that need no cluster.
+
+A value is an argument of ``helm --set``.
+"""
 
 
 @cache
@@ -70,7 +73,10 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 @cache
 def rendered(*values: str) -> list[Json]:
-    """Return the objects that the chart renders with these values. Do not change them: tests share them."""
+    """Return the objects that the chart renders. Each of ``values`` is an argument of ``helm --set``.
+
+    Do not change the objects: tests share them.
+    """
     done = template(*values)
     assert done.returncode == 0, done.stderr
     return [document for document in yaml.load_all(done.stdout, Loader=LOADER) if document]

@@ -32,7 +32,10 @@ def write_checkpoint(folder: RunFolder, step: int, state: RunState | None = None
 
 
 def as_old_release(checkpoint: Path) -> None:
-    """Replace the training state in a checkpoint by the kind of file that older releases wrote."""
+    """Replace the training state in a checkpoint by a ``training.pt``, as older releases wrote it.
+
+    The file has the form of ``torch.save``, but no content.
+    """
     tensors_of(checkpoint).unlink()
     values_of(checkpoint).unlink()
     with zipfile.ZipFile(pickle_of(checkpoint), "w") as archive:

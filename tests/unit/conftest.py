@@ -1,4 +1,4 @@
-"""Fails each unit test that uses more than 2 s of CPU time, so that all can run after every change."""
+"""Fails each unit test that uses more than 2 s of CPU time, so that all unit tests together stay fast."""
 
 import os
 from collections.abc import Generator

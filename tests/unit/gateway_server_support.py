@@ -1,4 +1,6 @@
-"""Runs a gateway of rollouts whose model returns given texts, and HTTP clients of these rollouts."""
+"""Runs a gateway with a fake model, which answers with given texts, and connects HTTP clients to its
+rollouts.
+"""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -85,19 +85,22 @@ PARAMETERS = SamplingParameters(1.0, 1.0, 0, max_tokens=200)
 
 
 def generated(tokenizer: Characters, text: str, *, ends: bool = True) -> Generated:
-    """Return a completion with this text. If ``ends`` is true, its last token is the end token."""
+    """Return a completion with this text. If ``ends`` is true, its last token is the end token.
+
+    If ``ends`` is false, the completion was cut off at its maximum length.
+    """
     ids = (*tokenizer.encode(text), *((END,) if ends else ()))
     return Generated(ids, tuple(-0.5 for _ in ids), text, "stop" if ends else "length")
 
 
 def session(tokenizer: Characters, limits: RolloutLimits = LIMITS, **options: Any) -> Session:
-    """Return the session of a rollout whose seed is 7."""
+    """Return the session of a rollout whose seed is 7. ``options`` are further arguments of ``Session``."""
     dialogue = Dialogue(tokenizer, None, frozenset({END}), vocabulary=VOCABULARY)
     return Session(dialogue, PARAMETERS, limits, 7, **options)
 
 
 class Scripted:
-    """A fake sampler: it answers each request with the next of the given texts, and keeps the requests.
+    """A fake sampler. It answers requests with ``texts``, one after the other, and keeps the requests.
 
     ``before`` is called when a batch begins.
     """

@@ -1,5 +1,7 @@
-"""A stand-in for the API server that makes pods and runs their commands, for tests of commands that read a
-job's volume. A command of a pod runs here as a real process, in the folder that stands for the volume.
+"""A fake API server that creates pods and runs commands in them, for tests of the ``rft`` commands that read
+a job's volume.
+
+Each command in a pod is a real process on this machine. A folder on this machine stands for the volume.
 """
 
 import asyncio
@@ -28,7 +30,7 @@ PODS = "/api/v1/namespaces/team/pods"
 
 
 def finished_job(**spec: Any) -> Body:
-    """Return an RFTJob that has written its folder and its adapter."""
+    """Return an RFTJob that succeeded. Its status names the run's folder and the adapter."""
     body = manifest(storage={"persistentVolumeClaim": {"claimName": "runs"}}, **spec)
     derived = effective(parse(body).spec, UID).dump()
     folder = f"/runs/team/{CHILD}"
@@ -46,7 +48,7 @@ def finished_job(**spec: Any) -> Body:
 
 
 def child_job() -> Body:
-    """Return the child Job of the RFTJob."""
+    """Return the child Job of the RFTJob that ``finished_job`` returns."""
     container = {
         "name": "trainer", "image": "registry/trainer:1", "imagePullPolicy": "Never",
         "securityContext": {"runAsUser": 10001},
@@ -62,11 +64,11 @@ def child_job() -> Body:
 
 
 class PodServer:
-    """What the API server has and does. Tests set its fields."""
+    """The objects of the fake API server, and how it answers requests. Tests set its fields."""
 
     def __init__(self, volume: Path) -> None:
         self.volume = volume
-        """The content of the run's folder."""
+        """The folder on this machine that stands for the run's folder on the volume."""
         self.job = finished_job()
         self.child: Body | None = child_job()
         self.made: list[Body] = []
@@ -80,7 +82,9 @@ class PodServer:
             ],
         }  # fmt: skip
         self.cut_after: int | None = None
-        """Number of bytes of output after which the connection of a ``send`` command is cut."""
+        """The connection of a ``send`` command is cut before ``sent`` exceeds this number. None: it is never
+        cut.
+        """
         self.on_created: Callable[[], None] = lambda: None
         """Called after a pod was created, before the client gets the answer."""
         self.deletion_refused = False
@@ -89,12 +93,12 @@ class PodServer:
         self.commands: list[list[str]] = []
         """Each command in a pod: ``list``, ``names`` or ``send``, and its arguments without the folder."""
         self.sent = 0
-        """Bytes of output of all ``send`` commands."""
+        """Bytes of output that all ``send`` commands together have sent."""
         self.refused = False
         """Whether commands in pods are forbidden."""
 
     def routes(self) -> list[web.RouteDef]:
-        """Return the paths that are answered."""
+        """Return the routes of the requests that the server answers."""
         return [
             web.get("/apis/rft.dev/v1alpha1/namespaces/team/rftjobs/sums", self._rftjob),
             web.get(f"/apis/batch/v1/namespaces/team/jobs/{CHILD}", self._child),
@@ -159,7 +163,7 @@ class PodServer:
             given.cancel()
             if process.returncode is None:
                 process.kill()
-            await process.communicate()  # unlike wait, also where output is left
+            await process.communicate()  # unlike wait, this also ends if output was not read
         await socket.close()
         return socket
 
@@ -201,7 +205,9 @@ async def _close(_request: web.Request, response: web.StreamResponse) -> None:
 
 @contextmanager
 def pods_served(folder: Path, volume: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PodServer]:
-    """Run the server during the ``with`` block. Write a kubeconfig for it into ``folder``."""
+    """Run the server during the ``with`` block, with ``volume`` as the folder of the run. Write a kubeconfig
+    for it into ``folder``.
+    """
     server, loop = PodServer(volume), asyncio.new_event_loop()
     application = web.Application()
     application.add_routes(server.routes())

@@ -41,7 +41,7 @@ def _secret(name: str, text: str, *hidden: str) -> Sample:
 
 
 SECRETS: tuple[Sample, ...] = (
-    # Found by their form, without a name beside them.
+    # Found by the form of the secret itself, without a name such as password beside it.
     _secret("github", f"cannot push with ghp{'_'}{WORD}{WORD[:3]}"),
     _secret("github-fine-grained", f"denied: github{'_'}pat_{WORD}_{WORD}"),
     _secret("gitlab", f"remote: glpat{'-'}{WORD} is revoked"),
@@ -92,7 +92,7 @@ SECRETS: tuple[Sample, ...] = (
     _secret("header-of-curl", f"curl -H 'PRIVATE-TOKEN: {WORD}' https://host"),
     _secret("cookie", f"Cookie: theme=dark; sessionid={WORD}; csrftoken={PASSWORD}", WORD, PASSWORD),
     _secret("set-cookie-in-json", f'{{"Set-Cookie": "sid={WORD}; Path=/; HttpOnly"}}'),
-    # Found by the name beside them.
+    # Found by a name such as password beside the secret.
     _secret("env", f"HF_TOKEN={WORD} python train.py"),
     _secret("env-short", f"export MLFLOW_TRACKING_PASSWORD={PASSWORD[:7]}", PASSWORD[:7]),
     _secret("env-number", "PGPASSWORD=84210077", "84210077"),

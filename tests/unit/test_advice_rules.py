@@ -138,7 +138,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
 }
 
-# All headings of the guide that give advice. Its common patterns are listed one by one.
+# All headings of the tuning guide that give advice, and each item of its section "Common Patterns".
 GUIDE = (
     "Overview",
     "Learning Rate",

@@ -55,7 +55,10 @@ def held_out(mean: float) -> EvaluationResult:
 
 
 def with_canary(rewards: list[float], scores: list[float]) -> RunStatus:
-    """Return a run whose steps have these rewards. The canary grader's scores get a little noise."""
+    """Return the status of a run. ``rewards`` and ``scores`` have a number for each step.
+
+    ``scores`` are those of the canary grader. A little noise is added to them.
+    """
     noise = random.Random(0)
     history = [
         RewardPoint(step=i + 1, reward=value, graders={"watched": score + noise.gauss(0, 0.01)})
@@ -244,9 +247,9 @@ def test_a_curve_is_summarized_by_the_means_of_its_quarters() -> None:
 @pytest.mark.parametrize(
     ("rewards", "scores"),
     [
-        ([0.1 + 0.03 * i for i in range(20)], [0.6] * 20),  # it only varies
-        ([0.1 + 0.03 * i for i in range(20)], [0.6] * 10 + [0.57] * 10),  # it falls by too little
-        ([0.1 + 0.03 * i for i in range(20)], [0.4] * 10 + [0.8] * 10),  # it rises too
+        ([0.1 + 0.03 * i for i in range(20)], [0.6] * 20),  # the canary only varies
+        ([0.1 + 0.03 * i for i in range(20)], [0.6] * 10 + [0.57] * 10),  # the canary falls by too little
+        ([0.1 + 0.03 * i for i in range(20)], [0.4] * 10 + [0.8] * 10),  # the canary rises too
         ([0.5] * 20, [0.8] * 10 + [0.4] * 10),  # the reward does not rise
         ([0.1 + 0.03 * i for i in range(12)], [0.8] * 6 + [0.4] * 6),  # too few points
     ],

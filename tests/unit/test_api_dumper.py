@@ -13,8 +13,8 @@ values = st.recursive(
     st.none()
     | st.booleans()
     | st.integers(-(10**12), 10**12)
-    # Above 2**53 kubectl writes a whole float with its shortest digits. These are the digits of another
-    # integer.
+    # No whole floats above 2**53: kubectl writes them with their shortest digits, which may be the digits of
+    # another integer.
     | st.floats(-(2.0**53), 2.0**53, allow_nan=False)
     | st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")) | st.just("\n"), max_size=20)
     | st.sampled_from(["1e-4", "y", "off", "0o7", "null", "~", "0x1f", "12_3", "- a", "a: b", "", " x "]),

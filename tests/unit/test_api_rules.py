@@ -1,4 +1,6 @@
-"""Each rule across fields accepts valid specs. It refuses a spec that breaks it, and names the field."""
+"""Each rule across fields accepts valid specs. It refuses a spec that breaks the rule, and names
+the field.
+"""
 
 import pytest
 

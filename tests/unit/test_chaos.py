@@ -67,7 +67,7 @@ def test_a_fault_is_repeated_until_it_has_hit_enough_jobs() -> None:
     played = []
     for number, scenario in due(list(SCENARIOS[:2]), outcomes, 2):
         played.append((number, scenario.name))
-        # The second fault hits nothing in the first round.
+        # In the first round the second fault hits no job.
         outcomes.append(Outcome(scenario.name, 1.0, hit=played[-1] != (0, SCENARIOS[1].name)))
     first, second = (scenario.name for scenario in SCENARIOS[:2])
     assert played == [(0, first), (0, second), (1, first), (1, second), (2, second)]
@@ -86,7 +86,9 @@ def test_random_moments_are_within_the_jobs_duration_in_descending_order() -> No
 
 
 def kubelet_event(pod: str, phase: str = "Running", **state: dict[str, str]) -> dict[str, Any]:
-    """Return an audit event in which the kubelet updates a pod's status."""
+    """Return an audit event in which the kubelet updates a pod's status. ``state`` is that of the trainer's
+    container.
+    """
     status = {"containerStatuses": [{"name": "grader", "state": {}}, {"name": "trainer", "state": state}]}
     metadata = {"name": pod, "labels": {"rft.dev/job-uid": "u"}}
     return {

@@ -1,4 +1,6 @@
-"""The audit of the chart: a finding needs a reason, and a reason needs a finding."""
+"""The audit of the chart complains about a finding without a written reason, and about a reason without a
+finding.
+"""
 
 from pathlib import Path
 from typing import Any

@@ -78,7 +78,11 @@ def resolved(schema: Json) -> Json:
 
 
 def differences(model: type[BaseModel], schema: Json, path: str) -> Iterator[tuple[str, set[str]]]:
-    """Yield each path at which the models and the chart's schema have different fields, with these fields."""
+    """Yield each path at which a model and its part of the chart's schema have different fields, with these
+    fields.
+
+    ``path`` is the path of ``model`` itself. The models below it are compared too.
+    """
     schema = resolved(schema)
     fields = {info.alias or name: info for name, info in model.model_fields.items()}
     expected = set(fields) - (OWN if model is Resources else set())

@@ -1,4 +1,4 @@
-"""With each of six sets of values the chart passes ``helm lint --strict`` and always renders the same."""
+"""With each of six sets of values the chart passes ``helm lint --strict`` and renders the same each time."""
 
 import re
 import subprocess

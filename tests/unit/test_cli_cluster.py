@@ -65,7 +65,7 @@ def test_a_context_that_does_not_exist_names_those_that_do(server: Server) -> No
 def test_watching_ends_with_the_job_and_its_verdict(server: Server, phase: str, code: int) -> None:
     server.watches = [
         [{"type": "ADDED", "object": job()}, {"type": "MODIFIED", "object": job(step=3)}],
-        # A server ends watches when it likes: the next one goes on.
+        # A server may end a watch at any time. The command then starts another watch.
         [{"type": "ADDED", "object": job(step=3)}, {"type": "MODIFIED", "object": job(phase=phase, step=4)}],
     ]
     result = rft("watch", "arithmetic")

@@ -26,7 +26,9 @@ def command(*arguments: object) -> Result:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Return the folders of two runs with different ranks. The second scores 0.1 less on held-out rows."""
+    """Return the folders of two runs with different LoRA ranks. The second run scores 0.1 less on held-out
+    rows.
+    """
     folder = tmp_path_factory.mktemp("runs")
     paths = [folder / "first", folder / "second"]
     for path in paths:

@@ -44,7 +44,10 @@ def _contacts(shell: Shell, dataset: str = "/rows.jsonl", evaluation: str | None
 
 
 def refused(shell: Shell, *allowed: str, **spec: Any) -> str:
-    """Return the message that refuses a run, or "" if the run may start."""
+    """Return the message that refuses a run, or "" if the run may start.
+
+    ``allowed`` are the values of ``--send-token-to``.
+    """
     try:
         refuse_untrusted(_contacts(shell, **spec), permissions(allowed))
     except UserError as error:
@@ -443,7 +446,10 @@ def test_validate_and_plan_contact_nobody_and_open_only_what_the_manifest_names(
 
 
 def _is_expected(path: str, named: set[str]) -> bool:
-    """Return whether a command may open a file: one that the manifest names, or one of Python's libraries."""
+    """Return whether a command may open a file.
+
+    It may be a file in ``named``, one of Python's libraries, or the file with the kernel's boot ID.
+    """
     libraries = [Path(place).resolve() for place in sys.path if place]
     inside = any(Path(path).resolve().is_relative_to(place) for place in libraries)
     return path in named or inside or path == "/proc/sys/kernel/random/boot_id"

@@ -62,7 +62,7 @@ def test_a_single_point_and_a_flat_curve_are_drawn() -> None:
 
 
 def test_the_mean_is_centred() -> None:
-    # A mean that looks back lags behind a rising line; a centred one lies on it.
+    # A mean of earlier points is below a rising line. A mean of the points on both sides is on the line.
     rising: list[tuple[float, float]] = [(x, 2 * x) for x in range(9)]
     assert centred_mean(rising)[2:-2] == rising[2:-2]
 

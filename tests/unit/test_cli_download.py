@@ -28,7 +28,7 @@ from tests.unit.pod_support import PodServer, child_job, finished_job, pods_serv
 
 @pytest.fixture
 def volume(tmp_path: Path) -> Path:
-    """The folder of a run on the job's volume. Two of its adapters are equal."""
+    """Return a folder that stands for the run's folder on the job's volume. Two of its adapters are equal."""
     path = tmp_path / "volume"
     folder = RunFolder(path)
     write_adapter(folder.adapter, "final" * 120_000)
@@ -65,7 +65,10 @@ def rft(*arguments: object) -> Result:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """Return the digests of the files that the run has written."""
+    """Return the SHA-256 of each file that the run has written, by the file's path in ``folder``.
+
+    Links, hidden files and the files that ``rft download`` adds are left out.
+    """
     added = {"run.json", "status.yaml", "report.html"}
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
@@ -405,8 +408,8 @@ def test_a_list_with_a_path_twice_or_too_many_files_is_refused(monkeypatch: pyte
 
 
 class Changing:
-    """A source with one file, whose content differs from the listed digest in the first ``rounds``
-    attempts.
+    """A source with one file. The first ``rounds`` times that it is read, its content differs from the listed
+    digest.
     """
 
     def __init__(self, rounds: int) -> None:

@@ -163,7 +163,7 @@ def test_what_is_there_is_replaced_only_by_force(run: Path, tmp_path: Path) -> N
 def test_a_merge_that_fails_leaves_nothing_and_what_was_there_stays(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stand_in: Any = ["/bin/sh"]  # cannot run a module, as a Python without torch cannot
+    stand_in: Any = ["/bin/sh"]  # cannot merge, like a Python without torch
     monkeypatch.setattr("rft_cli.commands.export.trainer_command", lambda: stand_in)
     output = tmp_path / "out"
     output.mkdir()

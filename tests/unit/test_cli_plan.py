@@ -96,7 +96,7 @@ def as_json(*options: str, **spec: Any) -> dict[str, Any]:
 def test_rows_of_a_file_make_steps_tokens_hours_and_cost(tmp_path: Path) -> None:
     path = written(tmp_path, 1000)
     found = as_json("--dataset", str(path), resources={"pricePerGpuHour": 2})["estimate"]
-    # A tenth is held out; 400 characters are 100 tokens, and ChatML adds 8.
+    # A tenth of the rows is held out. A prompt of 400 characters counts as 100 tokens, and ChatML adds 8.
     assert found["promptTokens"] == 900 * 4 * 108
     assert found["steps"] == -(-900 // found["promptsPerStep"])
     assert found["cost"] == pytest.approx(2 * found["gpuHours"], rel=0.1)

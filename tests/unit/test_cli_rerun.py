@@ -30,7 +30,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 @pytest.fixture
 def applied(monkeypatch: pytest.MonkeyPatch) -> list[Body]:
-    """Return the list of objects that commands apply. No object is sent."""
+    """Return the list to which each object is added that a command applies. No object is sent."""
     return record_applied(monkeypatch)
 
 

@@ -248,7 +248,9 @@ def test_what_is_suspended_or_cancelled_is_not_run(job: Path, field: str) -> Non
 
 
 def press_ctrl_c_at(monkeypatch: pytest.MonkeyPatch, *events: str, times: int = 1) -> None:
-    """Send SIGINT to this process, ``times`` times, each time that an event of ``events`` was shown."""
+    """After each event that was shown and whose name is in ``events``, send SIGINT to this process ``times``
+    times.
+    """
     show = ProgressView.show
 
     def shown(self: ProgressView, event: ProgressEvent) -> None:

@@ -32,7 +32,10 @@ def serving(runs: Runs) -> Iterator[PageServer]:
 
 
 def get(server: PageServer, path: str, host: str | None = None, method: str = "GET") -> tuple[int, str]:
-    """Return the HTTP status and the body for a path. ``TOKEN`` in the path becomes the server's token."""
+    """Return the HTTP status and the body of the response. ``TOKEN`` in the path becomes the server's token.
+
+    ``host`` is the value of the header ``Host``. If it is None, the header has the real address.
+    """
     connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=20)
     headers = {} if host is None else {"Host": host}
     connection.request(method, path.replace("TOKEN", server.token), headers=headers)

@@ -144,7 +144,7 @@ def test_a_run_here_that_cannot_start_is_an_error(
     with pytest.raises(RFTError, match="exit code"):
         run_locally(built(), tmp_path / "run")
     assert "rows.jsonl" in capfd.readouterr().err
-    assert list(tmp_path.iterdir()) == []  # the manifest was temporary
+    assert list(tmp_path.iterdir()) == []  # the temporary manifest is deleted
 
 
 def test_a_run_here_returns_what_its_report_is_made_of(

@@ -1,4 +1,4 @@
-"""The rules in CEL use only features of Kubernetes 1.25. The lint reports each other feature."""
+"""The rules in CEL use only features of Kubernetes 1.25. The lint reports every feature that 1.25 lacks."""
 
 from typing import Any
 

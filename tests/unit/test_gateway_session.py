@@ -1,4 +1,6 @@
-"""Rollouts of several turns: a prompt extends the earlier tokens, or begins a segment if it changes them."""
+"""Rollouts of several turns: a prompt extends the earlier tokens, or begins a new segment if it
+changes them.
+"""
 
 import json
 from typing import Any
@@ -34,7 +36,10 @@ def turn(
     *tools: Any,
     ends: bool = True,
 ) -> list[dict[str, Any]]:
-    """Make a turn in which the model answers ``text``. Return the messages with this answer."""
+    """Make a turn in which the model answers ``text``. Return the messages with this answer.
+
+    If ``ends`` is false, the answer was cut off at its maximum length.
+    """
     asked = one.chat(messages, tools)
     return [*messages, one.record(asked, generated(tokenizer, text, ends=ends))]
 

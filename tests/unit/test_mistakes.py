@@ -35,7 +35,9 @@ def steps(path: str) -> list[str | int]:
 
 
 def broken(path: str, value: Any) -> dict[str, Any]:
-    """Return the valid manifest, but with ``value`` in the field at ``path``, or without this field."""
+    """Return the valid manifest with ``value`` in the field at ``path``. If ``value`` is ``REMOVE``, the
+    field is missing.
+    """
     body: Any = copy.deepcopy(VALID)
     found = body
     *parents, last = steps(path)

@@ -22,10 +22,10 @@ def in_chunks(body: bytes, size: int) -> bytes:
 def answering(
     status: int, body: bytes, *, missing: int = 0, chunk: int = 0, connections: list[object] | None = None
 ) -> Iterator[Cluster]:
-    """Serve this response to every request. If ``missing`` is not 0, its last ``missing`` bytes are not sent.
+    """Serve this response to every request. Its Content-Length is ``missing`` bytes more than are sent.
 
-    If ``chunk`` is not 0, the response is sent in chunks of ``chunk`` bytes. Each new connection is appended
-    to ``connections``.
+    If ``chunk`` is not 0, the response is sent in chunks of ``chunk`` bytes. The client's address of each new
+    connection is appended to ``connections``.
     """
 
     class Handler(BaseHTTPRequestHandler):

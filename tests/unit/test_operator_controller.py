@@ -64,7 +64,7 @@ class FakeCluster:
         self.child, self.config, self.pod = children(document)
         self.reads: list[str] = []
         self.during: Callable[[], None] = lambda: None
-        """A function that a test sets. It is called once, during the next read of the children."""
+        """Called once, during the next read of the children. Tests set it."""
 
     def job(self, namespace: str, name: str) -> Json | None:
         self.reads.append(f"RFTJob {name}")
@@ -114,7 +114,10 @@ class FakeCluster:
 
 
 def settled(document: Json | None = None) -> tuple[FakeCluster, Controller]:
-    """Return a fake cluster with a running RFTJob, and a controller that has cached the job's state."""
+    """Return a fake cluster with an RFTJob, and a controller that has cached the job's state.
+
+    ``document`` is the RFTJob. If it is None, the RFTJob runs.
+    """
     cluster = FakeCluster(document or rftjob({"phase": "Running", "startTime": "2026-11-22T10:00:00Z"}))
     controller = Controller(cast(Any, cluster), Reports(), SETTINGS, Chains(lambda: 0.0))
     controller.on_update(KEY, cluster.jobs["sums"])

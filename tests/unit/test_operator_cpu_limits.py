@@ -20,7 +20,10 @@ GRADERS = [{"name": "mine", "python": {"inline": "def grade(): return 1"}}]
 
 
 def limits(*, asked_for: bool = False, **resources: Any) -> dict[str, tuple[Any, Any]]:
-    """Return the CPU request and the CPU limit (or None) of each container."""
+    """Return the CPU request and the CPU limit (or None) of each container, by the container's name.
+
+    ``asked_for`` says whether a quota of the namespace requires CPU limits.
+    """
     given = {"accelerator": {"name": "cpu"}, **resources}
     spec = parse(manifest(model={"name": "SmolLM2-135M"}, graders=GRADERS, resources=given)).spec
     image = Image("trainer:1", "Always")

@@ -1,5 +1,5 @@
-"""The operator: a job gets the platform's defaults when it begins. Later changes of them do not change its
-run.
+"""The operator gives a job the platform's defaults when the job begins. If the defaults change later, its run
+does not change.
 """
 
 import json
@@ -156,7 +156,7 @@ def test_a_run_of_an_earlier_release_goes_on_without_defaults() -> None:
     assert "imagePullSecrets" not in pod_of(rftjob(), decision)["spec"]
 
 
-# Where the defaults of an accelerator decide about nodes.
+# The defaults of an accelerator decide which nodes a job may use.
 
 
 def node(name: str, product: str, taint: str | None = None, **labels: str) -> Node:

@@ -80,7 +80,10 @@ def test_deadline_and_retry_keep_the_proportions_of_the_defaults() -> None:
 
 
 class Server(Cluster):
-    """A fake API server for one Lease. Tests make it unreachable, or let it lose the response to a write."""
+    """A fake API server for one Lease. If ``mood`` is "away", every request fails.
+
+    If ``mood`` is "deaf", reads fail, and a write is stored, but its response is lost.
+    """
 
     def __init__(self) -> None:
         self.there: dict[str, Any] | None = None
@@ -114,7 +117,9 @@ class Server(Cluster):
 
 
 class Machine:
-    """A process that wants the Lease. Its own clock shows ``offset + rate * time`` seconds."""
+    """A process that wants the Lease. At the true time ``time`` its own clock shows ``offset + rate * time``
+    seconds.
+    """
 
     def __init__(self, server: Server, name: str, offset: float = 0.0, rate: float = 1.0) -> None:
         self.time = 0.0

@@ -28,7 +28,9 @@ QUICK = Limits(connections=8, per_address=4, handshake=0.15, headers=0.15, idle=
 async def listening(
     limits: Limits, *, slow: asyncio.Event | None = None
 ) -> AsyncIterator[tuple[BoundedListener, int]]:
-    """Yield a TLS listener and its port. If ``slow`` is given, it responds only after this event is set."""
+    """Yield a TLS listener and its port. If ``slow`` is given, each response waits until this event
+    is set.
+    """
 
     async def answer(_: web.Request) -> web.Response:
         if slow is not None:

@@ -248,8 +248,8 @@ def test_any_order_of_states_leads_to_the_same_result() -> None:
     generator = random.Random(7)
     for last in free:
         if last[0] == "pod runs":
-            # Reports are lost at a restart of the operator. For the same pod, the status still has the last
-            # one.
+            # This state has no report, as after a restart of the operator. The phase then follows from the
+            # pod's last report in the status, so it depends on earlier states.
             continue
         wanted = once(last[1], last[2])
         for _ in range(8):
@@ -840,7 +840,10 @@ def test_without_an_ingest_a_silent_trainer_is_not_stalled() -> None:
 
 
 def held_open(code: int, ended: datetime = NOW, *beside: str) -> Pod:
-    """Return a running pod whose trainer has ended, while containers that others added still run."""
+    """Return a running pod whose trainer ended at ``ended`` with exit code ``code``.
+
+    Containers that others added still run. ``beside`` are their names.
+    """
     trainer = Terminated(code, at=rfc3339(ended))
     return replace(POD, trainer=trainer, beside=beside or ("istio-proxy",))
 

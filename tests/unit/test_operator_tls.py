@@ -15,7 +15,11 @@ NAMES = ("ingest.rft.svc", "127.0.0.1")
 
 
 def shake_hands(identity: tls.Identity, bundle: str, name: str) -> None:
-    """Connect to a server with ``identity`` by its ``name``. The client trusts the CAs in ``bundle``."""
+    """Connect to a server with the certificate of ``identity`` by its ``name``. The client trusts the CAs in
+    ``bundle``.
+
+    Raises ssl.SSLError if the client does not accept the certificate.
+    """
     here, there = socket.socketpair()
     context = tls.server_context(identity)
 

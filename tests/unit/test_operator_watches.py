@@ -75,7 +75,7 @@ def test_a_closed_connection_is_an_answer_and_silence_is_none() -> None:
     signs = Recorded()
     with pytest.raises(aiohttp.ClientConnectionError) as caught:
         ask(close, "watch=true", signs)
-    # aiohttp itself sends a request a second time.
+    # aiohttp itself sends a lost request a second time, so there may be two equal records.
     assert set(signs.told) == {(PATH, type(caught.value).__name__)}
     told = len(signs.told)
     with pytest.raises(TimeoutError):
@@ -107,7 +107,8 @@ def ask(
     clock: Callable[[], float] = lambda: 50.0,
     seconds: float = 30.0,
 ) -> list[tuple[str, str]]:
-    """Send ``times`` requests to a server that responds with ``answer``. Return what ``signs`` recorded.
+    """Send ``times`` requests with this query to a server that responds with ``answer``. Return what
+    ``signs`` recorded.
 
     Raises TimeoutError if an answer takes longer than ``seconds``.
     """

@@ -12,7 +12,7 @@ SLICES = [name for name in ACCELERATORS if "-mig-" in name]
 
 
 def nominal(name: str) -> float:
-    """Return the memory size in the device's name, in bytes. A manufacturer's gigabyte has 10**9 bytes."""
+    """Return the memory size in the device's name, in bytes, if a gigabyte in the name has 10**9 bytes."""
     found = re.search(r"(\d+)gb$", name)
     assert found is not None, name
     return float(found[1]) * 1e9
@@ -20,7 +20,7 @@ def nominal(name: str) -> float:
 
 @pytest.mark.parametrize("name", ACCELERATORS)
 def test_the_visible_memory_is_near_the_size_in_the_name(name: str) -> None:
-    # Manufacturers count in 2**30 or in 10**9 bytes. Error correction and firmware use up to a tenth of the
+    # A gigabyte in a name has 2**30 or 10**9 bytes. Error correction and firmware use up to a tenth of the
     # memory.
     memory = ACCELERATORS[name].memory
     assert 0.9 * nominal(name) < memory < nominal(name) * GIB / 1e9
@@ -28,7 +28,9 @@ def test_the_visible_memory_is_near_the_size_in_the_name(name: str) -> None:
 
 @pytest.mark.parametrize("name", ACCELERATORS)
 def test_a_device_computes_many_operations_per_byte_that_it_reads(name: str) -> None:
-    """Bfloat16 FLOPs per byte of memory bandwidth: from 37 (H20, slowed down for export) to 500 (L4)."""
+    """Bfloat16 FLOPs per byte read from memory. The catalogue has from 37 (H20, slowed down for export) to
+    419 (L40S).
+    """
     device = ACCELERATORS[name]
     assert 30 < device.bf16_flops / device.bandwidth < 600
 

@@ -44,7 +44,7 @@ def test_other_names_are_not_refused(name: str) -> None:
     ("config", "said"),
     [
         ({"model_type": "llama4"}, "the model_type in its config.json is 'llama4'"),
-        ({"model_type": "ministral"}, "is 'ministral'; allowed: ernie4_5"),  # vLLM has no class of this type
+        ({"model_type": "ministral"}, "is 'ministral'; allowed: ernie4_5"),  # vLLM has no class for it
         ({"model_type": None}, "the model_type in its config.json is None"),
         ({}, "the model_type in its config.json is None"),
         ({"model_type": ["llama"]}, "the model_type in its config.json is ['llama']"),

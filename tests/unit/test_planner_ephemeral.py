@@ -22,7 +22,7 @@ def spec(**fields: Any) -> RFTJobSpec:
 
 
 def gib(gpus: int = 0, parameters: float = 1e9, **fields: Any) -> float:
-    """Return the requested ephemeral storage in GiB."""
+    """Return the GiB of ephemeral storage that a run requests, for a model with ``parameters`` parameters."""
     found = on_node(spec(**fields), estimated(parameters), gpus)
     assert found is not None
     return quantity(found.request) / GIB

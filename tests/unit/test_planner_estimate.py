@@ -189,10 +189,11 @@ def never_less(few: Estimate, many: Estimate) -> None:
 
 
 def almost_not_less(few: Estimate, many: Estimate) -> None:
-    """Check that ``many`` has at least the tokens of ``few``, and at least its hours minus those of one step.
+    """Check that ``many`` has no fewer tokens than ``few``. Its hours and cost may be lower by those of one
+    step.
 
-    The first batch is sampled before any training, so it does not overlap with training. If the steps of the
-    larger run are smaller, its first batch takes less time.
+    The first batch is sampled before any training, so it does not overlap with training. If the steps of
+    ``many`` are smaller than those of ``few``, its first batch takes less time.
     """
     assert few.steps is not None
     for name in TOKENS:
@@ -318,8 +319,8 @@ def test_a_mixture_reads_only_the_experts_in_use() -> None:
 
 
 def test_the_estimated_training_rate_is_near_a_published_one() -> None:
-    # prime-rl, LoRA on a 4B model at 16k on one H100: 6,229 tokens/s. Our formula also counts what a mask
-    # hides.
+    # prime-rl published 6,229 tokens/s for LoRA on a 4B model with 16k tokens on one H100. Our estimate is
+    # lower, because our formula also counts the pairs of tokens that the causal mask hides.
     one = Speed(1, 1, 1, H100.bf16_flops, H100.bandwidth, 16_384, 0)
     shape = CATALOGUE["Qwen/Qwen3-4B"]
     made = group_flops(shape, one, Lengths(0, 16_384, 16_384), Update(1, 0, reference=False))
@@ -329,7 +330,8 @@ def test_the_estimated_training_rate_is_near_a_published_one() -> None:
 
 @pytest.mark.parametrize(("kind", "share"), [("nvidia-h100-80gb", 0.27), ("nvidia-l4-24gb", 0.81)])
 def test_the_estimated_decoding_time_is_within_twice_a_published_one(kind: str, share: float) -> None:
-    # Chen 2026: the share of the bandwidth that models of 7B to 8B reach with one sequence.
+    # ``share`` is from Chen 2026: the share of the memory bandwidth that models of 7B to 8B reach when they
+    # decode one sequence.
     device, shape = ACCELERATORS[kind], CATALOGUE[MODEL]
     one = Speed(1, 1, 1, device.bf16_flops, device.bandwidth, 16_384, 1e9)
     planned = sampling_seconds(shape, one, Lengths(2048, 100, 100), 1, 0, 1) / 100

@@ -1,4 +1,6 @@
-"""Plans for one node: what must be true for every model, kind and number of GPUs in the published tables."""
+"""Plans for one node: what must be true for every model, kind of GPU and number of GPUs in the published
+tables.
+"""
 
 from itertools import product
 
@@ -16,9 +18,9 @@ from tests.manifests import manifest
 
 
 def held(made: Plan, device: Device) -> tuple[float, float]:
-    """Return the bytes on a GPU that trains and on a GPU that samples.
+    """Return the planned bytes of memory on a GPU that trains, and on a GPU that samples.
 
-    If GPUs do both in turns, both numbers are the sum.
+    If the GPUs train and sample in turns, both numbers are the sum.
     """
     parts = made.memory_parts or []
     trained, sampled = (

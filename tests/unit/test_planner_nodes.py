@@ -139,7 +139,7 @@ def test_cordoned_nodes_and_nodes_without_the_selected_labels_are_left_out() -> 
     assert [n.name for n in found] == ["b"]
 
 
-# The choice of the kind.
+# The choice of the kind of GPU.
 
 
 def test_the_plan_is_for_the_kind_in_the_nodes_label() -> None:
@@ -252,7 +252,7 @@ def test_slices_with_the_single_strategy_are_requested_as_whole_gpus() -> None:
         assert (made.accelerator, needs(made)["nvidia.com/gpu"]) == ("nvidia-h100-80gb-mig-3g.40gb", 1)
 
 
-# A choice is kept.
+# The kind of GPU that an earlier plan chose is kept.
 
 
 def test_new_nodes_do_not_change_an_earlier_choice() -> None:

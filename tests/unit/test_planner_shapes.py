@@ -1,4 +1,6 @@
-"""A shape has the model's published number of parameters. A larger size never gives a smaller estimate."""
+"""A shape has the model's published number of parameters. A shape estimated for more parameters is never
+smaller.
+"""
 
 from typing import Any
 

@@ -28,7 +28,7 @@ from rft_planner.split import (
         ("Qwen/Qwen2.5-7B", 1, 1),
         ("Qwen/Qwen2.5-7B", 3, 2),  # 28 heads, 4 key-value heads
         ("Qwen/Qwen2.5-7B", 7, 4),
-        ("Qwen/Qwen2.5-0.5B", 7, 2),  # 14 heads; 7 would divide its 2 key-value heads
+        ("Qwen/Qwen2.5-0.5B", 7, 2),  # 14 heads, but 2 key-value heads cannot be split over 7
         ("meta-llama/Llama-3.1-70B", 7, 4),
         ("meta-llama/Llama-3.1-70B", 15, 8),
         ("Qwen/Qwen3-30B-A3B", 3, 2),
@@ -81,7 +81,10 @@ def test_a_division_that_fits_has_parts_within_the_memory(model: str, kind: str)
 
 
 def costs_of(sampling_seconds: float, update_seconds: float) -> Costs:
-    """Return the costs if one GPU needs these seconds for each role, and GPUs share the work equally."""
+    """Return a function that gives the cost of a split. GPUs with the same role share the work equally.
+
+    One GPU alone would sample for ``sampling_seconds`` and train for ``update_seconds`` in each step.
+    """
 
     def costs(split: Split) -> Cost:
         sampled, updated = sampling_seconds / split.samplers, update_seconds / split.trainers

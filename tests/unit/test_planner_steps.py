@@ -13,7 +13,7 @@ from rft_planner.steps import first_expectation, held_out_rows, prompts_per_step
         (100, 4, 200, 8000, 10),
         (100, 4, 200, 7999, 9),
         (100, 8, 200, 8000, 5),
-        (5000, 8, 2048, 1024, 1),  # more than the budget: one prompt is a step in any case
+        (5000, 8, 2048, 1024, 1),  # one prompt exceeds the budget, but a step has at least one
     ],
 )
 def test_a_step_has_as_many_prompts_as_fit_into_the_budget(

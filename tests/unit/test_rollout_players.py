@@ -18,8 +18,8 @@ def request(*ids: int) -> Request:
 
 
 class Theatre:
-    """An engine that samples at once and records its batches, and environments that answer when a test says
-    so.
+    """An engine that samples at once and records its batches, and environments that answer when a test calls
+    ``answer``.
     """
 
     def __init__(self) -> None:
@@ -40,14 +40,16 @@ class Theatre:
         return self.acts[number]
 
     def answer(self, number: int) -> None:
-        """Let the environment of a rollout answer, after waiting until it was asked."""
+        """Wait until the environment of the rollout ``number`` was asked. Then let it answer."""
         with self.begun:
             assert self.begun.wait_for(lambda: number in self.acts, 10)
         self.acts.pop(number).set_result("")
 
 
 def rollout(number: int, turns: int, ended: list[int]) -> Begin:
-    """Return a rollout whose environment acts after each turn."""
+    """Return a rollout whose environment acts after each turn. At its end it appends ``number`` to
+    ``ended``.
+    """
 
     def steps(_slot: int) -> Steps:
         for _ in range(turns):

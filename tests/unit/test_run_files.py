@@ -1,4 +1,6 @@
-"""Hostile files in a run's folder are read within limits, such as packed bombs, long lines and FIFOs."""
+"""Hostile files in a run's folder, such as zstd bombs, long lines and FIFOs, are refused or read within
+limits.
+"""
 
 import gzip
 import io
@@ -48,7 +50,9 @@ def little_memory() -> Iterator[None]:
 
 
 def packed(path: Path, pieces: Iterator[bytes]) -> Path:
-    """Write a zstd file piece by piece, so that its content is never in memory as a whole."""
+    """Write ``pieces`` as a zstd file, one after the other, so that the content is never in memory as a
+    whole. Return ``path``.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file, zstandard.ZstdCompressor(level=1).stream_writer(file) as stream:
         for piece in pieces:
@@ -56,7 +60,7 @@ def packed(path: Path, pieces: Iterator[bytes]) -> Path:
     return path
 
 
-# --- packed files ---------------------------------------------------------------------------------
+# --- zstd files -----------------------------------------------------------------------------------
 
 
 def test_a_small_file_of_rollouts_that_unpacks_to_one_huge_line_is_refused(tmp_path: Path) -> None:
@@ -188,7 +192,7 @@ def test_more_steps_than_a_run_can_have_are_refused(tmp_path: Path, monkeypatch:
     path.write_text('{"step": 1}\n' * 11)
     assert len(read_steps(path)) == 11
     monkeypatch.setattr(run_files, "METRICS_LINES", 10)
-    for until_broken in (False, True):  # a cut must not look like a run of fewer steps
+    for until_broken in (False, True):  # a shortened list would look like a run of fewer steps
         with pytest.raises(UnreadableSteps, match="has more than 10 steps"):
             read_steps(path, until_broken=until_broken)
 
@@ -357,7 +361,7 @@ def test_an_adapter_with_a_configuration_that_is_too_large_is_not_used(tmp_path:
     write_checkpoint(folder, 4, RunState(step=4))
     file = adapter_config_of(adapter_of(folder.checkpoint_of(4)))
     with file.open("r+b") as stream:
-        stream.truncate(1 << 34)  # without taking space on the disk
+        stream.truncate(1 << 34)  # a sparse file, which takes no space on the disk
     problem = str(checkpoint_problem(folder, 4))
     assert f"{file}: is larger than 16 MiB" in problem
 
@@ -368,7 +372,7 @@ def test_the_directory_of_a_pickle_is_read_within_a_bound(tmp_path: Path) -> Non
     as_old_release(folder.checkpoint_of(4))
     claimed = 3 << 30
     with pickle_of(folder.checkpoint_of(4)).open("wb") as file:
-        file.truncate(claimed)  # without taking space on the disk
+        file.truncate(claimed)  # a sparse file, which takes no space on the disk
         file.seek(0, os.SEEK_END)
         file.write(struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, claimed, 0, 0))
     assert "training.pt: the file is not a complete torch.save file" in str(checkpoint_problem(folder, 4))

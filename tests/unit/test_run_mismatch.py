@@ -1,4 +1,6 @@
-"""A run stops if both measures of the mismatch between sampler and trainer exceed their limits."""
+"""A run stops if both the KL and the mean difference of log-probs between sampler and trainer exceed their
+limits.
+"""
 
 from rft_run.mismatch import LEAST_TOKENS, STOP_KL, STOP_MEAN_ABS, Mismatch
 

@@ -1,4 +1,7 @@
-"""In each program only one module writes texts: the one that first removes what must not be shown."""
+"""Only one module of the CLI and one of the operator write to a terminal or a log.
+
+Both first replace or remove control characters.
+"""
 
 import ast
 from collections.abc import Iterator

@@ -40,7 +40,9 @@ def written(decision: Decision) -> str:
 
 
 def leaked(write: Callable[[str], str], samples: tuple[Sample, ...] = SAMPLES) -> dict[str, list[str]]:
-    """Return the hidden parts of each sample that ``write`` did not remove, by the sample's name."""
+    """Return the hidden parts of each sample that are still in what ``write`` returns for it, by the sample's
+    name.
+    """
     found = {}
     for sample in samples:
         said = write(sample.text)
@@ -73,7 +75,10 @@ def waits(reason: str, message: str) -> Json:
 
 
 def report(text: str, **ending: Any) -> Json:
-    """Return a trainer's report that has ``text`` in each field of text, and as the name of a grader."""
+    """Return a trainer's report that has ``text`` in each text field, and as the name of a grader.
+
+    ``ending`` are fields of the report's ending. Without them the report has no ending.
+    """
     advice = {"rule": text, "parameter": text, "message": text}
     return {
         "attempt": POD.uid,
@@ -116,7 +121,9 @@ def condition(kind: str, status: str, reason: str, message: str) -> Json:
 
 
 def refused(text: str) -> Observed:
-    """Return the state that the controller stores after the API server has refused to create a child."""
+    """Return the state that the controller stores after the API server has refused to create a child because
+    of ``text``.
+    """
     answer = json.dumps({"kind": "Status", "message": f"admission webhook denied: {text}"}).encode()
     error = _error(403, f"POST apis/batch/v1: {_said(answer)}")
     return Observed(config_exists=True, refused=str(NotMade(f"Job sums cannot be created: {error}.", error)))

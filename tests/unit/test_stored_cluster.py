@@ -1,8 +1,8 @@
 """The operator reads and resumes a job that an earlier release started, and writes its status.
 
-``tests/stored/c5ea54e/cluster`` has the objects that the operator of the commit c5ea54e created on an API
-server of Kubernetes 1.36, and the reports that the trainer of this commit sent. The objects belong to one
-job, the reports to another run.
+``tests/stored/c5ea54e/cluster`` has objects that the operator of commit c5ea54e created on an API server of
+Kubernetes 1.36, and reports that the trainer of commit c5ea54e sent. The objects belong to one job, the
+reports to another run.
 """
 
 import json
@@ -71,9 +71,10 @@ def at_rest(config: dict[str, Any]) -> tuple[dict[str, Any], Observed]:
 def state(
     *, suspended: bool = False, phase: str = "Pending", received: ProgressReport | None = None
 ) -> tuple[dict[str, Any], Observed]:
-    """Return the stored RFTJob and its state, with a pod of this phase.
+    """Return the stored RFTJob and its state, with a pod whose phase is ``phase``.
 
-    If ``suspended`` is true, the state has neither the Job nor the pod.
+    If ``suspended`` is true, the state has neither the Job nor the pod. ``received`` is the last report of
+    the pod's trainer.
     """
     document, job, pod = stored("rftjob"), stored("job"), stored("pod")
     pod["status"]["phase"] = phase

@@ -25,12 +25,12 @@ SAFE_LOADERS = frozenset({"_Loader", "_MergelessLoader", "yaml.SafeLoader", "yam
 READS = frozenset({"read_text", "read_bytes", "open"})
 
 ALLOWED: dict[str, frozenset[str]] = {
-    "trainer-image/rft_trainer/training_state.py": frozenset({"pickle"}),  # the name of its error
+    "trainer-image/rft_trainer/training_state.py": frozenset({"pickle"}),  # only for UnpicklingError
     "trainer-image/rft_trainer/learn/ranks.py": frozenset({"multiprocessing"}),  # a pipe to its own children
-    "trainer-image/rft_trainer/learn/follower.py": frozenset({"multiprocessing"}),  # the other end
+    "trainer-image/rft_trainer/learn/follower.py": frozenset({"multiprocessing"}),  # the child's end
     "operator/rft_graders/worker.py": frozenset({"exec", "compile"}),  # users' code, in its own process
-    "bench/trl_side/reward.py": frozenset({"exec", "compile"}),  # the same source on both sides
-    "bench/trl_side/train.py": frozenset({"exec", "compile"}),  # the same source on both sides
+    "bench/trl_side/reward.py": frozenset({"exec", "compile"}),  # the benchmark's own grader
+    "bench/trl_side/train.py": frozenset({"exec", "compile"}),  # the benchmark's own grader
     "trainer-image/rft_trainer/runtime/loading.py": frozenset(
         {"PeftModel.from_pretrained"}
     ),  # checked before
@@ -39,14 +39,14 @@ ALLOWED: dict[str, frozenset[str]] = {
 READERS = frozenset({
     # modules that open files for others, or write files atomically
     "operator/rft_run/run_files.py", "operator/rft_run/atomic.py", "trainer-image/rft_trainer/files.py",
-    # what runs in the pod that reads a volume, where it imports nothing of ours
+    # runs in the pod that reads a volume, where it can import no module of the product
     "operator/rft_cli/cluster/reader.py",
-    # files of a model, and of this machine
+    # open files of a model, or of this machine
     "operator/rft_run/fingerprint.py", "operator/rft_cli/local/shapes.py",
     "operator/rft_cli/local/snapshot.py",
     "trainer-image/rft_trainer/runtime/machine.py", "trainer-image/rft_trainer/runtime/models.py",
     "trainer-image/rft_trainer/rollout/vllm_server.py",
-    # files that the command line or the manifest names; rows pass ``readable``
+    # open files that the command line or the manifest names; the trainer opens rows within ``readable``
     "operator/rft_cli/local/own_files.py", "operator/rft_cli/commands/import_.py",
     "operator/rft_cli/importing/fireworks.py", "operator/rft_cli/main.py",
     "operator/rft_cli/local/survey.py",
@@ -56,10 +56,12 @@ READERS = frozenset({
     "trainer-image/rft_trainer/inputs.py", "trainer-image/rft_trainer/data/unpacking.py",
     "trainer-image/rft_trainer/data/whole.py", "trainer-image/rft_trainer/data/streamed.py",
     "trainer-image/rft_trainer/data/lines.py",
-    # the token of the pod
+    # reads the token of the pod
     "trainer-image/rft_trainer/monitors/report.py",
 })  # fmt: skip
-"""Modules that may open files by their path: they check each file, or open only files outside of runs."""
+"""Modules that may open files by their path. They check each file, or open only files that are not in a run's
+folder.
+"""
 
 
 @cache
@@ -110,7 +112,9 @@ def keyword(call: ast.Call, name: str) -> object:
 
 
 def problem_of_call(call: ast.Call, names: dict[str, str]) -> str | None:
-    """Return what is unsafe in a call, or None if the call is safe."""
+    """Return what is unsafe in a call, or None if the call is safe. ``names`` is the result of
+    ``full_names``.
+    """
     said = dotted(call.func)
     first, _, rest = said.partition(".")
     name = names.get(first, first) + (f".{rest}" if rest else "")
@@ -157,7 +161,9 @@ def problem_of_model(call: ast.Call, owner: str, method: str) -> str | None:
 
 
 def problems(tree: ast.Module) -> Iterator[str]:
-    """Yield each import and each call in a module that could load code or a pickle."""
+    """Yield each imported module and each call in a module that could load code or a pickle, or unpack an
+    archive.
+    """
     yield from (name for name in imported(tree) if name in UNPICKLERS)
     names = full_names(tree)
     for node in ast.walk(tree):
@@ -166,7 +172,7 @@ def problems(tree: ast.Module) -> Iterator[str]:
 
 
 def reads(tree: ast.Module) -> Iterator[str]:
-    """Yield the calls that open a file by its path, such as ``path.read_text``."""
+    """Yield the name of each call that opens a file by its path, such as ``path.read_text``."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             name = dotted(node.func)
@@ -202,7 +208,10 @@ def test_no_program_loads_what_could_run_code(package: str) -> None:
 
 
 def of_a_benchmark(place: str) -> set[str]:
-    """Return the unsafe calls that a benchmark may make, because it loads only models that it made itself."""
+    """Return the unsafe calls that the module at ``place`` may make: none unless it is a benchmark.
+
+    Benchmarks load only models that they made themselves.
+    """
     if not place.startswith("bench/"):
         return set()
     kinds = ("AutoTokenizer", "AutoModelForCausalLM", "kind")

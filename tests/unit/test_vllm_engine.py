@@ -33,8 +33,8 @@ class Server:
 
 
 class Connection:
-    """A stand-in for ``VllmClient``. Requests wait until ``go`` is set. Those to the first server
-    are lost.
+    """A stand-in for ``VllmClient``. A request waits until ``go`` is set. Requests to the first server then
+    raise ConnectionLost.
     """
 
     def __init__(self, *_: Any) -> None:

@@ -90,7 +90,9 @@ def test_a_removed_ca_bundle_is_set_again() -> None:
 
 
 def test_an_older_ca_never_replaces_a_newer_one() -> None:
-    """Another replica writes a newer CA after this replica reads the configuration, before the Secret."""
+    """Another replica writes a newer CA after this replica has read the configuration, and before it reads
+    the Secret.
+    """
     server = ApiServer()
 
     class Slow(ApiServer):

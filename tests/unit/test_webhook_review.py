@@ -1,4 +1,6 @@
-"""The webhook reports all problems of a spec at once, and advice as warnings. Stored jobs stay changeable."""
+"""The webhook reports all problems of a spec at once, and advice as warnings. A stored job with an invalid
+spec can still be changed.
+"""
 
 import copy
 from datetime import UTC, datetime

@@ -6,7 +6,9 @@ import pytest
 
 
 def fake_trainer(folder: Path, monkeypatch: pytest.MonkeyPatch, source: str = "") -> None:
-    """Let the child process of ``rft run`` import a package ``rft_trainer`` that runs ``source``."""
+    """Write a package ``rft_trainer`` that runs ``source`` below ``folder``. The child process of ``rft run``
+    imports it.
+    """
     package = folder / "path" / "rft_trainer"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
