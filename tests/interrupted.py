@@ -1,8 +1,8 @@
 """``python -m tests.interrupted``: interrupts ``make test`` at random moments, and prints what remains.
 
 Two kinds of interruption alternate. The first is SIGINT, as by Ctrl-C in a terminal. The second is SIGTERM,
-as after a timeout in CI. Both are sent to make's process group. Run it on a machine on which no other
-processes start.
+as after a timeout in CI. Both are sent to make's process group. Run this program on a machine on
+which no other processes start.
 """
 
 import argparse

@@ -25,7 +25,11 @@ class Scenario:
 
     name: str
     play: Callable[[Kubectl, Kubectl, Sequence[str], str, Moments], list[Outcome]]
-    """Arguments: kubectl in the jobs' namespace, kubectl in the operator's, job names, engine, moments."""
+    """Runs the scenario, and returns one outcome for each job that it used.
+
+    Arguments: kubectl in the jobs' namespace, kubectl in the operator's namespace, names of the jobs, engine,
+    moments.
+    """
     engine: str | None = None
     """The sampling engine that the scenario needs. None: it works with each engine."""
 
@@ -38,7 +42,7 @@ def _alone(
     engine: str,
     when: Moments,
 ) -> list[Outcome]:
-    """Run a scenario with one job. The scenario affects only this job, so more jobs would add no test."""
+    """Call ``play_one`` with the first of ``names`` only, because more jobs would test nothing more."""
     return [play_one(jobs, names[0], engine, when)]
 
 
@@ -100,7 +104,7 @@ def due(scenarios: list[Scenario], outcomes: list[Outcome], times: int) -> Itera
 
 
 def hit_jobs(scenario: Scenario, outcomes: list[Outcome]) -> int:
-    """Return the number of jobs that a scenario has hit."""
+    """Return the number of jobs in ``outcomes`` that a scenario has hit."""
     return sum(one.hit for one in outcomes if one.fault == scenario.name)
 
 

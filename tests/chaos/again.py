@@ -11,7 +11,10 @@ from tests.waiting import wait_until
 DELETED = "deleted and applied again"
 EXPIRED = "applied again after the TTL"
 QUIET_SECONDS = 15.0
-"""No new run may start within this many seconds. A faulty operator would start one within a second."""
+"""Seconds after the manifest was applied again in which no new run may start.
+
+A faulty operator would start a new run within one second.
+"""
 
 
 def delete_and_apply(jobs: Kubectl, name: str, engine: str, when: Moments) -> Outcome:
@@ -24,7 +27,7 @@ def delete_and_apply(jobs: Kubectl, name: str, engine: str, when: Moments) -> Ou
     found = jobs.get("rftjob", name).get("status", {})
     outcome.hit, folder = not is_over(found), found.get("output", {}).get("folder")
     jobs.run("delete", "rftjob", name, "--wait=false")
-    # Wait until the old object is gone (at once, it has no finalizers): else apply would update that object.
+    # If the old object still existed, apply would update it. It has no finalizers, so it is gone at once.
     wait_until("the object is gone", lambda: jobs.run("get", "rftjob", name, check=False).returncode, 60)
     jobs.apply(job(name, engine))
     wait_until("the old children are gone", lambda: not _children(jobs, f"{UID_LABEL}={old}"), 120)
@@ -48,7 +51,7 @@ def _not_new(found: Object, record: list[Object], old_folder: str | None) -> Ite
 
 
 def let_expire_and_apply(jobs: Kubectl, name: str, engine: str, when: Moments) -> Outcome:
-    """Apply a manifest again after its children expired: no new run may start.
+    """Apply a manifest again after the TTL has deleted the children of its job: no new run may start.
 
     ``when`` is not used. It is an argument because all scenarios are called with the same arguments.
     """
@@ -61,7 +64,7 @@ def let_expire_and_apply(jobs: Kubectl, name: str, engine: str, when: Moments) -
     of_job = f"{NAME_LABEL}={name}"
     wait_until("the children are deleted after the TTL", lambda: not _children(jobs, of_job), 60)
     outcome.after = round(time.monotonic() - started, 1)
-    # The new label makes it a change, so that the operator gets an event.
+    # A new label changes the object, so that the operator gets an event.
     manifest["metadata"]["labels"] = {"applied": "again"}
     jobs.apply(manifest)
     time.sleep(QUIET_SECONDS)

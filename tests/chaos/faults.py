@@ -33,12 +33,12 @@ COMPONENTS = ("etcd", "kube-apiserver", "kubelet", "containerd")
 
 @dataclass(frozen=True)
 class Target:
-    """The RFTJobs that a fault hits. ``jobs`` runs kubectl in their namespace, ``operator`` in that of the
-    operator.
-    """
+    """The RFTJobs that a fault hits, and kubectl for their namespace and for the operator's namespace."""
 
     jobs: Kubectl
+    """kubectl in the namespace of the RFTJobs."""
     operator: Kubectl
+    """kubectl in the operator's namespace."""
     names: tuple[str, ...]
     """Names of the RFTJobs."""
 

@@ -105,7 +105,7 @@ def _claim() -> Object:
 
 
 def reader() -> Object:
-    """Return a pod that mounts the claim and runs with the trainer's UID."""
+    """Return the pod that reads the runs' files. It mounts the claim, and runs with the trainer's UID."""
     container = {
         "name": "reader",
         "image": "rft-operator:dev",

@@ -22,7 +22,7 @@ class Life:
 
 
 def read(log: Path, start: int, name: str) -> Iterator[Object]:
-    """Yield the audit events after byte ``start`` of the log that contain an RFTJob's name."""
+    """Yield the audit events after byte ``start`` of ``log`` that contain ``name``, the name of an RFTJob."""
     with log.open("rb") as lines:
         lines.seek(start)
         for line in lines:
@@ -54,7 +54,7 @@ def lives(events: Iterable[Object], uid: str) -> list[Life]:
 
 
 def _over(event: Object) -> str | None:
-    """Return a pod's name if the event shows that none of its containers runs any more, else None.
+    """Return a pod's name if the event shows that none of the pod's containers runs any more, else None.
 
     In such an event the kubelet deletes the pod, or sets its phase to Failed or Succeeded. If a container is
     removed before the kubelet has reported its end, no other event shows that the container has ended.

@@ -37,7 +37,7 @@ from tests.waiting import wait_until
 TOLERATED_SECONDS = 5
 """Seconds for which the jobs' pods tolerate a lost node, after Kubernetes has marked it as lost."""
 LOST_WITHIN = 150.0
-"""The status must report the lost node within this many seconds. Kubernetes itself takes 40 to 50."""
+"""Seconds in which the status must report that a node is lost. Kubernetes itself takes 40 to 50 of them."""
 FENCED_WITHIN = 60.0
 """A trainer that was replaced must end within this many seconds after its node continues."""
 OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
@@ -56,11 +56,15 @@ class Seen:
     """Each change of the status message: seconds after the event, reason of Ready, message."""
     wrong: list[str] = field(default_factory=list)
     stale: str = ""
-    """How the replaced trainer ended after its node had continued."""
+    """How the replaced trainer ended after its node had continued. Empty if this was not observed."""
 
 
 class Stage:
-    """The two worker nodes. ``near`` runs the operator. ``far`` runs the jobs, and is stopped or paused."""
+    """The two worker nodes, and kubectl for the jobs and for the operator.
+
+    The node ``near`` runs the operator. The node ``far`` runs the jobs, and is stopped or paused. ``volume``
+    is the folder of the runs' volume on this machine.
+    """
 
     def __init__(self, jobs: Kubectl, operator: Kubectl, volume: Path) -> None:
         self.jobs, self.operator, self.volume = jobs, operator, volume
@@ -81,7 +85,7 @@ class Stage:
         return int(number)
 
     def nodes(self, *words: str, check: bool = True) -> None:
-        """Run kubectl on nodes, as an administrator would."""
+        """Run a kubectl command on nodes. With ``check`` a command that fails raises AssertionError."""
         self.operator.run(*words, check=check)
 
     def ready(self, node: str) -> bool:
@@ -91,7 +95,7 @@ class Stage:
 
 
 def placed(operator: Kubectl) -> tuple[str, str]:
-    """Return the names of the worker node on which the leading operator runs, and of the other one.
+    """Return the names of two worker nodes: the one on which the leading operator runs, and another one.
 
     Raises:
         ClusterError: the cluster does not have two workers.
@@ -204,14 +208,14 @@ def run_command(stage: Stage, command: str) -> None:
 
 
 def moved(stage: Stage, name: str) -> bool:
-    """Return whether the run's folder belongs to a second attempt."""
+    """Return whether the run's folder belongs to a later attempt than the first."""
     with suppress(OSError, ValueError):
         return stage.attempt(name) > 1
     return False
 
 
 def last_words(stage: Stage, name: str) -> str:
-    """Return the ``end`` event in the log of a job's first trainer on the far node."""
+    """Return the ``end`` event that a job's trainer logged on the far node, or a text that there is none."""
     logs = f"/var/log/pods/{NAMESPACE}_{name}-*/trainer/*.log"
     found = docker("exec", stage.far, "sh", "-c", f"cat {logs} || true")
     lines = [line for line in found.splitlines() if '"event": "end"' in line]
@@ -237,7 +241,10 @@ def repair_nodes(stage: Stage) -> None:
 
 @contextmanager
 def listening(stage: Stage, outcomes: dict[str, Seen], began: float) -> Iterator[None]:
-    """Record each new status message of each job during the ``with`` block, with its reason and time."""
+    """Append each new status message of each job to ``Seen.said`` during the ``with`` block.
+
+    ``outcomes`` has a ``Seen`` for each job by the job's name. ``began`` is the time of the event.
+    """
     over = threading.Event()
 
     def look() -> None:
@@ -288,7 +295,11 @@ def play(stage: Stage, event: str, names: Sequence[str], step: int, alone: dict[
 
 
 def what_is_wrong(stage: Stage, name: str, outcome: Seen, alone: dict[str, Any]) -> Iterator[str]:
-    """Yield differences from the undisturbed job, and signs that two trainers wrote at the same time."""
+    """Yield each error in how a job ended.
+
+    An error is a difference from ``alone``, the results of the undisturbed job, or a sign that a trainer
+    wrote after it was replaced.
+    """
     found = stage.status(name)
     if found.get("phase") != "Succeeded":
         yield f"ended as {found.get('phase')}: {found.get('message')}"

@@ -38,10 +38,11 @@ def namespace(
     mount: Callable[[str], None] = lambda _: None,
     unmount: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Path]:
-    """Create the namespace with the objects that all jobs share. At the end delete it, except with ``keep``.
+    """Create the namespace with the objects that all jobs share. Yield the volume's folder on the node.
 
-    ``placed`` is added to the spec of the pod that reads the volume. Yields the volume's folder on the node.
-    ``mount`` is called with the volume's folder before anything uses the volume, and ``unmount`` at the end.
+    ``placed`` is added to the spec of the pod that reads the volume. ``mount`` is called with the volume's
+    folder before anything uses the volume. At the end the namespace is deleted and ``unmount`` is called with
+    the folder. With ``keep`` neither is done.
     """
     _remove(jobs)
     jobs.run("create", "namespace", NAMESPACE)
@@ -66,7 +67,7 @@ def namespace(
 
 def _remove(jobs: Kubectl) -> None:
     jobs.run("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=false")
-    # Running trainers use their grace period.
+    # This takes longer if trainers run, because they end within their grace period.
     there = ("get", "namespace", NAMESPACE, "--ignore-not-found", "-o", "name")
     wait_until("the namespace is gone", lambda: not jobs.run(*there).stdout, 300, poll=1.0)
 

@@ -88,7 +88,11 @@ def play(
 def _judged(
     jobs: Kubectl, name: str, outcome: Outcome, before: int, audited: Callable[[str], Iterator[Object]]
 ) -> Outcome:
-    """Wait until the job ends. Check its status, its files and its trainers."""
+    """Wait until the job ends. Check its status, files and trainers. Return ``outcome`` with the results.
+
+    ``before`` is the step in the status when the fault was injected. ``audited`` returns the audit events
+    that contain a given name.
+    """
     wait_until(f"{name} ends", lambda: ended(jobs, name), END_SECONDS, poll=1.0)
     rftjob = jobs.get("rftjob", name)
     found, metadata = rftjob["status"], rftjob["metadata"]
@@ -108,7 +112,8 @@ def what_is_wrong(
 ) -> Iterator[str]:
     """Yield each error in how a job ended, and set ``outcome.lost``.
 
-    ``reached`` is the highest step that the interrupted attempts are known to have completed.
+    ``found`` is the job's status, ``record`` the rows of its ``metrics.jsonl``, and ``trainers`` the times of
+    its trainers. ``reached`` is the highest step that the interrupted attempts are known to have completed.
     """
     if found.get("phase") != "Succeeded":
         yield f"ended as {found.get('phase')}: {found.get('message')}"

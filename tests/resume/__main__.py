@@ -34,7 +34,10 @@ def main() -> int:
 
 
 def kept(folder: Path | None) -> AbstractContextManager[str]:
-    """Return the folder for the runs: ``folder``, which is kept, or a temporary folder."""
+    """Return a context manager for the folder of the runs.
+
+    It is ``folder``, which is kept. If ``folder`` is None, it is a temporary folder.
+    """
     if folder is None:
         return tempfile.TemporaryDirectory(prefix="rft-resume-")
     folder.mkdir(parents=True)
@@ -58,6 +61,8 @@ class Attempts:
 
     def ends_within(self, seconds: float | None) -> int | None:
         """Return the exit code if the run ends within ``seconds``, else None.
+
+        If ``seconds`` is None, wait until the run ends.
 
         An attempt ends if its sampler is killed while the sampler starts. In this case the next attempt is
         started, as a Job would do.
@@ -96,7 +101,10 @@ def log_tail(folder: Path) -> str:
 
 
 def kill_repeatedly(folder: Path, alone: Path, options: argparse.Namespace) -> Iterator[str]:
-    """Kill trainer or sampler ``options.kills`` times, then let the run end. Yield all differences."""
+    """Kill trainer or sampler ``options.kills`` times, then let the run end.
+
+    Yield each difference from the undisturbed run in the folder ``alone``.
+    """
     config = prepare(folder, options.steps)
     with (folder / "log").open("wb") as log:
         attempts = Attempts(config, log)
@@ -144,7 +152,7 @@ def _kills(attempts: Attempts, folder: Path, alone: Path, options: argparse.Name
 
 
 def different_parts(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
-    """Return the parts in which two checkpoints differ."""
+    """Return the names of the parts in which two checkpoints differ. Both are given by ``digest``."""
     return [part for part in one.keys() | other.keys() if one.get(part) != other.get(part)]
 
 

@@ -23,7 +23,7 @@ from tests.waiting import wait_until
 NAMESPACES = ("soak-home", "soak-one", "soak-two", "soak-three")
 """The namespaces that the operator serves. Its Lease is in the first one."""
 LATE_SECONDS = 60.0
-"""Within so many seconds a new RFTJob must have a phase, if the API server answers in its namespace."""
+"""Seconds in which a new RFTJob must have a phase, if the API server answers in its namespace."""
 STOP_SECONDS = 10.0
 GROWN_MEBIBYTES = 40.0
 """Maximum growth in MiB of the memory of one operator process after its first round."""
@@ -45,8 +45,11 @@ class Fault:
 
     name: str
     touched: tuple[str, ...]
+    """The namespaces in which requests are refused."""
     instead: bytes | None = None
+    """The answer to a refused request. None: no request is refused."""
     delay: float = 0.0
+    """Seconds of delay before each part of a response, in all namespaces."""
 
     def begin(self, proxy: Proxy) -> None:
         """Let the proxy delay or refuse responses of the API server, as the fault says.
@@ -80,11 +83,17 @@ class Soak:
     operator: Operator
     dice: random.Random
     jobs: int = 0
+    """Number of RFTJobs that were created."""
     late: float = 0.0
+    """The longest time in seconds until an RFTJob had a phase."""
     stops: list[float] = field(default_factory=list)
+    """Seconds that each stop of the operator took."""
     codes: set[int] = field(default_factory=set)
+    """Exit codes of the operator."""
     began_with: float = 0.0
+    """Memory in MiB of the current operator process after its first round. 0 before the end of this round."""
     grown: float = 0.0
+    """The largest growth in MiB of the memory of an operator process after its first round."""
 
     def round(self, number: int) -> None:
         """Run one round: inject one fault, and create jobs during the fault and after it."""
@@ -133,7 +142,7 @@ class Soak:
         return took
 
     def start(self) -> None:
-        """Start the operator, and wait until its ingest accepts connections."""
+        """Start a new operator process, and wait until its ingest accepts connections."""
         self.operator.start()
         self.began_with = 0.0
 
