@@ -6,7 +6,7 @@ Json = dict[str, Any]
 
 
 def admission_review(new: Json | None, old: Json | None = None, **changes: Any) -> Json:
-    """Return the AdmissionReview of an update if ``old`` is given, else of a creation.
+    """Return the AdmissionReview of an update of ``old`` to ``new``, or of a creation if ``old`` is None.
 
     ``changes`` replace fields of the request.
     """

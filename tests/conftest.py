@@ -24,7 +24,10 @@ def judged(request: pytest.FixtureRequest) -> "Counter[str]":
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print numbers and tables, and write the names of failed tests to the file."""
+    """Print the tables of tests and the number of manifests that each gate has checked.
+
+    Also write the names of failed tests, see ``failures.write``.
+    """
     failures.write(terminalreporter)
     for table in config.stash.get(TABLES, {}).values():
         terminalreporter.section(table.title)

@@ -49,7 +49,10 @@ def program() -> str | None:
 
 
 def visit(address: str, widths: tuple[int, ...], *, dark: bool = False) -> list[Visit]:
-    """Open a page at each width in pixels. Raises TimeoutError if the browser does not answer."""
+    """Open the page at ``address`` once for each width in pixels. Return a visit for each width.
+
+    ``dark`` asks for the page's dark colors. Raises TimeoutError if the browser does not answer.
+    """
     return asyncio.run(asyncio.wait_for(_visit(address, widths, dark), WAIT_SECONDS))
 
 

@@ -1,1 +1,1 @@
-"""Checks the six renders of the chart by checkov. What checkov finds needs a reason in ``argued.yaml``."""
+"""Runs checkov on the chart with six sets of values. Each finding needs a reason in ``argued.yaml``."""

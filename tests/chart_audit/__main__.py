@@ -1,4 +1,4 @@
-"""``python -m tests.chart_audit CHECKOV``: checks six renders of the chart by checkov.
+"""``python -m tests.chart_audit CHECKOV``: runs the program CHECKOV on the chart with six sets of values.
 
 It fails for a finding that has no reason in ``argued.yaml``.
 """
@@ -33,6 +33,7 @@ class Argument(NamedTuple):
 
     check: str
     objects: frozenset[str]
+    """Kind and name of each object."""
     why: str
 
 
@@ -49,7 +50,10 @@ def arguments(path: Path = ARGUED) -> list[Argument]:
 
 
 def findings(report: Mapping[str, Any]) -> Iterator[Finding]:
-    """Yield the failed checks in checkov's report in JSON."""
+    """Yield the failed checks in checkov's JSON report.
+
+    Raises ValueError if the report says that checkov could not parse the rendered chart.
+    """
     if report["summary"]["parsing_errors"]:
         raise ValueError("checkov cannot read the render of the chart")
     for failed in report["results"]["failed_checks"]:
@@ -75,7 +79,10 @@ def complaints(found: Iterable[Finding], argued: Iterable[Argument]) -> list[str
 
 
 def checked(checkov: Path, values: tuple[str, ...]) -> Iterator[Finding]:
-    """Yield what checkov finds in the chart with these values. checkov runs without a network service."""
+    """Yield what checkov finds in the chart with these values.
+
+    checkov does not ask the service of its vendor. Raises RuntimeError if helm or checkov fails.
+    """
     made = template(*values)
     if made.returncode != 0:
         raise RuntimeError(made.stderr)

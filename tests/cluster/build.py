@@ -28,7 +28,7 @@ BINARIES = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube
 # "1.20.5+really1.20.2".
 SUITE = "bookworm"
 VERSION = "v1.20.2"
-RECIPE = 2  # increased when the way of building changes, so that caches are not used
+RECIPE = 2  # increased when the way of building changes, so that older builds in a cache are not used
 
 # reflect2 before 1.0.2 depends on a memory layout of maps that Go 1.18 changed: an API server built with it
 # sometimes crashes on a custom resource. Debian has the newer version in a separate package.
@@ -56,7 +56,7 @@ def missing_binaries(folder: Path) -> list[str]:
 
 
 def server_binaries(cache: Path) -> Path:
-    """Return the folder in ``KUBEBUILDER_ASSETS`` if it has all binaries, else the folder of the build."""
+    """Return ``KUBEBUILDER_ASSETS`` if this folder has all binaries, else ``kubernetes_binaries(cache)``."""
     assets = os.environ.get("KUBEBUILDER_ASSETS")
     if assets and not missing_binaries(Path(assets)):
         return Path(assets)

@@ -20,7 +20,7 @@ class Component:
 
 
 def components(spec: NodeSpec) -> list[Component]:
-    """Return all components, in any order, because each component waits until the others answer."""
+    """Return all components. Their order has no effect, because each one waits until the others answer."""
     return [
         _etcd(spec),
         _containerd(spec),
@@ -33,7 +33,7 @@ def components(spec: NodeSpec) -> list[Component]:
 
 
 def _feature_gates(spec: NodeSpec) -> list[str]:
-    """Return the option that sets feature gates. Before Kubernetes 1.21 it must switch on the TTL of Jobs."""
+    """Return the option that switches on the TTL of Jobs. Empty from Kubernetes 1.21 on, where it is on."""
     return ["--feature-gates=TTLAfterFinished=true"] if spec.minor_version < 21 else []
 
 

@@ -157,7 +157,7 @@ def _controller_manager(binaries: Path, folder: Path, kubeconfig: Path) -> list[
 
 
 def start(stack: ExitStack, folder: Path, command: Sequence[str]) -> "subprocess.Popen[bytes]":
-    """Start a program. It is killed at the end of the ``with`` block, or when this process dies."""
+    """Start a program with a log in ``folder``. It is killed when ``stack`` closes or this process dies."""
     log = stack.enter_context((folder / "logs" / f"{Path(command[0]).name}.log").open("wb"))
     process = subprocess.Popen(
         ["setpriv", "--pdeathsig", "KILL", *command],

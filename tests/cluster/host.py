@@ -121,7 +121,7 @@ def _lacks_capability(number: int) -> bool:
 
 
 def _snapshotter(state: Path) -> str:
-    """Return the snapshotter for containerd: overlayfs if the file system of ``state`` supports it."""
+    """Return containerd's snapshotter: overlayfs if the file system of ``state`` supports it, else native."""
     with tempfile.TemporaryDirectory(dir=state) as folder:
         names = [Path(folder, name) for name in ("lower", "upper", "work", "merged")]
         for path in names:

@@ -34,7 +34,7 @@ class LoadedImages:
             return
         started = time.monotonic()
         yield True
-        for older in self._folder.glob(f"{archive.stem}-*"):  # the new archive's images replaced theirs
+        for older in self._folder.glob(f"{archive.stem}-*"):  # the new images have replaced the older ones
             older.unlink()
         mark.touch()
         say(f"loaded {archive.name} in {time.monotonic() - started:.0f} s")

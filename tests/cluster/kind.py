@@ -121,7 +121,7 @@ class KindCluster:
         return [name for name in names if "control-plane" not in name] or names
 
     def _none_comes(self) -> bool:
-        """Delete the cluster and wait one second. Return whether it has no container then."""
+        """Delete the cluster and wait one second. Return whether no container of the cluster exists then."""
         self._kind("delete", "cluster", "--name", self.layout.name, "--kubeconfig", self.kubeconfig)
         time.sleep(1)
         label = f"label=io.x-k8s.kind.cluster={self.layout.name}"
@@ -129,8 +129,8 @@ class KindCluster:
 
     def _remove(self) -> None:
         if self.layout.choice.exists() and succeeds("docker", "info"):
-            # After an interrupted start the Docker engine may still create containers, so repeat until none
-            # come.
+            # After an interrupted start the Docker engine may still create containers. So the cluster is
+            # deleted until no container appears any more.
             wait_until("end of kind's containers", SETTLE_SECONDS, self._none_comes, poll=1.0)
         for folder in (self.layout.data, self.layout.volumes, self.layout.config):
             shutil.rmtree(folder, ignore_errors=True)

@@ -48,7 +48,10 @@ class Kubernetes:
         return items
 
     def set_gpus(self, count: int) -> None:
-        """Set ``count`` GPUs on every schedulable node. A restart of the kubelet removes them, as 0 does."""
+        """Let every schedulable node advertise ``count`` GPUs. With 0 it advertises none.
+
+        A restart of the kubelet removes the GPUs too.
+        """
         amount = {GPU_RESOURCE: str(count) if count else None}
         patch = {"status": {"capacity": amount, "allocatable": amount}}
         for node in filter(_takes_pods, self.nodes()):

@@ -26,8 +26,8 @@ KEEP = b"keep"
 COVERED = ("/var/lib", "/var/log")
 ON_DISK = {"/var/lib/kubelet": "kubelet", "/var/log/pods": "pod-logs"}
 
-# The kubelet sets these for the whole machine unless they have these values. So files with the values are
-# mounted over them.
+# The kubelet sets these for the whole machine unless they have these values already. So files with these
+# values are mounted over the settings.
 KERNEL_SETTINGS = {
     "vm/overcommit_memory": 1,
     "vm/panic_on_oom": 0,
@@ -85,7 +85,10 @@ class Supervisor:
                 self.running[process.pid] = (component, process)
 
     def _reap(self) -> None:
-        """Reap ended components and orphans. The orphans' parent is this process, the namespace's PID 1."""
+        """Reap ended processes, and let ended components start again after some seconds.
+
+        Orphans of the namespace are reaped too, because this process is the namespace's PID 1.
+        """
         with suppress(ChildProcessError):
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
                 pid, status = ended
@@ -97,7 +100,9 @@ class Supervisor:
 
 
 def _mount(spec: NodeSpec) -> None:
-    run("mount", "--make-rshared", "/")  # the kubelet's volumes propagate; the host's do not, by unshare
+    # Mounts of the kubelet must propagate to containers. Mounts do not propagate from or to the host, because
+    # ``unshare`` has ended this.
+    run("mount", "--make-rshared", "/")
     run("mount", "-t", "tmpfs", "tmpfs", "/run")
     state = spec.layout.state
     kept = Path("/run/rft-test/state")

@@ -44,7 +44,10 @@ class Authority:
         run("openssl", "req", "-x509", *_KEY, "-days", DAYS, *subject, *extensions, *where)
 
     def issue(self, name: str, user: str, group: str | None = None, hosts: tuple[str, ...] = ()) -> Pair:
-        """Create a certificate for ``user`` in ``group``. Every host begins with ``DNS:`` or ``IP:``."""
+        """Create a certificate for ``user`` in ``group``, valid for ``hosts``. Return the paths.
+
+        The files' names begin with ``name``. Each host begins with ``DNS:`` or ``IP:``.
+        """
         pair = Pair(self.folder / f"{name}.crt", self.folder / f"{name}.key")
         request = self.folder / f"{name}.csr"
         subject = f"/O={group}/CN={user}" if group else f"/CN={user}"
@@ -60,7 +63,10 @@ class Authority:
         return pair
 
     def kubeconfig(self, server: str, user: Pair, target: Path) -> Path:
-        """Write a kubeconfig that has the paths of the PEM files. It is JSON, which is valid YAML."""
+        """Write a kubeconfig of ``user`` for the API server's URL ``server``. Return its path ``target``.
+
+        The kubeconfig has the paths of the PEM files. It is JSON, which is valid YAML.
+        """
         cluster = {"server": server, "certificate-authority": str(self.pair.certificate)}
         client = {"client-certificate": str(user.certificate), "client-key": str(user.key)}
         context = {"cluster": "rft-test", "user": "rft-test"}

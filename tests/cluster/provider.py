@@ -92,7 +92,7 @@ def _obstacle_to_assets(folder: Path) -> str:
 
 
 def _started(layout: Layout, choice: dict[str, str]) -> Provider:
-    """Return the provider that ``up`` recorded. The environment of later commands may be different."""
+    """Return the provider that ``up`` recorded in ``choice``, also if the environment now names another."""
     binaries = Path(choice["binaries"]) if "binaries" in choice else None
     kind = choice["provider"] if choice["provider"] == "kind" or binaries else "old"
     if os.environ.get(WANTED, kind) not in ("", kind):

@@ -102,7 +102,7 @@ def wait_until(what: str, seconds: float, condition: Callable[[], bool], poll: f
     """Call ``condition`` every ``poll`` seconds until it returns true.
 
     Raises:
-        ClusterError: it did not return true within ``seconds``.
+        ClusterError: it did not return true within ``seconds``. The message contains ``what``.
     """
     deadline = time.monotonic() + seconds
     while not condition():

@@ -25,6 +25,7 @@ class NodeSpec:
     minor_version: int
     snapshotter: str
     lacks_sys_resource: bool
+    """Whether processes of the node lack the capability CAP_SYS_RESOURCE."""
     network: Network
     layout: Layout
 

@@ -54,8 +54,9 @@ def parser() -> tuple[Any, Any]:
 
 
 def differences(options: ServerOptions, engine: object) -> dict[str, tuple[object, object]]:
-    """Return the settings that vLLM understood in another way than the trainer means: the meant and the
-    parsed value.
+    """Return each setting that vLLM understood differently from the trainer: the meant and the parsed value.
+
+    ``options`` has the settings that the trainer means, ``engine`` those that vLLM parsed.
     """
     wanted = {
         "model": str(options.model),
@@ -98,7 +99,7 @@ def check() -> int:
 
 
 def main() -> int:
-    """Run the command line."""
+    """Start this program again with the stub. If this was done, run ``check`` and return its exit status."""
     if _STUBBED not in os.environ:
         start_again(Path(tempfile.mkdtemp(prefix="rft-libcuda-")))
     try:

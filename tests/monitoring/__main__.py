@@ -36,13 +36,14 @@ _DURATION = re.compile(r"\[\d+[mh]\]")
 
 
 def shortened(text: str) -> str:
-    """Return a rule file or query whose ranges have the length ``WINDOW``, and whose alerts fire at once."""
+    """Return a rule file or query with ranges of the length ``WINDOW`` and alerts that fire at once."""
     return re.sub(r"(\bfor: )\d+m", r"\g<1>0s", _DURATION.sub(f"[{WINDOW}]", text))
 
 
 class Scenario:
-    """A scenario of events that the operator counts. ``turn`` is called repeatedly, and raises counters a
-    little.
+    """A scenario of events that the operator counts. Each call of ``turn`` raises counters a little.
+
+    If ``bad`` is true, every alert fires. If it is false, every alert clears.
     """
 
     def __init__(self, *, bad: bool) -> None:
