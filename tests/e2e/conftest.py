@@ -61,7 +61,10 @@ def example() -> list[Object]:
 
 
 def variant(example: list[Object], name: str, **changes: Any) -> list[Object]:
-    """Return the objects of ``example`` with this name, fewer steps and ``changes`` in the RFTJob."""
+    """Return a copy of ``example`` whose RFTJob has this name, few steps, and ``changes`` in its spec.
+
+    A change that is a mapping is merged into the field of the spec. Any other change replaces the field.
+    """
     objects: list[Object] = json.loads(json.dumps(example))
     job = next(o for o in objects if o["kind"] == "RFTJob")
     job["metadata"] = {"name": name}

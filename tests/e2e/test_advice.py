@@ -27,7 +27,8 @@ def webhook(kubectl: Kubectl) -> Iterator[Kubectl]:
         "metadata": {"name": "no-source"},
         "spec": {"model": {"name": "m"}, "dataset": {}, "graders": [{"name": "g"}], "storage": {}},
     }
-    # If the API server cannot reach the webhook, it accepts everything. So one refusal shows that it can.
+    # If the API server cannot reach the webhook, it accepts everything. So one refusal shows that the
+    # API server can reach the webhook.
     wait_until("the webhook answers", lambda: kubectl.apply(bad, check=False).returncode != 0, 60)
     refused = kubectl.apply(bad, check=False).stderr
     for field in ("spec.dataset", "spec.graders[0]", "spec.storage"):

@@ -17,7 +17,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 OPERATOR = "deployment/rft-operator"
 NAME = "deleted"
-# The trainer saves a checkpoint, and then tries for one minute to report to the stopped operator.
+# Time limit in seconds until all objects are gone. The trainer saves a checkpoint first, and then tries for
+# one minute to report to the stopped operator.
 GONE_SECONDS = 180.0
 AWAY_SECONDS = 180.0
 """Time limit in seconds for the end of the operator's pod. It may take 30 s, and a busy node

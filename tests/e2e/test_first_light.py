@@ -17,8 +17,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
 MINUTE = 60.0
 TRAINER_UID = 10001
-# Raises an error for one row in eight. These rows are far apart in the order of seed 0, because a run stops
-# where more than half of a step cannot be graded, and a step here has four or five rows.
+# A grader that raises an error for one row in eight. A step here has four or five rows, and a run ends if
+# more than half of a step cannot be graded. In the order of seed 0 the failing rows are far enough apart.
 RAISING = """
 def grade(completion, row):
     if row["answer"] % 8 == 3:

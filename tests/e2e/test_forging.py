@@ -35,7 +35,9 @@ def grade(completion, row):
         raise ValueError(done.stdout[-200:] + done.stderr[-200:])
     return 0.0
 """
-"""A grader that tries one attack after the other, and runs programs that an attack may have changed."""
+"""A grader that runs one program in each call: an attack, then a program that the attack may have changed,
+and so on. The score is 1 if an attack succeeds, else 0.
+"""
 
 
 def python(name: str, source: str, **settings: Any) -> dict[str, Any]:

@@ -31,7 +31,11 @@ context.
 def job(
     example: list[Object], name: str, dtype: Dtype, memory: str | None = None, *, force: bool = False
 ) -> list[Object]:
-    """Return a job of two steps in ``dtype``. Its sequences are as long as the context allows."""
+    """Return a job of two steps in ``dtype``, with its rows. Its sequences are as long as the context allows.
+
+    ``memory`` is the memory in the job's resources; None: the job sets none. ``force`` adds the annotation
+    ``FORCE_ANNOTATION``.
+    """
     objects = variant(
         example, name,
         sampling={"maxTokens": MAX_TOKENS, "numRollouts": 2, "temperature": 1.0},
@@ -52,7 +56,10 @@ def job(
 
 
 def rows(count: int, first: int = 0) -> str:
-    """Return rows to which a small model answers with long texts."""
+    """Return ``count`` rows as JSON lines, with answers from ``first`` on.
+
+    A small model completes their prompts with long texts.
+    """
     asked = "Write a very long story with many chapters, and never end it. Begin with chapter"
     made: list[dict[str, Any]] = [
         {"messages": [{"role": "user", "content": f"{asked} {number}."}], "answer": number}

@@ -21,9 +21,7 @@ NAME = "cut-off"
 
 @pytest.fixture
 def far_node(kubectl: Kubectl) -> str:
-    """Name of a worker of kind on which the leading operator does not run. The standby operator
-    runs on it.
-    """
+    """Name of a worker node of the kind cluster that runs the standby operator and not the leading one."""
     described = choose_provider(default_layout()).describe()
     nodes = described.get("nodes_for_pods", "").split(",")
     if len(nodes) < 2:

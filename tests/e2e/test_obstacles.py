@@ -23,8 +23,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 TOLD_SECONDS = 30.0
 CLEARED_SECONDS = 300.0
-"""Time limit in seconds until a message is gone after its cause was removed. The Job controller waits longer
-between each two attempts.
+"""Time limit in seconds until a message is gone after its cause was removed. The Job controller
+waits longer before each new attempt.
 """
 NOWHERE = {"nodeSelector": {"rft.dev/none": "here"}}
 """Resources of a job whose pod fits on no node, for cases that test only the creation of objects."""
@@ -187,7 +187,7 @@ def _namespace(case: Case) -> str:
 
 @pytest.fixture(scope="module")
 def places(kubectl: Kubectl) -> Iterator[dict[str, Kubectl]]:
-    """kubectl, with a namespace for each case."""
+    """kubectl in the namespace of each case, by the name of the case."""
     found = {}
     for case in CASES:
         found[case.name] = copy(kubectl)
@@ -211,7 +211,8 @@ def _tells(message: str, case: Case) -> bool:
 def _seconds_until(what: str, open_cases: dict[str, float], is_so: Any, limit: float) -> dict[str, float]:
     """Return for each case the seconds from its start until ``is_so(case)`` is true.
 
-    Raises AssertionError after ``limit`` seconds.
+    ``open_cases`` has the start of each case, by its name. If ``is_so`` is not true for all cases after
+    ``limit`` seconds, AssertionError is raised with ``what`` and the names of the missing cases.
     """
     took: dict[str, float] = {}
 

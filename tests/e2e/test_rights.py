@@ -1,4 +1,4 @@
-"""The API server refuses no request of the installed operator, so the chart grants all rights that it needs.
+"""The chart grants all rights that the operator needs: the API server refuses none of its requests.
 
 tests/integration/test_rights.py checks that the chart grants no further rights. This module's name is late in
 the alphabet, so that the audit log has the operator's requests during the other tests.

@@ -17,7 +17,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 NAME = "silent"
 # The grader is slow, so that the evaluation of the base model is still running when the trainer is stopped.
-# Before the first step the operator's setting is the limit. After it five minutes would be allowed.
+# Before the first step the operator's setting is the limit. After the first step
+# five minutes would be allowed.
 GRADER = {
     "python": {"inline": "import time\n\ndef grade(completion, row):\n    time.sleep(2)\n    return 1.0\n"}
 }

@@ -40,7 +40,10 @@ def kubeconfig() -> Path:
 
 @pytest.fixture(scope="session")
 def described(kubeconfig: Path) -> dict[str, str]:
-    """The provider's data about the test cluster, e.g. ``host_address``. Empty if the cluster is external."""
+    """The provider's data about the test cluster, e.g. ``host_address``.
+
+    Only the provider's name if the cluster is external.
+    """
     return choose_provider(default_layout()).describe()
 
 
@@ -65,8 +68,10 @@ def api(kubeconfig: Path) -> Iterator[Api]:
 
 
 def _stop_other_operators(api: Api) -> list[tuple[str, int]]:
-    """Stop operators that serve all namespaces until the tests end. They would serve the tests' namespace
-    too.
+    """Scale operators that serve all namespaces down to 0, because they would serve the tests' namespace too.
+
+    Return path and former replicas of each Deployment, so that the caller can restore it. If the cluster is
+    external, skip the tests instead.
     """
     stopped = []
     for deployment in api.call("GET", OPERATORS).get("items") or []:

@@ -10,7 +10,10 @@ Submit = Callable[..., Run]
 
 
 def body(pod: Object, step: int = 3, sequence: int | None = None, **progress: Any) -> bytes:
-    """Return the body of a report from ``pod``."""
+    """Return the body of a report from ``pod`` after ``step`` steps.
+
+    ``sequence`` is the number of the report. None: the step. ``progress`` has further fields of the progress.
+    """
     points = [{"step": i, "reward": i / 100} for i in range(1, step + 1)]
     report = {
         "version": 1,
@@ -25,7 +28,7 @@ def body(pod: Object, step: int = 3, sequence: int | None = None, **progress: An
 
 
 class Trainer:
-    """A pod that is set to Running, with a token for its reports."""
+    """The newest pod of ``run``, set to Running, with a token for its reports."""
 
     def __init__(self, run: Run, operator: Operator, api: Api) -> None:
         self.run, self.operator = run, operator

@@ -44,7 +44,11 @@ class WaitMessages:
     def until(
         self, case: str, run: Run, part: str, *, within: float = MESSAGE_WITHIN, since: float = 0.0
     ) -> Object:
-        """Wait until the status message contains ``part``. Record message and time. Return the status."""
+        """Wait until the status message contains ``part``. Add ``case`` to the table. Return the status.
+
+        Fail if the message appears more than ``within`` seconds after ``since``, which is a value of
+        ``time.monotonic()``. If ``since`` is 0, the call of this method counts as the start.
+        """
         began = since or time.monotonic()
         status: Object = {}
 
@@ -178,7 +182,7 @@ class Release:
         self._settings = settings
 
     def apply(self, configuration: Path | None = None) -> None:
-        """Install or upgrade the chart. ``configuration`` replaces the controller's configuration."""
+        """Install or upgrade the chart. ``configuration`` replaces the chart's default configuration."""
         options = [word for setting in self._settings for word in ("--set", setting)]
         if configuration is not None:
             options += ["--set-file", f"managerConfig.controllerManagerConfigYaml={configuration}"]

@@ -19,7 +19,10 @@ def ready_nodes(api: Api) -> list[Object]:
 
 @contextmanager
 def gpus(api: Api, count: int, product: str | None = None) -> Iterator[Object]:
-    """Let the first node advertise ``count`` GPUs of the kind ``product`` during the ``with`` block."""
+    """Let the first ready node advertise ``count`` GPUs during the ``with`` block. Yield the node.
+
+    The node's label for the kind of GPU is ``product``; None: it has no such label.
+    """
     name = ready_nodes(api)[0]["metadata"]["name"]
     try:
         yield _offer(api, name, str(count), product)
@@ -36,7 +39,7 @@ def _offer(api: Api, name: str, count: str | None, product: str | None) -> Objec
 
 @contextmanager
 def fake_node(api: Api, name: str, product: str, count: int) -> Iterator[None]:
-    """Add a node object without a machine. Its taint keeps all pods away."""
+    """Add a node object with ``count`` GPUs, but without a machine. Its taint keeps all pods away."""
     amounts = {"cpu": "64", "memory": "512Gi", "pods": "100", GPU: str(count)}
     status: dict[str, Any] = {"capacity": amounts, "allocatable": amounts}
     body = {

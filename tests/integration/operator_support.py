@@ -259,7 +259,7 @@ class Operator:
         return sum(float(row.rsplit(" ", 1)[1]) for row in text.splitlines() if row.startswith(line))
 
     def push(self, ca: str, token: str | None, body: bytes) -> int:
-        """Send a report to the ingest as a trainer would. Return the HTTP status."""
+        """Send a report to the ingest as a trainer would. Return the HTTP status. ``ca`` is the CA as PEM."""
         headers = {"Content-Type": "application/json"}
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"

@@ -22,7 +22,7 @@ CLOSED = b""
 
 
 def answer(status: int, body: dict[str, Any] | None = None) -> bytes:
-    """Return a response of an API server: with ``body``, or with a refusal."""
+    """Return a response of an API server, with ``body`` as JSON. If ``body`` is None, it is a refusal."""
     refusal = {"kind": "Status", "status": "Failure", "code": status, "message": "refused by the test"}
     text = json.dumps(refusal if body is None else body).encode()
     head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: application/json\r\n"

@@ -264,8 +264,8 @@ def test_kueue_chooses_the_flavor_with_the_gpu_of_the_plan(
     kueue.cluster_queue("kinds", tuple(products), "64", gpus="1")
     kueue.local_queue("kinds", "kinds")
     small = {"rft.dev/none": "here", PRODUCT_LABEL: "Tesla-T4"}
-    # No node of this kind exists, as in a node pool scaled to zero. So the plan sets no node label, but the
-    # user does.
+    # No node has this kind of GPU, as in a node pool scaled to zero. So the plan sets no node label, and the
+    # user must set one.
     first = queue("2", "kinds", gpus=1, accelerator={"name": "nvidia-t4-16gb"}, nodeSelector=small)
     admitted(first)
     (assigned,) = kueue.workload(first)["status"]["admission"]["podSetAssignments"]

@@ -71,7 +71,10 @@ def _shared_binding(place: Api, accounts: list[Account]) -> tuple[str, Object]:
 def pair(
     place: Api, accounts: list[Account], kubeconfig: Path, tmp_path: Path
 ) -> Iterator[Callable[[int], tuple[Operator, Operator]]]:
-    """Start two operators: the second starts when the first holds the Lease. Stop both at the end."""
+    """Return a function that starts two operators, whose Lease lasts the given number of seconds.
+
+    The second operator starts when the first holds the Lease. Both are killed after the test.
+    """
     started: list[Operator] = []
 
     def start(seconds: int) -> tuple[Operator, Operator]:

@@ -44,12 +44,16 @@ def trainer(submit: Submit, operator: Operator, api: Api) -> Trainer:
 
 
 class Attack(NamedTuple):
-    """A request, and the refusal that is expected for it."""
+    """A report, and the refusal that is expected for it."""
 
     token: str | None
+    """The token that is sent. None: the request has no token."""
     content: bytes
+    """The body of the request."""
     status: int
+    """The HTTP status of the refusal."""
     said: str
+    """The reason in the operator's log."""
 
 
 ADDRESSES = (f"127.2.0.{number}" for number in itertools.count(1))
@@ -57,7 +61,7 @@ ADDRESSES = (f"127.2.0.{number}" for number in itertools.count(1))
 
 
 def refused(trainer: Trainer, attack: Attack) -> None:
-    """Send the request. Check its response and log line, and that no status has changed."""
+    """Send the report. Check the response and the log line, and that the trainer's RFTJob is unchanged."""
     before, source = trainer.run.job, next(ADDRESSES)
     tokens = [attack.token] if attack.token is not None else [""]
     assert asyncio.run(flood(trainer, tokens, attack.content, source)) == {attack.status: 1}

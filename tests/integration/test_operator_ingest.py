@@ -63,7 +63,7 @@ def test_a_report_is_written_without_new_reads_of_the_cluster(trainer: Trainer, 
         wait_until("the step", lambda: trainer.run.status["progress"]["step"] == step)
         return {method: operator.metric(line) - before[method] for method, line in requests.items()}
 
-    # Renewing the Lease needs no GET. A GET may still come from a late event of the pod, so wait.
+    # A renewal of the Lease needs no GET. A late event of the pod may cause one, so repeat until none comes.
     steps = iter(range(2, 12))
     wait_until("the operator only patches the status", lambda: pushed(next(steps)) == {"GET": 0, "PATCH": 1})
 
@@ -108,7 +108,8 @@ def test_a_pod_without_the_owner_reference_is_refused_despite_our_labels(trainer
     pod = {
         "apiVersion": "v1",
         "kind": "Pod",
-        # Without the Job controller's labels: it would adopt the pod, and delete it as one too many.
+        # Without the Job controller's labels. Otherwise the controller would adopt the pod, and delete it
+        # because the Job has one pod too many.
         "metadata": {"name": f"{trainer.run.name}-forged", "labels": ours},
         "spec": {
             "nodeSelector": {"rft.dev/none": "here"},
@@ -197,7 +198,7 @@ def test_an_older_attempt_is_refused_after_a_report_of_a_newer_one(trainer: Trai
         wait_until("step 4", lambda: run.status["progress"]["step"] == 4)
         history = {p["step"]: p["reward"] for p in run.status["reward"]["history"]}
         assert history == {1: 0.01, 2: 0.02, 3: 0.03, 4: 0.5}
-        # Newer Job controllers end a deleted pod themselves. Then its report is refused because it has ended.
+        # Newer Job controllers end a deleted pod themselves. Reports of an ended pod are refused with 403.
         ended = api.get(PODS, name)["status"]["phase"] in ("Failed", "Succeeded")
         assert trainer.push(body(trainer.pod, 6)) == (403 if ended else 409)
         assert run.status["progress"]["step"] == 4

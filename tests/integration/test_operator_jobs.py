@@ -338,7 +338,7 @@ def test_an_expired_ttl_deletes_the_children_and_applying_again_starts_no_run(
     spec = api.get(RFTJOBS, run.name)["spec"]
     body = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": f"{run.name}-2"}, "spec": spec}
     other = Run(api, api.create(RFTJOBS, body))
-    other.child()  # so the operator has processed everything before it
+    other.child()  # the child Job exists, so the operator has processed all earlier events
     api.delete(RFTJOBS, other.name)
     assert api.find(JOBS, run.child_name) is None
     assert (run.status["phase"], run.status["completionTime"]) == ("Failed", ended)

@@ -49,7 +49,7 @@ def test_the_api_server_says_in_words_which_form_a_text_must_have(api: Api, gate
 
 @pytest.mark.timeout(600)
 @settings(
-    max_examples=42,  # of 50 specs
+    max_examples=42,  # each is a batch of 50 specs
     phases=(Phase.explicit, Phase.generate),  # shrinking a failing batch would take minutes
     deadline=None,
     derandomize=True,

@@ -246,7 +246,7 @@ def test_a_spec_that_breaks_a_rule_across_fields_is_refused_at_admission(
 ) -> None:
     answer = webhook.create(**broken.spec)
     assert answer.status == 422
-    # The schema may refuse it first, with its own message.
+    # The schema may refuse the spec before the webhook does, with its own message.
     assert broken.path in answer.message or not answer.message.startswith(DENIED)
 
 
