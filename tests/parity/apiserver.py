@@ -80,7 +80,7 @@ def _default(value: Any, schema: Schema) -> None:
 def complaints(document: dict[str, Any], schema: Schema, by_cel: bool = True) -> list[str]:
     """Return the validation errors of an object. Each names the path of a field.
 
-    ``by_cel``: also check the forms of texts, as servers with CEL do.
+    ``by_cel``: also check the forms of texts and the bounds of numbers by ``_forms``, as servers with CEL do.
     """
     validator = _WITH_FORMS if by_cel else _VALIDATOR
     found = validator(schema).iter_errors(stored(document, schema))

@@ -58,6 +58,7 @@ class Case:
     refused_at: str | None = None
     """Path of the field that the refusal must name. None: the manifest is valid."""
     takes: frozenset[Sight] = frozenset()
+    """Properties of the manifest. Only gates that can check all of them get this case."""
     rule: str = ""
     """Name of the rule across fields that the manifest breaks. Empty if it breaks none."""
     or_at: str | None = None
@@ -80,7 +81,7 @@ class Value(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """The type of a field, without None, and the limits of its values."""
+    """The type of a field, without ``| None``, and the limits of its values by their names, e.g. ``ge``."""
 
     type: Any
     limits: dict[str, Any]
@@ -152,8 +153,9 @@ def cases() -> tuple[Case, ...]:
 
 
 def _with_its_future(case: Case) -> Case:
-    """Mark a case that the schema and the rules accept, but whose run would fail, such as one with an invalid
-    regex. Only ``rft validate`` and the webhook refuse such a case.
+    """Return the case. If its run would fail although schema and rules accept it, add ``Sight.FORM`` to it.
+
+    An example is an invalid regex. Only ``rft validate`` and the webhook refuse such a case.
     """
     if case.refused_at is not None:
         return case
@@ -382,7 +384,7 @@ def _list_values(item: Kind, limits: dict[str, Any]) -> Iterator[Value]:
 
 
 def _different(item: Kind, count: int) -> list[Any]:
-    """Yield ``count`` valid items, each with another name."""
+    """Return ``count`` valid items. If items have a name, each item has another name."""
     if isinstance(item.type, type) and issubclass(item.type, Model) and "name" in item.type.model_fields:
         return [sample(item.type, {"name": f"n{number}"}) for number in range(count)]
     return [good(item)] * count
@@ -496,7 +498,7 @@ def _nested(kind: Kind, path: str, place: Place) -> Iterator[Case]:
 
 
 def _beside(value: Any) -> list[Any]:
-    """Return a list with ``value``. If this is a grader with a weight of 0, add a grader with a weight."""
+    """Return a list with ``value``. If this is a grader with a weight of about 0, add a weighted one."""
     canary = isinstance(value, dict) and value.get("weight") in (0, math.nextafter(0, math.inf))
     return [value, sample(Grader, {"name": "weighted"})] if canary else [value]
 
@@ -709,7 +711,9 @@ BROKEN: dict[str, list[tuple[str, Object, str]]] = {
         ("bfloat16", {"training": {"deterministic": True, "cpuDtype": "bfloat16"}}, "spec.training.cpuDtype"),
     ],
 }
-"""For each rule: a word for what is wrong, a spec that breaks this rule only, the field that is refused."""
+"""Specs that break one rule only, by the rule. Each spec stands between a word for what is wrong with it and
+the path of the field that is refused.
+"""
 
 KEPT: dict[str, list[tuple[str, Object]]] = {
     "dataset_has_one_source": [
@@ -813,7 +817,7 @@ KEPT: dict[str, list[tuple[str, Object]]] = {
         ("not said to be", {"training": {"cpuDtype": "bfloat16"}}),
     ],
 }
-"""For each rule: specs that come close to breaking it, each with a word for what the spec has."""
+"""Specs that come close to breaking a rule, by the rule. Before each spec is a word for what it has."""
 
 
 def _rule_cases() -> Iterator[Case]:

@@ -58,11 +58,14 @@ class Gate:
         return case.takes <= self.sees and (not case.rule or case.rule in self.rules)
 
     def accepts(self, manifest: Object) -> Verdict:
-        """Return whether the gate accepts one manifest, with the text that it gives."""
+        """Return the gate's verdict on one manifest."""
         return self.judge([manifest])[0]
 
     def disagreements(self, cases: Sequence[Case]) -> list[str]:
-        """Return the cases in which this gate's verdict is unexpected. Give only cases that it can check."""
+        """Return a message for each case with an unexpected verdict.
+
+        Give only cases for which ``can_judge`` is true.
+        """
         verdicts = self.judge([case.manifest for case in cases])
         return [
             complaint
@@ -162,7 +165,8 @@ def _by_webhook(manifests: Sequence[Object]) -> list[Verdict]:
 MODEL = Gate("model", _by_model)
 # For YAML's .nan and .inf the parser fails, as in kubectl. The message then names the line, not the field.
 CLI = Gate("rft validate", _by_cli, frozenset(Sight) - {Sight.NOT_JSON, Sight.FORM})
-# A trainer ignores fields of a newer operator. What a user writes has passed another gate before.
+# A trainer ignores unknown fields, because a newer operator may send them. Another gate has checked the
+# user's manifest before.
 TRAINER = Gate("trainer's config", _by_trainer, frozenset(Sight) - {Sight.DOCUMENT, Sight.UNKNOWN})
 SCHEMA = Gate(
     "CRD's schema",
@@ -222,7 +226,8 @@ def api_server(
     sees = {Sight.DOCUMENT}
     if not looks_ahead:
         sees.add(Sight.FORM)
-    # Without CEL a webhook may check the forms of texts. kubectl and Go's clients write 8, not 8.0.
+    # Without CEL a webhook may check the forms of texts: then ``evaluates`` has all rules.
+    # With CEL the integer 8.0 is refused. kubectl and Go's clients never write it.
     if by_cel or evaluates == ALL_RULES:
         sees.add(Sight.FIELD_RULE)
     if not by_cel:

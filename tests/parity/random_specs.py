@@ -32,7 +32,10 @@ def manifests() -> st.SearchStrategy[Object]:
 
 @cache
 def _objects(model: type[Model], depth: int) -> st.SearchStrategy[Object]:
-    """Return a strategy for objects: a valid one with up to four fields changed, rarely an unknown field."""
+    """Return a strategy for objects: a valid one with some fields changed, rarely an unknown field.
+
+    Up to four fields change at ``depth`` 0, the spec itself, and up to two in nested objects.
+    """
     fields = {alias(name, info): kind_of(info) for name, info in model.model_fields.items()}
     if not fields:
         return st.just({})
@@ -96,7 +99,7 @@ def _within(kind: Kind, depth: int) -> st.SearchStrategy[Any] | None:
 
 
 def has_whole_float(value: Any, schema: dict[str, Any]) -> bool:
-    """Return whether a whole number is written as 8.0. CEL refuses this, and real clients write 8."""
+    """Return whether ``value`` has a float such as 8.0 for an integer. CEL refuses it. Clients write 8."""
     if isinstance(value, dict):
         fields = schema.get("properties", {})
         return any(has_whole_float(each, fields.get(key, {})) for key, each in value.items())
@@ -106,7 +109,7 @@ def has_whole_float(value: Any, schema: dict[str, Any]) -> bool:
 
 
 def has_empty_text(value: Any) -> bool:
-    """Return whether there is an empty text. Kubernetes 1.20 treats it as null."""
+    """Return whether ``value`` has an empty text at any depth. Kubernetes 1.20 treats it as null."""
     if isinstance(value, dict):
         return any(map(has_empty_text, value.values()))
     if isinstance(value, list):

@@ -120,7 +120,7 @@ def test_an_empty_object_stays_an_empty_object() -> None:
 
 
 def fields(annotation: Any, path: str) -> dict[str, tuple[Any, ...]]:
-    """Return the values of each field by its path: of fixed texts and booleans all values, else ``()``."""
+    """Return the values of each field by its path: all of a Literal or a bool, ``()`` for other types."""
     if get_origin(annotation) is Literal:
         return {path: get_args(annotation)}
     if annotation is bool:

@@ -17,7 +17,7 @@ from tests.cluster.layout import default_layout
 HEAD = "apiVersion: rft.dev/v1alpha1\nkind: RFTJob\nmetadata: {name: a}\n"
 ITEM = HEAD.rstrip().replace("\n", "\n  ")
 
-# Values of one field. Accepted values go through kubectl together, refused ones one by one.
+# Values of one field. kubectl reads all accepted values in one call, and each refused value in its own call.
 _PLAIN = """
 1e-4 1E-4 1e3 1e+3 1.e-3 .5e3 5. .5 -.5 +.5 +5 0.0 -0.0 3.0 0.1 1_000 1_000.5 1__0 ._5 _1 1e5_0 1e
 0o17 017 -017 +017 0o_17 0777 019 08 09.5 00 0x1f 0X1F +0x1F 0xg 0x 0b101 -0b11 0b 0b2 0o8

@@ -33,10 +33,11 @@ def test_all_gates_agree_about_random_specs(document: dict[str, Any], judged: Co
     # The loader reads back what was written, so all commands give the same verdict.
     (read,) = load_documents(yaml_text(document))
     assert [problem.path for problem in check(read.body).problems] == [problem.path for problem in problems]
-    if not any("no such field" in str(problem) for problem in problems):  # which a trainer ignores
+    if not any("no such field" in str(problem) for problem in problems):  # a trainer ignores unknown fields
         assert TRAINER.accepts(document).accepted == (job is not None)
 
-    # The schema accepts what the API server would keep if the models do, apart from rules across fields.
+    # Apart from rules across fields, the schema accepts an object exactly if the models accept what an API
+    # server would store.
     kept = stored(document, STORED_SCHEMA)
     verdict = SCHEMA.accepts(document)
     assert verdict.accepted == _every_field_is_valid(kept), (verdict.text, check(kept).problems)
