@@ -24,7 +24,10 @@ Weights = list[Tensor]
 
 @dataclass
 class Trained:
-    """A batch on which the loop trained. ``weights`` and ``gradients`` have one item per optimizer step."""
+    """A batch on which the loop trained.
+
+    ``weights`` and ``gradients`` have one item for each optimizer step, with the values before the step.
+    """
 
     groups: Sequence[Group]
     settings: UpdateSettings

@@ -39,7 +39,7 @@ def test_every_type_that_can_be_trained_has_a_layout_and_is_measured() -> None:
 
 
 def test_vllm_has_a_class_for_every_type_that_can_be_trained() -> None:
-    found = find_spec("vllm")  # read and not imported, which takes seconds
+    found = find_spec("vllm")  # does not import vLLM, because an import takes seconds
     assert found is not None
     assert found.origin is not None
     registry = (Path(found.origin).parent / "model_executor" / "models" / "registry.py").read_text()
@@ -77,9 +77,8 @@ def test_longrope_follows_the_context_of_the_run_and_not_the_longest_row_of_a_ba
         tmp_path,
     )
     own = AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager").eval()
-    wanted = own_logprobs(
-        own, BEYOND
-    )  # texts of 59, 44 and 51 tokens: the model's own code mixes the factors
+    # The texts have 59, 44 and 51 tokens. transformers uses the long factors for a text of more than 48.
+    wanted = own_logprobs(own, BEYOND)
     lengths = list(map(len, BEYOND.completions))
     long, short = policy(tmp_path, 128), policy(tmp_path, 48)
     for rows in (BEYOND.alone, BEYOND.shared):

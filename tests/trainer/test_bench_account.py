@@ -55,7 +55,8 @@ def test_products_and_attention_are_those_of_the_formulas(shared: dict[str, dict
         SHAPE.hidden * SHAPE.head_dim * 2 * (SHAPE.heads + SHAPE.kv_heads)
         + 3 * SHAPE.hidden * SHAPE.intermediate
     )
-    # The forward pass, its recomputation, and the gradients of inputs. The flat row has padding to a block.
+    # Each weight matrix is multiplied three times: in the forward pass, in its recomputation, and for the
+    # gradients of inputs. The flat row is padded to whole blocks of 128 tokens.
     padded = -(-tokens // 128) * 128
     for found in shared.values():
         assert found["products"].flops == pytest.approx(3 * 2 * weights * padded, rel=0.01)

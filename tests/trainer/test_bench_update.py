@@ -38,7 +38,7 @@ def test_attention_operations_are_counted_for_every_pair_that_the_mask_allows() 
     shape, shared = shape_named(TINY), row(256, 4, 65)
     mask = build([shared]).attention_B_1_T_T
     assert mask is not None
-    # Of a token's attention to itself half is counted, as in the formulas for whole sequences.
+    # Half of each token's attention to itself is counted, as in the formulas for whole sequences.
     attention = 3 * attention_flops(shape, 1, int(mask.sum()) - shared.length / 2)
     weights = 2 * linear_flops(shape, shared.length) + 6 * 1000 * shared.length
     assert needed_flops(shape, [shared], PLAIN) == pytest.approx(weights + attention)

@@ -31,6 +31,6 @@ def test_every_adapter_in_a_runs_folder_names_the_base_by_the_jobs_name_and_has_
     assert "# tiny, step 3" in final
     assert "## Held-out evaluation" in final
     assert "| 3 | " in final
-    assert "1+2" not in final  # no rows
+    assert "1+2" not in final  # the card shows no rows of the dataset
     loaded = AutoPeftModelForCausalLM.from_pretrained(str(tmp_path / "run" / "adapter"))
     assert loaded.peft_config["default"].base_model_name_or_path == name

@@ -97,7 +97,7 @@ def damage_within(file: Path) -> None:
 
 
 def as_pickle(folder: Path, **changes: Any) -> Path:
-    """Replace the training state in a checkpoint by the pickle of an older release. Return the pickle."""
+    """Replace the training state in a checkpoint by a pickle as of an older release. Return its path."""
     state = asdict(training_state.read(folder)) | changes
     tensors_of(folder).unlink()
     values_of(folder).unlink()
@@ -192,7 +192,7 @@ def test_a_newest_checkpoint_that_cannot_be_read_is_named_and_the_one_before_is_
 
 def test_every_part_is_read_to_the_bit_as_it_was_written(tmp_path: Path) -> None:
     random.seed(7)
-    random.gauss(0, 1)  # the second number of the pair is kept for the next call
+    random.gauss(0, 1)  # draws two numbers, and keeps the second one for the next call
     torch.manual_seed(7)
     strange = torch.tensor([float("nan"), float("inf"), -0.0, 1e-45])
     state = TrainingState(

@@ -67,16 +67,22 @@ except OSError as error:
 
 
 class Fault(NamedTuple):
-    """Code that an agent runs after its first turn, and the expected error or reward of its rollout."""
+    """Code that an agent runs after its first turn, and what is expected of its rollout."""
 
     code: str
     error: str | None = None
+    """A part of the rollout's error. None: the rollout has no error."""
     reward: float = 0.5
+    """The reward, if there is no error."""
     turns: int = 2
     limit: str | None = None
+    """The limit that ended the rollout. None: no limit did."""
     refused: int = 0
+    """Number of refused requests."""
     forged: int = 0
+    """Number of forged replies."""
     printed: int = 0
+    """Length of the kept output."""
 
 
 FAULTS = {

@@ -187,6 +187,7 @@ def test_an_agent_of_openais_client_plays_a_rollout(talking_model: Path, togethe
     (segment,) = episode.segments
     own = zip(segment.token_ids, segment.sampled, strict=True)
     assert tuple(token for token, sampled in own if sampled) == completion.token_ids
-    # The first turn has the rollout's own seed and the spec's temperature, as a single answer has.
+    # The first turn has the rollout's own seed and the spec's temperature, as a rollout of one turn
+    # without an environment has.
     (single,) = played.engine.generate([replace(requests[0], prompt_token_ids=segment.prompt_ids)])
     assert segment.token_ids[: len(single.token_ids)] == single.token_ids

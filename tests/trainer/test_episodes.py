@@ -135,7 +135,7 @@ def test_a_fault_ends_its_own_rollout_only(play: Callable[..., Played], fault: s
     for score in played.scores[2:4]:
         assert said in score.errors["environment"]
     assert all(episode.segments[0].trained == 2 for _, episode in found)
-    # The slots of the lost rollouts are used again.
+    # The worker's slots of the lost rollouts can be used again.
     played(prompts[:1], count=4)
     assert [score.reward for score in played.scores] == [1, 1, 1, 1]
 

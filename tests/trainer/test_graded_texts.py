@@ -15,7 +15,7 @@ LINES = [line for line in TABLE if line and not line.startswith("# ")]
 
 
 def graded(grader: str, text: str, gold: str) -> float:
-    """Return the score that a grader gives to a text.
+    """Return the score of ``text``. ``grader`` and ``gold`` are columns of graded_texts.txt.
 
     Raises ValueError if the reply of a judge or the gold answer cannot be read.
     """

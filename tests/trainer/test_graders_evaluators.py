@@ -351,7 +351,7 @@ def grade(completion, row):
             "evaluate.py",
             "DEFAULT = 1",
         ),
-        # An installed package is not hidden by the file that imports it, whatever that is called.
+        # An installed package is not hidden by the file that imports it, whatever the file's name is.
         ("import json, pydantic\nassert pydantic.BaseModel\nfrom parsing import last", "pydantic.py", None),
     ],
 )

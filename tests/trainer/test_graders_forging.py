@@ -106,7 +106,7 @@ def test_the_grader_process_and_its_workers_are_closed_even_without_landlock(
 ) -> None:
     program = PRELUDE.replace("worker = os.getppid()", "worker = 0") + MEMORY[name]
     program = program.replace("[*others(), worker]", "others()")
-    done = subprocess.run(  # from outside all domains
+    done = subprocess.run(  # not confined by Landlock
         [sys.executable, "-c", program, str(served.server)],
         preexec_fn=without_capabilities,
         capture_output=True,

@@ -73,7 +73,7 @@ def test_autograd_saves_about_as_much_as_the_formula_says(
         MemoryDemand(4, tokens, samples), 200, tokens,
         reference=True, sorts=False, unfiltered=False, in_process=True, dtype=dtype,
     )  # fmt: skip
-    # The boolean masks are freed before this point.
+    # ``attention_mask`` also counts two boolean masks, which are freed before this point.
     mask = host.attention_mask(run, tokens) - 2 * tokens**2 if samples > 1 else 0
     predicted = host.saved_activations(shape, run, tokens) + mask
     assert 1.0 <= predicted / measured <= 1.15

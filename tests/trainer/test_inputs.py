@@ -57,7 +57,7 @@ def test_other_rows_are_refused_with_the_first_line_that_differs(
         InputsChanged, match=rf"spec.dataset: the first difference is in line {line}; the file had 70"
     ):
         attempt(asked)
-    rows.write_text(before)  # put back, the run goes on
+    rows.write_text(before)  # with the old rows the run continues
     attempt(asked)
 
 

@@ -57,9 +57,11 @@ class Way:
 
     micro_batch_tokens: int = 1024
     order: Callable[[Batch, random.Random], Batch] = lambda batch, _: batch
+    """Returns a batch in the order in which it is trained."""
     shares_prompts: bool = True
     flat: bool = False
     restart_after: int | None = None
+    """After this step the state is saved, and loaded into a new policy and a new optimizer. None: never."""
 
 
 def shuffled(batch: Batch, draw: random.Random) -> Batch:
@@ -118,7 +120,10 @@ def fresh(model: Path, dtype: str) -> tuple[Policy, torch.optim.Optimizer, Sched
 def trained(
     model: Path, folder: Path, dtype: str, norm: float, way: Way
 ) -> tuple[Tensor, Tensor, list[float]]:
-    """Return the adapter before and after training, as vectors, and the gradient norm of each step."""
+    """Return the adapter before and after training, as vectors, and the gradient norm of each step.
+
+    ``norm`` is the limit for the gradient norm.
+    """
     folder.mkdir(parents=True)
     settings = replace(SETTINGS, micro_batch_tokens=way.micro_batch_tokens, max_grad_norm=norm)
     checkpoints, draw, norms = (

@@ -140,7 +140,7 @@ def test_a_step_that_a_stop_keeps_from_being_published_is_recorded_with_its_chec
 
     def interrupted(engine: TransformersEngine, adapter: AdapterVersion | None) -> None:
         nonlocal asked
-        if adapter is None or not adapter.name.startswith("v"):  # the sampler's probe
+        if adapter is None or not adapter.name.startswith("v"):  # called for the sampler's probe
             return use(engine, adapter)
         asked = True
         raise Preempted("a stop is requested while the sampler restarts")

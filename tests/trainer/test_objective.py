@@ -50,7 +50,10 @@ def batch(lengths: list[int], seed: int = 0, spread: float = 0.4) -> LossInputs:
 
 
 def plain_loss(x: LossInputs, s: LossSettings, tokens: int, sequences: int, max_tokens: int) -> float:
-    """Return the loss by the papers' formulas, computed token by token."""
+    """Return the loss by the papers' formulas, computed token by token.
+
+    ``tokens`` and ``sequences`` are numbers of the whole batch. ``s.aggregation`` decides the divisor.
+    """
     total = 0.0
     for sequence in range(len(x.advantages_S)):
         index = [i for i in range(len(x.sequence_N)) if x.sequence_N[i] == sequence and x.mask_N[i] > 0]

@@ -31,6 +31,7 @@ class Watched:
         self.restarts = 0
         self.close = engine.close
         self.fail_at = 0
+        """The number, from 1, of the call of ``generate`` that fails. 0: none fails."""
         self.updating = threading.Event()
 
     def note(self, what: str) -> None:

@@ -25,7 +25,10 @@ PROMPT = Prompt(Row(1, [{"role": "user", "content": "1+1"}], {}, "key"), (1, 2))
 
 
 def batch(rewards: Sequence[Sequence[float | None]], *, cut: bool = False, error: str = "") -> SampledBatch:
-    """Return a batch whose groups have these rewards. ``None`` means that the grader failed."""
+    """Return a batch whose groups have these rewards. ``None`` means that the grader failed.
+
+    ``cut``: the completions are truncated. ``error``: the grader's error for each rollout.
+    """
     groups, scores = [], []
     for group in rewards:
         rollouts = tuple(

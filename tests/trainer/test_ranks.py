@@ -115,7 +115,7 @@ def test_two_processes_compute_the_gradients_of_one_with_and_without_a_warm_star
                 assert divided_counted.metrics.tokens == counted.metrics.tokens
                 wanted = dict(zip(range(20), counted.metrics.sums(), strict=False))
                 got = dict(zip(range(20), divided_counted.metrics.sums(), strict=False))
-                wanted.pop(7), got.pop(7)  # the padding rows of the last round count in this sum too
+                wanted.pop(7), got.pop(7)  # this sum also counts the padding rows of the last round
                 assert got == pytest.approx(wanted, rel=1e-4, abs=1e-6)
                 with torch.no_grad():
                     for policy in (alone, divided):

@@ -124,7 +124,7 @@ def test_publishing_never_waits_for_the_operator(tmp_path: Path, server: Server)
 def test_an_attempt_that_was_replaced_ends_at_once_and_writes_nothing(
     tmp_path: Path, server: Server, termination: Path
 ) -> None:
-    server.answer = 403  # its pod is gone for the API server, and its token with it
+    server.answer = 403  # the trainer's pod does not exist any more, so its token is invalid
     ended = Ending(exit_code=ExitCode.FENCED, reason="Fenced", message="attempt 2 took over from attempt 1")
     started = time.monotonic()
     with Reporter(config(tmp_path, server), interval=0.02, local_status=True) as reporter:

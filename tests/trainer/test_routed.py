@@ -48,6 +48,7 @@ class Mortal(TransformersEngine):
     """A sampler that dies once as vLLM would: after ``dies_after`` answers the connection is lost."""
 
     dies_after: int | None = None
+    """None: the sampler does not die."""
     gone = False
     """Whether this sampler cannot be restarted after it died."""
 

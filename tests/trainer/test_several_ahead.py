@@ -41,13 +41,17 @@ class Watched:
     ahead, is 1.
     """
     on_update: Callable[[], None] = lambda: None
+    """Called at the start of each update."""
     ahead: list[str] = field(default_factory=list)
     """The name of the adapter of each batch that was sampled ahead."""
     evaluated: list[str] = field(default_factory=list)
     """The name of the adapter of each call of the sampler by the main thread."""
     settings: list[UpdateSettings] = field(default_factory=list)
+    """The settings of each update."""
     in_use: int = 0
+    """Number of threads that use the sampler."""
     saved: int = 0
+    """The newest saved version of the adapter."""
     changed: threading.Condition = field(default_factory=threading.Condition)
 
 
@@ -115,7 +119,10 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
 
 
 def asked(model: Path, folder: Path, steps: int, **training: Any) -> RunConfig:
-    """A run of one epoch, whose batches have six to ten rows, and whose updates change the policy."""
+    """Return the configuration of a run of one epoch.
+
+    Its batches have six to ten rows, and its updates change the policy.
+    """
     wanted = rewarded(model, folder, **BOUNDS, **training)
     return with_spec(wanted, stop={"maxSteps": steps}, preflight="off", evaluation={"fraction": 0})
 

@@ -47,7 +47,10 @@ def falsified(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def weight_of(was: Tensor, drawn: Tensor, *, stale: bool) -> list[float]:
-    """Return the mismatch weight of each token of a rollout, as the descriptions of the spec's fields say."""
+    """Return the mismatch weight of each token of a rollout, as the descriptions of the spec's fields say.
+
+    ``was`` and ``drawn`` are the log-probs of its tokens by the policy before the update, and by the sampler.
+    """
     ratios = (was - drawn).exp().tolist()
     if not stale:
         return [min(ratio, 2.0) for ratio in ratios]

@@ -97,7 +97,11 @@ def attempt(
     before: dict[int, float] | None = None,
     adapter: Path | None = None,
 ) -> None:
-    """Log one attempt with the rewards of its steps. The first attempt also logs the base's evaluation."""
+    """Log one attempt. ``rows`` has the rewards of its steps, by step.
+
+    ``before`` has the rewards of the steps before the one from which it resumes. The first attempt has none,
+    and also logs the base's evaluation. ``adapter`` is the folder of the final adapter, or None.
+    """
     with Trackers(asked) as trackers:
         known = [record(step, reward) for step, reward in (before or {}).items()]
         trackers.start(len(known), attempt=1, records=known)
@@ -387,7 +391,7 @@ def test_a_library_that_hangs_is_ended_when_its_time_is_up_and_holds_nothing_up(
 
 
 def test_a_process_that_dies_is_told_once_and_its_calls_are_counted(caplog: pytest.LogCaptureFixture) -> None:
-    # Not the name in the other tests, because the thread of an ended sender may still log something.
+    # Other tests use another name: the thread of a sender that has ended may still log something.
     sender = process("raise SystemExit(3)", "wandb")
     assert sender._process is not None
     sender._process.wait()
