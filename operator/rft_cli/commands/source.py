@@ -35,10 +35,10 @@ def run_folder(
 ) -> Iterator[Path]:
     """Yield ``source`` if it is a folder on this machine.
 
-    Else ``source`` is the name of a job in the cluster. Then yield a temporary folder with those files of the
-    job's folder that match ``patterns``. If ``choose`` is given, it gets the paths of these files, and returns
-    the patterns of those that are read. The pod computes digests of these only. ``image`` is the image of the pod that
-    reads the job's volume; None: the image of the job.
+    Else ``source`` is the name of a job in the cluster. Then yield a temporary folder with those files of
+    the job's folder that match ``patterns``. If ``choose`` is given, it gets the paths of these files and
+    returns the patterns of those that are read; only for these the pod computes digests. ``image`` is the
+    image of the pod that reads the job's volume; None: the image of the job.
 
     Raises:
         UserError: if there is no such folder or job, or the job's folder cannot be read.

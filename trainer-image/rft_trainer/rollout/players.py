@@ -61,8 +61,8 @@ class Players:
     ) -> None:
         """Prepare. ``sample`` begins to sample a batch of turns. ``act`` lets the environment in a slot act.
 
-        ``batch_seconds``: sampling time of the last batch, in seconds. ``failure``: returns an error that ends
-        all rollouts, also those whose environments act; None while there is none.
+        ``batch_seconds``: sampling time of the last batch, in seconds. ``failure`` returns an error that
+        ends all rollouts, also those whose environments act, or None if there is none.
         """
         self.batch_seconds = batch_seconds
         self._failure = failure
