@@ -200,10 +200,10 @@ class _Kernel(torch.autograd.Function):
 
 
 def kernels(account: Account, rows: FlatRows, row: PackedRow, way: Way) -> Kernels:
-    """Return attention kernels for ``row`` that only count.
+    """Return attention kernels for ``row`` that only add their FLOPs and bytes to ``account``.
 
-    They count all pairs of the row's tokens if the row has a shared prompt and ``way.skips`` is false.
-    Otherwise they count only the pairs that the mask allows.
+    If the row has a shared prompt and ``way.skips`` is false, this is the work for all pairs of the row's
+    tokens. Otherwise it is the work only for the pairs that the mask allows.
     """
     masked = rows.shared and not way.skips
     pairs = float(row.length**2) if masked else float(visible_pairs(rows))

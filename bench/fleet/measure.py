@@ -158,7 +158,7 @@ async def measure_rest(fleet: Fleet, seconds: float) -> None:
     asked, minutes = fleet.audit.between(began, began + seconds), seconds / 60
     fleet.figures.requests("requests a minute at rest, except watches and the Lease's", asked, minutes)
     fleet.figures.add(
-        "watches and renewals of the Lease, a minute", f"{standing(asked).total() / minutes:.1f}"
+        "watch requests and requests for the Lease, per minute", f"{standing(asked).total() / minutes:.1f}"
     )
 
 

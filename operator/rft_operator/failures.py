@@ -163,8 +163,9 @@ def grader_container(case: Case) -> Failure | None:
     pod = case.pod
     if _exit_code(pod) != ExitCode.OK or pod.grader is None or pod.grader.exit_code == 0:
         return None
-    ended = pod.grader.reason or "ended"
-    return Failure(Reason.USER_CODE, f"the grader container {ended} (exit code {pod.grader.exit_code})")
+    why = f"{pod.grader.reason}, " if pod.grader.reason else ""
+    said = f"the grader container failed ({why}exit code {pod.grader.exit_code})"
+    return Failure(Reason.USER_CODE, said)
 
 
 def unknown(case: Case) -> Failure | None:

@@ -41,7 +41,8 @@ _OF_FIELDS = re.compile(
 _OPTION = re.compile(r"(?<![\w-])(?P<name>--?[A-Za-z][\w.-]*+)(?:[\"'],?\s+(?=[\"'])|[ \t]+(?!-))")
 """Matches an option before its value, as in ``--name value`` or ``"--name", "value"``."""
 _QUOTE_END = r"(?=[\s,;:)\]}>&|\\.]|$|[\w.-]+\\{0,7}[\"']\s*[:=])"
-"""What may follow the last quote of a quotation: a punctuation mark or, if the text was cut, another name."""
+"""Matches what may follow a closing quote: a space, a punctuation mark, the end of the text, or another name
+with its quote, as in ``b": ``."""
 _QUOTED = re.compile(
     r"[bBrRuUfF]{0,2}(?P<quote>\"{3}|'{3}|\\{0,7}[\"'])"
     rf"(?P<value>(?:(?!(?P=quote){_QUOTE_END})[\s\S]){{0,4000}})(?P=quote){_QUOTE_END}"

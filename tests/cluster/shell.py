@@ -73,8 +73,8 @@ def succeeds(*command: str | Path) -> bool:
 def run_contained(command: Sequence[str | Path], log: Path, env: Mapping[str, str], cwd: Path) -> None:
     """Run a long build. All its processes end when this process ends, even by ``kill -9``.
 
-    The build runs in a PID namespace: its PID 1 ends with ``unshare``, and ``unshare`` ends with this
-    process. Output goes to ``log``.
+    The build runs in a PID namespace of its own. When this process dies, the kernel kills ``unshare``, and
+    with it all processes of that namespace. Output goes to ``log``.
 
     Raises:
         ClusterError: the command failed. The message has the end of the log.

@@ -41,9 +41,9 @@ _DTYPES = {
 }  # fmt: skip
 """The dtypes of torch by their names in safetensors, for adapters and optimizers."""
 _CODE = (
-    "is a pickle that could run code when it is loaded ({}), so it is not loaded. No release has written it:"
-    " find out who can write to this volume, and put the file of a backup in its place, or remove the folder"
-    " of this checkpoint to go on from the one before it"
+    "is a pickle that could run code when it is loaded ({}), so it is not loaded. No version of the trainer"
+    " writes such a file: find out who can write to this volume. Then restore the file from a backup, or"
+    " remove the folder of this checkpoint, to go on from the checkpoint before it"
 )
 
 

@@ -188,8 +188,10 @@ def _planned_on_gpus(spec: RFTJobSpec, hardware: Hardware) -> Plan | None:
 
 
 def within(made: Plan, memory: float) -> str | None:
-    """Return ``memory``, in bytes, as a quantity if it is at least the minimum of the plan and less than its
-    request. Otherwise return None, and also if the plan is forced or sets no memory.
+    """Return ``memory``, in bytes, as a Kubernetes quantity to request in place of the plan's memory.
+
+    Return None if ``memory`` is below the plan's minimum or not below its request, if the plan has no memory,
+    or if an annotation of the job forces a request below the minimum.
     """
     if made.forced or made.least_memory is None or made.memory is None:
         return None
