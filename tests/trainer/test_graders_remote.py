@@ -152,7 +152,7 @@ def test_batches_have_limits_of_items_and_bytes(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr(service, "MAX_BODY_BYTES", 3000)
         small, large, other = scored(grader(web.url), "a" * 1500, "b" * 3000, "c" * 1500)
     assert [len(asked.body["items"]) for asked in web.asked] == [1, 1]
-    assert "larger than 3000 bytes" in large.errors["web"]
+    assert "exceed 3000 bytes together" in large.errors["web"]
     assert small.reward == other.reward == 1.0
 
 

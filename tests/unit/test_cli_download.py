@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -418,7 +418,7 @@ class Changing:
     def files(self, _patterns: object) -> list[FileEntry]:
         return [FileEntry("metrics.jsonl", 3, hashlib.sha256(b"new").hexdigest())]
 
-    def content(self, wanted: Any) -> Iterator[tuple[int, bytes]]:
+    def content(self, wanted: Any) -> Generator[tuple[int, bytes], None, None]:
         self.rounds -= 1
         yield 0, (b"old" if self.rounds >= 0 else b"new")[wanted[0][1] :]
 

@@ -1,7 +1,7 @@
 """Reads the run's folder of a job from its volume, through a pod that exists only while it is read."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,7 +36,7 @@ class VolumeReader:
         with self._process("names", *patterns) as process, _explained():
             return read_names(process.lines())
 
-    def content(self, wanted: Sequence[tuple[FileEntry, int]]) -> Iterator[tuple[int, bytes]]:
+    def content(self, wanted: Sequence[tuple[FileEntry, int]]) -> Generator[tuple[int, bytes], None, None]:
         """Yield the content of files in pieces: the file's index in ``wanted``, and bytes.
 
         Each file begins at the offset beside it, in bytes. If a file was removed or cut since it was listed,

@@ -6,8 +6,8 @@ of the same content, and two files with the same content are sent once.
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -28,7 +28,7 @@ class Source(Protocol):
     def files(self, patterns: Sequence[str]) -> list[FileEntry]:
         """Return the files that one of the patterns matches."""
 
-    def content(self, wanted: Sequence[tuple[FileEntry, int]]) -> Iterator[tuple[int, bytes]]:
+    def content(self, wanted: Sequence[tuple[FileEntry, int]]) -> Generator[tuple[int, bytes], None, None]:
         """Yield the content of files, each from an offset in bytes on, in pieces with the file's index."""
 
 
@@ -94,13 +94,15 @@ def _fetch(source: Source, wanted: list[tuple[FileEntry, Path]], more: Callable[
     offsets = [part.stat().st_size for _, part in wanted]
     sent, begun = 0, sum(offsets)
     more(begun)
-    pieces = source.content([(entry, offset) for (entry, _), offset in zip(wanted, offsets, strict=True)])
-    for index, piece in pieces:
-        part = wanted[index][1]
-        with _explained(part), run_files.writable(part) as file:
-            file.write(piece)
-        sent += len(piece)
-        more(begun + sent)
+    asked = [(entry, offset) for (entry, _), offset in zip(wanted, offsets, strict=True)]
+    # Closed also after an error, so that its connection is not left open.
+    with closing(source.content(asked)) as pieces:
+        for index, piece in pieces:
+            part = wanted[index][1]
+            with _explained(part), run_files.writable(part) as file:
+                file.write(piece)
+            sent += len(piece)
+            more(begun + sent)
     return sent
 
 
