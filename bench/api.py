@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import aiohttp
 
+from bench.machine import processor
 from rft_operator import tls
 from rft_operator.webhook.review import review
 from rft_operator.webhook.server import VALIDATE_PATH
@@ -213,8 +214,6 @@ def show(title: str, rows: list[Row]) -> None:
 
 
 def _machine() -> str:
-    found = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
-    cpu = found[0].split(":")[1].strip() if found else platform.machine()
     load, nice = os.getloadavg()[0], os.nice(0)
     busy = (
         "; OTHER PROGRAMS RAN OR PRIORITY WAS LOW, so the numbers are only a lower bound"
@@ -222,7 +221,7 @@ def _machine() -> str:
         else ""
     )
     return (
-        f"{cpu}, {os.cpu_count()} cores, Python {platform.python_version()}, "
+        f"{processor()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
         f"load {load:.1f}, niceness {nice}{busy}"
     )
 

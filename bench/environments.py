@@ -13,7 +13,6 @@ import argparse
 import hashlib
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.kl import Outcome, outcome
+from bench.machine import commit, processor
 from rft_api.dumper import dump
 from rft_api.loader import load_file
 from rft_run.folder import RunFolder
@@ -201,12 +201,8 @@ def _from_to(steps: Sequence[StepRecord], name: str) -> str:
 
 def where() -> str:
     """Return the commit and the machine of the measurement."""
-    found = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
-    cpu = found[0].split(":")[1].strip() if found else platform.machine()
-    command = ["git", "describe", "--always", "--dirty"]
-    commit = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
     load = os.getloadavg()[0]
-    return f"Commit {commit}, {cpu}, {os.cpu_count()} cores, load {load:.1f} at the end."
+    return f"Commit {commit()}, {processor()}, {os.cpu_count()} cores, load {load:.1f} at the end."
 
 
 def main() -> None:

@@ -17,8 +17,9 @@ from bench.fleet import measure
 from bench.fleet.kueue import QUEUE, rendered, start_kueue
 from bench.fleet.programs import KUEUE, KWOK, PLANE, Missing, chart, found
 from bench.fleet.stages import write
-from bench.fleet.table import Figures, commit, today
+from bench.fleet.table import Figures, today
 from bench.fleet.watching import ALWAYS, QUEUED, Times, watching
+from bench.machine import commit
 from bench.scale.api import NAMESPACE, Api
 from bench.scale.audit import Audit
 from bench.scale.process import held_mebibytes, machine

@@ -1,6 +1,5 @@
 """Collects the results and prints them as a Markdown table."""
 
-import subprocess
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -41,14 +40,6 @@ class Figures:
         """Return the table."""
         lines = ["| | measured |", "|---|--:|", *(f"| {what} | {value} |" for what, value in self.rows)]
         return "\n".join(lines)
-
-
-def commit() -> str:
-    """Return the commit of this checkout, and whether it has uncommitted changes."""
-    said = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=10"], capture_output=True, text=True, check=False
-    )
-    return said.stdout.strip() or "unknown"
 
 
 def today() -> str:

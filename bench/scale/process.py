@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.machine import processor
 from tests.integration.operator_support import Operator
 
 QUIET_SECONDS = 6.0
@@ -58,13 +59,12 @@ def percentile(values: Sequence[float], percent: int) -> float:
 
 def machine() -> str:
     """Return a description of this machine for the results."""
-    found = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
-    cpu = found[0].split(":")[1].strip() if found else platform.machine()
     load, nice = os.getloadavg()[0], os.nice(0)
     busy = (
         "; OTHER PROGRAMS RAN OR PRIORITY WAS LOW, so times are upper bounds"
         if load > 0.5 or nice > 0
         else ""
     )
-    where = f"{cpu}, {os.cpu_count()} cores, shared with the API server, etcd, the controllers and the bench"
+    cores = f"{processor()}, {os.cpu_count()} cores"
+    where = f"{cores}, shared with the API server, etcd, the controllers and the bench"
     return f"{where}; Python {platform.python_version()}, load {load:.1f}, niceness {nice}{busy}"
