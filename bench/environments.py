@@ -14,18 +14,14 @@ import hashlib
 import json
 import os
 import statistics
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.kl import Outcome, outcome
+from bench.kl import Outcome, held_out, run
 from bench.machine import commit, processor
-from rft_api.dumper import dump
 from rft_api.loader import load_file
-from rft_run.folder import RunFolder
 from rft_run.steps import StepRecord
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -148,12 +144,7 @@ def _data(rows: str, code: str) -> dict[str, str]:
 
 def train(case: Case, output: Path) -> Outcome:
     """Run the case, or continue its interrupted run, and return the run's results."""
-    output.mkdir(parents=True, exist_ok=True)
-    written = output / f"{case.name}.yaml"
-    written.write_text("---\n".join(map(dump, documents(case))), encoding="utf-8")
-    command = [Path(sys.executable).with_name("rft"), "run", written, "--output", output / case.name]
-    subprocess.run(list(map(str, command)), check=True)
-    return outcome(RunFolder(output / case.name))
+    return run(case.name, documents(case), output)
 
 
 def results(found: dict[Case, Outcome]) -> Iterator[str]:
@@ -166,19 +157,12 @@ def results(found: dict[Case, Outcome]) -> Iterator[str]:
     )
     yield "|---|--:|--:|--:|--:|---|--:|--:|--:|--:|--:|--:|"
     for case, made in found.items():
-        reward = made.evaluation.reward
-        assert reward is not None
-        assert reward.tuned is not None
-        assert reward.difference is not None
-        paired = reward.difference
         minutes = sum(step.step_seconds or 0.0 for step in made.steps) / 60
         cells = (
             case.task,
             f"{case.seed}",
             f"{made.evaluation.rows}",
-            f"{reward.base:.3f}",
-            f"{reward.tuned:.3f}",
-            f"{paired.mean:+.3f}, {paired.low:+.3f} to {paired.high:+.3f}",
+            *held_out(made.evaluation),
             _from_to(made.steps, "turns"),
             _from_to(made.steps, "tool_calls"),
             _from_to(made.steps, "tool_errors"),

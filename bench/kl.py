@@ -64,13 +64,20 @@ def manifest(case: Case, documents: Sequence[dict[str, Any]]) -> list[dict[str, 
 def train(case: Case, output: Path) -> Outcome:
     """Run the case, or continue its interrupted run, and return the run's results."""
     example = load_file(ROOT / "examples" / f"{case.task}.yaml")
-    documents = manifest(case, [document.body for document in example])
+    return run(case.name, manifest(case, [document.body for document in example]), output)
+
+
+def run(name: str, documents: Sequence[dict[str, Any]], output: Path) -> Outcome:
+    """Run the RFTJob in YAML documents, or continue its interrupted run, and return the run's results.
+
+    Manifest and folder of the run have the name ``name`` in the folder ``output``.
+    """
     output.mkdir(parents=True, exist_ok=True)
-    written = output / f"{case.name}.yaml"
+    written = output / f"{name}.yaml"
     written.write_text("---\n".join(map(dump, documents)), encoding="utf-8")
-    command = [Path(sys.executable).with_name("rft"), "run", written, "--output", output / case.name]
+    command = [Path(sys.executable).with_name("rft"), "run", written, "--output", output / name]
     subprocess.run(list(map(str, command)), check=True)
-    return outcome(RunFolder(output / case.name))
+    return outcome(RunFolder(output / name))
 
 
 def outcome(folder: RunFolder) -> Outcome:
@@ -80,25 +87,29 @@ def outcome(folder: RunFolder) -> Outcome:
     return Outcome(evaluation, list(read_steps(folder.metrics)))
 
 
+def held_out(evaluation: EvaluationResult) -> tuple[str, str, str]:
+    """Return three cells of a table: the reward of base and tuned model, and the difference with interval."""
+    reward = evaluation.reward
+    assert reward is not None
+    assert reward.tuned is not None
+    assert reward.difference is not None
+    paired = reward.difference
+    interval = f"{paired.mean:+.3f}, {paired.low:+.3f} to {paired.high:+.3f}"
+    return f"{reward.base:.3f}", f"{reward.tuned:.3f}", interval
+
+
 def results(found: dict[Case, Outcome]) -> Iterator[str]:
     """Yield the lines of the table of held-out rewards and times."""
     yield "| task | klBeta | seed | base | tuned | difference, 95 % interval | last KL | s per update |"
     yield "|---|--:|--:|--:|--:|---|--:|--:|"
     for case, made in found.items():
-        reward = made.evaluation.reward
-        assert reward is not None
-        assert reward.tuned is not None
-        assert reward.difference is not None
-        paired = reward.difference
         kl = [step.kl for step in made.steps if step.kl is not None]
         seconds = [step.phases["update"] for step in made.steps if "update" in step.phases]
         cells = (
             case.task,
             f"{case.beta:g}",
             f"{case.seed}",
-            f"{reward.base:.3f}",
-            f"{reward.tuned:.3f}",
-            f"{paired.mean:+.3f}, {paired.low:+.3f} to {paired.high:+.3f}",
+            *held_out(made.evaluation),
             f"{kl[-1]:.3f}" if kl else "-",
             f"{statistics.median(seconds):.1f}",
         )
