@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
-from peft import LoraConfig
-from train import arguments
+from train import adapter_of, arguments, grader_of, rows_of
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
@@ -96,26 +94,19 @@ def main() -> None:
     """Train the case whose file is the first argument."""
     case = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     torch.set_num_threads(case["threads"])
-    space: dict[str, Any] = {}
-    exec(compile(case["grader"], "grader", "exec"), space)  # noqa: S102  # the same source on both sides
+    grade = grader_of(case)
     tokenizer = AutoTokenizer.from_pretrained(case["model"])
-    held_out = HeldOut(case, tokenizer, space["grade"])
+    held_out = HeldOut(case, tokenizer, grade)
     equal = case["equal"]
-    adapter = equal and LoraConfig(
-        r=equal["rank"], lora_alpha=equal["alpha"], lora_dropout=0.0, target_modules="all-linear",
-        task_type="CAUSAL_LM",
-    )  # fmt: skip
     dtype = getattr(torch, case["dtype"]) if equal else torch.float32  # all weights are trained
     trainer = GRPOTrainer(
         model=AutoModelForCausalLM.from_pretrained(case["model"], dtype=dtype),
-        reward_funcs=space["grade"],
+        reward_funcs=grade,
         args=settings(case, Path(sys.argv[1]).parent / "trl"),
-        train_dataset=Dataset.from_list(
-            [{"prompt": row["messages"], "answer": row["answer"]} for row in case["rows"]]
-        ),
+        train_dataset=rows_of(case),
         processing_class=tokenizer,
         callbacks=[held_out],
-        peft_config=adapter,
+        peft_config=adapter_of(equal) if equal else None,
     )
     held_out.trainer = trainer
     trainer.train()

@@ -96,30 +96,43 @@ def arguments(case: dict[str, Any], folder: Path) -> GRPOConfig:
     )
 
 
+def grader_of(case: dict[str, Any]) -> Any:
+    """Return the reward function of the case, from the source that our side runs too."""
+    space: dict[str, Any] = {}
+    exec(compile(case["grader"], "grader", "exec"), space)  # noqa: S102  # the same source on both sides
+    return space["grade"]
+
+
+def rows_of(case: dict[str, Any]) -> Dataset:
+    """Return the rows of the case as TRL reads them."""
+    return Dataset.from_list([{"prompt": row["messages"], "answer": row["answer"]} for row in case["rows"]])
+
+
+def adapter_of(settings: dict[str, Any]) -> LoraConfig:
+    """Return the configuration of the adapter, with the rank and the alpha in ``settings``."""
+    return LoraConfig(
+        r=settings["rank"],
+        lora_alpha=settings["alpha"],
+        lora_dropout=0.0,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+
+
 def main() -> None:
     """Run GRPOTrainer with the settings in the JSON file that the first command-line argument names."""
     case = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     torch.set_num_threads(case["threads"])
-    space: dict[str, Any] = {}
-    exec(compile(case["grader"], "grader", "exec"), space)  # noqa: S102  # the same source on both sides
     tokenizer = AutoTokenizer.from_pretrained(case["model"])
     steps = Steps()
     trainer = Timed(
         model=AutoModelForCausalLM.from_pretrained(case["model"], dtype=getattr(torch, case["dtype"])),
-        reward_funcs=space["grade"],
+        reward_funcs=grader_of(case),
         args=arguments(case, Path(sys.argv[1]).parent / "trl"),
-        train_dataset=Dataset.from_list(
-            [{"prompt": row["messages"], "answer": row["answer"]} for row in case["rows"]]
-        ),
+        train_dataset=rows_of(case),
         processing_class=tokenizer,
         callbacks=[steps],
-        peft_config=LoraConfig(
-            r=case["rank"],
-            lora_alpha=case["alpha"],
-            lora_dropout=0.0,
-            target_modules="all-linear",
-            task_type="CAUSAL_LM",
-        ),
+        peft_config=adapter_of(case),
     )
     steps.trainer = trainer
     trainer.train()

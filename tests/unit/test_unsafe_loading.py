@@ -29,7 +29,6 @@ ALLOWED: dict[str, frozenset[str]] = {
     "trainer-image/rft_trainer/learn/ranks.py": frozenset({"multiprocessing"}),  # a pipe to its own children
     "trainer-image/rft_trainer/learn/follower.py": frozenset({"multiprocessing"}),  # the child's end
     "operator/rft_graders/worker.py": frozenset({"exec", "compile"}),  # users' code, in its own process
-    "bench/trl_side/reward.py": frozenset({"exec", "compile"}),  # the benchmark's own grader
     "bench/trl_side/train.py": frozenset({"exec", "compile"}),  # the benchmark's own grader
     "trainer-image/rft_trainer/runtime/loading.py": frozenset(
         {"PeftModel.from_pretrained"}
