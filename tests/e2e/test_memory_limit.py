@@ -31,7 +31,9 @@ context.
 def job(
     example: list[Object], name: str, dtype: Dtype, memory: str | None = None, *, force: bool = False
 ) -> list[Object]:
-    """Return a job of two steps in ``dtype``, with its rows. Its sequences are as long as the context allows.
+    """Return a job of one step in ``dtype``, with its rows. Its sequences are as long as the context allows.
+
+    The evaluation after the step samples with the new adapter.
 
     ``memory`` is the memory in the job's resources; None: the job sets none. ``force`` adds the annotation
     ``FORCE_ANNOTATION``.
@@ -40,7 +42,7 @@ def job(
         example, name,
         sampling={"maxTokens": MAX_TOKENS, "numRollouts": 2, "temperature": 1.0},
         training={"batchSizeTokens": 1024, "maxContextLength": CONTEXT, "klBeta": 0.001, "cpuDtype": dtype},
-        stop={"maxSteps": 2}, retry={"limit": 0}, preflight="off",
+        stop={"maxSteps": 1}, retry={"limit": 0}, preflight="off",
         resources={"gpus": 0} | ({"memory": memory} if memory is not None else {}),
         evaluation={"dataset": {"configMap": {"name": "long-rows", "key": "held-out.jsonl"}}},
         dataset={"configMap": {"name": "long-rows", "key": "rows.jsonl"}},
