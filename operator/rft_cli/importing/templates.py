@@ -35,6 +35,11 @@ def _name(namespace: str, path: str) -> str:
         return "completion"
     if root == "output_json":
         return f"completion_json{rest}"
+    if root == "output_text":
+        raise ImportProblem(
+            f"{{{{sample.{path}}}}} asks for a part of a text; use sample.output_text for the whole text,"
+            f" or sample.output_json{rest} if the completion is JSON"
+        )
     raise ImportProblem(
         f"{{{{sample.{path}}}}} has no counterpart: completions have text and no {root}; use"
         " sample.output_text or sample.output_json"
