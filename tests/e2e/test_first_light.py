@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from rft_run.config import GRADER_CONTAINER, TOKEN_DIR, TRAINER_CONTAINER
+from tests.chaos.jobs import job, prerequisites
 from tests.e2e.conftest import variant
 from tests.e2e.jobs_support import condition, ended, pods, status
 from tests.e2e.processes import processes_with
@@ -17,11 +18,11 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
 MINUTE = 60.0
 TRAINER_UID = 10001
-# A grader that raises an error for one row in eight. A step here has four or five rows, and a run ends if
-# more than half of a step cannot be graded. In the order of seed 0 the failing rows are far enough apart.
+# A grader that raises an error for six of the 120 rows. A step has about five rows, and a run ends if more
+# than half of a step cannot be graded.
 RAISING = """
 def grade(completion, row):
-    if row["answer"] % 8 == 3:
+    if row["answer"] == 35:
         raise ValueError("a grader that raises")
     return 1
 """
@@ -39,8 +40,8 @@ def running_pod(kubectl: Kubectl, name: str) -> str | None:
 
 def with_python_grader(example: list[Object], name: str, code: str, **changes: Any) -> list[Object]:
     objects = variant(example, name, **changes)
-    job = next(o for o in objects if o["kind"] == "RFTJob")
-    job["spec"]["graders"].append({"name": "own-code", "weight": 0.1, "python": {"inline": code}})
+    made = next(o for o in objects if o["kind"] == "RFTJob")
+    made["spec"]["graders"].append({"name": "own-code", "weight": 0.1, "python": {"inline": code}})
     return objects
 
 
@@ -63,8 +64,8 @@ def test_a_broken_line_of_the_dataset_fails_the_job_and_is_named(
     lines = rows.splitlines()
     lines[6] = '{"messages": ['
     data["data"][key] = "\n".join(lines)
-    job = next(o for o in objects if o["kind"] == "RFTJob")
-    job["spec"]["dataset"] = {"configMap": {"name": "broken-rows", "key": key}}
+    broken = next(o for o in objects if o["kind"] == "RFTJob")
+    broken["spec"]["dataset"] = {"configMap": {"name": "broken-rows", "key": key}}
     kubectl.apply(*objects)
     found = wait_until("the job ends", lambda: ended(kubectl, "broken-line"), 4 * MINUTE)
     assert found["phase"] == "Failed"
@@ -201,15 +202,13 @@ def volume_files(kubectl: Kubectl, example: list[Object], folder: str) -> set[st
     return set(kubectl.run("logs", "reader").stdout.split())
 
 
-def test_killed_processes_cost_at_most_the_steps_since_the_last_checkpoint(
-    kubectl: Kubectl, example: list[Object]
-) -> None:
+def test_killed_processes_cost_at_most_the_steps_since_the_last_checkpoint(kubectl: Kubectl) -> None:
     name = "killed"
-    interval = 2
-    objects = with_python_grader(
-        example, name, RAISING, stop={"maxSteps": 5}, checkpoint={"everySteps": interval}
-    )
-    kubectl.apply(*objects)
+    steps, interval = 45, 2  # the status keeps up to 50 points of the curve
+    manifest = job(name, "vllm")
+    manifest["spec"]["graders"].append({"name": "own-code", "weight": 0.1, "python": {"inline": RAISING}})
+    manifest["spec"] |= {"stop": {"maxSteps": steps}, "checkpoint": {"everySteps": interval}}
+    kubectl.apply(*prerequisites(), manifest)
     wait_until("two steps are completed", lambda: step(kubectl, name) >= 2, 12 * MINUTE)
 
     servers = set(processes_with("vllm.entrypoints", uid=TRAINER_UID))
@@ -226,24 +225,24 @@ def test_killed_processes_cost_at_most_the_steps_since_the_last_checkpoint(
     )
     assert found["progress"]["attempt"] == 1
     assert found["failedPods"] == 0
+    reached = found["progress"]["step"]
 
     before = wait_until(
-        "another step is completed", lambda: step(kubectl, name) >= 3 and step(kubectl, name), 6 * MINUTE
+        "another step is completed", lambda: step(kubectl, name) > reached and step(kubectl, name), 6 * MINUTE
     )
     for process in processes_with("-m rft_trainer --config", uid=TRAINER_UID):
         os.kill(process, signal.SIGKILL)
     found = wait_until(
         "a second attempt completes a step", lambda: _second_attempt(status(kubectl, name)), 10 * MINUTE
     )
-    job = kubectl.get("job", found["jobName"])
-    assert job["status"]["failed"] == 1
+    assert kubectl.get("job", found["jobName"])["status"]["failed"] == 1
     assert found["failedPods"] == 1
     assert found["progress"]["resumedFromStep"] >= before - interval
     assert found["progress"]["resumedFromStep"] > 0
 
     found = wait_until("the job ends", lambda: ended(kubectl, name), 12 * MINUTE)
     assert found["phase"] == "Succeeded", found
-    assert [point["step"] for point in found["reward"]["history"]] == list(range(1, 6))
+    assert [point["step"] for point in found["reward"]["history"]] == list(range(1, steps + 1))
     # The grader's errors affect only its own score.
     assert found["reward"]["graders"]["own-code"] > 0
     assert found["usage"]["graderErrors"]["own-code"] > 0

@@ -35,7 +35,9 @@ def test_a_job_that_needs_one_gpu_runs_on_a_node_with_simulated_gpus(
     kubectl: Kubectl, example: list[Object]
 ) -> None:
     name = "on-a-gpu"
-    objects = variant(example, name, stop={"maxSteps": 2}, sampling={"engine": "transformers"})
+    objects = variant(
+        example, name, stop={"maxSteps": 2}, sampling={"engine": "transformers"}, evaluation={"fraction": 0}
+    )
     job = next(o for o in objects if o["kind"] == "RFTJob")
     # Neither a number of GPUs nor an accelerator is set, so the plan chooses one GPU. Its four CPUs may be
     # more than the node has.

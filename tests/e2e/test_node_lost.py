@@ -8,11 +8,11 @@ from contextlib import contextmanager
 import pytest
 
 from rft_operator.leadership import LEADER_LABEL
+from tests.chaos.jobs import job, prerequisites
 from tests.cluster.layout import default_layout
 from tests.cluster.provider import choose_provider
-from tests.e2e.conftest import variant
 from tests.e2e.jobs_support import condition, ended, pods, status
-from tests.kubectl import Kubectl, Object
+from tests.kubectl import Kubectl
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
@@ -45,13 +45,11 @@ def cut_off(node: str) -> Iterator[None]:
 
 
 def test_a_disconnected_node_is_reported_and_the_run_continues_on_its_return(
-    kubectl: Kubectl, example: list[Object], far_node: str
+    kubectl: Kubectl, far_node: str
 ) -> None:
-    objects = variant(example, NAME, sampling={"engine": "transformers"}, stop={"maxSteps": 8})
-    job = next(o for o in objects if o["kind"] == "RFTJob")
-    placed = job["spec"].setdefault("resources", {})
-    placed["nodeSelector"] = {**placed.get("nodeSelector", {}), "kubernetes.io/hostname": far_node}
-    kubectl.apply(*objects)
+    manifest = job(NAME, "transformers")
+    manifest["spec"]["resources"]["nodeSelector"] = {"kubernetes.io/hostname": far_node}
+    kubectl.apply(*prerequisites(), manifest)
     wait_until("a step", lambda: status(kubectl, NAME).get("progress", {}).get("step", 0) >= 1, 300)
     with cut_off(far_node):
         began = time.monotonic()
