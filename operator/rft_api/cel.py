@@ -33,7 +33,9 @@ class Cel(NamedTuple):
 
 
 def escape(field: str) -> str:
-    """Return the CEL identifier of a field. For the reserved word ``function`` it is ``__function__``."""
+    """Return the name by which CEL refers to a field. For the reserved word ``function`` it is
+    ``__function__``.
+    """
     if field in _RESERVED:
         return f"__{field}__"
     for character, word in (("__", "underscores"), (".", "dot"), ("-", "dash"), ("/", "slash")):

@@ -25,7 +25,7 @@ class Form(NamedTuple):
     correct: Callable[[str], str] = _nothing
     """A function that guesses which text the user meant. Its result need not have the form."""
     longest: int = 4096
-    """Maximum number of characters. From this number the API server estimates the cost of a CEL rule."""
+    """Maximum number of characters. The API server uses it to estimate the cost of a CEL rule."""
 
     def limits(self, longest: int | None = None) -> dict[str, Any]:
         """Return the arguments of ``Field`` for a field of this form.

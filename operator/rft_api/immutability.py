@@ -51,8 +51,8 @@ def late_changes(old: RFTJobSpec, new: RFTJobSpec, *, pod_alive: bool) -> list[P
 def follows(old: RFTJobSpec, new: RFTJobSpec) -> bool:
     """Return whether a suspended run that was started with ``old`` gets ``new`` as its new snapshot.
 
-    It does if a field differs whose change is applied when a run resumes, and if no field differs that must
-    not change after the start.
+    Two conditions must hold: a field differs whose change is applied when a run resumes, and all fields that
+    must not change after the start are equal.
     """
     return not late_changes(old, new, pod_alive=False) and any(_changed(old, new, _FOLLOWED, ""))
 
@@ -98,8 +98,8 @@ _AT_REST = "oldSelf.spec.suspend && has(oldSelf.status.phase) && oldSelf.status.
 
 
 def _texts() -> Iterator[Cel]:
-    """Yield a CEL rule for each field that after the start must not change, or only while the run is
-    suspended. Each field has its own rule, so that the message can name the field.
+    """Yield a CEL rule for each field that must not change after the start, and for each field that may
+    change then only while the run is suspended. Each field has its own rule, so that the message can name it.
 
     The rules are at the root of the schema, because only a rule at the root can read both spec and status.
     The API server also checks them when the status is updated, but such an update does not change the spec.

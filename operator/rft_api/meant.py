@@ -76,7 +76,8 @@ def fold(name: str) -> str:
 def number(value: object, *, whole: bool) -> int | float | None:
     """Return the number that a text means, such as 32768 for ``32k`` and 0.1 for ``10%``.
 
-    Return None if ``value`` is not a text or means no number, and for a fraction if ``whole`` is true.
+    Return None if ``value`` is not a text, or if the text means no number. If ``whole`` is true, return None
+    for a number with a fraction, too.
     """
     if not isinstance(value, str):
         return None
