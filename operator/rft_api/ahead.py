@@ -43,7 +43,7 @@ def model_problem(name: str) -> str:
     if owner.lower() in _VENDORS and _CLOSED.match(own):
         return (
             f"{name!r} is a closed model: there are no weights to download and train; name an open one, such"
-            " as Qwen/Qwen2.5-7B-Instruct. A grader of kind model can use it as a judge"
+            " as Qwen/Qwen2.5-7B-Instruct. A closed model can only be the judge of a grader of kind model"
         )
     if not re.fullmatch(f"{_HUB_PART}(/{_HUB_PART})?", name) or "--" in name or ".." in name:
         return (

@@ -35,8 +35,8 @@ _ALL = (
         "rft_jobs_longest_wait_seconds",
         "gauge",
         ("namespace",),
-        "Seconds that the RFTJob which has waited longest has been in phase Pending or Queued. 0 if no"
-        " RFTJob waits.",
+        "Longest time in seconds that one of the waiting RFTJobs has been in phase Pending or Queued. 0 if"
+        " no RFTJob waits.",
     ),
     Metric(
         "rft_jobs_finished_total",
@@ -102,8 +102,8 @@ _ALL = (
         "rft_watch_silence_seconds",
         "gauge",
         (),
-        "Seconds since the API server last accepted a watch of the operator. With several watches: of the"
-        " watch that has waited longest.",
+        "Seconds since the API server last accepted a watch of the operator. If there are several watches,"
+        " the value is that of the watch that has waited longest.",
     ),
     Metric(
         "rft_watch_refused",

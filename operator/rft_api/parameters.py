@@ -132,8 +132,9 @@ class Training(Model):
         ge=0,
         le=4,
         description=(
-            "Number of adapter versions that the sampler may be behind the trainer. As many batches are"
-            " sampled ahead, where sampling and training have separate GPUs. 0: they never overlap."
+            "Number of adapter versions that the sampler may be behind the trainer. If sampling and training"
+            " have separate GPUs, the same number of batches is sampled in advance. With 0, sampling and"
+            " training never overlap."
         ),
     )
     stale_token_low: float = Field(
@@ -183,9 +184,9 @@ class Training(Model):
     cpu_dtype: Dtype | None = Field(
         None,
         description=(
-            "Dtype of the base model's weights in a run on the CPU. If absent: float32. Only rft run"
-            " without deterministic chooses the dtype that is fast on the machine. On GPUs it is always"
-            " bfloat16."
+            "Dtype of the base model's weights in a run on the CPU. If absent: float32, except that rft run"
+            " without deterministic chooses the dtype that is fast on the machine. On GPUs the dtype is"
+            " always bfloat16."
         ),
     )
     mask_truncated: bool = Field(
@@ -197,8 +198,8 @@ class Training(Model):
         le=1,
         description=(
             "Amount that is subtracted from the reward of a completion of maxTokens tokens. Shorter"
-            " completions lose less, and those below four fifths of maxTokens nothing. 0 turns this off. If"
-            " absent, it depends on objective."
+            " completions lose less, and those below four fifths of maxTokens lose nothing. 0 turns this off."
+            " If absent, the amount depends on objective."
         ),
     )
     refill_rounds: Int | None = Field(

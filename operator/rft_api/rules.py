@@ -227,7 +227,8 @@ def environment_scale_rises(spec: RFTJobSpec) -> Iterator[Problem]:
     """The ``min`` of the environment's scale is less than its ``max``."""
     scale = spec.environment.scale if spec.environment is not None else None
     if scale is not None and not scale.min < scale.max:
-        yield Problem("spec.environment.scale", f"min {scale.min:g} must be below max {scale.max:g}")
+        said = f"min {scale.min:g} must be below max {scale.max:g}; raise max or lower min"
+        yield Problem("spec.environment.scale", said)
 
 
 @in_cel(
@@ -452,7 +453,8 @@ def deadline_is_in_the_calendar(spec: RFTJobSpec) -> Iterator[Problem]:
     try:
         read_moment(deadline)
     except ValueError:
-        yield Problem("spec.stop.deadline", f"{deadline!r} is not a date and a time that exist")
+        said = f"{deadline!r} is not a date and a time that exist; write one such as 2027-01-31T18:00:00Z"
+        yield Problem("spec.stop.deadline", said)
 
 
 def _needs_evaluation(parent: str, field: str) -> Cel:

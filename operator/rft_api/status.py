@@ -19,7 +19,7 @@ class Inherited(Model):
     """A field that the job leaves out and inherits from the platform's defaults."""
 
     path: str = Field(description="Path of the field, such as spec.resources.tolerations.")
-    value: str = Field(description="Inherited value. What is not a text is JSON.")
+    value: str = Field(description="Inherited value. A value that is not a text is written as JSON.")
     from_: str = Field(
         alias="from",
         description="Path of the default in the chart's values, such as jobDefaults.resources.tolerations.",
@@ -51,7 +51,7 @@ class Effective(Model):
         0, description="Number of times per step that groups with equal rewards are replaced."
     )
     inherited: list[Inherited] | None = Field(
-        None, description="Fields that the job inherits from the platform's defaults. Absent without any."
+        None, description="Fields that the job inherits from the platform's defaults. Absent if none."
     )
 
 
@@ -92,7 +92,7 @@ class Estimate(Model):
     cost: float | None = Field(
         None,
         ge=0,
-        description="Expected cost of the run: gpuHours times the price in the spec. Absent without a price.",
+        description="Expected cost of the run: gpuHours times the price in the spec, if it has a price.",
     )
 
 
@@ -123,7 +123,7 @@ class Plan(Model):
         None,
         description=(
             "Extended resource that the pod requests for GPUs, such as nvidia.com/gpu. Absent if no node"
-            " says which one."
+            " with this kind of GPU was found."
         ),
     )
     gpu_memory: str | None = Field(
@@ -183,13 +183,13 @@ class Plan(Model):
         None, description="Size of a sampler's key-value cache on each of its GPUs."
     )
     idle_share: float | None = Field(
-        None, ge=0, le=1, description="Expected share of a step in which GPUs have nothing to do."
+        None, ge=0, le=1, description="Expected fraction of a step's time in which GPUs are idle."
     )
     sampler_cache_tokens: Int | None = Field(
         None, ge=1, description="Capacity of the sampler's key-value cache on a CPU, in tokens."
     )
     sampler_memory_share: float | None = Field(
-        None, gt=0, le=1, description="Share of a GPU's memory that the sampler may use."
+        None, gt=0, le=1, description="Fraction of a GPU's memory that the sampler may use."
     )
     estimate: Estimate | None = Field(None, description="Estimate of steps, tokens, time and cost.")
     notes: list[str] | None = Field(None, description="Sentences that explain the numbers of the plan.")
@@ -369,13 +369,13 @@ class Metrics(Model):
         None, description="Mean entropy of the sampling distribution, in nats per token."
     )
     clip_fraction: float | None = Field(
-        None, description="Share of tokens whose probability ratio was clipped."
+        None, description="Fraction of the tokens whose probability ratio was clipped."
     )
     truncated_fraction: float | None = Field(
-        None, description="Share of completions that were truncated at maxTokens."
+        None, description="Fraction of the completions that were truncated at maxTokens."
     )
     zero_variance_fraction: float | None = Field(
-        None, description="Share of groups in which all rewards are equal."
+        None, description="Fraction of the groups in which all rewards are equal."
     )
     mismatch_kl: float | None = Field(None, description="KL between trainer and sampler, in nats per token.")
     grad_norm: float | None = Field(None, description="Norm of the gradient before clipping.")
@@ -388,7 +388,7 @@ class Metrics(Model):
         None, ge=0, description="Number of tool calls of the last step that failed or could not be read."
     )
     limited_fraction: float | None = Field(
-        None, description="Share of rollouts that a limit of the environment ended."
+        None, description="Fraction of the rollouts that a limit of the environment ended."
     )
     environment_errors: Int | None = Field(
         None, ge=0, description="Number of rollouts of the last step that a failure of the environment ended."
@@ -399,7 +399,7 @@ class Metrics(Model):
         description="Number of requests for rollouts of the last step that the endpoint of agents refused.",
     )
     environment_fraction: float | None = Field(
-        None, description="Share of the time of the rollouts in which they waited for their environments."
+        None, description="Fraction of the rollouts' time in which they waited for their environments."
     )
     tokens_per_second: float | None = Field(
         None, description="Number of sampled tokens per second of sampling."
