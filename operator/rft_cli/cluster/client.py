@@ -121,8 +121,8 @@ class ClusterClient:
     @contextlib.contextmanager
     def applying(self, *, dry_run: bool = False, force_conflicts: bool = False) -> Iterator["Applier"]:
         """Yield a function that applies objects to the cluster by server-side apply."""
-        # The client caches the server's API in a file. In a private folder, so that no other user can write
-        # it.
+        # The client caches the server's API in a file. The folder of this file is private, so that no other
+        # user can write the file.
         with tempfile.TemporaryDirectory(prefix="rft-") as folder:
             client = _kubernetes.dynamic.DynamicClient(self._api, cache_file=f"{folder}/discovery.json")
             options = {"force_conflicts": force_conflicts, **({"dry_run": "All"} if dry_run else {})}
@@ -189,7 +189,7 @@ class ClusterClient:
         return [self._api.sanitize_for_serialization(pod) for pod in answer.items]
 
     def create_pod(self, body: Body) -> None:
-        """Create a pod. It may exist too if this raises Unreachable."""
+        """Create a pod. If this raises Unreachable, the pod may have been created nevertheless."""
         with self._explained("a new pod", "create on pods"):
             self._core.create_namespaced_pod(self.namespace, body, _request_timeout=TIMEOUT)
 
@@ -200,7 +200,7 @@ class ClusterClient:
         return dict(self._api.sanitize_for_serialization(found))
 
     def delete_pod(self, name: str) -> None:
-        """Delete a pod. It is no error if the pod is gone already."""
+        """Delete a pod. If the pod does not exist, do nothing."""
         with self._explained(f"Pod {name!r}", "delete on pods"):
             try:
                 self._core.delete_namespaced_pod(

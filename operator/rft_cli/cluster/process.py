@@ -58,7 +58,7 @@ class PodProcess:
             raise _lost(error) from error
 
     def lines(self) -> Iterator[bytes]:
-        """Yield each line of the output, until the command has ended. Raises as ``line``."""
+        """Yield each line of the output, until the command has ended. Raises the same errors as ``line``."""
         while line := self.line():
             yield line
 
@@ -78,8 +78,9 @@ class PodProcess:
         return line
 
     def take(self, number: int) -> bytes:
-        """Return exactly this number of bytes of the output. Raises as ``line``, and UserError if there are
-        fewer.
+        """Return exactly this number of bytes of the output.
+
+        Raises UserError if the output ends before, and the same errors as ``line``.
         """
         parts, missing = [self._rest], number - len(self._rest)
         while missing > 0:

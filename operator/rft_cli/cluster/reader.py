@@ -1,7 +1,7 @@
 """Reads a run's folder inside of the pod of ``rft download``: lists its files, and sends their content.
 
     python -c SOURCE list FOLDER [PATTERN…]     writes a JSON object with path, size and sha256 for each file
-    python -c SOURCE names FOLDER [PATTERN…]    writes a JSON text with the path for each file, quickly
+    python -c SOURCE names FOLDER [PATTERN…]    writes a JSON text with the path for each file, opens no file
     python -c SOURCE send FOLDER                reads "BEGIN END PATH" lines until an empty one, and sends
                                                 these bytes of these files
 
@@ -21,7 +21,7 @@ import sys
 import time
 
 PIECE = 1 << 18
-"""Most bytes of a piece."""
+"""Maximum size of a piece, in bytes."""
 ALIVE_SECONDS = 15.0
 """While a large file is hashed, an empty line is written each time this number of seconds has passed.
 
@@ -103,7 +103,10 @@ def send_file(folder: str, path: str, begin: int, end: int) -> None:
 
 
 def opened(name: str, place: int) -> int:
-    """Return the descriptor of a regular file in the open folder ``place``. Raises OSError for others."""
+    """Return the descriptor of a file, opened for reading. ``place`` is the descriptor of its folder.
+
+    Raises OSError if the file is not a regular one.
+    """
     file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=place)
     if stat.S_ISREG(os.fstat(file).st_mode):
         return file

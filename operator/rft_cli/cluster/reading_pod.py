@@ -139,14 +139,16 @@ def reading_pod(job: Mapping[str, Any], claim: str, trainer: Body) -> Body:
 def owner_reference(job: Mapping[str, Any]) -> Body:
     """Return the owner reference by which an object is deleted with its RFTJob.
 
-    It does not set ``controller``, and not ``blockOwnerDeletion``, for which users may lack the rights.
+    It sets neither ``controller`` nor ``blockOwnerDeletion``, because users may lack the rights for them.
     """
     metadata = job["metadata"]
     return {"apiVersion": API_VERSION, "kind": KIND, "name": metadata["name"], "uid": metadata["uid"]}
 
 
 def _beside(job: Mapping[str, Any]) -> Body:
-    """Return a preference for the node of the job's own pod: some volumes can be mounted on one node only."""
+    """Return a pod affinity term that prefers the node of the job's own pod, because some volumes can be
+    mounted on one node only.
+    """
     term = {
         "labelSelector": {"matchLabels": {"rft.dev/job-uid": job["metadata"]["uid"]}},
         "topologyKey": "kubernetes.io/hostname",

@@ -13,12 +13,14 @@ SERVER_NAME = "rft-server"
 _RUNS = "runs"
 """The volume with the folders of runs."""
 _VOLUMES = ("trainer-tmp", "scratch", "shm", "hub")
-"""Volumes of the trainer's pod that the server needs too. None has rows, code, Secrets or the token."""
+"""Volumes of the trainer's pod that the server needs too. They have no rows, code, Secrets or tokens."""
 _VARIABLES = (
     "HOME", "TMPDIR", "USER", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE",
 )  # fmt: skip
-"""Variables that the server needs to find its files and to reach the hub, beside those of the hub's client.
-Some programs write names of proxies in small letters. Keys of trackers are in no such variable."""
+"""Environment variables that the server gets from the trainer, in addition to those of the hub's client.
+
+With them it finds its files and reaches the hub. They contain no keys of trackers. The names of the proxy
+variables may also be in small letters, as some programs write them."""
 _HUB_PREFIX = "HF_"
 _PLACEMENT = (
     "imagePullSecrets", "tolerations", "nodeSelector", "runtimeClassName", "schedulerName",
@@ -112,7 +114,8 @@ def _pod(
     }
     return {
         **{key: trainer[key] for key in _PLACEMENT if trainer.get(key)},
-        # Not the terms on pods: they may keep the server away from the job's own pod, or bring it to others.
+        # Affinity to pods is not copied: it may keep the server away from the job's own pod, or place it near
+        # pods of others.
         **({"affinity": {"nodeAffinity": nodes}} if nodes else {}),
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,

@@ -56,7 +56,8 @@ def write_page(text: str, output: Path | None) -> None:
 
 
 def load_run(source: str, context: str | None, namespace: str | None) -> ReportedRun:
-    """Return the data of the run in the folder ``source``. If ``source`` is no path: of the job of this name.
+    """Return the data of the run in the folder ``source``. If ``source`` is no path, return the data of the
+    job with this name.
 
     Raises:
         UserError: if there is no such folder or job, or if it cannot be read.
@@ -73,7 +74,7 @@ def format_of(output: Path | None) -> ReportFormat:
 
 
 def rendered(chosen: ReportFormat, run: ReportedRun) -> str:
-    """Return the page of a run in a format."""
+    """Return the text of the page of a run, in the ``chosen`` format."""
     if chosen is ReportFormat.MARKDOWN:
         return as_markdown(run)
     # Imported here, because the templates take a tenth of a second, which other commands do not need.

@@ -171,10 +171,11 @@ def _serve_here(folder: Path, step: int | None, best: bool, port: int) -> None:
 def _run_server(command: Sequence[str], port: int, said: str) -> int:
     """Run the server until it ends or until SIGINT (Ctrl-C), SIGTERM or SIGHUP, and return its exit code.
 
-    Print ``said`` once it answers. After a signal the server has ended too, and the exit code is 0.
+    Print ``said`` once the server answers. After a signal the server has ended too, and the returned exit
+    code is 0.
 
     Raises:
-        UserError: if another server has the port, which would answer instead.
+        UserError: if another process listens on the port. It would answer in place of the server.
     """
     if _is_taken(port):
         raise UserError(f"--port {port}: another process listens on it; name another port")
@@ -201,7 +202,8 @@ def _is_taken(port: int) -> bool:
 @contextmanager
 def _running(command: Sequence[str]) -> Iterator["subprocess.Popen[bytes]"]:
     """Start a server, and end it with all its processes at the end of the block."""
-    # In its own process group, so that a signal of the terminal comes to this process alone, which ends it.
+    # The server has its own process group, so that a signal of the terminal reaches only this process, which
+    # then ends the server.
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
     try:
         yield process

@@ -21,7 +21,8 @@ from rft_cli.render.console import err
 _JOB_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 
 Patterns = Callable[[Mapping[str, Any]], Sequence[str]]
-"""Gets an RFTJob. Returns patterns of ``fnmatch`` for the files of its folder that a command needs."""
+"""A function that gets an RFTJob, and returns patterns of ``fnmatch`` for the files of its folder that a
+command needs."""
 
 
 @contextmanager

@@ -56,7 +56,7 @@ def ui(
 def _of_folder(folder: Path) -> "Runs":
     from rft_cli.render.live import Runs
 
-    run_folders(folder)  # a folder that is not there is said at once
+    run_folders(folder)  # raises UserError at once if there is no such folder
     return Runs(
         str(folder), lambda: listed(run_folders(folder)), lambda name: of_folder(run_folders(folder)[name])
     )

@@ -114,7 +114,7 @@ class Draft:
         return next(name for name in names if name not in taken)
 
     def manifest(self) -> dict[str, Any]:
-        """Return the RFTJob."""
+        """Return the manifest of the RFTJob, as a JSON object."""
         head = {key: self.spec[key] for key in ("model", "dataset") if key in self.spec}
         rest = {key: value for key, value in self.spec.items() if key not in head}
         return {

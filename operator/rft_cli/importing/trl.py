@@ -189,7 +189,7 @@ def _data_file(script: Script, node: ast.expr | None) -> str | None:
 
 
 def _add_config(draft: Draft, script: Script, config: Mapping[str, ast.expr]) -> list[float] | None:
-    """Carry over the fields of GRPOConfig. Return the weights of the rewards, or None."""
+    """Carry over the fields of GRPOConfig. Return its ``reward_weights``, or None if it has no such list."""
     weights = None
     for name, value in DEFAULTS.items():
         if name not in config:

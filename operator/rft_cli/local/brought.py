@@ -1,7 +1,8 @@
 """Names the parts of a run's folder that can be downloaded, and writes the records which only the RFTJob has.
 
-A run on this machine has its configuration and its status in its folder. In a cluster they are in the
-RFTJob. With them in a downloaded folder, all commands that read a run's folder work there.
+A run on this machine has its configuration and its status in its folder. A run in a cluster has them in the
+RFTJob. This module writes them into the downloaded folder, because the commands that read a run's folder
+need them.
 """
 
 import json

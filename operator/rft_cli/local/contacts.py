@@ -24,13 +24,14 @@ S3, GOOGLE = "https://s3.amazonaws.com", "https://storage.googleapis.com"
 WANDB = ("https://api.wandb.ai", "https://api.forge.coreweave.com")
 """W&B's own servers. Which of them is the default depends on the release of W&B's library."""
 YOUR_WANDB = "the server that wandb login chose, or W&B's own"
-"""Shown in place of an address if neither the manifest nor the environment names W&B's server."""
+"""The text that is shown in place of an address if neither the manifest nor the environment names W&B's
+server."""
 OPTION = "--send-token-to"
 
 
 @dataclass(frozen=True)
 class Shell:
-    """What the trainer inherits from its user: environment variables and the home folder."""
+    """The environment variables and the home folder of the user. The trainer process inherits both."""
 
     environment: Mapping[str, str]
     home: Path
@@ -74,7 +75,8 @@ class Contact:
     setting: str = ""
     """Name of the environment variable that sets the trusted address, or empty."""
     own: tuple[str, ...] = ()
-    """Where the user has stored credentials for exactly this host, such as netrc. They need no permission."""
+    """Names of files in which the user has stored credentials for exactly this host, such as netrc. These
+    credentials need no permission."""
 
     @property
     def place(self) -> str:

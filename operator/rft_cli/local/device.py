@@ -64,7 +64,8 @@ def detect(resources: Resources | None, dev: Path = Path("/dev")) -> Hardware:
 
 
 def gpu_of_this_machine() -> Kind | None:
-    """Return the kind of this machine's GPU, from the driver. Of several kinds: the one with least memory.
+    """Return the kind of this machine's GPU, as the driver reports it. If there are several kinds, return the
+    one with the least memory.
 
     Return ``None`` if ``nvidia-smi`` is missing, fails, or prints nothing that can be parsed.
     """

@@ -34,7 +34,7 @@ class Played:
     seconds: float
     reward: float | None
     error: str = ""
-    """Why there is no reward."""
+    """Why there is no reward. Empty if there is one."""
     failures: tuple[str, ...] = ()
     """The error messages that the model got for tool calls that failed or could not be parsed."""
 

@@ -135,8 +135,9 @@ def _nth(rows: Sequence[RowLine], number: int) -> RowLine | None:
 
 
 def one(rows: Sequence[RowLine], line: int, completion: str) -> list[Answer]:
-    """Return a given completion with the row in line ``line`` of the dataset. Raises UserError without such a
-    row.
+    """Return a given completion with the row in line ``line`` of the dataset.
+
+    Raises UserError if there is no row in this line.
     """
     found = [Answer(row, completion) for row in rows if row.line == line]
     if not found:

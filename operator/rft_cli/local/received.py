@@ -44,7 +44,8 @@ class Transferred(NamedTuple):
 
 
 Progress = Callable[[int, int], None]
-"""Gets two numbers: the bytes that are on this machine already, and the bytes of all files."""
+"""A function that gets two numbers: the bytes that are on this machine already, and the bytes of all
+files."""
 
 
 def receive(

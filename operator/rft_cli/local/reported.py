@@ -37,7 +37,7 @@ class SampledStep(NamedTuple):
 
 
 class ReportedRun(NamedTuple):
-    """The data of a run's report. What does not exist yet is empty."""
+    """The data of a run's report. A field is empty or None if its data do not exist yet."""
 
     name: str
     spec: RFTJobSpec

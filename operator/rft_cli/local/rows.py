@@ -23,8 +23,8 @@ from rft_run.rows import BYTE_ORDER_MARK, RowLayout, json_lines, parsed
 from rft_run.rows.messages import tools_of
 
 READ_BYTES = 32 << 20
-"""Number of bytes at the beginning of a file in which all rows are checked. The trainer checks as many before
-it starts.
+"""Number of bytes at the beginning of a file in which all rows are checked. The trainer checks the same
+number of bytes before it starts.
 """
 CHARACTERS_PER_TOKEN = 4
 MESSAGE_TOKENS = 5

@@ -27,14 +27,14 @@ class UntrainableModel(UserError):
 def shape_for(model: ModelSource, config: Path | None, *, hub: bool) -> Read | None:
     """Return the shape of a model from its ``config.json``.
 
-    ``config``, if given, is this file or a folder with it. Else, with ``hub``, the file is downloaded from
-    the hub. Else it is looked for in the model's folder or in this machine's cache of the hub. The result is
-    ``None`` if there is no file, or if ``spec.model.parameters`` is set and neither ``config`` nor ``hub`` is
-    given.
+    If ``config`` is given, it is this file or a folder with it. If ``hub`` is true, the file is downloaded
+    from the hub. If neither is given, the file is searched in the model's folder, or in this machine's cache
+    of the hub. Return ``None`` if no file is found. Also return ``None`` if neither is given and
+    ``spec.model.parameters`` is set: then the user gives the size.
 
     Raises:
-        UntrainableModel: if the file says that the model cannot be trained, also if the result would be
-            ``None`` because ``spec.model.parameters`` is set.
+        UntrainableModel: if the file says that the model cannot be trained. This is checked even if
+            ``spec.model.parameters`` is set.
         UserError: if a file cannot be read or describes no shape, or the download from the hub fails.
     """
     path = _file(model, config, hub=hub)

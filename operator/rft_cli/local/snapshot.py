@@ -190,8 +190,8 @@ def _planned_on_gpus(spec: RFTJobSpec, hardware: Hardware) -> Plan | None:
 def within(made: Plan, memory: float) -> str | None:
     """Return ``memory``, in bytes, as a Kubernetes quantity to request in place of the plan's memory.
 
-    Return None if ``memory`` is below the plan's minimum or not below its request, if the plan has no memory,
-    or if an annotation of the job forces a request below the minimum.
+    Return None if ``memory`` is below the plan's minimum, or is at least the plan's request. Also return None
+    if the plan has no memory, or if an annotation of the job forces a request below the minimum.
     """
     if made.forced or made.least_memory is None or made.memory is None:
         return None

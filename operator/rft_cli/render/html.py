@@ -64,7 +64,7 @@ class Answered(NamedTuple):
     """A completion with its scores and errors. All numbers are formatted as texts.
 
     ``graders`` and ``errors``: pairs of a grader's name and its score or error. ``about``: a line with the
-    advantage, and how and after how many tokens the completion ended. ``text``: the completion.
+    advantage, the finish reason and the number of tokens. ``text``: the completion.
     """
 
     reward: str

@@ -36,7 +36,7 @@ def inherited(made: Plan) -> Iterator[str]:
 
 
 def _together(estimate: Estimate) -> bool:
-    """Whether sampling and training overlap enough to mention it."""
+    """Whether a step is at least 5 % shorter than its sampling and training together, by their overlap."""
     phases = (estimate.sampling_seconds or 0) + (estimate.update_seconds or 0)
     return (estimate.seconds_per_step or 0) < 0.95 * phases
 

@@ -13,7 +13,7 @@ from rft_cli.render.views import NONE, duration
 from rft_run.evaluation import EvaluationRecord
 
 DERIVED = "derived"
-"""Shown as the default of a parameter whose default is derived from other parameters."""
+"""The text that is shown as the default of a parameter if its default is derived from other parameters."""
 CHANGED_ROWS = 3
 """A report shows at most this many held-out rows whose reward rose the most, and at most this many whose
 reward fell the most.
