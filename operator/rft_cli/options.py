@@ -15,7 +15,7 @@ Namespace = Annotated[
     str | None, typer.Option("--namespace", "-n", help="If absent: the context's namespace.")
 ]
 TrainerImage = Annotated[
-    str | None, typer.Option("--image", help="Of the pod that reads the volume; the job's if absent.")
+    str | None, typer.Option("--image", help="Image of the pod that reads the volume. If absent: the job's.")
 ]
 SendTokenTo = Annotated[
     list[str] | None,

@@ -274,7 +274,8 @@ class ClusterClient:
         if error.status in (401, 403):
             return f"{what}: {error.reason} {where}; ask for the rights {rights}"
         if error.status in (400, 409, 422) and (said := _message(error)):
-            return f"{what}: {said}" + ("; --force-conflicts takes them over" if error.status == 409 else "")
+            fix = "; --force-conflicts takes these fields over" if error.status == 409 else ""
+            return f"{what}: {said}{fix}"
         return f"{what}: the API server answers {error.status} {error.reason}"
 
 

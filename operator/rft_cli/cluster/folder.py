@@ -9,7 +9,7 @@ def on_its_pods_disk(job: Mapping[str, Any]) -> str:
     name, namespace = job["metadata"]["name"], job["metadata"]["namespace"]
     folder = job["status"]["output"]["folder"]
     return (
-        f"{name}: its folder {folder} is on its pod's own disk, and is deleted with the pod. While it runs:"
-        f" kubectl cp -n {namespace} -c trainer POD:{folder} runs/{name}"
+        f"{name}: its folder {folder} is on its pod's own disk, and is deleted with the pod. While the pod"
+        f" runs, copy the folder: kubectl cp -n {namespace} -c trainer POD:{folder} runs/{name}"
         f" (POD: kubectl get pods -n {namespace}). Then pass runs/{name} to rft in place of {name}"
     )

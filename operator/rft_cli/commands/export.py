@@ -48,10 +48,12 @@ class Chosen(NamedTuple):
 @reports_errors
 def export(
     source: Annotated[
-        str, typer.Argument(metavar="NAME|DIR", help="A job, a run's folder, or an adapter's.")
+        str, typer.Argument(metavar="NAME|DIR", help="A job, a run's folder, or an adapter's folder.")
     ],
     output: Annotated[Path, typer.Option("--output", help="Folder to make.")],
-    merge: Annotated[bool, typer.Option("--merge", help="Write a whole model: base plus adapter.")] = False,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Write a whole model: base and adapter merged.")
+    ] = False,
     step: Annotated[int | None, typer.Option(min=1, help="The checkpoint of this step.")] = None,
     best: Annotated[
         bool, typer.Option("--best", help="The checkpoint with the highest held-out reward.")

@@ -23,7 +23,7 @@ SMALL_MODEL = "Qwen/Qwen2.5-0.5B-Instruct"
 MAX_TOKENS = 512
 CODE = """\
 def grade(completion, row):
-    \"\"\"Return the score of a completion, from 0 to 1. ``row`` has the fields of its row.\"\"\"
+    \"\"\"Return the score of a completion, from 0 to 1. ``row`` has the fields of the prompt's row.\"\"\"
     return 1.0 if str(row[{field!r}]) in completion else 0.0
 """
 

@@ -21,9 +21,9 @@ def validate(
 ) -> None:
     """Check every RFTJob in the files: fields, ranges and the rules across fields.
 
-    Advice from the tuning guide is printed as a warning, and so is a number of GPUs other than the plan's.
-    Warnings do not change the exit code. Without --all only the three most important ones are printed. Advice
-    whose id is in the annotation rft.dev/acknowledged-advice is never printed.
+    Advice from the tuning guide is printed as a warning. A number of GPUs other than the plan's is a warning,
+    too. Warnings do not change the exit code. Without --all only the three most important ones are printed.
+    Advice whose id is in the annotation rft.dev/acknowledged-advice is never printed.
 
     The check also finds what would fail later: errors in graders' code (parsed, never run), in regular
     expressions, schemas and templates; names that Kubernetes or the hub would refuse; and wrong rows, if the

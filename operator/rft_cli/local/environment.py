@@ -82,8 +82,8 @@ class _Player:
         self.tools: list[dict[str, Any]] = described["tools"]
         if described.get("agent"):
             raise UserError(
-                "spec.environment.python: the class has the method rollout, and so needs a model at its"
-                " base_url, which rft env check has not; play it in a short run, with stop.maxSteps: 1",
+                "spec.environment.python: the class has the method rollout, which needs a model at its"
+                " base_url, and rft env check has no model; test it in a short run, with stop.maxSteps: 1",
                 INVALID,
             )
         self._replies = bool(described["replies"])

@@ -42,11 +42,13 @@ MEASURES = (
     Measurement("Entropy, nats per token", lambda step: step.entropy),
     Measurement("KL to the reference, nats per token", lambda step: step.kl),
     Measurement("Length of completions, tokens", lambda step: step.completion_tokens),
-    Measurement("Completions cut at maxTokens, share", lambda step: step.truncated_fraction),
-    Measurement("Groups with equal rewards, share", lambda step: step.zero_variance_fraction),
+    Measurement("Completions cut at maxTokens, fraction", lambda step: step.truncated_fraction),
+    Measurement("Groups with equal rewards, fraction", lambda step: step.zero_variance_fraction),
     Measurement("Turns of a rollout", lambda step: step.turns),
     Measurement("Tool calls that failed", lambda step: step.tool_errors),
-    Measurement("Waiting for environments, share of rollouts' time", lambda step: step.environment_fraction),
+    Measurement(
+        "Waiting for environments, fraction of rollouts' time", lambda step: step.environment_fraction
+    ),
     Measurement("Norm of the gradient", lambda step: step.grad_norm),
     Measurement("KL of trainer and sampler, nats per token", lambda step: step.mismatch_kl),
     Measurement("Time of a step, seconds", lambda step: step.step_seconds),
