@@ -16,7 +16,7 @@ def last_lines(text: str) -> tuple[str, ...]:
     """
     kept: list[str] = []
     room = MAX_TOTAL
-    # As a whole, since a secret may have several lines.
+    # The text is cleaned before it is split into lines, because a secret may have several lines.
     for line in reversed(cluster_text(text, MAX_READ).splitlines()):
         short = _cut(line.rstrip())
         if not short:

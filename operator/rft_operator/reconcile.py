@@ -67,7 +67,7 @@ def reconcile(
     old = facts.status
     generation = document["metadata"].get("generation", 1)
     if is_over(old):
-        # kstatus waits until the status has the generation of the last edit, even of one after the end.
+        # kstatus waits until the status has the generation of the last edit, even if the run ended before it.
         seen = {**with_report(old, facts.report), "observedGeneration": generation}
         return _after_the_end(facts, cluster_object(seen))
     verdict = next(found for stage in STAGES if (found := stage(facts)) is not None)

@@ -64,8 +64,8 @@ class Settings:
     job_defaults: JobDefaults = NO_DEFAULTS
     """The platform's defaults for fields that jobs leave out."""
     assigns_users: AssignsUsers = "auto"
-    """Whether the cluster assigns user and group IDs to pods and refuses others. ``auto`` means: if it is
-    OpenShift."""
+    """Whether the cluster assigns user and group IDs to pods and refuses others. ``auto`` means that it does
+    if it is OpenShift."""
     read_kueue: bool = True
     """Whether the operator reads Kueue's Workloads, to explain why a job is queued."""
     read_logs: bool = True

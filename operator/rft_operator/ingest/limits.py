@@ -33,7 +33,9 @@ class SourceLimiter:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def check(self, source: str) -> None:
-        """Take one token from the bucket of ``source``. Raises Refused (429) if the bucket is empty."""
+        """Count a request of ``source``: take one token from its bucket. Raises Refused (429) if the bucket
+        is empty.
+        """
         now = self._clock()
         level, since = self._buckets.pop(source, (self._burst, now))
         level = min(self._burst, level + (now - since) * self._per_second)

@@ -9,7 +9,8 @@ NATIVE_SIDECARS = (1, 32)
 """The first version of the API server with which all nodes support native sidecars. Nodes support them from
 Kubernetes 1.29 on, and may be three minor versions older than the API server."""
 AssignsUsers = Literal["auto", "true", "false"]
-"""The setting that says whether the cluster assigns user IDs to pods. ``auto`` means: if it is OpenShift."""
+"""The setting that says whether the cluster assigns user IDs to pods. ``auto`` means that it does if it is
+OpenShift."""
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from rft_run.restricted import TRAINER_UID, container_security, pod_security
 GRADER_UID = 10002
 GRACE_SECONDS = 120
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
-"""The field of an affinity whose terms the scheduler must satisfy, and not only prefers."""
+"""The field of an affinity with the required terms. The terms in other fields are only preferences."""
 GRADER_CPU, GRADER_MEMORY = "100m", "256Mi"
 """The CPU and the memory that the grader container requests."""
 ANYWHERE = OS_LABEL
@@ -72,7 +72,8 @@ def pod_template(
     """
     asked = spec.resources is not None and spec.resources.ephemeral_storage is not None
     if owner.queue and not asked:
-        # Kueue admits no pod that requests a resource which its ClusterQueue lacks, and few queues have this.
+        # Kueue admits no pod that requests a resource which its ClusterQueue lacks. Few ClusterQueues have
+        # ephemeral storage.
         plan = plan.model_copy(update={"ephemeral_storage": None, "ephemeral_storage_limit": None})
     trainer_limit = plan.cpu_limit or (plan.cpu if platform.cpu_limit else None)
     assigned = platform.assigns_users
@@ -128,7 +129,8 @@ def _placement(
 ) -> dict[str, Any]:
     selector, terms = plan.node_selector or {}, plan.node_terms or []
     if owner.queue and selector:
-        # Kueue compares the node selector with a flavor's labels, and ignores alternatives that it lacks.
+        # Kueue compares the node selector with the labels of a flavor. It ignores alternatives whose labels
+        # the flavor lacks.
         terms = []
     elif terms:
         selector = {}

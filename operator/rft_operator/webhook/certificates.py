@@ -24,8 +24,8 @@ def mounted(folder: Path) -> tls.KeyPair:
 
 
 def own(cluster: Cluster, settings: WebhookSettings) -> tls.KeyPair:
-    """Write the CA of the webhook's own Secret into the ValidatingWebhookConfiguration, unless the settings
-    name none. Then return the key pair in this Secret.
+    """Return the key pair in the webhook's own Secret. If the settings name a ValidatingWebhookConfiguration,
+    first write the CA of this Secret into it.
     """
     name = settings.configuration
     # Read before the Secret, so that the patch conflicts if another replica renews the CA in between.

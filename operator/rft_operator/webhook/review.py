@@ -55,8 +55,8 @@ def review(document: object) -> Json:
 
 
 def judge(new: Json, old: Json | None) -> Findings:
-    """Return the problems and warnings of an RFTJob that is created, or updated from ``old``. An update has
-    none if it leaves the spec unchanged, or if the RFTJob is being deleted.
+    """Return the problems and warnings of an RFTJob that is created, or updated from ``old``. An update that
+    leaves the spec unchanged has no problems and no warnings. Neither has an RFTJob that is being deleted.
     """
     if old is not None and (_is_leaving(new) or new.get("spec") == old.get("spec")):
         # The metadata, above all the finalizers, must stay editable even if this version refuses the spec.
