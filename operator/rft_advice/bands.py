@@ -55,11 +55,11 @@ DIVERSE_TOP_P = 0.9
 MOST_TOP_K = 50
 """The highest advised top-k. Source in the guide: Top-k, "When to adjust", second point."""
 FEW_TOP_K = 10
-"""There is advice if top-k is above 1 and below this.
+"""There is advice if top-k is above 1 and below this number.
 
 We chose this number: the guide (Top-k, "How it affects outcome") has none."""
 USUAL_ROLLOUTS = 4
-"""There is advice if there are fewer rollouts per prompt than this, because little can be compared.
+"""There is advice if a prompt has fewer rollouts than this number, because little can be compared.
 
 Source in the guide: Number of Rollouts, "When to adjust", second point."""
 QUALITY_ROLLOUTS = (6, 8)
@@ -82,7 +82,7 @@ LONG_COMPLETION_FACTOR = 4
 We chose this number: the guide (Max Tokens, third point) only says that the cost is proportional
 to the number of tokens."""
 PROMPT_SHARE = 0.25
-"""There is advice if less than this share of the context is left for the prompt.
+"""There is advice if the prompt may have less than this fraction of the context.
 
 We chose this number: the guide has none."""
 EVERY_STEPS = 10

@@ -18,8 +18,8 @@ ANNOTATION = "rft.dev/baseline"
 """Annotation of an RFTJob with the name of its baseline, an RFTJob in the same namespace."""
 
 TUNED = ("model", "dataset", "graders", "evaluation", "training", "sampling")
-"""Sections of the spec that influence what the model learns. The others decide where and how long the job
-runs."""
+"""Sections of the spec that influence what the model learns. The other sections decide where and how long the
+job runs."""
 
 
 def named_in(document: Mapping[str, Any]) -> str | None:

@@ -32,7 +32,8 @@ REWARD_ERRORS = 2.0
 
 class Fall(NamedTuple):
     """A canary that fell while the reward rose. ``before`` and ``after`` are the means of the canary's scores
-    in the earlier and in the last window. ``reward_before`` and ``reward_after`` are those of the reward.
+    in the earlier and in the last window. ``reward_before`` and ``reward_after`` are the means of the reward
+    in the same two windows.
     """
 
     canary: str

@@ -78,7 +78,7 @@ NINE: tuple[Guide, ...] = (
     ),
     Guide(
         "spec.sampling.topP",
-        "Sampling chooses only among the most probable tokens whose probabilities add up to this share.",
+        "Sampling chooses only among the most probable tokens, whose probabilities add up to this value.",
         "Answers lose diversity; 0 leaves a single token, so rollouts are equal and nothing is learned.",
         "No token is excluded: unlikely tokens may be sampled, which can lead to made-up content.",
         f"Lower it to {_band(bands.FOCUSED_TOP_P)} where graders punish made-up facts; keep"

@@ -119,7 +119,8 @@ RULES: tuple[AdviceRule, ...] = (
         ("Learning Rate + Batch Size", "Faster convergence"),
         f"learningRate is above its default, up to {bands.LEARNING_RATE_FACTOR:g} times, and batchSizeTokens"
         " is not above its default",
-        "Larger batches allow somewhat higher rates. With the default batch, raise the rate for a reason.",
+        "Larger batches allow somewhat higher rates. With the default batch, raise the rate only if a curve"
+        " levelled off early.",
         learning_rate_raised_alone,
     ),
     AdviceRule(

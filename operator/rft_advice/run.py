@@ -17,30 +17,31 @@ from rft_api.status import EvaluationResult, Metrics, Progress, Recommendation, 
 from rft_run.mismatch import ADVICE_KL
 
 RISE = 0.1
-"""The mean reward (0 to 1) counts as risen if it rises by at least this between two quarters of the curve."""
+"""The mean reward (0 to 1) counts as risen if it rises by at least this value between two quarters of the
+curve."""
 NO_RISE = 0.02
-"""The mean reward (0 to 1) counts as unchanged if it changes by less than this."""
+"""The mean reward (0 to 1) counts as unchanged if it changes by less than this value."""
 GOOD = 0.95
-"""A reward (0 to 1) of at least this counts as good: it can hardly rise any further."""
+"""A reward (0 to 1) of at least this value counts as good: it can hardly rise any further."""
 LOST = 0.5
-"""The reward counts as collapsed if it loses at least this share of its earlier rise (0 to 1)."""
+"""The reward counts as collapsed if it loses at least this fraction (0 to 1) of its earlier rise."""
 CLIMBING = 0.2
-"""A curve counts as still rising if at least this share of its rise lies between its last two quarters.
+"""A curve counts as still rising if at least this fraction of its rise lies between its last two quarters.
 
-On a straight line this share is 1/3."""
+On a straight line this fraction is 1/3."""
 LEVEL = 0.1
 """A curve counts as level if its mean changes little from the second to the last quarter.
 
-The change may be at most this share of the rise from the first to the second quarter."""
+The change may be at most this fraction of the rise from the first to the second quarter."""
 CUT = 0.1
-"""There is advice if at least this share of completions is truncated at ``maxTokens``."""
+"""There is advice if at least this fraction of the completions is truncated at ``maxTokens``."""
 ALIKE = 0.5
-"""There is advice if in at least this share of groups all rewards are equal."""
+"""There is advice if all rewards are equal in at least this fraction of the groups."""
 LOW_ENTROPY = 0.1
-"""There is advice if the entropy, in nats per token, is below this: the next token is nearly always the
-same."""
+"""There is advice if the entropy, in nats per token, is below this value. Then the next token is nearly
+always the same."""
 CANARY_FALL = 0.05
-"""There is advice only if the mean score (0 to 1) of a canary fell by at least this much."""
+"""There is advice only if the mean score (0 to 1) of a canary fell by at least this value."""
 UNUSED = 8
 """There is advice if ``maxTokens`` is at least this many times the mean length of completions."""
 
@@ -174,7 +175,7 @@ def epochs_stopped_helping(spec: RFTJobSpec, run: RunFacts) -> str | None:
         return None
     return (
         f"the mean reward was {means[-2]:.2f} in epoch {epochs - 1} and {means[-1]:.2f} in epoch {epochs}:"
-        f" {epochs - 1} would have been enough"
+        f" lower epochs from {epochs} to {epochs - 1}"
     )
 
 

@@ -259,7 +259,7 @@ RULES: tuple[AdviceRule, ...] = (
         "max-tokens-fills-context",
         (_MAX_TOKENS, "spec.training.maxContextLength", "spec.training.batchSizeTokens"),
         ("Max Tokens",),
-        f"less than {bands.PROMPT_SHARE:.0%} of the context is left for prompts",
+        f"prompts may have less than {bands.PROMPT_SHARE:.0%} of the context",
         "Prompt and completion together must fit into the context.",
         max_tokens_fills_context,
     ),

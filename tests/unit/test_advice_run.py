@@ -106,7 +106,7 @@ CASES: dict[str, tuple[RFTJobSpec, RunStatus, str, list[str]]] = {
         spec(training={"epochs": 4, "learningRate": 2e-4}),
         run(LEVEL, progress=Progress(step=16, epoch=4, stage="finished")),
         "spec.training.epochs",
-        ["0.50 in epoch 3", "0.50 in epoch 4", "3 would have been enough"],
+        ["0.50 in epoch 3", "0.50 in epoch 4", "lower epochs from 4 to 3"],
     ),
     "overfitted": (
         spec(training={"epochs": 3}),
