@@ -22,7 +22,7 @@ such a text need a maximum."""
 
 _COLUMNS = (
     ("Phase", "string", ".status.phase", 0, "Summary of the conditions."),
-    ("Step", "integer", ".status.progress.step", 0, "Optimizer steps made."),
+    ("Step", "integer", ".status.progress.step", 0, "Number of completed training steps."),
     (
         "Steps",
         "integer",
@@ -34,7 +34,7 @@ _COLUMNS = (
     ("Best", "number", ".status.reward.best", 1, "Highest mean reward of a step so far."),
     ("GPUs", "integer", ".status.plan.gpus", 1, "GPUs of the pod."),
     ("Model", "string", ".spec.model.name", 1, "The base model."),
-    ("Message", "string", ".status.message", 1, "What is going on."),
+    ("Message", "string", ".status.message", 1, "What the job is doing, in one sentence."),
     ("Age", "date", ".metadata.creationTimestamp", 0, "Time since creation."),
 )
 

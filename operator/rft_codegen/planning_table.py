@@ -66,11 +66,11 @@ documentation of verl names for GRPO with LoRA, or – if it names none.
 NODE_HEAD = """
 ## Roles on {counts} GPUs of a node
 
-How the plan divides the GPUs of a job that sets `spec.resources.gpus` to one of these numbers, with
-{workload}. Each cell has: GPUs that train + samplers × GPUs of each sampler. It is *italic* if GPUs sample
-and train in turns. The percentage is the share of a step in which GPUs have nothing to do, as the planner
-estimates it. It was not measured. – means that the run does not fit. The plan then names changes that make
-it fit.
+The table shows how the plan divides the GPUs of a job that sets `spec.resources.gpus` to one of these
+numbers, with {workload}. Each cell has: GPUs that train + samplers × GPUs of each sampler. A cell is *italic*
+if GPUs sample and train in turns. The percentage is the part of a step's time in which GPUs are idle. It is
+an estimate of the planner, and was not measured. – means that the run does not fit. The plan then names
+changes that make it fit.
 """
 
 
