@@ -47,7 +47,7 @@ def selected(wanted: Iterable[Version], lock: dict[Version, str]) -> list[str]:
 
 
 def main() -> None:
-    """Run the command line."""
+    """Print the entries of the lock file that the installation needs. Exit with a message if it lacks one."""
     report, hashes = (Path(argument).read_text(encoding="utf-8") for argument in sys.argv[1:3])
     try:
         print("\n".join(selected(planned(report), locked(hashes))))

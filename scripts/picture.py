@@ -125,9 +125,11 @@ class Picture:
         return Area(left, self.bands[box["band"]].top + PADDING, span * (BOX + GAP) - GAP, HEIGHT)
 
     def path(self, arrow: Mapping[str, Any]) -> list[tuple[float, float]]:
-        """Return the points of an arrow's line. With ``back = true`` in the source it goes below the boxes.
+        """Return the points of an arrow's line. If ``back`` is true in the source, the line goes below the
+        boxes. Otherwise it must be straight.
 
-        Without ``back`` the line must be straight: raises BadPicture if the positions do not allow this.
+        Raises:
+            BadPicture: if a straight line is not possible between the two boxes.
         """
         start = self.boxes[arrow["from"]]
         if arrow.get("back"):

@@ -41,7 +41,7 @@ class Image(NamedTuple):
 
 
 def read(text: str) -> Image:
-    """Return the reference in a text. Raises ValueError if it has no registry and tag."""
+    """Return the reference in a text. Raises ValueError if the text lacks a registry or a tag."""
     found = re.fullmatch(r"([\w.:-]+/[\w./-]+):([\w.-]+)(?:@(sha256:[0-9a-f]{64}))?", text.strip())
     if found is None:
         raise ValueError(
@@ -99,7 +99,7 @@ def write(image: Image, root: Path = ROOT) -> None:
 
 
 def main() -> None:
-    """Run the command line."""
+    """Write today's digest of the base image into the files. Exit with a message if it cannot be found."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--registry", default=HUB, help="address of the registry")
     registry = parser.parse_args().registry
