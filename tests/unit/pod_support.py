@@ -86,7 +86,7 @@ class PodServer:
         cut.
         """
         self.on_created: Callable[[], None] = lambda: None
-        """Called after a pod was created, before the client gets the answer."""
+        """A function that is called after a pod was created, before the client gets the answer."""
         self.deletion_refused = False
         """Whether the deletion of pods is forbidden."""
         self.on_cut: Callable[[], None] = lambda: None

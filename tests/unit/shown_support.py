@@ -41,7 +41,7 @@ def _secret(name: str, text: str, *hidden: str) -> Sample:
 
 
 SECRETS: tuple[Sample, ...] = (
-    # Found by the form of the secret itself, without a name such as password beside it.
+    # Secrets that are found by their own form, without a name such as password beside them.
     _secret("github", f"cannot push with ghp{'_'}{WORD}{WORD[:3]}"),
     _secret("github-fine-grained", f"denied: github{'_'}pat_{WORD}_{WORD}"),
     _secret("gitlab", f"remote: glpat{'-'}{WORD} is revoked"),
@@ -69,7 +69,7 @@ SECRETS: tuple[Sample, ...] = (
     _secret("private-key-cut-off", PEM.rpartition("\n")[0], *KEY_LINES[:2]),
     _secret("private-key-without-its-beginning", PEM.partition("\n")[2], *KEY_LINES),
     _secret("password-hash", f"jane:$2b$12${WORD}"),
-    # Found in addresses.
+    # Secrets in addresses.
     _secret("url", f"GET https://jane:{PASSWORD}@models.example.org/v1", PASSWORD),
     _secret("url-with-an-at-sign", f"postgresql+psycopg://jane:p@{PASSWORD}@db:5432/runs", PASSWORD),
     _secret("url-with-a-slash", f"redis://:p/{PASSWORD}@cache:6379/0", PASSWORD),
@@ -84,7 +84,7 @@ SECRETS: tuple[Sample, ...] = (
     _secret("query", f"https://host/x?step=3&access_token={WORD}#top"),
     _secret("query-percent-encoded", f"next=%2Fx%3Faccess_token%3D{WORD}%26a%3D1"),
     _secret("query-encoded-twice", quote(quote(f'{{"password": "{PASSWORD}"}}')), PASSWORD),
-    # Found in headers.
+    # Secrets in headers.
     _secret("bearer", f"Authorization: Bearer {WORD}"),
     _secret("basic-in-a-dict", f"{{'Authorization': 'Basic {WORD}=', 'Accept': '*/*'}}"),
     _secret("aws-signature", f"Authorization: AWS4-HMAC-SHA256 Credential=x, Signature={HEX}", HEX),
@@ -92,7 +92,7 @@ SECRETS: tuple[Sample, ...] = (
     _secret("header-of-curl", f"curl -H 'PRIVATE-TOKEN: {WORD}' https://host"),
     _secret("cookie", f"Cookie: theme=dark; sessionid={WORD}; csrftoken={PASSWORD}", WORD, PASSWORD),
     _secret("set-cookie-in-json", f'{{"Set-Cookie": "sid={WORD}; Path=/; HttpOnly"}}'),
-    # Found by a name such as password beside the secret.
+    # Secrets that are found by a name such as password beside them.
     _secret("env", f"HF_TOKEN={WORD} python train.py"),
     _secret("env-short", f"export MLFLOW_TRACKING_PASSWORD={PASSWORD[:7]}", PASSWORD[:7]),
     _secret("env-number", "PGPASSWORD=84210077", "84210077"),

@@ -222,7 +222,7 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Signals).serve_forever()
 def test_a_signal_to_rft_ends_the_server(
     monkeypatch: pytest.MonkeyPatch, kind: str, number: signal.Signals
 ) -> None:
-    """Also one that ignores SIGTERM."""
+    """The server ends even if it ignores SIGTERM."""
     monkeypatch.setattr(serve, "END_SECONDS", 0.2)
     monkeypatch.setattr(serve, "POLL_SECONDS", 0.02)
     started: list[subprocess.Popen[bytes]] = []

@@ -37,7 +37,7 @@ def test_gsm8ks_grader_accepts_only_the_number_of_the_published_solution(
     assert numeric(line["answer"], row, settings) == 1
     assert numeric(SOLUTION.format("7"), row, settings) == 0
     assert numeric(f"It is {published}.", row, settings) == 0, (
-        "a correct number scores 1 only where the prompt asks for it"
+        "a correct number must score 1 only in the form that the prompt asks for"
     )
 
 

@@ -64,7 +64,7 @@ class FakeCluster:
         self.child, self.config, self.pod = children(document)
         self.reads: list[str] = []
         self.during: Callable[[], None] = lambda: None
-        """Called once, during the next read of the children. Tests set it."""
+        """A function that is called once, during the next read of the children. Tests set it."""
 
     def job(self, namespace: str, name: str) -> Json | None:
         self.reads.append(f"RFTJob {name}")

@@ -104,7 +104,7 @@ def test_the_snapshot_has_the_spec_of_the_user_and_the_defaults_beside_it() -> N
     run = snapshot_of(document, decided(document, Observed(ca_current=True)))
     assert run.spec == parse(document).spec
     assert run.defaults == PULL
-    assert run.effective.inherited is None, "the trainer and its trackers need no such list"
+    assert run.effective.inherited is None, "the trainer needs no list of the inherited fields"
     assert run.pod_spec.template is not None
     assert run.pod_spec.template.labels == {"cost": "ml"}
 
@@ -173,7 +173,7 @@ def test_an_accelerators_tolerations_and_selector_open_and_close_its_own_nodes()
         accelerators={H100: {"resources": {"tolerations": [{"key": "reserved", "operator": "Exists"}]}}}
     )
     made = placed(spec, "uid", nodes, defaults=opened)
-    assert made.accelerator == H100, "of both kinds one with fewer GPUs"
+    assert made.accelerator == H100, "of the two kinds, the plan must choose the one that needs fewer GPUs"
     assert made.effective is not None
     assert [each.path for each in made.effective.inherited or []] == ["spec.resources.tolerations"]
     closed = defaults(accelerators={H100: {"resources": {"nodeSelector": {"pool": "x"}}}})

@@ -28,8 +28,8 @@ def test_the_visible_memory_is_near_the_size_in_the_name(name: str) -> None:
 
 @pytest.mark.parametrize("name", ACCELERATORS)
 def test_a_device_computes_many_operations_per_byte_that_it_reads(name: str) -> None:
-    """Bfloat16 FLOPs per byte read from memory. The catalogue has from 37 (H20, slowed down for export) to
-    419 (L40S).
+    """The bfloat16 FLOPs per byte that is read from memory are plausible. In the catalogue they are from 37
+    (H20, slowed down for export) to 419 (L40S).
     """
     device = ACCELERATORS[name]
     assert 30 < device.bf16_flops / device.bandwidth < 600

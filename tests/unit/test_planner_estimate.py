@@ -330,8 +330,8 @@ def test_the_estimated_training_rate_is_near_a_published_one() -> None:
 
 @pytest.mark.parametrize(("kind", "share"), [("nvidia-h100-80gb", 0.27), ("nvidia-l4-24gb", 0.81)])
 def test_the_estimated_decoding_time_is_within_twice_a_published_one(kind: str, share: float) -> None:
-    # ``share`` is from Chen 2026: the share of the memory bandwidth that models of 7B to 8B reach when they
-    # decode one sequence.
+    # ``share`` is from Chen 2026: the fraction of the memory bandwidth that models of 7B to 8B reach when
+    # they decode one sequence.
     device, shape = ACCELERATORS[kind], CATALOGUE[MODEL]
     one = Speed(1, 1, 1, device.bf16_flops, device.bandwidth, 16_384, 1e9)
     planned = sampling_seconds(shape, one, Lengths(2048, 100, 100), 1, 0, 1) / 100

@@ -1,4 +1,4 @@
-"""The end of a run that samples ahead: no further batch is begun."""
+"""When a run that prefetches batches ends by an error, it begins no further batch."""
 
 import time
 
