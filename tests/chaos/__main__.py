@@ -21,11 +21,11 @@ OPERATOR_ACCOUNT = "system:serviceaccount:rft-system:rft-operator"
 
 @dataclass(frozen=True)
 class Scenario:
-    """What one row of the printed table is about: a fault, or a manifest that is applied again."""
+    """A fault, or a manifest that is applied again. Each scenario has one row in the printed table."""
 
     name: str
     play: Callable[[Kubectl, Kubectl, Sequence[str], str, Moments], list[Outcome]]
-    """Runs the scenario, and returns one outcome for each job that it used.
+    """A function that runs the scenario, and returns one outcome for each job that it used.
 
     Arguments: kubectl in the jobs' namespace, kubectl in the operator's namespace, names of the jobs, engine,
     moments.

@@ -28,7 +28,7 @@ address = "{socket}"
 
 [plugins."io.containerd.grpc.v1.cri"]
 sandbox_image = "{pause}"
-# Where CAP_SYS_RESOURCE is missing nobody may lower an OOM score, and runc dies trying.
+# Without CAP_SYS_RESOURCE no process may lower an OOM score, and runc fails if it tries.
 restrict_oom_score_adj = {restrict_oom_score_adj}
 
 [plugins."io.containerd.grpc.v1.cri".cni]

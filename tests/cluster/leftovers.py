@@ -89,7 +89,7 @@ def _is_of_a_node(mount_point: str, layout: Layout) -> bool:
 
 
 def _network_namespaces() -> list[str]:
-    """Return the network namespaces of all processes. A node's processes have their own."""
+    """Return the network namespaces of all processes. Those of a node's processes are its own."""
     found = set()
     for pid in all_processes():
         with suppress(FileNotFoundError, ProcessLookupError, PermissionError):

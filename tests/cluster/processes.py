@@ -51,7 +51,7 @@ def all_processes() -> list[int]:
 
 
 def pid_in_own_namespace(pid: int) -> int | None:
-    """Return a process's PID in its own PID namespace. None without such a namespace, or if it has ended."""
+    """Return a process's PID in its own PID namespace. None if it has no such namespace, or has ended."""
     for line in _read(pid, "status").splitlines():
         if line.startswith(b"NSpid:"):
             numbers = line.split()[1:]

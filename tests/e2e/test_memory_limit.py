@@ -94,7 +94,7 @@ def test_the_minimum_memory_is_enough_for_the_longest_rows(
 
 
 TOO_LITTLE: dict[Dtype, float] = {"float32": 0.75, "bfloat16": 0.6}
-"""A run whose memory limit is this share of the plan's least memory is killed.
+"""A run whose memory limit is this fraction of the plan's least memory is killed.
 
 In bfloat16 the trainer's weights are mapped pages of the checkpoint's file. The kernel drops such pages
 before it kills a process, and reads them again when they are needed. So three quarters of the least memory

@@ -63,7 +63,7 @@ def kueue(kubectl: Kubectl, api: Api) -> Iterator[Kueue]:
 
 @pytest.fixture
 def place(kubectl: Kubectl) -> Iterator[None]:
-    """Creates the volume for the runs, and a pod that reads it."""
+    """Create the volume for the runs, and a pod that reads it. Delete the pod after the test."""
     pod = reader()
     pod["metadata"]["name"] = READER
     kubectl.apply(*prerequisites(), pod)

@@ -42,7 +42,7 @@ def kubeconfig() -> Path:
 def described(kubeconfig: Path) -> dict[str, str]:
     """The provider's data about the test cluster, e.g. ``host_address``.
 
-    Only the provider's name if the cluster is external.
+    If the cluster is external, the data have only the provider's name.
     """
     return choose_provider(default_layout()).describe()
 

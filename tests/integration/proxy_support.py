@@ -18,7 +18,7 @@ from kubernetes import client, config
 
 _CHUNK = 1 << 16
 CLOSED = b""
-"""Value of an answer that means: close the connection without an answer."""
+"""A value in place of an answer. It means that the proxy closes the connection without an answer."""
 
 
 def answer(status: int, body: dict[str, Any] | None = None) -> bytes:

@@ -60,7 +60,10 @@ def kubectl(api: Api, operator: Operator, kubeconfig: Path) -> Kubectl:
 
 @pytest.fixture
 def applied(kubectl: Kubectl) -> Iterator[Callable[..., str]]:
-    """Return a function that applies jobs and returns kubectl's output. They are deleted after the test."""
+    """Return a function that applies jobs and returns kubectl's output.
+
+    The jobs are deleted after the test.
+    """
     names: list[str] = []
 
     def apply(*objects: Object) -> str:

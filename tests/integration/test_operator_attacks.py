@@ -127,7 +127,7 @@ def test_a_pod_with_the_same_name_and_labels_in_another_namespace_is_refused(
 
 
 class _Elsewhere(NamedTuple):
-    """Has only the attributes of ``Run`` that ``Run.token`` reads."""
+    """A stand-in for a ``Run``, which has only the attributes that ``Run.token`` reads."""
 
     api: Api
 

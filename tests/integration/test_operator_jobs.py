@@ -200,7 +200,10 @@ def test_success_is_final_and_a_deleted_child_is_not_created_again(
 
 
 def submit_again(api: Api, run: Run) -> Run:
-    """Copy the job under another name. When the copy has a child Job, all earlier events were processed."""
+    """Copy the job under another name, and return the copy.
+
+    Once the copy has a child Job, the operator has processed all earlier events.
+    """
     copy = {**run.job, "metadata": {"name": f"{run.name}-2"}}
     copy.pop("status", None)
     return Run(api, api.create(RFTJOBS, copy))
