@@ -2,7 +2,7 @@
 
     python3 scripts/pin_base.py [--registry URL]
 
-The files keep the tag too, so the same command can update the digest later. It is the digest of the tag's
+The files keep the tag too, so the same command can update the digest later. The digest is that of the tag's
 image index, which lists an image for each kind of processor. It is computed from the registry's response, and
 must equal the digest in the response's header.
 """

@@ -31,7 +31,8 @@ def clip_without_effect(spec: RFTJobSpec) -> str | None:
 def objective_like_grpo(spec: RFTJobSpec) -> str | None:
     """Advise if the objective has the same gradient as grpo.
 
-    It differs from grpo only in how it uses the probability ratio, and this ratio is always 1.
+    The only difference from grpo is how the objective uses the probability ratio, and here this ratio is
+    always 1.
     """
     training, found = spec.training, effective(spec, uid="")
     if training.objective not in _LIKE_GRPO or training.updates_per_batch > 1:

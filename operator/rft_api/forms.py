@@ -21,7 +21,7 @@ class Form(NamedTuple):
     pattern: str
     """The form as a regular expression, in the syntax that JSON Schema, Go and pydantic share."""
     words: str
-    """The form in words, such as "a size such as 20Gi". Messages put them after "is not"."""
+    """The form in words, such as "a size such as 20Gi". Messages put these words after "is not"."""
     correct: Callable[[str], str] = _nothing
     """A function that guesses which text the user meant. Its result need not have the form."""
     longest: int = 4096

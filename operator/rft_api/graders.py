@@ -86,7 +86,7 @@ class TextSimilarity(Model):
     """The score is the similarity between the completion and the row's field."""
 
     field: str = Field(
-        "answer", description="Field of the row that holds the reference text. Not read if reference is set."
+        "answer", description="Field of the row with the reference text. Not used if reference is set."
     )
     metric: Similarity = Field("levenshtein", description="The measure of similarity.")
     input: str = Field(

@@ -226,7 +226,7 @@ class Sampling(Model):
         le=1,
         description=(
             "Nucleus sampling: only the most probable tokens, up to this total probability, can be sampled."
-            " With 0, only the most probable token."
+            " With 0, only the most probable token can be sampled."
         ),
     )
     top_k: Int = Field(
@@ -248,7 +248,7 @@ class Sampling(Model):
     stop: list[Annotated[str, Field(min_length=1)]] | None = Field(
         None,
         max_length=4,
-        description="Texts that end a completion when they appear in it. vLLM allows at most 4.",
+        description="Texts that end a completion when they appear in it. vLLM allows at most 4 texts.",
     )
     engine: Literal["vllm", "transformers"] = Field(
         "vllm", description="Program that generates the completions."

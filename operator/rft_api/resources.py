@@ -120,7 +120,7 @@ class ObjectFieldSelector(Model):
     """A field of the pod."""
 
     api_version: Literal["v1"] | None = Field(
-        None, description="API version of the pod in which path is a field."
+        None, description="API version in which path is a field of the pod."
     )
     field_path: str = Field(
         **FIELD_PATH.limits(), description="Path of a field of the pod, such as metadata.name."
@@ -261,7 +261,7 @@ class TopologySpreadConstraint(Model):
         le=2**31 - 1,
         description=(
             "Minimum number of topology domains that have nodes for the pod. While there are fewer domains,"
-            " the domain with the fewest pods counts as empty. Only with DoNotSchedule."
+            " the domain with the fewest pods counts as empty. Used only with DoNotSchedule."
         ),
     )
     node_affinity_policy: Literal["Honor", "Ignore"] | None = Field(

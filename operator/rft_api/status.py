@@ -240,7 +240,7 @@ class Progress(Model):
     total_steps_estimated: bool = Field(True, description="Whether totalSteps is still an estimate.")
     epoch: Int = Field(0, ge=0, description="Number of the current epoch, counted from 1.")
     percent: float = Field(
-        0.0, ge=0, le=100, description="Completed share of the training steps, in percent."
+        0.0, ge=0, le=100, description="Percentage of the training steps that are completed."
     )
     eta_seconds: float | None = Field(None, ge=0, description="Estimated time left, in seconds.")
     attempt: Int = Field(
@@ -399,7 +399,7 @@ class Metrics(Model):
         description="Number of requests for rollouts of the last step that the endpoint of agents refused.",
     )
     environment_fraction: float | None = Field(
-        None, description="Fraction of the rollouts' time in which they waited for their environments."
+        None, description="Fraction of the rollouts' time that was spent waiting for environments."
     )
     tokens_per_second: float | None = Field(
         None, description="Number of sampled tokens per second of sampling."

@@ -101,8 +101,8 @@ def _permanent(pod: Pod, code: ExitCode, otherwise: str) -> Failure | None:
 
 
 def out_of_memory(case: Case) -> Failure | None:
-    """Return a Failure if the trainer reported that it ran out of memory, or if the kernel killed it for
-    this.
+    """Return a Failure if the trainer reported that it ran out of memory, or if the kernel killed it for this
+    reason.
     """
     pod, plan = case
     killed = pod.trainer is not None and pod.trainer.reason == "OOMKilled"

@@ -76,7 +76,7 @@ class Held:
 
 
 def workload(raw: Raw) -> Workload:
-    """Parse a Kueue Workload. Its position in the queue is not part of it, so ``place`` is 0."""
+    """Parse a Kueue Workload. The object does not have its position in the queue, so ``place`` is 0."""
     spec, status = raw.get("spec") or {}, raw.get("status") or {}
     conditions = {c.get("type"): c for c in status.get("conditions") or []}
     quota, evicted = conditions.get("QuotaReserved") or {}, conditions.get("Evicted") or {}

@@ -1,4 +1,4 @@
-"""A listener for the ingest and the webhook, which clients that are silent or slow cannot block.
+"""A listener for the ingest and the webhook. Clients that are silent or slow cannot block it.
 
 A TLS connection takes about 300 KiB as soon as it is accepted, and anyone in the cluster can open one. So the
 number of connections is bounded, and each step of a connection has a deadline. At the limit, the listener

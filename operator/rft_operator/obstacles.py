@@ -90,7 +90,7 @@ def blocked(
 
 
 def claim_blocked(spec: RFTJobSpec | None, obstacles: Iterable[Obstacle]) -> str:
-    """Return why a claim of the job gets no volume. Empty if no Event says so."""
+    """Return why a claim of the job gets no volume. Empty if no Event says why."""
     of_claims: dict[str, list[Obstacle]] = {}
     for each in obstacles:
         if each.kind == CLAIM:

@@ -161,11 +161,12 @@ def gather(
 def _replaces(
     snapshot: RunConfig | None, spec: RFTJobSpec, defaults: JobDefaults, *, never_ran: bool
 ) -> bool:
-    """Return whether the present spec replaces the ``snapshot`` of a run. It does if it changed in fields
-    that may change now, or if ``snapshot`` is ``None``, because this release cannot read the stored snapshot.
+    """Return whether a new snapshot, with the present ``spec`` and ``defaults``, replaces the ``snapshot`` of
+    a run. There are three cases:
 
-    If only the platform's ``defaults`` changed, the snapshot is replaced only if no pod of the run ever ran
-    (``never_ran``), because wrong defaults may be the reason for that.
+    - ``snapshot`` is ``None``, because this release cannot read the stored snapshot.
+    - No pod of the run ever ran (``never_ran``), perhaps because of wrong values, and a value has changed.
+    - A pod ran, and ``follows`` says that a resumed run gets the present spec.
     """
     if snapshot is None:
         return True

@@ -365,7 +365,7 @@ def _held(facts: Facts, pod: Pod) -> Hindrance | None:
     ending = next((other.name for other in facts.observed.attempts if other.alive and other.deleting), None)
     if ending is not None:
         said = (
-            f"Pod {ending} is being ended; the next pod waits for this, so that two trainers never run at"
+            f"Pod {ending} is being ended; the next pod waits for its end, so that two trainers never run at"
             " once."
         )
         return Hindrance(Reason.WAITING_FOR_POD, said)

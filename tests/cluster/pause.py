@@ -1,4 +1,7 @@
-"""Builds the pause image, because no registry is available. Its process keeps a pod's namespaces alive."""
+"""Builds the pause image, because no registry is available.
+
+The kubelet runs a process from this image in each pod. The process keeps the pod's namespaces alive.
+"""
 
 import hashlib
 import io

@@ -29,8 +29,8 @@ TOKEN: Object = {
 
 
 def token(kubectl: Kubectl) -> str:
-    """Return a token of the user's ServiceAccount, without ``kubectl create token``, which 1.20 does not
-    have.
+    """Return a token of the user's ServiceAccount. Kubernetes 1.20 has no ``kubectl create token``, so the
+    API is called.
     """
     path = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{USER}/token"
     done = kubectl.run("create", "--raw", path, "-f", "-", stdin=json.dumps(TOKEN))

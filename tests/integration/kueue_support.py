@@ -141,7 +141,7 @@ def gone(api: Api, path: str, name: str) -> bool:
 
 
 def answers(api: Api) -> bool:
-    """Return whether Kueue's webhook answers. Helm does not wait for it, but no Job can be created before."""
+    """Return whether Kueue's webhook answers. Helm does not wait for this. Before, no Job can be created."""
     flavor = {"apiVersion": "kueue.x-k8s.io/v1beta1", "kind": "ResourceFlavor", "metadata": {"name": "probe"}}
     try:
         api.create(f"{KUEUE}/resourceflavors?dryRun=All", flavor)

@@ -32,7 +32,7 @@ from tests.parity.cases import Case, Sight, sample
 Object = dict[str, Any]
 ALL_RULES = frozenset(rule.name for rule in rules.RULES)
 LIST_MAP_RULES = frozenset({"grader_names_are_unique"})
-"""Rules that the structural schema checks itself: keys in a list of type map are unique."""
+"""Rules across fields that the schema checks without CEL: the keys in a list of type map are unique."""
 _CLI_BATCH = 100
 _THREADS = 8
 

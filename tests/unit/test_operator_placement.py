@@ -221,7 +221,7 @@ def test_a_pod_that_waits_for_the_end_of_its_predecessor_is_reported() -> None:
     decision = decided(rftjob(resources={"gpus": 4}), node(), child=CHILD, pods=pods, config_exists=True)
     ready = condition(decision, "Ready")
     assert ready["reason"] == "WaitingForPod"
-    assert ready["message"].startswith("Pod sums-x-0 is being ended; the next pod waits for this")
+    assert ready["message"].startswith("Pod sums-x-0 is being ended; the next pod waits for its end")
 
 
 def test_without_nodes_the_message_is_the_schedulers() -> None:

@@ -131,8 +131,8 @@ def _survey(form: RowFormat, columns: dict[str, str], rows: Iterable[RowLine]) -
 def answer_field(found: Survey) -> str | None:
     """Return the field with the right answer, or None if no field is likely to have it.
 
-    Only a field with a text or number in every row can be it: the first one that has a name of ``ANSWERS``,
-    or else the only such field.
+    Only fields with a text or number in every row are considered. The result is the first of them that has a
+    name of ``ANSWERS``. If none has such a name, it is the only one of them.
     """
     whole = [name for name, values in found.answers.items() if len(values) == found.rows]
     usual = next((name for name in ANSWERS if name in whole), None)

@@ -60,7 +60,7 @@ class Used(NamedTuple):
 class HeldOutAnswer(NamedTuple):
     """The answers of the base and of the tuned policy to one held-out row, with their rewards.
 
-    ``line`` is the line of the row.
+    ``line`` is the number of the row's line in the dataset.
     """
 
     line: int

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from rft_cli.render.plot import Point
 
 COLOURS = 8
-"""Number of colours of lines in the template. More lines begin with the first colour again."""
+"""Number of colours of lines in the template. If a chart has more lines, they use the same colours again."""
 
 
 class Series(NamedTuple):
