@@ -213,7 +213,7 @@ def _add_multi(draft: Draft, body: Body, options: Options) -> None:
         grader["scale"] = {"min": _plain(low), "max": _plain(high), "clip": True}
         done = (
             "the range of its values is not known, so a value below 0 counts as 0 and one above 1 as 1; if"
-            " it has such values, set the scale of this grader"
+            " there are such values, set the scale of this grader"
             if unbounded
             else f"its values may be from {low:g} to {high:g}, so the import set the grader's scale, which"
             " maps this range onto 0 to 1 and changes no advantage"
