@@ -107,10 +107,17 @@ def field(name: str, names: Sequence[str], parent: str, everywhere: Iterable[str
     """Return the path of the field that the user probably meant by ``name``, or an empty text.
 
     ``names`` are the fields of the object at the path ``parent``. ``everywhere`` are the paths of all fields.
-    ``foreign`` is the path for this name in the tables of other programs, or an empty text. The search tries,
-    in this order: an equal name in this object, an equal name in another object, a name that other programs
-    use, the beginning of a name in this object, a similar name in this object, a similar name in another
-    object.
+    ``foreign`` is the path for this name in the tables of other programs, or an empty text.
+
+    The search takes the first of these that it finds:
+
+    1. the path that the table of known mistakes gives for this name in this object
+    2. an equal name in this object
+    3. an equal name in another object
+    4. the field for a name that other programs use
+    5. the only name in this object that begins with ``name``
+    6. a similar name in this object
+    7. a similar name in another object
     """
     key = fold(name)
     if found := _IN_PLACE.get((parent, key)):

@@ -32,9 +32,10 @@ def manifests() -> st.SearchStrategy[Object]:
 
 @cache
 def _objects(model: type[Model], depth: int) -> st.SearchStrategy[Object]:
-    """Return a strategy for objects: a valid one with some fields changed, rarely an unknown field.
+    """Return a strategy for objects. Each is a valid object in which some fields were changed.
 
-    Up to four fields change at ``depth`` 0, the spec itself, and up to two in nested objects.
+    Up to four fields change in the spec itself, which has ``depth`` 0, and up to two in a nested object. An
+    object rarely has an unknown field, too.
     """
     fields = {alias(name, info): kind_of(info) for name, info in model.model_fields.items()}
     if not fields:
@@ -47,9 +48,9 @@ def _objects(model: type[Model], depth: int) -> st.SearchStrategy[Object]:
 def _assembled(model: type[Model], given: Object, chance: int) -> Object:
     """Return an object of ``model`` with the fields of ``given``.
 
-    ``chance`` is a number from 0 to 99. With 0 and 1 the object has an unknown field. If the model has a
-    group of fields of which exactly one must be set: with 2 none of the group is set, with 3 and 4 perhaps
-    several, and with any other number one.
+    ``chance`` is a number from 0 to 99. With 0 and 1 the object has an unknown field. The other numbers are
+    for a model with a group of fields of which exactly one must be set. With 2 none of them is set. With 3
+    and 4 several may be set. With any other number exactly one is set.
     """
     group = [alias(name, model.model_fields[name]) for name in ALTERNATIVES.get(model, ())]
     if chance == 0:

@@ -42,7 +42,10 @@ def selector(job: Mapping[str, Any]) -> str:
 
 
 def claim_of(job: Mapping[str, Any]) -> str | None:
-    """Return the name of the claim with a job's folder. None: the folder is on the disk of the job's pod."""
+    """Return the name of the claim with a job's folder.
+
+    Return None if the folder is on the disk of the job's pod.
+    """
     storage = (job.get("spec") or {}).get("storage") or {}
     given = (storage.get("persistentVolumeClaim") or {}).get("claimName")
     return given or (job["status"]["jobName"] if "claimTemplate" in storage else None)

@@ -48,7 +48,7 @@ class Permission(NamedTuple):
     def covers(self, address: str) -> bool:
         """Whether this value names the server at ``address``.
 
-        An address that has no origin is named only by the same text.
+        If ``address`` has no origin, this value names the server only if it is the same text as ``address``.
         """
         origin = origin_of(address)
         if origin is None or address == self.text:

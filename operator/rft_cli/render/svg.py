@@ -1,7 +1,7 @@
 """Computes line charts for a page of HTML. Pure functions: points in, coordinates out.
 
-A chart has a drawing that is stretched to any width, and texts beside it that are not. So coordinates are in
-percent of the drawing's width and height. The template of the report draws them.
+A page stretches the drawing of a chart to any width, but not the texts beside the drawing. So coordinates are
+in percent of the drawing's width and height. The report's template draws the chart from them.
 """
 
 import math

@@ -82,8 +82,9 @@ class Ingest:
         return response
 
     def _complain(self, source: str, refusal: Refused) -> None:
-        """Log a refusal with ``source``, the address of the sender, unless it was logged just before. The
-        token is never logged.
+        """Log a refusal with ``source``, the address of the sender. The token is never logged.
+
+        If an equal refusal of this sender was logged just before, this one is only counted.
         """
         left_out = self._complaints.count(source, f"{refusal.status} {refusal}")
         if left_out is not None:
