@@ -124,7 +124,7 @@ def _add_sources(draft: Draft, body: Mapping[str, Any], options: Options) -> Non
     """Set the model and the datasets. The ids of OpenAI's files name no files on this machine."""
     name = options.model or body.get("model") if not openai_graders.is_grader(body) else options.model
     if not isinstance(name, str) or model_problem(name):
-        given = f"model {name!r} is closed or no hub id" if name else "a grader names no model to train"
+        given = f"model {name!r} is closed, or is no hub id" if name else "a grader names no model to train"
         raise ImportProblem(
             f"{given}; add --model with an open one, such as --model Qwen/Qwen2.5-7B-Instruct"
         )
