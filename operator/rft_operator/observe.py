@@ -64,7 +64,8 @@ class Pod:
     scheduled: bool = False
     node: str = ""
     ready: bool = True
-    """False if the pod's condition Ready is False, as it is also while the pod's node does not answer."""
+    """False if the pod's condition Ready is False. Kubernetes sets this condition to False also while the
+    pod's node does not answer."""
     unschedulable: str = ""
     requests: Mapping[str, float] = field(default_factory=dict)
     """For each resource, the sum of the requests of the pod's containers, native sidecars included: in CPUs,

@@ -65,7 +65,10 @@ def write_records(folder: Path, job: Mapping[str, Any]) -> None:
 
 
 def refuse_other_run(folder: Path, job: Mapping[str, Any]) -> None:
-    """Raise UserError if a folder holds something else than a download of this job."""
+    """Raise UserError if a folder has files of another run, or files that do not come from any run.
+
+    An earlier download of the job ``job`` may be in the folder.
+    """
     config = previous(folder)
     if config is not None and config.job.uid == job["metadata"]["uid"]:
         return

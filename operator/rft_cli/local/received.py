@@ -166,7 +166,7 @@ def _free(folder: Path, path: str) -> Path:
 
 
 def _remove_partial(folder: Path) -> None:
-    """Remove the folder of partial files, also files whose content the run does not have any more."""
+    """Remove the folder of partial files. It may have files whose content the run does not have any more."""
     shutil.rmtree(folder / PARTIAL, ignore_errors=True)
 
 
