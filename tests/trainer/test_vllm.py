@@ -29,8 +29,9 @@ from rft_trainer.rollout.engine import Generated, Request, SamplingParameters, r
 from rft_trainer.rollout.filter import Filter
 from rft_trainer.rollout.routed import RoutedEngine
 from rft_trainer.rollout.vllm_engine import VllmEngine
-from rft_trainer.rollout.vllm_server import _MARKER, ServerOptions, VllmServer
+from rft_trainer.rollout.vllm_server import ServerOptions, VllmServer
 from rft_trainer.runtime import models
+from tests.trainer.vllm_support import sampler_processes
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
@@ -62,18 +63,6 @@ def _engine(folder: Path, run_dir: Path, dtype: Dtype) -> Iterator[VllmEngine]:
     yield started
     started.close()
     assert not sampler_processes(run_dir)
-
-
-def sampler_processes(run_dir: Path) -> list[int]:
-    """Return the PIDs of this run's samplers that are still alive. Zombies do not count."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            if f"{_MARKER}={run_dir}".encode() in (path / "environ").read_bytes().split(b"\0"):
-                found.append(int(path.name))
-        except OSError:
-            continue
-    return found
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -207,7 +208,8 @@ sys.exit(int(sys.argv[2]))
 
 
 SIGNALLING = """
-import http.server, os, signal, sys
+import http.server, os, signal, sys, tempfile
+tempfile.mkstemp()
 class Signals(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         os.kill(os.getppid(), int(sys.argv[3]))
@@ -220,9 +222,10 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Signals).serve_forever()
 @pytest.mark.parametrize("kind", ["obeys", "ignores"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_to_rft_ends_the_server(
-    monkeypatch: pytest.MonkeyPatch, kind: str, number: signal.Signals
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str, number: signal.Signals
 ) -> None:
-    """The server ends even if it ignores SIGTERM."""
+    """The server ends even if it ignores SIGTERM. Its temporary files are removed."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(serve, "END_SECONDS", 0.2)
     monkeypatch.setattr(serve, "POLL_SECONDS", 0.02)
     started: list[subprocess.Popen[bytes]] = []
@@ -239,6 +242,7 @@ def test_a_signal_to_rft_ends_the_server(
     [process] = started
     expected = signal.SIGTERM if kind == "obeys" else signal.SIGKILL
     assert process.returncode == -expected
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_port_that_is_in_use_is_refused() -> None:

@@ -1,9 +1,11 @@
 """``rft serve``: serves an adapter by vLLM's OpenAI server, on this machine or in a cluster."""
 
 import json
+import os
 import shlex
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -201,15 +203,19 @@ def _is_taken(port: int) -> bool:
 
 @contextmanager
 def _running(command: Sequence[str]) -> Iterator["subprocess.Popen[bytes]"]:
-    """Start a server, and end it with all its processes at the end of the block."""
-    # The server has its own process group, so that a signal of the terminal reaches only this process, which
-    # then ends the server.
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(END_SECONDS)
-        kill_group(process)
-        process.wait()
+    """Start a server, and at the end of the block end all its processes and remove its temporary files."""
+    # vLLM leaves sockets and a rendezvous file in TMPDIR, also after SIGTERM. The name is short, because the
+    # path of a socket has at most 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="rft-") as temporary:
+        environment = {**os.environ, "TMPDIR": temporary}
+        # The server has its own process group, so that a signal of the terminal reaches only this process,
+        # which then ends the server.
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, env=environment)
+        try:
+            yield process
+        finally:
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(END_SECONDS)
+            kill_group(process)
+            process.wait()

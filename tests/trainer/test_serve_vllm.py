@@ -1,0 +1,128 @@
+"""``rft serve`` with a real vLLM: its adapter answers as the trained policy, and nothing is left of it."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from rft_api.status import Plan
+from rft_run.folder import RunFolder
+from rft_trainer.runtime import machine
+from tests.ports import free_port
+from tests.trainer.loop_support import config, run, with_spec
+from tests.trainer.vllm_support import sampler_processes
+from tests.waiting import wait_until
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
+
+ROOT = Path(__file__).parents[2]
+PROMPTS = tuple(f"{a}+{b}" for a, b in ((1, 2), (34, 5), (67, 89), (9, 0)))
+TOKENS = 16
+
+
+@pytest.fixture
+def trained(character_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
+    """Return the folder of a run in float32, whose adapter changes greedy completions."""
+    # Such a small model is slower with several threads.
+    monkeypatch.setattr(machine, "usable_cores", lambda: 1)
+    asked = with_spec(
+        config(character_model, tmp_path / "run", cpuDtype="float32"),
+        evaluation={"fraction": 0},
+        stop={"maxSteps": 1},
+    ).model_copy(update={"plan": Plan(device="cpu", dtype="float32")})
+    run(asked)
+    folder = RunFolder(tmp_path / "run")
+    folder.config.write_text(json.dumps(asked.dump()))
+    # One step moves the policy too little to change the most probable tokens.
+    file = folder.adapter / "adapter_model.safetensors"
+    torch.manual_seed(0)
+    moved = {
+        name: torch.randn_like(weight) if "lora_B" in name else weight
+        for name, weight in load_file(file).items()
+    }
+    save_file(moved, file, metadata={"format": "pt"})
+    return folder
+
+
+@contextmanager
+def serving(folder: Path, port: int, temporary: Path, log: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run ``rft serve`` in a process of its own, which is ended at the end of the block."""
+    sources = os.pathsep.join([str(ROOT / "operator"), str(ROOT / "trainer-image")])
+    environment = os.environ | {"PYTHONPATH": sources, "TMPDIR": str(temporary)}
+    command = [sys.executable, "-m", "rft_cli.main", "serve", str(folder), "--port", str(port)]
+    with log.open("wb") as written:
+        process = subprocess.Popen(command, stdout=written, stderr=subprocess.STDOUT, env=environment)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def printed_request(process: "subprocess.Popen[bytes]", log: Path) -> tuple[str, dict[str, Any]]:
+    """Wait until the server answers. Return the address and the body of the printed request."""
+
+    def found() -> list[str] | None:
+        text = log.read_text()
+        assert process.poll() is None, text
+        return next((shlex.split(line) for line in text.splitlines() if line.startswith("curl ")), None)
+
+    curl = wait_until("the request is printed", found, 500)
+    return curl[1], json.loads(curl[curl.index("-d") + 1])
+
+
+def greedy(model: Any, prompts: list[list[int]]) -> list[list[int]]:
+    """Return the token ids of the greedy completions, with the end token, as vLLM returns them."""
+    return [
+        model.generate(
+            torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt)), max_new_tokens=TOKENS,
+            do_sample=False, pad_token_id=0,
+        )[0, len(prompt) :].tolist()
+        for prompt in prompts
+    ]  # fmt: skip
+
+
+def test_the_served_adapter_answers_as_the_trained_policy_and_ctrl_c_leaves_nothing(
+    character_model: Path, trained: RunFolder, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    tokenizer: Any = AutoTokenizer.from_pretrained(character_model)
+    prompts = [tokenizer.encode(prompt) for prompt in PROMPTS]
+    base: Any = AutoModelForCausalLM.from_pretrained(character_model, dtype=torch.float32)
+    expected = {str(character_model): greedy(base, prompts)}
+    expected["tiny"] = greedy(PeftModel.from_pretrained(base, str(trained.adapter)), prompts)
+    assert all(one != other for one, other in zip(*expected.values(), strict=True))
+
+    # A short path: a socket's path has at most 107 bytes.
+    temporary, log = tmp_path_factory.mktemp("tmp"), trained.path / "serve.log"
+    with serving(trained.path, free_port(), temporary, log) as process:
+        address, body = printed_request(process, log)
+        assert body["model"] == "tiny"
+        said: dict[str, list[list[int]]] = {}
+        for name in expected:
+            asked = {**body, "model": name, "max_tokens": TOKENS, "return_token_ids": True}
+            for prompt in PROMPTS:
+                messages = [{"role": "user", "content": prompt}]
+                answer = httpx.post(address, json={**asked, "messages": messages}, timeout=60)
+                assert answer.status_code == httpx.codes.OK, answer.text
+                said.setdefault(name, []).append(answer.json()["choices"][0]["token_ids"])
+        assert said == expected
+        assert sampler_processes(trained.adapter)
+        assert list(temporary.iterdir())
+
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+        assert not sampler_processes(trained.adapter)
+        assert list(temporary.iterdir()) == []
