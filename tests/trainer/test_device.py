@@ -43,7 +43,7 @@ def config(tmp_path: Path, device: str = "cuda", gpus: int = 2) -> RunConfig:
 def test_gpus_that_torch_does_not_see_are_reported_with_possible_causes(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="needs 2 GPUs, but torch finds no GPU") as refusal:
         on_this_machine(config(tmp_path), {})
-    for said in ("spec.template.image", "device plugin", "RFT_DEVICE=cpu"):
+    for said in ("torch.cuda.init()", "spec.template.image", "device plugin", "RFT_DEVICE=cpu"):
         assert said in str(refusal.value)
 
 

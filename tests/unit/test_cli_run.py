@@ -13,7 +13,7 @@ import matplotlib.backends.backend_agg  # noqa: F401 - slow to import, and not w
 import pytest
 from typer.testing import CliRunner, Result
 
-from rft_cli.local import process
+from rft_cli.local import device, process
 from rft_cli.local.trainer import ProgressEvent
 from rft_cli.main import app
 from rft_cli.render.png import write_png
@@ -108,6 +108,16 @@ def test_a_run_ends_with_curve_evaluation_and_adapter(job: Path, monkeypatch: py
     assert "scores higher" in result.stdout
     assert f"adapter: {job.parent / 'out' / 'adapter'}" in result.stdout
     assert (job.parent / "out" / "reward.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_gpus_that_the_run_does_not_use_are_named_at_the_start(
+    job: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setattr(device, "torch_has_cuda", lambda: False)
+    said = run(job).stdout
+    assert "starting arithmetic on cpu" in said
+    assert "this machine has 2 GPUs, but the installed torch is a build for the CPU" in said
 
 
 def test_what_is_no_event_goes_to_the_log(job: Path) -> None:

@@ -153,3 +153,18 @@ def test_gpus_are_used_as_far_as_manifest_and_machine_have_them(
     assert device.detect(Resources(gpus=1), tmp_path) == ("cuda", 1, known)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert device.detect(None, tmp_path) == ("cpu", 0, None)
+
+
+def test_a_run_on_the_cpu_says_why_it_does_not_use_the_gpus_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert device.unused_gpus(None, tmp_path) is None
+    (tmp_path / "nvidia0").touch()
+    for resources, reason in (
+        (None, "1 GPU, but the installed torch is a build for the CPU"),
+        (Resources(gpus=2), "1 GPU, but the installed torch is a build for the CPU"),
+        (Resources(gpus=0), "1 GPU, but spec.resources.gpus is 0"),
+        (Resources(accelerator=Accelerator(name="cpu")), "1 GPU, but spec.resources.accelerator.name is cpu"),
+    ):
+        assert reason in str(device.unused_gpus(resources, tmp_path))

@@ -13,7 +13,7 @@ from rft_api.problems import from_validation_error
 from rft_cli.errors import INVALID, UNREADABLE, UserError
 from rft_cli.local import contacts, records, snapshot
 from rft_cli.local.contacts import Contact, Shell
-from rft_cli.local.device import detect
+from rft_cli.local.device import detect, unused_gpus
 from rft_cli.local.inputs import Overrides, resolve
 from rft_cli.local.lock import locked
 from rft_cli.local.manifest import load
@@ -75,6 +75,8 @@ def run(
         path = snapshot.save(folder.path, config, inputs)
         verb = "starting" if before is None else "resuming"
         out().print(f"{verb} {job.metadata.name} on {config.device} in {output}", markup=False)
+        if config.device == "cpu" and (reason := unused_gpus(job.spec.resources)) is not None:
+            out().print(reason, markup=False)
         out().print("\n".join(_announced(contacted, job)), markup=False)
         exit_code = _train([*command, "--config", str(path)], folder)
     raise typer.Exit(exit_code)

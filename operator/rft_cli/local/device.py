@@ -63,6 +63,22 @@ def detect(resources: Resources | None, dev: Path = Path("/dev")) -> Hardware:
     return Hardware("cuda", min(found, wanted or (found if kind is not None else 1)), kind)
 
 
+def unused_gpus(resources: Resources | None, dev: Path = Path("/dev")) -> str | None:
+    """Return why a run on the CPU does not use the GPUs of this machine, with what to change.
+
+    Return ``None`` if this machine has no GPUs. ``dev`` is the folder of device files.
+    """
+    found = visible_gpus(dev)
+    if not found:
+        return None
+    has = f"this machine has {found} GPU{'s' if found > 1 else ''}"
+    if resources is not None and resources.gpus == 0:
+        return f"{has}, but spec.resources.gpus is 0; remove it to train on a GPU"
+    if resources is not None and resources.accelerator and resources.accelerator.name == "cpu":
+        return f"{has}, but spec.resources.accelerator.name is cpu; remove it to train on a GPU"
+    return f"{has}, but the installed torch is a build for the CPU; install one for GPUs"
+
+
 def gpu_of_this_machine() -> Kind | None:
     """Return the kind of this machine's GPU, as the driver reports it. If there are several kinds, return the
     one with the least memory.

@@ -34,9 +34,10 @@ def on_this_machine(config: RunConfig, env: Mapping[str, str] = os.environ) -> R
     if seen < config.gpus:
         raise ConfigurationError(
             f"the plan needs {config.gpus} GPU{'s' if config.gpus > 1 else ''}, but torch finds"
-            f" {seen or 'no GPU'}: the image needs torch for GPUs (spec.template.image), and the node needs a"
-            f" GPU driver and a device plugin; on a cluster with simulated GPUs, set {DEVICE_VARIABLE}=cpu in"
-            " spec.template.env"
+            f" {seen or 'no GPU'}: the GPU driver may be older than torch needs, which"
+            ' python -c "import torch; torch.cuda.init()" says; in a cluster the image needs torch for GPUs'
+            " (spec.template.image), and the node a GPU driver and a device plugin; on a cluster with"
+            f" simulated GPUs, set {DEVICE_VARIABLE}=cpu in spec.template.env"
         )
     return config
 
