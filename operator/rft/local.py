@@ -3,6 +3,8 @@
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rft_api.dumper import dump
@@ -10,12 +12,17 @@ from rft_api.job import RFTJob
 from rft_api.status import Plan
 from rft_api.validation import check
 from rft_cli.errors import INVALID, UserError
-from rft_cli.local import manifest, reported
+from rft_cli.local import manifest, records, reported
 from rft_cli.local.reported import ReportedRun
 from rft_cli.local.shapes import shape_for
 from rft_planner.container import memory_check_disabled
 from rft_planner.plan import Unplannable
 from rft_planner.plan import plan as planned
+from rft_run.folder import RunFolder
+from rft_run.steps import StepRecord
+
+POLL_SECONDS = 0.5
+"""Seconds between two looks at the records of a run."""
 
 
 def load(path: str | Path) -> RFTJob:
@@ -58,18 +65,60 @@ def plan(job: RFTJob) -> Plan:
         raise UserError(str(error)) from error
 
 
-def run_locally(job: RFTJob, folder: str | Path) -> ReportedRun:
+def run_locally(
+    job: RFTJob, folder: str | Path, on_step: Callable[[StepRecord], None] | None = None
+) -> ReportedRun:
     """Train on this machine until the end, as ``rft run`` does. Return the data of the run's report.
 
     If ``folder`` has a stopped run of the same job, this run is resumed. Relative paths in the job refer to
-    the working folder. Progress is printed. Raises RFTError if the run does not complete.
+    the working folder. Progress is printed. ``on_step`` gets the record of each step soon after its end; of a
+    resumed run first those of the steps that the folder has. If it raises an exception, or the program is
+    interrupted (KeyboardInterrupt), the run stops with a checkpoint before the exception leaves this
+    function. Raises RFTError if the run does not complete.
     """
+    metrics = RunFolder(Path(folder)).metrics
     with tempfile.NamedTemporaryFile("w", dir=Path.cwd(), prefix=".rft-", suffix=".yaml") as file:
         file.write(dump({key: value for key, value in job.dump().items() if key != "status"}))
         file.flush()
         # -P: modules in the working folder, which may come with a stranger's rows, are never imported.
         command = [sys.executable, "-P", "-m", "rft_cli.main", "run", file.name, "--output", str(folder)]
-        ended = subprocess.run(command, check=False)
-    if ended.returncode != 0:
-        raise UserError(f"{folder}: the run ended with exit code {ended.returncode}", ended.returncode)
+        with _stopped_at_errors(command) as process:
+            last, size, ended = 0, 0, False
+            while not ended:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(POLL_SECONDS)
+                ended = process.returncode is not None
+                # The file of a long run takes a while to read, so it is read only after a change.
+                before, size = size, metrics.stat().st_size if metrics.exists() else 0
+                if on_step is not None and (ended or size != before):
+                    last = _deliver(metrics, last, on_step)
+    if process.returncode != 0:
+        raise UserError(f"{folder}: the run ended with exit code {process.returncode}", process.returncode)
     return reported.of_folder(Path(folder))
+
+
+def _deliver(metrics: Path, last: int, on_step: Callable[[StepRecord], None]) -> int:
+    """Give the records of the steps after step ``last`` to ``on_step``. Return the number of the newest."""
+    for record in records.steps(metrics):
+        if record.step > last:
+            last = record.step
+            on_step(record)
+    return last
+
+
+@contextmanager
+def _stopped_at_errors(command: Sequence[str]) -> Iterator["subprocess.Popen[bytes]"]:
+    """Start ``rft run``. If the block raises an exception, ask the run to stop, and wait until it has.
+
+    ``subprocess.run`` would kill ``rft`` at an interrupt after a quarter of a second, while the trainer
+    writes its checkpoint.
+    """
+    process = subprocess.Popen(command)
+    try:
+        yield process
+    except BaseException:
+        # Not SIGINT: an interrupt of a terminal or a notebook comes to the whole process group, and a second
+        # SIGINT would kill the trainer.
+        process.terminate()
+        process.wait()
+        raise

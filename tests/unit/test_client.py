@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from rft import Client, Metadata, RFTError, RFTJob, RFTJobSpec, load, plan, run_locally, validate
+from rft import Client, Metadata, RFTError, RFTJob, RFTJobSpec, load, local, plan, run_locally, validate
 from rft_api.dumper import dump
+from rft_run.steps import StepRecord
 from tests.api_server import Server, job, pod, served
 from tests.manifests import manifest
 from tests.unit.apply_support import record_applied
@@ -159,6 +160,58 @@ def test_a_run_here_returns_what_its_report_is_made_of(
     run = run_locally(built(training={"loraRank": 16}), "run")
     assert (run.name, run.spec.training.lora_rank) == ("job", 16)
     assert (tmp_path / "run" / "run.json").is_file()
+
+
+STEPS = """
+import json, pathlib, signal, sys, time
+metrics = pathlib.Path(sys.argv[sys.argv.index("--config") + 1]).with_name("metrics.jsonl")
+def stop(number, frame):
+    metrics.with_name("checkpointed").touch()
+    sys.exit(75)
+signal.signal(signal.SIGTERM, stop)
+with metrics.open("w") as file:
+    for step in (1, 2, 3):
+        print(json.dumps({"step": step, "reward": step / 10}), file=file, flush=True)
+        while step == 2 and not metrics.with_name("seen").exists():
+            time.sleep(0.01)
+"""
+
+
+@pytest.fixture
+def training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RFTJob:
+    """Return a job whose trainer makes three steps. After the second one it waits for a file ``seen``."""
+    fake_trainer(tmp_path, monkeypatch, STEPS)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'path'}:{OPERATOR}")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(local, "POLL_SECONDS", 0.1)
+    (tmp_path / "rows.jsonl").write_text('{"messages": [{"role": "user", "content": "1 + 1"}]}\n')
+    return built()
+
+
+def test_each_step_of_a_run_here_is_seen_while_it_goes_on(training: RFTJob) -> None:
+    seen: list[tuple[int, float | None]] = []
+
+    def on_step(record: StepRecord) -> None:
+        seen.append((record.step, record.reward))
+        if record.step == 2:
+            Path("run/seen").touch()
+
+    run = run_locally(training, "run", on_step)
+    assert seen == [(1, 0.1), (2, 0.2), (3, 0.3)]
+    assert len(run.steps) == 3
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_a_run_here_stops_with_a_checkpoint_where_the_program_is_interrupted(
+    training: RFTJob, error: type[BaseException]
+) -> None:
+    def on_step(_record: StepRecord) -> None:
+        raise error
+
+    with pytest.raises(error):
+        run_locally(training, "run", on_step)
+    assert Path("run/checkpointed").exists()
+    assert not list(Path().glob(".rft-*.yaml"))
 
 
 def test_building_a_job_imports_no_heavy_library() -> None:
