@@ -78,11 +78,11 @@ def _reason(split: Split, costs: StepCosts, work: MemoryDemand, most: int, share
         if more is not None:
             why += f"; with spec.resources.gpus: {more} they would be less idle"
     prompts = costs.prompts
-    if prompts >= split.servers:
+    if prompts >= split.samplers:
         return why
-    needed = math.ceil(costs.spec.training.batch_size_tokens * split.servers / prompts / 1024) * 1024
+    needed = math.ceil(costs.spec.training.batch_size_tokens * split.samplers / prompts / 1024) * 1024
     return (
-        f"{why}; a step has {prompts:.0f} prompts for {split.servers} samplers, so"
+        f"{why}; a step has {prompts:.0f} prompts for {split.samplers} samplers, so"
         f" spec.training.batchSizeTokens: {needed} gives all of them work"
     )
 

@@ -93,8 +93,8 @@ def plan(
             "memory_parts": [_in_mebibytes(part) for part in gpus.split.parts],
             "micro_batch_tokens": gpus.split.micro_batch,
             "trainer_gpus": gpus.split.trainers,
-            "sampler_gpus": gpus.split.samplers,
-            "sampler_servers": gpus.split.servers,
+            "sampler_gpus": gpus.split.sampler_gpus,
+            "sampler_servers": gpus.split.samplers,
             "sampler_memory_share": gpus.split.sampler_share,
             "sampler_cache_memory": f"{int(gpus.split.cache_bytes(_memory(_accelerator(spec))) // MIB)}Mi",
         }
@@ -183,7 +183,7 @@ def _balance(
     return _Even(
         split.gpus,
         f"training and sampling take the most equal times with {split.gpus} GPUs: {split.trainers} for"
-        f" training, about {about(step.update):g} s of a step, and {split.samplers} for sampling, about"
+        f" training, about {about(step.update):g} s of a step, and {split.sampler_gpus} for sampling, about"
         f" {about(step.sampling):g} s",
     )
 
@@ -311,8 +311,8 @@ def _explained(shape: Shape, split: Split, memory: float) -> list[str]:
     else:
         placed = (
             f"{split.gpus} GPUs: {split.trainers} {_hold(split.trainers)} {_gib(trained)} for training,"
-            f" {split.samplers} {_hold(split.samplers)} {_gib(sampled)} for sampling{_servers(split)}:"
-            f" {sizes}"
+            f" {split.sampler_gpus} {_hold(split.sampler_gpus)} {_gib(sampled)} for"
+            f" sampling{_samplers(split)}: {sizes}"
         )
     return [
         placed,
@@ -321,9 +321,9 @@ def _explained(shape: Shape, split: Split, memory: float) -> list[str]:
     ]
 
 
-def _servers(split: Split) -> str:
+def _samplers(split: Split) -> str:
     """Return how many GPUs each sampler has, and whether training uses the same GPUs, as part of a note."""
-    said = f", {split.servers} samplers with {split.tensor_parallel} each" if split.servers > 1 else ""
+    said = f", {split.samplers} samplers with {split.tensor_parallel} each" if split.samplers > 1 else ""
     return said + (", in turns on the same GPUs" if split.shared else "")
 
 

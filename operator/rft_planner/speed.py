@@ -40,7 +40,7 @@ class Speed:
     gpus: int
     trainers: int
     """Number of GPUs for training."""
-    samplers: int
+    sampler_gpus: int
     """Number of GPUs for sampling, of all samplers together."""
     flops: float
     """FLOPs per second of one GPU, by its data sheet."""
@@ -50,18 +50,18 @@ class Speed:
     """Number of tokens in one forward pass of training on one GPU."""
     cache_bytes: float
     """Bytes of the key-value cache on each GPU that samples."""
-    servers: int = 1
-    """Number of samplers. Each has ``samplers // servers`` GPUs and a part of a step's prompts."""
+    samplers: int = 1
+    """Number of samplers. Each has ``sampler_gpus // samplers`` GPUs and a part of a step's prompts."""
 
     @property
     def tensor_parallel(self) -> int:
         """Number of GPUs that one sampler uses."""
-        return self.samplers // self.servers
+        return self.sampler_gpus // self.samplers
 
     @property
     def apart(self) -> bool:
         """Whether training and sampling have separate GPUs."""
-        return self.trainers + self.samplers <= self.gpus
+        return self.trainers + self.sampler_gpus <= self.gpus
 
 
 @dataclass(frozen=True)
@@ -87,12 +87,12 @@ def speed_of(split: Split, device: Device, memory: float) -> Speed:
     return Speed(
         gpus=split.gpus,
         trainers=split.trainers,
-        samplers=split.samplers,
+        sampler_gpus=split.sampler_gpus,
         flops=device.bf16_flops,
         bandwidth=device.bandwidth,
         micro_batch=split.micro_batch,
         cache_bytes=split.cache_bytes(memory),
-        servers=split.servers,
+        samplers=split.samplers,
     )
 
 
@@ -118,7 +118,7 @@ def sampling_seconds(
     rollouts. If there are several samplers, each gets whole groups, and the sampler with the most groups
     decides the time.
     """
-    busiest = spread(prompts / rounds, speed.servers) * rounds / prompts if prompts else 1 / speed.servers
+    busiest = spread(prompts / rounds, speed.samplers) * rounds / prompts if prompts else 1 / speed.samplers
     prompts, completions = prompts * busiest, completions * busiest
     at_once, gpus = concurrent(shape, speed, lengths), speed.tensor_parallel
     passes = max(rounds * lengths.longest, completions * lengths.completion / at_once)
@@ -134,7 +134,7 @@ def concurrent(shape: Shape, speed: Speed, lengths: Lengths) -> float:
     """Return how many completions one vLLM generates concurrently, limited by cache and ``max_num_seqs``."""
     per_token = BF16 * shape.kv_elements_per_token / min(speed.tensor_parallel, shape.kv_heads)
     room = speed.cache_bytes / (per_token * (lengths.prompt + lengths.completion))
-    played = SAMPLER_SEQUENCES if lengths.at_once is None else lengths.at_once / speed.servers
+    played = SAMPLER_SEQUENCES if lengths.at_once is None else lengths.at_once / speed.samplers
     return max(1.0, min(SAMPLER_SEQUENCES, room, played))
 
 
@@ -226,7 +226,7 @@ def busy_gpus(speed: Speed, prompts: float, passes: float) -> tuple[float, float
     a trainer without a micro-batch has none. A sampler with a single prompt counts as busy, although it could
     generate for more prompts at the same time.
     """
-    return speed.samplers * min(1.0, prompts / speed.servers), passes / spread(passes, speed.trainers)
+    return speed.sampler_gpus * min(1.0, prompts / speed.samplers), passes / spread(passes, speed.trainers)
 
 
 def group_flops(shape: Shape, speed: Speed, lengths: Lengths, update: Update) -> float:

@@ -3,8 +3,8 @@
 A division is either *apart* or *shared*. Apart: the first GPUs train, and the others sample. Shared: all GPUs
 sample, and the first ones also train, one phase after the other. A single GPU is always shared.
 
-The GPUs that sample are divided over servers of equal size. Each server is a vLLM with the whole model. It
-splits the model over its GPUs by tensor parallelism. Prompts are divided over the servers.
+The GPUs that sample are divided over samplers of equal size. Each sampler is a vLLM server with the whole
+model. It splits the model over its GPUs by tensor parallelism. Prompts are divided over the samplers.
 """
 
 import math
@@ -28,7 +28,7 @@ class Split:
     gpus: int
     trainers: int
     """Number of GPUs that train."""
-    samplers: int
+    sampler_gpus: int
     """Number of GPUs that sample."""
     micro_batch: int
     """Number of tokens in one forward pass of the trainer, on each GPU that trains."""
@@ -36,18 +36,18 @@ class Split:
     """Share of a GPU's memory that vLLM may use."""
     parts: tuple[Part, ...]
     """The parts of the memory that training and sampling need on a GPU."""
-    servers: int = 1
-    """Number of samplers, the vLLM servers. Each has ``samplers // servers`` GPUs."""
+    samplers: int = 1
+    """Number of samplers, the vLLM servers. Each has ``sampler_gpus // samplers`` GPUs."""
 
     @property
     def tensor_parallel(self) -> int:
         """Number of GPUs over which one sampler splits the model."""
-        return self.samplers // self.servers
+        return self.sampler_gpus // self.samplers
 
     @property
     def shared(self) -> bool:
         """Whether GPUs that train also sample, so that sampling and training take turns."""
-        return self.trainers + self.samplers > self.gpus
+        return self.trainers + self.sampler_gpus > self.gpus
 
     def cache_bytes(self, memory: float) -> float:
         """Return the bytes of the key-value cache on each GPU that samples.
@@ -93,14 +93,14 @@ def fitted(
 
     ``costs`` estimates the cost of a division. If it is None, the speed of the GPUs is not known. Then the
     division is chosen by these rules, one after the other: separate GPUs for each role, the largest
-    micro-batches, the most GPUs for sampling (the longer part of a step), the fewest servers.
+    micro-batches, the most GPUs for sampling (the longer part of a step), the fewest samplers.
     """
     found = divisions(gpus, shape, work, memory)
     return _best(found, costs) if costs is not None else min(found, key=_unmeasured, default=None)
 
 
 def _unmeasured(split: Split) -> tuple[float, ...]:
-    return (split.shared, -split.micro_batch, -split.samplers, split.servers)
+    return (split.shared, -split.micro_batch, -split.sampler_gpus, split.samplers)
 
 
 def _best(found: Iterable[Split], costs: Costs) -> Split | None:
@@ -138,33 +138,39 @@ def apart(gpus: int, shape: Shape, work: MemoryDemand, memory: float) -> Iterato
 
     Divisions with more GPUs for sampling come first.
     """
-    for samplers in range(gpus - 1, 0, -1):
-        for servers in range(1, samplers + 1):
-            if samplers % servers == 0 and _splits(samplers // servers, shape):
-                split = _placed(gpus, gpus - samplers, samplers, servers, shape, work, memory)
+    for sampler_gpus in range(gpus - 1, 0, -1):
+        for samplers in range(1, sampler_gpus + 1):
+            if sampler_gpus % samplers == 0 and _splits(sampler_gpus // samplers, shape):
+                split = _placed(gpus, gpus - sampler_gpus, sampler_gpus, samplers, shape, work, memory)
                 if split is not None:
                     yield split
 
 
 def shared(gpus: int, shape: Shape, work: MemoryDemand, memory: float) -> Iterator[Split]:
     """Yield the divisions in which all GPUs sample, and some or all of them also train, in turns."""
-    for servers in range(1, gpus + 1):
-        if gpus % servers == 0 and _splits(gpus // servers, shape):
+    for samplers in range(1, gpus + 1):
+        if gpus % samplers == 0 and _splits(gpus // samplers, shape):
             for trainers in range(gpus, 0, -1):
-                split = _placed(gpus, trainers, gpus, servers, shape, work, memory)
+                split = _placed(gpus, trainers, gpus, samplers, shape, work, memory)
                 if split is not None:
                     yield split
 
 
 def _placed(
-    gpus: int, trainers: int, samplers: int, servers: int, shape: Shape, work: MemoryDemand, memory: float
+    gpus: int,
+    trainers: int,
+    sampler_gpus: int,
+    samplers: int,
+    shape: Shape,
+    work: MemoryDemand,
+    memory: float,
 ) -> Split | None:
     """Return the division with these numbers and the largest micro-batch that fits, or ``None`` if none fits.
 
     On shared GPUs the sampler gets the memory that training does not use.
     """
-    usable, sampled = USABLE * memory, sampling(shape, work, samplers // servers)
-    together = trainers + samplers > gpus
+    usable, sampled = USABLE * memory, sampling(shape, work, sampler_gpus // samplers)
+    together = trainers + sampler_gpus > gpus
     beside = total(sampled) if together else 0.0
     if total(sampled) > usable:
         return None
@@ -173,7 +179,7 @@ def _placed(
         if total(trained) + beside <= usable:
             left = usable - total(trained) if together else usable
             parts = (*trained, *sampled)
-            return Split(gpus, trainers, samplers, tokens, _floor(left / memory), parts, servers)
+            return Split(gpus, trainers, sampler_gpus, tokens, _floor(left / memory), parts, samplers)
     return None
 
 

@@ -18,26 +18,26 @@ MEMORY = ACCELERATORS["nvidia-h100-80gb"].memory
 def balanced_for(sampling: float, update: float) -> Split:
     """Return the balanced split if one GPU needs ``sampling`` s to sample and ``update`` s for the update."""
     found = balanced(
-        SHAPE, WORK, MEMORY, lambda split: StepSeconds(sampling / split.samplers, update / split.trainers)
+        SHAPE, WORK, MEMORY, lambda split: StepSeconds(sampling / split.sampler_gpus, update / split.trainers)
     )
     assert found is not None
     return found[0]
 
 
 @pytest.mark.parametrize(
-    ("sampling", "update", "trainers", "samplers"),
+    ("sampling", "update", "trainers", "sampler_gpus"),
     [(10, 10, 1, 1), (20, 10, 1, 2), (10, 30, 3, 1), (40, 30, 3, 4), (1000, 1, 1, 7), (1, 1000, 7, 1)],
 )
 def test_each_role_gets_gpus_in_proportion_to_its_work(
-    sampling: float, update: float, trainers: int, samplers: int
+    sampling: float, update: float, trainers: int, sampler_gpus: int
 ) -> None:
     split = balanced_for(sampling, update)
-    assert (split.trainers, split.samplers) == (trainers, samplers)
+    assert (split.trainers, split.sampler_gpus) == (trainers, sampler_gpus)
 
 
 def test_no_other_division_that_fits_is_more_balanced() -> None:
     def uneven(split: Split) -> float:
-        return StepSeconds(37 / split.samplers, 23 / split.trainers).uneven
+        return StepSeconds(37 / split.sampler_gpus, 23 / split.trainers).uneven
 
     others = [split for count in range(2, NODE_GPUS + 1) for split in apart(count, SHAPE, WORK, MEMORY)]
     assert uneven(balanced_for(37, 23)) == min(map(uneven, others))

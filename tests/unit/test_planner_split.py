@@ -73,11 +73,11 @@ def test_a_division_that_fits_has_parts_within_the_memory(model: str, kind: str)
     assert sampled <= split.sampler_share * memory + 0.01 * memory
     if split.shared:
         assert trained + split.sampler_share * memory <= USABLE * memory
-        assert split.samplers == split.gpus >= split.trainers
+        assert split.sampler_gpus == split.gpus >= split.trainers
     else:
-        assert split.trainers + split.samplers == split.gpus
+        assert split.trainers + split.sampler_gpus == split.gpus
     assert split.micro_batch >= work().context
-    assert split.servers * split.tensor_parallel == split.samplers
+    assert split.samplers * split.tensor_parallel == split.sampler_gpus
 
 
 def costs_of(sampling_seconds: float, update_seconds: float) -> Costs:
@@ -87,9 +87,9 @@ def costs_of(sampling_seconds: float, update_seconds: float) -> Costs:
     """
 
     def costs(split: Split) -> Cost:
-        sampled, updated = sampling_seconds / split.samplers, update_seconds / split.trainers
+        sampled, updated = sampling_seconds / split.sampler_gpus, update_seconds / split.trainers
         whole = sampled + updated if split.shared else max(sampled, updated)
-        worked = sampled * split.samplers + updated * split.trainers
+        worked = sampled * split.sampler_gpus + updated * split.trainers
         return Cost(whole, 1 - worked / (split.gpus * whole))
 
     return costs
@@ -99,14 +99,14 @@ def test_several_small_samplers_are_chosen_where_the_model_fits_on_one_gpu() -> 
     small, memory = CATALOGUE["Qwen/Qwen3-0.6B"], ACCELERATORS["nvidia-h100-80gb"].memory
     split = fitted(8, small, work(), memory, costs_of(70, 10))
     assert split is not None
-    assert (split.trainers, split.samplers, split.servers, split.shared) == (1, 7, 7, False)
+    assert (split.trainers, split.sampler_gpus, split.samplers, split.shared) == (1, 7, 7, False)
 
 
 def test_gpus_do_both_in_turns_where_separate_roles_would_wait() -> None:
     small, memory = CATALOGUE["Qwen/Qwen3-0.6B"], ACCELERATORS["nvidia-h100-80gb"].memory
     split = fitted(2, small, work(), memory, costs_of(100, 1))
     assert split is not None
-    assert (split.trainers, split.samplers, split.servers, split.shared) == (1, 2, 2, True)
+    assert (split.trainers, split.sampler_gpus, split.samplers, split.shared) == (1, 2, 2, True)
     assert costs_of(100, 1)(split).idle < LITTLE_IDLE
 
 
@@ -120,7 +120,7 @@ def test_a_batch_is_divided_so_that_every_trainer_has_a_micro_batch() -> None:
 def test_training_is_divided_if_it_does_not_fit_on_one_gpu() -> None:
     split = smallest(CATALOGUE["Qwen/Qwen2.5-72B"], work(), ACCELERATORS["nvidia-h100-80gb"].memory)
     assert split is not None
-    assert (split.gpus, split.trainers, split.samplers) == (8, 4, 4)
+    assert (split.gpus, split.trainers, split.sampler_gpus) == (8, 4, 4)
     parts = {part.name: part.bytes for part in split.parts}
     embeddings = 2 * 2 * 152_064 * 8192
     assert parts["training: base weights"] == pytest.approx(
