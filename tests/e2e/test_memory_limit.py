@@ -29,20 +29,24 @@ context.
 
 
 def job(
-    example: list[Object], name: str, dtype: Dtype, memory: str | None = None, *, force: bool = False
+    example: list[Object],
+    name: str,
+    dtype: Dtype,
+    memory: str | None = None,
+    *,
+    steps: int = 1,
+    force: bool = False,
 ) -> list[Object]:
-    """Return a job of one step in ``dtype``, with its rows. Its sequences are as long as the context allows.
+    """Return a job in ``dtype``, with its rows. Its sequences are as long as the context allows.
 
-    The evaluation after the step samples with the new adapter.
-
-    ``memory`` is the memory in the job's resources; None: the job sets none. ``force`` adds the annotation
-    ``FORCE_ANNOTATION``.
+    The evaluation after the last of its ``steps`` samples with the new adapter. ``memory`` is the memory in
+    the job's resources; None: the job sets none. ``force`` adds the annotation ``FORCE_ANNOTATION``.
     """
     objects = variant(
         example, name,
         sampling={"maxTokens": MAX_TOKENS, "numRollouts": 2, "temperature": 1.0},
         training={"batchSizeTokens": 1024, "maxContextLength": CONTEXT, "klBeta": 0.001, "cpuDtype": dtype},
-        stop={"maxSteps": 1}, retry={"limit": 0}, preflight="off",
+        stop={"maxSteps": steps}, retry={"limit": 0}, preflight="off",
         resources={"gpus": 0} | ({"memory": memory} if memory is not None else {}),
         evaluation={"dataset": {"configMap": {"name": "long-rows", "key": "held-out.jsonl"}}},
         dataset={"configMap": {"name": "long-rows", "key": "rows.jsonl"}},
@@ -122,7 +126,8 @@ def test_a_forced_run_with_too_little_memory_fails_with_out_of_memory(
     kubectl: Kubectl, example: list[Object], dtype: Dtype
 ) -> None:
     name = f"forced-{dtype}"
-    kubectl.apply(*job(example, name, dtype, mib(TOO_LITTLE[dtype] * least(example, dtype)), force=True))
+    memory = mib(TOO_LITTLE[dtype] * least(example, dtype))
+    kubectl.apply(*job(example, name, dtype, memory, steps=2, force=True))
     found = wait_until("the job ends", lambda: ended(kubectl, name), 5 * MINUTE)
     assert found["plan"]["forced"] is True
     failed = condition(found, "Failed")
