@@ -376,6 +376,6 @@ def table(
     ``layouts``: for each label, the rows of an update, and the number of tokens for its tokens per second.
     """
     for label, (rows, tokens) in layouts.items():
-        # A new model for each way, since its adapter is prepared for one.
+        # Each variant gets a new model, because the preparation of a model for one variant is not undone.
         before, after = (counted(subject_of(config, rank), rows, way, device) for way in (BEFORE, AFTER))
         yield from lines(name, label, tokens, before, after)

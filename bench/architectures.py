@@ -269,12 +269,13 @@ refuse every other model. If the model's name shows the type, the operator refus
 a GPU.
 
 Each line is a random model of {layers} layers in float32, on the CPU. The numbers are the largest differences
-between a log-prob by the trainer and by the model's own code, in nats, before and after one update: for texts
-shorter than the window, and for texts that reach beyond it (of {prompt} tokens and up to {longest} more);
-each completion in a row of its own, and all in one row with their prompt. All must be at most {TOLERANCE:g}.
-`update` is the largest change of a log-prob by the update, and must be more than {MOVED:g}. A window of none:
-no layer of the type has one, or none of its published models uses it. The adapter is read back from its files
-by peft.
+between a log-prob by the trainer and by the model's own code, in nats, before and after one update. Texts are
+shorter than the window in the columns `below`. In the columns `beyond` they are longer: a prompt of {prompt}
+tokens and up to {longest} more. With `alone`, each completion is in a row of its own. With `shared`, all
+completions are in one row with their prompt. All differences must be at most {TOLERANCE:g}.
+`update` is the largest change of a log-prob by the update, and must be more than {MOVED:g}. A window of
+`none` means that no layer of the type has a window, or that none of its published models uses one. peft reads
+the adapter back from its files.
 
 `vLLM` is `yes` where a vLLM server on the CPU has loaded two adapters of the model, one after the other, and
 its log-probs followed each. A mixture of experts does not run on a CPU: `names compared` means that vLLM's
@@ -305,7 +306,7 @@ def main(argv: list[str] | None = None) -> int:
         print(_line(result, vllm), flush=True)
     if arguments.output is not None:
         arguments.output.write_text(page(results), encoding="utf-8")
-    print("\n".join(faults) or "all as they must be")
+    print("\n".join(faults) or "all values are within their limits")
     return 1 if faults else 0
 
 

@@ -330,7 +330,7 @@ def line(name: str, check: Callable[[T], Found], machine: T) -> Found:
     started = time.perf_counter()
     try:
         found = check(machine)
-    except Exception as error:  # each check says what it can, whatever fails on an unknown GPU
+    except Exception as error:  # on an unknown GPU any error may occur, and the other checks still run
         found = {"ok": False, "error": f"{type(error).__name__}: {error}"[:2000]}
     return {"check": name, **found, "seconds": round(time.perf_counter() - started, 1)}
 

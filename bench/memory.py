@@ -267,7 +267,9 @@ class Watch:
 
 
 def descendants(root: int) -> dict[int, int]:
-    """Return a process and all its descendants. The values are their parents; that of ``root`` is 0 here."""
+    """Return the PIDs of a process and all its descendants, each with the PID of its parent. For ``root``
+    this PID is given as 0.
+    """
     children: dict[int, list[int]] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:

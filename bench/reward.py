@@ -3,7 +3,8 @@
 Both train SmolLM2-135M on the CPU, on the rows of `examples/arithmetic.yaml`, and are graded by one Python
 function. The same 128 rows are held out on both sides and answered without randomness. With the settings
 `defaults` each side has its own defaults; only the longest completion, 16 tokens, is set. With `equal` both
-have the same settings, much like those of the example. For each of both there are runs with three seeds.
+have the same settings, much like those of the example. Each side makes runs with three seeds for each of
+these settings.
 
 The measured time is that of the training steps until the first evaluation that reaches the reward, without
 loading and evaluations. A run ends when it reaches the reward, or after `--minutes`, evaluations included.

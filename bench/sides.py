@@ -44,9 +44,9 @@ def grade(prompts, completions, answer, **_):
 
 
 Line = tuple[tuple[float, float], dict[str, Any]]
-"""A step that a side reported: when, and the JSON object.
+"""A step that a side reported: the time of the report, and the JSON object.
 
-"When" is a pair in seconds: the time, and the processor time that the side had used by then."""
+The time is a pair in seconds: the clock, and the processor time that the side had used by then."""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,9 @@ class Times:
     of: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def note(self, state: str, name: str) -> None:
-        """Record that the RFTJob ``name`` has reached a state now. An earlier record of this is kept."""
+        """Record that the RFTJob ``name`` has reached a state now. If it has reached the state before, the
+        earlier time is kept.
+        """
         self.of.setdefault(state, {}).setdefault(name, time.monotonic())
 
     def forget(self, *states: str) -> None:

@@ -5,7 +5,7 @@ less than nine minutes and has a process of its own. A command runs as many part
 the command to run the other parts: parts that have a result are not run again. Exit codes: 0, all parts
 passed; 1, at least one part failed; 3, no part failed, but some parts have not been run yet.
 
-It works with the package versions of `constraints-gpu.txt`, and with older ones down to `OLDEST` in
+The check works with the package versions of `constraints-gpu.txt`, and with older ones down to `OLDEST` in
 `bench/gpu/parts.py`. `--device cpu` tries everything with tiny sizes, without a GPU.
 """
 
@@ -61,9 +61,9 @@ def carry_out(part: Part, target: Target) -> Found:
     process.join(part.seconds)
     assert process.pid is not None
     if process.is_alive():
-        error = f"it was ended after {part.seconds} seconds"
+        error = f"the part was ended after {part.seconds} seconds"
     else:
-        error = f"its process ended with {process.exitcode}; see {file.with_suffix('.log')}"
+        error = f"the part's process ended with exit code {process.exitcode}; see {file.with_suffix('.log')}"
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)  # also what the part has started
     process.join()

@@ -35,7 +35,7 @@ class HeldOut(TrainerCallback):
         self._evaluate(0, control)
 
     def on_step_begin(self, *_arguments: Any, **_named: Any) -> None:
-        """Note the time."""
+        """Store the time at which the step begins."""
         self._began = time.monotonic()
 
     def on_step_end(self, _arguments: Any, state: Any, control: Any, **_named: Any) -> None:

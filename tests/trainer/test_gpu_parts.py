@@ -37,7 +37,7 @@ def test_a_part_that_fails_or_dies_is_a_failed_part(tmp_path: Path) -> None:
     assert carry_out(tmp_path, fails)["error"] == "ValueError: no kernel image"
     died = carry_out(tmp_path, lambda _target: os._exit(7))
     assert not died["ok"]
-    assert died["error"].startswith("its process ended with 7; see ")
+    assert died["error"].startswith("the part's process ended with exit code 7; see ")
 
 
 def test_a_part_that_takes_too_long_is_ended_with_what_it_has_started(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_a_part_that_takes_too_long_is_ended_with_what_it_has_started(tmp_path: 
 
     started = time.monotonic()
     found = carry_out(tmp_path, hangs, 2)
-    assert found["error"] == "it was ended after 2 seconds"
+    assert found["error"] == "the part was ended after 2 seconds"
     assert time.monotonic() - started < 60
     state = Path(f"/proc/{pid.read_text()}/stat")
     assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] in "ZX"
