@@ -1,4 +1,4 @@
-"""The account of an update counts its FLOPs, and the bytes that each of two versions of it moves."""
+"""The account counts the FLOPs of an update, and the bytes that two versions of the update move."""
 
 import pytest
 import torch

@@ -57,7 +57,9 @@ def test_on_gpus_the_cache_gets_the_memory_that_is_left(base: Path, tmp_path: Pa
 def test_on_the_cpu_the_cache_has_room_for_the_whole_context(
     base: Path, tmp_path: Path, context: int, size: int
 ) -> None:
-    """Keys and values: 2 layers, 64 values of 2 bytes each. A block has 32 tokens."""
+    """For each token, each of 2 layers has a key and a value, of 64 numbers of 2 bytes. A block has 32
+    tokens.
+    """
     write_adapter(tmp_path / "adapter")
     config = json.loads((base / "config.json").read_text())
     (base / "config.json").write_text(json.dumps({**config, "max_position_embeddings": context}))
@@ -72,7 +74,9 @@ def test_a_folder_that_is_no_adapter_is_refused(tmp_path: Path) -> None:
 def test_the_base_is_of_the_commit_with_which_the_adapter_was_trained(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without network, from the hub client's cache, where the branch has moved to another commit."""
+    """The base is read from the hub client's cache, without network. Its branch has moved to another
+    commit.
+    """
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     cached, (trained, newer) = tmp_path / "hub" / "models--org--model", ("a" * 40, "b" * 40)

@@ -34,7 +34,7 @@ class Watched:
 
     needs: Callable[[int], int] | None = None
     """Gets the number, from 1, of a batch that is sampled ahead. Returns the version that must be saved
-    before this batch is sampled. None: updates wait until the batches in line are sampled.
+    before this batch is sampled. None: updates wait until the batches in the queue are sampled.
     """
     fail_at: int = 0
     """The number of the batch whose sampling fails. The run's first batch, which is not sampled
@@ -190,7 +190,7 @@ def test_a_run_that_is_killed_goes_on_behind_its_last_checkpoint_without_a_lost_
     before, killed = tmp_path / "before", tmp_path / "killed"
 
     def keep_the_third() -> None:
-        if len(watched.settings) == 3:  # while step 3 trains, and batches up to 7 are in line
+        if len(watched.settings) == 3:  # while step 3 trains, and batches up to 7 are queued
             shutil.copytree(before, killed)
 
     watched.on_update = keep_the_third

@@ -99,8 +99,9 @@ def attempt(
 ) -> None:
     """Log one attempt. ``rows`` has the rewards of its steps, by step.
 
-    ``before`` has the rewards of the steps before the one from which it resumes. The first attempt has none,
-    and also logs the base's evaluation. ``adapter`` is the folder of the final adapter, or None.
+    ``before`` has the rewards of the steps of earlier attempts, up to the checkpoint from which this attempt
+    resumes. Without ``before`` it is the first attempt, and also logs the base's evaluation. ``adapter`` is
+    the folder of the final adapter, or None.
     """
     with Trackers(asked) as trackers:
         known = [record(step, reward) for step, reward in (before or {}).items()]
