@@ -50,12 +50,14 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    # Progress bars of transformers and the hub would fill the log. The variables are read at their import.
+    # Progress bars of transformers and the hub would fill the log. Both libraries read these variables when
+    # they are imported.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # Waiting OpenMP threads must sleep, not spin: on a shared machine spinning takes the core from the
-    # thread that they wait for, and an update takes several times as long. Read when torch is imported.
+    # Waiting OpenMP threads must sleep, not spin: on a shared machine spinning takes the core from the thread
+    # that they wait for, and an update takes several times as long. torch reads this variable when it is
+    # imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         config = read_run_config(arguments.config.read_text(encoding="utf-8"))

@@ -19,15 +19,18 @@ def fall(stop: Stop | None, points: Sequence[RewardPoint], canaries: Sequence[st
 
 
 def checkpoint_due(stop: Stop | None, step: int) -> bool:
-    """Return whether to save a checkpoint after ``step``, where the first window of points usually ends.
+    """Return whether ``step`` is the step after which a checkpoint is saved because of the canaries.
 
-    The run restores this checkpoint if a canary falls later and its scores were highest in that window.
+    It is the step ``WINDOW``: there the first ``WINDOW`` reward points usually end. The run restores this
+    checkpoint if a canary falls later and its scores were highest in these points.
     """
     return stop is not None and stop.canary is not None and step == WINDOW
 
 
 def last_before(checkpoints: Sequence[int], step: int) -> int | None:
-    """Return the newest checkpoint up to ``step``; if all are newer, the oldest one. None: there is none."""
+    """Return the step of the newest checkpoint that was saved at ``step`` or before. If all checkpoints were
+    saved later, return the step of the oldest one. Return None if there are no checkpoints.
+    """
     return max((c for c in checkpoints if c <= step), default=min(checkpoints, default=None))
 
 

@@ -69,8 +69,8 @@ class Checkpoints:
         schedule: Any,
         also: Collection[int] = (),
     ) -> Path:
-        """Write the checkpoint of ``state.step``, and return its folder. If it exists, write only its state
-        file.
+        """Write the checkpoint of ``state.step``, and return its folder. If the checkpoint exists, write only
+        its state file.
 
         Then remove old checkpoints. ``also``: steps whose checkpoints must be kept. Raises Fenced,
         VolumeError.
@@ -100,8 +100,8 @@ class Checkpoints:
         return target
 
     def prune(self, best_step: int, also: Collection[int] = ()) -> None:
-        """Remove all checkpoints but the newest ones, the best one by held-out reward and those of the steps
-        ``also``.
+        """Remove old checkpoints. The newest ones are kept, and the one of ``best_step``, which has the
+        highest held-out reward. Those of the steps ``also`` are kept too.
         """
         for step in self._folder.steps_with_checkpoint()[: -self._keep]:
             if step != best_step and step not in also:
@@ -189,7 +189,9 @@ class _Unreadable(Exception):
 
 
 def _refuse_other_shapes(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
-    """Raise ValueError if a saved moment does not have the shape of its weight. torch does not check this."""
+    """Raise ValueError if a saved moment of AdamW has another shape than its weight. torch does not check
+    this.
+    """
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     for index, moments in saved["state"].items():
         for name, moment in moments.items():

@@ -30,7 +30,9 @@ START_SECONDS = 900.0
 READ_BYTES_PER_SECOND = 100e6
 """Slowest expected speed of reading a model's weights, in bytes per second, for the maximum start time."""
 UNPLANNED_SHARED, UNPLANNED_APART = 0.45, 0.9
-"""Share of a GPU's memory for the sampler without a plan: beside the trainer, and alone on the GPU."""
+"""Share of a GPU's memory that the sampler gets in a run without a plan. The first value is for a GPU that
+the trainer uses too, the second for a GPU that only the sampler uses.
+"""
 
 
 def model_dtype(config: RunConfig) -> Dtype:
@@ -166,10 +168,11 @@ def trainers(config: RunConfig) -> int:
 
 
 def _cache_bytes(config: RunConfig, shape: Shape) -> int | None:
-    """Return the bytes of the key-value cache: as planned; on the CPU without a plan, enough for a step.
+    """Return the size of the key-value cache in bytes: the size in the plan. On the CPU without a plan,
+    return a size that is enough for a step.
 
-    It is None on GPUs if the sampler has them alone, or if the plan has no size. Then vLLM measures what else
-    it needs, and the cache gets the rest of its share of the memory.
+    Return None on GPUs that only the sampler uses, and on GPUs if the plan has no size. Then vLLM measures
+    how much memory it needs for everything else, and the cache gets the rest of the sampler's share.
     """
     plan = config.plan
     if config.device != "cpu":

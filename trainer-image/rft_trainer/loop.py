@@ -264,8 +264,8 @@ class Run:
             raise
 
     def _prefetch(self, parts: Parts, batch: Batch, prefetch: Prefetch) -> None:
-        """Put batches after ``batch`` in line: as many as may be sampled ahead, and none after
-        ``stop.maxSteps``.
+        """Queue the batches after ``batch`` for sampling: as many as may be sampled ahead, but none for a
+        step after ``stop.maxSteps``.
         """
         stop, room = self._stop(), self._room()
 
@@ -451,7 +451,7 @@ class Run:
             self.state = state
             self._name_checkpoints(self.folder.checkpoint_of(state.step))
         self.monitors.status.dropped_prompts = parts.dropped_prompts + self.state.dropped_prompts
-        self.fence.check()  # the load took long; what a newer attempt has written must not be removed
+        self.fence.check()  # loading takes long: the files of a newer attempt must not be removed
         self.monitors.started()
         self.monitors.status.total_steps = self._total_steps(parts)
 

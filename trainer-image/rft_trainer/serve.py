@@ -69,7 +69,8 @@ def options_of(
         model=base,
         context_length=context_length,
         lora_rank=rank,
-        # Not the run's folder: a sampler that starts there ends all servers that have it here.
+        # The run's folder is not used here: a sampler of the run ends all servers with its folder when it
+        # starts.
         run_dir=adapter,
         device="cuda" if gpus else "cpu",
         dtype=dtype,
@@ -100,7 +101,7 @@ def prepared(argv: list[str] | None = None) -> tuple[list[str], dict[str, str]]:
     """Return the command line and the environment of the server. Raises ModelError, OSError, ValueError."""
     parser = argparse.ArgumentParser(prog="python -m rft_trainer.serve")
     parser.add_argument("--base", required=True, help="folder or hub id")
-    parser.add_argument("--revision", help="of the base, if the adapter names none")
+    parser.add_argument("--revision", help="revision of the base, if the adapter's configuration has none")
     parser.add_argument("--adapter", type=Path, required=True)
     parser.add_argument("--name", required=True, help="name of the adapter in requests")
     parser.add_argument("--host", required=True)

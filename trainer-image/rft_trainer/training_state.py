@@ -207,7 +207,7 @@ def _of_pickle(file: Path) -> TrainingState:
 
 def _unpickled(stream: io.BufferedReader) -> Any:
     try:
-        # It only reads the pickle's operations. Archives of torch.jit, which have code, it refuses.
+        # This function only reads the pickle's operations. It refuses archives of torch.jit, which have code.
         if named := torch.serialization.get_unsafe_globals_in_checkpoint(stream):
             raise pickle.UnpicklingError(", ".join(sorted(named)[:3]))
         stream.seek(0)

@@ -76,7 +76,9 @@ def readable(file: str | Path) -> Iterator[None]:
 
 
 def _refuse_fifo(file: Path) -> None:
-    """Raise UnreadableFile for a FIFO or a device: opening it could wait forever, or reading it never end."""
+    """Raise UnreadableFile for a FIFO or a device: opening it could block forever, and reading it could never
+    end.
+    """
     with run_files.opened(file, follow=True):
         pass
 

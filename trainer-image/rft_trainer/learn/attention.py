@@ -5,8 +5,8 @@ rows of a micro-batch are concatenated (``flat.py``), and there is no dense mask
 prompts, a kernel for sequences of different lengths is used. For rows with shared prompts, ``flex_attention``
 skips the blocks of pairs that the mask hides.
 
-transformers has a table of attention implementations. By a name, it finds the function for attention and the
-function for its mask.
+transformers has a table of attention implementations. Under the name of an implementation, the table has two
+functions: one computes attention, the other one computes its mask.
 """
 
 import importlib
@@ -166,7 +166,7 @@ def _mask(**arguments: Any) -> Sequences | BlockMask:
     """
     current = _ROWS.get()
     if current is None:
-        raise RuntimeError(f"attention {NAME!r} computes only rows that are named by using()")
+        raise RuntimeError(f"attention {NAME!r} was computed outside of using(), which sets the rows")
     return current.mask(arguments.get("local_size"))
 
 

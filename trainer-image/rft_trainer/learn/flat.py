@@ -61,12 +61,13 @@ def moved(tensor: Tensor, device: torch.device) -> Tensor:
     """Copy a tensor to a device. The CPU does not wait until the GPU has finished its earlier work."""
     if device.type != "cuda":
         return tensor.to(device)
-    # From other memory than pinned memory a copy waits until the GPU has done all its work.
+    # A copy from memory that is not pinned waits until the GPU has done all its work.
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def flat_rows(row_T: Tensor, segment_T: Tensor, position_T: Tensor, *, shared: bool) -> FlatRows:
-    """Return flat rows. The arguments have the row, the segment and the position of each token.
+    """Return ``FlatRows``. For each token, the tensors have its row's number, its segment's number and its
+    position.
 
     Segment 0 of a row is its prompt.
     """

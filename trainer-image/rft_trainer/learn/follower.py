@@ -51,7 +51,8 @@ def serve(pipe: Connection) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """Run a follower until the leader closes the pipe. Send the message of an error to the leader.
+    """Run a follower until the leader closes the pipe. If it fails, send the message of the error to the
+    leader.
 
     Return the exit code.
     """

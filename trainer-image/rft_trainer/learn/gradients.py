@@ -172,8 +172,8 @@ def _backward(policy: Policy, batch: MicroBatch, old_N: Tensor | None, begin: Be
             reference_N = unfiltered_logprobs(
                 policy.hidden(batch), batch.target_N, policy.head, settings.filter.temperature
             )
-    # The old policy is the trainer's own, also if an older adapter version has sampled the batch: the
-    # log-probs of that version are in the batch, for the mismatch weight.
+    # The old policy is the trainer's policy before the batch's first optimizer step, even if an older adapter
+    # version has sampled the batch. The log-probs of that version are used only for the mismatch weight.
     old_N = current.filtered_N.detach() if old_N is None else old_N
     outputs = compute_loss(
         LossInputs(

@@ -88,7 +88,7 @@ def token_logprobs(
 
 
 def _scaled(logits_n_V: Tensor, temperature: float) -> Tensor:
-    # To divide by 1 changes nothing, and would read and write all logits once more in both passes.
+    # A division by 1 is left out: it would read and write all logits once more in both passes.
     return logits_n_V if temperature == 1 else logits_n_V / temperature
 
 

@@ -68,7 +68,8 @@ def _for_shared_rows(usual: Callable[..., Any], *, floats: bool) -> Callable[...
         if rows is None:
             return usual(*args, **arguments)
         mask_B_1_T_T = within(arguments["mask_function"], rows.allowed_B_1_T_T, rows.positions_B_T)
-        # On the CPU as floats too: else every layer makes its own float copy.
+        # On the CPU the mask is converted to floats here too. Otherwise every layer would make its own float
+        # copy.
         if not floats and mask_B_1_T_T.device.type != "cpu":
             return mask_B_1_T_T
         added_B_1_T_T = torch.zeros(mask_B_1_T_T.shape, dtype=arguments["dtype"], device=mask_B_1_T_T.device)

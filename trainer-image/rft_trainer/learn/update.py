@@ -1,6 +1,6 @@
 """The update with one batch: for each mini-batch, the gradients over all of its tokens, then a step of AdamW.
 
-The policy ratio compares the current weights with those before the batch's first step. So in the first
+The importance ratio compares the current weights with those before the batch's first step. So in the first
 mini-batch it is 1. For the other mini-batches, the old log-probs are computed before the first step.
 """
 

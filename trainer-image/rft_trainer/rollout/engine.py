@@ -97,8 +97,8 @@ class RolloutEngine(Protocol):
 
     @property
     def batches(self) -> int:
-        """How many calls of ``generate`` may run at the same time and are then faster than one
-        after another.
+        """Number of calls of ``generate`` to run at the same time. It is 1 if parallel calls are not
+        faster.
         """
 
     def wait_until_ready(self) -> None:
@@ -126,7 +126,9 @@ class RolloutEngine(Protocol):
 
 
 class Replica(RolloutEngine, Protocol):
-    """One of several samplers of a run. It reports its own death, so that others can do its requests."""
+    """One of several samplers of a run. If it dies, ``attempt`` raises ConnectionLost, and other samplers get
+    its requests.
+    """
 
     def attempt(
         self, requests: dict[int, Request], done: dict[int, Generated], should_stop: Callable[[], bool]

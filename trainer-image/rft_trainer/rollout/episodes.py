@@ -35,7 +35,7 @@ ShouldStop = Callable[[], bool]
 
 @dataclass
 class _Playing:
-    """A rollout that is played."""
+    """A rollout while it is played: its session, its messages and its counts so far."""
 
     prompt: Prompt
     session: Session
@@ -98,8 +98,8 @@ class Episodes:
         *,
         together: bool = False,
     ) -> None:
-        """Prepare; nothing is started. ``context``: maximum length in tokens of a prompt and its completion.
-        ``together``: see ``TurnPace``.
+        """Store the arguments. No rollout is started. ``context``: maximum length in tokens of a prompt and
+        its completion. ``together``: see ``TurnPace``.
         """
         self._settings, self._dialogue = settings, dialogue
         self._engine, self._scorer, self._context = engine, scorer, context
@@ -229,7 +229,8 @@ class Episodes:
     def _agent(self, one: _Playing, gateway: Gateway, name: str) -> Generator[Any, Graded, float | None]:
         """Let an agent play its rollout. Return the reward that it reported at the endpoint, or None.
 
-        Raises ValueError if the agent fails, unless a limit has refused it a turn before.
+        Raises ValueError if the agent fails. If a limit ended the rollout before, the failure of the agent is
+        ignored.
         """
         yield from self._reset(one)
         token = gateway.open_rollout(name, one.session)

@@ -9,9 +9,9 @@ With one batch ahead, a step takes the time of its sampling or of its update, wh
 batches ahead, only the averages over several steps count: the average time of sampling or that of the update,
 whichever is longer.
 
-The policy ratio of such a batch is relative to the current weights, as in any other batch. The mismatch
-weight (trainer against sampler) contains the difference between the versions. For such batches this weight
-has a lower and an upper bound.
+The importance ratio of a batch that was sampled ahead is relative to the current weights, as for any other
+batch. The mismatch weight contains the difference between the two versions: its ratio compares the trainer
+with the sampler. For batches that were sampled ahead, this weight has a lower and an upper bound.
 """
 
 import threading
@@ -53,7 +53,7 @@ class Prefetch:
         self.failed = False
         """Whether an error ends the run. Then the batch that is being sampled may stop."""
         self._turn = threading.Lock()
-        """Held while the sampler is used, by the thread that samples ahead or in a ``paused`` block."""
+        """Locked while the sampler is used, by the thread that samples ahead or in a ``paused`` block."""
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -68,21 +68,21 @@ class Prefetch:
 
     @property
     def begun(self) -> int:
-        """Number of batches that were put in line by ``begin`` and not yet removed by ``take``."""
+        """Number of batches in the queue: ``begin`` has added them, and ``take`` has not removed them yet."""
         return len(self._begun)
 
     @property
     def batch(self) -> Batch | None:
-        """The first batch in line, or None if none is. Waits until it is sampled. Raises the error of its
-        sampling.
+        """The first batch in the queue, or None if the queue is empty. Waits until the batch is sampled.
+        Raises the error of its sampling.
         """
         return self._begun[0].result().batch if self._begun else None
 
     def begin(self, after: Position, sample: Callable[[Position], Ahead]) -> None:
-        """Put a batch in line. ``sample`` gets the position in the data where the batch begins.
+        """Add a batch to the queue. ``sample`` gets the position in the data where the batch begins.
 
-        The position is the end of the batch before it in line, or ``after`` if no batch is in line. If the
-        batch before it failed, the new batch fails with the same error.
+        The position is the end of the last batch in the queue, or ``after`` if the queue is empty. If the
+        last batch in the queue failed, the new batch fails with the same error.
         """
         before = self._begun[-1] if self._begun else None
 
@@ -96,13 +96,15 @@ class Prefetch:
         self._begun.append(self._thread.submit(work))
 
     def wait(self) -> None:
-        """Wait until all batches in line are sampled. If one failed, ``batch`` raises its error."""
+        """Wait until all batches in the queue are sampled. If one failed, ``batch`` raises its error."""
         for future in self._begun:
             future.exception()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Keep the sampler free in a ``with`` block. Waits only for the batch that is being sampled."""
+        """Sample nothing ahead in the ``with`` block, which may use the sampler. Waits only for the batch
+        that is being sampled.
+        """
         self._open.clear()
         try:
             with self._turn:
@@ -115,8 +117,8 @@ class Prefetch:
             self._open.set()
 
     def take(self) -> SampledBatch | None:
-        """Remove the first batch from the line, and return it sampled. Raises the error of its sampling.
+        """Remove the first batch from the queue, and return its rollouts. Raises the error of its sampling.
 
-        Return None if no batch is in line, or if the batch is the empty one after the last epoch.
+        Return None if the queue is empty, or if the batch is the empty one after the last epoch.
         """
         return self._begun.popleft().result().sampled if self._begun else None

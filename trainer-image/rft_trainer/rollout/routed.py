@@ -64,8 +64,8 @@ class _Member:
         return self.lost is None and self.restarting is None
 
     def restart(self, cause: ConnectionLost) -> None:
-        """Begin a restart of the sampler in its thread, unless one goes on. ``ready`` is true after a good
-        restart.
+        """Begin a restart of the sampler in its thread, unless it is being restarted. ``ready`` is true after
+        a successful restart.
         """
         with self._lock:
             if self.restarting is None:
@@ -137,7 +137,9 @@ class RoutedEngine:
         self._live()
 
     def _live(self) -> list[_Member]:
-        """Return the samplers that can be used now, or wait for one. Raises SamplerError if none is left."""
+        """Return the samplers that can be used now. Wait if all of them are being restarted. Raises
+        SamplerError if no sampler is left.
+        """
         while True:
             live = [member for member in self._members if member.ready]
             if live:

@@ -156,7 +156,9 @@ class TransformersEngine:
 
 
 def end_tokens(*told: int | Sequence[int] | None) -> set[int]:
-    """Return all tokens that end a completion. ``told``: those of tokenizer and generation configuration."""
+    """Return all tokens that end a completion. ``told``: the tokenizer's and those of the generation
+    configuration.
+    """
     return {token for one in told for token in ([one] if isinstance(one, int) else one or ())}
 
 
@@ -178,7 +180,9 @@ class _Batch:
     position_B_1: Tensor
 
     def only(self, places: list[int]) -> "_Batch":
-        """Return a new batch with the rows at these places. The same place may occur several times."""
+        """Return a new batch with some of the rows. ``places``: their indices; an index may occur several
+        times.
+        """
         index = torch.tensor(places, device=self.mask_B_T.device)
         self.cache.reorder_cache(index)
         rows = [self.rows[place] for place in places]

@@ -31,7 +31,7 @@ class VllmEngine:
     def __init__(self, options: ServerOptions, should_stop: Callable[[], bool] = lambda: False) -> None:
         self.restarts = 0
         self._lock = threading.RLock()
-        """Held while the server or its adapter is changed, and while a call begins to use them."""
+        """Locked while the server or its adapter is changed, and while a call begins to use them."""
         self._idle = threading.Condition(self._lock)
         self._in_use = 0
         """Number of calls that send requests to the server at present."""

@@ -5,8 +5,7 @@ POST /rollouts/<id>/v1/chat/completions   also with "stream": true
 POST /rollouts/<id>/v1/completions        the prompt is a text or a list of token ids
 POST /rollouts/<id>/reward                {"value": 0.5, "metrics": {…}} or {"error": "why"}, once
 
-All decisions about a rollout are in ``session`` and ``answers``. All that changes a rollout happens in the
-thread of the server.
+All decisions about a rollout are in ``session`` and ``answers``. Only the server's thread changes a rollout.
 """
 
 import asyncio
@@ -61,7 +60,9 @@ class OpenRollout:
     """Seconds that the agent has waited for turns of the model."""
     closed: bool = False
     turn_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held while a turn is sampled: one turn after the other, so that seeds do not depend on timing."""
+    """Locked while a turn is sampled. So turns are sampled one after the other, and seeds do not depend on
+    timing.
+    """
 
 
 class Gateway:
@@ -242,7 +243,9 @@ class Gateway:
         return rollout.session.turns[-1], message
 
     def _fail(self, error: Exception) -> None:
-        """Note an error that ends the run. Later ones, such as Preempted, only follow from the first."""
+        """Store the first error that ends the run. Later errors, such as Preempted, are consequences of the
+        first.
+        """
         if self.failure is None:
             self.failure = error
 
