@@ -138,7 +138,9 @@ def code_problem(source: str, function: str) -> str:
 
 
 def environment_problem(source: str, name: str) -> str:
-    """Return why the class ``name`` in Python source cannot be an environment; "" if it can or may."""
+    """Return why the class ``name`` in Python source cannot be an environment. Return "" if it can, and also
+    if only running the code would show it.
+    """
     tree = _parsed(source)
     if isinstance(tree, str):
         return tree

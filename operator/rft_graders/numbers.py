@@ -98,7 +98,7 @@ def _places(text: str) -> list[tuple[Number, ...]]:
 
 
 def _one(readings: tuple[Number, ...]) -> Number | None:
-    """Return the reading of a number that has exactly one. Return None for no reading, and for several."""
+    """Return the reading if there is exactly one. Return None if there is none, or if there are several."""
     return readings[0] if len(readings) == 1 else None
 
 

@@ -148,8 +148,8 @@ class Scorer:
         """Open the socket for the grader container, or prepare the local grader processes."""
         if self._trusted:
             self._add(self._trusted, self._local(self._trusted, hide=False))
-        # Users' code has a process of its own, so that its memory and processes never count against our
-        # graders.
+        # Users' code has a grader process of its own. So its memory and its processes are never counted in
+        # the limits of the built-in graders.
         if self._python and self._socket is None:
             self._add(self._python, self._local(self._python, hide=True))
         elif self._python and self._socket is not None:
@@ -206,8 +206,8 @@ class Scorer:
         )
 
     def act(self, act: Act, should_stop: ShouldStop = _never) -> Graded:
-        """Let an environment act. Return the result of its action, or its error. Raises as ``Acting.begin``'s
-        future.
+        """Let an environment act. Return the result of its action, or its error. Raises the errors of the
+        future of ``Acting.begin``.
         """
         with self.acting(should_stop) as acting:
             return acting.begin(act).result()

@@ -61,7 +61,8 @@ def serve(connection: socket.socket, config: GraderConfig, home: Path, log: Log)
     Watchdog(children, config.max_processes, config.memory_mebibytes * 2**20).start()
     try:
         pool = Pool(config, home, children, reply, log)
-        # In a thread, because the reader must notice at once when the trainer ends while code is loaded.
+        # Code is loaded in a thread, because the reader must notice at once when the trainer ends during this
+        # time.
         threading.Thread(target=lambda: reply({"graders": pool.load()}), daemon=True).start()
         reader = LineReader(connection, MAX_REQUEST_BYTES)
         with contextlib.suppress(Closed, ProtocolError, KeyError):
@@ -98,7 +99,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"no trainer listened on {arguments.socket} within {arguments.wait:g} s", file=sys.stderr)
         return 1
     # When the pod is deleted, both containers get SIGTERM. The trainer may still need scores; it closes the
-    # connection when it needs no more. A handler, because child processes would inherit an ignored signal.
+    # connection when it needs no more. A handler is set because child processes would inherit an ignored
+    # signal.
     signal.signal(signal.SIGTERM, lambda *_: None)
     home = Path(tempfile.mkdtemp(prefix="rft-grader-"))
     try:

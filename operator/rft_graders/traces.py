@@ -36,7 +36,7 @@ class Traces:
         self._before = self._counted()
 
     def left(self) -> bool:
-        """Return whether a process or a file may have been left since ``begin``."""
+        """Return whether a process or a file may still exist that was started or made after ``begin``."""
         try:
             return (
                 self._counted() != self._before

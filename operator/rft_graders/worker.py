@@ -168,7 +168,9 @@ def act(environment: "hosted.Hosted", request: dict[str, Any]) -> dict[str, Any]
 
 
 def _keep_from_children(descriptor: int) -> None:
-    """Keep the descriptor from children that are forked from now on. Started programs never have it."""
+    """Replace the descriptor by /dev/null in all children that are forked later. Started programs never get
+    it.
+    """
     os.set_inheritable(descriptor, False)
 
     def replace() -> None:

@@ -70,7 +70,7 @@ def worker_environment(home: Path) -> dict[str, str]:
         "TMPDIR": str(home),
         "LANG": "C.UTF-8",
         "PYTHONHASHSEED": "0",
-        "PYTHONIOENCODING": "utf-8:backslashreplace",  # printing never fails, whatever a completion holds
+        "PYTHONIOENCODING": "utf-8:backslashreplace",  # printing never fails, whatever the text is
         **dict.fromkeys(threads, "1"),
     }
 
