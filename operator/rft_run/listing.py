@@ -55,7 +55,7 @@ def read_names(lines: Iterable[bytes]) -> list[str]:
     """Return the paths in a list, which has a JSON text for each. Empty lines are ignored.
 
     Raises:
-        UnsafeListing: as ``read_listing``, except for a path that is there twice.
+        UnsafeListing: in the same cases as ``read_listing``, but not for a path that occurs twice.
     """
     found: list[str] = []
     for line in lines:

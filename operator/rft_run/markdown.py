@@ -9,10 +9,11 @@ import re
 from rft_api.controls import one_line
 
 _MARKS = re.compile(
-    # Marks, and what makes links, HTML and the cells of a table. Single characters that are also common in
-    # names and formulas, such as the brackets of graders[0], stay where they mean nothing.
+    # The marks of Markdown, and the characters that make links, HTML and the cells of a table. Characters
+    # that are also common in names and formulas, such as the brackets of graders[0], are escaped only where
+    # they have a meaning in Markdown.
     r"\\(?=[!-/:-@\[-`{-~])|[`*|]|<(?=[A-Za-z/!?])|\](?=[(\[:])|(?<!\w)_|_(?!\w)|~(?=~)|(?<=~)~"
-    # At the beginning: headings, quotations, and items of lists.
+    # At the beginning of the text: the marks of headings, quotations, and items of lists.
     r"|^(?:[#>=]|[-+](?=[\s-])|\d+(?=[.)](?:\s|$)))"
 )
 

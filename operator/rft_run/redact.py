@@ -1,7 +1,7 @@
 """Pure functions that replace text that looks like a secret.
 
-It finds what secret scanners for source code find: tokens by their form, values by the name beside them, and
-passwords in addresses. It does not find a secret that has neither a known form nor a name beside it. A hash
+They find what secret scanners for source code find: tokens by their form, values by the name beside them, and
+passwords in addresses. They do not find a secret that has neither a known form nor a name beside it. A hash
 without a name does not count as a secret, because revisions and digests look like it.
 """
 

@@ -1,8 +1,9 @@
 """Opens and reads the files of a run's folder, within limits on their sizes.
 
 Other people may write to the volume of a run. So a file in the folder is opened only if it is a regular file:
-a FIFO would block for ever, and a symbolic link may point to a file outside of the folder. Of each file, only
-a limited number of bytes is read, packed or unpacked. Nothing that is read is executed.
+a FIFO would block for ever, and a symbolic link may point to a file outside of the folder. Only a limited
+number of bytes of each file is read. The number of bytes that a packed file unpacks to is limited too.
+Nothing that is read is executed.
 
 Messages of UnreadableFile have no path: the caller writes the path of the file in front of the message.
 """

@@ -72,7 +72,7 @@ _ADDRESSES: tuple[re.Pattern[str], ...] = tuple(
         # scheme://user:password@host and scheme://token@host. A password may have an at sign.
         rf"({_SCHEME})[^\s/?#\"'<>@]*:[^\s/?#\"'<>]*(@)",
         rf"({_SCHEME})[^\s/?#\"'<>@]{{12,}}(@)",
-        # A password with a slash; a port with a path is not one.
+        # A password with a slash. A port with a path is not a password.
         rf"({_SCHEME})[^\s:/?#\"'<>@]*:(?!\d+/|\[redacted\])[^\s\"'<>]{{1,200}}(@)(?=[\w.-])",
         # user:password@tcp(host) of Go's driver of MySQL, and user:password@host:port of proxies
         r"(?<![\w.:@-])([\w.-]+:)[^\s@/:\[]+(@)(?=(?:tcp|unix)\(|[\w.-]+:\d+\b)",
