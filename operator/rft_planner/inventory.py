@@ -1,6 +1,6 @@
 """The nodes of a cluster, with a cache of the kinds of GPU that pods may use.
 
-Many jobs need the same results, and a cluster may have thousands of nodes.
+The cache saves time: many jobs ask for the same kinds of GPU, and a cluster may have thousands of nodes.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -195,7 +195,7 @@ def _least(metadata: Sequence[object]) -> int:
 
 
 def _most(way: _Way, path: str, others: Sequence[FieldValue] = ()) -> FieldValue | None:
-    """Return the highest lower value of a parameter with which the pod fits, by binary search, or None.
+    """Return the highest value, below the present one, of a parameter with which the pod fits, or None.
 
     The changes ``others`` are made too.
     """

@@ -113,8 +113,8 @@ def sampling_seconds(
 
     They are sampled in ``rounds`` equal parts, one after the other, such as one part for each training step.
 
-    The times for reading and for computing are added, although they may overlap. So the result is rather too
-    large. The prompt of a group is computed once, because vLLM's prefix cache keeps it for the other
+    The times for reading and for computing are added, although they may overlap. So the result is probably
+    too large. The prompt of a group is computed once, because vLLM's prefix cache keeps it for the other
     rollouts. If there are several samplers, each gets whole groups, and the sampler with the most groups
     decides the time.
     """
