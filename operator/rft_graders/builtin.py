@@ -39,7 +39,7 @@ def check_settings(grader: Grader) -> None:
     valid.
     """
     if grader.scale is not None and not grader.scale.min < grader.scale.max:
-        raise ConfigurationError(f"grader {grader.name}: scale.min is not below scale.max")
+        raise ConfigurationError(f"grader {grader.name}: scale.min is not below scale.max; raise scale.max")
     if grader.regex is not None:
         try:
             re.compile(grader.regex.pattern)
@@ -78,7 +78,7 @@ def numeric(completion: str, row: Mapping[str, Any], settings: Numeric) -> float
     """
     expected = expected_number(row.get(settings.field), settings)
     if expected is None:
-        raise ValueError(f"field {settings.field} holds no number")
+        raise ValueError(f"field {settings.field} contains no number")
     actual = extract_number(completion, settings)
     return float(actual is not None and close(actual, expected, settings.tolerance))
 
@@ -136,4 +136,4 @@ def _text(row: Mapping[str, Any], field: str) -> str:
         return "true" if value else "false"
     if isinstance(value, str | int | float):
         return str(value)
-    raise ValueError(f"field {field} holds no text")
+    raise ValueError(f"field {field} contains no text")

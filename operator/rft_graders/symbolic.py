@@ -29,11 +29,11 @@ def equal(completion: str, row: Mapping[str, Any], field: str) -> float:
     completion without an answer gets 0.0. Raises ValueError if the field contains no expression.
     """
     if is_blank(row.get(field)):
-        raise ValueError(f"field {field} holds no expression")
+        raise ValueError(f"field {field} contains no expression")
     completion = plain(completion)
     gold = _gold(plain(_text(row.get(field), field)))
     if not gold:
-        raise ValueError(f"field {field} holds no expression")
+        raise ValueError(f"field {field} contains no expression")
     found = _parsed(_boxed(completion) or completion)
     return float(
         verify(list(gold), found, timeout_seconds=None) and not _small_and_apart(gold[0], *found[:1])
@@ -78,4 +78,4 @@ def _text(value: object, field: str) -> str:
         return value
     if isinstance(value, int | float) and not isinstance(value, bool):
         return format(Decimal(str(value)), "f")
-    raise ValueError(f"field {field} holds no expression")
+    raise ValueError(f"field {field} contains no expression")

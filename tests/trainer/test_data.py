@@ -145,10 +145,10 @@ def test_templates_of_graders_need_the_fields_that_they_name_and_take_objects(tm
 @pytest.mark.parametrize(
     ("grader", "value", "problem"),
     [
-        (Grader(name="g", math=Math()), "", "holds no expression"),
-        (Grader(name="g", math=Math()), " $ $ ", "holds no expression"),
-        (Grader(name="g", math=Math()), "\\boxed{}", "holds no expression"),
-        (Grader(name="g", math=Math()), False, "holds no expression"),
+        (Grader(name="g", math=Math()), "", "contains no expression"),
+        (Grader(name="g", math=Math()), " $ $ ", "contains no expression"),
+        (Grader(name="g", math=Math()), "\\boxed{}", "contains no expression"),
+        (Grader(name="g", math=Math()), False, "contains no expression"),
         (Grader(name="g", numeric=Numeric()), "", "is '', not one number such as 1234.5"),
         (Grader(name="g", numeric=Numeric()), "25 100", "is '25 100', not one number such as 1234.5"),
     ],

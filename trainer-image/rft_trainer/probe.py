@@ -2,9 +2,9 @@
 
 Before the first step of an attempt two probe adapters are published, one after the other. Each changes the
 log-probs of a fixed text, and the sampler's log-probs have to agree with the trainer's. Afterwards the
-policy's own adapter is restored, byte for byte. The check is repeated after each later version is loaded:
-if the sampler's log-probs are the same to the bit although the trainer's changed, the sampler uses an old
-adapter.
+policy's own adapter is restored, byte for byte. The check is repeated after each later version is loaded: if
+the sampler's log-probs are exactly the same as before, although the trainer's changed, the sampler uses an
+old adapter.
 """
 
 import shutil
@@ -117,8 +117,9 @@ class SamplerProbe:
             self._last = answers
         elif (moved := _distance(answers.trainer, self._last.trainer)) > MOVED[self._dtype]:
             raise SamplerMismatch(
-                f"adapter version {version} is published, but the sampler's log-probs of a fixed text are the"
-                f" same to the bit as before, while the trainer's have changed by {moved:.3g} nats per token:"
+                f"adapter version {version} is published, but the sampler's log-probs of a fixed text are"
+                " exactly the same as before, while the trainer's have changed by"
+                f" {moved:.3g} nats per token:"
                 " the sampler does not use the new version"
             )
 

@@ -27,7 +27,9 @@ class Renderer:
         """Prepare the rendering. Raises ConfigurationError if the tokenizer has no chat template."""
         source = getattr(tokenizer, "chat_template", "")
         if source is None:
-            raise ConfigurationError("the model's tokenizer has no chat template")
+            raise ConfigurationError(
+                "spec.model: the model's tokenizer has no chat template; use a model whose tokenizer has one"
+            )
         arguments: dict[str, Any] = {**(chat_template_args or {}), "add_generation_prompt": True}
         if "strftime_now" in str(source):
             arguments["strftime_now"] = rendering.date

@@ -15,7 +15,7 @@ from rft_run.rows.messages import Message
 from rft_run.rows.strict import kind
 
 MAX_LISTED = 20
-"""Maximum number of problems that an error message lists. It only counts the other problems."""
+"""Maximum number of problems that an error message lists. For further problems it has only their number."""
 
 JSON_LINES = RowLayout()
 
@@ -111,6 +111,6 @@ def _unmet(fields: Mapping[str, Any], required: Required) -> Iterator[str]:
         else:
             for name, grader in graders.items():
                 if grader.math is not None and is_blank(value):
-                    yield f"field {field} holds no expression (grader {name})"
+                    yield f"field {field} contains no expression (grader {name})"
                 if grader.numeric is not None and expected_number(value, grader.numeric) is None:
                     yield f"field {field} is {value!r:.60}, not one number such as 1234.5 (grader {name})"

@@ -102,7 +102,10 @@ def without(rows: Sequence[Row], held_out: Collection[Row]) -> list[Row]:
     keys = {row.key for row in held_out}
     kept = [row for row in rows if row.key not in keys]
     if not kept:
-        raise DataError("every training prompt is also in the evaluation dataset")
+        raise DataError(
+            "every training prompt is also in the evaluation dataset: use other rows in"
+            " spec.evaluation.dataset"
+        )
     if len(kept) < len(rows):
         log.warning("%d training rows left out: the evaluation set has their prompts", len(rows) - len(kept))
     return kept

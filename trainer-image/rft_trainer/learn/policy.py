@@ -356,7 +356,8 @@ def _with_adapter(base: Any, options: PolicyOptions, *, leads: bool) -> Any:
     if (found.r, found.lora_alpha) != (training.lora_rank, training.lora_alpha):
         raise ModelError(
             f"{warm_start}: the adapter has rank {found.r} and alpha {found.lora_alpha}, but the job has"
-            f" loraRank {training.lora_rank} and loraAlpha {training.lora_alpha}"
+            f" loraRank {training.lora_rank} and loraAlpha {training.lora_alpha}: set"
+            " spec.training.loraRank and spec.training.loraAlpha to the adapter's values"
         )
     _freeze(model, _REFERENCE)
     return model

@@ -56,7 +56,8 @@ def update(
             made.append(work.metrics)
     except torch.OutOfMemoryError as error:
         raise MemoryExhausted(
-            f"a forward pass of {settings.micro_batch_tokens} tokens does not fit: {error}"
+            f"a forward pass of {settings.micro_batch_tokens} tokens does not fit into the device's memory:"
+            f" {error}"
         ) from error
     return combined(made)
 

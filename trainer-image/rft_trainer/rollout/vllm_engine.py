@@ -19,7 +19,8 @@ error, it is not started again."""
 
 
 class VllmEngine:
-    """A RolloutEngine with one vLLM server. It starts in the background, and the first use waits for this.
+    """A RolloutEngine with one vLLM server. The server starts in the background. The first call that uses the
+    server waits until it is ready.
 
     Any thread may call its methods. A server that dies is restarted once, however many calls notice it. An
     adapter is changed only while no request is sampled; requests that come during the change wait for its
@@ -191,7 +192,9 @@ class VllmEngine:
                 raise SamplerError(f"the kernel killed vLLM at the memory limit ({cause})") from cause
             self._deaths_in_a_row += 1
             if self._deaths_in_a_row > _MAX_DEATHS_IN_A_ROW:
-                raise SamplerError(f"vLLM died again and again ({cause}): {self.server.reason()}") from cause
+                raise SamplerError(
+                    f"vLLM died several times in a row ({cause}): {self.server.reason()}"
+                ) from cause
             self.restarts += 1
             self._ready = False
             self._loaded.clear()

@@ -184,7 +184,7 @@ class Gateway:
             except _Closed:
                 return _error(401, "the rollout has ended", "invalid_api_key")
             except _RunEnds:
-                answer = _error(503, "the run ends", "run_ends")
+                answer = _error(503, "the run ends, so no more turns are sampled", "run_ends")
                 answer.headers["x-should-retry"] = "false"  # OpenAI's clients would wait, and try again
                 return answer
 
