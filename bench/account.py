@@ -5,9 +5,9 @@ computed. FLOPs of matrix products are counted by the formulas of torch's flop c
 each operation reads and writes, because in eager mode each operation is its own kernel. On a GPU, attention
 is one kernel that cannot be called here. So its FLOPs and bytes come from formulas, in ``Attention``.
 
-This gives a lower bound for the time: each operation takes at least its FLOPs divided by the GPU's rate, and
-at least its bytes divided by the bandwidth. No GPU reaches this bound. So a second time uses the shares in
-``REACHED``, which are assumptions and not measurements.
+The counts give a lower bound for the time: each operation takes at least its FLOPs divided by the GPU's rate,
+and at least its bytes divided by the bandwidth. No GPU reaches this bound. So a second time uses the shares
+in ``REACHED``, which are assumptions and not measurements.
 """
 
 from collections import Counter, defaultdict
@@ -202,8 +202,8 @@ class _Kernel(torch.autograd.Function):
 def kernels(account: Account, rows: FlatRows, row: PackedRow, way: Way) -> Kernels:
     """Return attention kernels for ``row`` that only add their FLOPs and bytes to ``account``.
 
-    If the row has a shared prompt and ``way.skips`` is false, this is the work for all pairs of the row's
-    tokens. Otherwise it is the work only for the pairs that the mask allows.
+    If the row has a shared prompt and ``way.skips`` is false, all pairs of the row's tokens are counted.
+    Otherwise only the pairs that the mask allows are counted.
     """
     masked = rows.shared and not way.skips
     pairs = float(row.length**2) if masked else float(visible_pairs(rows))

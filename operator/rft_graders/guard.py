@@ -35,7 +35,7 @@ def fork_worker(level: "confinement.Level", descriptor: int) -> None:
 
     The guard closes ``descriptor``, the worker's socket, and ends with the exit code or the signal of the
     worker. On SIGTERM, or when the grader process ends, the guard kills the worker. ``level``: how far this
-    process is confined. It decides how the guard kills the worker's programs.
+    process is confined. The level decides how the guard kills the worker's programs.
     """
     parent, guard = os.getppid(), os.getpid()
     signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)

@@ -17,7 +17,8 @@ source: RTX 3090, RTX 5090, RTX 6000 Ada, RTX PRO 6000, H200 NVL, the rate of A1
 A100 80 GB as a PCIe card, H100 NVL and MI250X.
 
 The number of devices of a node is 8, except for three kinds: DGX-2 has 16 V100, Google Cloud's a2-megagpu-16g
-has 16 A100 40 GB, and a compute tray of GB200 NVL72 has 4. It was not compared with a list of machines.
+has 16 A100 40 GB, and a compute tray of GB200 NVL72 has 4. These numbers were not compared with a list of
+machines.
 
 Labels are taken from public manifests and node listings. The labels of RTX 3090, 4090, 5090 and 6000 Ada
 follow the same rule without a source: the driver's name of the device, with hyphens for spaces.

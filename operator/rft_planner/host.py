@@ -61,11 +61,11 @@ class HostRun:
     batch_tokens: int
     """Number of tokens in the batch of one step."""
     reference: bool
-    """Whether the loss has a KL term. Then logits of the reference policy are computed too."""
+    """Whether the loss has a KL term. If so, logits of the reference policy are computed too."""
     sorts: bool
     """Whether sampling sorts the whole vocabulary, because top-p is on and top-k is off."""
     unfiltered: bool
-    """Whether top-k and top-p are both off. Then the entropy is computed over the whole vocabulary."""
+    """Whether top-k and top-p are both off. If so, the entropy is computed over the whole vocabulary."""
     in_process: bool
     """Whether the trainer's process also samples, because ``sampling.engine`` is ``transformers``."""
     beside: float = 0.0

@@ -5,9 +5,9 @@ the clouds' labels of a node pool even while the pool has no node. GPU Feature D
 nodes.
 
 GKE labels nodes with ``cloud.google.com/gke-accelerator``. Karpenter and EKS Auto Mode label them with the
-name of the GPU. Some cloud labels are equal for two kinds, and AKS and EKS node groups have no label. There
-the instance type identifies the kind. The labels and instance types are from the clouds' public documentation
-of November 2026; none was tried in a cloud.
+name of the GPU. Some cloud labels are equal for two kinds, and AKS and EKS node groups have no label. For
+these nodes the instance type identifies the kind. The labels and instance types are from the clouds' public
+documentation of November 2026; none was tried in a cloud.
 """
 
 from collections.abc import Iterator, Mapping

@@ -52,8 +52,8 @@ def placed(
     known.
 
     ``before`` is an earlier plan of the same spec. Its kind of GPU is kept when nodes are added or removed.
-    ``force_memory`` is passed to ``plan``. ``defaults`` are the platform's defaults. Those for a kind of GPU
-    can have a node selector and tolerations, which limit the nodes of this kind that the job may use.
+    ``force_memory`` is passed to ``plan``. ``defaults`` are the platform's defaults. The defaults for a kind
+    of GPU can have a node selector and tolerations, which limit the nodes of this kind that the job may use.
 
     Raises:
         Unplannable: as in ``plan``. If no kind in the cluster is large enough, the error is that

@@ -290,7 +290,7 @@ class Run:
         also refill the batch.
 
         ``room``: the result of ``_room``. ``position``: where the batch begins in the data. Raises DataError
-        and the errors of sampling. They end the run when the batch is needed.
+        and the errors of sampling. These errors end the run only when the batch is needed.
         """
         batch = parts.train.batch(position, *room)
         if not batch.prompts:

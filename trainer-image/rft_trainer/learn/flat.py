@@ -94,7 +94,8 @@ def flat_rows(row_T: Tensor, segment_T: Tensor, position_T: Tensor, *, shared: b
 def mask_mod(rows: FlatRows, window: int | None) -> MaskMod:
     """Return the rule for pairs: a token attends to earlier tokens of its text and of its row's prompt.
 
-    With a ``window``, these must also be less than this many tokens before it. None: no window.
+    With a ``window``, it attends only to those that are less than ``window`` tokens before it. None: no
+    window.
     """
     text_T, prompt_T, position_T = rows.text_T, rows.prompt_T, rows.position_T
 

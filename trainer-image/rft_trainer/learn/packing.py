@@ -19,7 +19,7 @@ from rft_trainer.rollout.segments import Segment
 HIDDEN_SKIPPED = 1.5
 """Assumed time for a pair of tokens in the kernel for shared rows, divided by that for plain rows.
 
-``bench.gpu_check`` measures it. It has not been measured yet."""
+The value is a guess: ``bench.gpu_check`` can measure it, but this was not done on a GPU yet."""
 
 
 @dataclass(frozen=True)

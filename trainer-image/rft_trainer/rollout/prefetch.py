@@ -1,9 +1,9 @@
 """Samples the next batches while the current one is trained on.
 
-One thread samples batch after batch, as many ahead as ``maxStaleness`` allows. When a step begins, with the
-policy after ``n`` steps, the batches of the next ``maxStaleness`` steps may be begun. Each is sampled by the
-newest adapter that is saved when its sampling begins. So it is at most ``maxStaleness`` versions behind the
-policy that is trained on it.
+One thread samples one batch after another. When a step begins, the sampling of the batches of the next
+``maxStaleness`` steps may begin too, but of no later ones. A batch is sampled by the newest adapter that is
+saved when its sampling begins. So this adapter is at most ``maxStaleness`` versions older than the policy
+that is trained on the batch.
 
 With one batch ahead, a step takes the time of its sampling or of its update, whichever is longer. With more
 batches ahead, only the averages over several steps count: the average time of sampling or that of the update,
@@ -51,7 +51,7 @@ class Prefetch:
         self._open.set()
         self._closed = False
         self.failed = False
-        """Whether an error ends the run. Then the batch that is being sampled may stop."""
+        """Whether an error ends the run. If so, the sampling of the current batch may stop."""
         self._turn = threading.Lock()
         """Locked while the sampler is used, by the thread that samples ahead or in a ``paused`` block."""
 
