@@ -30,7 +30,7 @@ from rft_run.config import JobIdentity, ReportTarget, RunConfig
 from rft_run.errors import Fenced
 from rft_run.exit_codes import ExitCode
 from rft_run.report import MAX_REPORT_BYTES, MAX_TERMINATION_BYTES, Ending, ProgressReport
-from rft_trainer.attempt import _ending_of
+from rft_trainer.attempt import ending_of
 from rft_trainer.monitors.report import Reporter, backoff, fitted
 from tests.trainer.report_support import Server, certificate
 from tests.unit.shown_support import ESCAPES, SECRETS, texts_of
@@ -288,7 +288,7 @@ def test_no_secret_or_control_character_leaves_the_trainer(tmp_path: Path, termi
 
 def test_an_unexpected_error_ends_an_attempt_without_its_secrets() -> None:
     for sample in (*SECRETS, *ESCAPES):
-        ending = _ending_of(RuntimeError("x" * 2000 + f" {sample.text}"))
+        ending = ending_of(RuntimeError("x" * 2000 + f" {sample.text}"))
         assert not [part for part in sample.hidden if part[:12] in ending.message], sample.name
 
 

@@ -1,5 +1,6 @@
 """``python -m rft_trainer --config FILE``: runs one attempt and exits with a code of ``rft_run.exit_codes``.
 
+With ``--evaluate`` nothing is trained: policies are evaluated on the held-out rows (``rft_trainer.score``).
 Standard output has JSON lines for ``rft run``. All other output goes to standard error.
 """
 
@@ -43,10 +44,16 @@ class StopFlag:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one attempt, and return its exit code."""
+    """Run one attempt or, with ``--evaluate``, one evaluation. Return the exit code."""
     should_stop = StopFlag()
     parser = argparse.ArgumentParser(prog="python -m rft_trainer")
     parser.add_argument("--config", type=Path, required=True, help="a RunConfig as JSON")
+    parser.add_argument("--evaluate", action="store_true", help="evaluate on held-out rows, without training")
+    parser.add_argument("--limit", type=int, help="with --evaluate: maximum number of rows; absent: all")
+    parser.add_argument(
+        "--adapter", type=Path, help="with --evaluate: the folder of a tuned policy's adapter"
+    )
+    parser.add_argument("--step", type=int, default=1, help="the step after which --adapter was saved")
     arguments = parser.parse_args(argv)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
@@ -66,7 +73,12 @@ def main(argv: list[str] | None = None) -> int:
         return ExitCode.CONFIGURATION
     if config.device == "cpu":
         allocator.preload(should_stop)
-    # Imported late, because it imports torch and transformers, which takes seconds.
+    # Imported late, because they import torch and transformers, which takes seconds.
+    if arguments.evaluate:
+        from rft_trainer.score import ScoredPolicy, score
+
+        tuned = ScoredPolicy(arguments.step, arguments.adapter) if arguments.adapter is not None else None
+        return score(config, tuned, arguments.limit, should_stop)
     from rft_trainer.attempt import attempt
 
     return attempt(config, should_stop)

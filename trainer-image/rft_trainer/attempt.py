@@ -35,14 +35,15 @@ def attempt(config: RunConfig, should_stop: Callable[[], bool]) -> int:
             reason = run.train()
             ending = Ending(exit_code=ExitCode.OK, reason=reason, message=COMPLETED_BECAUSE[reason])
         except Exception as raised:
-            ending = _ending_of(memory.after_kills(raised, config, kills))
+            ending = ending_of(memory.after_kills(raised, config, kills))
         events.emit(end_event(ending))
         if run is not None:
             run.monitors.ended(ending)
     return ending.exit_code
 
 
-def _ending_of(raised: Exception) -> Ending:
+def ending_of(raised: Exception) -> Ending:
+    """Return the ending of an attempt that raised an error, and log the error."""
     error = classify(raised)
     log.log(
         logging.INFO if error.exit_code == ExitCode.PREEMPTED else logging.ERROR,

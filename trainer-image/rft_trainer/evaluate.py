@@ -81,10 +81,25 @@ def evaluate(
     scorer: Scorer,
     should_stop: Callable[[], bool],
 ) -> RowScores:
+    """Return the scores of the current adapter on the held-out prompts, from ``heldout_rollouts``."""
+    by_row = heldout_rollouts(prompts, spec, sampling, seed, generate, scorer, should_stop)
+    return row_scores(prompts, by_row, spec, step)
+
+
+def heldout_rollouts(
+    prompts: Sequence[Prompt],
+    spec: RFTJobSpec,
+    sampling: SamplingParameters,
+    seed: int,
+    generate: Generate,
+    scorer: Scorer,
+    should_stop: Callable[[], bool],
+) -> list[tuple[Rollout, ...]]:
     """Generate and grade completions of every held-out prompt with the sampler's current adapter.
 
-    ``sampling`` are the parameters of training. Only the temperature is replaced by that of the evaluation.
-    With greedy decoding each prompt gets one sample, and top-k and top-p are off.
+    Return the rollouts of each prompt. ``sampling`` are the parameters of training. Only the temperature is
+    replaced by that of the evaluation. With greedy decoding each prompt gets one sample, and top-k and top-p
+    are off.
     """
     evaluation = spec.evaluation
     samples = evaluation.samples if evaluation.temperature > 0 else 1
@@ -93,7 +108,16 @@ def evaluate(
     requests = rollout_requests(prompts, samples, parameters, seed, "held-out")
     completions = generate(prompts, requests, should_stop)
     scores = scorer.score(grade_items(prompts, completions), should_stop)
-    by_row = rollouts_by_prompt(prompts, completions, scores)
+    return rollouts_by_prompt(prompts, completions, scores)
+
+
+def row_scores(
+    prompts: Sequence[Prompt], by_row: Sequence[tuple[Rollout, ...]], spec: RFTJobSpec, step: int
+) -> RowScores:
+    """Return the scores of a policy. ``by_row`` has the rollouts of each prompt, at least one.
+
+    ``step``: the step after which the policy was evaluated; 0 for the starting policy.
+    """
     return RowScores(
         step=step,
         lines=[prompt.row.line for prompt in prompts],

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -23,7 +23,7 @@ from rft_run.errors import ConfigurationError, InputsChanged, ModelError
 from rft_run.folder import RunFolder
 from rft_trainer.checkpoint import Checkpoints, Fence
 from rft_trainer.data import Prompt
-from rft_trainer.data.opening import open_rows
+from rft_trainer.data.opening import open_heldout, open_rows
 from rft_trainer.data.run_rendering import Rendering
 from rft_trainer.data.source import discard
 from rft_trainer.data.training import TrainingPrompts
@@ -44,31 +44,31 @@ from rft_trainer.rollout.stops import split_stops
 from rft_trainer.rollout.transformers_engine import end_tokens
 from rft_trainer.runtime import allocator, machine, models
 from rft_trainer.runtime.device import on_this_machine, set_deterministic
+from rft_trainer.runtime.loading import load_tokenizer
 
 log = logging.getLogger(__name__)
 _USUAL_PARAMETERS = 1e9
 
 
-@dataclass(frozen=True)
-class Parts:
-    """The objects that the training loop uses."""
+class BaseFiles(NamedTuple):
+    """The base model on this machine.
+
+    ``context``: the longest sequence of the run, in tokens. It is at most the model's context.
+    """
+
+    folder: Path
+    shape: Shape
+    context: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingParts:
+    """The objects that evaluate a policy: they sample and grade completions of the held-out prompts."""
 
     engine: RolloutEngine
     scorer: Scorer
-    policy: Policy
-    followers: Followers
-    optimizer: torch.optim.Optimizer
-    schedule: Schedule
-    checkpoints: Checkpoints
-    train: TrainingPrompts
     heldout: list[Prompt]
-    dropped_prompts: int
     sampling: SamplingParameters
-    update: UpdateSettings
-    overlong: Overlong
-    ahead: int
-    """Number of batches that may be sampled while another one is trained on."""
-    publisher: Publisher
     episodes: Episodes | None = None
     """Plays rollouts of several turns. None for a job without an environment."""
 
@@ -81,6 +81,24 @@ class Parts:
         return self.episodes.generate(prompts, requests, should_stop)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Parts(SamplingParts):
+    """The objects that the training loop uses."""
+
+    policy: Policy
+    followers: Followers
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    checkpoints: Checkpoints
+    train: TrainingPrompts
+    dropped_prompts: int
+    update: UpdateSettings
+    overlong: Overlong
+    ahead: int
+    """Number of batches that may be sampled while another one is trained on."""
+    publisher: Publisher
+
+
 def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Callable[[], bool]) -> Parts:
     """Load and start everything that a run needs. ``stack`` closes it at the end of the run.
 
@@ -88,29 +106,19 @@ def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Call
     request waits for it. If both use the same GPU, the policy is loaded when vLLM is ready. Raises the errors
     of models, data, graders and engine.
     """
-    config = on_this_machine(config)
+    config = _settled(config)
     spec, effective = config.spec, config.effective
     run_dir = Path(config.run_dir)
-    torch.set_num_threads(machine.usable_cores())
-    set_deterministic(spec.training.deterministic, config.device)
     if config.device != "cpu":
         _cap_trainer_gpu_memory(config)
-    elif not allocator.preloaded():
-        machine.give_large_blocks_back()
     followers = Followers(trainers(config), config.device, _path(config.scratch_dir))
     stack.callback(followers.close)
     scorer = stack.enter_context(Scorer.from_config(config))
     rows = open_rows(config, stack, should_stop)
 
-    folder = models.resolve(spec.model.name, begun_with_commit(RunFolder(run_dir)) or spec.model.revision)
-    shape = _shape(folder, spec.model)
-    context = min(effective.max_context_length, shape.context)
-    if context <= spec.sampling.max_tokens:
-        raise ConfigurationError(
-            f"spec.sampling.maxTokens: {spec.sampling.max_tokens} leaves no room for a prompt in the context"
-            f" of {context} tokens; use less than {context}"
-        )
-    warm_start = _path(spec.model.adapter.path if spec.model.adapter else None)
+    base = _base_files(config, begun_with_commit(RunFolder(run_dir)) or spec.model.revision)
+    folder, shape, context = base
+    warm_start = warm_start_of(config)
     models_used = {MODEL: folder} | ({WARM_START: warm_start} if warm_start else {})
     try:
         refuse_other_inputs(config, rows.files, models_used, fence.check)
@@ -148,18 +156,66 @@ def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Call
         overlong=Overlong(effective.overlong_penalty, spec.rollout_tokens),
         ahead=ahead,
         publisher=Publisher(policy, engine, RunFolder(run_dir), fence.check, ahead),
-        episodes=_episodes(config, folder, policy.tokenizer, engine, scorer, context, shape.vocabulary),
+        episodes=_episodes(config, base, policy.tokenizer, engine, scorer),
     )
 
 
+def prepare_sampling(config: RunConfig, stack: ExitStack, should_stop: Callable[[], bool]) -> SamplingParts:
+    """Load and start what an evaluation without training needs. ``stack`` closes it at the end.
+
+    All is as in a run with this configuration. No policy is loaded beside the sampler. Raises the errors of
+    models, data, graders and engine.
+    """
+    config = _settled(config)
+    spec = config.spec
+    scorer = stack.enter_context(Scorer.from_config(config))
+    rows = open_heldout(config, stack, should_stop)
+    base = _base_files(config, spec.model.revision)
+    try:
+        tokenizer = load_tokenizer(base.folder)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{base.folder}: {error}") from error
+    budget = base.context - spec.sampling.max_tokens
+    heldout = rows.rendered(tokenizer, spec.model.chat_template_args, budget).heldout
+    sampling = sampling_parameters(spec.sampling, tokenizer)
+    engine = start_engine(config, base.folder, base.shape, base.context, should_stop)
+    stack.callback(engine.close)
+    scorer.ready(should_stop)
+    episodes = _episodes(config, base, tokenizer, engine, scorer)
+    return SamplingParts(engine=engine, scorer=scorer, heldout=heldout, sampling=sampling, episodes=episodes)
+
+
+def warm_start_of(config: RunConfig) -> Path | None:
+    """Return the folder of the adapter that the starting policy has; None: it is the base model alone."""
+    return _path(config.spec.model.adapter.path if config.spec.model.adapter else None)
+
+
+def _settled(config: RunConfig) -> RunConfig:
+    """Set threads, algorithms and memory of this process. Return the configuration for this machine."""
+    config = on_this_machine(config)
+    torch.set_num_threads(machine.usable_cores())
+    set_deterministic(config.spec.training.deterministic, config.device)
+    if config.device == "cpu" and not allocator.preloaded():
+        machine.give_large_blocks_back()
+    return config
+
+
+def _base_files(config: RunConfig, revision: str | None) -> BaseFiles:
+    """Find the base model. Raises ModelError, and ConfigurationError if its context has no room."""
+    spec = config.spec
+    folder = models.resolve(spec.model.name, revision)
+    shape = _shape(folder, spec.model)
+    context = min(config.effective.max_context_length, shape.context)
+    if context <= spec.sampling.max_tokens:
+        raise ConfigurationError(
+            f"spec.sampling.maxTokens: {spec.sampling.max_tokens} leaves no room for a prompt in the context"
+            f" of {context} tokens; use less than {context}"
+        )
+    return BaseFiles(folder, shape, context)
+
+
 def _episodes(
-    config: RunConfig,
-    folder: Path,
-    tokenizer: Any,
-    engine: RolloutEngine,
-    scorer: Scorer,
-    context: int,
-    vocabulary: int,
+    config: RunConfig, base: BaseFiles, tokenizer: Any, engine: RolloutEngine, scorer: Scorer
 ) -> Episodes | None:
     """Return the object that plays the rollouts of the job's environment; None if the job has none."""
     environment = config.spec.environment
@@ -175,10 +231,12 @@ def _episodes(
     if "strftime_now" in str(tokenizer.chat_template):
         arguments["strftime_now"] = Rendering.of_run(RunFolder(Path(config.run_dir))).date
     stops = split_stops(config.spec.sampling.stop, tokenizer).token_ids
-    ends = end_tokens(tokenizer.eos_token_id, _generation_ends(folder)) | set(stops)
-    dialogue = Dialogue(tokenizer, arguments, frozenset(ends), environment.tools, vocabulary=vocabulary)
+    ends = end_tokens(tokenizer.eos_token_id, _generation_ends(base.folder)) | set(stops)
+    dialogue = Dialogue(
+        tokenizer, arguments, frozenset(ends), environment.tools, vocabulary=base.shape.vocabulary
+    )
     together = config.spec.training.deterministic
-    return Episodes(environment, dialogue, engine, scorer, context, together=together)
+    return Episodes(environment, dialogue, engine, scorer, base.context, together=together)
 
 
 def _generation_ends(folder: Path) -> int | list[int] | None:

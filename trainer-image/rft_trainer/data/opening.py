@@ -63,7 +63,7 @@ class Rows(Protocol):
 
 @dataclass(frozen=True)
 class WholeRows:
-    """The rows of datasets in small files, all in memory."""
+    """The rows of datasets in small files, all in memory. ``train`` is empty for an evaluation alone."""
 
     train: list[Row]
     heldout: list[Row]
@@ -75,7 +75,9 @@ class WholeRows:
         self, tokenizer: Tokenizer, arguments: Mapping[str, Any] | None, budget_tokens: int
     ) -> Prompts:
         """Render all rows with the chat template of the model."""
-        train, dropped = render(self.train, tokenizer, arguments, budget_tokens, self.rendering)
+        train, dropped = [], 0
+        if self.train:
+            train, dropped = render(self.train, tokenizer, arguments, budget_tokens, self.rendering)
         if not self.heldout:
             return Prompts(InMemory(train, self.seed), [], dropped)
         heldout, more = render(self.heldout, tokenizer, arguments, budget_tokens, self.rendering)
@@ -131,22 +133,44 @@ def open_rows(config: RunConfig, stack: ExitStack, should_stop: Callable[[], boo
         raise
 
 
+def open_heldout(config: RunConfig, stack: ExitStack, should_stop: Callable[[], bool]) -> Rows:
+    """Return the rows for an evaluation alone: the held-out rows are those of a run.
+
+    The training dataset is read only if rows are held out of it. Raises as ``open_rows``.
+    """
+    if config.evaluation_path is None:
+        return open_rows(config, stack, should_stop)
+    run = RunFolder(Path(config.run_dir))
+    file, heldout = _evaluation_rows(config, config.evaluation_path, run.data, should_stop)
+    return WholeRows([], heldout, config.effective.seed, {EVALUATION: file}, Rendering.of_run(run))
+
+
+def _evaluation_rows(
+    config: RunConfig, source: str, folder: Path, should_stop: Callable[[], bool]
+) -> tuple[Path, list[Row]]:
+    """Return the local file and the rows of the separate evaluation dataset at ``source``."""
+    dataset = config.spec.evaluation.dataset or Dataset()
+    file, layout = _found(source, dataset, folder / "evaluation", EVALUATION, should_stop)
+    return file, load_rows(file, required_fields(config.spec.graders), layout)
+
+
+def _found(
+    source: str, dataset: Dataset, folder: Path, field: str, should_stop: Callable[[], bool]
+) -> tuple[Path, RowLayout]:
+    """Return a dataset's local file with JSON lines, and the layout of its rows."""
+    layout = RowLayout.of(dataset, field)
+    return as_json_lines(local_file(source, folder, should_stop), layout, folder, should_stop), layout
+
+
 def _opened(config: RunConfig, folder: Path, stack: ExitStack, should_stop: Callable[[], bool]) -> Rows:
     required, seed = required_fields(config.spec.graders), config.effective.seed
     files: dict[str, Path] = {}
     rendering = Rendering.of_run(RunFolder(Path(config.run_dir)))
-
-    def found(source: str, dataset: Dataset, name: str, field: str) -> tuple[Path, RowLayout]:
-        file, layout = local_file(source, folder / name, should_stop), RowLayout.of(dataset, field)
-        files[field] = as_json_lines(file, layout, folder / name, should_stop)
-        return files[field], layout
-
     heldout: list[Row] | None = [] if config.spec.evaluation.is_off else None
-    own = config.spec.evaluation.dataset or Dataset()
     if config.evaluation_path is not None:
-        file, layout = found(config.evaluation_path, own, "evaluation", EVALUATION)
-        heldout = load_rows(file, required, layout)
-    file, layout = found(config.dataset_path, config.spec.dataset, "train", DATASET)
+        files[EVALUATION], heldout = _evaluation_rows(config, config.evaluation_path, folder, should_stop)
+    file, layout = _found(config.dataset_path, config.spec.dataset, folder / "train", DATASET, should_stop)
+    files[DATASET] = file
     with readable(file):
         size = file.stat().st_size
     if size > WHOLE_BYTES:
