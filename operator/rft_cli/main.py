@@ -43,6 +43,7 @@ RESULTS = {
     "compare": "compare",
     "ui": "ui",
     "download": "download",
+    "evaluate": "evaluate",
     "export": "export",
     "serve": "serve",
 }

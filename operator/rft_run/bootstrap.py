@@ -1,9 +1,10 @@
-"""Compares the held-out rewards of two policies on one set of rows.
+"""Computes intervals for the held-out rewards of one policy, or of two policies on one set of rows.
 
 No other module of rft_run needs numpy.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,6 +12,36 @@ from rft_api.status import PairedDifference
 
 _MAX_DRAWS = 4_000_000
 """Maximum number of row indices that are drawn at once. This limits the memory to about 64 MB."""
+
+
+class MeanScore(NamedTuple):
+    """The mean score over rows, and the ends of its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def mean_bootstrap(scores: Sequence[float], seed: int, resamples: int = 10_000) -> MeanScore:
+    """Return the mean of the scores of rows, with a 95 % interval from a percentile bootstrap over rows.
+
+    See ``paired_bootstrap``. Raises ValueError when there are no scores, or one is NaN or infinite.
+    """
+    if not scores:
+        raise ValueError("no rows")
+    values = np.asarray(scores, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("a score is NaN or infinite")
+    rows = len(values)
+    generator = np.random.default_rng(seed)
+    means = np.empty(resamples)
+    chunk = max(1, _MAX_DRAWS // rows)
+    for start in range(0, resamples, chunk):
+        size = min(chunk, resamples - start)
+        drawn = generator.integers(rows, size=(size, rows))
+        means[start : start + size] = values[drawn].mean(axis=1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return MeanScore(float(values.mean()), float(low), float(high))
 
 
 def paired_bootstrap(
@@ -27,16 +58,7 @@ def paired_bootstrap(
         raise ValueError(f"each row needs two scores, not {len(base)} base and {len(tuned)} tuned scores")
     if not base:
         raise ValueError("no rows to compare")
+    # In numpy: an infinite score minus another gives NaN, which ``mean_bootstrap`` refuses, and no error.
     differences = np.asarray(tuned, dtype=np.float64) - np.asarray(base, dtype=np.float64)
-    if not np.isfinite(differences).all():
-        raise ValueError("a score is NaN or infinite")
-    rows = len(differences)
-    generator = np.random.default_rng(seed)
-    means = np.empty(resamples)
-    chunk = max(1, _MAX_DRAWS // rows)
-    for start in range(0, resamples, chunk):
-        size = min(chunk, resamples - start)
-        drawn = generator.integers(rows, size=(size, rows))
-        means[start : start + size] = differences[drawn].mean(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return PairedDifference(mean=float(differences.mean()), low=float(low), high=float(high))
+    found = mean_bootstrap(differences.tolist(), seed, resamples)
+    return PairedDifference(mean=found.mean, low=found.low, high=found.high)

@@ -5,18 +5,16 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 
 from rft_api.job import RFTJob
 from rft_api.lifecycle import Stop
-from rft_api.problems import from_validation_error
 from rft_cli.errors import INVALID, UNREADABLE, UserError
 from rft_cli.local import contacts, records, snapshot
 from rft_cli.local.contacts import Contact, Shell
 from rft_cli.local.device import detect, unused_gpus
 from rft_cli.local.inputs import Overrides, resolve
 from rft_cli.local.lock import locked
-from rft_cli.local.manifest import load
+from rft_cli.local.manifest import load, with_spec
 from rft_cli.local.trainer import tail, train, trainer_command
 from rft_cli.options import SendTokenTo
 from rft_cli.render.console import err, out, reports_errors
@@ -77,7 +75,7 @@ def run(
         out().print(f"{verb} {job.metadata.name} on {config.device} in {output}", markup=False)
         if config.device == "cpu" and (reason := unused_gpus(job.spec.resources)) is not None:
             out().print(reason, markup=False)
-        out().print("\n".join(_announced(contacted, job)), markup=False)
+        out().print("\n".join(announced(contacted, job)), markup=False)
         exit_code = _train([*command, "--config", str(path)], folder)
     raise typer.Exit(exit_code)
 
@@ -93,14 +91,10 @@ def with_overrides(job: RFTJob, seed: int | None, max_steps: int | None) -> RFTJ
         spec["training"]["seed"] = seed
     if max_steps is not None:
         spec["stop"] = {**(job.spec.stop or Stop()).dump(), "maxSteps": max_steps}
-    try:
-        return job.model_copy(update={"spec": type(job.spec).model_validate(spec)})
-    except ValidationError as error:
-        problems = "; ".join(f"spec.{problem}" for problem in from_validation_error(error, type(job.spec)))
-        raise UserError(problems, INVALID) from error
+    return with_spec(job, spec)
 
 
-def _announced(contacted: list[Contact], job: RFTJob) -> list[str]:
+def announced(contacted: list[Contact], job: RFTJob) -> list[str]:
     """Return lines that say which servers the run contacts, what it sends them, and which code it runs."""
     lines = [f"contacts {contact}" for contact in contacted] or ["contacts no server"]
     code = [grader.name for grader in job.spec.scored_by if grader.python is not None]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
+from rft_api.job import RFTJobSpec
 from rft_api.sources import Dataset
 from rft_cli.errors import UNREADABLE, UserError
 from rft_cli.local.manifest import Manifest
@@ -81,13 +82,7 @@ def resolve(manifest: Manifest, overrides: Overrides, folder: Path) -> Inputs:
         UserError: if an input is missing. The message names the option that supplies it.
     """
     spec = manifest.job.spec
-    replaceable = {grader.name for grader in spec.scored_by if grader.python and grader.python.config_map}
-    for name in sorted(set(overrides.graders) - replaceable):
-        allowed = ", ".join(sorted(replaceable)) or "none here"
-        raise UserError(
-            f"--grader {name}: no grader of this name has its code in a ConfigMap; name one of: {allowed}",
-            UNREADABLE,
-        )
+    refuse_other_graders(spec, overrides.graders)
     dataset = located(manifest, "spec.dataset", spec.dataset, overrides.dataset, "--dataset", folder)
     evaluation = None
     if spec.evaluation.dataset is not None:
@@ -97,11 +92,34 @@ def resolve(manifest: Manifest, overrides: Overrides, folder: Path) -> Inputs:
         )
     elif overrides.evaluation is not None:
         raise UserError("--evaluation-dataset: the manifest has no spec.evaluation.dataset", UNREADABLE)
-    graders = located_graders(manifest, overrides.graders, folder)
+    return Inputs(dataset, evaluation, *located_code(manifest, overrides.graders, folder))
+
+
+def refuse_other_graders(spec: RFTJobSpec, given: Mapping[str, Path]) -> None:
+    """Raise UserError if ``--grader`` names a grader that does not have its code in a ConfigMap.
+
+    ``given``: the files with code by the name of the grader.
+    """
+    replaceable = {grader.name for grader in spec.scored_by if grader.python and grader.python.config_map}
+    for name in sorted(set(given) - replaceable):
+        allowed = ", ".join(sorted(replaceable)) or "none here"
+        raise UserError(
+            f"--grader {name}: no grader of this name has its code in a ConfigMap; name one of: {allowed}",
+            UNREADABLE,
+        )
+
+
+def located_code(
+    manifest: Manifest, overrides: Mapping[str, Path], folder: Path
+) -> tuple[dict[str, Input], dict[str, list[Input]]]:
+    """Return the file with the code of each python grader, as ``located_graders``, and the files beside it
+    that it can import, both by the grader's name.
+    """
+    graders = located_graders(manifest, overrides, folder)
     beside = {
         name: _beside(manifest, name, given) for name, given in graders.items() if given.content is not None
     }
-    return Inputs(dataset, evaluation, graders, beside)
+    return graders, beside
 
 
 def located(

@@ -8,9 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import ValidationError
+
 from rft_api import API_VERSION, GROUP, KIND
 from rft_api.job import RFTJob
 from rft_api.loader import Document, UnreadableManifest, load_documents, load_file
+from rft_api.problems import from_validation_error
 from rft_api.validation import check
 from rft_cli.errors import INVALID, UNREADABLE, UserError
 from rft_cli.local.own_files import Folders, with_code
@@ -113,6 +116,19 @@ def load(path: Path) -> Manifest:
         lines = "\n".join(f"  {problem}" for problem in problems)
         raise UserError(f"{document.source}: is not valid:\n{lines}", INVALID)
     return Manifest(path, job, config_maps(documents, job.metadata.namespace))
+
+
+def with_spec(job: RFTJob, spec: dict[str, Any]) -> RFTJob:
+    """Return the job with another spec, which is validated. ``spec`` is a JSON object.
+
+    Raises:
+        UserError: if a value is out of range. The message has all problems.
+    """
+    try:
+        return job.model_copy(update={"spec": type(job.spec).model_validate(spec)})
+    except ValidationError as error:
+        problems = "; ".join(f"spec.{problem}" for problem in from_validation_error(error, type(job.spec)))
+        raise UserError(problems, INVALID) from error
 
 
 def the_job(path: Path) -> Document:

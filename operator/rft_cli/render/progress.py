@@ -58,8 +58,10 @@ class ProgressView:
     On a terminal, steps update one live line; all other events are printed above it.
     """
 
-    def __init__(self, console: Terminal) -> None:
+    def __init__(self, console: Terminal, awaited: str = "the checkpoint") -> None:
+        """``awaited``: for what the command waits after it has asked the trainer to stop."""
         self._console = console
+        self._awaited = awaited
         live = Live(console=console, transient=True, auto_refresh=False)
         self._live = live if console.is_terminal else None
         self._stage: Stage = "preparing"
@@ -91,7 +93,7 @@ class ProgressView:
         """Redraw the live line. If the trainer is ``stopping``, print a message about it once."""
         if stopping and not self._told:
             self._console.print(
-                "stopping: waiting for the checkpoint; Ctrl-C again kills the trainer", markup=False
+                f"stopping: waiting for {self._awaited}; Ctrl-C again kills the trainer", markup=False
             )
             self._told = True
         self._refresh()

@@ -1,0 +1,274 @@
+"""Prepares an evaluation without training for ``rft evaluate``, and reads its results.
+
+The trainer evaluates, in a folder that has the files of a run: it writes the same evaluations and rollouts.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rft_api.job import Metadata, RFTJob, RFTJobSpec
+from rft_cli.errors import INVALID, UNREADABLE, UserError
+from rft_cli.local import records, snapshot
+from rft_cli.local.device import detect
+from rft_cli.local.inputs import Input, Inputs, located, located_code, refuse_other_graders
+from rft_cli.local.manifest import Manifest, with_spec
+from rft_run import atomic, run_files
+from rft_run.bootstrap import MeanScore, mean_bootstrap
+from rft_run.config import RunConfig
+from rft_run.folder import RunFolder, adapter_config_of
+
+NOT_READ = Input(os.devnull)
+"""Stands for the training rows if the rows for the evaluation are in a file of their own."""
+
+
+class Given(NamedTuple):
+    """What the command line sets: values of the spec, and files in place of those of the job."""
+
+    model: str | None = None
+    adapter: Path | None = None
+    """The adapter of the starting policy, which is evaluated."""
+    samples: int | None = None
+    dataset: Path | None = None
+    """The file out of which rows are held out, in place of ``spec.dataset``."""
+    rows: Path | None = None
+    """The file whose rows are all evaluated."""
+    graders: Mapping[str, Path] = {}
+
+
+class TunedAdapter(NamedTuple):
+    """The adapter of a run, and the step after which the run saved it."""
+
+    folder: Path
+    step: int
+
+
+class Evaluation(NamedTuple):
+    """An evaluation to make: the job with the values of the command line, and its input files.
+
+    ``source``: the folder of the run whose policies are evaluated, and its configuration. None: the job is of
+    a manifest.
+    """
+
+    job: RFTJob
+    inputs: Inputs
+    source: tuple[RunFolder, RunConfig] | None = None
+
+
+class PolicyScores(NamedTuple):
+    """The scores of one policy. A mean is None if no row was graded. ``step`` 0: the starting policy."""
+
+    step: int
+    rows: int
+    completions: int
+    reward: MeanScore | None
+    graders: dict[str, MeanScore | None]
+    """The scores of each grader, by the name of the grader."""
+    errors: dict[str, int]
+    """Number of completions for which a grader failed, by the name of the grader."""
+    truncated: float | None
+    """Share of the completions that were truncated at ``maxTokens``."""
+
+    def as_object(self) -> dict[str, Any]:
+        """Return the scores as a JSON object."""
+        graders = {name: _object(mean) for name, mean in self.graders.items()}
+        return {**self._asdict(), "reward": _object(self.reward), "graders": graders}
+
+
+def _object(mean: MeanScore | None) -> dict[str, float] | None:
+    return mean._asdict() if mean is not None else None
+
+
+def of_manifest(manifest: Manifest, given: Given, folder: Path) -> Evaluation:
+    """Return the evaluation of a manifest's starting policy. Files of ConfigMaps get paths in ``folder``.
+
+    Raises:
+        UserError: if a value or a file cannot be used. The message names the field or the option.
+    """
+    manifest = manifest._replace(job=_changed(manifest.job, given))
+    spec = manifest.job.spec
+    refuse_other_graders(spec, given.graders)
+    code = located_code(manifest, given.graders, folder)
+    if spec.evaluation.dataset is not None:
+        field = "spec.evaluation.dataset"
+        rows = located(manifest, field, spec.evaluation.dataset, given.rows, "--rows", folder)
+        return Evaluation(manifest.job, Inputs(NOT_READ, rows, *code))
+    dataset = located(manifest, "spec.dataset", spec.dataset, given.dataset, "--dataset", folder)
+    return Evaluation(manifest.job, Inputs(dataset, None, *code))
+
+
+def of_run(run: RunFolder, config: RunConfig, adapter: Path, given: Given) -> Evaluation:
+    """Return the evaluation of a run's starting policy and of its policy with ``adapter``, on its own rows.
+
+    Raises:
+        UserError: as ``of_manifest``, and if a file that the run read is not on this machine.
+    """
+    # Without validation, because a folder of an evaluation has a longer name than a job may have.
+    metadata = Metadata.model_construct(
+        name=config.job.name, namespace=config.job.namespace, uid=config.job.uid
+    )
+    job = _changed(RFTJob.model_construct(metadata=metadata, spec=config.spec), given)
+    if given.model is None and (commit := commit_of(adapter)) is not None:
+        # A branch that the job names may have moved since the training.
+        model = job.spec.model.model_copy(update={"revision": commit})
+        job = job.model_copy(update={"spec": job.spec.model_copy(update={"model": model})})
+    refuse_other_graders(job.spec, given.graders)
+    code = _code_of_run(job.spec, config, given.graders)
+    source = (run, config)
+    if job.spec.evaluation.dataset is not None:
+        known = str(given.rows.resolve()) if given.rows is not None else config.evaluation_path
+        rows = _there(known, "spec.evaluation.dataset", "--rows FILE")
+        return Evaluation(job, Inputs(NOT_READ, rows, code, {}), source)
+    known = str(given.dataset.resolve()) if given.dataset is not None else config.dataset_path
+    return Evaluation(job, Inputs(_there(known, "spec.dataset", "--dataset FILE"), None, code, {}), source)
+
+
+def _code_of_run(spec: RFTJobSpec, config: RunConfig, given: Mapping[str, Path]) -> dict[str, Input]:
+    """Return the file with the code of each grader that has its code in a ConfigMap."""
+    known = {**(config.grader_code or {}), **{name: str(path.resolve()) for name, path in given.items()}}
+    return {
+        grader.name: _there(known.get(grader.name), f"grader {grader.name}", f"--grader {grader.name}=FILE")
+        for grader in spec.scored_by
+        if grader.python is not None and grader.python.config_map is not None
+    }
+
+
+def _there(location: str | None, field: str, option: str) -> Input:
+    """Return an input that the run read. Raises UserError if it is a file that this machine lacks."""
+    if location is None or not ("://" in location or Path(location).is_file()):
+        said = f"{location} is not a file on this machine" if location else "its file is not known here"
+        raise UserError(f"{field}: {said}; name it with {option}", UNREADABLE)
+    return Input(location)
+
+
+def commit_of(adapter: Path) -> str | None:
+    """Return the commit of the base model with which an adapter was trained, or None if it is not known.
+
+    Raises:
+        UserError: if the adapter's configuration cannot be read.
+    """
+    path = adapter_config_of(adapter)
+    try:
+        body = run_files.json_of(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read: {error}", UNREADABLE) from error
+    found = body.get("revision") if isinstance(body, dict) else None
+    return found if isinstance(found, str) else None
+
+
+def last_step(run: RunFolder) -> int:
+    """Return the last recorded step of a run; 1 if the folder has no records of steps."""
+    return max((record.step for record in records.steps(run.metrics)), default=1)
+
+
+def _changed(job: RFTJob, given: Given) -> RFTJob:
+    """Return the job with the values of the command line. Raises UserError if one cannot be used."""
+    spec = job.spec.dump()
+    spec.pop("tracking", None)  # nothing is sent to a tracker
+    evaluation = {**job.spec.evaluation.dump()}
+    if given.model is not None:
+        local = Path(given.model).expanduser()
+        kept = {key: value for key, value in spec["model"].items() if key not in ("revision", "parameters")}
+        spec["model"] = {**kept, "name": str(local.resolve()) if local.is_dir() else given.model}
+    if given.adapter is not None:
+        spec["model"] = {**spec["model"], "adapter": {"path": str(given.adapter.resolve())}}
+        # vLLM ignores an adapter's weights of layers that the job does not adapt.
+        spec["training"] = {**spec.get("training", {}), "loraTargets": "all-linear"}
+    if given.samples is not None:
+        if given.samples > 1 and job.spec.evaluation.temperature == 0:
+            raise UserError(
+                f"--samples {given.samples}: spec.evaluation.temperature is 0, so all completions of a row"
+                " would be equal; allowed is 1, or set the temperature, such as 1.0",
+                INVALID,
+            )
+        evaluation["samples"] = given.samples
+    if given.rows is not None:
+        rows = given.rows.resolve()
+        if not rows.is_file():
+            raise UserError(f"--rows: {rows} is not a file; name one that exists", UNREADABLE)
+        # The rows have the format and the columns of those that they replace.
+        layout = (job.spec.evaluation.dataset or job.spec.dataset).dump()
+        kept = {key: value for key, value in layout.items() if key in ("format", "columns")}
+        evaluation["dataset"] = {**kept, "uri": rows.as_uri()}
+    changed = with_spec(job, {**spec, "evaluation": evaluation})
+    _refuse_without_rows(changed.spec, given)
+    return changed
+
+
+def _refuse_without_rows(spec: RFTJobSpec, given: Given) -> None:
+    if spec.evaluation.is_off:
+        raise UserError(
+            "spec.evaluation.fraction: 0 holds out no rows, and there is no spec.evaluation.dataset; name"
+            " rows with --rows FILE",
+            INVALID,
+        )
+    if spec.evaluation.dataset is not None and given.dataset is not None:
+        other = "--rows is given" if given.rows is not None else "the job has a spec.evaluation.dataset"
+        raise UserError(
+            f"--dataset {given.dataset}: {other}, so no rows are held out of this file; name rows to evaluate"
+            " with --rows FILE alone",
+            INVALID,
+        )
+
+
+def prepared(evaluation: Evaluation, folder: Path) -> tuple[RunConfig, Path]:
+    """Write the inputs and the configuration of an evaluation into an empty folder.
+
+    Return the configuration, and the path of its file.
+
+    Raises:
+        UserError: if the job cannot run on this machine.
+    """
+    job, source = evaluation.job, evaluation.source
+    before = source[1] if source is not None else None
+    config = snapshot.build(job, evaluation.inputs, detect(job.spec.resources), folder, before)
+    # With this name rft run refuses the folder as that of another run. Else a run in it would take the scores
+    # of the tuned policy for those of its own policy after this step.
+    named = config.job.model_copy(update={"name": f"{config.job.name}-evaluation"})
+    config = config.model_copy(update={"job": named})
+    if source is not None:
+        _copy_rendering(source[0], RunFolder(folder))
+    return config, snapshot.save(folder, config, evaluation.inputs)
+
+
+def _copy_rendering(run: RunFolder, target: RunFolder) -> None:
+    """Copy the record by which the run rendered its prompts, so that the same rows give the same prompts."""
+    try:
+        atomic.write_bytes(target.rendering, run_files.content(run.rendering))
+    except FileNotFoundError:
+        pass  # an older release wrote none
+    except (OSError, ValueError) as error:
+        raise UserError(f"{run.rendering}: cannot be read: {error}", UNREADABLE) from error
+
+
+def results(folder: RunFolder, seed: int) -> list[PolicyScores]:
+    """Return the scores of each evaluated policy, in the order of the steps.
+
+    ``seed``: of the random resampling for the intervals. Raises UserError if a file cannot be read.
+    """
+    return [_of_policy(folder, step, seed) for step in folder.evaluated_steps()]
+
+
+def _of_policy(folder: RunFolder, step: int, seed: int) -> PolicyScores:
+    found = records.evaluation(folder, step)
+    errors = dict.fromkeys(found.graders, 0)
+    completions = 0
+    for rollout in records.rollouts_in_turn(folder.rollouts_of(step)):
+        completions += 1
+        for name in rollout.errors:
+            errors[name] = errors.get(name, 0) + 1
+    return PolicyScores(
+        step=step,
+        rows=len(found.lines),
+        completions=completions,
+        reward=_mean(found.reward, seed),
+        graders={name: _mean(scores, seed) for name, scores in found.graders.items()},
+        errors=errors,
+        truncated=found.truncated,
+    )
+
+
+def _mean(scores: list[float | None], seed: int) -> MeanScore | None:
+    known = [score for score in scores if score is not None]
+    return mean_bootstrap(known, seed) if known else None

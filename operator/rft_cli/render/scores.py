@@ -1,0 +1,37 @@
+"""Shows the scores of an evaluation without training: a table for each policy."""
+
+from rich.table import Table
+
+from rft_cli.local.scoring import PolicyScores
+from rft_cli.render.views import NONE, number
+from rft_run.bootstrap import MeanScore
+
+
+def scores_table(scores: PolicyScores) -> Table:
+    """Return a table with a line for the reward and one for each grader: mean, interval and errors."""
+    table = Table(title=_title(scores), title_justify="left", box=None, pad_edge=False)
+    table.add_column("score")
+    for heading in ("mean", "95 % interval", "errors"):
+        table.add_column(heading, justify="right")
+    table.add_row("reward", *_cells(scores.reward), NONE)
+    for name, mean in scores.graders.items():
+        table.add_row(f"  {name}", *_cells(mean), str(scores.errors.get(name, 0)))
+    return table
+
+
+def truncated_line(scores: PolicyScores) -> str:
+    """Return a line that says how many of the completions were truncated at ``maxTokens``."""
+    share = "not known" if scores.truncated is None else f"{scores.truncated:.1%} of the completions"
+    return f"truncated at maxTokens: {share}"
+
+
+def _title(scores: PolicyScores) -> str:
+    policy = f"Tuned policy, step {scores.step}" if scores.step else "Starting policy"
+    each = scores.completions // max(1, scores.rows)
+    return f"{policy}: {scores.rows} rows, {each} completion{'s' if each != 1 else ''} of each"
+
+
+def _cells(mean: MeanScore | None) -> tuple[str, str]:
+    if mean is None:
+        return NONE, NONE
+    return number(mean.mean), f"{number(mean.low)} to {number(mean.high)}"
