@@ -260,6 +260,8 @@ def test_a_run_s_base_and_tuned_policy_are_compared_on_the_same_rows(job: Path, 
     assert out.rendering.read_text() == finished.rendering.read_text()
     assert out.evaluated_steps() == out.steps_with_rollouts() == [0, 12]
     assert [rollout.reward for rollout in read_rollouts(out.rollouts_of(12))] == [1.0, 0.5]
+    shown = CliRunner().invoke(app, ["samples", str(out.path), "--step", "0", "-o", "json"])
+    assert [rollout["reward"] for rollout in json.loads(shown.stdout)] == [0.25, 0.75]
 
 
 @pytest.mark.parametrize(("options", "step"), [(["--step", "10"], 10), (["--best"], 5)])

@@ -30,7 +30,7 @@ class SamplesFormat(StrEnum):
 @reports_errors
 def samples(
     source: Annotated[str, typer.Argument(metavar="NAME|DIR", help="A job, or a run's folder.")],
-    step: Annotated[int | None, typer.Option(min=1, help="Step to show. If absent: the newest.")] = None,
+    step: Annotated[int | None, typer.Option(min=0, help="Step to show. If absent: the newest.")] = None,
     row: Annotated[int | None, typer.Option(min=1, help="Only the row in this line of the dataset.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Prompts to show.")] = 5,
     output: Annotated[
