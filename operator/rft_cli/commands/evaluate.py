@@ -19,7 +19,7 @@ from rft_cli.local import contacts, records, scoring
 from rft_cli.local.contacts import Shell
 from rft_cli.local.manifest import load
 from rft_cli.local.process import INTERRUPTED
-from rft_cli.local.scoring import Evaluation, Given, PolicyScores, TunedAdapter
+from rft_cli.local.scoring import EvaluationTask, Given, PolicyScores, TunedAdapter
 from rft_cli.local.snapshot import previous
 from rft_cli.local.trainer import tail, train, trainer_command
 from rft_cli.options import SendTokenTo
@@ -106,7 +106,7 @@ def evaluate(
 
 def _asked(
     source: Path, given: Given, step: int | None, best: bool, folder: Path
-) -> tuple[Evaluation, TunedAdapter | None]:
+) -> tuple[EvaluationTask, TunedAdapter | None]:
     """Return the evaluation that the command line asks for, and the tuned policy's adapter of a run.
 
     Raises:

@@ -44,7 +44,7 @@ class TunedAdapter(NamedTuple):
     step: int
 
 
-class Evaluation(NamedTuple):
+class EvaluationTask(NamedTuple):
     """An evaluation to make: the job with the values of the command line, and its input files.
 
     ``source``: the folder of the run whose policies are evaluated, and its configuration. None: the job is of
@@ -80,7 +80,7 @@ def _object(mean: MeanScore | None) -> dict[str, float] | None:
     return mean._asdict() if mean is not None else None
 
 
-def of_manifest(manifest: Manifest, given: Given, folder: Path) -> Evaluation:
+def of_manifest(manifest: Manifest, given: Given, folder: Path) -> EvaluationTask:
     """Return the evaluation of a manifest's starting policy. Files of ConfigMaps get paths in ``folder``.
 
     Raises:
@@ -93,12 +93,12 @@ def of_manifest(manifest: Manifest, given: Given, folder: Path) -> Evaluation:
     if spec.evaluation.dataset is not None:
         field = "spec.evaluation.dataset"
         rows = located(manifest, field, spec.evaluation.dataset, given.rows, "--rows", folder)
-        return Evaluation(manifest.job, Inputs(NOT_READ, rows, *code))
+        return EvaluationTask(manifest.job, Inputs(NOT_READ, rows, *code))
     dataset = located(manifest, "spec.dataset", spec.dataset, given.dataset, "--dataset", folder)
-    return Evaluation(manifest.job, Inputs(dataset, None, *code))
+    return EvaluationTask(manifest.job, Inputs(dataset, None, *code))
 
 
-def of_run(run: RunFolder, config: RunConfig, adapter: Path, given: Given) -> Evaluation:
+def of_run(run: RunFolder, config: RunConfig, adapter: Path, given: Given) -> EvaluationTask:
     """Return the evaluation of a run's starting policy and of its policy with ``adapter``, on its own rows.
 
     Raises:
@@ -119,9 +119,11 @@ def of_run(run: RunFolder, config: RunConfig, adapter: Path, given: Given) -> Ev
     if job.spec.evaluation.dataset is not None:
         known = str(given.rows.resolve()) if given.rows is not None else config.evaluation_path
         rows = _there(known, "spec.evaluation.dataset", "--rows FILE")
-        return Evaluation(job, Inputs(NOT_READ, rows, code, {}), source)
+        return EvaluationTask(job, Inputs(NOT_READ, rows, code, {}), source)
     known = str(given.dataset.resolve()) if given.dataset is not None else config.dataset_path
-    return Evaluation(job, Inputs(_there(known, "spec.dataset", "--dataset FILE"), None, code, {}), source)
+    return EvaluationTask(
+        job, Inputs(_there(known, "spec.dataset", "--dataset FILE"), None, code, {}), source
+    )
 
 
 def _code_of_run(spec: RFTJobSpec, config: RunConfig, given: Mapping[str, Path]) -> dict[str, Input]:
@@ -212,7 +214,7 @@ def _refuse_without_rows(spec: RFTJobSpec, given: Given) -> None:
         )
 
 
-def prepared(evaluation: Evaluation, folder: Path) -> tuple[RunConfig, Path]:
+def prepared(evaluation: EvaluationTask, folder: Path) -> tuple[RunConfig, Path]:
     """Write the inputs and the configuration of an evaluation into an empty folder.
 
     Return the configuration, and the path of its file.

@@ -75,7 +75,8 @@ class WholeRows:
         self, tokenizer: Tokenizer, arguments: Mapping[str, Any] | None, budget_tokens: int
     ) -> Prompts:
         """Render all rows with the chat template of the model."""
-        train, dropped = [], 0
+        train: list[Prompt] = []
+        dropped = 0
         if self.train:
             train, dropped = render(self.train, tokenizer, arguments, budget_tokens, self.rendering)
         if not self.heldout:
