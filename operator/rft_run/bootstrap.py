@@ -58,7 +58,6 @@ def paired_bootstrap(
         raise ValueError(f"each row needs two scores, not {len(base)} base and {len(tuned)} tuned scores")
     if not base:
         raise ValueError("no rows to compare")
-    # In numpy: an infinite score minus another gives NaN, which ``mean_bootstrap`` refuses, and no error.
-    differences = np.asarray(tuned, dtype=np.float64) - np.asarray(base, dtype=np.float64)
-    found = mean_bootstrap(differences.tolist(), seed, resamples)
+    differences = [after - before for before, after in zip(base, tuned, strict=True)]
+    found = mean_bootstrap(differences, seed, resamples)
     return PairedDifference(mean=found.mean, low=found.low, high=found.high)

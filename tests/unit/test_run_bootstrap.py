@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from rft_run.bootstrap import paired_bootstrap
+from rft_run.bootstrap import mean_bootstrap, paired_bootstrap
 
 
 def test_equal_scores_have_no_difference() -> None:
@@ -25,6 +25,15 @@ def test_the_interval_agrees_with_the_binomial_distribution() -> None:
     assert result.mean == pytest.approx(0.4)
     assert result.low == pytest.approx(0.31, abs=0.011)
     assert result.high == pytest.approx(0.50, abs=0.011)
+
+
+def test_the_interval_of_one_mean_is_that_of_a_difference_to_zero() -> None:
+    scores = [1.0] * 40 + [0.0] * 60
+    found, paired = mean_bootstrap(scores, seed=3), paired_bootstrap([0.0] * 100, scores, seed=3)
+    assert found == (paired.mean, paired.low, paired.high)
+    for wrong, said in (([], "no rows"), ([0.5, math.nan], "NaN or infinite")):
+        with pytest.raises(ValueError, match=said):
+            mean_bootstrap(wrong, seed=3)
 
 
 def test_pairs_matter_and_not_only_the_two_means() -> None:

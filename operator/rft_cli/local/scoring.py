@@ -168,7 +168,6 @@ def _changed(job: RFTJob, given: Given) -> RFTJob:
     """Return the job with the values of the command line. Raises UserError if one cannot be used."""
     spec = job.spec.dump()
     spec.pop("tracking", None)  # nothing is sent to a tracker
-    evaluation = {**job.spec.evaluation.dump()}
     if given.model is not None:
         local = Path(given.model).expanduser()
         kept = {key: value for key, value in spec["model"].items() if key not in ("revision", "parameters")}
@@ -177,25 +176,31 @@ def _changed(job: RFTJob, given: Given) -> RFTJob:
         spec["model"] = {**spec["model"], "adapter": {"path": str(given.adapter.resolve())}}
         # vLLM ignores an adapter's weights of layers that the job does not adapt.
         spec["training"] = {**spec.get("training", {}), "loraTargets": "all-linear"}
+    changed = with_spec(job, {**spec, "evaluation": _evaluation(job.spec, given)})
+    _refuse_without_rows(changed.spec, given)
+    return changed
+
+
+def _evaluation(spec: RFTJobSpec, given: Given) -> dict[str, Any]:
+    """Return ``spec.evaluation`` with the values of the command line. Raises UserError."""
+    found = spec.evaluation.dump()
     if given.samples is not None:
-        if given.samples > 1 and job.spec.evaluation.temperature == 0:
+        if given.samples > 1 and spec.evaluation.temperature == 0:
             raise UserError(
                 f"--samples {given.samples}: spec.evaluation.temperature is 0, so all completions of a row"
                 " would be equal; allowed is 1, or set the temperature, such as 1.0",
                 INVALID,
             )
-        evaluation["samples"] = given.samples
+        found["samples"] = given.samples
     if given.rows is not None:
         rows = given.rows.resolve()
         if not rows.is_file():
             raise UserError(f"--rows: {rows} is not a file; name one that exists", UNREADABLE)
         # The rows have the format and the columns of those that they replace.
-        layout = (job.spec.evaluation.dataset or job.spec.dataset).dump()
+        layout = (spec.evaluation.dataset or spec.dataset).dump()
         kept = {key: value for key, value in layout.items() if key in ("format", "columns")}
-        evaluation["dataset"] = {**kept, "uri": rows.as_uri()}
-    changed = with_spec(job, {**spec, "evaluation": evaluation})
-    _refuse_without_rows(changed.spec, given)
-    return changed
+        found["dataset"] = {**kept, "uri": rows.as_uri()}
+    return found
 
 
 def _refuse_without_rows(spec: RFTJobSpec, given: Given) -> None:
