@@ -16,16 +16,16 @@ from rft_run.rollouts import read_rollouts
 from rft_run.status_file import read_status
 from rft_trainer.monitors.progress import Events
 from rft_trainer.score import ScoredPolicy, score
-from tests.trainer.loop_support import rewarded, run, with_spec
+from tests.trainer.loop_support import rewarded, run
 
-STEPS = 2
+STEPS = 3
+"""Number of steps of the run, see ``config`` of ``loop_support``."""
 
 
 @pytest.fixture(scope="module")
 def trained(character_model: Path, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
-    """Return the configuration of a finished run of two steps, whose greedy answers changed."""
+    """Return the configuration of a finished run, whose greedy answers changed."""
     config = rewarded(character_model, tmp_path_factory.mktemp("run"), loraRank=32)
-    config = with_spec(config, stop={"maxSteps": STEPS}, preflight="off")
     run(config)
     return config
 
