@@ -198,7 +198,6 @@ def _values(spec: RFTJobSpec, effective: Mapping[str, Any]) -> Iterator[tuple[st
 def _loading(card: Card) -> Iterator[str]:
     name, job = card.config.spec.model.name, card.config.job.name
     rank = max(card.config.spec.training.lora_rank, _LEAST_RANK_OF_VLLM)
-    revision = f", revision={json.dumps(card.revision)}" if card.revision else ""
     option = f" --revision {shlex.quote(card.revision)}" if card.revision else ""
     yield "## How to load it"
     yield ""
@@ -212,11 +211,7 @@ def _loading(card: Card) -> Iterator[str]:
     yield "`ADAPTER` is the path of this folder. With PEFT:"
     yield ""
     yield "```python"
-    yield "from peft import PeftModel"
-    yield "from transformers import AutoModelForCausalLM"
-    yield ""
-    yield f"base = AutoModelForCausalLM.from_pretrained({json.dumps(name)}{revision})"
-    yield 'model = PeftModel.from_pretrained(base, "ADAPTER")'
+    yield from peft_lines(name, card.revision, "ADAPTER")
     yield "```"
     yield ""
     yield "With vLLM, whose command line names the base model:"
@@ -225,6 +220,24 @@ def _loading(card: Card) -> Iterator[str]:
     lora = f"--enable-lora --max-lora-rank {rank} --lora-modules {job}=ADAPTER"
     yield f"vllm serve {shlex.quote(name)}{option} {lora}"
     yield "```"
+
+
+def peft_lines(
+    base: str, base_revision: str | None, adapter: str, revision: str | None = None
+) -> Iterator[str]:
+    """Yield the lines of Python that load an adapter with PEFT.
+
+    ``adapter``: the path of its folder, or its repository on the hub, whose branch is ``revision``.
+    """
+    yield "from peft import PeftModel"
+    yield "from transformers import AutoModelForCausalLM"
+    yield ""
+    yield f"base = AutoModelForCausalLM.from_pretrained({json.dumps(base)}{_revision(base_revision)})"
+    yield f"model = PeftModel.from_pretrained(base, {json.dumps(adapter)}{_revision(revision)})"
+
+
+def _revision(revision: str | None) -> str:
+    return f", revision={json.dumps(revision)}" if revision else ""
 
 
 def _table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -74,19 +74,35 @@ def export(
     The adapter of a job in the cluster is read from its volume, as rft download does. Exit code 1: there is
     no such job or adapter, or it does not fit the base model; 2: a folder cannot be read or written.
     """
-    if base is not None and not merge:
-        raise UserError("--base: is only used by --merge; leave it out or add --merge", INVALID)
+    refuse_unused(base, merge)
     with run_folder(source, context, namespace, image, lambda job: needed(job, step, best)) as folder:
         chosen = choose(folder, step, best)
-        config = previous(folder)
         with _placed(output, force) as unfinished:
-            if merge:
-                _merge(chosen.folder, unfinished, *_base(chosen.folder, config, base), dtype)
-            else:
-                _copy(chosen.folder, unfinished, config)
-            if config is not None:
-                _write_card(unfinished, _card(RunFolder(folder), config, chosen, base, merged=merge))
+            write_export(folder, chosen, unfinished, base=base, merge=merge, dtype=dtype)
     out().print(f"{'merged model' if merge else 'adapter'} of {chosen.what}: {output}", markup=False)
+
+
+def refuse_unused(base: str | None, merge: bool) -> None:
+    """Raise UserError if ``--base`` is given without ``--merge``."""
+    if base is not None and not merge:
+        raise UserError("--base: is only used by --merge; leave it out or add --merge", INVALID)
+
+
+def write_export(
+    folder: Path, chosen: Chosen, target: Path, *, base: str | None, merge: bool, dtype: Dtype
+) -> None:
+    """Write an adapter of the run in ``folder``, or with ``merge`` the merged model, and its model card.
+
+    ``target`` is an empty folder. Raises UserError if the adapter cannot be read or merged, and OSError.
+    """
+    config = previous(folder)
+    if merge:
+        _merge(chosen.folder, target, *_base(chosen.folder, config, base), dtype)
+    else:
+        _copy(chosen.folder, target, config)
+    if config is not None:
+        card = _card(RunFolder(folder), config, chosen, base, merged=merge)
+        card_of(target).write_text(render(card), encoding="utf-8")
 
 
 def needed(job: Mapping[str, Any], step: int | None, best: bool) -> list[str]:
@@ -186,12 +202,9 @@ def _copy(adapter: Path, target: Path, config: RunConfig | None) -> None:
         model = config.spec.model
         revision = body.get("revision")  # the trainer writes the commit
         body = named(body, model.name, revision if isinstance(revision, str) else model.revision)
-    try:
-        for file in sorted(adapter.iterdir()):
-            _copy_file(file, target / file.name)
-        (target / ADAPTER_CONFIG).write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"--output: cannot be written: {error}", UNREADABLE) from error
+    for file in sorted(adapter.iterdir()):
+        _copy_file(file, target / file.name)
+    (target / ADAPTER_CONFIG).write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
 
 
 def _copy_file(file: Path, target: Path) -> None:
@@ -229,13 +242,6 @@ def _card(run: RunFolder, config: RunConfig, chosen: Chosen, base: str | None, *
         records.status(run.status).evaluation,
         merged,
     )
-
-
-def _write_card(target: Path, card: Card) -> None:
-    try:
-        card_of(target).write_text(render(card), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"--output: cannot be written: {error}", UNREADABLE) from error
 
 
 def _merge(adapter: Path, target: Path, base: str, revision: str | None, dtype: Dtype) -> None:
