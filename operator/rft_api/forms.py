@@ -135,6 +135,27 @@ def _as_moment(text: str) -> str:
     return in_utc.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def _as_repository(text: str) -> str:
+    found = re.fullmatch(r"(?:hf:/*|https?://[^/]+/)?(?:models/)?([^/]+)/([^/]+)/?", text.strip())
+    if not found:
+        return ""
+    return "/".join(
+        re.sub(r"[^\w.]+|-{2,}|\.{2,}", "-", part, flags=re.ASCII).strip("-.") for part in found.groups()
+    )
+
+
+def _as_branch(text: str) -> str:
+    return re.sub(r"[^\w./-]+", "-", text.removeprefix("refs/heads/"), flags=re.ASCII).strip("-./")
+
+
+def _as_s3_folder(text: str) -> str:
+    found = re.fullmatch(r"(?:s3a?:)?/*([^/]+)/+(.+)", text, re.IGNORECASE)
+    if not found:
+        return ""
+    parts = [re.sub(r"[^\w.=+@-]+", "-", part, flags=re.ASCII) for part in found[2].split("/")]
+    return f"s3://{found[1].lower().replace('_', '-')}/{'/'.join(part for part in parts if part.strip('.'))}"
+
+
 LABEL = Form(
     r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
     "a name of lowercase letters, digits and dashes that begins and ends with a letter or digit",
@@ -183,12 +204,31 @@ MOMENT = Form(
     _as_moment,
     20,
 )
+HUB_REPOSITORY = Form(
+    r"^[A-Za-z0-9_]+([.-][A-Za-z0-9_]+)*/[A-Za-z0-9_]+([.-][A-Za-z0-9_]+)*$",
+    "a repository of the hub such as my-team/my-adapter: OWNER/NAME of letters, digits, underscores, and"
+    " single dashes and dots between them",
+    _as_repository,
+    193,
+)
+HUB_BRANCH = Form(
+    r"^[A-Za-z0-9_]+([./-]+[A-Za-z0-9_]+)*$",
+    "a branch such as main: letters, digits and underscores, with dashes, dots and slashes between them",
+    _as_branch,
+    128,
+)
+S3_FOLDER = Form(
+    r"^s3://[a-z0-9][a-z0-9.-]+[a-z0-9](/[A-Za-z0-9_=+@-][A-Za-z0-9._=+@-]*)+$",
+    "a folder of a bucket such as s3://my-bucket/adapters/my-job, with a bucket and a prefix",
+    _as_s3_folder,
+    1024,
+)
 
 FORMS = {
     form.pattern: form
     for form in (
         LABEL, IDENTIFIER, ADDRESS, ABSOLUTE_PATH, RELATIVE_PATH, URI, SIZE, QUANTITY, COUNT, FIELD_PATH,
-        MOMENT,
+        MOMENT, HUB_REPOSITORY, HUB_BRANCH, S3_FOLDER,
     )
 }  # fmt: skip
 """Every form that the API uses, by its regular expression."""

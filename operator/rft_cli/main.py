@@ -45,6 +45,7 @@ RESULTS = {
     "download": "download",
     "evaluate": "evaluate",
     "export": "export",
+    "push": "push",
     "serve": "serve",
 }
 OTHERS = {"completion": "completion"}

@@ -1,0 +1,282 @@
+"""rft push copies what rft export writes to the hub and to a bucket. Each is read back by its own client."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM
+from typer.testing import CliRunner, Result
+
+from rft_api.effective import effective
+from rft_api.validation import parse
+from rft_cli.main import app
+from rft_run.config import JobIdentity, RunConfig
+from rft_run.destination import HubDestination, S3Destination
+from rft_trainer.push import push
+from rft_trainer.remote.sending import PushError
+from tests.manifests import manifest
+from tests.trainer.hub_support import TOKEN, Hub, Repository, serving_hub
+
+PROMPT = torch.tensor([[2, 3, 12, 4, 5]])
+# The hub's client gives httpx open files in a way that httpx will drop.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")
+FILES = ["README.md", "adapter_config.json", "adapter_model.safetensors"]
+
+
+@pytest.fixture(scope="module")
+def run(character_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a run with an adapter that changes the model's output."""
+    folder = tmp_path_factory.mktemp("run")
+    torch.manual_seed(1)
+    lora = LoraConfig(r=4, lora_alpha=32, target_modules="all-linear", init_lora_weights=False)
+    tuned = get_peft_model(AutoModelForCausalLM.from_pretrained(character_model), lora)
+    tuned.save_pretrained(str(folder / "adapter"))
+    spec = parse(manifest(model={"name": str(character_model)})).spec
+    config = RunConfig(
+        job=JobIdentity(name="job", namespace="team", uid="uid"),
+        spec=spec,
+        effective=effective(spec, "uid"),
+        run_dir=str(folder),
+        dataset_path="rows.jsonl",
+    )
+    (folder / "run.json").write_text(json.dumps(config.dump()))
+    return folder
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    pytest.importorskip("huggingface_hub")
+    constants = pytest.importorskip("huggingface_hub.constants")
+    with serving_hub() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.address)
+        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, hub.address)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "ENDPOINT", hub.address)
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        for name in ("HF_HUB_OFFLINE", "RFT_PUSH_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+            monkeypatch.delenv(name, raising=False)
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def s3_server() -> Iterator[str]:
+    """Start a server that speaks S3, and yield its address."""
+    pytest.importorskip("s3fs")
+    moto_server = pytest.importorskip("moto.server")
+    serving = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    serving.start()
+    yield "http://{}:{}".format(*serving.get_host_and_port())
+    serving.stop()
+
+
+@pytest.fixture
+def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return a client of an S3 server with an empty bucket called ``results``."""
+    boto3 = pytest.importorskip("boto3")
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "hidden", "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": s3_server,
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    client = boto3.client("s3", endpoint_url=s3_server)
+    client.create_bucket(Bucket="results")
+    for found in client.list_objects_v2(Bucket="results").get("Contents", []):
+        client.delete_object(Bucket="results", Key=found["Key"])
+    return client
+
+
+def pushed(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["push", *map(str, arguments)])
+
+
+def logits(model: torch.nn.Module) -> torch.Tensor:
+    with torch.no_grad():
+        found: torch.Tensor = model.eval()(PROMPT).logits
+    return found
+
+
+def tuned(base: Path, adapter: Path) -> torch.Tensor:
+    return logits(PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), str(adapter)))
+
+
+def objects(client: Any) -> dict[str, bytes]:
+    listed = client.list_objects_v2(Bucket="results").get("Contents", [])
+    return {
+        each["Key"]: client.get_object(Bucket="results", Key=each["Key"])["Body"].read() for each in listed
+    }
+
+
+def exported(run: Path, folder: Path) -> dict[str, bytes]:
+    assert CliRunner().invoke(app, ["export", str(run), "--output", str(folder)]).exit_code == 0
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def test_what_the_hub_gets_is_what_export_writes_and_peft_loads_it(
+    run: Path, hub: Hub, character_model: Path, tmp_path: Path
+) -> None:
+    from huggingface_hub import snapshot_download
+
+    result = pushed(run, "hf://team/sums")
+    assert result.exit_code == 0, result.stderr
+    assert hub.repositories["team/sums"].private
+    copy = Path(
+        snapshot_download("team/sums", endpoint=hub.address, local_dir=tmp_path / "copy", token=TOKEN)
+    )
+    assert {name: (copy / name).read_bytes() for name in FILES} == exported(run, tmp_path / "exported")
+    torch.testing.assert_close(tuned(character_model, copy), tuned(character_model, run / "adapter"))
+    assert f"{hub.address}/team/sums (3 files sent, 0 were there already)" in result.stdout
+    assert 'model = PeftModel.from_pretrained(base, "team/sums")' in result.stdout
+    assert TOKEN not in result.output
+
+
+def test_what_a_bucket_gets_is_what_export_writes_and_peft_loads_it(
+    run: Path, bucket: Any, character_model: Path, tmp_path: Path
+) -> None:
+    result = pushed(run, "s3://results/adapters/sums/")
+    assert result.exit_code == 0, result.stderr
+    found = objects(bucket)
+    assert found == {f"adapters/sums/{name}": raw for name, raw in exported(run, tmp_path / "out").items()}
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for key, raw in found.items():
+        (copy / key.rpartition("/")[2]).write_bytes(raw)
+    torch.testing.assert_close(tuned(character_model, copy), tuned(character_model, run / "adapter"))
+    assert "aws s3 cp --recursive s3://results/adapters/sums ADAPTER" in result.stdout
+    assert "hidden" not in result.output
+
+
+def test_a_second_push_to_a_branch_of_the_hub_sends_only_what_differs(
+    run: Path, hub: Hub, tmp_path: Path
+) -> None:
+    hub.repositories["team/sums"] = Repository(private=True)
+    to = HubDestination("team/sums", "second")
+    folder = tmp_path / "folder"
+    exported(run, folder)
+    assert push(folder, to).sent == sorted(FILES, key=lambda name: (name == FILES[1], name))
+    assert push(folder, to).sent == []
+    assert (hub.uploads, hub.repositories["team/sums"].commits) == (1, 1)
+    (folder / "README.md").write_text("---\nlibrary_name: peft\n---\nchanged\n")
+    again = push(folder, to)
+    assert (again.sent, sorted(again.kept)) == (["README.md"], FILES[1:])
+    assert hub.uploads == 1
+    assert again.address == f"{hub.address}/team/sums/tree/second"
+    assert list(hub.repositories["team/sums"].branches["main"]) == [".gitattributes"]
+
+
+def test_a_push_to_the_hub_that_fails_before_its_commit_changes_nothing_and_is_repeated(
+    run: Path, hub: Hub, tmp_path: Path
+) -> None:
+    exported(run, tmp_path / "folder")
+    hub.failing["/commit/"] = [500]
+    with pytest.raises(PushError, match="hf://team/sums: the hub did not accept") as caught:
+        push(tmp_path / "folder", HubDestination("team/sums"))
+    assert caught.value.temporary
+    assert list(hub.repositories["team/sums"].branches["main"]) == [".gitattributes"]
+    assert push(tmp_path / "folder", HubDestination("team/sums")).kept == []
+    assert hub.uploads == 1  # the weights were there from the first time
+
+
+def test_an_interrupted_push_to_a_bucket_leaves_no_part_of_a_file_and_is_completed(
+    run: Path, bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, to = exported(run, tmp_path / "folder"), S3Destination("s3://results/sums")
+
+    def interrupted(file: Any, stream: Any, length: int) -> None:
+        stream.write(file.read(10))
+        if "safetensors" in stream.path:
+            raise KeyboardInterrupt
+        stream.write(file.read())
+
+    with monkeypatch.context() as patched:
+        patched.setattr("rft_trainer.remote.s3.shutil.copyfileobj", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            push(tmp_path / "folder", to)
+    assert objects(bucket) == {"sums/README.md": files["README.md"]}
+    done = push(tmp_path / "folder", to)
+    assert (sorted(done.sent), done.kept) == (FILES[1:], ["README.md"])
+    assert objects(bucket) == {f"sums/{name}": raw for name, raw in files.items()}
+
+
+def test_an_object_of_the_same_size_and_another_content_is_sent_again(
+    run: Path, bucket: Any, tmp_path: Path
+) -> None:
+    files, to = exported(run, tmp_path / "folder"), S3Destination("s3://results/sums")
+    assert len(push(tmp_path / "folder", to).sent) == 3
+    weights = "adapter_model.safetensors"
+    bucket.put_object(Bucket="results", Key=f"sums/{weights}", Body=bytes(len(files[weights])))
+    bucket.put_object(Bucket="results", Key="sums/old.bin", Body=b"of another push")
+    done = push(tmp_path / "folder", to)
+    assert (done.sent, done.others) == ([weights], ["old.bin"])
+    assert objects(bucket)[f"sums/{weights}"] == files[weights]
+    assert push(tmp_path / "folder", to).sent == []
+
+
+def test_a_file_of_several_parts_arrives_whole(
+    bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rft_trainer.remote.s3._PART", 5 << 20)
+    content = os.urandom(1 << 20) * 11
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "model.safetensors").write_bytes(content)
+    to = S3Destination("s3://results/large")
+    assert push(tmp_path / "folder", to).sent == ["model.safetensors"]
+    assert objects(bucket)["large/model.safetensors"] == content
+    assert push(tmp_path / "folder", to).kept == ["model.safetensors"]
+
+
+def test_a_public_repository_gets_files_only_if_public_is_said(run: Path, hub: Hub) -> None:
+    hub.repositories["team/sums"] = Repository(private=False)
+    with pytest.raises(PushError, match=r"is public, and a private one is expected; .*rft push --public"):
+        push(run / "adapter", HubDestination("team/sums"))
+    assert hub.repositories["team/sums"].commits == 0
+    assert pushed(run, "hf://team/sums", "--public").exit_code == 0
+    assert hub.repositories["team/sums"].commits == 1
+
+
+def test_a_refused_token_is_named_by_its_variable_and_never_shown(
+    run: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = "hf_" + "b" * 34
+    monkeypatch.setenv("RFT_PUSH_TOKEN", wrong)
+    result = pushed(run, "hf://team/sums")
+    assert result.exit_code == 1
+    assert "the hub refuses the token of RFT_PUSH_TOKEN" in result.stderr
+    assert "may write to team" in result.stderr
+    assert wrong not in result.output
+    assert f"Bearer {TOKEN}" not in hub.tokens  # the one of the job is used in its place
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "uri", "message"),
+    [
+        ("AWS_REGION", "us-east-1", "s3://nosuch/sums", "there is no bucket nosuch"),
+        (
+            "AWS_ENDPOINT_URL",
+            "http://127.0.0.1:9",
+            "s3://results/sums",
+            "the bucket did not accept",
+        ),
+    ],
+)
+def test_errors_of_a_bucket_name_the_destination(
+    run: Path, bucket: Any, monkeypatch: pytest.MonkeyPatch, setting: str, value: str, uri: str, message: str
+) -> None:
+    monkeypatch.setenv(setting, value)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with pytest.raises(PushError, match=f"{uri}: {message}"):
+        push(run / "adapter", S3Destination(uri))
+
+
+def test_a_link_in_the_folder_is_not_followed(bucket: Any, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("hidden")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "README.md").symlink_to(tmp_path / "secret")
+    with pytest.raises(PushError, match="is a symbolic link"):
+        push(tmp_path / "folder", S3Destination("s3://results/linked"))
+    assert objects(bucket) == {}

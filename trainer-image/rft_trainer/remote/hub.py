@@ -1,0 +1,106 @@
+"""Copies files to a repository of the Hugging Face hub, in one commit."""
+
+import logging
+import os
+from io import BufferedReader
+from pathlib import Path
+from typing import Any
+
+from rft_run.destination import MAIN, HubDestination
+from rft_trainer.remote.sending import Pushed, PushError, opened, said, set_variables
+
+TOKEN = "RFT_PUSH_TOKEN"
+"""The variable with the token of spec.output.hub.secretRef. Without it, the library uses HF_TOKEN or the
+user's login."""
+_MESSAGE = "Upload by rft push"
+_TEMPORARY = (408, 425, 429)
+
+
+def push_to_hub(folder: Path, to: HubDestination) -> Pushed:
+    """Copy the files of a folder to the repository, which is created if it is missing.
+
+    All files come in one commit, so a reader sees all of them or none. Files that are there already with the
+    same content are not sent again. Raises PushError.
+    """
+    import huggingface_hub
+
+    # The library warns of an upload from open files instead of paths, which is meant here.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    api = huggingface_hub.HfApi(token=os.environ.get(TOKEN) or None)
+    try:
+        _prepare(api, to)
+        with opened(folder) as files:
+            before = _oids(api, to)
+            _commit(api, to, files)
+            after = _oids(api, to)
+    except PushError:
+        raise
+    except Exception as error:  # httpx errors, the library's own ones, OSError and ValueError
+        raise _error_of(to, error) from None  # from None hides signed addresses
+    kept = [name for name in files if before.get(name) is not None and before[name] == after.get(name)]
+    branch = "" if to.revision == MAIN else f"/tree/{to.revision}"
+    return Pushed(
+        f"{api.endpoint}/{to.repository}{branch}",
+        [name for name in files if name not in kept],
+        kept,
+        sorted(name for name in after if name not in files and name != ".gitattributes"),
+    )
+
+
+def _prepare(api: Any, to: HubDestination) -> None:
+    """Create the repository and the branch if they are missing.
+
+    Raises PushError if the repository is public although it must be private.
+    """
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    try:
+        found = api.repo_info(to.repository, repo_type="model")
+    except RepositoryNotFoundError:
+        api.create_repo(to.repository, repo_type="model", private=to.private, exist_ok=True)
+        found = api.repo_info(to.repository, repo_type="model")
+    if to.private and found.private is False:
+        raise PushError(
+            f"{to}: the repository is public, and a private one is expected; name another repository, make"
+            " this one private on its page, or allow it: rft push --public, or private: false in"
+            " spec.output.hub"
+        )
+    if to.revision != MAIN:
+        api.create_branch(to.repository, branch=to.revision, repo_type="model", exist_ok=True)
+
+
+def _oids(api: Any, to: HubDestination) -> dict[str, str]:
+    """Return the identifier of the content of each file of the branch, by its path."""
+    entries = api.list_repo_tree(to.repository, revision=to.revision, repo_type="model", recursive=True)
+    return {entry.path: entry.blob_id for entry in entries if hasattr(entry, "blob_id")}
+
+
+def _commit(api: Any, to: HubDestination, files: dict[str, BufferedReader]) -> None:
+    from huggingface_hub import CommitOperationAdd
+
+    operations = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=file) for name, file in files.items()]
+    api.create_commit(
+        to.repository, operations, commit_message=_MESSAGE, repo_type="model", revision=to.revision
+    )
+
+
+def _error_of(to: HubDestination, error: BaseException) -> PushError:
+    """Return the error of a failed push, with what was expected and what to change."""
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    response = getattr(error, "response", None) or getattr(error.__cause__, "response", None)
+    status = getattr(response, "status_code", None)
+    sent = ", ".join(set_variables(os.environ, TOKEN, "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"))
+    owner = to.repository.partition("/")[0]
+    if status in (401, 403, 404):
+        token = f"the token of {sent or 'hf auth login'}"
+        return PushError(
+            f"{to}: the hub refuses {token} ({status}); expected is a token that may write to {owner}: set"
+            " HF_TOKEN to one, or run hf auth login; in a job name its Secret in spec.output.hub.secretRef"
+        )
+    if isinstance(error, OfflineModeIsEnabled):
+        return PushError(f"{to}: HF_HUB_OFFLINE is set, so the hub is not asked; unset it, or write 0")
+    temporary = status is None or status >= 500 or status in _TEMPORARY
+    if status is None and isinstance(error, ValueError):
+        temporary = False
+    return PushError(f"{to}: the hub did not accept the files: {said(error)}", temporary=temporary)

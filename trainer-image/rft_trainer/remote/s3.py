@@ -1,0 +1,92 @@
+"""Copies files to a folder of a bucket of S3, or of a server that speaks S3 (AWS_ENDPOINT_URL)."""
+
+import shutil
+from contextlib import suppress
+from io import BufferedReader
+from pathlib import Path
+from typing import Any
+
+from rft_run.destination import S3Destination
+from rft_trainer.remote.sending import Pushed, PushError, opened, said, sha256
+
+_DIGEST = "sha256"
+"""The key of an object's metadata with the SHA-256 digest of its content, as hexadecimal digits."""
+_BLOCK = 1 << 20
+_PART = 64 << 20
+"""Size in bytes of a part of a large object. An object has at most 10,000 parts, here 640 GB."""
+
+
+def push_to_s3(folder: Path, to: S3Destination) -> Pushed:
+    """Copy the files of a folder to objects below the destination's prefix.
+
+    An object with the same size and digest is not sent again. The adapter's configuration is sent last, so a
+    copy that is not complete has either none or the one of the push before. Raises PushError.
+    """
+    prefix = to.uri.removeprefix("s3://")
+    sent: list[str] = []
+    kept: list[str] = []
+    try:
+        import s3fs  # type: ignore[import-untyped]
+
+        system: Any = s3fs.S3FileSystem(skip_instance_cache=True, use_listings_cache=False)
+        with opened(folder) as files:
+            there = {path.removeprefix(f"{prefix}/") for path in system.find(prefix)}
+            for name, file in files.items():
+                known = f"{prefix}/{name}" if name in there else None
+                (kept if _sent(system, f"{prefix}/{name}", file, known) else sent).append(name)
+    except PushError:
+        raise
+    except Exception as error:  # botocore's errors, and those that s3fs makes of them
+        raise _error_of(to, error) from None
+    return Pushed(to.uri, sent, kept, sorted(there - set(files)))
+
+
+def _sent(system: Any, path: str, file: BufferedReader, known: str | None) -> bool:
+    """Send a file, unless the object ``known`` is the same. Return whether it was the same."""
+    digest, size = sha256(file), file.seek(0, 2)
+    file.seek(0)
+    if known is not None and _is_same(system, path, digest, size):
+        return True
+    stream = system.open(path, "wb", block_size=_PART, Metadata={_DIGEST: digest})
+    try:
+        shutil.copyfileobj(file, stream, _BLOCK)
+        stream.close()
+    except BaseException:
+        # Closed by the interpreter, the stream would complete the object with a part of the file.
+        with suppress(Exception):
+            stream.discard()
+        stream.closed = True
+        raise
+    if not _is_same(system, path, digest, size):
+        raise PushError(
+            f"s3://{path}: has another size or digest than the file that was sent", temporary=True
+        )
+    return False
+
+
+def _is_same(system: Any, path: str, digest: str, size: int) -> bool:
+    return bool(system.info(path)["size"] == size and system.metadata(path).get(_DIGEST) == digest)
+
+
+def _error_of(to: S3Destination, error: BaseException) -> PushError:
+    """Return the error of a failed push, with what was expected and what to change."""
+    bucket = to.uri.removeprefix("s3://").partition("/")[0]
+    if isinstance(error, ImportError):
+        return PushError(f"{to}: {said(error)}: pip install 'rft-operator[remote-data]'")
+    if isinstance(error, FileNotFoundError):
+        return PushError(f"{to}: there is no bucket {bucket}; create it, or name one that exists")
+    if isinstance(error, PermissionError):
+        return PushError(
+            f"{to}: permission denied; expected are credentials that may read, list and write there:"
+            " AWS_PROFILE, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or in a job"
+            " spec.template.serviceAccountName or spec.template.env"
+        )
+    if "Credential" in type(error).__name__ or "credential" in said(error).lower():
+        return PushError(
+            f"{to}: {said(error)}; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; in a job"
+            " set spec.template.serviceAccountName or spec.template.env"
+        )
+    return PushError(
+        f"{to}: the bucket did not accept the files: {said(error)}",
+        temporary=not isinstance(error, ValueError),
+    )

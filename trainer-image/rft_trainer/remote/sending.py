@@ -1,0 +1,80 @@
+"""What both kinds of destinations need: the opened files, the result, and the error."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from io import BufferedReader
+from pathlib import Path
+from typing import NamedTuple
+
+from rft_api.controls import without_controls
+from rft_run import run_files
+from rft_run.redact import redacted
+from rft_trainer.data.source import shown
+
+LAST = "adapter_config.json"
+"""The file that PEFT reads first. It is sent last, so that a copy without it is not finished."""
+
+
+class PushError(Exception):
+    """The files could not be copied. The message names the destination and has no secrets."""
+
+    def __init__(self, message: str, *, temporary: bool = False) -> None:
+        """``temporary``: whether the same push may succeed a little later."""
+        super().__init__(message)
+        self.temporary = temporary
+
+
+class Pushed(NamedTuple):
+    """The result of a push: where the files are, and their names."""
+
+    address: str
+    sent: list[str]
+    """The files that were sent."""
+    kept: list[str]
+    """The files that the destination had already, with the same content."""
+    others: list[str]
+    """Files at the destination that this push has not written and not changed."""
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[dict[str, BufferedReader]]:
+    """Yield the files of a folder, open for reading, by their names. Folders in it are left out.
+
+    Raises PushError for a link, a FIFO or a device, because others may write to the volume of a run.
+    """
+    with ExitStack() as stack:
+        found = {}
+        try:
+            for path in sorted(folder.iterdir(), key=lambda path: (path.name == LAST, path.name)):
+                if path.is_symlink() or not path.is_dir():
+                    found[path.name] = stack.enter_context(run_files.opened(path))
+        except run_files.UnreadableFile as error:
+            raise PushError(f"{path}: {error}") from error
+        except OSError as error:
+            raise PushError(f"{folder}: cannot be read: {error.strerror}", temporary=True) from error
+        if not found:
+            raise PushError(f"{folder}: has no files; name the folder of an adapter or of a model")
+        yield found
+
+
+def sha256(file: BufferedReader) -> str:
+    """Return the SHA-256 digest of a file as hexadecimal digits, and return to its beginning."""
+    file.seek(0)
+    digest = hashlib.file_digest(file, "sha256").hexdigest()
+    file.seek(0)
+    return digest
+
+
+def said(error: BaseException) -> str:
+    """Return the first line of an error's message and of its cause's, without secrets and without queries of
+    addresses.
+    """
+    found = (error,) if error.__cause__ is None else (error, error.__cause__)
+    lines = [next(iter(str(each).strip().splitlines()), "") or type(each).__name__ for each in found]
+    return redacted(shown(without_controls(": ".join(lines))))
+
+
+def set_variables(environment: Mapping[str, str], *names: str) -> list[str]:
+    """Return those of the variables' names that have a value."""
+    return [name for name in names if environment.get(name)]
