@@ -30,6 +30,16 @@ VIOLATIONS: dict[str, tuple[Violation, ...]] = {
     "model_cache_has_one_claim": (
         Violation({"model": {"name": "org/model", "cache": {}}}, "spec.model.cache"),
     ),
+    "output_has_one_kind": (
+        Violation({"output": {"adapter": "final"}}, "spec.output"),
+        Violation({"output": {"hub": {"repository": "a/b"}, "s3": {"uri": "s3://bucket/a"}}}, "spec.output"),
+    ),
+    "best_output_needs_an_evaluation": (
+        Violation(
+            {"output": {"hub": {"repository": "a/b"}, "adapter": "best"}, "evaluation": {"fraction": 0}},
+            "spec.output.adapter",
+        ),
+    ),
     "grader_has_one_kind": (Violation({"graders": [{"name": "right"}]}, "spec.graders[0]"),),
     "python_grader_has_one_source": (
         Violation({"graders": [{"name": "right", "python": {}}]}, "spec.graders[0].python"),

@@ -52,6 +52,7 @@ REVALUED = (
     ),
     Revalued("training.lossAggregation", _capital("token", "sequence", "maxTokens")),
     Revalued("training.schedule", _capital("constant", "linear", "cosine")),
+    Revalued("output.adapter", _capital("final", "best")),
     Revalued("preflight", _capital("require", "warn", "off")),
     Revalued("storage.claimTemplate.retain", _ON_DELETION),
     Revalued("model.cache.claimTemplate.retain", _ON_DELETION),
@@ -60,7 +61,8 @@ REVALUED = (
 _DATASETS = ("dataset", "evaluation.dataset")
 _CLAIMS = ("storage.claimTemplate", "model.cache.claimTemplate")
 _WITH_SECRET = (
-    "model", "graders[].http", "graders[].model", "tracking.wandb", "tracking.mlflow", "template.env[]",
+    "model", "graders[].http", "graders[].model", "tracking.wandb", "tracking.mlflow", "output.hub",
+    "template.env[]",
 )  # fmt: skip
 
 MOVED = (

@@ -288,7 +288,10 @@ TRL: tuple[Counterpart, ...] = (
         "eval_strategy",
         "the policy is evaluated at the start and the end; spec.evaluation.everySteps adds evaluations",
     ),
-    _none("push_to_hub", "the adapter stays in the run's folder; see rft export"),
+    _none(
+        "push_to_hub",
+        "the adapter stays in the run's folder; spec.output.hub or rft push copies it to the hub",
+    ),
     _none("use_vllm", "vLLM samples, unless spec.sampling.engine is transformers"),
     _none("vllm_mode", "the plan decides which GPUs train and which GPUs sample"),
     _none("vllm_gpu_memory_utilization", "the plan divides the GPU's memory between trainer and sampler"),

@@ -8,7 +8,7 @@ from rft_api.base import EMPTY_DEFAULT, Int, Model, map_by
 from rft_api.environment import Environment
 from rft_api.forms import LABEL
 from rft_api.graders import Grader
-from rft_api.lifecycle import Checkpoint, Evaluation, Preflight, Retry, Stop, Tracking
+from rft_api.lifecycle import Checkpoint, Evaluation, Preflight, ResultTarget, Retry, Stop, Tracking
 from rft_api.parameters import Sampling, Training
 from rft_api.resources import Resources, Template
 from rft_api.sources import Dataset, ModelSource, Storage
@@ -79,6 +79,13 @@ class RFTJobSpec(Model):
     )
     tracking: Tracking | None = Field(
         None, description="Services to which the run logs its curves, in addition to the status."
+    )
+    output: ResultTarget | None = Field(
+        None,
+        description=(
+            "Where the adapter is copied at the end of the run. If absent, it stays on the volume. If the"
+            " copy fails, the run has succeeded nevertheless, and its message says how to repeat the copy."
+        ),
     )
     stop: Stop | None = Field(None, description="Conditions under which the run completes early.")
     suspend: bool = Field(

@@ -1,4 +1,4 @@
-"""The models of the fields for evaluation, checkpoints, retries, stopping and tracking."""
+"""The models of the fields for evaluation, checkpoints, retries, stopping, tracking and the result."""
 
 from datetime import UTC, datetime
 from typing import Literal
@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field
 
 from rft_api.base import Int, Model
-from rft_api.forms import MOMENT
+from rft_api.forms import HUB_BRANCH, HUB_REPOSITORY, MOMENT, S3_FOLDER
 from rft_api.sources import Dataset, SecretKeyRef
 
 _MOMENT = "%Y-%m-%dT%H:%M:%SZ"
@@ -152,6 +152,62 @@ class Tracking(Model):
     wandb: Wandb | None = Field(None, description="Log to Weights & Biases.")
     mlflow: Mlflow | None = Field(None, description="Log to MLflow.")
     tensorboard: Tensorboard | None = Field(None, description="Write TensorBoard event files.")
+
+
+class HubOutput(Model):
+    """A repository of the Hugging Face hub that gets the adapter."""
+
+    repository: str = Field(
+        **HUB_REPOSITORY.limits(),
+        description="Repository of the hub, such as my-team/my-adapter. It is created if it is missing.",
+    )
+    revision: str | None = Field(
+        None,
+        **HUB_BRANCH.limits(),
+        description="Branch of the repository. It is created if it is missing. If absent, main.",
+    )
+    private: bool = Field(
+        True,
+        description=(
+            "Whether the repository must be private. If it is missing, it is created so. With true, nothing"
+            " is pushed to a repository that is public."
+        ),
+    )
+    secret_ref: SecretKeyRef | None = Field(
+        None,
+        description=(
+            "Secret with a hub token that may write to the repository. If absent, the token of"
+            " model.secretRef is used."
+        ),
+    )
+
+
+class S3Output(Model):
+    """A folder of a bucket that gets the adapter."""
+
+    uri: str = Field(
+        **S3_FOLDER.limits(),
+        description=(
+            "Bucket and prefix, such as s3://my-bucket/adapters/my-job. The credentials are those of the"
+            " pod, as for dataset.uri."
+        ),
+    )
+
+
+class ResultTarget(Model):
+    """Where the adapter is copied at the end of the run, in addition to the volume. Exactly one of hub and s3
+    is set.
+    """
+
+    hub: HubOutput | None = Field(None, description="Copy it to a repository of the Hugging Face hub.")
+    s3: S3Output | None = Field(None, description="Copy it to a bucket of S3 or of a server that speaks S3.")
+    adapter: Literal["final", "best"] = Field(
+        "final",
+        description=(
+            "The adapter of the last step (final), or of the checkpoint with the highest held-out reward"
+            " (best)."
+        ),
+    )
 
 
 Preflight = Literal["require", "warn", "off"]

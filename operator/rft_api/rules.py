@@ -15,7 +15,7 @@ from rft_api.cel import Cel, exactly_one_of
 from rft_api.environment import ENVIRONMENT, EnvironmentPython
 from rft_api.graders import GRADER_KINDS, Grader, Python
 from rft_api.job import RFTJobSpec
-from rft_api.lifecycle import Stop, read_moment
+from rft_api.lifecycle import ResultTarget, Stop, read_moment
 from rft_api.problems import EXAMPLES, Problem
 from rft_api.resources import EnvVar, EnvVarSource, ExtraVolume, PodResourceClaim
 from rft_api.sources import Dataset, ModelCache, Storage
@@ -24,6 +24,7 @@ Check = Callable[[RFTJobSpec], Iterator[Problem]]
 
 DATASET_SOURCES = ("config_map", "persistent_volume_claim", "uri")
 STORAGE_KINDS = ("persistent_volume_claim", "claim_template", "ephemeral")
+OUTPUT_KINDS = ("hub", "s3")
 CACHE_CLAIMS = ("persistent_volume_claim", "claim_template")
 CODE_SOURCES = ("inline", "config_map")
 VOLUME_SOURCES = ("persistent_volume_claim", "config_map")
@@ -134,6 +135,13 @@ def model_cache_has_one_claim(spec: RFTJobSpec) -> Iterator[Problem]:
     """The cache for models from the hub has exactly one claim: an existing one, or a template."""
     if spec.model.cache is not None:
         yield from _exactly_one("spec.model.cache", spec.model.cache, CACHE_CLAIMS)
+
+
+@in_cel(exactly_one_of("spec.output", _aliases(ResultTarget, OUTPUT_KINDS)))
+def output_has_one_kind(spec: RFTJobSpec) -> Iterator[Problem]:
+    """The adapter is copied to exactly one place: a repository of the hub, or a bucket."""
+    if spec.output is not None:
+        yield from _exactly_one("spec.output", spec.output, OUTPUT_KINDS)
 
 
 @in_cel(exactly_one_of("spec.graders[]", _aliases(Grader, GRADER_KINDS)))
@@ -493,6 +501,25 @@ def held_out_reward_needs_an_evaluation(spec: RFTJobSpec) -> Iterator[Problem]:
 @in_cel(
     Cel(
         "spec",
+        "!has(self.output) || self.output.adapter != 'best'"
+        " || has(self.evaluation.dataset) || self.evaluation.fraction > 0.0",
+        "spec.output.adapter best needs held-out rows, and spec.evaluation.fraction 0 turns the evaluation"
+        " off; set the fraction to 0.1, or write adapter: final",
+    )
+)
+def best_output_needs_an_evaluation(spec: RFTJobSpec) -> Iterator[Problem]:
+    """The adapter with the highest held-out reward is copied only if there is an evaluation."""
+    if spec.output is not None and spec.output.adapter == "best" and spec.evaluation.is_off:
+        yield Problem(
+            "spec.output.adapter",
+            "best needs held-out rows, and spec.evaluation.fraction 0 turns the evaluation off; set the"
+            " fraction to 0.1, or write adapter: final",
+        )
+
+
+@in_cel(
+    Cel(
+        "spec",
         "!has(self.stop) || !has(self.stop.canary)"
         " || self.graders.exists(grader, has(grader.weight) && grader.weight == 0.0)",
         "spec.stop.canary needs a grader of weight 0, and there is none; give a grader the weight 0, or"
@@ -536,6 +563,7 @@ RULES: tuple[Rule, ...] = (
     columns_name_one_prompt,
     storage_has_one_kind,
     model_cache_has_one_claim,
+    output_has_one_kind,
     grader_has_one_kind,
     python_grader_has_one_source,
     grader_names_are_unique,
@@ -545,6 +573,7 @@ RULES: tuple[Rule, ...] = (
     environment_scale_rises,
     no_grader_has_the_environments_name,
     held_out_reward_needs_an_evaluation,
+    best_output_needs_an_evaluation,
     canary_stop_has_a_canary,
     marker_goes_with_marker_extraction,
     completion_fits_context,

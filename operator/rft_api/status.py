@@ -466,6 +466,9 @@ class Output(Model):
     best_checkpoint: str | None = Field(
         None, description="Path of the checkpoint with the highest held-out reward. It is never removed."
     )
+    pushed: str | None = Field(
+        None, description="Address to which the adapter was copied. Absent if it was not, or not yet."
+    )
 
 
 class RunStatus(Model):

@@ -3,9 +3,14 @@
 from typing import NamedTuple
 
 from rft_api.forms import HUB_BRANCH, HUB_REPOSITORY, S3_FOLDER, Form
+from rft_api.lifecycle import ResultTarget
 
 MAIN = "main"
 """The branch that every repository of the hub has."""
+
+PUSH_TOKEN = "RFT_PUSH_TOKEN"
+"""The variable with the token of spec.output.hub.secretRef. Without it, the library uses HF_TOKEN or the
+user's login."""
 
 
 class HubDestination(NamedTuple):
@@ -30,6 +35,13 @@ class S3Destination(NamedTuple):
 
 
 Destination = HubDestination | S3Destination
+
+
+def destination_of(output: ResultTarget) -> Destination | None:
+    """Return the destination that ``spec.output`` names, or None if it names none."""
+    if output.hub is not None:
+        return HubDestination(output.hub.repository, output.hub.revision or MAIN, output.hub.private)
+    return S3Destination(output.s3.uri) if output.s3 is not None else None
 
 
 def read_destination(text: str, *, private: bool = True) -> Destination:

@@ -19,9 +19,10 @@ from pydantic.fields import FieldInfo
 from rft_api import ahead
 from rft_api.base import Model
 from rft_api.environment import Environment, EnvironmentPython
-from rft_api.forms import FIELD_PATH, LABEL
+from rft_api.forms import FIELD_PATH, HUB_BRANCH, HUB_REPOSITORY, LABEL, S3_FOLDER
 from rft_api.graders import GRADER_KINDS, Grader, Numeric, Python, Scale
 from rft_api.job import MAX_NAME_LENGTH, RFTJobSpec
+from rft_api.lifecycle import ResultTarget
 from rft_api.parameters import Sampling, Training
 from rft_api.resources import EnvVarSource, ExtraVolume, PodResourceClaim
 from rft_api.sources import Dataset, ModelCache, Storage
@@ -97,6 +98,7 @@ ALTERNATIVES: dict[type[Model], tuple[str, ...]] = {
     Dataset: ("config_map", "persistent_volume_claim", "uri"),
     Storage: ("persistent_volume_claim", "claim_template", "ephemeral"),
     ModelCache: ("persistent_volume_claim", "claim_template"),
+    ResultTarget: ("hub", "s3"),
     Grader: GRADER_KINDS,
     Python: ("inline", "config_map"),
     EnvironmentPython: ("inline", "config_map"),
@@ -122,6 +124,25 @@ PATTERNS: dict[str, tuple[list[str], list[str]]] = {
     r"^[A-Za-z_][A-Za-z0-9_]*$": (["grade", "_g1", "G"], ["1a", "a-b", "gräde", "a\n", "a٣", ""]),
     r"^https?://.+": (["http://h", "https://h/p"], ["ftp://h", "http://", "HTTP://h", " http://h"]),
     r"^/.+": (["/data"], ["data", "/", ""]),
+    HUB_REPOSITORY.pattern: (
+        ["a/b", "my-team/my.adapter_2", "_a/0"],
+        ["a", "a/", "a/b/c", "a/b--c", "a/-b", "a/b.", "ä/b", "a/b\n", "a /b", "hf://a/b"],
+    ),
+    HUB_BRANCH.pattern: (
+        ["main", "v1.0", "a/b-c", "refs/pr/1"],
+        ["", "a b", "/a", "a/", "-a", "ä", "a\n", "a@b"],
+    ),
+    S3_FOLDER.pattern: (
+        ["s3://bucket/a", "s3://b-1.c/a/b=c/d.e", "s3://bucket/_a"],
+        [
+            "s3://bucket",
+            "s3://bucket/",
+            "S3://bucket/a",
+            "s3://Bucket/a",
+            "gs://bucket/a",
+            "s3://bucket/a//b",
+        ],
+    ),
     FIELD_PATH.pattern: (
         [
             "metadata.name",
@@ -562,6 +583,21 @@ BROKEN: dict[str, list[tuple[str, Object, str]]] = {
             "spec.model.cache",
         ),
     ],
+    "output_has_one_kind": [
+        ("none", {"output": {}}, "spec.output"),
+        (
+            "two",
+            {"output": {"hub": {"repository": "a/b"}, "s3": {"uri": "s3://bucket/a"}}},
+            "spec.output",
+        ),
+    ],
+    "best_output_needs_an_evaluation": [
+        (
+            "without",
+            {"output": {"hub": {"repository": "a/b"}, "adapter": "best"}, "evaluation": {"fraction": 0}},
+            "spec.output.adapter",
+        ),
+    ],
     "grader_has_one_kind": [
         ("none", _grader(), "spec.graders[0]"),
         ("two", _grader(numeric={}, math={}), "spec.graders[0]"),
@@ -726,6 +762,14 @@ KEPT: dict[str, list[tuple[str, Object]]] = {
     "model_cache_has_one_claim": [
         ("made", {"model": {"name": "a/b", "cache": {"claimTemplate": {"size": "1Gi"}}}}),
         ("none", {"model": {"name": "a/b"}}),
+    ],
+    "output_has_one_kind": [("one", {"output": {"s3": {"uri": "s3://bucket/a"}}})],
+    "best_output_needs_an_evaluation": [
+        ("with", {"output": {"hub": {"repository": "a/b"}, "adapter": "best"}}),
+        (
+            "the last one",
+            {"output": {"hub": {"repository": "a/b"}, "adapter": "final"}, "evaluation": {"fraction": 0}},
+        ),
     ],
     "grader_has_one_kind": [("one", _grader(math={}))],
     "python_grader_has_one_source": [("one", _grader(python={"configMap": {"name": "c"}}))],

@@ -103,6 +103,29 @@ def test_a_stored_hub_token_is_named_too(tmp_path: Path) -> None:
     assert said == f"https://huggingface.co (spec.model.name): {file}"
 
 
+HUB = {"output": {"hub": {"repository": "team/sums", "revision": "v2"}}}
+S3 = {"output": {"s3": {"uri": "s3://bucket/sums"}}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "environment", "place", "credential"),
+    [
+        (HUB, {"HF_TOKEN": SECRET}, "https://huggingface.co", "HF_TOKEN"),
+        (HUB, {"HF_TOKEN": SECRET, "RFT_PUSH_TOKEN": SECRET}, "https://huggingface.co", "RFT_PUSH_TOKEN"),
+        (HUB, {"HF_ENDPOINT": "https://hub.corp"}, "https://hub.corp", "no credential"),
+        (S3, {"AWS_PROFILE": "me"}, "https://s3.amazonaws.com", "AWS_PROFILE"),
+    ],
+)
+def test_where_the_result_is_written_is_said_before_the_start(
+    spec: dict[str, Any], environment: dict[str, str], place: str, credential: str
+) -> None:
+    written = (
+        "hub, which writes hf://team/sums@v2" if spec is HUB else "s3.uri, which writes s3://bucket/sums"
+    )
+    assert found(shell(**environment), **spec) == [f"{place} (spec.output.{written}): {credential}"]
+    assert refused(shell(**environment), **spec) == ""
+
+
 @pytest.mark.parametrize(
     ("uri", "said"),
     [

@@ -255,10 +255,20 @@ def test_secrets_are_referenced_and_never_copied() -> None:
     manifest = job()
     environment = {v["name"]: v for v in containers(manifest)["trainer"]["env"]}
     assert environment["HF_TOKEN"]["valueFrom"]["secretKeyRef"] == {"name": "hub", "key": "token"}
+    assert "RFT_PUSH_TOKEN" not in environment
     from_bucket = environment["AWS_SECRET_ACCESS_KEY"]["valueFrom"]["secretKeyRef"]
     assert from_bucket == {"name": "bucket", "key": "secret"}
     assert volume(manifest, "secret-2")["secret"]["secretName"] == "judge"
     assert mounts(containers(manifest)["trainer"])["/etc/rft/secrets/judge"] == "secret-2"
+
+
+def test_the_token_for_the_result_is_the_trainers_and_no_other_containers() -> None:
+    output = {"hub": {"repository": "team/sums", "secretRef": {"name": "writer", "key": "token"}}}
+    named = containers(job(output=output))
+    (variable,) = [v for v in named["trainer"]["env"] if v["name"] == "RFT_PUSH_TOKEN"]
+    assert variable["valueFrom"]["secretKeyRef"] == {"name": "writer", "key": "token"}
+    others = [v["name"] for name, each in named.items() if name != "trainer" for v in each.get("env", [])]
+    assert "RFT_PUSH_TOKEN" not in others
 
 
 def test_users_labels_and_variables_cannot_replace_the_operators() -> None:

@@ -33,7 +33,8 @@ def attempt(config: RunConfig, should_stop: Callable[[], bool]) -> int:
             trackers = stack.enter_context(Trackers(config))
             run = Run(config, reporter, events, should_stop, trackers)
             reason = run.train()
-            ending = Ending(exit_code=ExitCode.OK, reason=reason, message=COMPLETED_BECAUSE[reason])
+            message = cluster_text(" ".join([COMPLETED_BECAUSE[reason], *run.deliver()]), MAX_ENDING)
+            ending = Ending(exit_code=ExitCode.OK, reason=reason, message=message)
         except Exception as raised:
             ending = ending_of(memory.after_kills(raised, config, kills))
         events.emit(end_event(ending))

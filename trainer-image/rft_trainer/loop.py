@@ -40,6 +40,7 @@ from rft_trainer.monitors.progress import Events, curve
 from rft_trainer.monitors.report import Reporter
 from rft_trainer.monitors.tracking.trackers import Trackers
 from rft_trainer.probe import SamplerProbe, refuse_mismatch
+from rft_trainer.result import deliver
 from rft_trainer.rollout.groups import SampledBatch, form_groups, grade_items, rollout_requests
 from rft_trainer.rollout.prefetch import Ahead, Prefetch
 from rft_trainer.setup import Parts, prepare
@@ -96,6 +97,17 @@ class Run:
                 raise
             self._finish(parts)
         return reason
+
+    def deliver(self) -> list[str]:
+        """Copy the adapter of the complete run to ``spec.output``. Return a sentence about it, or none.
+
+        Raises Fenced.
+        """
+        self.fence.check()
+        done = deliver(self.config, self.state.best_step, self.should_stop)
+        if done is not None and done.address is not None:
+            self.monitors.status.add_output(pushed=done.address)
+        return [] if done is None else [done.message]
 
     # --- the algorithm ----------------------------------------------------------------------------
 

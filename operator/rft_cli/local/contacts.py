@@ -13,11 +13,12 @@ from typing import Self
 
 from rft_api.graders import Grader
 from rft_api.job import RFTJobSpec
-from rft_api.lifecycle import Mlflow, Wandb
+from rft_api.lifecycle import Mlflow, ResultTarget, Wandb
 from rft_cli.errors import INVALID, UserError
 from rft_cli.local.inputs import Inputs
 from rft_cli.local.origins import Permission, origin_of, shown
 from rft_graders.tokens import environment_variable
+from rft_run.destination import PUSH_TOKEN, destination_of
 
 HUB = "https://huggingface.co"
 S3, GOOGLE = "https://s3.amazonaws.com", "https://storage.googleapis.com"
@@ -92,6 +93,8 @@ class Contact:
 def contacts(spec: RFTJobSpec, inputs: Inputs, shell: Shell) -> list[Contact]:
     """Return the servers that a run contacts, with the credentials in ``shell`` that each of them gets."""
     found = [*_hub(spec, shell), *_datasets(inputs, shell), *graders(spec.graders, shell)]
+    if spec.output is not None:
+        found += _output(spec.output, shell)
     if spec.tracking is not None and spec.tracking.wandb is not None:
         found += _wandb(spec.tracking.wandb, shell)
     if spec.tracking is not None and spec.tracking.mlflow is not None:
@@ -143,6 +146,17 @@ def _datasets(inputs: Inputs, shell: Shell) -> Iterator[Contact]:
     for field, source in given.items():
         if source is not None and "://" in source.location:
             yield _dataset(field, source.location, shell)
+
+
+def _output(output: ResultTarget, shell: Shell) -> Iterator[Contact]:
+    """Yield the server that gets the adapter. With its address, the field shows what is written there."""
+    if output.hub is not None:
+        contact = _of_hub(f"spec.output.hub, which writes {destination_of(output)}", shell)
+        own = shell.names(PUSH_TOKEN)
+        yield replace(contact, credentials=own or contact.credentials)
+    if output.s3 is not None:
+        field = f"spec.output.s3.uri, which writes {output.s3.uri}"
+        yield replace(_dataset("spec.output.s3.uri", output.s3.uri, shell), field=field)
 
 
 def _dataset(field: str, uri: str, shell: Shell) -> Contact:

@@ -26,6 +26,7 @@ from rft_run.config import (
     SCRATCH_DIR,
     TRAINER_CONTAINER,
 )
+from rft_run.destination import PUSH_TOKEN
 from rft_run.restricted import TRAINER_UID, container_security, pod_security
 
 GRADER_UID = 10002
@@ -289,6 +290,7 @@ def _environment(spec: RFTJobSpec, assigned: bool) -> list[dict[str, Any]]:
     template = spec.template or Template()
     tracking = spec.tracking
     wandb = tracking.wandb.secret_ref if tracking and tracking.wandb else None
+    hub = spec.output.hub.secret_ref if spec.output and spec.output.hub else None
     mlflow = tracking.mlflow.secret_ref if tracking and tracking.mlflow else None
     ours = [
         _from_field("RFT_POD_UID", "metadata.uid"),
@@ -298,6 +300,7 @@ def _environment(spec: RFTJobSpec, assigned: bool) -> list[dict[str, Any]]:
         *([_variable("USER", "trainer")] if assigned else []),
         *([_variable("HF_HUB_CACHE", CACHE_DIR)] if spec.model.cache is not None else []),
         *_from_secret("HF_TOKEN", spec.model.secret_ref),
+        *_from_secret(PUSH_TOKEN, hub),
         *_from_secret("WANDB_API_KEY", wandb),
         *_from_secret("MLFLOW_TRACKING_TOKEN", mlflow),
     ]

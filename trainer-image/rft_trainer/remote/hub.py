@@ -6,12 +6,9 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-from rft_run.destination import MAIN, HubDestination
+from rft_run.destination import MAIN, PUSH_TOKEN, HubDestination
 from rft_trainer.remote.sending import Pushed, PushError, opened, said, set_variables
 
-TOKEN = "RFT_PUSH_TOKEN"
-"""The variable with the token of spec.output.hub.secretRef. Without it, the library uses HF_TOKEN or the
-user's login."""
 _MESSAGE = "Upload by rft push"
 _TEMPORARY = (408, 425, 429)
 
@@ -26,7 +23,7 @@ def push_to_hub(folder: Path, to: HubDestination) -> Pushed:
 
     # The library warns of an upload from open files instead of paths, which is meant here.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    api = huggingface_hub.HfApi(token=os.environ.get(TOKEN) or None)
+    api = huggingface_hub.HfApi(token=os.environ.get(PUSH_TOKEN) or None)
     try:
         _prepare(api, to)
         with opened(folder) as files:
@@ -90,7 +87,7 @@ def _error_of(to: HubDestination, error: BaseException) -> PushError:
 
     response = getattr(error, "response", None) or getattr(error.__cause__, "response", None)
     status = getattr(response, "status_code", None)
-    sent = ", ".join(set_variables(os.environ, TOKEN, "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"))
+    sent = ", ".join(set_variables(os.environ, PUSH_TOKEN, "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"))
     owner = to.repository.partition("/")[0]
     if status in (401, 403, 404):
         token = f"the token of {sent or 'hf auth login'}"

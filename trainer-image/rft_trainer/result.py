@@ -1,0 +1,90 @@
+"""Copies the adapter to ``spec.output`` at the end of a run. A failed copy does not fail the run."""
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from rft_run.config import RunConfig
+from rft_run.destination import Destination, HubDestination, destination_of
+from rft_run.folder import RunFolder, adapter_of
+from rft_trainer.push import push
+from rft_trainer.remote.sending import Pushed, PushError
+
+log = logging.getLogger(__name__)
+
+WAITS = (5.0, 20.0, 60.0)
+"""Seconds before the second, third and fourth attempt. Only temporary failures are repeated: each second, the
+GPUs of the run wait too."""
+_POLL_SECONDS = 0.5
+
+
+class Delivered(NamedTuple):
+    """What became of the copy: a sentence for the run's message, and the address if it succeeded."""
+
+    message: str
+    address: str | None
+
+
+def deliver(
+    config: RunConfig,
+    best_step: int,
+    should_stop: Callable[[], bool],
+    send: Callable[[Path, Destination], Pushed] = push,
+) -> Delivered | None:
+    """Copy the run's adapter to ``spec.output``, or return None if the job has none.
+
+    ``best_step``: the step with the highest held-out reward, or 0. A temporary failure is repeated after
+    ``WAITS``, unless the run is asked to stop. Raises nothing for a failed copy: the message says that the
+    adapter is on the volume, and how to copy it.
+    """
+    output = config.spec.output
+    to = destination_of(output) if output is not None else None
+    if output is None or to is None:
+        return None
+    folder, best = RunFolder(Path(config.run_dir)), output.adapter == "best" and best_step > 0
+    adapter = adapter_of(folder.checkpoint_of(best_step)) if best else folder.adapter
+    what = f"The adapter of step {best_step}, the best one," if best else "The adapter"
+    try:
+        done = _repeated(lambda: send(adapter, to), should_stop)
+    except Exception as error:  # the run is complete, and nothing here may take that away
+        unexpected = not isinstance(error, PushError)
+        reason = f"{to}: {type(error).__name__}" if unexpected else str(error)
+        log.error("the adapter was not pushed: %s", reason, exc_info=error if unexpected else None)
+        again = _command(config, to, best)
+        where = "on the volume" if _in_a_pod() else "in the run's folder"
+        return Delivered(f"{what} was not pushed, and is {where}: {reason}. To push it: {again}", None)
+    log.info("the adapter is pushed to %s: %d files sent", done.address, len(done.sent))
+    return Delivered(f"{what} is pushed to {done.address}", done.address)
+
+
+def _repeated(attempt: Callable[[], Pushed], should_stop: Callable[[], bool]) -> Pushed:
+    """Return the result of the first attempt that succeeds. Raises the last attempt's PushError."""
+    for wait in WAITS:
+        try:
+            return attempt()
+        except PushError as error:
+            if not error.temporary:
+                raise
+            log.warning("%s; tried again in %g s", error, wait)
+            end = time.monotonic() + wait
+            while time.monotonic() < end:
+                if should_stop():
+                    raise
+                time.sleep(_POLL_SECONDS)
+    return attempt()
+
+
+def _in_a_pod() -> bool:
+    return "RFT_POD_NAME" in os.environ
+
+
+def _command(config: RunConfig, to: Destination, best: bool) -> str:
+    """Return the command that copies the same adapter."""
+    job = config.job
+    source = f"{job.name} -n {job.namespace}" if _in_a_pod() else config.run_dir
+    options = " --best" if best else ""
+    options += " --public" if isinstance(to, HubDestination) and not to.private else ""
+    return f"rft push {source} {to}{options}"
