@@ -55,6 +55,8 @@ READERS = frozenset({
     "trainer-image/rft_trainer/inputs.py", "trainer-image/rft_trainer/data/unpacking.py",
     "trainer-image/rft_trainer/data/whole.py", "trainer-image/rft_trainer/data/streamed.py",
     "trainer-image/rft_trainer/data/lines.py",
+    # opens objects of a bucket for writing, and no files
+    "trainer-image/rft_trainer/remote/s3.py",
     # reads the token of the pod
     "trainer-image/rft_trainer/monitors/report.py",
 })  # fmt: skip
