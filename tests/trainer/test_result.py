@@ -138,7 +138,8 @@ def test_a_run_succeeds_with_its_adapter_in_the_bucket_and_also_without(
     server: Any, character_model: Path, tmp_path: Path, bucket: str
 ) -> None:
     output = {"s3": {"uri": f"s3://{bucket}/sums"}}
-    run = with_spec(config(character_model, tmp_path), output=output, stop={"maxSteps": 1})
+    small = {"stop": {"maxSteps": 1}, "evaluation": {"fraction": 0}}
+    run = with_spec(config(character_model, tmp_path), output=output, **small)
     assert attempt(run, never) == ExitCode.OK
     status = yaml.safe_load((tmp_path / "status.yaml").read_text())
     assert status["phase"] == "Succeeded"
