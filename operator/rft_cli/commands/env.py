@@ -1,4 +1,4 @@
-"""``rft env``: checks a job's environment with a scripted model, without training."""
+"""``rft env``: check a job's environment with a scripted model, without training."""
 
 import json
 from pathlib import Path
