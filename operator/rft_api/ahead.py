@@ -168,8 +168,8 @@ def variables_are_not_the_operators(spec: RFTJobSpec) -> Iterator[Problem]:
         elif name.startswith("RFT_") and name not in TRAINER_VARIABLES:
             yield Problem(
                 path,
-                f"{name} is reserved: of the names that begin with RFT_ a job may set"
-                f" {' and '.join(TRAINER_VARIABLES)}; write {name.removeprefix('RFT_') or 'another name'}",
+                f"{name} is reserved: of the names that begin with RFT_ a job may set only"
+                f" {', '.join(TRAINER_VARIABLES)}; write {name.removeprefix('RFT_') or 'another name'}",
             )
 
 

@@ -172,7 +172,7 @@ class EnvVar(Model):
 
 OPERATOR_VARIABLES = ("RFT_POD_UID", "RFT_POD_NAME", "HOME", "TMPDIR")
 """Environment variables that the operator sets in the trainer's container in every job."""
-TRAINER_VARIABLES = ("RFT_DEVICE", "RFT_CPU_DTYPE")
+TRAINER_VARIABLES = ("RFT_DEVICE", "RFT_CPU_DTYPE", "RFT_ATTENTION")
 """Environment variables whose name begins with RFT_ and that a job may set."""
 
 

@@ -155,7 +155,12 @@ def test_what_they_take_is_left_alone() -> None:
         template={
             "labels": {"team": "a_b.c"},
             "annotations": {"example.com/note": "any text, at all"},
-            "env": [{"name": "RFT_DEVICE", "value": "cpu"}, {"name": "WANDB_MODE", "value": "offline"}],
+            "env": [
+                {"name": "RFT_DEVICE", "value": "cpu"},
+                {"name": "RFT_CPU_DTYPE", "value": "float32"},
+                {"name": "RFT_ATTENTION", "value": "dense"},
+                {"name": "WANDB_MODE", "value": "offline"},
+            ],
         },
     ) == []  # fmt: skip
 
