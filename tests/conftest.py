@@ -24,9 +24,9 @@ def judged(request: pytest.FixtureRequest) -> "Counter[str]":
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print the tables of tests and the number of manifests that each gate has checked.
+    """Print the tables of the tests, and for each gate the number of manifests that it has checked.
 
-    Also write the names of failed tests, see ``failures.write``.
+    Also write the names of the failed tests with ``failures.write``.
     """
     failures.write(terminalreporter)
     for table in config.stash.get(TABLES, {}).values():

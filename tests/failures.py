@@ -11,9 +11,9 @@ VARIABLE = "RFT_FAILED_TESTS"
 
 
 def names(reports: Iterable[pytest.TestReport | pytest.CollectReport]) -> list[str]:
-    """Return the name of each failed test once, quoted for the shell.
+    """Return the names of the failed tests, each once, quoted for the shell.
 
-    If a file could not be imported, return its path.
+    For a test file that cannot be imported the name is the path of the file.
     """
     return list(dict.fromkeys(shlex.quote(report.nodeid) for report in reports))
 

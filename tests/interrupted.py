@@ -1,8 +1,8 @@
 """``python -m tests.interrupted``: interrupts ``make test`` at random moments, and prints what remains.
 
-Two kinds of interruption alternate. The first is SIGINT, as by Ctrl-C in a terminal. The second is SIGTERM,
-as after a timeout in CI. Both are sent to make's process group. Run this program on a machine on
-which no other processes start.
+Two signals are sent in turns: SIGINT, as Ctrl-C in a terminal sends it, and SIGTERM, as a CI system sends it
+after a timeout. Both are sent to make's process group. Run this program only on a machine on which no other
+processes start.
 """
 
 import argparse
@@ -26,9 +26,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 QUIET_SECONDS = 90.0
 """All processes must end within this many seconds after the interruption."""
 ENGINES = re.compile(r"docker0|br-[0-9a-f]+|DOCKER|[Dd]ocker")
-"""Matches network links, routes, iptables rules and cgroups that Docker itself creates.
+"""Matches the names of network links, routes, iptables rules and cgroups that Docker creates for itself.
 
-Docker keeps them after its containers are removed, so they do not count as left behind by ``make test``.
+Docker keeps them when its containers are gone, so they do not count as left behind by ``make test``.
 """
 OF_ENGINES = ("links", "routes", "iptables rules", "cgroups")
 

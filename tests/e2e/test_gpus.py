@@ -1,5 +1,6 @@
-"""A GPU job on a node that advertises GPUs but has none, from scheduling to success. It computes on
-the CPU.
+"""A job that needs a GPU, from scheduling to success. Its node advertises GPUs, but has none.
+
+The trainer computes on the CPU.
 """
 
 from collections.abc import Iterator
@@ -19,10 +20,10 @@ PRODUCT = "nvidia.com/gpu.product"
 
 @pytest.fixture(scope="module", autouse=True)
 def two_gpus(kubectl: Kubectl) -> Iterator[None]:
-    """Let every node advertise two L40S during the test.
+    """Let every node advertise two L40S GPUs during the tests.
 
-    The label for the kind of GPU is set first. The operator caches what it reads of a node, and must not see
-    GPUs without this label.
+    The nodes get the label for the kind of GPU before they get the GPUs. The operator caches the nodes, and
+    must never cache a node with GPUs but without this label.
     """
     kubectl.run("label", "nodes", "--all", f"{PRODUCT}=NVIDIA-L40S", "--overwrite")
     cluster("set-gpus", "2")

@@ -1,6 +1,8 @@
-"""A pod whose memory limit is the plan's least memory completes the longest rows. A lower limit ends it.
+"""Runs in pods with a memory limit.
 
-Each test runs in both dtypes. The pod computes in the plan's dtype, whatever dtypes its node supports.
+If the limit is the plan's least memory, a run completes rows of the maximum length. If the limit is lower,
+the run fails. Each test runs with float32 and with bfloat16. The job sets this dtype, so it does not depend
+on the node's processor.
 """
 
 import json
@@ -23,8 +25,9 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
 MINUTE = 60.0
 CONTEXT, MAX_TOKENS = 192, 128
-"""Number of tokens of the context, and of a completion. Chat template and prompt fill the rest of the
-context.
+"""The maximum numbers of tokens of a sequence, and of a completion.
+
+The chat template and the prompt fill the rest of the sequence.
 """
 
 
@@ -37,10 +40,12 @@ def job(
     steps: int = 1,
     force: bool = False,
 ) -> list[Object]:
-    """Return a job in ``dtype``, with its rows. Its sequences are as long as the context allows.
+    """Return the objects of a job whose sequences are as long as the context allows.
 
-    The evaluation after the last of its ``steps`` samples with the new adapter. ``memory`` is the memory in
-    the job's resources; None: the job sets none. ``force`` adds the annotation ``FORCE_ANNOTATION``.
+    - ``dtype`` is the dtype in which the run computes.
+    - ``memory`` is the memory in the job's resources. None: the resources name no memory.
+    - ``steps`` is the number of steps. The evaluation after the last step samples with the new adapter.
+    - ``force`` adds the annotation ``FORCE_ANNOTATION``. The run then starts even if its memory is too small.
     """
     objects = variant(
         example, name,
@@ -62,9 +67,9 @@ def job(
 
 
 def rows(count: int, first: int = 0) -> str:
-    """Return ``count`` rows as JSON lines, with answers from ``first`` on.
+    """Return ``count`` rows as JSON lines. The answers are ``first`` and the numbers after it.
 
-    A small model completes their prompts with long texts.
+    The prompts ask for long texts, so a small model writes long completions.
     """
     asked = "Write a very long story with many chapters, and never end it. Begin with chapter"
     made: list[dict[str, Any]] = [
@@ -98,11 +103,11 @@ def test_the_minimum_memory_is_enough_for_the_longest_rows(
 
 
 TOO_LITTLE: dict[Dtype, float] = {"float32": 0.75, "bfloat16": 0.6}
-"""A run whose memory limit is this fraction of the plan's least memory is killed.
+"""For each dtype, a fraction of the plan's least memory that is too small: a run with this limit is killed.
 
-In bfloat16 the trainer's weights are mapped pages of the checkpoint's file. The kernel drops such pages
-before it kills a process, and reads them again when they are needed. So three quarters of the least memory
-only make such a run slower.
+In bfloat16 three quarters of the least memory only make the run slower. The reason is that the trainer's
+weights are mapped from the checkpoint's file. The kernel drops mapped pages before it kills a process, and
+reads them again when the process needs them.
 """
 
 

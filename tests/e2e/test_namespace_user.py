@@ -1,4 +1,8 @@
-"""A user with only the built-in role ``edit`` in one namespace can train a job there, and do no more."""
+"""A user who has only the built-in role ``edit`` in one namespace can train a job there.
+
+The user cannot write a job's status. The user has no access to the operator's namespace and to objects of the
+whole cluster.
+"""
 
 import json
 import os
@@ -29,8 +33,9 @@ TOKEN: Object = {
 
 
 def token(kubectl: Kubectl) -> str:
-    """Return a token of the user's ServiceAccount. Kubernetes 1.20 has no ``kubectl create token``, so the
-    API is called.
+    """Return a token of the user's ServiceAccount.
+
+    The API is called directly, because Kubernetes 1.20 has no ``kubectl create token``.
     """
     path = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{USER}/token"
     done = kubectl.run("create", "--raw", path, "-f", "-", stdin=json.dumps(TOKEN))

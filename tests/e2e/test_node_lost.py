@@ -1,4 +1,7 @@
-"""A node is disconnected while a trainer runs on it. The status says so, and the run continues later."""
+"""The node of a running trainer is disconnected.
+
+The status says that the node is lost. The run continues when the node is back.
+"""
 
 import subprocess
 import time
@@ -21,7 +24,7 @@ NAME = "cut-off"
 
 @pytest.fixture
 def far_node(kubectl: Kubectl) -> str:
-    """Name of a worker node of the kind cluster that runs the standby operator and not the leading one."""
+    """Name of a worker node of the kind cluster on which the leading operator does not run."""
     described = choose_provider(default_layout()).describe()
     nodes = described.get("nodes_for_pods", "").split(",")
     if len(nodes) < 2:

@@ -1,8 +1,8 @@
-"""If something prevents a job from starting, the status says so within 30 seconds and names the field to
-change.
+"""If something prevents a job from starting, the status says so within 30 seconds.
 
-The message disappears after the cause is removed. Each case has a namespace of its own. A real API server,
-Job controller, scheduler or kubelet refuses something in each case.
+The message names the cause, and the field to change or what to do. The message disappears after the cause is
+removed. Each case has its own namespace. In each case a real part of Kubernetes refuses something: the API
+server, the Job controller, the scheduler or the kubelet.
 """
 
 import json
@@ -23,24 +23,24 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 TOLD_SECONDS = 30.0
 CLEARED_SECONDS = 300.0
-"""Time limit in seconds until a message is gone after its cause was removed. The Job controller
-waits longer before each new attempt.
+"""Time limit in seconds from the removal of a cause until its message is gone.
+
+It is long, because the Job controller waits longer after each failed attempt to create a pod.
 """
 NOWHERE = {"nodeSelector": {"rft.dev/none": "here"}}
-"""Resources of a job whose pod fits on no node, for cases that test only the creation of objects."""
+"""Resources of a job whose pod fits on no node. They are for cases in which no pod needs to start."""
 SMALL = {"gpus": 0, "cpu": "50m"}
 """Resources of a job so small that many pods fit on one node at the same time."""
 NO_IMAGE = {"image": "registry.invalid/none:1"}
-"""Image that cannot be pulled, for a pod that must not train. Volumes are mounted before the image
-is pulled.
+"""An image that cannot be pulled, so a pod with this image does not train.
+
+The kubelet mounts the pod's volumes before it pulls the image.
 """
 
 
 @dataclass(frozen=True)
 class Case:
-    """A case: objects that prevent a job from starting, the job, and words of the message that its user
-    reads.
-    """
+    """A job that cannot start, the objects that prevent this, and words that the status message must have."""
 
     name: str
     says: tuple[str, ...]
@@ -68,7 +68,7 @@ def _quota(**hard: str) -> tuple[Object, ...]:
 def _refused(name: str, says: tuple[str, ...], *objects: Object, **spec: Any) -> Case:
     """Return a case in which the API server refuses an object of the run.
 
-    The pod requests a node that does not exist, so that no trainer starts after the cause is removed.
+    No node has the label that the pod asks for. So no trainer starts after the cause is removed.
     """
     return Case(name, says, {"resources": {**SMALL, **NOWHERE}, **spec}, objects)
 
@@ -209,10 +209,13 @@ def _tells(message: str, case: Case) -> bool:
 
 
 def _seconds_until(what: str, open_cases: dict[str, float], is_so: Any, limit: float) -> dict[str, float]:
-    """Return for each case the seconds from its start until ``is_so(case)`` is true.
+    """Return the seconds that each case took until ``is_so`` was true for it, by the name of the case.
 
-    ``open_cases`` has the start of each case, by its name. If ``is_so`` is not true for all cases after
-    ``limit`` seconds, AssertionError is raised with ``what`` and the names of the missing cases.
+    ``open_cases`` has the time at which each case started, by its name. ``is_so`` is called with a name.
+
+    Raises:
+        AssertionError: ``is_so`` is still false for a case after ``limit`` seconds. The message has ``what``
+            and the names of these cases.
     """
     took: dict[str, float] = {}
 

@@ -1,7 +1,7 @@
-"""The chart grants all rights that the operator needs: the API server refuses none of its requests.
+"""The chart grants all rights that the operator needs: the API server refuses no request of the operator.
 
-tests/integration/test_rights.py checks that the chart grants no further rights. This module's name is late in
-the alphabet, so that the audit log has the operator's requests during the other tests.
+tests/integration/test_rights.py tests that the chart grants no other rights. pytest runs the modules in
+alphabetical order. So the audit log has the operator's requests during the modules before this one.
 """
 
 import pytest

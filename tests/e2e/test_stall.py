@@ -1,6 +1,7 @@
-"""If an RFTJob's trainer stops reporting, the job is stalled and its status has the end of the trainer's log.
+"""A job is stalled while its trainer sends no reports.
 
-The job is no longer stalled when the trainer reports again.
+The status of a stalled job has the end of the trainer's log. When the trainer reports again, the job is no
+longer stalled.
 """
 
 from collections.abc import Iterator

@@ -39,8 +39,9 @@ def start_again(folder: Path) -> None:
 
 
 def parser() -> tuple[Any, Any]:
-    """Return the parser of vLLM's server as on a machine with NVIDIA GPUs, and the function that checks its
-    result.
+    """Return the parser of vLLM's command line, and the function that checks the parsed arguments.
+
+    The parser is that of a machine with NVIDIA GPUs.
     """
     platforms: Any = importlib.import_module("vllm.platforms")
     cuda: Any = importlib.import_module("vllm.platforms.cuda")
@@ -54,9 +55,9 @@ def parser() -> tuple[Any, Any]:
 
 
 def differences(options: ServerOptions, engine: object) -> dict[str, tuple[object, object]]:
-    """Return each setting that vLLM understood differently from the trainer: the meant and the parsed value.
+    """Return the settings that vLLM parsed differently than the trainer meant them, by name.
 
-    ``options`` has the settings that the trainer means, ``engine`` those that vLLM parsed.
+    Each has two values: the meant one from ``options``, and the parsed one from ``engine``.
     """
     wanted = {
         "model": str(options.model),

@@ -12,7 +12,10 @@ GPUS = (1, 2, 4, 8)
 DTYPES = ("bfloat16", "float16", "float32")
 CONTEXTS = (512, 16_384, 131_072)
 CACHE_BYTES = (None, 3 * 2**30)
-"""Sizes of the KV cache. None: the sampler has its own GPUs, and vLLM measures their free memory itself."""
+"""Sizes of the KV cache in bytes.
+
+With None the command line has no size: the sampler has its own GPUs, and vLLM measures their free memory.
+"""
 
 
 def server_options() -> Iterator[ServerOptions]:

@@ -1,4 +1,4 @@
-"""Builds a stub of the library of NVIDIA's driver, so that vLLM's GPU build can be imported without a GPU."""
+"""Builds a stub of NVIDIA's driver library libcuda, so that vLLM's GPU build can be imported without GPUs."""
 
 import re
 import subprocess

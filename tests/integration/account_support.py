@@ -111,9 +111,9 @@ _TOKEN = {
 
 
 def account(cluster: Api, release: str, *values: str) -> Account:
-    """Render the chart and create its service account and roles, in the namespace of ``cluster``.
+    """Create the operator's service account and its roles from the chart, in the namespace of ``cluster``.
 
-    The roles for users and for the webhook are left out, because they give the operator no rights.
+    The chart's roles for users and for the webhook are not created, because they give the operator no rights.
     """
     only = ("rbac.aggregate=false", "webhook.enabled=false")
     objects = tuple(o for o in rendered(release, cluster.namespace, *values, *only) if o["kind"] in _PATHS)

@@ -40,9 +40,9 @@ def kubeconfig() -> Path:
 
 @pytest.fixture(scope="session")
 def described(kubeconfig: Path) -> dict[str, str]:
-    """The provider's data about the test cluster, e.g. ``host_address``.
+    """What the provider knows about the test cluster, e.g. ``host_address``.
 
-    If the cluster is external, the data have only the provider's name.
+    For an external cluster this is only the provider's name.
     """
     return choose_provider(default_layout()).describe()
 
@@ -68,10 +68,11 @@ def api(kubeconfig: Path) -> Iterator[Api]:
 
 
 def _stop_other_operators(api: Api) -> list[tuple[str, int]]:
-    """Scale operators that serve all namespaces down to 0, because they would serve the tests' namespace too.
+    """Stop the operators that serve all namespaces: scale their Deployments to 0 replicas.
 
-    Return path and former replicas of each Deployment, so that the caller can restore it. If the cluster is
-    external, skip the tests instead.
+    Otherwise they would serve the tests' namespace too. Return the path and the former number of replicas of
+    each Deployment, so that the caller can restore it. An operator in an external cluster is not stopped. The
+    tests are skipped instead.
     """
     stopped = []
     for deployment in api.call("GET", OPERATORS).get("items") or []:

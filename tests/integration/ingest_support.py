@@ -10,9 +10,10 @@ Submit = Callable[..., Run]
 
 
 def body(pod: Object, step: int = 3, sequence: int | None = None, **progress: Any) -> bytes:
-    """Return the body of a report from ``pod`` after ``step`` steps.
+    """Return the body of a report that the trainer in ``pod`` sends after ``step`` steps.
 
-    ``sequence`` is the number of the report. None: the step. ``progress`` has further fields of the progress.
+    - ``sequence`` is the sequence number of the report. None: it is ``step``.
+    - ``progress`` has more fields for the report's progress.
     """
     points = [{"step": i, "reward": i / 100} for i in range(1, step + 1)]
     report = {

@@ -44,10 +44,11 @@ class WaitMessages:
     def until(
         self, case: str, run: Run, part: str, *, within: float = MESSAGE_WITHIN, since: float = 0.0
     ) -> Object:
-        """Wait until the status message contains ``part``. Add ``case`` to the table. Return the status.
+        """Wait until the status message contains ``part``. Return the status.
 
-        Fail if the message appears more than ``within`` seconds after ``since``, which is a value of
-        ``time.monotonic()``. If ``since`` is 0, the call of this method counts as the start.
+        Also add a row to the table: ``case``, the message, and the seconds until the message appeared. The
+        seconds count from ``since``, a value of ``time.monotonic()``. If ``since`` is 0, they count from the
+        call. Fail if the message takes ``within`` seconds or longer.
         """
         began = since or time.monotonic()
         status: Object = {}

@@ -21,7 +21,8 @@ def ready_nodes(api: Api) -> list[Object]:
 def gpus(api: Api, count: int, product: str | None = None) -> Iterator[Object]:
     """Let the first ready node advertise ``count`` GPUs during the ``with`` block. Yield the node.
 
-    The node's label for the kind of GPU is ``product``; None: it has no such label.
+    ``product`` is the value of the node's label for the kind of GPU. If it is None, the node has no such
+    label.
     """
     name = ready_nodes(api)[0]["metadata"]["name"]
     try:

@@ -1,7 +1,7 @@
 """Helpers to run the operator from this checkout against a real API server and Job controller.
 
-The pods of these tests fit on no node, so no kubelet manages them. The tests write the pods' status in place
-of a kubelet. Everything else (Job controller, garbage collector, tokens) is real.
+The pods of these tests fit on no node, so no kubelet runs them. The tests write the status of the pods
+instead. The Job controller, the garbage collector and the tokens are real.
 """
 
 import json
@@ -166,9 +166,9 @@ class Operator:
     def __init__(
         self, kubeconfig: Path, namespace: str, log: Path, *, everywhere: bool = False, **environment: str
     ) -> None:
-        """The operator will serve ``namespace``, or all namespaces if ``everywhere``.
+        """The operator will serve ``namespace``. If ``everywhere`` is true, it will serve all namespaces.
 
-        ``environment`` has further environment variables of the operator's process.
+        ``environment`` has more environment variables for the operator's process.
         """
         self._kubeconfig = kubeconfig
         self._namespace = namespace
@@ -259,7 +259,10 @@ class Operator:
         return sum(float(row.rsplit(" ", 1)[1]) for row in text.splitlines() if row.startswith(line))
 
     def push(self, ca: str, token: str | None, body: bytes) -> int:
-        """Send a report to the ingest as a trainer would. Return the HTTP status. ``ca`` is the CA as PEM."""
+        """Send a report to the ingest, as a trainer would. Return the HTTP status.
+
+        ``ca`` is the CA's certificate as PEM. If ``token`` is None, the request has no token.
+        """
         headers = {"Content-Type": "application/json"}
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"

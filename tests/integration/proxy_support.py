@@ -1,5 +1,6 @@
-"""A proxy in front of the API server. It can delay responses, replace them, and stop the data of a
-connection.
+"""A proxy between the operator and the API server.
+
+It can delay responses or replace them. It can also hold back all data of a connection.
 """
 
 import asyncio
@@ -22,7 +23,10 @@ CLOSED = b""
 
 
 def answer(status: int, body: dict[str, Any] | None = None) -> bytes:
-    """Return a response of an API server, with ``body`` as JSON. If ``body`` is None, it is a refusal."""
+    """Return a response of an API server with the HTTP status ``status``, as bytes.
+
+    ``body`` is sent as JSON. If it is None, the response has the body of a refusal.
+    """
     refusal = {"kind": "Status", "status": "Failure", "code": status, "message": "refused by the test"}
     text = json.dumps(refusal if body is None else body).encode()
     head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: application/json\r\n"
@@ -30,10 +34,11 @@ def answer(status: int, body: dict[str, Any] | None = None) -> bytes:
 
 
 class Proxy:
-    """Forwards plain HTTP from the operator over TLS to the API server, with an administrator's certificate.
+    """Forwards requests from the operator to the API server. The operator needs no certificate.
 
-    A connection is named by the request line of its last request. A silent connection stays open but
-    transfers no data in either direction, as after a lost route.
+    The operator sends plain HTTP. The proxy sends TLS with an administrator's certificate. The request line
+    of a connection is that of its newest request. A silent connection stays open, but the proxy forwards no
+    data in either direction. A lost route has the same effect.
     """
 
     def __init__(self, kubeconfig: Path) -> None:
@@ -74,10 +79,10 @@ class Proxy:
         return path
 
     def refuse(self, text: str, answer: bytes, but: str = "no such text") -> None:
-        """Answer each request whose request line contains ``text`` with ``answer``, and close its connection.
+        """Answer each request whose request line contains ``text`` with ``answer``, and close the connection.
 
-        Requests whose line also contains ``but`` are forwarded. If the last request of an open connection
-        would now get ``answer``, the connection is closed at once.
+        A request whose line also contains ``but`` is forwarded. An open connection is closed at once if its
+        newest request would now be refused.
         """
         self._refused = (text, but, answer)
 

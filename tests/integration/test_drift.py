@@ -1,7 +1,7 @@
-"""An API server stores what the chart and the examples ship unchanged, so GitOps tools see no drift.
+"""An API server stores the objects of the chart and of the examples without a change.
 
-Server-side apply as a dry run returns what would be stored, and nothing is installed. ``test_crd.py`` does
-the same for the CRD.
+So GitOps tools see no drift. The tests use server-side apply as a dry run. It returns the object that would
+be stored, and stores nothing. ``test_crd.py`` tests the same for the CRD.
 """
 
 import json
@@ -20,8 +20,7 @@ from tests.unit.chart_support import SETS
 pytestmark = pytest.mark.cluster
 
 POLICIES = 30
-"""The first minor version of Kubernetes 1 that has all kinds of objects in the default render of
-the chart.
+"""The oldest minor version of Kubernetes 1 that has all kinds of objects that the chart renders by default.
 """
 FOREIGN = ("cert-manager.io/", "monitoring.coreos.com/")
 """API groups of cert-manager and the Prometheus operator, which the test cluster does not have."""
@@ -29,9 +28,10 @@ EXAMPLES = sorted((ROOT / "examples").rglob("*.yaml"))
 
 
 def lost(ours: Any, theirs: Any, path: str) -> Iterator[str]:
-    """Yield a message for each value of ``ours`` that an API server changed or dropped in ``theirs``.
+    """Yield a message for each value of ``ours`` that is missing or different in ``theirs``.
 
-    Fields that the API server added are ignored. An empty value counts as absent.
+    ``theirs`` is what the API server returned for ``ours``. Fields that are only in ``theirs`` are ignored.
+    An empty value counts as missing.
     """
     if ours in (None, "", [], {}) and theirs in (None, "", [], {}):
         return

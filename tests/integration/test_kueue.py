@@ -1,6 +1,7 @@
 """Tests with Kueue installed: the status says within seconds why a job waits.
 
-No node has room for the pods of these jobs. Kueue admits them anyway, because it only counts requests.
+The pods of these jobs fit on no node. Kueue admits the jobs all the same, because it does not look at nodes.
+It only compares requests with quotas.
 """
 
 import time

@@ -32,7 +32,7 @@ def place(api: Api) -> Iterator[Api]:
 
 @pytest.fixture
 def accounts(place: Api) -> Iterator[list[Account]]:
-    """A service account for each of two operators, so that the audit log shows which one sent a request."""
+    """A service account for each of the two operators, so the audit log shows the sender of each request."""
     scope = f"watch.namespaces={{{place.namespace}}}"
     # Both need rights for both Leases, because both are configured to use the same one.
     made = [account(place, name, scope) for name in ("rft-operator-a", "rft-operator-b")]
@@ -71,9 +71,10 @@ def _shared_binding(place: Api, accounts: list[Account]) -> tuple[str, Object]:
 def pair(
     place: Api, accounts: list[Account], kubeconfig: Path, tmp_path: Path
 ) -> Iterator[Callable[[int], tuple[Operator, Operator]]]:
-    """Return a function that starts two operators, whose Lease lasts the given number of seconds.
+    """Return a function that starts two operators with the same Lease.
 
-    The second operator starts when the first holds the Lease. Both are killed after the test.
+    The function gets the duration of the Lease in seconds. It starts the second operator when the first holds
+    the Lease. Both operators are killed after the test.
     """
     started: list[Operator] = []
 

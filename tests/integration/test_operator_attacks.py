@@ -1,6 +1,7 @@
-"""Attacks on the ingest with real tokens: each is refused and changes no status, and no token is logged.
+"""Attacks on the ingest with real tokens.
 
-test_operator_ingest.py tests the reports with invalid content.
+Each attack is refused and changes no status. No token is in the log. test_operator_ingest.py tests reports
+with invalid content.
 """
 
 import asyncio

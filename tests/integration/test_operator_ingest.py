@@ -207,7 +207,10 @@ def test_an_older_attempt_is_refused_after_a_report_of_a_newer_one(trainer: Trai
 
 
 def test_a_trainer_without_reports_is_stalled_until_it_reports_again(trainer: Trainer) -> None:
-    """A run stalls after a time that depends on its seconds per step, not after the operator's 30 minutes."""
+    """While a run trains, the allowed time without a report depends on the run's seconds per step.
+
+    The operator's setting of 30 minutes does not apply then.
+    """
 
     def said(step: int, at: str) -> bytes:
         content = json.loads(body(trainer.pod, step, updatedAt=at))

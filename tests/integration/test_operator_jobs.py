@@ -200,9 +200,9 @@ def test_success_is_final_and_a_deleted_child_is_not_created_again(
 
 
 def submit_again(api: Api, run: Run) -> Run:
-    """Copy the job under another name, and return the copy.
+    """Create a copy of the job with another name. Return the run of the copy.
 
-    Once the copy has a child Job, the operator has processed all earlier events.
+    When the copy has a child Job, the operator has processed all events from before the copy.
     """
     copy = {**run.job, "metadata": {"name": f"{run.name}-2"}}
     copy.pop("status", None)

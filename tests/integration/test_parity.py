@@ -1,4 +1,7 @@
-"""A real API server accepts the same manifests as the models, apart from what no CRD schema can check."""
+"""A real API server accepts and refuses the same manifests as the models.
+
+Checks that no CRD schema can make are left out.
+"""
 
 import copy
 from collections import Counter

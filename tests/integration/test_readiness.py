@@ -1,6 +1,7 @@
-"""Helm and kubectl wait for an RFTJob by the rules of kstatus, so its conditions must follow these rules.
+"""Helm and kubectl wait until an RFTJob is ready. They decide this by the rules of kstatus.
 
-The phase Queued needs a server that supports suspended Jobs. It has the same conditions as Pending.
+So the conditions of an RFTJob must follow these rules. The phase Queued is not tested, because it needs a
+server that supports suspended Jobs. Queued has the same conditions as Pending.
 """
 
 import json

@@ -1,6 +1,7 @@
-"""A watch that the API server refuses is retried without end. All other watches work during this time.
+"""If the API server refuses a watch, the operator tries this watch again without end.
 
-If the operator must end, it ends within seconds.
+All other watches continue to work. An operator that must end ends within seconds, even while watches are
+refused.
 """
 
 import signal
@@ -46,8 +47,9 @@ def proxy(kubeconfig: Path) -> Iterator[Proxy]:
 def serving(
     api: Api, proxy: Proxy, namespaces: tuple[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Operator]:
-    """An operator that serves both namespaces and calls the API server through the proxy. A test
-    may stop it.
+    """An operator that serves both namespaces. It calls the API server through the proxy.
+
+    A test may stop the operator.
     """
     folder = tmp_path_factory.mktemp("refused")
     operator = Operator(
@@ -75,7 +77,9 @@ def running(serving: Operator, proxy: Proxy, api: Api, namespaces: tuple[str, st
 
 
 def forget_lease(api: Api, namespace: str) -> None:
-    """Delete the Lease of an operator that could not release it, so that the next operator need not wait."""
+    """Delete the Lease of an operator that ended without releasing it. So the next operator can start at
+    once.
+    """
     there = Api(api._cluster, namespace)
     if there.find(LEASES, "rft-operator") is not None:
         there.delete(LEASES, "rft-operator")
@@ -169,8 +173,9 @@ def test_a_stop_signal_ends_an_operator_that_waits_for_the_crd(serving: Operator
 
 
 def launch_too_early(operator: Operator, proxy: Proxy) -> None:
-    """Start the operator while the API server does not know the kind RFTJob. Wait until the operator logs
-    this.
+    """Start the operator while the API server does not know the kind RFTJob.
+
+    Wait until the operator's log says that it waits for the CRD.
     """
     if operator.is_running:
         operator.stop()

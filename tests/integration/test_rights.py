@@ -1,6 +1,7 @@
 """Least privilege: the chart grants exactly the rights that the operator uses.
 
-These tests run last, because they read the operator's requests during all other tests in the audit log.
+The tests read the operator's requests from the audit log. They run last, so the log has the requests during
+all other tests.
 """
 
 from collections.abc import Callable, Iterator

@@ -204,7 +204,11 @@ def webhook(
 
 @pytest.fixture
 def without_cel(api: Api) -> None:
-    """Skip the test if the CRD has CEL rules, which the API server checks before it calls the webhook."""
+    """Skip the test if the CRD has CEL rules.
+
+    The API server checks CEL rules before it calls the webhook, so the webhook would not get invalid
+    manifests.
+    """
     if has_cel(api):
         pytest.skip(
             "this server checks CEL rules before it calls the webhook; use `make test-old`, without CEL"
