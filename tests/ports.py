@@ -1,7 +1,7 @@
 """Ports for the servers that tests start.
 
-The kernel gives clients ports from a range, often 32768 to 60999. A client of this machine may take such a
-port after a test has chosen it, before the test's server uses it. So servers get ports outside this range.
+The kernel gives a client a port from a range, often 32768 to 60999. If a test chose a port in this range, a
+client on the machine could get the port before the server uses it. So servers get ports outside this range.
 """
 
 import random
@@ -21,10 +21,12 @@ def candidates(first: int, last: int) -> list[int]:
 
 
 def free_port() -> int:
-    """Return a port on which no process listens, at any address. Each call returns another port.
+    """Return a port at which no process listens, at any address.
+
+    Each call returns a port that was not returned before.
 
     Raises:
-        OSError: no port was free in 1000 tries.
+        OSError: none of 1000 tried ports was free.
     """
     first, last = (int(word) for word in RANGE_OF_CLIENTS.read_text().split())
     left = list(set(candidates(first, last)) - _given)

@@ -1,9 +1,10 @@
-"""Finds a current kube-apiserver among ready-made binaries. Otherwise builds the API server, once.
+"""Finds a current kube-apiserver among ready-made binaries. If there is none, builds apiextensions-apiserver
+once.
 
-The server is built from Debian's packages of its source, and cached. The source is only in Debian's unstable
-suite, with a package for each Go library. This suite changes, so a build may fail one day. The tests are then
-skipped, with the reason. The cache also has a list of the packages from which the server was built. A build
-downloads 360 MB, takes about three minutes on two idle cores, and needs 5 GB while it runs.
+The source is in Debian's suite unstable, with a package for each Go library. The server is built from these
+packages, and cached with a list of them. The suite changes, so a build may fail one day. The tests are then
+skipped, with the reason. A build downloads 360 MB, takes about three minutes on two idle cores, and needs 5
+GB while it runs.
 """
 
 import os
@@ -29,9 +30,10 @@ RUNTIME = ("etcd-server", "openssl")
 
 
 def modern_server(cache: Path) -> Path:
-    """Return the folder with the API server: a ready-made ``WHOLE``, else ``BINARY``.
+    """Return the folder with the API server.
 
-    ``BINARY`` is built if it is not in ``cache``.
+    It is the folder with a ready-made ``WHOLE``, if that is current. Otherwise it is the folder in ``cache``
+    with ``BINARY``, which is built if it is missing.
 
     Raises:
         ClusterError: the source cannot be downloaded or does not build.

@@ -46,10 +46,12 @@ class Server:
 
 @contextmanager
 def running(binaries: Path, folder: Path) -> Iterator[Server]:
-    """Run a server with its own etcd. Data, certificates and logs are in ``folder``.
+    """Run an API server with its own etcd during the ``with`` block. Yield the server.
+
+    ``binaries`` has the programs. Data, certificates and logs are written into ``folder``.
 
     Raises:
-        ClusterError: it did not start. The message has the end of its log.
+        ClusterError: the API server did not start. The message has the end of its log.
     """
     url = f"https://127.0.0.1:{free_port()}"
     etcd = f"http://127.0.0.1:{free_port()}"

@@ -41,9 +41,9 @@ def shortened(text: str) -> str:
 
 
 class Scenario:
-    """A scenario of events that the operator counts. Each call of ``turn`` raises counters a little.
+    """Changes the operator's metrics as events would. Each call of ``turn`` raises the counters a little.
 
-    If ``bad`` is true, every alert fires. If it is false, every alert clears.
+    If ``bad`` is true, the metrics make every alert fire. If it is false, they make every alert clear.
     """
 
     def __init__(self, *, bad: bool) -> None:
@@ -155,7 +155,11 @@ def until(what: str, scenario: Scenario, reached: Callable[[], object]) -> None:
 
 
 def main() -> int:
-    """Run both scenarios. Raises if a query has no result, or if an alert does not fire or clear in time."""
+    """Run both scenarios. Return 0.
+
+    Raises:
+        AssertionError: a query has no result in time, or an alert does not fire or clear in time.
+    """
     server = threads.serve(MetricsHandler, 0, "metrics")
     with (
         tempfile.TemporaryDirectory() as folder,

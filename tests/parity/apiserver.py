@@ -1,7 +1,11 @@
-"""Computes, without an API server, what an API server stores when it gets an object.
+"""Computes the object that an API server stores when it gets an object, without an API server.
 
-It does the same steps as apiextensions-apiserver: remove fields that are not in the structural schema, remove
-null where a field has no default, set defaults, validate.
+The steps are those of apiextensions-apiserver:
+
+- remove fields that are not in the structural schema;
+- remove null where a field has no default;
+- set defaults;
+- validate.
 """
 
 import copy
@@ -78,9 +82,10 @@ def _default(value: Any, schema: Schema) -> None:
 
 
 def complaints(document: dict[str, Any], schema: Schema, by_cel: bool = True) -> list[str]:
-    """Return the validation errors of an object. Each names the path of a field.
+    """Return the validation errors of an object. Each error names the path of a field.
 
-    ``by_cel``: also check the forms of texts and the bounds of numbers by ``_forms``, as servers with CEL do.
+    If ``by_cel`` is true, ``_forms`` also checks CEL rules about one text or one number. API servers with CEL
+    do this too.
     """
     validator = _WITH_FORMS if by_cel else _VALIDATOR
     found = validator(schema).iter_errors(stored(document, schema))
@@ -105,9 +110,9 @@ def _is_integer(_checker: Any, value: object) -> bool:
 
 
 def re2(pattern: str) -> re.Pattern[str]:
-    """Return a Python pattern with the meaning that ``pattern`` has in Go's RE2.
+    """Return a Python pattern that matches the same texts as ``pattern`` does in Go's RE2.
 
-    In RE2 character classes are ASCII, and ``$`` matches only at the very end.
+    In RE2 character classes have only ASCII characters, and ``$`` matches only at the very end.
     """
     if "$" in pattern[:-1] or re.search(r"\\[^.\[\]]", pattern):
         raise NotImplementedError(
@@ -124,9 +129,9 @@ _COMPARE = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operato
 
 
 def _forms(_validator: Any, rules: list[Schema], value: object, _schema: Schema) -> Iterator[ValidationError]:
-    """Check the CEL rules that only say which form a text has, or which bounds a number has.
+    """Check a value by the CEL rules about the form of one text, or about the bounds of one number.
 
-    Other CEL rules are tested with a real server.
+    All other CEL rules are tested with a real API server.
     """
     for rule in rules:
         bounds = [_BOUND.fullmatch(part) for part in rule["rule"].split(" && ")]

@@ -1,7 +1,7 @@
-"""Cases for the parity tests: for each limit of each field and each rule across fields, a manifest.
+"""Cases for the parity tests. A case is a manifest with its expected verdict.
 
-A case changes one thing in a valid manifest. The expected verdict is derived from the annotations of the
-models, never from a gate.
+There are cases for each limit of each field, and for each rule across fields. A case changes one thing in a
+valid manifest. The expected verdict comes from the annotations of the models, never from a gate.
 """
 
 import copy
@@ -74,15 +74,15 @@ class Value(NamedTuple):
     what: str
     value: Any
     below: str | None = None
-    """Where the refusal is, as text to append to the field's path. None if the value is valid.
+    """The place that the refusal must name, relative to the field. None: the value is valid.
 
-    ``""`` is the field itself, and ``[0]`` its first item.
+    The text is appended to the field's path. ``""`` is the field itself, and ``[0]`` its first item.
     """
     takes: frozenset[Sight] = frozenset()
 
 
 class Kind(NamedTuple):
-    """The type of a field, without ``| None``, and the limits of its values by their names, e.g. ``ge``."""
+    """The type of a field without ``| None``, and the limits of the field by name, e.g. ``ge``."""
 
     type: Any
     limits: dict[str, Any]
@@ -174,9 +174,10 @@ def cases() -> tuple[Case, ...]:
 
 
 def _with_its_future(case: Case) -> Case:
-    """Return the case. If its run would fail although schema and rules accept it, add ``Sight.FORM`` to it.
+    """Return the case. Add ``Sight.FORM`` if schema and rules accept its manifest, but its run would fail
+    later.
 
-    An example is an invalid regex. Only ``rft validate`` and the webhook refuse such a case.
+    An example is an invalid regex. Only ``rft validate`` and the webhook refuse such a manifest.
     """
     if case.refused_at is not None:
         return case
@@ -367,9 +368,10 @@ def _str_values(limits: dict[str, Any]) -> Iterator[Value]:
 
 
 def _grown(pattern: str | None, length: int) -> list[str]:
-    """Return a list with one text of ``length`` characters that matches ``pattern``, or an empty list.
+    """Return a list with one text of ``length`` characters that matches ``pattern``.
 
-    The text is a valid shorter text whose first or last character is repeated.
+    The text is a shorter valid text whose first or last character is repeated. If no such text matches, the
+    list is empty.
     """
     found = []
     for text in PATTERNS[pattern][0] if pattern is not None else ["a"]:
@@ -486,10 +488,10 @@ def _field_cases(name: str, info: FieldInfo, path: str, place: Place) -> Iterato
 
 
 def _snake_case(name: str, field: str, path: str, spelled: Object, required: bool) -> Case:
-    """Return the case in which a field has its Python name, e.g. ``max_steps``.
+    """Return the case in which a field has its Python name, e.g. ``max_steps`` in place of ``maxSteps``.
 
-    A gate that prunes unknown fields removes the Python name. If the field is required, the gate then refuses
-    the manifest because the field is missing.
+    A gate that prunes unknown fields removes ``max_steps``. If the field is required, the gate then refuses
+    the manifest, because the field is missing.
     """
     holder = _find(spelled, path.rsplit(".", 1)[0])
     holder[name] = holder.pop(field)
@@ -519,7 +521,11 @@ def _nested(kind: Kind, path: str, place: Place) -> Iterator[Case]:
 
 
 def _beside(value: Any) -> list[Any]:
-    """Return a list with ``value``. If this is a grader with a weight of about 0, add a weighted one."""
+    """Return a list with ``value`` in it.
+
+    If ``value`` is a grader with a weight of about 0, a grader with a weight is added. Without it, no grader
+    would make the reward.
+    """
     canary = isinstance(value, dict) and value.get("weight") in (0, math.nextafter(0, math.inf))
     return [value, sample(Grader, {"name": "weighted"})] if canary else [value]
 
@@ -747,8 +753,10 @@ BROKEN: dict[str, list[tuple[str, Object, str]]] = {
         ("bfloat16", {"training": {"deterministic": True, "cpuDtype": "bfloat16"}}, "spec.training.cpuDtype"),
     ],
 }
-"""Specs that break one rule only, by the rule. Each spec stands between a word for what is wrong with it and
-the path of the field that is refused.
+"""For each rule, specs that break only this rule.
+
+Each item has a short description of the mistake, the fields of the spec, and the path that the refusal must
+name.
 """
 
 KEPT: dict[str, list[tuple[str, Object]]] = {
@@ -861,7 +869,10 @@ KEPT: dict[str, list[tuple[str, Object]]] = {
         ("not said to be", {"training": {"cpuDtype": "bfloat16"}}),
     ],
 }
-"""Specs that come close to breaking a rule, by the rule. Before each spec is a word for what it has."""
+"""For each rule, specs that almost break it, but are valid.
+
+Each item has a short description of the spec, and the fields of the spec.
+"""
 
 
 def _rule_cases() -> Iterator[Case]:

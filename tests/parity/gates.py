@@ -1,7 +1,8 @@
-"""Gates: programs that accept a manifest, or refuse it and name a field.
+"""Gates: programs that accept a manifest, or refuse the manifest and name a field.
 
-Some gates check less than the models do. An API server without CEL checks no rules across fields. No API
-server reports a field that it prunes. A gate must agree with the models on everything that it can check.
+A gate must agree with the models on everything that the gate can check. Some gates check less than the
+models. An API server without CEL checks no rules across fields. An API server that prunes a field does not
+report it.
 """
 
 import json
@@ -32,7 +33,10 @@ from tests.parity.cases import Case, Sight, sample
 Object = dict[str, Any]
 ALL_RULES = frozenset(rule.name for rule in rules.RULES)
 LIST_MAP_RULES = frozenset({"grader_names_are_unique"})
-"""Rules across fields that the schema checks without CEL: the keys in a list of type map are unique."""
+"""Rules across fields that an API server checks without CEL.
+
+The schema makes the graders a list of type map, so their names must be unique.
+"""
 _CLI_BATCH = 100
 _THREADS = 8
 
@@ -85,7 +89,7 @@ def _disagreement(case: Case, verdict: Verdict) -> str:
 
 
 def names(text: str, path: str) -> bool:
-    """Return whether ``text`` contains the path of a field, as any gate writes it.
+    """Return whether ``text`` contains ``path``, the path of a field, in the form of any gate.
 
     API servers write ``graders[0].name`` or ``graders.0.name``. Kubernetes 1.20 omits the index.
     """
@@ -199,13 +203,15 @@ def api_server(
     tells_empty_from_null: bool = False,
     looks_ahead: bool = False,
 ) -> Gate:
-    """Return the gate of a real API server. It creates each manifest with ``dryRun=All``.
+    """Return the gate of a real API server. The gate creates each manifest as a dry run.
 
-    ``evaluates``: the rules across fields that this server checks, by keys of lists, by a webhook or by CEL.
-    ``by_cel``: it checks the CEL rules in the CRD, which refuse 8.0 as a whole number. ``strict``: it gets
-    ``fieldValidation=Strict``, with which servers from 1.25 on refuse unknown fields instead of pruning them.
-    ``looks_ahead``: a webhook also refuses what would fail later. ``tells_empty_from_null``: false for
-    Kubernetes 1.20, which treats "" as null.
+    - ``evaluates`` has the rules across fields that the server checks: by keys of lists, by a webhook or by
+      CEL.
+    - ``by_cel`` says whether the server checks the CEL rules in the CRD. They refuse 8.0 as a whole number.
+    - ``strict`` says whether requests have ``fieldValidation=Strict``. Servers from 1.25 on then refuse
+      unknown fields, which they would otherwise prune.
+    - ``tells_empty_from_null`` is false for Kubernetes 1.20, which treats "" as null.
+    - ``looks_ahead`` says whether a webhook also refuses manifests whose run would fail later.
     """
     query = "dryRun=All&fieldValidation=Strict" if strict else "dryRun=All"
     path = f"apis/rft.dev/v1alpha1/namespaces/{{}}/rftjobs?{query}"
@@ -243,7 +249,7 @@ def api_server(
 
 
 class _Quoted(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
-    """A YAML dumper that quotes every text, so that no parser reads it as a number. It writes no anchors."""
+    """A YAML dumper without anchors. It quotes every text, so that no parser reads a text as a number."""
 
     def ignore_aliases(self, _data: object) -> bool:
         return True

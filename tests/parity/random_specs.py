@@ -32,10 +32,10 @@ def manifests() -> st.SearchStrategy[Object]:
 
 @cache
 def _objects(model: type[Model], depth: int) -> st.SearchStrategy[Object]:
-    """Return a strategy for objects. Each is a valid object in which some fields were changed.
+    """Return a strategy for objects: valid objects in which some fields are replaced.
 
-    Up to four fields change in the spec itself, which has ``depth`` 0, and up to two in a nested object. An
-    object rarely has an unknown field, too.
+    ``depth`` is 0 for the spec itself, in which up to four fields are replaced. It is larger for a nested
+    object, in which up to two are replaced. A few objects also have an unknown field.
     """
     fields = {alias(name, info): kind_of(info) for name, info in model.model_fields.items()}
     if not fields:
@@ -46,11 +46,15 @@ def _objects(model: type[Model], depth: int) -> st.SearchStrategy[Object]:
 
 
 def _assembled(model: type[Model], given: Object, chance: int) -> Object:
-    """Return an object of ``model`` with the fields of ``given``.
+    """Return an object of ``model`` with the fields in ``given``.
 
-    ``chance`` is a number from 0 to 99. With 0 and 1 the object has an unknown field. The other numbers are
-    for a model with a group of fields of which exactly one must be set. With 2 none of them is set. With 3
-    and 4 several may be set. With any other number exactly one is set.
+    In some models exactly one field of a group must be set. ``chance``, a number from 0 to 99, says what is
+    set:
+
+    - 0 or 1: the object has an unknown field.
+    - 2: no field of the group is set.
+    - 3 or 4: several fields of the group may be set.
+    - 5 or more: exactly one field of the group is set.
     """
     group = [alias(name, model.model_fields[name]) for name in ALTERNATIVES.get(model, ())]
     if chance == 0:
@@ -66,7 +70,10 @@ def _assembled(model: type[Model], given: Object, chance: int) -> Object:
 
 
 def _values(kind: Kind, depth: int) -> st.SearchStrategy[Any]:
-    """Return a strategy for values that are mostly valid. One in ten is near a limit; a few are null."""
+    """Return a strategy for values of a field. Most values are valid.
+
+    One in ten is near a limit or has a wrong type. One in 40 is null.
+    """
     tried = [value for value in values(kind) if not value.takes & _NOT_SENT]
     valid = [value for value in tried if value.below is None]
     edges = st.sampled_from(_short(tried)).map(lambda value: value.value)

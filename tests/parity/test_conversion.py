@@ -120,7 +120,10 @@ def test_an_empty_object_stays_an_empty_object() -> None:
 
 
 def fields(annotation: Any, path: str) -> dict[str, tuple[Any, ...]]:
-    """Return the values of each field by its path: all of a Literal or a bool, ``()`` for other types."""
+    """Return for each path at or below ``path`` all values that the field can have.
+
+    Only the values of a Literal and of a bool are listed. A field of another type has ``()``.
+    """
     if get_origin(annotation) is Literal:
         return {path: get_args(annotation)}
     if annotation is bool:

@@ -22,10 +22,10 @@ Json = dict[str, Any]
 
 
 class Health(NamedTuple):
-    """The health of an RFTJob by Argo CD and by Flux.
+    """The health of an RFTJob as Argo CD and Flux report it.
 
-    With the usual checks an RFTJob is healthy while it trains. With the checks ``at_the_end`` it is healthy
-    only after it has succeeded.
+    The usual checks call an RFTJob healthy while it trains. The checks ``at_the_end`` call it healthy only
+    after it has succeeded.
     """
 
     argo: str
@@ -76,7 +76,10 @@ def argo(document: Json, *, at_the_end: bool = False) -> tuple[str, str]:
 
 
 def flux(document: Json, name: str) -> str:
-    """Return the state of an RFTJob by the expressions in a file, tried in the same order as by Flux."""
+    """Return the state of an RFTJob that Flux computes with the expressions in the file ``name``.
+
+    The expressions are tried in the same order as in Flux.
+    """
     celpy = pytest.importorskip("celpy", reason="no CEL: pip install cel-python")
     (check,) = yaml.safe_load((GITOPS / "flux" / f"{name}.yaml").read_text(encoding="utf-8"))
     assert (check["apiVersion"], check["kind"]) == ("rft.dev/v1alpha1", "RFTJob")

@@ -1,6 +1,7 @@
 """kubectl and the loader of ``rft`` read the same values from the same text.
 
-``kubectl annotate --local`` reads a file as all commands of kubectl do, and needs no server.
+The tests use ``kubectl annotate --local``. It reads a file as all other kubectl commands do, but needs no
+server.
 """
 
 import json

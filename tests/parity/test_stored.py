@@ -1,7 +1,7 @@
-"""Objects that an API server stored with an earlier version of the CRD stay valid and unchanged.
+"""RFTJobs that an API server stored with an earlier CRD stay valid and unchanged.
 
-``stored/`` has RFTJobs that an API server stored with the first CRD of v1alpha1. Never change these files to
-make a test pass: a failure means that the models would refuse or lose objects of users.
+The files in ``stored/`` were stored with the first CRD of v1alpha1. Never change these files to make a test
+pass. A failure means that users' RFTJobs would be refused, or would lose fields.
 """
 
 import json

@@ -34,9 +34,10 @@ def main() -> int:
 
 
 def kept(folder: Path | None) -> AbstractContextManager[str]:
-    """Return a context manager for the folder of the runs.
+    """Return a context manager that gives the folder of the runs.
 
-    It is ``folder``, which is kept. If ``folder`` is None, it is a temporary folder.
+    If ``folder`` is given, it is created and kept. If it is None, a temporary folder is used and then
+    deleted.
     """
     if folder is None:
         return tempfile.TemporaryDirectory(prefix="rft-resume-")
@@ -60,12 +61,12 @@ class Attempts:
         self.trainer = start(config, log)
 
     def ends_within(self, seconds: float | None) -> int | None:
-        """Return the exit code if the run ends within ``seconds``, else None.
+        """Return the exit code of the run, or None if the run does not end within ``seconds``.
 
         If ``seconds`` is None, wait until the run ends.
 
-        An attempt ends if its sampler is killed while the sampler starts. In this case the next attempt is
-        started, as a Job would do.
+        If a sampler is killed while it starts, its attempt ends. The next attempt is then started, as a Job
+        would do.
         """
         deadline = None if seconds is None else time.monotonic() + seconds
         while True:
@@ -101,9 +102,10 @@ def log_tail(folder: Path) -> str:
 
 
 def kill_repeatedly(folder: Path, alone: Path, options: argparse.Namespace) -> Iterator[str]:
-    """Kill trainer or sampler ``options.kills`` times, then let the run end.
+    """Kill the trainer or the sampler ``options.kills`` times. Then wait until the run ends.
 
-    Yield each difference from the undisturbed run in the folder ``alone``.
+    ``alone`` is the folder of the undisturbed run. Yield each difference of a checkpoint from that run, and a
+    message if the run fails or ends too early.
     """
     config = prepare(folder, options.steps)
     with (folder / "log").open("wb") as log:

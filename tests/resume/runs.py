@@ -86,7 +86,10 @@ def checkpoints(folder: Path) -> dict[int, Path]:
 
 
 def digest(checkpoint: Path) -> dict[str, str]:
-    """Return a hash of each part of a checkpoint. If a file is incomplete, reading it raises an error."""
+    """Return a hash of each part of a checkpoint, by the name of the part.
+
+    If a file of the checkpoint is incomplete, an error is raised.
+    """
     saved = asdict(training_state.read(checkpoint))
     state = json.loads((checkpoint / "state.json").read_text())
     # Two entries may differ: the time that has passed, and the adapter version, as a kill skips a version.

@@ -1,4 +1,7 @@
-"""The trainer, changed so that it also saves the tokens of each rollout. Normally it saves only the text."""
+"""The trainer, changed so that it also saves the tokens of each rollout.
+
+The unchanged trainer saves the text of a rollout, but not the tokens.
+"""
 
 import json
 import sys

@@ -52,7 +52,7 @@ class Fault:
     """Seconds of delay before each part of a response, in all namespaces."""
 
     def begin(self, proxy: Proxy) -> None:
-        """Let the proxy delay or refuse responses of the API server, as the fault says.
+        """Begin the fault: let the proxy refuse requests, or delay the responses of the API server.
 
         Requests for the Lease are never refused, because the operator would end without its Lease.
         """
@@ -63,7 +63,11 @@ class Fault:
 
 
 def drawn(dice: random.Random) -> Fault:
-    """Return a random fault: refusals in one or in all namespaces, or a delay of each part of a response."""
+    """Return a random fault.
+
+    It refuses requests in one namespace, refuses requests in all namespaces, or delays each part of a
+    response.
+    """
     kind = dice.choice(("namespace", "namespace", "all", "delay"))
     if kind == "delay":
         seconds = dice.uniform(0.2, 2.0)
@@ -91,7 +95,9 @@ class Soak:
     codes: set[int] = field(default_factory=set)
     """Exit codes of the operator."""
     began_with: float = 0.0
-    """Memory in MiB of the current operator process after its first round. 0 before the end of this round."""
+    """Memory in MiB that the current operator process used after its first round. 0: its first round has not
+    ended.
+    """
     grown: float = 0.0
     """The largest growth in MiB of the memory of an operator process after its first round."""
 
@@ -123,7 +129,7 @@ class Soak:
         )
 
     def serve(self, namespace: str) -> float:
-        """Create an RFTJob, and delete it when it has a phase. Return the seconds until it had a phase."""
+        """Create an RFTJob, wait until it has a phase, and delete it. Return the seconds of the wait."""
         there = Api(self.api._cluster, namespace)
         self.jobs += 1
         made = {
