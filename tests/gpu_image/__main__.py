@@ -1,9 +1,9 @@
-"""Lets the vLLM in the image parse every command line with which the trainer can start it, without a GPU.
+"""Tests the command lines with which the trainer starts vLLM. The vLLM in the image parses each of them.
 
     python -m tests.gpu_image
 
-Run it with the Python of the image's environment, with this project on its path. The program builds a stub of
-the library of NVIDIA's driver, and starts itself again with this stub.
+No GPU is needed. Run the program with the Python of the image's environment, and with this project on its
+path. The program builds a stub of NVIDIA's driver library, and starts itself again with this stub.
 """
 
 import importlib

@@ -1,11 +1,13 @@
-"""Scrapes the operator's metrics with a real Prometheus, and runs the query of every alert and panel.
+"""Runs the query of every alert and every panel in a real Prometheus that scrapes the operator's metrics.
 
     python -m tests.monitoring
 
-Needs `prometheus` on the PATH, such as that of Debian's package. The metrics are the operator's own objects,
-served as the operator serves them, and filled by two scenarios: in the first, every query has a result and
-every alert fires; in the second, every alert clears. The alerts' windows and waiting times are shortened to
-seconds. `promtool test rules tests/monitoring/rules.yaml` tests the alerts with their real times.
+The program needs `prometheus` on the PATH. Debian's package `prometheus` has it. The metrics are the
+operator's own objects, served by the operator's own code. Two scenarios change them. In the first scenario
+every query has a result, and every alert fires. In the second scenario every alert clears.
+
+Here the ranges of the queries are 5 s, and an alert fires without a waiting time.
+`promtool test rules tests/monitoring/rules.yaml` tests the alerts with their real times.
 """
 
 import json

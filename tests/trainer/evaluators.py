@@ -1,6 +1,7 @@
-"""Sources of evaluators with the interfaces of trl, OpenAI, eval-protocol, reward-kit and verl.
+"""Source code of evaluators, written for these tests.
 
-The sources were written for these tests. None of the named packages is installed.
+Each evaluator has the interface of a library: trl, OpenAI, eval-protocol, reward-kit or verl. These libraries
+are not installed.
 """
 
 TRL = """

@@ -1,7 +1,7 @@
 """``python -m tests.trainer.recorded_run --config FILE``: runs the trainer and records requests to vLLM.
 
-The trainer runs in a process of its own, as in a pod. It must set how OpenMP threads wait before torch is
-imported, but the pytest process has already imported torch.
+The trainer runs in its own process, as in a pod. Before torch is imported, the trainer sets that waiting
+OpenMP threads sleep. In the process of pytest torch is already imported.
 """
 
 import sys

@@ -26,7 +26,8 @@ Weights = list[Tensor]
 class Trained:
     """A batch on which the loop trained.
 
-    ``weights`` and ``gradients`` have one item for each optimizer step, with the values before the step.
+    ``weights`` has the adapter's weights just before each optimizer step. ``gradients`` has the gradients
+    that each step uses.
     """
 
     groups: Sequence[Group]
@@ -93,9 +94,9 @@ class Reference:
             return [self.logprobs(prompt, ids) for prompt, ids, _, _ in completions(groups)]
 
     def gradients(self, weights: Weights, loss: Any, groups: Sequence[Group]) -> Weights:
-        """Return the gradients of ``loss`` at ``weights``.
+        """Return the gradients of ``loss`` when the adapter has these ``weights``.
 
-        ``loss`` is called with a list that has the log-probs of each completion's tokens.
+        ``loss`` gets a list with one tensor for each completion: the log-probs of the completion's tokens.
         """
         with self.using(weights):
             found = [self.logprobs(prompt, ids) for prompt, ids, _, _ in completions(groups)]

@@ -113,7 +113,11 @@ def test_the_rule_for_pairs_is_the_dense_mask_and_its_blocks_are_exact(
 
 
 def random_parts(length: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return random query (1, 4, T, 8), key and value (1, 2, T, 8) in float64, which require gradients."""
+    """Return a random query, key and value in float64, with ``requires_grad``.
+
+    - The query has the shape (1, 4, ``length``, 8).
+    - The key and the value have the shape (1, 2, ``length``, 8).
+    """
     draw = torch.Generator().manual_seed(1)
     shapes = ((1, 4, length, 8), (1, 2, length, 8), (1, 2, length, 8))
     return tuple(
@@ -292,7 +296,7 @@ def test_a_prompt_is_shared_more_often_where_hidden_pairs_cost_nothing() -> None
 def test_nothing_in_the_loop_of_micro_batches_waits_for_a_number(
     character_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Tensors on torch's meta device have no values, so code that reads a number from a tensor would fail."""
+    """Code that reads a number from a tensor fails, because tensors on torch's meta device have no values."""
 
     def blocks(_module: Any, query: Tensor, *_: Any, **_arguments: Any) -> tuple[Tensor, None]:
         return query.transpose(1, 2), None

@@ -1,4 +1,7 @@
-"""The benchmark of the time to a reward gives both sides the same task, and its times and table are right."""
+"""The benchmark of the time to a reward gives our trainer and TRL the same task.
+
+The benchmark's times and table are right.
+"""
 
 import json
 from datetime import UTC, datetime

@@ -1,4 +1,7 @@
-"""A grader of weight 0 is a canary: its scores are recorded, do not change rewards, and can end the run."""
+"""A grader of weight 0 is a canary.
+
+Its scores are recorded, but do not change rewards. A fall of the scores can end the run.
+"""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,7 @@
-"""From each format of a dataset all readers get the same rows: whole file, line by line, ``rft plan``."""
+"""From a dataset in any format, all readers get the same rows.
+
+The trainer reads a small file as a whole, and a large file line by line. ``rft plan`` reads a file too.
+"""
 
 import csv
 import gzip

@@ -1,4 +1,8 @@
-"""Large files: an epoch has every row once, a resumed run gets the same batches, broken rows are reported."""
+"""Training on large files.
+
+An epoch has every row once. A resumed run gets the same batches as a run without a stop. Broken rows are
+reported.
+"""
 
 import itertools
 import json
@@ -48,7 +52,10 @@ def stack() -> Iterator[ExitStack]:
 
 
 def opened(folder: Path, texts: list[str], stack: ExitStack, **changes: Any) -> Prompts:
-    """Write ``texts`` as the lines of a dataset. Open it as a run does, rendered with one token per word."""
+    """Write ``texts`` as the lines of a dataset. Open the dataset as a run does.
+
+    The tokenizer makes one token of each word.
+    """
     asked = config(Path("model"), folder).model_copy(update=changes)
     Path(asked.dataset_path).write_text("\n".join(texts))
     return open_rows(asked, stack, lambda: False).rendered(WordTokenizer(), None, BUDGET)

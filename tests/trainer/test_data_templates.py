@@ -1,4 +1,7 @@
-"""A chat template that drops a message is an error. All attempts of a run render the same date."""
+"""A chat template that drops a message is an error.
+
+If a chat template writes today's date, all attempts of a run write the same date.
+"""
 
 import json
 from pathlib import Path

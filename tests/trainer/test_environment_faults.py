@@ -1,4 +1,7 @@
-"""What an agent can do wrong while it plays its rollout, and what then happens to this and other rollouts."""
+"""Faults of an agent while it plays its rollout.
+
+A fault changes the agent's own rollout as expected, and changes no other rollout.
+"""
 
 import time
 from collections.abc import Iterator

@@ -22,7 +22,10 @@ EVALUATORS = {
     "verl-options": (evaluators.VERL_OPTIONS, "compute_score"),
     "verl-batch": (evaluators.VERL_BATCH, "compute_score_batched"),
 }
-"""The source and the function of each grader. The score is 1 if a completion ends with the answer, else 0."""
+"""For each grader, its source and the name of its function.
+
+Each function returns 1 if a completion ends with the answer, else 0.
+"""
 
 
 def row(a: int, b: int) -> dict[str, object]:

@@ -58,8 +58,9 @@ def test_a_part_that_takes_too_long_is_ended_with_what_it_has_started(tmp_path: 
 
 @pytest.fixture
 def planned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Part]:
-    """Parts that record that they ran. The second part fails; the third has a longer time limit than the
-    others.
+    """Four parts of the GPU check, which record that they ran.
+
+    The second part fails. The third part has a longer time limit than the other parts.
     """
 
     def noting(name: str, *, ok: bool, seconds: int) -> Part:

@@ -15,9 +15,10 @@ LINES = [line for line in TABLE if line and not line.startswith("# ")]
 
 
 def graded(grader: str, text: str, gold: str) -> float:
-    """Return the score of ``text``. ``grader`` and ``gold`` are columns of graded_texts.txt.
+    """Return the score of ``text``. The arguments are columns of a line of graded_texts.txt.
 
-    Raises ValueError if the reply of a judge or the gold answer cannot be read.
+    Raises:
+        ValueError: ``text`` is a judge's reply that cannot be read, or ``gold`` cannot be read.
     """
     kind, _, setting = grader.partition(" ")
     if kind == "judge":

@@ -1,6 +1,7 @@
-"""Evaluators that users already have run unchanged, whatever they take, return, import and print.
+"""Users can use their existing evaluators without a change.
 
-test_evaluators_run tests such evaluators with the command ``rft run``.
+The tests have evaluators with different arguments, results, imports and output. test_evaluators_run runs some
+evaluators with the command ``rft run``.
 """
 
 import math

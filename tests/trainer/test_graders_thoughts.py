@@ -82,9 +82,10 @@ def test_graders_of_formats_and_of_users_read_the_whole_and_others_the_answer() 
 
 
 def scores(completion: str, *, inside: bool = False, **row: object) -> dict[str, float]:
-    """Return the score of each kind of grader that needs neither a server nor other graders.
+    """Return the scores of a completion by graders of all kinds that need no server and no other graders.
 
-    Each kind is run with both values of ``reads``: ``answer`` and ``whole``.
+    There are two graders of each kind: one has ``reads: answer``, and one has ``reads: whole``. The key of a
+    score is the grader's name, such as ``numeric-answer``.
     """
     kinds = {**SETTINGS, "regex": {"pattern": "42", "fullMatch": True}, "jsonSchema": {"schema": "true"}}
     graders = [

@@ -120,7 +120,11 @@ def fresh(model: Path, dtype: str) -> tuple[Policy, torch.optim.Optimizer, Sched
 def trained(
     model: Path, folder: Path, dtype: str, norm: float, way: Way
 ) -> tuple[Tensor, Tensor, list[float]]:
-    """Return the adapter before and after training, as vectors, and the gradient norm of each step.
+    """Train in the given way. Return three values:
+
+    - the adapter's weights before the training, as a vector;
+    - the adapter's weights after the training, as a vector;
+    - the gradient norm of each step.
 
     ``norm`` is the limit for the gradient norm.
     """

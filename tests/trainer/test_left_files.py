@@ -1,4 +1,7 @@
-"""The trainer replaces or refuses a FIFO, a link or a huge file that is in the place of a run's file."""
+"""In a run's folder, a FIFO, a link or a huge file has the name of one of the run's files.
+
+The trainer replaces or refuses such a file.
+"""
 
 import gzip
 import os

@@ -1,4 +1,8 @@
-"""The memory limit of a container: read from cgroup v1 or v2, compared with the plan, exceeded by a run."""
+"""The memory limit of a container.
+
+The trainer reads the limit from cgroup v1 or v2, compares it with the plan, and notices when a run exceeds
+the limit.
+"""
 
 import os
 import subprocess

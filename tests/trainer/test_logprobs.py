@@ -18,9 +18,10 @@ def logits_n_v() -> torch.Tensor:
 
 
 def plain(logits: list[float], token: int, settings: Filter) -> tuple[float, float, bool]:
-    """Return the token's log-prob, the entropy, and whether the filters had removed the token.
+    """Return the token's log-prob, the entropy, and whether the filters removed the token.
 
-    A removed token is added to the tokens that the filters kept.
+    If the filters removed the token, the log-prob and the entropy are those of the kept tokens and this
+    token.
     """
     weights = {i: math.exp(value / settings.temperature) for i, value in enumerate(logits)}
     ranked = sorted(weights, key=lambda i: -weights[i])[: settings.top_k or len(logits)]

@@ -52,7 +52,11 @@ def batch(lengths: list[int], seed: int = 0, spread: float = 0.4) -> LossInputs:
 def plain_loss(x: LossInputs, s: LossSettings, tokens: int, sequences: int, max_tokens: int) -> float:
     """Return the loss by the papers' formulas, computed token by token.
 
-    ``tokens`` and ``sequences`` are numbers of the whole batch. ``s.aggregation`` decides the divisor.
+    - ``tokens`` is the number of tokens of the whole batch.
+    - ``sequences`` is the number of sequences of the whole batch.
+    - ``max_tokens`` is the maximum number of tokens of a completion.
+
+    ``s.aggregation`` says which of these numbers divide the sum.
     """
     total = 0.0
     for sequence in range(len(x.advantages_S)):

@@ -1,4 +1,7 @@
-"""Rollouts in one row, with a shared prompt, give the same results as in rows of their own, at less cost."""
+"""Several rollouts with the same prompt can be packed in one row, with one copy of the prompt.
+
+The results are the same as with one row for each rollout, and fewer tokens are computed.
+"""
 
 from pathlib import Path
 

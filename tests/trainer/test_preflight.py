@@ -25,9 +25,10 @@ PROMPT = Prompt(Row(1, [{"role": "user", "content": "1+1"}], {}, "key"), (1, 2))
 
 
 def batch(rewards: Sequence[Sequence[float | None]], *, cut: bool = False, error: str = "") -> SampledBatch:
-    """Return a batch whose groups have these rewards. ``None`` means that the grader failed.
+    """Return a batch whose groups have these rewards. ``None`` is the reward where the grader failed.
 
-    ``cut``: the completions are truncated. ``error``: the grader's error for each rollout.
+    - ``cut`` says whether the completions are truncated.
+    - ``error`` is the text of the grader's error for each rollout.
     """
     groups, scores = [], []
     for group in rewards:

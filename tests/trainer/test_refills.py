@@ -30,7 +30,10 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def asked(model: Path, folder: Path, steps: int = 99, **training: Any) -> Any:
-    """Return a configuration in which half of the groups have equal rewards. A batch has 1/3 of the rows."""
+    """Return a configuration in which about half of the groups have equal rewards.
+
+    A batch has a third of the dataset's rows.
+    """
     wanted = config(model, folder, deterministic=True, klBeta=0, **training)
     return with_spec(wanted, graders=SELDOM, stop={"maxSteps": steps}, preflight="off")
 

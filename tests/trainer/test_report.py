@@ -1,4 +1,7 @@
-"""Reports are sent to a real HTTPS server, and repeated if it does not answer. They never delay training."""
+"""The trainer sends reports to a real HTTPS server.
+
+If the server does not answer, the report is sent again. Sending never delays the training.
+"""
 
 import json
 import math

@@ -1,4 +1,8 @@
-"""Several samplers of one run: the prompt decides which one gets a request, one may die, all get adapters."""
+"""Several samplers of one run.
+
+The prompt decides which sampler gets a request. If a sampler dies, the other samplers continue. All
+samplers get each adapter.
+"""
 
 import json
 import threading

@@ -1,4 +1,7 @@
-"""The start of a sampler: its GPU memory, its time limit, the reason why it failed, and repeated starts."""
+"""The start of a sampler.
+
+The tests check the sampler's GPU memory, the time limit, the reason of a failed start, and the next starts.
+"""
 
 import sys
 from contextlib import closing

@@ -57,8 +57,9 @@ def test_on_gpus_the_cache_gets_the_memory_that_is_left(base: Path, tmp_path: Pa
 def test_on_the_cpu_the_cache_has_room_for_the_whole_context(
     base: Path, tmp_path: Path, context: int, size: int
 ) -> None:
-    """For each token, each of 2 layers has a key and a value, of 64 numbers of 2 bytes. A block has 32
-    tokens.
+    """Each token has a key and a value in each of 2 layers. Each key or value has 64 numbers of 2 bytes.
+
+    The cache has room for the context and one more block, which has 32 tokens. The cache has at least 1 GiB.
     """
     write_adapter(tmp_path / "adapter")
     config = json.loads((base / "config.json").read_text())

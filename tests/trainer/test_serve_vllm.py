@@ -1,4 +1,7 @@
-"""``rft serve`` with a real vLLM: its adapter answers as the trained policy, and nothing is left of it."""
+"""``rft serve`` with a real vLLM. The served adapter answers as the trained policy.
+
+After Ctrl-C no process and no temporary file is left.
+"""
 
 import json
 import os

@@ -33,12 +33,15 @@ class Watched:
     """How the test controls its runs, and what the runs did."""
 
     needs: Callable[[int], int] | None = None
-    """Gets the number, from 1, of a batch that is sampled ahead. Returns the version that must be saved
-    before this batch is sampled. None: updates wait until the batches in the queue are sampled.
+    """Decides when a batch that is sampled ahead may be sampled.
+
+    The function gets the number of the batch, from 1. It returns a version of the adapter. The batch is
+    sampled when this version is saved. None: each update waits until all batches in the queue are sampled.
     """
     fail_at: int = 0
-    """The number of the batch whose sampling fails. The run's first batch, which is not sampled
-    ahead, is 1.
+    """The number of the batch whose sampling fails. 0: none fails.
+
+    Batch 1 is the run's first batch, which is not sampled ahead.
     """
     on_update: Callable[[], None] = lambda: None
     """Called at the start of each update."""
@@ -119,9 +122,9 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
 
 
 def asked(model: Path, folder: Path, steps: int, **training: Any) -> RunConfig:
-    """Return the configuration of a run of one epoch.
+    """Return the configuration of a run of one epoch. A batch has six to ten rows.
 
-    Its batches have six to ten rows, and its updates change the policy.
+    The updates change the policy.
     """
     wanted = rewarded(model, folder, **BOUNDS, **training)
     return with_spec(wanted, stop={"maxSteps": steps}, preflight="off", evaluation={"fraction": 0})

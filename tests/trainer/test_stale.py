@@ -21,9 +21,11 @@ from tests.trainer.reference_support import Reference, Trained, apart, batches, 
 __all__ = ["batches"]
 BOUNDS = {"staleTokenLow": 0.6, "staleTokenHigh": 1.5, "staleSequenceLow": 0.2, "staleSequenceHigh": 5.0}
 SHIFTS = (0.8, -0.8, 2.2, -2.2)
-"""Nats that are added to the sampler's log-probs of the first four rollouts. The first two rollouts stay
-within the bounds for a sequence, the other two do not. With larger numbers the run would end, because the
-log-probs of sampler and trainer would differ too much."""
+"""Nats that are added to the sampler's log-probs of the first four rollouts, one number for each rollout.
+
+The first two numbers keep a rollout within the bounds for a sequence. The other two do not. Larger numbers
+would end the run, because the log-probs of sampler and trainer would differ too much.
+"""
 
 
 @pytest.fixture
@@ -49,7 +51,9 @@ def falsified(monkeypatch: pytest.MonkeyPatch) -> None:
 def weight_of(was: Tensor, drawn: Tensor, *, stale: bool) -> list[float]:
     """Return the mismatch weight of each token of a rollout, as the descriptions of the spec's fields say.
 
-    ``was`` and ``drawn`` are the log-probs of its tokens by the policy before the update, and by the sampler.
+    - ``was`` has the tokens' log-probs by the policy before the update.
+    - ``drawn`` has the tokens' log-probs by the sampler.
+    - ``stale`` says whether an older policy sampled the rollout.
     """
     ratios = (was - drawn).exp().tolist()
     if not stale:

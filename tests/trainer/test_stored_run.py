@@ -1,8 +1,8 @@
 """Runs of an earlier release can be read, shown in reports and resumed.
 
-``rft run`` of the commit c5ea54e wrote ``tests/stored/c5ea54e``, on a CPU with bfloat16 instructions. This
-folder has a run that ended, and a run that was stopped after two of four steps. In the files, ``@FOLDER@``
-replaces the folder's path.
+The folder ``tests/stored/c5ea54e`` has two runs: one that ended, and one that was stopped after two of four
+steps. ``rft run`` of the commit c5ea54e made them, on a CPU with bfloat16 instructions. In the files,
+``@FOLDER@`` stands for the folder's path.
 """
 
 import json

@@ -97,11 +97,13 @@ def attempt(
     before: dict[int, float] | None = None,
     adapter: Path | None = None,
 ) -> None:
-    """Log one attempt. ``rows`` has the rewards of its steps, by step.
+    """Log one attempt.
 
-    ``before`` has the rewards of the steps of earlier attempts, up to the checkpoint from which this attempt
-    resumes. Without ``before`` it is the first attempt, and also logs the base's evaluation. ``adapter`` is
-    the folder of the final adapter, or None.
+    - ``rows`` has the rewards of the attempt's steps, by step.
+    - ``ending`` says how the attempt ends.
+    - ``before`` has the rewards of all steps before this attempt's first step. Without them this is the first
+      attempt, which also logs the evaluation of the base model.
+    - ``adapter`` is the folder of the final adapter. None: there is no final adapter.
     """
     with Trackers(asked) as trackers:
         known = [record(step, reward) for step, reward in (before or {}).items()]
@@ -116,7 +118,10 @@ def attempt(
 
 
 def two_attempts(asked: RunConfig) -> None:
-    """Log two attempts. The first makes steps 1 to 3, the second resumes after step 2 and makes 3 and 4."""
+    """Log two attempts. The first attempt makes the steps 1 to 3.
+
+    The second attempt resumes after step 2, and makes the steps 3 and 4.
+    """
     folder = Path(asked.run_dir)
     folder.mkdir(parents=True)
     adapter = folder / "adapter"

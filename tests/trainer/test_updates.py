@@ -43,9 +43,10 @@ def one_step(model: Path, folder: Path, maximum: int = 1, **training: Any) -> No
 def plain_loss(
     objective: Objective, groups: Sequence[Any], old: list[Tensor], found: list[Tensor]
 ) -> tuple[Tensor, int]:
-    """Return the loss of a mini-batch by the papers' formulas, and the number of tokens that were clipped.
+    """Return the loss of a mini-batch by the papers' formulas, and the number of clipped tokens.
 
-    ``old`` and ``found`` have the log-probs of each completion's tokens before the update and now.
+    - ``old`` has the log-probs of each completion's tokens before the update.
+    - ``found`` has the log-probs of the same tokens with the present weights.
     """
     low, high = {"grpo": (0.8, 1.2), "dapo": (0.8, 1.28), "cispo": (0.0, 1.28)}[objective]
     losses: list[Tensor] = []
