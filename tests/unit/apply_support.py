@@ -1,5 +1,6 @@
-"""Replaces server-side apply by a list of the applied objects, because the fake API server of the unit tests
-does not support it.
+"""Replaces server-side apply, which the fake API server of the unit tests does not support.
+
+The objects that would be applied are added to a list.
 """
 
 import pytest

@@ -51,9 +51,9 @@ SETS = {
         "rbac.create=false",
     ),
 }
-"""Six sets of the chart's values by name, for checks that need no cluster.
+"""Six sets of values for the chart, by the name of the set.
 
-A value is an argument of ``helm --set``.
+Each value is an argument of ``helm --set``.
 """
 
 
@@ -73,9 +73,9 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 @cache
 def rendered(*values: str) -> list[Json]:
-    """Return the objects that the chart renders. Each of ``values`` is an argument of ``helm --set``.
+    """Return the objects that the chart renders with ``values``. Each value is an argument of ``helm --set``.
 
-    Do not change the objects: tests share them.
+    Do not change the objects, because the tests share them.
     """
     done = template(*values)
     assert done.returncode == 0, done.stderr

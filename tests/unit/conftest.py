@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, strategies
 
 LIMIT_SECONDS = 2.0
-"""Limit for the CPU time of a test in seconds, including its threads and child processes.
+"""Limit for the CPU time of a unit test in seconds. The test's threads and child processes count too.
 
-CPU time depends less than elapsed time on the other programs that the machine runs.
+CPU time is limited, because other programs on the machine change it less than elapsed time.
 """
 
 
@@ -17,8 +17,8 @@ CPU time depends less than elapsed time on the other programs that the machine r
 def _constants_collected() -> None:
     """Let Hypothesis collect the constants of all modules before the first test.
 
-    In a fresh clone this takes some seconds, once. Otherwise the first test that draws a value would exceed
-    its time limit.
+    In a fresh clone this takes some seconds, once. Otherwise these seconds would count for the first test
+    that draws a value, and the test would exceed its limit.
     """
 
     @given(strategies.integers(), strategies.text(), strategies.floats())

@@ -1,5 +1,6 @@
-"""Runs a gateway with a fake model, which answers with given texts, and connects HTTP clients to its
-rollouts.
+"""Runs a gateway with a fake model, and connects HTTP clients to rollouts of the gateway.
+
+The fake model answers with given texts.
 """
 
 from collections.abc import Callable
@@ -15,9 +16,10 @@ from tests.unit.gateway_support import Characters, Scripted, session
 
 
 class Open:
-    """Runs a gateway during the ``with`` block. The model's answers are the texts of ``script``, in order.
+    """Runs a gateway during the ``with`` block. The fake model's answers are the texts in ``script``, in
+    order.
 
-    ``before`` is called when a batch begins.
+    ``before`` is called before each batch is sampled.
     """
 
     def __init__(self, folder: Path, *script: str, before: Callable[[], None] = lambda: None) -> None:

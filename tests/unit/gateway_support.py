@@ -100,9 +100,9 @@ def session(tokenizer: Characters, limits: RolloutLimits = LIMITS, **options: An
 
 
 class Scripted:
-    """A fake sampler. It answers requests with ``texts``, one after the other, and keeps the requests.
+    """A fake sampler. It answers each request with the next of ``texts``. ``requests`` has all its requests.
 
-    ``before`` is called when a batch begins.
+    ``before`` is called before each batch is sampled.
     """
 
     def __init__(self, tokenizer: Characters, *texts: str, before: Callable[[], None] = lambda: None) -> None:

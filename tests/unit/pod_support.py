@@ -1,7 +1,7 @@
-"""A fake API server that creates pods and runs commands in them, for tests of the ``rft`` commands that read
-a job's volume.
+"""A fake API server that creates pods and runs commands in the pods.
 
-Each command in a pod is a real process on this machine. A folder on this machine stands for the volume.
+It is for tests of the ``rft`` commands that read a job's volume. A command in a pod is a real process on this
+machine, and the volume is a folder on this machine.
 """
 
 import asyncio
@@ -205,8 +205,9 @@ async def _close(_request: web.Request, response: web.StreamResponse) -> None:
 
 @contextmanager
 def pods_served(folder: Path, volume: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PodServer]:
-    """Run the server during the ``with`` block, with ``volume`` as the folder of the run. Write a kubeconfig
-    for it into ``folder``.
+    """Run the fake API server during the ``with`` block. Yield the server.
+
+    ``volume`` is the folder of the run. A kubeconfig for the server is written into ``folder``.
     """
     server, loop = PodServer(volume), asyncio.new_event_loop()
     application = web.Application()

@@ -1,6 +1,7 @@
-"""Texts with secrets or control characters, which must not be shown unchanged, and ordinary texts.
+"""Texts for tests of what is shown to users.
 
-Each secret is put together from parts, so that scanners for leaked secrets do not report this file.
+Some texts have secrets or control characters, and must not be shown unchanged. The other texts are ordinary.
+Each secret is put together from pieces, so that scanners for leaked secrets do not report this file.
 """
 
 import base64

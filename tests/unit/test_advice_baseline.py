@@ -1,4 +1,7 @@
-"""The differences between two specs. A field that is not set counts with the default that a run uses."""
+"""The differences between two specs.
+
+If a field is not set in a spec, the default that a run uses is compared.
+"""
 
 from typing import Any
 

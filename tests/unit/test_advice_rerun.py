@@ -1,4 +1,7 @@
-"""A rerun is a new job that differs from an earlier job in some values, and names it as its baseline."""
+"""A rerun is a new job with some other values than an earlier job.
+
+The rerun names the earlier job as its baseline.
+"""
 
 from typing import Any
 

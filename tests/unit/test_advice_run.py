@@ -55,9 +55,10 @@ def held_out(mean: float) -> EvaluationResult:
 
 
 def with_canary(rewards: list[float], scores: list[float]) -> RunStatus:
-    """Return the status of a run. ``rewards`` and ``scores`` have a number for each step.
+    """Return the status of a run with a canary grader.
 
-    ``scores`` are those of the canary grader. A little noise is added to them.
+    ``rewards`` has the reward of each step. ``scores`` has the canary's score of each step, to which a little
+    noise is added.
     """
     noise = random.Random(0)
     history = [

@@ -86,8 +86,9 @@ def test_random_moments_are_within_the_jobs_duration_in_descending_order() -> No
 
 
 def kubelet_event(pod: str, phase: str = "Running", **state: dict[str, str]) -> dict[str, Any]:
-    """Return an audit event in which the kubelet updates a pod's status. ``state`` is that of the trainer's
-    container.
+    """Return an audit event in which the kubelet updates a pod's status.
+
+    ``state`` is the state of the trainer's container. ``phase`` is the pod's phase.
     """
     status = {"containerStatuses": [{"name": "grader", "state": {}}, {"name": "trainer", "state": state}]}
     metadata = {"name": pod, "labels": {"rft.dev/job-uid": "u"}}

@@ -78,10 +78,10 @@ def resolved(schema: Json) -> Json:
 
 
 def differences(model: type[BaseModel], schema: Json, path: str) -> Iterator[tuple[str, set[str]]]:
-    """Yield each path at which a model and its part of the chart's schema have different fields, with these
-    fields.
+    """Yield the differences between the fields of ``model`` and those of its part of the chart's schema.
 
-    ``path`` is the path of ``model`` itself. The models below it are compared too.
+    A difference is a path, and the names of the fields that only one of the two has. ``path`` is the path of
+    ``model``. The models in the fields of ``model`` are compared too.
     """
     schema = resolved(schema)
     fields = {info.alias or name: info for name, info in model.model_fields.items()}

@@ -1,4 +1,7 @@
-"""With each of six sets of values the chart passes ``helm lint --strict`` and renders the same each time."""
+"""The chart passes ``helm lint --strict`` with each of six sets of values.
+
+If a set is rendered twice, the results are equal.
+"""
 
 import re
 import subprocess

@@ -1,4 +1,7 @@
-"""The chart's RBAC rule for nodes lets the operator list nodes and nothing else. It can be turned off."""
+"""The chart lets the operator list nodes, and gives the operator no other rights on nodes.
+
+The right to list nodes can be turned off.
+"""
 
 from typing import Any
 

@@ -12,8 +12,9 @@ from tests.unit.chart_support import CHART, template
 SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
 VALUES: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
 FREE = {"webhook.namespaceSelector", "affinity", "podSecurityContext", "securityContext"}
-"""Values that the chart copies into Kubernetes objects. The schema allows any field in them, because the API
-server checks their fields.
+"""Values that the chart copies into Kubernetes objects.
+
+The chart's schema allows any field in these values. The API server checks the fields instead.
 """
 
 
@@ -23,10 +24,9 @@ def resolved(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def objects(values: dict[str, Any], schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yield the path, the values and the schema of each object in ``values``. ``path`` is the path of
-    ``values``.
+    """Yield for each object in ``values`` its path, its values and its schema.
 
-    The schema of an object that ``schema`` does not know is ``{}``.
+    ``path`` is the path of ``values``. An object that is not in ``schema`` has the schema ``{}``.
     """
     yield path, values, schema
     for name, value in values.items():

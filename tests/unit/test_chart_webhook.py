@@ -1,4 +1,7 @@
-"""What the chart renders for the webhook, which is on by default and has only the rights that it needs."""
+"""The objects that the chart renders for the webhook.
+
+The webhook is on by default. It has only the rights that it needs.
+"""
 
 import base64
 from pathlib import Path

@@ -408,8 +408,10 @@ def test_a_list_with_a_path_twice_or_too_many_files_is_refused(monkeypatch: pyte
 
 
 class Changing:
-    """A source with one file. The first ``rounds`` times that it is read, its content differs from the listed
-    digest.
+    """A source of files with one file, ``metrics.jsonl``.
+
+    The first ``rounds`` times that the file is read, its content does not have the listed digest. Later
+    the content has this digest.
     """
 
     def __init__(self, rounds: int) -> None:

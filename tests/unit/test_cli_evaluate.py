@@ -1,6 +1,6 @@
-"""rft evaluate: what it asks of the trainer, what it shows, and that it leaves nothing behind.
+"""rft evaluate: how it calls the trainer, what it shows, and that no process or file is left.
 
-A fake trainer, which writes the same files, replaces the trainer. tests/trainer tests the trainer itself.
+A fake trainer replaces the trainer, and writes the same files. tests/trainer tests the trainer itself.
 """
 
 import json

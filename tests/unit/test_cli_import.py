@@ -49,9 +49,9 @@ def graders_of(draft: Draft) -> list[Grader]:
 
 
 def raw_score(grader: Grader, completion: str, row: dict[str, Any], judge: str | None) -> float:
-    """Return the raw score of a grader. Its code runs in this process.
+    """Return the raw score that a grader gives to ``completion``. A grader's code runs in this process.
 
-    ``judge`` is the reply of a judge's model.
+    ``judge`` is the reply of the model, if the grader is a judge.
     """
     if (function := builtin(grader)) is not None:
         return function(completion, row)

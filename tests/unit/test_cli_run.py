@@ -1,6 +1,6 @@
 """rft run: how it starts the trainer, resumes a run, refuses a manifest and stops.
 
-A fake trainer, which sends the same events, replaces the trainer. tests/trainer tests the trainer itself.
+A fake trainer replaces the trainer, and sends the same events. tests/trainer tests the trainer itself.
 """
 
 import fcntl
@@ -258,8 +258,9 @@ def test_what_is_suspended_or_cancelled_is_not_run(job: Path, field: str) -> Non
 
 
 def press_ctrl_c_at(monkeypatch: pytest.MonkeyPatch, *events: str, times: int = 1) -> None:
-    """After each event that was shown and whose name is in ``events``, send SIGINT to this process ``times``
-    times.
+    """Send SIGINT to this process after each shown event whose name is in ``events``.
+
+    ``times`` is the number of signals after one event.
     """
     show = ProgressView.show
 

@@ -1,4 +1,7 @@
-"""rft run makes a plan for this machine. It refuses runs and chooses the micro-batch as the operator does."""
+"""rft run makes a plan for this machine. It uses the same rules as the operator.
+
+So it refuses the same runs, and chooses the same micro-batch.
+"""
 
 from pathlib import Path
 from typing import Any

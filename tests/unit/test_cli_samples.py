@@ -1,4 +1,7 @@
-"""rft samples shows rollouts in a folder. Those of a job in the cluster are tested with rft download."""
+"""rft samples shows the rollouts of a run in a folder.
+
+The tests of rft download test rft samples with a job in the cluster.
+"""
 
 import json
 from collections.abc import Iterator

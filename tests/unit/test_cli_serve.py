@@ -1,4 +1,7 @@
-"""rft serve: the objects for a job in a cluster, and a server on this machine with a stand-in for vLLM."""
+"""rft serve prints objects for a cluster, or runs a server on this machine.
+
+A small program replaces vLLM.
+"""
 
 import json
 import signal

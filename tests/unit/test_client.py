@@ -181,8 +181,9 @@ with (folder / "metrics.jsonl").open("w") as file:
 
 @pytest.fixture
 def training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RFTJob:
-    """Return a job, and replace ``rft run`` by a program that makes three steps. After the second one it
-    waits for a file ``seen``.
+    """Return a job. A fake program replaces ``rft run``, and makes three steps.
+
+    After step 2 the program waits until the file ``seen`` exists.
     """
     package = tmp_path / "path" / "rft_cli"
     package.mkdir(parents=True)

@@ -1,5 +1,6 @@
-"""Rollouts of several turns: a prompt extends the earlier tokens, or begins a new segment if it
-changes them.
+"""Rollouts of several turns.
+
+If a prompt begins with the earlier tokens, it extends them. If it changes them, it begins a new segment.
 """
 
 import json

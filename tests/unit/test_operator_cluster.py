@@ -22,10 +22,11 @@ def in_chunks(body: bytes, size: int) -> bytes:
 def answering(
     status: int, body: bytes, *, missing: int = 0, chunk: int = 0, connections: list[object] | None = None
 ) -> Iterator[Cluster]:
-    """Serve this response to every request. Its Content-Length is ``missing`` bytes more than are sent.
+    """Run a server that answers every request with ``status`` and ``body``. Yield a client of the server.
 
-    If ``chunk`` is not 0, the response is sent in chunks of ``chunk`` bytes. The client's address of each new
-    connection is appended to ``connections``.
+    - ``missing`` is the number of bytes by which Content-Length is larger than the sent body.
+    - ``chunk`` is the size of the response's chunks in bytes. 0: the response has no chunks.
+    - ``connections``, if given, gets the client's address of each new connection.
     """
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,4 +1,7 @@
-"""What the controller reads from the API server after each kind of event, also if it comes during a read."""
+"""What the controller reads from the API server after an event of each kind.
+
+An event may also come while the controller reads.
+"""
 
 from collections.abc import Callable
 from typing import Any, cast
@@ -114,9 +117,9 @@ class FakeCluster:
 
 
 def settled(document: Json | None = None) -> tuple[FakeCluster, Controller]:
-    """Return a fake cluster with an RFTJob, and a controller that has cached the job's state.
+    """Return a fake cluster with one RFTJob, and a controller that has cached the RFTJob's state.
 
-    ``document`` is the RFTJob. If it is None, the RFTJob runs.
+    ``document`` is the RFTJob. If it is None, an RFTJob in the phase Running is used.
     """
     cluster = FakeCluster(document or rftjob({"phase": "Running", "startTime": "2026-11-22T10:00:00Z"}))
     controller = Controller(cast(Any, cluster), Reports(), SETTINGS, Chains(lambda: 0.0))

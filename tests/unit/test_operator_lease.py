@@ -80,9 +80,11 @@ def test_deadline_and_retry_keep_the_proportions_of_the_defaults() -> None:
 
 
 class Server(Cluster):
-    """A fake API server for one Lease. If ``mood`` is "away", every request fails.
+    """A fake API server for one Lease. ``mood`` says how it answers:
 
-    If ``mood`` is "deaf", reads fail, and a write is stored, but its response is lost.
+    - "good": all requests succeed.
+    - "away": every request fails.
+    - "deaf": reads fail. A write is stored, but its response is lost.
     """
 
     def __init__(self) -> None:
@@ -117,8 +119,9 @@ class Server(Cluster):
 
 
 class Machine:
-    """A process that wants the Lease. At the true time ``time`` its own clock shows ``offset + rate * time``
-    seconds.
+    """A process that wants the Lease. Its clock may be wrong.
+
+    ``time`` is the true time. At this time the clock shows ``offset + rate * time`` seconds.
     """
 
     def __init__(self, server: Server, name: str, offset: float = 0.0, rate: float = 1.0) -> None:

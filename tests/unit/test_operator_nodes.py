@@ -1,4 +1,7 @@
-"""The cache of the cluster's nodes: it reads them rarely, and a failed read does not stop the operator."""
+"""The operator's cache of the cluster's nodes.
+
+It reads the nodes rarely. A failed read does not stop the operator.
+"""
 
 import logging
 from typing import Any

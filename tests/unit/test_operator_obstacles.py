@@ -27,7 +27,7 @@ CLAIMED = replace(CHILD, claims=("runs",))
 def raw(message: str, kind: str = "Pod", reason: str = "FailedMount", **times: Any) -> dict[str, Any]:
     """Return an Event about an object of kind ``kind``, as an API server returns it.
 
-    ``times`` are the Event's fields with a time. If there are none, the Event's last time is ``NOW``.
+    ``times`` has the fields of the Event that are times. If there are none, ``lastTimestamp`` is ``NOW``.
     """
     about = {
         "Pod": ("sums-x-1", "pod-1"),
@@ -278,8 +278,9 @@ def test_the_status_says_what_an_event_says_until_the_pod_runs() -> None:
 
 
 class Server:
-    """A fake API server that lists the same Events for every namespace. If ``broken`` is true, it
-    refuses to.
+    """A fake API server that returns the same Events for every namespace.
+
+    If ``broken`` is true, it refuses every request.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,7 @@
-"""The work queue: when a key is due, one worker at a time for each key, and back-off after errors."""
+"""The work queue: when a key is due, and how long it waits after an error.
+
+Only one worker at a time processes a key.
+"""
 
 import asyncio
 from collections.abc import Coroutine

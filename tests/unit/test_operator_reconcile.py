@@ -842,7 +842,8 @@ def test_without_an_ingest_a_silent_trainer_is_not_stalled() -> None:
 def held_open(code: int, ended: datetime = NOW, *beside: str) -> Pod:
     """Return a running pod whose trainer ended at ``ended`` with exit code ``code``.
 
-    Containers that others added still run. ``beside`` are their names.
+    ``beside`` has the names of containers that other programs added to the pod, and that still run. Without
+    names it is one container, ``istio-proxy``.
     """
     trainer = Terminated(code, at=rfc3339(ended))
     return replace(POD, trainer=trainer, beside=beside or ("istio-proxy",))

@@ -15,10 +15,12 @@ NAMES = ("ingest.rft.svc", "127.0.0.1")
 
 
 def shake_hands(identity: tls.Identity, bundle: str, name: str) -> None:
-    """Connect to a server with the certificate of ``identity`` by its ``name``. The client trusts the CAs in
-    ``bundle``.
+    """Connect a client to a server. The server has the certificate of ``identity``.
 
-    Raises ssl.SSLError if the client does not accept the certificate.
+    The client trusts the CAs in ``bundle``, and expects the server's name ``name``.
+
+    Raises:
+        ssl.SSLError: the client does not accept the certificate.
     """
     here, there = socket.socketpair()
     context = tls.server_context(identity)

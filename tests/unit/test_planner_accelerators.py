@@ -12,7 +12,7 @@ SLICES = [name for name in ACCELERATORS if "-mig-" in name]
 
 
 def nominal(name: str) -> float:
-    """Return the memory size in the device's name, in bytes, if a gigabyte in the name has 10**9 bytes."""
+    """Return the memory size in bytes that the name of a device states. A gigabyte counts as 10**9 bytes."""
     found = re.search(r"(\d+)gb$", name)
     assert found is not None, name
     return float(found[1]) * 1e9
@@ -28,8 +28,9 @@ def test_the_visible_memory_is_near_the_size_in_the_name(name: str) -> None:
 
 @pytest.mark.parametrize("name", ACCELERATORS)
 def test_a_device_computes_many_operations_per_byte_that_it_reads(name: str) -> None:
-    """The bfloat16 FLOPs per byte that is read from memory are plausible. In the catalogue they are from 37
-    (H20, slowed down for export) to 419 (L40S).
+    """The number of bfloat16 operations for each byte that a device reads from memory is plausible.
+
+    In the catalogue it is 37 (H20, which is slowed down for export) to 419 (L40S).
     """
     device = ACCELERATORS[name]
     assert 30 < device.bf16_flops / device.bandwidth < 600

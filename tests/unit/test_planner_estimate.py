@@ -189,11 +189,11 @@ def never_less(few: Estimate, many: Estimate) -> None:
 
 
 def almost_not_less(few: Estimate, many: Estimate) -> None:
-    """Check that ``many`` has no fewer tokens than ``few``. Its hours and cost may be lower by those of one
-    step.
+    """Check that ``many`` has no fewer tokens than ``few``.
 
-    The first batch is sampled before any training, so it does not overlap with training. If the steps of
-    ``many`` are smaller than those of ``few``, its first batch takes less time.
+    The hours and the cost of ``many`` may be lower than those of ``few``, but only by the amount of one
+    step. The reason is the first batch, which is sampled before any training. If ``many`` has smaller steps
+    than ``few``, this batch takes less time.
     """
     assert few.steps is not None
     for name in TOKENS:

@@ -1,4 +1,7 @@
-"""Node labels of clouds name the kind of a GPU. The plan lets the pod run only on nodes with such labels."""
+"""The labels of a cloud's nodes name the kind of a node's GPUs.
+
+The plan uses these labels to choose the nodes on which the pod may run.
+"""
 
 from typing import Any
 

@@ -20,7 +20,7 @@ from tests.manifests import manifest
 def held(made: Plan, device: Device) -> tuple[float, float]:
     """Return the planned bytes of memory on a GPU that trains, and on a GPU that samples.
 
-    If the GPUs train and sample in turns, both numbers are the sum.
+    If the same GPUs train and sample in turns, both numbers are the sum of the two.
     """
     parts = made.memory_parts or []
     trained, sampled = (

@@ -1,4 +1,8 @@
-"""On GPUs a run's dtype is bfloat16. On a CPU it follows from the job, deterministic mode and the machine."""
+"""On GPUs a run's dtype is bfloat16.
+
+On a CPU the dtype that the job sets is used. If the job sets none, the dtype is float32 in deterministic
+mode. Without deterministic mode it depends on the machine.
+"""
 
 from pathlib import Path
 from typing import Any

@@ -81,9 +81,10 @@ def test_a_division_that_fits_has_parts_within_the_memory(model: str, kind: str)
 
 
 def costs_of(sampling_seconds: float, update_seconds: float) -> Costs:
-    """Return a function that gives the cost of a split. GPUs with the same role share the work equally.
+    """Return a function that computes the cost of a split.
 
-    One GPU alone would sample for ``sampling_seconds`` and train for ``update_seconds`` in each step.
+    One GPU alone would sample for ``sampling_seconds`` and train for ``update_seconds`` in each step. The
+    GPUs of a role divide this work equally.
     """
 
     def costs(split: Split) -> Cost:

@@ -1,4 +1,4 @@
-"""No client on this machine can get the port that a test chose for its server, before the server listens."""
+"""After a test has chosen a port for its server, no client on this machine gets this port."""
 
 import socket
 

@@ -18,7 +18,9 @@ def request(*ids: int) -> Request:
 
 
 class Theatre:
-    """An engine that samples at once and records its batches, and environments that answer when a test calls
+    """A fake engine and fake environments.
+
+    The engine samples at once, and records its batches. An environment answers when the test calls
     ``answer``.
     """
 

@@ -1,5 +1,6 @@
-"""Hostile files in a run's folder, such as zstd bombs, long lines and FIFOs, are refused or read within
-limits.
+"""Hostile files in a run's folder, such as zstd bombs, long lines and FIFOs.
+
+They are refused, or read within limits of size and memory.
 """
 
 import gzip
@@ -50,8 +51,9 @@ def little_memory() -> Iterator[None]:
 
 
 def packed(path: Path, pieces: Iterator[bytes]) -> Path:
-    """Write ``pieces`` as a zstd file, one after the other, so that the content is never in memory as a
-    whole. Return ``path``.
+    """Write a zstd file whose unpacked content is ``pieces``. Return ``path``.
+
+    The pieces are written one after the other, so the whole content is never in memory.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file, zstandard.ZstdCompressor(level=1).stream_writer(file) as stream:

@@ -1,5 +1,6 @@
-"""A run stops if both the KL and the mean difference of log-probs between sampler and trainer exceed their
-limits.
+"""A run stops if two differences between the log-probs of sampler and trainer are above their limits.
+
+They are the KL and the mean absolute difference.
 """
 
 from rft_run.mismatch import LEAST_TOKENS, STOP_KL, STOP_MEAN_ABS, Mismatch

@@ -120,8 +120,9 @@ def test_a_text_without_end_is_read_up_to_a_limit() -> None:
     ],
 )  # fmt: skip
 def test_the_time_for_a_long_text_is_bounded(piece: str) -> None:
-    """This test exceeds its limit of CPU time if a pattern needs time in proportion to the square of the
-    length.
+    """A pattern may not need time in proportion to the square of the text's length.
+
+    Such a pattern makes this test exceed its limit of CPU time.
     """
     cluster_text((piece * MAX_READ)[:MAX_READ])
 
