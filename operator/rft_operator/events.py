@@ -41,11 +41,11 @@ class WarningEvents:
         self._said: dict[str, str] = {}
 
     def of(self, key: Key, needed: frozenset[str]) -> tuple[Obstacle, ...]:
-        """Return the cached Events about the objects ``needed`` by the job ``key``. These objects are named
-        by the keys that ``Obstacle.about`` returns.
+        """Return the cached Events about the objects in ``needed``, and poll these Events from now on.
 
-        From now on these Events are polled. If ``needed`` is empty, the job does not wait, and its cached
-        Events are dropped.
+        - ``key``: the job that waits for the objects.
+        - ``needed``: the objects, named as in ``Obstacle.about``. If it is empty, the job does not wait. Then
+          its cached Events are dropped.
         """
         with self._lock:
             if not needed:

@@ -21,8 +21,10 @@ _SIGNALS = (128 + 9, 128 + 15)
 """Exit codes of a trainer that SIGKILL or SIGTERM ended before it could report."""
 MAX_MESSAGE = 2000
 EVICTIONS = 5
-"""Number of evictions by a kubelet after which a run fails. A kubelet evicts a pod that uses more memory or
-disk than its node has free, and the next pod of the run will probably do the same."""
+"""A run fails after the kubelet has evicted this number of its pods.
+
+The kubelet evicts a pod if its node has too little memory or disk. The next pod of the run would probably be
+evicted too."""
 STOPS_WITHOUT_STEP = 20
 """A run fails after this number of pods in a row were stopped before they made a step."""
 
@@ -62,8 +64,10 @@ def _exit_code(pod: Pod) -> int | None:
 
 
 def _said(pod: Pod, otherwise: str) -> str:
-    """Return the trainer's message about its end. It is in the trainer's last report or, if there is no
-    report, in the termination message of its container. If neither has a message, return ``otherwise``.
+    """Return the message in which the trainer says why it ended, or ``otherwise`` if there is no message.
+
+    The message is in the trainer's last report. Without a report, it is in the termination message of the
+    trainer's container.
     """
     if pod.report is not None and pod.report.ending is not None and pod.report.ending.message:
         return pod.report.ending.message
@@ -78,8 +82,8 @@ def configuration(case: Case) -> Failure | None:
 
 
 def data(case: Case) -> Failure | None:
-    """Return a Failure if the rows of the dataset cannot be used. The trainer's message has the line
-    numbers.
+    """Return a Failure if rows of the dataset cannot be used. Its message is the trainer's, with the line
+    numbers of these rows.
     """
     return _permanent(case.pod, ExitCode.DATA, "the dataset cannot be read")
 
@@ -101,8 +105,8 @@ def _permanent(pod: Pod, code: ExitCode, otherwise: str) -> Failure | None:
 
 
 def out_of_memory(case: Case) -> Failure | None:
-    """Return a Failure if the trainer reported that it ran out of memory, or if the kernel killed it for this
-    reason.
+    """Return a Failure if the trainer ran out of memory: it reported so, or the kernel killed it at its
+    memory limit.
     """
     pod, plan = case
     killed = pod.trainer is not None and pod.trainer.reason == "OOMKilled"
@@ -123,8 +127,9 @@ def out_of_memory(case: Case) -> Failure | None:
 
 
 def disk_exceeded(case: Case) -> Failure | None:
-    """Return a Failure if the pod wrote more bytes to its node's disk than its limit allows. The Failure
-    counts as a retry, since the run itself caused it.
+    """Return a Failure if the pod wrote more bytes to its node's disk than its limit allows.
+
+    This failure counts towards ``retry.limit``, because the run itself caused it.
     """
     pod, plan = case
     if pod.reason != "Evicted" or "ephemeral" not in pod.message or "limit" not in pod.message:
@@ -138,8 +143,8 @@ def disk_exceeded(case: Case) -> Failure | None:
 
 
 def preempted_or_lost(case: Case) -> Failure | None:
-    """Return a Failure if the pod was preempted, evicted or lost with its node. The Failure does not count as
-    a retry.
+    """Return a Failure if the pod was preempted, evicted or lost with its node. This failure does not count
+    towards ``retry.limit``.
     """
     pod = case.pod
     # Kueue preempts by suspending the Job. This deletes the pod without giving it a reason.
@@ -169,9 +174,7 @@ def grader_container(case: Case) -> Failure | None:
 
 
 def unknown(case: Case) -> Failure | None:
-    """Return a Failure for a pod to which no earlier check applies, with the most specific message that there
-    is.
-    """
+    """Return a Failure for any pod, with the most specific message that is known. This is the last check."""
     pod = case.pod
     code = _exit_code(pod)
     otherwise = pod.message or pod.reason or f"the trainer ended with exit code {code}"
@@ -179,9 +182,10 @@ def unknown(case: Case) -> Failure | None:
 
 
 def stopped_too_often(pods: Sequence[Pod], plan: Plan | None) -> Failure | None:
-    """Return why a run fails after many stops that do not count as retries, or ``None`` if the run goes on.
+    """Return why a run fails because its pods were stopped too often, or ``None`` if the run goes on.
 
-    ``pods`` are the failed pods of the present child Job, oldest first.
+    Only stops that do not count towards ``retry.limit`` are counted here. ``pods`` are the failed pods of the
+    present child Job, oldest first.
     """
     evicted = [pod for pod in pods if pod.reason == "Evicted" and not classify(pod, plan).counted]
     if len(evicted) >= EVICTIONS:

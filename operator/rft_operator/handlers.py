@@ -1,7 +1,7 @@
-"""kopf's handlers: authentication, and watch events that add the key of an RFTJob to the work queue.
+"""kopf's handlers. They log in to the API server, and add the RFTJob of each watch event to the work queue.
 
-Only ``on.event`` is used. kopf's other handlers write annotations or finalizers into users' objects. While
-the operator does not run, a finalizer blocks the deletion of its object.
+Of kopf's handlers for objects, only ``on.event`` is used. The other kinds write annotations or finalizers
+into users' objects. An object with a finalizer could not be deleted while the operator does not run.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,8 +22,8 @@ LIST_CHUNK = 100
 IDLE_SECONDS = 0.2
 """Seconds for which kopf keeps an object in memory after its last event."""
 RELIST_SECONDS = 1.0
-"""Seconds before kopf lists all objects again, after the API server has refused the resource version of a
-watch as too old."""
+"""Seconds that kopf waits before it lists all objects again. It must list them again if the API server
+refuses the resource version of a watch as too old."""
 _JOBS = (GROUP, VERSION, PLURAL)
 _CHILDREN = (("batch", "v1", "jobs"), ("", "v1", "pods"), ("", "v1", "configmaps"))
 
@@ -97,8 +97,9 @@ def watched_paths(namespaces: Sequence[str]) -> list[str]:
 class NoDifferences(kopf.DiffBaseStorage):
     """Turns off kopf's computation of differences between two versions of an object.
 
-    Only kopf's change handlers need the differences, and the operator has no such handler. To compute them,
-    kopf would copy the object of every event, in the event loop that also answers the trainers' reports.
+    Only kopf's change handlers need these differences, and the operator has no change handler. To compute
+    them, kopf would copy the object of every watch event. The copies would delay the answers to trainers'
+    reports, because both run in one event loop.
     """
 
     def build(self, **_: Any) -> kopf.BodyEssence:

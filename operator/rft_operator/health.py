@@ -1,14 +1,19 @@
 """The liveness probe and the readiness probe, answered in a thread of their own.
 
-A process is ready while it waits for the Lease, and again once it holds the Lease and serves the ingest. So a
-Deployment with a second operator, which waits for the Lease, counts as available.
+A process is ready while it waits for the Lease, the lock of the leader election. It is also ready while it
+holds the Lease and serves the ingest. So the second operator of a Deployment, which only waits for the Lease,
+counts as available.
 
-The API server ends every watch after ``watch_seconds``, and kopf connects again. A watch that has got no
-answer for ``stale_seconds`` is dead, even if its resource has few events. A watch that the API server refuses
-is not dead: kopf tries it again and again, and a new process would be refused too. A metric and the log show
-such a refusal. While the API server is down, no watch can connect, but this process loses the Lease within
-seconds and ends. So ``stale_seconds`` must be longer than the duration of the Lease, and longer than the time
-after which kopf closes a silent connection.
+A process is alive if its event loop runs and none of its watches is dead. The API server ends every watch
+after ``watch_seconds``, and kopf connects again. So even a watch without events gets answers. A watch is dead
+if it has got no answer for ``stale_seconds``.
+
+A watch that the API server refuses is not dead. kopf tries it again and again, and a new process would be
+refused too. A metric and the log show the refusal.
+
+While the API server is down, no watch can connect. Then the process loses the Lease within seconds, and ends
+itself. The liveness probe must not end it earlier. So ``stale_seconds`` must be longer than the duration of
+the Lease. It must also be longer than the time after which kopf closes a silent connection.
 """
 
 import logging
@@ -97,7 +102,7 @@ class Signs:
 
 
 def serve(signs: Signs, port: int) -> ThreadingHTTPServer:
-    """Answer the probes on ``port``, with the status 200, or with 500 and a text that says what is wrong."""
+    """Serve the probes on ``port``. The answer is 200, or 500 with a text that says what is wrong."""
 
     class Probe(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

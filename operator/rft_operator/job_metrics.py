@@ -1,9 +1,10 @@
 """Metrics of RFTJobs, from the statuses that the operator reads and writes.
 
-The labels have a limited number of values. A time series of a single RFTJob exists only while this RFTJob
-runs, and only a limited number of RFTJobs have one. Counters count only the changes that this process
-observes. What is already in a status when this process first reads it is not counted, because the previous
-process has counted it.
+The number of time series is limited. Each label has a limited number of values. Only running RFTJobs have
+time series of their own, and only ``MAX_JOB_SERIES`` of them.
+
+Counters count only the changes that this process observes. When this process first reads a status, it counts
+nothing in it, because the previous process has counted it.
 """
 
 import threading
@@ -37,7 +38,8 @@ FAILED_BECAUSE = (
     Reason.VOLUME,
     Reason.TRAINER_FAILED,
 )
-"""Reasons whose time series exist from the start, so that an alert sees the first failure as an increase."""
+"""Reasons of failures whose time series exist from the start of the process, with the value 0. So an alert
+sees even the first failure as an increase."""
 
 
 class JobFigures(NamedTuple):
@@ -48,8 +50,8 @@ class JobFigures(NamedTuple):
     reason: str = ""
     stalled: bool = False
     waits_since: float | None = None
-    """When the job began to wait, in seconds since 1970: the start of its condition ``Reconciling`` or,
-    without this condition, the creation of the RFTJob."""
+    """When the job began to wait, in seconds since 1970. This is the start of its condition ``Reconciling``.
+    Without this condition, it is the creation of the RFTJob."""
     step: int = 0
     reward: float | None = None
     gpu_seconds: float = 0.0

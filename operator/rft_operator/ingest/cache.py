@@ -1,5 +1,7 @@
-"""The caches of the ingest: the reviews of tokens, and the RFTJob of each pod that sends reports. Tokens are
-stored only as hashes.
+"""The caches of the ingest: the API server's reviews of tokens, and the RFTJob of each pod that sends
+reports.
+
+Tokens are stored only as hashes.
 """
 
 import hashlib
@@ -13,11 +15,11 @@ from rft_operator.ingest.identity import Caller, Claims, Refused
 POSITIVE_SECONDS = 60.0
 RENEWED_BEFORE_SECONDS = (15.0, 40.0)
 """A cached review is renewed between 15 and 40 seconds before it expires. The hash of the token determines
-the exact time.
+the exact time. After a restart of the operator, many tokens are reviewed at once. Since the exact times
+differ, the renewals of these reviews do not coincide.
 
-A renewal starts when a report arrives. A run with short steps reports at least once in 15 seconds, so its
-review is renewed before it expires. The time differs between tokens, because many tokens are reviewed at once
-after a restart of the operator, and their renewals must not coincide."""
+A renewal starts when a report arrives. A run with short steps sends a report at least every 15 seconds. So
+its review is renewed before it expires."""
 NEGATIVE_SECONDS = 10.0
 CHAIN_SECONDS = 300.0
 MAX_ENTRIES = 16384

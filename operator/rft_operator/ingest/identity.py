@@ -1,7 +1,7 @@
 """Authenticates reports: pure checks of the token, its pod, the pod's Job, and the Job's RFTJob.
 
-Only the token, which the API server reviews, decides which RFTJob a report belongs to. The URL and the body
-of the request have no influence on it.
+The RFTJob of a report is found only from the token, which the API server reviews. The URL and the body of the
+request have no influence.
 """
 
 from collections.abc import Collection, Mapping
@@ -22,8 +22,8 @@ Raw = Mapping[str, Any]
 
 
 class Refused(Exception):
-    """The ingest refuses a report. ``status`` is the HTTP status of the response, and the message is its
-    text.
+    """The ingest refuses a report. ``status`` is the HTTP status of the response, and the message of this
+    exception is the response's text.
     """
 
     def __init__(self, status: int, message: str) -> None:
@@ -57,7 +57,7 @@ def claims(review: Raw, audience: str) -> Claims:
     """Return the pod to which a token belongs, from the status of its TokenReview.
 
     Raises:
-        Refused: 401 if the token is not valid for this operator, 403 if its bearer is not a pod.
+        Refused: 401 if the token is not valid for this operator, 403 if it does not belong to a pod.
     """
     if review.get("authenticated") is not True:
         raise Refused(401, "the token is not valid")
@@ -88,7 +88,8 @@ def served(claimed: Claims, namespaces: Collection[str]) -> None:
 
 
 def live_pod(claimed: Claims, pod: Raw | None) -> dict[str, Any]:
-    """Return the owner reference of ``pod`` to its Job. ``pod`` is the pod with the name in ``claimed``.
+    """Return the reference from a pod to the Job that owns it. ``pod`` was read by the pod name in
+    ``claimed``.
 
     Raises:
         Refused: if ``pod`` is missing, is another pod of the same name, has ended, or has no Job.
@@ -101,11 +102,13 @@ def live_pod(claimed: Claims, pod: Raw | None) -> dict[str, Any]:
 
 
 def live_child(reference: Raw, child: Raw | None) -> dict[str, Any]:
-    """Return the owner reference of the Job ``child`` to its RFTJob. ``reference`` is the pod's owner
-    reference.
+    """Return the reference from a child Job to the RFTJob that owns it.
+
+    - ``reference``: the pod's reference to its Job.
+    - ``child``: the Job with the name in ``reference``.
 
     Raises:
-        Refused: if the Job of ``reference`` does not exist any more, or has no RFTJob.
+        Refused: if ``child`` is missing, is another Job of the same name, or has no RFTJob.
     """
     if child is None or child["metadata"]["uid"] != reference["uid"]:
         raise Refused(GONE, "the Job of the pod does not exist any more")
@@ -113,11 +116,13 @@ def live_child(reference: Raw, child: Raw | None) -> dict[str, Any]:
 
 
 def live_job(reference: Raw, job: Raw | None) -> Raw:
-    """Return ``job``, the RFTJob that controls the Job of the pod. ``reference`` is the Job's owner
-    reference.
+    """Return ``job``, if it is the RFTJob that owns the child Job.
+
+    - ``reference``: the child Job's reference to its RFTJob.
+    - ``job``: the RFTJob with the name in ``reference``.
 
     Raises:
-        Refused: if the RFTJob of ``reference`` does not exist any more.
+        Refused: if ``job`` is missing, or is another RFTJob of the same name.
     """
     if job is None or job["metadata"]["uid"] != reference["uid"]:
         raise Refused(GONE, f"the {KIND} of the pod does not exist any more")
@@ -141,8 +146,8 @@ def caller(claimed: Claims, pod: Raw, job: Raw) -> Caller:
 def callers(job: Raw, observed: Observed) -> list[Caller]:
     """Return the senders who may report for an RFTJob: the live pods of its child Job.
 
-    The ingest follows the owners from the pod up to the RFTJob. A reconciliation has read all these
-    objects already, so this function goes from the RFTJob down to the pods.
+    A reconciliation has read all these objects already. It caches the senders for the ingest, so that the
+    ingest need not read the objects again.
     """
     return [_caller(job, pod.uid, pod.created) for pod in observed.attempts if pod.alive]
 

@@ -18,10 +18,10 @@ SAID_AGAIN_SECONDS = 10.0
 
 
 class SourceLimiter:
-    """A limit on the requests per second of each source. A source is the UID of a pod whose token was
-    accepted before, else an IP address.
+    """Limits the requests per second of each source. A source is a pod whose token was accepted before, or
+    else an IP address.
 
-    Each source has a token bucket.
+    A source may send ``burst`` requests at once. After them, it may send ``per_second`` requests per second.
     """
 
     def __init__(
@@ -33,8 +33,8 @@ class SourceLimiter:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def check(self, source: str) -> None:
-        """Count a request of ``source``: take one token from its bucket. Raises Refused (429) if the bucket
-        is empty.
+        """Count a request of ``source``: the UID of a pod, or an IP address. Raises Refused (429) if the
+        source has sent too many requests.
         """
         now = self._clock()
         level, since = self._buckets.pop(source, (self._burst, now))
@@ -55,10 +55,10 @@ class Complaints:
         self._said: OrderedDict[tuple[str, str], tuple[float, int]] = OrderedDict()
 
     def count(self, source: str, what: str) -> int | None:
-        """Return how many refusals of ``source`` with the text ``what`` were not logged since the last logged
-        one.
+        """Count a refusal of ``source`` with the text ``what``. Return None if this refusal must not be
+        logged.
 
-        Return None if the current refusal must not be logged.
+        Otherwise return how many equal refusals were left out of the log since the last one that was logged.
         """
         key, now = (source, what), self._clock()
         since, left_out = self._said.pop(key, (float("-inf"), 0))
@@ -70,10 +70,10 @@ class Complaints:
 
 
 class ReviewGate:
-    """Bounds the concurrent token reviews, so that forged tokens cannot load the API server.
+    """Limits how many tokens are reviewed at once, so that forged tokens cannot load the API server.
 
-    Requests beyond the bound first wait for a short time, because a trainer whose request is refused sends
-    its report again only later. Not thread-safe: it belongs to one event loop.
+    Above the limit, a request first waits for a short time, and only then is refused. A trainer whose request
+    is refused sends its report again, but only later. Not thread-safe: it belongs to one event loop.
     """
 
     def __init__(self, at_once: int = REVIEWS_AT_ONCE, waiting: int = REVIEWS_WAITING) -> None:

@@ -8,11 +8,11 @@ from rft_run.report import ProgressReport, ReportAnswer
 
 
 def check_position(known: Received | None, caller: Caller, report: ProgressReport) -> bool:
-    """Return whether a report is new. ``False`` means that it repeats ``known``, the last accepted report.
+    """Return whether a report is new. It is not new if it repeats ``known``, the last accepted report.
 
     Raises:
-        Refused: 403 if the report names another pod than the pod that sent it, 409 if the
-            report is older than ``known``, or if a newer attempt has reported.
+        Refused: 403 if the report names another pod than its sender. 409 if the report is older than
+            ``known``, or if a newer attempt has reported.
     """
     if report.attempt != caller.pod_uid:
         raise Refused(403, "the report and the token are of different attempts")

@@ -41,12 +41,13 @@ class Ingest:
         namespaces: Collection[str] = (),
         chains: Chains | None = None,
     ) -> None:
-        """``accepted`` is called with the key of each RFTJob that has a new report. Tokens are reviewed in
-        the threads of ``executor``. Only reports from ``namespaces`` are accepted. An empty list allows all
-        namespaces.
+        """Make an ingest that keeps the reports in ``reports``.
 
-        ``chains`` is a cache that maps pods to RFTJobs. The controller fills it too, since it reads RFTJobs
-        and their pods anyway.
+        - ``executor``: tokens are reviewed in its threads.
+        - ``accepted``: called with the key of each RFTJob that has a new report.
+        - ``namespaces``: only reports from these namespaces are accepted. Empty: all namespaces.
+        - ``chains``: a cache that maps pods to RFTJobs. The controller fills it too, since it reads both
+          anyway.
         """
         self._namespaces = namespaces
         self._cluster = cluster
