@@ -1,9 +1,10 @@
-"""Finds why Kueue keeps a child Job suspended: parses the Job's Workload, and makes a message for the user.
+"""Finds why Kueue keeps a child Job suspended, and makes a message for the user.
 
-A Workload is Kueue's own object for a Job. ``workloads`` polls the Workload while the Job is suspended.
+For each Job, Kueue has an object of its own, a Workload. It says why the Job is suspended. The module
+``workloads`` reads it from the cluster, and this module parses it.
 
-Source of the conditions and their reasons: ``Workload`` in Kueue's API reference, kueue.x-k8s.io/v1beta1 and
-v1beta2.
+The conditions of a Workload and their reasons are documented under ``Workload`` in Kueue's API reference, for
+kueue.x-k8s.io/v1beta1 and v1beta2.
 """
 
 from collections.abc import Iterable, Mapping
@@ -37,8 +38,8 @@ class Workload:
     active: bool = True
     admitted: bool = False
     reserved: bool = False
-    """Whether Kueue has reserved quota for the Workload. When its admission checks are ready too, Kueue
-    admits the Workload."""
+    """Whether Kueue has reserved quota for the Workload. Kueue admits the Workload once the admission checks
+    are ready too."""
     pending_reason: str = ""
     """Kueue's reason why the Workload has no quota: ``Pending`` or ``Inadmissible``. Empty before Kueue
     gives one."""
@@ -50,19 +51,19 @@ class Workload:
     """The time (RFC 3339) when Kueue considers the Workload again after an eviction."""
     checks: tuple[Check, ...] = ()
     place: int = 0
-    """The position of the Workload in the LocalQueue, counted from 1, as ``rounded`` returns it. 0 if it is
-    unknown."""
+    """The position of the Workload in its LocalQueue, counted from 1 and rounded by ``rounded``. 0 if the
+    position is unknown."""
 
 
 PLACES = (20, 50, 100, 200, 500, 1000, 2000, 5000)
 
 
 def rounded(place: int) -> int:
-    """Round a position in a queue. A position up to 10 is returned unchanged, and a larger one is rounded up
-    to one of ``PLACES``.
+    """Round a position in a queue, so that it changes rarely.
 
-    When Kueue admits a job, the position of every later job changes. The operator writes each changed
-    position into a status, and rounding makes these writes rare.
+    A position up to 10 stays as it is. A larger position is rounded up to one of ``PLACES``. Each job that
+    Kueue admits changes the positions of all later jobs. Without rounding, the operator would write all these
+    positions into statuses.
     """
     return place if place <= 10 else next((most for most in PLACES if place <= most), PLACES[-1])
 
@@ -149,11 +150,11 @@ def held(found: Workload | None, queue: str) -> Held:
 
 
 def other_kind(node_labels: Mapping[str, str], plan: Plan) -> str:
-    """Return a message if ``node_labels``, the node labels of the pod, name another kind of GPU than the
-    plan, else "".
+    """Return a message if the queue sends the pod to another kind of GPU than that of the plan, else "".
 
-    When Kueue admits a Job, it adds the node labels of a flavor. If the plan itself sets a node label for the
-    kind of GPU, the flavor is of this kind. The plan sets no such label if no node of the kind exists yet.
+    ``node_labels`` are the labels that the pod's node must have. When Kueue admits a Job, it adds the node
+    labels of the flavor that it chose. If the plan requires a label of its kind of GPU, the flavor has the
+    same kind. The plan requires no such label if no node of the kind exists yet.
     """
     resource = plan.gpu_resource or resource_of(plan.accelerator)
     product = node_labels.get(product_key(resource))
@@ -185,8 +186,8 @@ def _sentence(text: str) -> str:
 
 
 def _worst(checks: Iterable[Check]) -> Check | None:
-    """Return the admission check that is furthest from ready: Rejected before Retry before Pending. Return
-    ``None`` if all checks are ready.
+    """Return the admission check that is furthest from ready: a Rejected one, else a Retry one, else a
+    Pending one. Return ``None`` if all checks are ready.
     """
     order = ("Rejected", "Retry", "Pending")
     waiting = sorted((c for c in checks if c.state in order), key=lambda c: order.index(c.state))

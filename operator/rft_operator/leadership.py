@@ -1,7 +1,9 @@
-"""Leader election: acquires the Lease, renews it, ends the process when the Lease is lost, and releases it.
+"""Leader election: acquires the Lease, renews it, and releases it when the operator stops.
 
-Renewals and the check of the deadline run in threads of their own, so that neither a busy event loop nor a
-request that hangs can delay them.
+If the Lease is lost, the process ends at once. Then nothing is left to release.
+
+One thread renews the Lease, and another one checks whether its deadline has passed. So neither a busy event
+loop nor a request that hangs can delay this check.
 """
 
 import logging
@@ -17,12 +19,13 @@ from rft_operator.lease import Json, LeaseStep, Seen, Terms, clock, decide, look
 
 _log = logging.getLogger(__name__)
 LEADER_LABEL = "rft.dev/leader"
-"""Label of the pod whose process holds the Lease. The Service of the ingest selects its pod by this label."""
+"""Label of the pod whose process holds the Lease. The Service of the ingest sends reports only to the pod
+with this label."""
 GUARD_SECONDS = 1.0
-"""Longest time in seconds between two checks of the deadline of the Lease.
+"""Longest time in seconds between two checks whether the Lease has passed its deadline.
 
-A single sleep until the deadline could end too late, because the time of a sleep does not go on while the
-machine is suspended."""
+The process sleeps between two checks. While the machine is suspended, the time of a sleep stands still, but
+the deadline comes nearer. So a single sleep until the deadline could end too late."""
 RELEASE_SECONDS = 2.0
 """Longest time in seconds for which a stopping operator waits for the answer to a renewal of the Lease."""
 
@@ -37,8 +40,8 @@ def end_process(why: str) -> None:
 class Leadership:
     """The Lease ``namespace/name``, which the process ``me`` holds or waits for.
 
-    ``cluster`` is a separate connection with short timeouts. Its writes are allowed without the Lease.
-    ``lost`` is called with the reason when this process has lost the Lease.
+    - ``cluster``: a connection for the Lease alone, with short timeouts. It may write even without the Lease.
+    - ``lost``: called with the reason when this process has lost the Lease.
     """
 
     cluster: Cluster
@@ -61,18 +64,18 @@ class Leadership:
     _threads: list[threading.Thread] = field(default_factory=list)
 
     def remaining(self) -> float:
-        """Return for how many seconds this process may still write. Without the Lease, the result is zero or
-        less.
+        """Return for how many more seconds this process may write to the cluster. If the result is zero or
+        less, it may not write.
         """
         renewed = self._renewed
         return 0.0 if renewed is None else renewed + self.terms.deadline - self.now()
 
     def acquire(self) -> None:
-        """Wait until this process holds the Lease, however long the API server or another holder takes.
+        """Wait without a time limit until this process holds the Lease.
 
         Raises:
-            ClusterError: if the API server refuses, because a right or the namespace is missing, or if
-                the pod cannot get the label after the Lease was acquired.
+            ClusterError: if the API server refuses, because a right or the namespace is missing. Also if the
+                pod cannot get the leader's label afterwards.
         """
         said = ""
         while self._renewed is None:
@@ -84,8 +87,8 @@ class Leadership:
         _log.info("this process holds the Lease %s/%s, as %s", self.namespace, self.name, self.me)
 
     def keep(self) -> None:
-        """Start two threads in the background. One renews the Lease. The other calls ``lost`` once the
-        deadline of the last renewal has passed.
+        """Start two threads. One renews the Lease. The other calls ``lost`` if no renewal has succeeded for
+        ``terms.deadline`` seconds.
         """
         for name, target in (("lease", self._renew), ("lease-deadline", self._guard)):
             thread = threading.Thread(target=target, name=name, daemon=True)
@@ -93,11 +96,11 @@ class Leadership:
             thread.start()
 
     def release(self) -> None:
-        """Release the Lease, so that the next operator need not wait. Before this call, all writes must have
-        stopped.
+        """Release the Lease, so that the next operator need not wait until it expires. Before this call, all
+        writes must have stopped.
 
-        Do nothing if the API server has not answered a renewal yet, because this renewal could take the Lease
-        again after the release.
+        Do nothing if the process does not hold the Lease. Also do nothing while a renewal has no answer yet,
+        because this renewal could take the Lease again after the release.
         """
         self._stopping.set()
         for thread in self._threads:
@@ -114,8 +117,10 @@ class Leadership:
             )
 
     def turn(self) -> LeaseStep:
-        """Do the next step of the leader election, and return it. If another process may have changed the
-        Lease, read it first. Raises ClusterError if the API server refuses or does not answer a request.
+        """Do the next step of the leader election, and return the step. If another process may have changed
+        the Lease, read the Lease first.
+
+        Raises ClusterError if the API server refuses or does not answer a request.
         """
         if self._renewed is None or self._outdated:
             self._look()
@@ -127,8 +132,8 @@ class Leadership:
         return step
 
     def _attempt(self) -> str:
-        """Try once to acquire the Lease. Return a message that says what this process waits for if it did not
-        get the Lease.
+        """Try once to acquire the Lease. If this fails, return a message that says what the process waits
+        for. If it succeeds, the returned text has no meaning.
         """
         try:
             self._stand_by()
@@ -139,8 +144,8 @@ class Leadership:
         return f"this process waits: {holder} holds the Lease {self.namespace}/{self.name}"
 
     def _stand_by(self) -> None:
-        """Remove the leader's label from the pod, if this was not done yet. The pod of a restarted container
-        may still have the label.
+        """Remove the leader's label from the pod, but only at the first call. If the container was restarted,
+        the pod may still have the label.
         """
         if not self._unlabelled:
             self._label(None)
@@ -194,8 +199,9 @@ class Leadership:
         self._see()
 
     def _put(self, holder: str) -> None:
-        """Write the Lease with the holder ``holder``; "" releases it. Raises Conflict if another process has
-        written the Lease since this process last read it.
+        """Write the Lease with ``holder`` as its holder. An empty ``holder`` releases the Lease.
+
+        Raises Conflict if another process has written the Lease since this process last read it.
         """
         spec = written(self._lease, holder, self.terms, datetime.now(UTC))
         # Set before the request: even if no answer arrives, the Lease may have been written.

@@ -1,9 +1,14 @@
-"""Decides, without I/O, who may hold the Lease of the leader election, and until when.
+"""Decides who may hold the Lease of the leader election, and until when. The module ``leadership`` does the
+I/O.
 
-``leadership`` does the I/O. The protocol is that of client-go. Clocks of different machines are never
-compared. The record in the Lease has a duration. A candidate, a process that waits for the Lease, measures
-this duration with its own clock, from the time when it first read the record. The holder measures from the
-time before it sent its write, so it stops before any candidate can take over.
+The protocol is that of client-go. It never compares the clocks of two machines. The Lease contains its
+duration, and each process measures this duration with its own clock:
+
+- The holder measures from the time just before it sent its last write of the Lease.
+- A candidate, which is a process that waits for the Lease, measures from the time when it first read this
+  write.
+
+So the holder stops before a candidate can take over.
 """
 
 import time
@@ -23,8 +28,10 @@ def clock() -> float:
 
 @dataclass(frozen=True)
 class Terms:
-    """The durations of the leader election in seconds. By default, ``duration``, ``deadline`` and ``retry``
-    are 15, 10 and 2, as in client-go. They keep these proportions if ``duration`` is set.
+    """The durations of the leader election in seconds.
+
+    ``duration`` is 15 by default. ``deadline`` and ``retry`` are fixed shares of it: 10 and 2 if it is 15.
+    These are the values of client-go.
     """
 
     duration: float = 15.0
@@ -51,7 +58,7 @@ class LeaseRecord:
 
 @dataclass(frozen=True)
 class Seen:
-    """A record of the Lease, and the time ``since`` when this process first read it, on its own clock."""
+    """A record of the Lease. ``since`` is the time when this process first read it, on its own clock."""
 
     record: LeaseRecord
     since: float
@@ -76,10 +83,12 @@ def record(lease: Json, terms: Terms) -> LeaseRecord:
 
 
 def look(before: Seen | None, now_there: LeaseRecord | None, now: float) -> Seen | None:
-    """Return the record of the Lease, and the time when this process first read it. Return ``None`` if there
-    is no Lease (``now_there`` is ``None``).
+    """Return the present record of the Lease, with the time when this process first read it. Return ``None``
+    if there is no Lease.
 
-    If the record has not changed, the time is that in ``before``, otherwise it is ``now``.
+    - ``before``: the previous result of this function. It has the time of a record that has not changed.
+    - ``now_there``: the present record, or ``None`` if there is no Lease.
+    - ``now``: the present time. It is the time of a record that has changed.
     """
     if now_there is None:
         return None
@@ -89,12 +98,14 @@ def look(before: Seen | None, now_there: LeaseRecord | None, now: float) -> Seen
 
 
 def decide(seen: Seen | None, me: str, renewed: float | None, now: float, terms: Terms) -> LeaseStep:
-    """Return the next step of the leader election for the process ``me``, from ``seen``, the Lease that it
-    read.
+    """Return the next step of the process ``me`` in the leader election.
 
-    ``renewed`` is the time just before the last successful write of ``me`` was sent, or ``None`` before the
-    first write. If ``me`` held the Lease, a deleted Lease counts as lost, because another process may have
-    held it in between.
+    - ``seen``: the Lease as the process last read it, or ``None`` if there is none.
+    - ``renewed``: the time just before the process sent its last successful write of the Lease. ``None``
+      before its first write.
+
+    If the process held the Lease, a deleted Lease counts as lost, because another process may have held it in
+    between.
     """
     if renewed is not None:
         late = now - renewed >= terms.deadline
@@ -106,8 +117,10 @@ def decide(seen: Seen | None, me: str, renewed: float | None, now: float, terms:
 
 
 def written(lease: Json | None, holder: str, terms: Terms, now: datetime) -> Json:
-    """Return the ``spec`` of a Lease that ``holder`` holds. ``lease`` is the Lease to replace, or ``None`` if
-    none exists. People read the timestamps in the ``spec``, and no decision uses them.
+    """Return the ``spec`` to write into the Lease, so that ``holder`` holds it.
+
+    ``lease`` is the present Lease, or ``None`` if there is none. The timestamps in the ``spec`` are for
+    people: no decision uses them.
     """
     before: Json = dict((lease or {}).get("spec") or {})
     moment = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -1,8 +1,8 @@
 """A listener for the ingest and the webhook. Clients that are silent or slow cannot block it.
 
 A TLS connection takes about 300 KiB as soon as it is accepted, and anyone in the cluster can open one. So the
-number of connections is bounded, and each step of a connection has a deadline. At the limit, the listener
-closes a connection that has not yet sent a whole request, and accepts the new one.
+number of connections is limited, and so is the time for each step of a connection. At the largest number, the
+listener closes an old connection for each new one. It never closes a connection while it answers a request.
 """
 
 import asyncio
@@ -42,15 +42,16 @@ class Limits:
     """Longest time in seconds from the accepted connection to the end of the TLS handshake."""
     headers: float = 10.0
     """Longest time in seconds until the headers of a request have arrived. For the first request of a
-    connection it is measured from the end of the TLS handshake, for later requests from their first byte."""
+    connection, the time starts at the end of the TLS handshake. For a later request, it starts at the
+    request's first byte."""
     idle: float = 75.0
     """Longest time in seconds from the end of a response to the first byte of the connection's next
     request."""
 
 
 class Connection(asyncio.Protocol):
-    """One client connection. It passes all data on to the HTTP protocol of aiohttp, and closes if the headers
-    of a request do not arrive in time.
+    """One client connection. It passes all data on to the HTTP protocol of aiohttp. It closes itself if the
+    headers of a request do not arrive in time.
     """
 
     def __init__(self, peer: str, listener: "BoundedListener") -> None:
@@ -133,10 +134,14 @@ class Connection(asyncio.Protocol):
 def displaced(held: Collection[Connection], peer: str, limits: Limits) -> Connection | None:
     """Return the open connection to close so that one more connection of ``peer`` can be accepted.
 
-    ``held`` are the open connections, oldest first. If the address ``peer`` has its largest allowed number of
-    connections, the result is its oldest one. Otherwise the total number has reached its limit, and the
-    result is the oldest connection of the address with the most connections. A connection whose request is
-    being answered is never returned. ``None`` means that no connection can be closed.
+    ``held`` are the open connections, oldest first. A connection whose request is being answered is never
+    returned. Among the other connections, there are two cases:
+
+    - The address ``peer`` has as many connections as one address may have. Return its oldest connection.
+    - Otherwise the total number of connections has reached its limit. Return the oldest connection of the
+      address with the most connections.
+
+    Return ``None`` if no connection can be closed.
     """
     waiting = [one for one in held if not one.answering]
     if sum(one.peer == peer for one in held) >= limits.per_address:
@@ -172,7 +177,7 @@ class BoundedListener:
         """Listen on ``port`` of the IP address ``host``. Without a ``context`` the connections do not use
         TLS.
 
-        ``setting`` names the setting that has the port, for the message of the error. Raises CannotListen as
+        ``setting`` is the name of the setting with the port, for an error message. Raises CannotListen as
         ``listening`` does.
         """
         await self._runner.setup()

@@ -15,12 +15,12 @@ class CannotListen(OSError):
 
 
 def listening(host: str, port: int, setting: str = "the port", backlog: int = BACKLOG) -> socket.socket:
-    """Return a socket that listens on an IP address and a port. ``backlog`` is the number of connections that
-    the kernel holds until they are accepted.
+    """Return a socket that listens on an IP address and a port.
 
-    With ``EVERYWHERE`` the socket also accepts connections over IPv4. On a machine without IPv6, it then
-    listens on all IPv4 addresses. ``setting`` names the setting that has the port, for the message of the
-    error.
+    - ``host``: the IP address. With ``EVERYWHERE`` the socket listens on all addresses, IPv6 and IPv4. On a
+      machine without IPv6, it listens on all IPv4 addresses.
+    - ``setting``: the name of the setting with the port, for an error message.
+    - ``backlog``: the number of connections that the kernel holds until they are accepted.
 
     Raises:
         CannotListen: if another program listens on the port, or this machine does not have the address.

@@ -10,7 +10,7 @@ MAX_TOTAL = 700
 
 
 def last_lines(text: str) -> tuple[str, ...]:
-    """Return the last lines of a log, oldest first, up to ``MAX_TOTAL`` characters.
+    """Return the last lines of a log, oldest first: at most ``LINES`` lines and ``MAX_TOTAL`` characters.
 
     Secrets and empty lines are removed. Long lines are truncated.
     """

@@ -14,8 +14,8 @@ from rft_planner.kind_labels import TABLE, Table
 PLANNING_SECONDS = 60.0
 """Maximum age in seconds of the cached nodes that are used for a plan."""
 PLACING_SECONDS = 10.0
-"""Maximum age in seconds of the cached nodes that are used to explain an unschedulable pod, or for a plan if
-no cached node has a GPU."""
+"""Maximum age in seconds of the cached nodes in two cases: to explain why a pod is unschedulable, and to make
+a plan if no cached node has a GPU."""
 _log = logging.getLogger(__name__)
 
 

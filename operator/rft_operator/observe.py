@@ -68,8 +68,8 @@ class Pod:
     pod's node does not answer."""
     unschedulable: str = ""
     requests: Mapping[str, float] = field(default_factory=dict)
-    """For each resource, the sum of the requests of the pod's containers, native sidecars included: in CPUs,
-    bytes or devices."""
+    """What all containers of the pod together request of each resource, in CPUs, bytes or devices. Native
+    sidecars are included."""
     waiting: Waiting | None = None
     trainer: Terminated | None = None
     grader: Terminated | None = None
@@ -212,11 +212,13 @@ class RawState:
 
 
 def observe(owner: Owner, raw: RawState, ca_bundle: str | None, received: Received | None) -> Observed:
-    """Parse the objects of an RFTJob. An object that has the name of a child but another owner counts as
-    missing, and is listed in ``conflicts``.
+    """Parse the objects of an RFTJob.
 
-    ``ca_bundle`` is the text that the ConfigMap of the CA must have, or ``None`` without ingest. ``received``
-    is the last report that the ingest accepted.
+    An object may have the name of a child object, but another owner. It counts as missing, and is listed in
+    ``conflicts``.
+
+    - ``ca_bundle``: the text that the ConfigMap of the CA must have, or ``None`` without ingest.
+    - ``received``: the last report that the ingest accepted.
     """
     named = {
         f"Job {owner.child}": raw.job,
@@ -247,11 +249,12 @@ def observe(owner: Owner, raw: RawState, ca_bundle: str | None, received: Receiv
 
 def refreshed(owner: Owner, cached: Observed, job: Raw | None, pods: Iterable[Raw]) -> Observed | None:
     """Return the cached state, with the Job and the pods that were just read. Return ``None`` if all children
-    must be read again.
+    must be read again. There are three such cases:
 
-    They must be read again if the Job is gone or has another owner, or if a child's name is taken. They must
-    also be read again while a pod is not scheduled: such a pod may wait for its PersistentVolumeClaim, and
-    the operator does not watch claims.
+    - The Job is gone or has another owner.
+    - An object of another owner has the name of a child.
+    - A pod is not scheduled. It may wait for its PersistentVolumeClaim, and the operator does not watch
+      claims.
     """
     if job is None or not _is_ours(job, owner) or cached.conflicts:
         return None
@@ -439,8 +442,9 @@ def _terminated(state: Raw) -> Terminated | None:
 
 
 def _waiting(states: Iterable[Raw]) -> Waiting | None:
-    """Return why the first waiting container does not start. Return None if no container waits, or if it only
-    waits to be created.
+    """Return why a container waits. If several wait, return the reason of the first one.
+
+    A container that only waits to be created does not count. Return None if no other container waits.
     """
     for state in states:
         found = state.get("waiting") or {}

@@ -1,7 +1,10 @@
 """Finds in Events why the pod of a job does not start, with pure functions.
 
-Kubernetes posts such an Event about the child Job if the API server refuses the pod, about the pod if a node
-cannot start it, and about a PersistentVolumeClaim if it gets no volume.
+Kubernetes posts such an Event about one of three objects:
+
+- about the child Job, if the API server refuses the pod
+- about the pod, if a node cannot start it
+- about a PersistentVolumeClaim, if it gets no volume
 """
 
 import re
@@ -33,8 +36,8 @@ those about DNS."""
 
 
 def needed(child: Child | None, pods: Iterable[Pod]) -> frozenset[str]:
-    """Return the keys, as ``Obstacle.about`` has them, of the objects whose Events may say why a job's pod
-    does not start.
+    """Return the objects whose Events may say why a job's pod does not start. Each object is named by its
+    key, as in ``Obstacle.about``.
 
     Empty if the job does not wait for a pod.
     """
@@ -49,8 +52,9 @@ def needed(child: Child | None, pods: Iterable[Pod]) -> frozenset[str]:
 def is_current(found: Obstacle, now: datetime) -> bool:
     """Return whether the cause of an Event may still exist.
 
-    The Job controller waits longer and longer between two attempts to create a pod. So an Event about a Job
-    counts until the Job has a pod, and an Event about a claim counts until there is a newer one.
+    An Event about a pod is current for ``FRESH_SECONDS``. An Event about a Job counts until the Job has a
+    pod, because the Job controller waits longer and longer before it tries again to create the pod. An Event
+    about a claim counts until there is a newer Event about this claim. ``blocked`` does the last two checks.
     """
     if found.kind in ("Job", CLAIM) or found.at is None:
         return True
@@ -64,10 +68,12 @@ def blocked(
     obstacles: Iterable[Obstacle],
     last_created: datetime | None = None,
 ) -> Hindrance | None:
-    """Return why the pod of a job does not start, as its Events say, or ``None`` if no Event says why.
+    """Return why the pod of a job does not start, or ``None`` if no Event says why.
 
-    ``pod`` is the newest pod of the job that has not ended, or ``None`` if there is none. ``last_created`` is
-    the time when the last pod was created. Earlier Events about the creation of pods no longer count.
+    - ``pod``: the newest pod of the job that has not ended, or ``None`` if there is none.
+    - ``obstacles``: the current Events.
+    - ``last_created``: the time when the job's last pod was created. Earlier Events about the creation of
+      pods do not count any more.
     """
     if child is None:
         return None

@@ -72,8 +72,8 @@ class Operator:
         )
         self._known: set[Key] = set()
         self.is_idle = True
-        """Whether this operator has no thread that may still send a request. True before ``start``, False
-        until ``stop`` has ended all threads."""
+        """False from ``start`` until ``stop`` has ended all threads, because a thread may still send a
+        request. True before and after that time."""
         self._tasks: list[asyncio.Task[None]] = []
         self._listener = BoundedListener(self._ingest.application())
         metrics.INGEST_CONNECTIONS.set_function(lambda: self._listener.connections)
@@ -96,10 +96,10 @@ class Operator:
         self._enqueue(key, delay=-NEW_JOB_PRIORITY_SECONDS if is_new else 0.0)
 
     def child_changed(self, key: Key, pods_version: str = "", *, job_or_pod: bool) -> None:
-        """Queue an RFTJob, because one of its children changed: the Job or a pod (``job_or_pod``), or a
-        ConfigMap.
+        """Queue an RFTJob, because one of its children changed.
 
-        One change by the operator leads to several such events, so they are debounced.
+        ``job_or_pod`` is true if the child is the Job or a pod, and false if it is a ConfigMap. One change by
+        the operator leads to several events of children, so the events are debounced.
         """
         self._controller.on_child_event(key, pods_version, job_or_pod=job_or_pod)
         self._queue.add(key, 0.0, CHILD_DEBOUNCE_SECONDS)

@@ -38,8 +38,8 @@ class WorkQueue:
     def add(self, key: Key, delay: float = 0.0, apart: float = 0.0) -> None:
         """Make ``key`` due in ``delay`` seconds, but at least ``apart`` seconds after it was last processed.
 
-        Keys are processed in the order of the times when they become due. With a negative ``delay``, this
-        time is in the past, so the key is processed before keys that became due later.
+        The key that became due first is processed first. With a negative ``delay``, the key became due in the
+        past, so it is processed before keys that became due later.
         """
         due = max(self.clock() + delay, self._finished.get(key, float("-inf")) + apart)
         if key in self._due and self._due[key] <= due:

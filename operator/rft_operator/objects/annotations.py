@@ -1,5 +1,5 @@
-"""The annotations of the trainer's pod. With them, the webhooks of clouds give the grader container no
-credentials of the cloud.
+"""The annotations of the trainer's pod. They tell the clouds' webhooks to give no cloud credentials to the
+grader container.
 """
 
 import re
@@ -10,11 +10,12 @@ SKIP_CONTAINERS = {
     "azure.workload.identity/skip-containers": ";",
     "pod-identity.alibabacloud.com/skip-containers": ",",
 }
-"""Annotations that list the containers without a cloud identity. The value is the separator of the list.
+"""Annotations that list the containers which get no cloud identity. Each key here is the key of an
+annotation, and its value is the separator of the list.
 
-The webhooks of EKS (IAM roles for service accounts, and EKS Pod Identity), of Azure and of Alibaba Cloud
-read these annotations. Without them, the webhooks mount a token of the pod's service account into every
-container."""
+These annotations are read by the webhooks of EKS (IAM roles for service accounts, and EKS Pod Identity), of
+Azure and of Alibaba Cloud. Without the annotations, the webhooks mount a token of the pod's service account
+into every container."""
 
 _NAME = re.compile(r'[^\s,;"]+')
 
@@ -22,8 +23,8 @@ _NAME = re.compile(r'[^\s,;"]+')
 def without_identity(annotations: Mapping[str, str], container: str) -> dict[str, str]:
     """Return a pod's annotations, changed so that no cloud webhook gives ``container`` an identity.
 
-    Containers that the lists in ``annotations`` name already stay in them. The lists are written anew,
-    because the webhook of EKS does not remove spaces, and ignores a whole list that is not valid CSV.
+    ``container`` is added to the lists in ``annotations``. The lists are written anew, without spaces and as
+    valid CSV. The webhook of EKS does not remove spaces, and it ignores a whole list that is not valid CSV.
     """
     skipped = {
         key: separator.join(dict.fromkeys([container, *_NAME.findall(annotations.get(key, ""))]))

@@ -34,8 +34,8 @@ TOKEN_KEY = "token"
 
 
 def has_user_code(spec: RFTJobSpec) -> bool:
-    """Return whether the pod needs a grader container: whether a grader or the environment is Python code of
-    the user.
+    """Return whether the pod needs a grader container. It does if a grader or the environment is Python code
+    of the user.
     """
     return any(grader.python is not None for grader in spec.scored_by)
 
@@ -47,11 +47,12 @@ def run_config(
     ingest_url: str | None,
     defaults: JobDefaults = NO_DEFAULTS,
 ) -> RunConfig:
-    """Return the configuration of the run for the trainer. ``spec`` is the spec as the user wrote it.
-    ``ingest_url`` is the base URL of the ingest, or ``None`` if the trainer cannot send reports.
+    """Return the configuration of the run for the trainer.
 
-    The configuration also stores ``defaults``, so that later changes of the platform's defaults do not change
-    this run.
+    - ``spec``: the spec as the user wrote it.
+    - ``ingest_url``: the base URL of the ingest, or ``None`` if the trainer cannot send reports.
+    - ``defaults``: the platform's defaults. The configuration stores them, so that later changes of these
+      defaults do not change this run.
     """
     if plan.effective is None:
         raise ValueError("the plan has no effective parameters, so the run cannot be configured")
@@ -121,8 +122,10 @@ def ca_config_map(owner: Owner, bundle: str) -> dict[str, Any]:
 
 
 def claim(owner: Owner, template: ClaimTemplate, name: str | None = None) -> dict[str, Any]:
-    """Return a PersistentVolumeClaim of a run. If ``template.retain`` is true, it has no owner reference, so
-    Kubernetes does not delete it with the RFTJob. Without a ``name`` it is the claim of the run's folder.
+    """Return a PersistentVolumeClaim of a run. Without a ``name``, it is the claim for the run's folder.
+
+    If ``template.retain`` is true, the claim has no owner reference. Then Kubernetes keeps the claim when the
+    RFTJob is deleted.
     """
     spec: dict[str, Any] = {
         "accessModes": list(template.access_modes or ["ReadWriteOnce"]),

@@ -13,8 +13,8 @@ from rft_run.exit_codes import PERMANENT, UNCOUNTED
 OWN_COUNT_MARGIN = 100
 """The operator adds this number to ``backoffLimit`` if the API server does not support ``podFailurePolicy``.
 
-Without this policy the Job controller counts preemptions as failures too. With the higher limit it never
-fails the Job, and the operator counts the failures instead."""
+Without this policy, the Job controller counts preemptions as failures too. The higher limit keeps the Job
+controller from failing the Job. The operator counts the failures itself."""
 
 
 def child_job(
@@ -27,13 +27,16 @@ def child_job(
     counts: bool = False,
     platform: Platform = Platform(),  # noqa: B008 - immutable
 ) -> dict[str, Any]:
-    """Return the manifest of the child Job of an RFTJob. If ``reports`` is true, the pod can send reports to
-    the ingest. ``image`` is used if the spec names no image. ``platform`` says what the cluster supports and
-    requires.
+    """Return the manifest of the child Job of an RFTJob.
 
-    ``counts`` is true if the API server silently drops the failure policy, as old versions do. Then the Job
-    has a higher ``backoffLimit`` from the start, and the operator counts the failures. ``suspend`` is not
-    set, because a queue such as Kueue sets it when the Job is created.
+    - ``image``: the image to use if the spec names none.
+    - ``reports``: whether the pod can send reports to the ingest.
+    - ``counts``: whether the operator counts the failures of the Job, which then gets a higher
+      ``backoffLimit``. This is needed if the API server silently drops the failure policy, as old versions
+      do.
+    - ``platform``: what the cluster supports and requires.
+
+    ``suspend`` is not set, because a queue such as Kueue sets it when the Job is created.
     """
     metadata = owner.metadata(owner.child)
     template = spec.template

@@ -19,8 +19,10 @@ SELECTOR = f"{MANAGED_BY}={OPERATOR_NAME},{LABEL_JOB_UID}"
 
 
 def uid8(uid: str) -> str:
-    """Return eight hexadecimal digits from a hash of an RFTJob's UID. With them, the names of its child
-    objects differ from those of an earlier RFTJob with an equal name.
+    """Return eight hexadecimal digits from a hash of an RFTJob's UID.
+
+    They are part of the names of the child objects. So these names differ from those of an earlier RFTJob
+    with an equal name.
     """
     return hashlib.sha256(uid.encode()).hexdigest()[:8]
 

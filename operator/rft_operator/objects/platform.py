@@ -6,11 +6,11 @@ from typing import Literal
 REPLACES_PODS = (1, 29)
 """The first version of Kubernetes whose Jobs wait for the end of a pod before they create the next one."""
 NATIVE_SIDECARS = (1, 32)
-"""The first version of the API server with which all nodes support native sidecars. Nodes support them from
-Kubernetes 1.29 on, and may be three minor versions older than the API server."""
+"""From this version of the API server on, all nodes support native sidecars. Nodes support them from
+Kubernetes 1.29 on. A node may be three minor versions older than the API server."""
 AssignsUsers = Literal["auto", "true", "false"]
-"""The setting that says whether the cluster assigns user IDs to pods. ``auto`` means that it does if it is
-OpenShift."""
+"""The setting that says whether the cluster assigns user IDs to pods. With ``auto``, the answer is true if
+the cluster is OpenShift, else false."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class Platform:
 
 
 def is_at_least(version: dict[str, str], wanted: tuple[int, int]) -> bool:
-    """Return whether an API server's answer about its version is ``wanted`` or newer.
+    """Return whether the API server has the version ``wanted`` or a newer one. ``version`` is its answer to
+    the question for its version.
 
     Clouds add a sign to the minor version, such as ``29+``. A version that is not a number counts as older.
     """

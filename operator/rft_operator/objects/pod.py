@@ -36,17 +36,18 @@ REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 GRADER_CPU, GRADER_MEMORY = "100m", "256Mi"
 """The CPU and the memory that the grader container requests."""
 ANYWHERE = OS_LABEL
-"""The key of a node label that has the same value on every node that a pod may use, so that all these nodes
-are one topology domain."""
+"""The key of a node label that has the same value on all nodes that a pod may use. So all these nodes are one
+topology domain."""
 GRADER_CPU_LIMIT = "1"
 """CPU limit of the grader container. It has this limit only if the trainer has a CPU limit."""
 GRADER_MEMORY_LIMIT = "1536Mi"
 """Memory limit of the grader container.
 
-The watchdog of the graders has a lower limit, so it ends a process of users' code before the kernel does."""
+The watchdog of the graders has a lower limit. So the watchdog ends a process of users' code before the kernel
+would end it."""
 GRADER_STORAGE, GRADER_STORAGE_LIMIT = "64Mi", "4Gi"
-"""Request and limit of the grader container for ephemeral storage, where users' code writes files. They are
-set only if the trainer has a limit for it."""
+"""The ephemeral storage that the grader container requests, and its limit. Users' code writes files there.
+Both are set only if the trainer has a limit for ephemeral storage."""
 GRADER_AMOUNTS = frozenset((GRADER_CPU, GRADER_CPU_LIMIT, GRADER_MEMORY, GRADER_MEMORY_LIMIT))
 """The fixed amounts of CPU and memory of the grader container, which no field of the spec changes."""
 
@@ -68,8 +69,11 @@ def pod_template(
     reports: bool,
     platform: Platform = Platform(),  # noqa: B008 - immutable
 ) -> dict[str, Any]:
-    """Return the pod template of the child Job. If ``reports`` is true, the pod gets what it needs to send
-    reports to the ingest. ``platform`` says what the cluster supports and requires.
+    """Return the pod template of the child Job.
+
+    - ``image``: the image to use if the spec names none.
+    - ``reports``: whether the pod gets what it needs to send reports to the ingest.
+    - ``platform``: what the cluster supports and requires.
     """
     asked = spec.resources is not None and spec.resources.ephemeral_storage is not None
     if owner.queue and not asked:
@@ -165,11 +169,11 @@ def _placement(
 
 
 def on_kind(affinity: dict[str, Any] | None, terms: Sequence[NodeTerm]) -> dict[str, Any] | None:
-    """Return the affinity of the pod, changed so that the pod's node also has the labels of one of ``terms``,
-    the plan's alternatives.
+    """Return the affinity of the pod, with the node labels of the plan as a further requirement.
 
-    The user's terms in ``affinity`` are alternatives too, so each term of the user is combined with each term
-    of the plan. A malformed affinity is returned unchanged, so that the API server refuses it.
+    The plan's ``terms`` are alternatives: the node must have the labels of one of them. The user's terms in
+    ``affinity`` are alternatives too. So each term of the user is combined with each term of the plan. A
+    malformed affinity is returned unchanged, so that the API server refuses it.
     """
     if not terms:
         return affinity
@@ -202,10 +206,11 @@ def _expression(label: NodeLabel) -> dict[str, Any]:
 def pod_anti_affinity(affinity: dict[str, Any] | None, uid: str) -> dict[str, Any]:
     """Return the affinity of the pod, with a required anti-affinity between all pods of this RFTJob.
 
-    With it, the scheduler starts no second pod of the RFTJob while the first pod is assigned to a node. The
-    first pod may still be in its grace period, or its node may not answer. Newer API servers need no
-    anti-affinity, because their ``podReplacementPolicy`` also delays the second pod. A malformed affinity is
-    returned unchanged, so that the API server refuses it.
+    So the scheduler places no second pod of the RFTJob while the first pod is still assigned to a node. The
+    first pod may be in its grace period, or its node may not answer. With a newer API server no anti-affinity
+    is needed, because there the Job's ``podReplacementPolicy`` delays the second pod.
+
+    A malformed affinity is returned unchanged, so that the API server refuses it.
     """
     affinity = affinity or {}
     apart = affinity.get("podAntiAffinity") or {}
