@@ -1,7 +1,7 @@
-"""Decides what happens to one RFTJob, with pure functions of the RFTJob, of the observed cluster, and of the
-time.
+"""Decides what happens to one RFTJob, with pure functions.
 
-The decision is level-triggered: it depends on the present state, not on the order and number of events.
+The decision is level-triggered: it depends on the RFTJob, the observed state of the cluster and the time. The
+order and the number of events have no influence.
 """
 
 from collections.abc import Mapping
@@ -55,10 +55,10 @@ def reconcile(
 ) -> Decision:
     """Return the new status of an RFTJob and the changes to its children.
 
-    ``checked`` is the result of ``check`` for this document, if the caller has it already. ``defaults`` are
-    the platform's defaults as they are set now. A run that has no snapshot yet gets them.
-    ``no_progress_seconds`` is the time without a report after which a run counts as stalled, before its first
-    step and in evaluations.
+    - ``no_progress_seconds``: seconds without a report after which a run counts as stalled. They apply before
+      the first step and in evaluations.
+    - ``checked``: the result of ``check`` for ``document``, if the caller has it already.
+    - ``defaults``: the present defaults of the platform. A run gets them if it has no snapshot yet.
     """
     if "deletionTimestamp" in document["metadata"]:
         # The garbage collector deletes the children.
@@ -101,8 +101,10 @@ def reconcile(
 
 
 def _again(facts: Facts, verdict: Verdict) -> float | None:
-    """Return the seconds until the next decision: the time that the verdict sets, or the time until the run's
-    deadline if this is shorter. ``None`` if there is neither.
+    """Return the seconds until the next decision, or ``None`` if no time is set for it.
+
+    The next decision comes at the time that the verdict sets, or at the run's deadline if the deadline is
+    earlier.
     """
     deadline = deadline_of(facts)
     left = (deadline - facts.now).total_seconds() if deadline is not None else -1.0
@@ -119,11 +121,13 @@ def gather(
     checked: CheckResult,
     defaults: JobDefaults,
 ) -> Facts:
-    """Return the facts that the stages need, with the plan and the newest report. The plan comes from the
-    snapshot if there is one. Otherwise it is made from the spec.
+    """Return the facts that the stages need, with the plan and the newest report.
 
-    ``checked`` is the result of ``check`` for ``document``. ``defaults`` are the platform's defaults as they
-    are set now.
+    The plan comes from the snapshot, which is the stored configuration of the run. Without a snapshot, the
+    plan is made from the spec.
+
+    - ``checked``: the result of ``check`` for ``document``.
+    - ``defaults``: the present defaults of the platform.
     """
     job, problems = checked
     snapshot = observed.snapshot
@@ -161,11 +165,14 @@ def gather(
 def _replaces(
     snapshot: RunConfig | None, spec: RFTJobSpec, defaults: JobDefaults, *, never_ran: bool
 ) -> bool:
-    """Return whether a new snapshot, with the present ``spec`` and ``defaults``, replaces the ``snapshot`` of
-    a run. There are three cases:
+    """Return whether a run gets a new snapshot, with the present ``spec`` and ``defaults``, in place of
+    ``snapshot``.
+
+    There are three cases:
 
     - ``snapshot`` is ``None``, because this release cannot read the stored snapshot.
-    - No pod of the run ever ran (``never_ran``), perhaps because of wrong values, and a value has changed.
+    - No pod of the run ever ran (``never_ran``), and a value has changed. Perhaps wrong values kept the pod
+      from running.
     - A pod ran, and ``follows`` says that a resumed run gets the present spec.
     """
     if snapshot is None:
@@ -178,7 +185,8 @@ def _replaces(
 def plan_from_status(document: Mapping[str, Any]) -> Plan | None:
     """Return the plan in the status if it was made for this generation of the spec, else ``None``.
 
-    A new plan keeps the kind of GPU of the old plan, although the nodes may have changed in between.
+    The next plan is based on the returned plan. So it keeps the kind of GPU, even if the nodes have changed
+    since then.
     """
     status = document.get("status") or {}
     if status.get("observedGeneration") != document["metadata"].get("generation", 1):
@@ -190,8 +198,9 @@ def plan_from_status(document: Mapping[str, Any]) -> Plan | None:
 
 
 def _after_the_end(facts: Facts, status: ClusterObject) -> Decision:
-    """Return the decision about a finished job: end a child Job that still runs, and delete children after
-    the TTL. ``status`` is the new status.
+    """Return the decision about a finished job. ``status`` is the new status.
+
+    A child Job that still runs is ended. After the TTL, the children are deleted.
     """
     child = facts.observed.child
     if child is not None and not child.finished and not child.deleting:
@@ -269,8 +278,8 @@ def _of_child(facts: Facts, verdict: Verdict) -> dict[str, Any]:
 def baseline_to_read(document: Mapping[str, Any]) -> str | None:
     """Return the name of the baseline if the baseline must be read, else None.
 
-    The operator reads the baseline until the job has started and its spec has been compared with that of the
-    baseline.
+    The baseline is an earlier RFTJob. It is read until two things have happened: the job has started, and its
+    spec was compared with that of the baseline.
     """
     name, status = baseline.named_in(document), document.get("status") or {}
     known = status.get("baseline") or {}
@@ -298,8 +307,12 @@ def _without_old_baseline(facts: Facts) -> Mapping[str, Any]:
 
 
 def _notes(facts: Facts, summary: Summary) -> tuple[Note, ...]:
-    """Return the Events to post: about a new plan, about a number of GPUs that differs from that of the spec,
-    about a change of the spec that the run ignores, and about a new reason of the condition Ready.
+    """Return the Events to post. They are about
+
+    - a new plan
+    - a number of GPUs in the spec that differs from that of the plan
+    - a change of the spec that the run ignores
+    - a new reason of the condition Ready.
     """
     old = {c.get("type"): c for c in facts.status.get("conditions") or []}
     notes: list[Note] = []

@@ -1,5 +1,5 @@
-"""Runs kopf until a stop signal, or until one of kopf's root tasks ends. After either of them, the process
-ends within seconds.
+"""Runs kopf until a stop signal arrives, or until one of kopf's root tasks ends. Then the process ends within
+seconds.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ import kopf
 from rft_operator.operator import Operator
 
 END_SECONDS = 8.0
-"""Longest time in seconds from the end of the first root task of kopf to the end of the process. Kubernetes
+"""Longest time in seconds from the end of any of kopf's root tasks to the end of this process. Kubernetes
 kills a pod 30 s after the stop signal."""
 _log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def run(
     """Run kopf and ``operator`` until SIGTERM or SIGINT. If ``namespaces`` is empty, the watches are
     cluster-wide.
 
-    If the process still runs ``END_SECONDS`` after the end of kopf's first root task, it is ended at once.
+    When one of kopf's root tasks ends, the process has ``END_SECONDS`` to end, or it ends at once.
 
     Raises:
         Exception: the error of a root task of kopf that failed.
@@ -72,9 +72,9 @@ async def _run(
 
 
 async def _end_after_the_first(tasks: Collection[asyncio.Task[None]]) -> None:
-    """Wait until one of kopf's root tasks ends. From then on this process has ``END_SECONDS`` to end.
+    """Wait until one of kopf's root tasks ends. Then give this process ``END_SECONDS`` to end.
 
-    kopf then stops all other tasks, but they may wait for requests that nobody answers.
+    This limit is needed because kopf's other tasks may wait for requests that nobody answers.
     """
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     timer = threading.Timer(END_SECONDS, _end)

@@ -46,10 +46,11 @@ class Servers:
         self._read_at = float("-inf")
 
     def get(self) -> ServerFeatures:
-        """Return the features of the API server. If it does not answer, return those of its last answer.
+        """Return the features of the API server. If it does not answer, return the features that it had
+        before.
 
-        Raises Unavailable if it has never answered. The pod template of a Job cannot be changed later, so a
-        guess would be wrong for the whole run.
+        Raises Unavailable if it has never answered. A guess would be wrong for a whole run, because the pod
+        template of a Job cannot be changed later.
         """
         with self._lock:
             if self._clock() - self._read_at > CACHED_SECONDS:

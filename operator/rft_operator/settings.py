@@ -35,13 +35,13 @@ class Settings:
     lease: str = "rft-operator"
     """Name of the Lease that one operator at a time holds."""
     pod: str | None = None
-    """Name of the pod of this process, which gets a label while the process holds the Lease. ``None``
+    """Name of this process's own pod. The pod gets a label while the process holds the Lease. ``None``
     outside a cluster."""
     lease_seconds: int = 15
     """Seconds after which another operator may take a Lease that was not renewed."""
     ingest_url: str | None = None
-    """Base URL by which pods reach the ingest. ``None`` means that there is no ingest: then the operator
-    reads reports from the termination messages of pods."""
+    """Base URL of the ingest, as pods reach it. ``None`` means that there is no ingest. Then the operator
+    reads reports only from the termination messages of pods."""
     ingest_bind: str = EVERYWHERE
     ingest_port: int = 8443
     tls_secret: str = "rft-operator-ingest-tls"
@@ -64,8 +64,8 @@ class Settings:
     job_defaults: JobDefaults = NO_DEFAULTS
     """The platform's defaults for fields that jobs leave out."""
     assigns_users: AssignsUsers = "auto"
-    """Whether the cluster assigns user and group IDs to pods and refuses others. ``auto`` means that it does
-    if it is OpenShift."""
+    """Whether the cluster assigns user and group IDs to pods and refuses others. With ``auto``, the answer is
+    true if the cluster is OpenShift, else false."""
     read_kueue: bool = True
     """Whether the operator reads Kueue's Workloads, to explain why a job is queued."""
     read_logs: bool = True
@@ -174,9 +174,9 @@ def assigns_users(env: Mapping[str, str], name: str) -> AssignsUsers:
 
 
 def table(env: Mapping[str, str], name: str) -> Table:
-    """Return the node labels of accelerators in an environment variable, which has them as JSON.
+    """Return the node labels of accelerators from an environment variable that contains JSON.
 
-    The JSON maps each accelerator to a list of objects, and each object maps label keys to lists of values:
+    The JSON maps each accelerator to a list of objects. Each object maps label keys to lists of values, as in
     ``{"nvidia-l4-24gb": [{"example.com/gpu": ["l4"]}]}``. Raises BadSettings if the JSON is malformed.
     """
     try:
@@ -196,10 +196,10 @@ def table(env: Mapping[str, str], name: str) -> Table:
 
 
 def job_defaults(env: Mapping[str, str], name: str) -> JobDefaults:
-    """Return the platform's defaults in an environment variable, which has them as JSON.
+    """Return the platform's defaults from an environment variable that contains JSON.
 
     Raises:
-        BadSettings: if a default is wrong. The message has the path of its key in the chart's values.
+        BadSettings: if a default is wrong. The message has the path of this default in the chart's values.
     """
     try:
         return read_defaults(json.loads(env.get(name) or "{}"), ACCELERATORS)

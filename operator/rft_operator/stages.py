@@ -28,8 +28,8 @@ CONFLICT_RECHECK_SECONDS = 60.0
 LOST_RECHECK_SECONDS = 30.0
 """Seconds until a job with a pod on a lost node is checked again, because nodes are not watched."""
 SIDECAR_SECONDS = 15.0
-"""Seconds that containers added by other programs, such as istio-proxy, may run after the end of the trainer.
-Then the operator counts the job as complete, and ends its pod."""
+"""Seconds for which other programs' containers, such as istio-proxy, may run after the trainer has ended.
+After this time, the operator counts the job as complete, and ends its pod."""
 NODES_RECHECK_SECONDS = 300.0
 """Seconds until a job with an unschedulable pod is checked again, because nodes are not watched."""
 
@@ -48,8 +48,11 @@ def cancelled(facts: Facts) -> Verdict | None:
 
 
 def _until_gone(facts: Facts, reason: str, doing: str) -> Verdict | None:
-    """Delete the child Job, and wait until none of its pods exists. The verdict has the reason ``reason``,
-    and its message begins with ``doing``. Return ``None`` once the Job and its pods are gone.
+    """Return the verdict that deletes the child Job and waits until none of its pods exists. Return ``None``
+    once the Job and its pods are gone.
+
+    - ``reason``: the reason of the verdict.
+    - ``doing``: the beginning of its message.
     """
     child = facts.observed.child
     if child is None and not facts.observed.any_alive:
@@ -164,10 +167,11 @@ def leaving(facts: Facts) -> Verdict | None:
 
 
 def too_late(facts: Facts) -> Verdict | None:
-    """``stop.deadline`` has passed before the first step: the operator deletes the child Job.
+    """``stop.deadline`` has passed before the first step, and no pod runs: the operator deletes the child
+    Job.
 
-    If the user then sets a later deadline, the run starts. After the first step the trainer itself ends the
-    run at the deadline.
+    The run starts once the user sets a later deadline. After the first step, the trainer itself ends the run
+    at the deadline.
     """
     deadline = deadline_of(facts)
     made = (facts.status.get("progress") or {}).get("step") or 0
@@ -506,7 +510,9 @@ def joined(problems: tuple[Problem, ...]) -> str:
 
 def end_now(facts: Facts) -> dict[str, Any] | None:
     """Return the patch that ends the child Job by a deadline of one second. The Job's pods and their logs
-    stay. Return ``None`` if there is no Job, or if it has ended or has this deadline already.
+    stay.
+
+    Return ``None`` if there is no Job to end, or if the Job has this deadline already.
     """
     child = facts.observed.child
     if child is None or child.finished or child.deadline == 1:

@@ -1,8 +1,8 @@
 """Decides when a training run has stalled, with pure functions for ``stages.running``.
 
-A trainer reports after every step. So the allowed time without a report is a multiple of the step time.
-Between two steps, a held-out evaluation, a checkpoint or a restart of the sampler may take as long as several
-steps.
+A trainer reports after every step. Between two steps there may be an evaluation, a checkpoint or a restart of
+the sampler, which takes as long as several steps. So the time without a report may be several times the
+duration of a step, before the run counts as stalled.
 """
 
 from collections.abc import Mapping
@@ -46,10 +46,11 @@ class Silence:
 
 
 def silence(run: RunStatus, now: datetime, otherwise: float) -> Silence:
-    """Return the time of the last report about ``run``, and the allowed time without a further report. If
-    ``run`` has no time of a report, ``now`` is taken.
+    """Return when the trainer of ``run`` last reported, and how long it may be without a further report.
 
-    ``otherwise`` is the allowed time, in seconds, before the first step and while only evaluations run.
+    - ``now``: the time that is returned if ``run`` has no time of a report.
+    - ``otherwise``: the allowed seconds without a report before the first step. While only evaluations run,
+      at least this time is allowed too.
     """
     since = clock.parse(run.progress.updated_at) or now
     step = step_seconds(run)
@@ -62,8 +63,10 @@ def silence(run: RunStatus, now: datetime, otherwise: float) -> Silence:
 
 
 def step_seconds(run: RunStatus) -> float | None:
-    """Return the expected duration of one step in seconds: that of the last step, or the mean that the
-    trainer expects for the remaining steps, if this is longer. Return ``None`` if both are unknown.
+    """Return the expected duration of one step in seconds, or ``None`` if it is unknown.
+
+    It is the longer one of two durations: that of the last step, and the mean that the trainer expects for
+    the remaining steps.
     """
     progress = run.progress
     found = [run.metrics.step_seconds if run.metrics is not None else None]
@@ -73,11 +76,11 @@ def step_seconds(run: RunStatus) -> float | None:
 
 
 def last_word(report: ProgressReport | None, pod: Pod, status: Mapping[str, Any]) -> RunStatus | None:
-    """Return what the trainer in ``pod`` last reported, or ``None`` if it has reported nothing. ``report`` is
-    the newest report that the operator knows.
+    """Return what the trainer in ``pod`` last reported, or ``None`` if it has reported nothing.
 
-    The operator keeps reports in memory only. If it has restarted, ``report`` is ``None``, and ``status``,
-    the status of the RFTJob, replaces it. So the operator then also notices a trainer that hangs.
+    - ``report``: the newest report in the operator's memory. After a restart of the operator it is ``None``.
+    - ``status``: the status of the RFTJob. It replaces the report that is ``None``. So the operator notices
+      even after a restart that a trainer hangs.
     """
     if report is not None:
         return report.run if report.attempt == pod.uid else None

@@ -42,8 +42,9 @@ def is_over(status: Mapping[str, Any]) -> bool:
 def conditions(
     summary: Summary, old: Sequence[Mapping[str, Any]], generation: int, now: datetime
 ) -> list[Condition]:
-    """Return all conditions of an RFTJob. A condition whose status is the same in ``old``, the present
-    conditions, keeps its ``lastTransitionTime``.
+    """Return all conditions of an RFTJob. ``old`` are the present conditions.
+
+    A condition whose status has not changed keeps its ``lastTransitionTime``.
     """
     wanted = conditions_of(
         summary.phase, summary.reason, summary.message, accepted=summary.accepted, planned=summary.planned,
@@ -68,10 +69,10 @@ def decided(summary: Summary, old: Mapping[str, Any], generation: int, now: date
 
 
 def overlaid(old: Mapping[str, Any], new: RFTJobStatus) -> dict[str, Any]:
-    """Return the status to write: ``old``, in which the fields that are set in ``new`` are replaced.
+    """Return the status to write: the fields that are set in ``new``, and all other fields of ``old``.
 
-    ``old`` is the status as the API server returned it. It may have fields of another version of the
-    operator, which this version does not know. These fields are kept.
+    ``old`` is the status as the API server returned it. It may have fields that only another version of the
+    operator knows. These fields are kept too.
     """
     said = new.dump()
     aliases = (RFTJobStatus.model_fields[name].alias or name for name in new.model_fields_set)
@@ -79,11 +80,11 @@ def overlaid(old: Mapping[str, Any], new: RFTJobStatus) -> dict[str, Any]:
 
 
 def newest_report(observed: Observed) -> ProgressReport | None:
-    """Return the last report of the newest attempt, or ``None`` if there is no report.
+    """Return the newest report of the newest attempt, or ``None`` if there is no report.
 
-    The last report that an attempt sends may be lost. So the report in the pod's termination message is used
-    too, but not if a newer attempt runs. After a restart of the operator, the reports of the newer attempt
-    may not be known yet.
+    An attempt's last report to the ingest may be lost. So the report in the pod's termination message is used
+    too. It is not used if a newer attempt runs: after a restart, the operator may not know the reports of
+    this newer attempt yet.
     """
     candidates: list[Received] = [observed.received] if observed.received is not None else []
     started = [pod for pod in observed.pods if pod.trainer is not None or pod.phase == "Running"]
@@ -124,9 +125,11 @@ _MADE = ("step", "totalSteps", "totalStepsEstimated", "epoch", "percent")
 
 
 def _progress(old: Mapping[str, Any], new: Progress) -> Progress:
-    """Return the progress for the status, from ``new``, the progress in a report. While a new attempt
-    prepares, it does not know how far the run is. Then the steps of the previous attempt in ``old``, the
-    status, stay.
+    """Return the progress for the status. ``new`` is the progress in a report, and ``old`` is the present
+    status.
+
+    A new attempt that prepares does not know how many steps the run has made. Until it does, the steps of the
+    previous attempt are kept from ``old``.
     """
     known = old.get("progress") or {}
     if new.stage != "preparing" or new.step >= int(known.get("step", 0)):

@@ -63,11 +63,13 @@ class FewConnections(ThreadingHTTPServer):
 def serve(
     handler: type[BaseHTTPRequestHandler], port: int, name: str, setting: str = "the port"
 ) -> FewConnections:
-    """Serve HTTP on ``port`` in a thread called ``name``, until the process ends. Each connection gets a
-    ``handler``.
+    """Serve HTTP on ``port`` in a thread until the process ends.
 
-    ``setting`` names the setting that has the port, for the message of the error. Raises CannotListen as
-    ``listening`` does.
+    - ``handler``: the class whose instances answer the connections.
+    - ``name``: the name of the thread.
+    - ``setting``: the name of the setting with the port, for an error message.
+
+    Raises CannotListen as ``listening`` does.
     """
     server = FewConnections(port, handler, setting)
     threading.Thread(target=server.serve_forever, name=name, daemon=True).start()

@@ -1,8 +1,8 @@
 """Creates and renews the CA and the serving certificate of the ingest and of the webhook.
 
-The operator and the webhook create and renew their certificates themselves, and store them in a Secret each.
-If the Helm chart created certificates, it would create new ones at every rendering. This module does not talk
-to the API server.
+The operator and the webhook do this themselves, and each stores its certificates in a Secret of its own. The
+Helm chart cannot do it, because it would create new certificates at every rendering. This module does not
+talk to the API server.
 """
 
 import base64
@@ -64,12 +64,14 @@ def from_secret(secret: Mapping[str, Any]) -> Identity | None:
 
 
 def renewed(current: Identity | None, names: Sequence[str], now: datetime, server: str = INGEST) -> Identity:
-    """Return certificates that are valid for ``names``, DNS names and IP addresses. These are ``current``, or
-    new ones if the current ones expire soon or lack one of ``names``.
+    """Return certificates that are valid for all ``names``.
 
-    A new CA is put before the old CA in the bundle. The old CA stays in the bundle while it is valid, so
-    clients that read the bundle for each connection accept both. ``server`` is the name of the server in new
-    certificates.
+    If ``current`` is ``None``, expires soon or lacks one of ``names``, the certificates are new. Otherwise
+    ``current`` is returned. A new CA comes before the old CA in the bundle. The old CA stays in the bundle
+    while it is valid. So a client that reads the bundle for each connection accepts certificates of both CAs.
+
+    - ``names``: DNS names and IP addresses.
+    - ``server``: the name of the server, for new certificates.
     """
     if current is None:
         return _serving(server, *_authority(server, now), older=(), names=names, now=now)

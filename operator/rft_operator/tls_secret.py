@@ -11,8 +11,10 @@ from rft_operator.objects.names import MANAGED_BY, OPERATOR_NAME
 def current_identity(
     cluster: Cluster, namespace: str, name: str, names: Sequence[str], server: str = tls.INGEST
 ) -> tls.Identity:
-    """Return the certificates in the Secret ``namespace/name``. If they are missing, expire soon or lack one
-    of ``names``, first create new ones for ``server`` and store them in the Secret.
+    """Return the certificates in the Secret ``namespace/name``.
+
+    If they are missing, expire soon or lack one of ``names``, new ones are created first and stored in the
+    Secret. ``server`` is the name of the server in the new certificates.
 
     Raises:
         ClusterError: if the Secret cannot be read or written.

@@ -12,11 +12,12 @@ from rft_operator import clock
 
 
 def seconds_left(document: Mapping[str, Any], status: Mapping[str, Any], now: datetime) -> float | None:
-    """Return the seconds until the children of a finished job must be deleted. Return ``None`` if they stay,
-    because the job has no TTL, or if the job has not ended.
+    """Return the seconds until the children of a finished job must be deleted. The result is 0 once the TTL
+    has passed.
 
-    The result is 0 once the TTL has passed. The TTL comes from the current spec, because it may change after
-    the end of the run. ``status`` is the new status.
+    Return ``None`` if the job has no TTL, so that the children stay. Also return ``None`` if the job has not
+    ended. ``status`` is the new status. The TTL comes from the current spec, because it may change after the
+    end of the run.
     """
     ttl = (document.get("spec") or {}).get("ttlSecondsAfterFinished")
     ended = clock.parse(status.get("completionTime"))

@@ -1,7 +1,7 @@
 """Makes kopf repeat every list and watch that the API server refuses, with growing delays and without end.
 
-kopf itself would give up after ten attempts, or after one attempt if the answer is 404. Then all watches end,
-although the API server may have refused only one of them. It refuses a watch if it is overloaded, or if
+kopf itself would give up after ten attempts, or after one attempt if the answer is 404. Then all watches
+would end, even if only one of them was refused. The API server refuses a watch if it is overloaded, or if
 somebody has deleted the CRD, the namespace or the RoleBinding.
 """
 
@@ -18,15 +18,14 @@ FIRST_SECONDS, LAST_SECONDS = 1.0, 30.0
 """The first and the longest delay in seconds before a request is repeated. Each delay is twice the one
 before, up to the longest."""
 PACE_SECONDS = 1.0
-"""Shortest time in seconds between two requests for one watch. Without it, kopf connects again at once when
-the API server accepts a watch and then closes it."""
+"""Shortest time in seconds between two requests for one watch. The API server may accept a watch and then
+close it. Without this pause, kopf would connect again at once."""
 MAX_REASON = 300
 
 
 class Backoff:
-    """An endless sequence of the delays in seconds before a request is repeated.
-
-    kopf gives up at the end of such a sequence, so with this one it never gives up.
+    """An endless sequence of the delays in seconds before a request is repeated. kopf gives up only at the
+    end of a sequence, so it never gives up here.
     """
 
     def __iter__(self) -> Iterator[float]:

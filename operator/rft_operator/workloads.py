@@ -28,10 +28,11 @@ class Workloads:
         read: Callable[[str], Iterable[Any]] | None,
         read_places: Callable[[str, str], list[Any]] | None = None,
     ) -> None:
-        """``read`` returns the Workloads of a namespace. If it is ``None``, Workloads are never read.
+        """Make a cache with two functions that read from the API server.
 
-        ``read_places`` returns the pending Workloads of a LocalQueue with their positions. Its arguments are
-        the namespace and the name of the queue. If it is ``None``, no position is known.
+        - ``read``: returns the Workloads of a namespace. ``None``: Workloads are never read.
+        - ``read_places``: returns the pending Workloads of a LocalQueue with their positions. Its arguments
+          are the namespace and the name of the LocalQueue. ``None``: no position is known.
         """
         self._read = read
         self._read_places = read_places
@@ -41,9 +42,11 @@ class Workloads:
         self._said = ""
 
     def of(self, key: Key, job_uid: str | None) -> Workload | None:
-        """Return the cached Workload of the suspended child Job with the UID ``job_uid``, or ``None`` if it
-        was not read yet. From now on it is polled. If ``job_uid`` is ``None``, stop polling for the RFTJob
-        ``key``, and return ``None``.
+        """Return the cached Workload of a suspended child Job, and poll the Workload from now on. Return
+        ``None`` if it was not read yet.
+
+        - ``key``: the RFTJob.
+        - ``job_uid``: the UID of the child Job. ``None``: stop polling for this RFTJob, and return ``None``.
         """
         with self._lock:
             if job_uid is None or self._read is None:
@@ -88,8 +91,9 @@ class Workloads:
         return {uid: replace(each, place=rounded(places.get(each.name, 0))) for uid, each in found.items()}
 
     def _places(self, namespace: str, queue: str) -> dict[str, int]:
-        """Return the position of each Workload in a LocalQueue by the Workload's name, counted from 1. Empty
-        if the positions cannot be read, for example because Kueue has no visibility API.
+        """Return the positions in a LocalQueue, counted from 1. The keys are the names of the Workloads.
+
+        Empty if the positions cannot be read, for example because Kueue has no visibility API.
         """
         if self._read_places is None:
             return {}

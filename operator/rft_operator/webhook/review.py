@@ -29,8 +29,8 @@ class Malformed(ValueError):
 
 
 class Findings(NamedTuple):
-    """The result of a review. If it has problems, the API server refuses the request. kubectl only prints the
-    warnings.
+    """The result of a review. If it has problems, the API server refuses the request. Warnings never cause a
+    refusal: kubectl prints them.
     """
 
     problems: tuple[Problem, ...] = ()
@@ -55,8 +55,10 @@ def review(document: object) -> Json:
 
 
 def judge(new: Json, old: Json | None) -> Findings:
-    """Return the problems and warnings of an RFTJob that is created, or updated from ``old``. An update that
-    leaves the spec unchanged has no problems and no warnings. Neither has an RFTJob that is being deleted.
+    """Return the problems and warnings of an RFTJob that is created, or updated from ``old``.
+
+    An update that leaves the spec unchanged has neither problems nor warnings. The same holds for every
+    update of an RFTJob that is being deleted.
     """
     if old is not None and (_is_leaving(new) or new.get("spec") == old.get("spec")):
         # The metadata, above all the finalizers, must stay editable even if this version refuses the spec.

@@ -1,5 +1,5 @@
-"""Shortens the warnings of the webhook to the API server's limits. The API server truncates longer warnings,
-or drops them.
+"""Shortens the webhook's warnings to the API server's limits. The API server truncates or drops longer
+warnings.
 """
 
 from collections.abc import Sequence
