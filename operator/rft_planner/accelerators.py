@@ -2,26 +2,41 @@
 
 This project measured none of these numbers.
 
-The memory is what a process sees (``torch.cuda.get_device_properties().total_memory``). It is less than the
-manufacturer's number, and it differs with driver and error correction. The catalogue has the smallest total
-capacity that torch reports in public out-of-memory messages, rounded down. For V100 16 GB no source was
-compared. For slices the memory is what ``nvidia-smi mig -lgip`` lists. A spec overrides the memory with
-``spec.resources.accelerator.memory``.
+The memory of a device is what a process sees (``torch.cuda.get_device_properties().total_memory``). It is
+less than the manufacturer's number, and it differs with the driver and with error correction. It comes from
+these sources:
 
-Rates are those of the manufacturers, without sparsity. No program reaches them. If variants of a device have
-the same name, the slower variant is used. Rates were compared in November 2026 with public copies of data
-sheets and with the tables of torchtitan (``tools/utils.py``) and Lightning
-(``fabric/utilities/throughput.py``): T4, V100, A10, A40, A100, L4, L40, L40S, RTX 4090, RTX A6000, H100, H20,
-H200, B200, GB200, MI300X, MI325X, the rate of MI250X, and the processors of slices. Not compared with any
-source: RTX 3090, RTX 5090, RTX 6000 Ada, RTX PRO 6000, H200 NVL, the rate of A10G, and the bandwidths of T4,
-A100 80 GB as a PCIe card, H100 NVL and MI250X.
+- For most devices, it is the smallest total capacity that torch reports in public out-of-memory messages,
+  rounded down.
+- For V100 16 GB, no source was compared.
+- For slices, it is what ``nvidia-smi mig -lgip`` lists.
 
-The number of devices of a node is 8, except for three kinds: DGX-2 has 16 V100, Google Cloud's a2-megagpu-16g
-has 16 A100 40 GB, and a compute tray of GB200 NVL72 has 4. These numbers were not compared with a list of
-machines.
+A spec overrides the memory with ``spec.resources.accelerator.memory``.
 
-Labels are taken from public manifests and node listings. The labels of RTX 3090, 4090, 5090 and 6000 Ada
-follow the same rule without a source: the driver's name of the device, with hyphens for spaces.
+The speed of a device, which is its operations per second and its bandwidth, is the manufacturer's number
+without sparsity. No program is as fast. If variants of a device have the same name, the slower variant is
+used.
+
+In November 2026, the speeds were compared with public copies of data sheets, and with the tables of
+torchtitan (``tools/utils.py``) and Lightning (``fabric/utilities/throughput.py``). These were compared:
+
+- T4, V100, A10, A40, A100, L4, L40, L40S, RTX 4090, RTX A6000, H100, H20, H200, B200, GB200, MI300X and
+  MI325X
+- the operations per second of MI250X
+- the number of processors of slices
+
+These were not compared with any source:
+
+- RTX 3090, RTX 5090, RTX 6000 Ada, RTX PRO 6000 and H200 NVL
+- the operations per second of A10G
+- the bandwidths of T4, A100 80 GB as a PCIe card, H100 NVL and MI250X
+
+A node has 8 devices, except for three kinds: DGX-2 has 16 V100, Google Cloud's a2-megagpu-16g has 16 A100 40
+GB, and a compute tray of GB200 NVL72 has 4. These numbers were not compared with a list of machines.
+
+Labels are taken from public manifests and node listings. Only the labels of RTX 3090, 4090, 5090 and 6000 Ada
+have no source. They follow the rule of the other labels: the driver's name of the device, with hyphens for
+spaces.
 """
 
 from dataclasses import dataclass
@@ -48,14 +63,14 @@ class Device:
     bandwidth: float
     """Bandwidth between the device's memory and its processors, in bytes per second."""
     products: tuple[str, ...] = ()
-    """Values of the node label ``nvidia.com/gpu.product`` (AMD: ``amd.com/gpu.product-name``) for this
-    device.
+    """Values of the node label with the product's name, for this device. The key of this label is
+    ``nvidia.com/gpu.product``, or ``amd.com/gpu.product-name`` for AMD.
 
-        A slice has no values: with the strategy ``mixed`` that label names the whole device."""
+    Empty for a slice: with the MIG strategy ``mixed``, this label names the whole device."""
     resource: str = NVIDIA
     """Name of the extended resource that a pod requests for this device."""
     node: int = NODE_GPUS
-    """Largest number of these devices that a node has and that one program can use.
+    """Largest number of these devices in one node that one program can use.
 
     For slices it is 1, because a program sees only one slice."""
 
@@ -72,12 +87,16 @@ def _slice(profile: str, gib: float, tflops: float, tbps: float) -> Device:
 
 
 def _a100_slice(profile: str, gib: float, processors: int, eighths: int) -> Device:
-    """Return a slice of an A100 80 GB: ``processors`` of its 108, and ``eighths`` / 8 of its bandwidth."""
+    """Return a slice of an A100 80 GB. It has ``processors`` of 108 processors, and ``eighths`` / 8 of the
+    bandwidth.
+    """
     return _slice(profile, gib, 312 * processors / 108, 1.935 * eighths / 8)
 
 
 def _h100_slice(profile: str, gib: float, processors: int, eighths: int) -> Device:
-    """Return a slice of an H100 80 GB: ``processors`` of its 132, and ``eighths`` / 8 of its bandwidth."""
+    """Return a slice of an H100 80 GB. It has ``processors`` of 132 processors, and ``eighths`` / 8 of the
+    bandwidth.
+    """
     return _slice(profile, gib, 989.4 * processors / 132, 3.35 * eighths / 8)
 
 

@@ -34,12 +34,14 @@ class StepSeconds(NamedTuple):
 def balanced(
     shape: Shape, work: MemoryDemand, memory: float, seconds: Callable[[Split], StepSeconds]
 ) -> tuple[Split, StepSeconds] | None:
-    """Return the division of 2 to 8 GPUs for which the times of sampling and update differ least, and its
-    times.
+    """Return the division of GPUs with the most equal times of sampling and update, and these times. Return
+    ``None`` if the run fits on no division.
 
-    Each GPU belongs to one role only. If several divisions are equally good, the one with the fewest GPUs is
-    returned. ``memory`` is the bytes of one GPU, and ``seconds`` returns the times of a step for a division.
-    Returns ``None`` if the run fits on no division.
+    The divisions have 2 to 8 GPUs, and each GPU belongs to one role only. If several divisions are equally
+    good, the one with the fewest GPUs is returned.
+
+    - ``memory``: the bytes of one GPU.
+    - ``seconds``: returns the times of a step for a division.
     """
     found = [
         (split, seconds(split))

@@ -224,7 +224,7 @@ def _key(name: str) -> str:
     """Return a model name in lower case, without its owner and words such as ``-Instruct``.
 
     Models with an equal key have the same shape. Numbers stay in the key, because another version or date can
-    have another shape. An example are Mistral 7B v0.1 and v0.3.
+    have another shape. For example, the shapes of Mistral 7B v0.1 and v0.3 differ.
     """
     words = bare_name(name).removeprefix("meta-").split("-")
     return "-".join(word for word in words if word not in _VARIANTS)
@@ -235,11 +235,17 @@ _BY_KEY = {_key(name): name for name in reversed(CATALOGUE)}
 
 
 def known(name: str) -> str | None:
-    """Return the catalogue's name of a model, for its name, path or variant, or ``None`` if it has none."""
+    """Return the name of a model in the catalogue, or ``None`` if the catalogue does not have the model.
+
+    ``name`` is the model's hub name or path, or the name of a variant such as ``-Instruct``.
+    """
     return _BY_NAME.get(bare_name(name)) or _BY_KEY.get(_key(name))
 
 
 def shape_of(name: str) -> Shape | None:
-    """Return the catalogue's shape of a model, for its name, path or variant, or ``None`` if it has none."""
+    """Return the shape of a model in the catalogue, or ``None`` if the catalogue does not have the model.
+
+    ``name`` is the model's hub name or path, or the name of a variant such as ``-Instruct``.
+    """
     found = known(name)
     return CATALOGUE[found] if found is not None else None

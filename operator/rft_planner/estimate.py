@@ -122,10 +122,11 @@ def prompts_of_step(spec: RFTJobSpec, rows: RowCounts | None) -> float:
 
 
 def idle_share(spec: RFTJobSpec, speed: Speed, step: StepSeconds, rows: RowCounts | None) -> float:
-    """Return the share of a step, from 0 to 1, in which a GPU has nothing to do, as a mean over the GPUs.
+    """Return the share of a step, from 0 to 1, in which a GPU has nothing to do. The result is the mean of
+    all GPUs.
 
-    ``step`` has the seconds of both phases. A GPU is idle while it waits for the other role, or for another
-    sampler or trainer that has more work.
+    A GPU is idle while it waits for the other role. It is also idle while it waits for another sampler or
+    trainer that has more work. ``step`` has the seconds of both phases.
     """
     usual, rollouts = _usual(spec, rows), spec.sampling.num_rollouts
     prompts = prompts_of_step(spec, rows)
@@ -155,8 +156,8 @@ def _times(
 ) -> tuple[StepSeconds, float | None]:
     """Return the seconds of a step, and the GPU-hours of the run with its evaluations.
 
-    The GPU-hours are None if the number of steps is not known. ``refilled``: whether to assume that every
-    step samples as many prompts as its refills allow, and trains on one batch of them.
+    The GPU-hours are None if the number of steps is not known. With ``refilled``, the longest time is
+    assumed: every step samples as many prompts as its refills allow, but trains on only one batch of them.
     """
     laid_out = batches(spec, rows.train if rows is not None else None, lengths)
     steps = laid_out.steps or 1
@@ -184,9 +185,10 @@ def _times(
 
 
 def most_sampled(prompts: int, spec: RFTJobSpec, effective: Effective, rows: RowCounts | None) -> int:
-    """Return the number of sampled prompts if all refills are needed to train on ``prompts`` prompts.
+    """Return how many prompts are sampled if every step needs all its refills. The run trains on ``prompts``
+    of them.
 
-    A row is used only once in an epoch, so no more prompts can be sampled than all epochs have.
+    No more prompts can be sampled than all epochs have, because a row is used only once in an epoch.
     """
     most = prompts * (1 + effective.refill_rounds)
     return most if rows is None else max(prompts, min(most, rows.train * spec.training.epochs))

@@ -16,8 +16,8 @@ LEAST_CONTEXT, LARGEST_POWER = 32, 30
 
 
 def contexts(below: int, least: int) -> list[int]:
-    """Return all context lengths of the form 2^n or 3 · 2^n that are less than ``below`` and at least
-    ``least``, in tokens. The longest is the first.
+    """Return context lengths in tokens, longest first. They are all numbers of the form 2^n or 3 · 2^n that
+    are at least ``least`` and less than ``below``.
     """
     sizes = {size for power in range(5, LARGEST_POWER) for size in (2**power, 3 * 2 ** (power - 1))}
     return sorted((size for size in sizes if max(least, LEAST_CONTEXT) <= size < below), reverse=True)
@@ -26,11 +26,15 @@ def contexts(below: int, least: int) -> list[int]:
 def fixes(
     shape: Shape, work: MemoryDemand, memory: float, gpus: int, max_tokens: int, resource: str = NVIDIA
 ) -> list[str]:
-    """Return changes of a spec, as lines of a manifest. Each of them alone makes the run fit.
+    """Return changes of a spec, as lines of a manifest. Each change alone makes the run fit.
 
-    The run has ``gpus`` GPUs with ``memory`` bytes each and the extended resource ``resource``. A parameter
-    is lowered no further than needed. Contexts must be longer than ``max_tokens``, the longest completion. A
-    proposed accelerator is the one with the least memory that is enough.
+    A parameter is lowered no further than needed. A proposed accelerator is the one with the least memory
+    that is enough.
+
+    - ``memory``: the bytes of one GPU.
+    - ``gpus``: the number of GPUs of the run.
+    - ``max_tokens``: the length of the longest completion. Proposed context lengths are longer.
+    - ``resource``: the extended resource of the GPUs.
     """
 
     def fits(changed: MemoryDemand, size: float = memory, count: int = gpus) -> bool:

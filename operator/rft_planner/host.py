@@ -1,13 +1,20 @@
 """Calculates the peak memory of the trainer's container in a run on the CPU, in bytes, as a sum of terms.
 
-The letters are those of the module ``memory``: L layers, H hidden size, Q = heads · head size, I feed-forward
-columns that a token uses, V vocabulary, M tokens of a micro-batch. N is the number of tokens in one chunk of
-logits. w is the number of bytes of one value: 4 in float32, 2 in bfloat16.
+The formulas in the docstrings use these letters:
+
+- H: the hidden size
+- Q: the number of attention heads, times the size of a head
+- I: the number of feed-forward columns that a token uses
+- V: the size of the vocabulary
+- M: the number of tokens of a micro-batch
+- N: the number of tokens in one chunk of logits
+- w: the bytes of one value: 4 in float32, 2 in bfloat16
 
 The weights of the base model, and values computed with them, have the run's dtype (see the module
 ``precision``). Two things are always float32: the adapter in the trainer, and logits after scaling. There is
-no gradient checkpointing on the CPU, so each layer is computed only once. ``bench/memory.py`` compares the
-sum with the proportional set size of the processes, in both dtypes.
+no gradient checkpointing on the CPU, so each layer is computed only once.
+
+``bench/memory.py`` compares the sum with the proportional set size of the processes, in both dtypes.
 """
 
 from collections.abc import Iterator
@@ -32,13 +39,16 @@ CPU_CACHE_BLOCK = 32
 IN_PROCESS_SEQUENCES = 32
 """Number of completions that the engine ``transformers`` generates concurrently."""
 INTERPRETERS = {"trainer": 425 * MIB, "vllm": 1040 * MIB}
-"""Bytes of the processes after their imports, without a model. Trainer: python with torch, transformers and
-peft. vLLM: API server and engine with their helper processes. Measured by ``bench/memory.py --baselines``."""
+"""Bytes of the processes after their imports, without a model. Measured by ``bench/memory.py --baselines``.
+
+The trainer is python with torch, transformers and peft. vLLM is its API server and its engine, with their
+helper processes."""
 SHARED_LIBRARIES = 30 * MIB
 """Bytes of library files that trainer and vLLM both map. They are counted only once, for vLLM."""
 GENERATION_KERNELS = 60 * MIB
 """Additional bytes of a trainer that generates in bfloat16: oneDNN compiles a kernel for each number of
-sequences. In float32 MKL has its own kernels. Measured by ``bench/memory.py --baselines`` in both dtypes."""
+sequences. In float32 nothing is added, because MKL has its own kernels. Measured in both dtypes by
+``bench/memory.py --baselines``."""
 TOKENIZERS = {"trainer": 1024, "vllm": 3400}
 """Bytes of the tokenizers for each entry of the vocabulary. The trainer has one tokenizer, vLLM has two: in
 the API server and in the engine. Measured with 4,000, 32,000 and 64,000 words, and with SmolLM2."""
@@ -47,7 +57,8 @@ SLACK = 0.1
 WEIGHTS_SLACK = 0.08
 """Addition for memory that tcmalloc keeps after the weights are converted, as a share of the weights."""
 MARGIN = 0.05
-"""Addition for the page cache of files, which counts for the pod's limit, as a share of the whole sum."""
+"""Addition for the page cache of files, as a share of the sum of all other parts. The page cache counts for
+the pod's memory limit."""
 SHARED_MEMORY = 64 * MIB
 """Bytes of shared memory between vLLM's processes. They count for the pod's memory limit."""
 
@@ -154,8 +165,10 @@ def comfortable(run: HostRun) -> tuple[int, int]:
 
 
 def parts(shape: Shape, run: HostRun, tokens: int, cache_tokens: int) -> list[Part]:
-    """Return the parts of the container's memory, with micro-batches of ``tokens`` tokens, and a cache of
-    vLLM for ``cache_tokens`` tokens.
+    """Return the parts of the container's memory.
+
+    - ``tokens``: the number of tokens of a micro-batch.
+    - ``cache_tokens``: the number of tokens for which vLLM's cache has room.
     """
     sampled = in_process_sampling(shape, run) if run.in_process else vllm(shape, run, cache_tokens)
     others = [Part("graders and trackers", run.beside)] if run.beside else []
@@ -243,9 +256,9 @@ def attention_mask(run: HostRun, tokens: int) -> float:
 def backward_peak(shape: Shape, run: HostRun, tokens: int) -> float:
     """Return the bytes of the last hidden states, plus the larger one of two temporary tensors.
 
-    These are the logits, and the gradients of one layer. They do not exist at the same time. The gradients of
-    one layer are 4 · M · (4 I + 2 H) bytes in both dtypes, because the gradients of the adapter's inputs are
-    float32.
+    One of these tensors is the logits, and the other one is the gradients of one layer. They do not exist at
+    the same time. The gradients of one layer are 4 · M · (4 I + 2 H) bytes in both dtypes, because the
+    gradients of the adapter's inputs are float32.
     """
     layer = FLOAT32 * tokens * (4 * columns(shape) + 2 * shape.hidden)
     last = 2 * FLOAT32 * tokens * shape.hidden
@@ -253,15 +266,15 @@ def backward_peak(shape: Shape, run: HostRun, tokens: int) -> float:
 
 
 def logits_chunk(shape: Shape, run: HostRun, tokens: int) -> float:
-    """Return the bytes of the logits of one chunk: N · V · 12, N · V · 20 or N · V · 38.
+    """Return the bytes of the logits of one chunk: N · V times 38, 20 or 12.
 
-    - 38 bytes if top-p sorts: it needs sorted values with 64-bit indices, gathered values, and gradients.
-    - Else 20 bytes if there is a reference policy, which has its own logits, or if top-k and top-p are both
+    - 38 if top-p sorts: it needs sorted values with 64-bit indices, gathered values, and gradients.
+    - Else 20 if there is a reference policy, which has its own logits. Also 20 if top-k and top-p are both
       off, because then the entropy is computed over the whole vocabulary.
-    - Else 12 bytes: the logits, the scaled logits, and a gradient.
+    - Else 12: the logits, the scaled logits, and a gradient.
 
-    These are the peaks of torch's allocations in its profiler. They are the same in both dtypes: in bfloat16
-    the logits of 2 bytes are converted to float32 and freed.
+    These numbers are the peaks of torch's allocations in its profiler. They are the same in both dtypes: in
+    bfloat16 the logits of 2 bytes are converted to float32 and freed.
     """
     each = 38 if run.sorts else 20 if run.reference or run.unfiltered else 12
     return each * min(tokens, LOGITS_CHUNK_TOKENS) * shape.vocabulary
@@ -270,9 +283,11 @@ def logits_chunk(shape: Shape, run: HostRun, tokens: int) -> float:
 def in_process_generation(shape: Shape, run: HostRun) -> list[Part]:
     """Return the parts of the temporary memory of the engine ``transformers`` while it generates.
 
-    The part for the cache is the larger one of two peaks. At the end the cache of a batch is full, and one
-    layer's cache exists twice while it grows. At the start the cache is smaller, but all prompts are computed
-    together, which needs w · (4 H + 3 Q + 3 I) bytes per token.
+    The part for the cache is the larger one of two peaks:
+
+    - At the end, the cache of a batch is full. One layer's cache exists twice while it grows.
+    - At the start, the cache is smaller, but all prompts are computed together. The prompts
+      need w · (4 H + 3 Q + 3 I) bytes per token.
     """
     sequences, context = IN_PROCESS_SEQUENCES, run.work.context
     prompt = max(1, context - run.max_tokens)
@@ -315,11 +330,12 @@ def vllm(shape: Shape, run: HostRun, cache_tokens: int) -> list[Part]:
 
 
 def packed_output_layer(shape: Shape, run: HostRun) -> float:
-    """Return the bytes of two more copies of the output layer: 2 w · V · H, even if it is the embedding.
+    """Return the bytes of two more copies of the output layer: 2 w · V · H. They exist even if the output
+    layer is the embedding.
 
-    Measured: before its first request, vLLM's worker has the weights and 2.1 times the output layer in
-    memory. This was so with vocabularies of 4,000, 32,000 and 64,000 words and with SmolLM2. The number of
-    layers does not matter.
+    This was measured with vocabularies of 4,000, 32,000 and 64,000 words and with SmolLM2. Before its first
+    request, vLLM's worker has the weights in memory, and 2.1 times the output layer. The number of layers
+    does not matter.
     """
     return 2 * run.width * shape.embedding_parameters
 

@@ -54,10 +54,10 @@ class IdleTime(NamedTuple):
 
 
 def idle_time(split: Split, costs: StepCosts, work: MemoryDemand, most: int) -> IdleTime:
-    """Return the idle share of a division. If the share is large, the note gives the reason.
+    """Return the idle share of a division, with a note. If the share is large, the note gives the reason.
 
-    If a larger number of GPUs, up to ``most``, would be idle for less of a step, the reason names this
-    number.
+    With more GPUs, each of them may be idle for less of a step. Then the note names such a number of GPUs,
+    which is at most ``most``.
     """
     share = round(costs(split).idle, 2)
     if split.gpus == 1:

@@ -1,4 +1,4 @@
-"""Plans a job with the defaults of the platform that it inherits, and lists these defaults in the plan."""
+"""Plans a job with the platform's defaults. The plan lists the defaults that the job inherits."""
 
 from typing import Any
 
@@ -11,10 +11,10 @@ from rft_planner.plan import CPU_NAME, Unplannable, plan
 
 
 def asked_for(spec: RFTJobSpec) -> str | None:
-    """Return the accelerator whose defaults a job inherits, found from the spec alone without looking at
-    nodes.
+    """Return the accelerator whose defaults a job inherits. It is found from the spec alone, without the
+    nodes of the cluster.
 
-    ``None``: the spec gives the memory of a GPU, and no name.
+    Return ``None`` if the spec gives the memory of a GPU, but no name.
     """
     resources = spec.resources or Resources()
     if resources.gpus == 0:
@@ -28,7 +28,8 @@ def planned(job: Inheriting, uid: str, **options: Any) -> Plan:
     """Return the plan of a spec with the platform's defaults. ``options`` are passed to ``plan``.
 
     Raises:
-        Unplannable: as ``plan`` does. The message also says which of the fields that it names are inherited.
+        Unplannable: as ``plan`` does. If the platform set a field that the message names, the message says
+            so.
     """
     try:
         made = plan(job.spec, uid, **options)
@@ -41,6 +42,8 @@ def planned(job: Inheriting, uid: str, **options: Any) -> Plan:
 
 
 def _origins(message: str, job: Inheriting) -> str:
-    """Return a text to append to a message: which fields in the message the platform sets, not the job."""
+    """Return a text to append to ``message``. It says which fields in the message were set by the platform,
+    and not by the job.
+    """
     named = [each for each in job.inherited if each.path in message]
     return "".join(f". The platform sets {each.path} for this job, by {each.from_}" for each in named)

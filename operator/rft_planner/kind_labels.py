@@ -1,13 +1,18 @@
 """The node labels that identify kinds of GPU: those of GPU Feature Discovery, AMD, and the clouds.
 
-A plan requires one of these sets of labels, so that the pod runs on the planned kind of GPU. Autoscalers know
-the clouds' labels of a node pool even while the pool has no node. GPU Feature Discovery labels only running
-nodes.
+A plan requires one of these sets of labels, so that the pod runs on the planned kind of GPU. GPU Feature
+Discovery labels only running nodes. But an autoscaler knows the clouds' labels even of a node pool that has
+no node.
 
-GKE labels nodes with ``cloud.google.com/gke-accelerator``. Karpenter and EKS Auto Mode label them with the
-name of the GPU. Some cloud labels are equal for two kinds, and AKS and EKS node groups have no label. For
-these nodes the instance type identifies the kind. The labels and instance types are from the clouds' public
-documentation of November 2026; none was tried in a cloud.
+The clouds label their nodes in different ways:
+
+- GKE has the label ``cloud.google.com/gke-accelerator``.
+- Karpenter and EKS Auto Mode have a label with the name of the GPU.
+- AKS and EKS node groups have no label of the GPU.
+
+Some of these labels have the same value for two kinds of GPU. In this case, and if there is no label, the
+instance type identifies the kind. The labels and instance types are from the clouds' public documentation of
+November 2026; none was tried in a cloud.
 """
 
 from collections.abc import Iterator, Mapping
@@ -26,7 +31,7 @@ KARPENTER = "karpenter.k8s.aws/instance-gpu-name"
 EKS_AUTO = "eks.amazonaws.com/instance-gpu-name"
 INSTANCE = "node.kubernetes.io/instance-type"
 GKE_PARTITION = "cloud.google.com/gke-gpu-partition-size"
-"""Key of a GKE node's label with the profile of its slices, if its GPUs are divided into slices."""
+"""Key of the label of a GKE node whose GPUs are divided into slices. The value is the slices' profile."""
 GKE_SHARING = "cloud.google.com/gke-gpu-sharing-strategy"
 """Key of the label of a GKE node whose GPUs several pods share."""
 

@@ -1,9 +1,14 @@
 """Calculates the GPU memory of training and sampling, in bytes, as a sum of terms.
 
 The trainer has the base model in bf16 and an adapter in float32. It computes each layer again in the backward
-pass (gradient checkpointing) and computes logits in chunks. The sampler is vLLM. The formulas in the
-docstrings use these letters: L layers, H hidden size, Q = heads · head size, I feed-forward columns that a
-token uses, V vocabulary, M tokens of a micro-batch.
+pass (gradient checkpointing), and it computes logits in chunks. The sampler is vLLM. The formulas in the
+docstrings use these letters:
+
+- H: the hidden size
+- Q: the number of attention heads, times the size of a head
+- I: the number of feed-forward columns that a token uses
+- V: the size of the vocabulary
+- M: the number of tokens of a micro-batch
 
 None of the terms has been measured on a GPU yet. They are meant to be upper bounds.
 """
@@ -26,8 +31,7 @@ SAMPLER_BATCH_TOKENS = 8192
 """``max_num_batched_tokens`` of vLLM's server on a large GPU. At its start vLLM runs a batch of this size
 to measure its memory."""
 SLOT_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""Allowed values of vLLM's ``max_lora_rank``. An adapter uses a slot of the smallest value that is not less
-than the adapter's rank."""
+"""Allowed values of vLLM's ``max_lora_rank``. The rank of an adapter is rounded up to one of them."""
 USABLE = 0.94
 """Share of a device's memory that processes can use. The driver and its page tables keep the rest."""
 SUMS_KEPT = 512
@@ -101,7 +105,8 @@ def gathered_layers(shape: Shape) -> float:
 def adapter_and_optimizer(shape: Shape, work: MemoryDemand) -> float:
     """Return the bytes of the adapter, its gradient and AdamW's two moments: 16 for each parameter.
 
-    Every training GPU has the whole adapter. Only the first one has the moments.
+    Every training GPU has the whole adapter, but only the first GPU has the moments. The result is for the
+    first GPU.
     """
     return 4 * FLOAT32 * shape.lora_parameters(work.rank, feed_forward=not work.attention_only)
 
@@ -140,8 +145,12 @@ def attention_mask(tokens: int) -> float:
 def logits_chunk(shape: Shape) -> float:
     """Return the bytes of the logits of one chunk: V · 1024 · 40.
 
-    The raw logits are in bf16. In float32 there are the scaled, the filtered and the sorted logits (with
-    64-bit indices), their cumulative probabilities, a copy for the normalizer, and two gradients.
+    The raw logits are in bf16. These values are in float32:
+
+    - the scaled, the filtered and the sorted logits, the sorted ones with 64-bit indices
+    - their cumulative probabilities
+    - a copy for the normalizer
+    - two gradients
     """
     return 40 * LOGITS_CHUNK_TOKENS * shape.vocabulary
 

@@ -1,9 +1,10 @@
 """Reads the shape of a model from its ``config.json``.
 
-Formulas follow the model classes of ``transformers``, whose layers are ``q/k/v/o_proj`` and
-``gate/up/down_proj``. The module ``layouts`` has the differences between model types. For a quantized
-checkpoint, the number of unpacked weights counts. Without MXFP4 kernels ``transformers`` unpacks gpt-oss to
-bf16 in the trainer, and peft cannot train packed weights.
+The formulas are those of model classes of ``transformers`` with the layers ``q/k/v/o_proj`` and
+``gate/up/down_proj``. The module ``layouts`` has the differences between model types.
+
+For a quantized checkpoint, the unpacked weights are counted, because peft cannot train packed weights. For
+example, ``transformers`` unpacks gpt-oss to bf16 in the trainer, if it has no MXFP4 kernels.
 """
 
 from collections.abc import Mapping

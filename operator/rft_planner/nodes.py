@@ -1,10 +1,11 @@
 """Reads from nodes which pods may use them, which resources they have, and the kind of their GPUs.
 
-The labels in ``kind_labels`` identify the kind of a GPU. For an unknown GPU, labels of NVIDIA's
-gpu-feature-discovery and AMD's node labeller give its name and memory. NVIDIA's labels are
-``nvidia.com/gpu.product`` and ``nvidia.com/gpu.memory`` in MiB. With MIG strategy ``mixed`` there are also
-labels such as ``nvidia.com/mig-1g.10gb.memory``. AMD's labels are ``amd.com/gpu.product-name`` and
-``amd.com/gpu.vram``, for example ``192G``.
+The labels in ``kind_labels`` identify the kind of a GPU. For an unknown GPU, other labels give its name and
+memory:
+
+- NVIDIA's gpu-feature-discovery sets ``nvidia.com/gpu.product``, and ``nvidia.com/gpu.memory`` in MiB. With
+  the MIG strategy ``mixed``, it also sets labels such as ``nvidia.com/mig-1g.10gb.memory``.
+- AMD's node labeller sets ``amd.com/gpu.product-name``, and ``amd.com/gpu.vram``, for example ``192G``.
 """
 
 import re
@@ -99,9 +100,11 @@ def _kind(node: Node, resource: str, table: Table) -> Kind | None:
 
 
 def _by_cloud(labels: Mapping[str, str], resource: str, table: Table) -> tuple[str, tuple[str, str]] | None:
-    """Return the accelerator that the labels of a node's cloud name, and the label that names it.
+    """Return the accelerator of a node, and the label that names this accelerator. Only labels of the cloud
+    are used.
 
-    Return ``None`` for slices of GPUs, because the cloud's labels name the whole GPU.
+    Return ``None`` if no such label is known. Also return ``None`` for slices of GPUs, because these labels
+    name the whole GPU.
     """
     found = kind_labels.known_by(labels, table)
     return found if found is not None and ACCELERATORS[found[0]].resource == resource else None
