@@ -1,7 +1,8 @@
-"""Finds why a pod failed or does not start, with ordered lists of checks.
+"""Finds why a pod failed or does not start.
 
-The first check that applies decides. Each check is a pure function that returns a Failure or a Hindrance,
-or ``None`` if it does not apply.
+There is one list of checks for a pod that failed, and one for a pod that does not start. In each list, the
+first check that applies decides. A check is a pure function. It returns a Failure or a Hindrance, or ``None``
+if it does not apply.
 """
 
 from collections.abc import Callable, Sequence

@@ -135,7 +135,7 @@ def displaced(held: Collection[Connection], peer: str, limits: Limits) -> Connec
     """Return the open connection to close so that one more connection of ``peer`` can be accepted.
 
     ``held`` are the open connections, oldest first. A connection whose request is being answered is never
-    returned. Among the other connections, there are two cases:
+    returned. There are two cases:
 
     - The address ``peer`` has as many connections as one address may have. Return its oldest connection.
     - Otherwise the total number of connections has reached its limit. Return the oldest connection of the

@@ -28,9 +28,10 @@ class Nodes:
         clock: Callable[[], float] = time.monotonic,
         table: Table = TABLE,
     ) -> None:
-        """``read`` lists the nodes of the cluster. If ``read`` is ``None``, the cache is always empty.
+        """Make an empty cache.
 
-        ``table`` says which node labels name which kind of GPU.
+        - ``read``: lists the nodes of the cluster. ``None``: the cache stays empty.
+        - ``table``: the node labels that identify each kind of GPU.
         """
         self._read = read
         self._table = table

@@ -119,7 +119,7 @@ def explained(what: str, message: str, spec: RFTJobSpec | None) -> str:
 
 
 def advised(message: str, spec: RFTJobSpec | None) -> str:
-    """Return a sentence that says what to do about a message of Kubernetes, or "" if this is not known."""
+    """Return a sentence that says what to do about a message of Kubernetes, or "" if no advice is known."""
     advice = next((text for remedy in _REMEDIES if (text := remedy(message, spec))), "")
     return f"{advice}." if advice else ""
 
@@ -255,8 +255,8 @@ def _sentence(text: str) -> str:
 
 
 def _or_correct(text: str, spec: RFTJobSpec | None) -> str:
-    """Return the end of a sentence: it tells the user to correct the fields of the spec whose value is
-    ``text``. Empty if there is no such field.
+    """Return the end of a sentence. It tells the user to correct the fields of the spec that have the value
+    ``text``. Empty if no field has this value.
     """
     paths = list(paths_of(spec.dump(), text)) if spec is not None else []
     return f", or correct {' or '.join(paths)}" if paths else ""

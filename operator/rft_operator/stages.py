@@ -307,7 +307,7 @@ def _nodes_again(facts: Facts) -> float | None:
 
 def waiting(facts: Facts) -> Verdict | None:
     """The pod of the job does not run: it does not exist yet, has no node yet, or cannot start. The message
-    says which, and why.
+    says which of these is true, and why.
     """
     pod = _current(facts)
     # A native sidecar may wait to be started again while the trainer runs.

@@ -1,6 +1,6 @@
 """The catalogue of models: the shape of each model, by the name of its repository on the hub.
 
-Every number was compared, in November 2026, with one of these sources:
+Almost every number was compared, in November 2026, with one of these sources:
 
 - ``litgpt/config.py`` of Lightning-AI/litgpt, commit 2685705: SmolLM2; Llama with Nemotron and DeepSeek's;
   Qwen2.5 with Coder, Math and QwQ; Qwen3 with its mixtures, 30B-A3B-Base and the 2507 versions; Mistral 7B
@@ -10,11 +10,19 @@ Every number was compared, in November 2026, with one of these sources:
   their vision towers; Phi-3 medium, phi-4 and Phi-4-mini; OLMo 2; GLM-4; gpt-oss; SmolLM3 for its context;
 - the defaults of ``transformers`` 5.19, which are those of SmolLM3 3B, GLM-4 9B and gpt-oss-120b.
 
-litgpt rounds the vocabulary of Gemma 3 (the file says 262,208), and it has other contexts for Phi-3.5-mini,
-Gemma 3 1B, Mistral 7B v0.1, Mistral Large and Qwen2.5's instruct models. This catalogue has the numbers of
-the files. These numbers were not compared with any source: the context of Phi-3.5-mini, Gemma 3 1B and the
-smaller Qwen3 base models, and the vision tower of Gemma 3 27B, which is assumed to be that of 4B and 12B. A
-test compares the parameter count of each entry with the one on its model card.
+These numbers were not compared with any source:
+
+- the contexts of Phi-3.5-mini, Gemma 3 1B and the smaller Qwen3 base models
+- the vision tower of Gemma 3 27B, which is assumed to be that of 4B and 12B
+
+In two cases litgpt has other numbers than the models' ``config.json``. Then this catalogue follows
+``config.json``:
+
+- litgpt rounds the vocabulary of Gemma 3, which is 262,208.
+- litgpt has other contexts for Phi-3.5-mini, Gemma 3 1B, Mistral 7B v0.1, Mistral Large and Qwen2.5's
+  instruct models.
+
+A test compares the parameter count of each entry with the one on its model card.
 """
 
 from collections.abc import Mapping

@@ -51,9 +51,9 @@ class Container:
 def on_gpu(gpus: int, shape: Shape | None, asked: str | None) -> Container:
     """Return the requests of the trainer's container for a run with ``gpus`` GPUs.
 
-    ``asked`` is the memory that the spec requests, or None. To load the base model, a process reads the
-    weights in bf16 into host memory. So the minimum is the memory of one copy of the weights and of the
-    processes. A smaller request only gives a warning, because this minimum is not measured.
+    ``asked`` is the memory that the spec requests. If it is None, the memory is calculated. The minimum is
+    the memory of the processes and of one copy of the weights in bf16, because a process loads the weights
+    into host memory. A smaller request only gives a warning, because this minimum is not measured.
     """
     size = shape.parameters if shape is not None else 3e8
     memory = asked or gib(2 * size * 1.5 + gpus * _GPU_HOST)

@@ -22,7 +22,7 @@ from rft_api.status import NodeLabel, NodeTerm
 from rft_planner.accelerators import ACCELERATORS, AMD, NVIDIA
 
 Labels = Mapping[str, tuple[str, ...]]
-"""Node labels, each with the values that it may have. No values: a node must not have the label."""
+"""Node labels, each with its allowed values. Without allowed values, a node must not have the label."""
 Table = Mapping[str, tuple[Labels, ...]]
 """Sets of node labels by accelerator. A node with all labels of one set has this accelerator."""
 

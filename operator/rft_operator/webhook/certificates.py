@@ -24,8 +24,10 @@ def mounted(folder: Path) -> tls.KeyPair:
 
 
 def own(cluster: Cluster, settings: WebhookSettings) -> tls.KeyPair:
-    """Return the key pair in the webhook's own Secret. If the settings name a ValidatingWebhookConfiguration,
-    first write the CA of this Secret into it.
+    """Return the key pair in the webhook's own Secret.
+
+    The settings may name a ValidatingWebhookConfiguration. Then the CA of the Secret is first written into
+    this configuration.
     """
     name = settings.configuration
     # Read before the Secret, so that the patch conflicts if another replica renews the CA in between.
