@@ -117,9 +117,9 @@ def catalogued(labels: Mapping[str, str], resource: str) -> str | None:
 
 
 def _product_label(labels: Mapping[str, str], resource: str) -> tuple[str, str] | None:
-    """Return the node label with the product name of a device.
+    """Return the node label with the product name of the GPUs that ``resource`` requests, or None.
 
-    If a MIG slice has no label of its own, the label of the whole device is returned.
+    A MIG slice may have no label of its own. Then the label of the whole GPU is returned.
     """
     own = product_key(resource)
     keys = (own, product_key(NVIDIA)) if _MIG.match(resource) else (own,)
@@ -134,9 +134,10 @@ def _is_shared(node: Node, resource: str, label: tuple[str, str] | None) -> bool
 
 
 def _catalogued(product: str, resource: str) -> str | None:
-    """Return the catalogue's name of a whole device or a MIG slice; None if the catalogue does not have it.
+    """Return the name of a GPU or a MIG slice in the catalogue, or None if the catalogue does not have it.
 
-    The name of a slice's resource or product contains its MIG profile.
+    ``product`` is the product name in the node's label. A slice's MIG profile is in the name of its resource
+    or in its product name.
     """
     whole, _, slice_ = product.partition("-MIG-")
     mixed = _MIG.match(resource)
@@ -162,10 +163,12 @@ def usable(
     resource: str | None = None,
     terms: Sequence[NodeTerm] = (),
 ) -> list[Node]:
-    """Return the ready Linux nodes whose labels and taints allow a pod. The user's affinity is ignored.
+    """Return the ready Linux nodes whose labels and taints allow a pod.
 
-    ``resource`` is the extended resource that the pod requests. A taint with this name as key is tolerated.
-    ``terms`` are the plan's sets of node labels, of which a node must have one.
+    - ``selector`` and ``tolerations`` are those of the pod. The user's affinity is ignored.
+    - ``resource`` is the extended resource that the pod requests. A taint whose key is this name is
+      tolerated.
+    - ``terms`` are sets of node labels from the plan. A node must have all labels of at least one set.
     """
     return [
         node

@@ -4,11 +4,11 @@ from rft_api.job import RFTJobSpec
 
 
 def overlaps(spec: RFTJobSpec, apart: bool) -> bool:
-    """Return whether generation overlaps training in a run.
+    """Return whether the sampler generates the next batch while the trainer trains.
 
-    It does if sampling and training have separate GPUs (``apart``), and if the job allows completions from
-    the previous adapter version. On shared GPUs or on the CPU an overlap saves no time, because both use the
-    same device.
+    ``apart`` says whether sampling and training have separate GPUs. Without separate GPUs both use the same
+    device, so an overlap would save no time. The job must also allow completions from the previous adapter
+    version.
     """
     training = spec.training
     wanted = training.max_staleness > 0 and not training.deterministic

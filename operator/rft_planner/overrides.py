@@ -1,4 +1,6 @@
-"""Warns if the spec sets another number of GPUs than the plan. The spec's number is used in any case."""
+"""Warns if the number of GPUs in the spec differs from the planned number. The spec's number is used all the
+same.
+"""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,10 +17,10 @@ FIELD = "spec.resources.gpus"
 def contradiction(
     spec: RFTJobSpec, planned: Callable[[RFTJobSpec], Plan] = lambda spec: plan(spec, "")
 ) -> str | None:
-    """Return a warning if ``spec.resources.gpus`` differs from the planned number of GPUs; else ``None``.
+    """Return a warning if ``spec.resources.gpus`` differs from the planned number of GPUs, else ``None``.
 
-    There is no warning if the planned number is not known, or for 0 GPUs, which request the CPU. ``planned``
-    returns the plan of a spec.
+    There is no warning if the planned number is not known. There is none if the spec asks for 0 GPUs either:
+    the run then uses the CPU. ``planned`` is the function that plans a spec.
     """
     asked = spec.resources.gpus if spec.resources is not None else None
     if not asked or spec.resources is None:
@@ -42,7 +44,10 @@ def _kind(spec: RFTJobSpec) -> str:
 
 
 def _held(spec: RFTJobSpec, planned: Callable[[RFTJobSpec], Plan]) -> str:
-    """Return the last part of the warning if the run does not fit on the spec's number of GPUs, else ""."""
+    """Return the end of the warning: that the run does not fit on the spec's number of GPUs.
+
+    Return "" if the run fits, or if no plan can be made.
+    """
     with suppress(Unplannable):
         if planned(spec).memory_parts is None:
             return ", and with that number the run does not fit"

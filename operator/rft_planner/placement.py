@@ -1,9 +1,16 @@
 """Plans a job on a cluster: chooses a kind of GPU that the nodes have, and makes the pod run on such a node.
 
-If the spec names no accelerator, a plan is made for each kind of GPU that the job may use. The kind that
-needs the fewest GPUs is chosen, if the job fits on one of its nodes. If several kinds need as few GPUs, the
-kind with most nodes is chosen, then the first by name. An earlier choice is kept while a node of that kind
-exists, or while there is no node of any kind.
+If the spec names no accelerator, a plan is made for each kind of GPU that the job may use. These rules decide
+between the kinds. A later rule decides only if the earlier ones leave several kinds.
+
+1. The pod fits on a node of this kind.
+2. The run fits on the number of GPUs that the user set.
+3. The earlier plan chose this kind.
+4. The plan needs the fewest GPUs.
+5. The most nodes have this kind.
+6. The name is the first in the alphabet.
+
+If no node has a kind of GPU that the job may use, the kind of the earlier plan is kept.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -48,16 +55,17 @@ def placed(
     force_memory: bool = False,
     defaults: JobDefaults = NO_DEFAULTS,
 ) -> Plan:
-    """Return the plan of a job on a cluster with ``nodes``. If there are no nodes, the kinds of GPU are not
-    known.
+    """Return the plan of a job on a cluster.
 
-    ``before`` is an earlier plan of the same spec. Its kind of GPU is kept when nodes are added or removed.
-    ``force_memory`` is passed to ``plan``. ``defaults`` are the platform's defaults. The defaults for a kind
-    of GPU can have a node selector and tolerations, which limit the nodes of this kind that the job may use.
+    - ``nodes`` are the nodes of the cluster. Without nodes the kinds of GPU are not known.
+    - ``before`` is an earlier plan of the same spec. Its kind of GPU is kept when nodes are added or removed.
+    - ``force_memory`` is passed to ``plan``.
+    - ``defaults`` are the platform's defaults. Those for a kind of GPU can have a node selector and
+      tolerations. They decide which nodes of this kind the job may use.
 
     Raises:
-        Unplannable: as in ``plan``. If no kind in the cluster is large enough, the error is that
-            of the largest kind.
+        Unplannable: as in ``plan``. If the job fits on no kind of GPU in the cluster, the error is that of
+            the kind with the most memory.
     """
     named, accelerator = asked_for(spec), (spec.resources or Resources()).accelerator
     made_for = partial(planned, uid=uid, force_memory=force_memory)
@@ -100,9 +108,9 @@ def _allowing(spec: RFTJobSpec) -> tuple[Mapping[str, str], Sequence[Toleration]
 def _offered(
     known: Inventory, inheriting: Callable[[str | None], Inheriting], defaults: JobDefaults
 ) -> Mapping[Kind, list[Node]]:
-    """Return the kinds of GPU that a job may use, each with its nodes.
+    """Return the kinds of GPU that a job may use, and for each kind the nodes that the job may use.
 
-    The platform's defaults for a kind decide which nodes of this kind the job may use.
+    The platform's defaults for a kind can have a node selector and tolerations, which decide this.
     """
     offered = known.offered(*_allowing(inheriting(None).spec))
     own = defaults.accelerators or {}
@@ -124,7 +132,10 @@ def needs(plan: Plan) -> dict[str, float]:
 
 
 def recorded(before: Plan | None) -> Kind | None:
-    """Return the kind of GPU in an earlier plan if it was chosen by the labels of nodes, else ``None``."""
+    """Return the kind of GPU that an earlier plan chose by the labels of nodes.
+
+    Return ``None`` if there is no earlier plan, or if it chose no kind in this way.
+    """
     if before is None or before.gpu_resource is None or before.gpu_memory is None:
         return None
     name = before.accelerator if before.accelerator in ACCELERATORS else None
@@ -142,9 +153,10 @@ def for_kind(spec: RFTJobSpec, kind: Kind) -> RFTJobSpec:
 
 
 def _named(name: str | None, offered: Mapping[Kind, list[Node]]) -> Kind | None:
-    """Return the kind of GPU with this catalogue name. Of several kinds, return the one with the most nodes.
+    """Return the kind of GPU whose name in the catalogue is ``name``.
 
-    Return ``None`` if no node offers a kind with this name, or if ``name`` is ``None``.
+    If several kinds have this name, return the kind with the most nodes. Return ``None`` if no node has such
+    a kind, or if ``name`` is ``None``.
     """
     kinds = [kind for kind in offered if name is not None and kind.name == name]
     return min(kinds, key=lambda kind: (-len(offered[kind]), kind.label or ()), default=None)
@@ -155,7 +167,7 @@ def _offers(
     offered: Mapping[Kind, list[Node]],
     made_for: Callable[[Inheriting], Plan],
 ) -> list[_Offer]:
-    """Return a plan of the job for every kind of GPU on which it fits.
+    """Return every kind of GPU on which the job fits, with its nodes and a plan.
 
     Raises:
         Unplannable: the job fits on no kind. The error is that of the kind with the most memory.
@@ -201,8 +213,11 @@ def _best(offers: list[_Offer], earlier: Kind | None) -> _Offer:
 def _not_there(made: Plan, spec: RFTJobSpec, nodes: Inventory, offered: Mapping[Kind, list[Node]]) -> Plan:
     """Return the plan for an accelerator that the spec names, but that no node has now.
 
-    The pod waits for a node of this kind, which an autoscaler may add. But if the nodes have GPUs and no
-    label for their kind, the pod would wait forever. Then it may run on any of these nodes.
+    Usually the pod must have a node with the labels of this accelerator. So it waits until an autoscaler adds
+    such a node.
+
+    Some clusters have nodes with GPUs, but without labels for the kind of GPU. There the pod would wait
+    forever. So in such a cluster the plan requires no labels.
     """
     terms = _terms(made.accelerator, spec, nodes)
     resources, resource = spec.resources or Resources(), resource_of(made.accelerator)
@@ -230,10 +245,13 @@ def _landing_on(
 ) -> Plan:
     """Return the plan ``made`` for a kind of GPU, with the labels that the pod's node must have.
 
-    ``named`` says whether the spec names the kind. If it does not, labels are required only if other kinds of
-    GPU have the same resource, or if the earlier plan ``before`` required them. A user's node selector for
-    the same label takes precedence. The plan has sets of labels for autoscalers, and one label that Kueue
-    compares with the node labels of a ResourceFlavor.
+    ``named`` says whether the spec names the kind, and ``before`` is the earlier plan. If the spec does not
+    name the kind, labels are required only in two cases: other kinds of GPU have the same resource, or the
+    earlier plan required labels.
+
+    The plan has sets of labels, which autoscalers need. It can also have a node selector with a single label.
+    Kueue compares this label with the node labels of a ResourceFlavor. If the user's node selector has a
+    value for a label, the plan has none.
     """
     update: dict[str, Any] = {"accelerator": kind.title, "gpu_resource": kind.resource}
     theirs = (spec.resources.node_selector if spec.resources is not None else None) or {}

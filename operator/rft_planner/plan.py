@@ -57,14 +57,16 @@ def plan(
 ) -> Plan:
     """Return the plan of a job: the resources of its pod, and the estimate of the run.
 
-    ``uid`` is the job's UID, from which the seed is derived. ``shape`` replaces the shape that follows from
-    the model's name. ``rows`` describes the dataset. With ``force_memory`` a ``spec.resources.memory`` that
-    is too small is accepted. ``cpu_dtype`` is the dtype that is fast on the CPU of the machine that will
-    train, or float32 if this is not known.
+    - ``uid`` is the job's UID. The seed is derived from it.
+    - ``shape`` is the model's shape, or None to find the shape by the model's name.
+    - ``rows`` has the numbers of rows of the dataset, and the length of prompts.
+    - ``force_memory`` says whether a ``spec.resources.memory`` that is too small is accepted.
+    - ``cpu_dtype`` is the dtype that is fast on the CPU of the machine that will train. It is float32 if the
+      machine is not known.
 
     Raises:
-        Unplannable: the model cannot be trained, its size or the accelerator's memory is unknown but needed,
-            or the run fits on no number of GPUs.
+        Unplannable: the model cannot be trained; or its size or the accelerator's memory is needed, but not
+            known; or the run fits on no number of GPUs.
     """
     if shape is None:
         _check_trainable(spec.model.name)
@@ -130,11 +132,13 @@ def plan(
 
 
 def _cpu(resources: Resources, planned: str) -> str:
-    """Return the CPU request: that of the spec, else the smaller one of the planned request and the CPU
-    limit.
+    """Return the pod's CPU request.
+
+    This is the request in the spec, if there is one. Otherwise it is the planned request, but at most the CPU
+    limit in the spec.
 
     Raises:
-        Unplannable: the request of the spec is above its limit.
+        Unplannable: the CPU request in the spec is above the CPU limit in the spec.
     """
     limit = resources.cpu_limit
     if limit is None:
@@ -158,7 +162,7 @@ def _check_trainable(name: str) -> None:
 
 
 class _Even(NamedTuple):
-    """The number of GPUs for which the times of sampling and training differ least, and a note about it."""
+    """The number of GPUs with which sampling and training take the most equal times, and a note."""
 
     gpus: int
     note: str
@@ -201,7 +205,9 @@ def _costs(
 def _idle(
     spec: RFTJobSpec, derived: Effective, split: Split | None, costs: StepCosts | None
 ) -> IdleTime | None:
-    """Return the idle share of a division and a note about it, ``None`` if the share is not known."""
+    """Return in which share of a step GPUs are idle with a division, and a note. None if the share is not
+    known.
+    """
     if split is None or costs is None:
         return None
     return idle_time(split, costs, _demand(spec, derived), _most_gpus(spec))
@@ -255,7 +261,8 @@ def _most_gpus(spec: RFTJobSpec) -> int:
 
 
 def _derived(spec: RFTJobSpec, shape: Shape | None, derived: Effective, costs: StepCosts | None) -> _Gpus:
-    """Return the smallest number of a node's GPUs on which the run fits, with notes that explain it.
+    """Return the smallest number of GPUs of one node on which the run fits, with notes that explain the
+    number.
 
     Raises:
         Unplannable: the size of the model or the memory of the GPUs is not known, or the run does not fit.
@@ -290,7 +297,7 @@ def _too_large(spec: RFTJobSpec, shape: Shape, work: MemoryDemand, memory: float
 
 
 def _fitting(spec: RFTJobSpec, shape: Shape, work: MemoryDemand, memory: float, gpus: int) -> str:
-    """Return the last part of a message: changes with which the run fits, "" if no single one is enough."""
+    """Return the end of a message: changes that each make the run fit alone. Return "" if there are none."""
     device = _device(spec)
     found = fixes(
         shape, work, memory, gpus, spec.sampling.max_tokens, device.resource if device is not None else NVIDIA
@@ -322,7 +329,9 @@ def _explained(shape: Shape, split: Split, memory: float) -> list[str]:
 
 
 def _samplers(split: Split) -> str:
-    """Return how many GPUs each sampler has, and whether training uses the same GPUs, as part of a note."""
+    """Return the end of a sentence in a note: the GPUs of each sampler, and whether training uses the same
+    GPUs.
+    """
     said = f", {split.samplers} samplers with {split.tensor_parallel} each" if split.samplers > 1 else ""
     return said + (", in turns on the same GPUs" if split.shared else "")
 
@@ -344,7 +353,12 @@ def _in_mebibytes(part: Part) -> MemoryPart:
 
 
 def _shape(spec: RFTJobSpec) -> Shape | None:
-    """Return the model's shape from the catalogue, or an estimate from the size in the spec or the name."""
+    """Return the model's shape, or None if neither the shape nor the size of the model is known.
+
+    If the spec sets the model's size, the shape is estimated from this size. Otherwise the shape comes from
+    the catalogue. If the catalogue does not have the model, it is estimated from the size in the model's
+    name.
+    """
     known = shape_of(spec.model.name)
     if spec.model.parameters is None and known is not None:
         return known

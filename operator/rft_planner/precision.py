@@ -1,8 +1,11 @@
-"""Chooses the dtype of the base model's weights and of computations. Trainer and sampler use the same one.
+"""Chooses the dtype of the base model's weights and of computations. Trainer and sampler use the same dtype.
 
-On GPUs the dtype is bfloat16. On a CPU bfloat16 is fast only if the processor has instructions for it. It is
-also not reproducible on a CPU: the order of a kernel's sums depends on the number of rows. So a run on the
-CPU uses the first of these that applies:
+On GPUs the dtype is bfloat16. On a CPU bfloat16 has two disadvantages:
+
+- It is slow, unless the processor has instructions for it.
+- It is not reproducible: the order of a kernel's sums depends on the number of rows.
+
+So a run on the CPU uses the first of these that applies:
 
 1. ``training.cpuDtype`` if the job sets it;
 2. float32 if ``training.deterministic`` is set;
@@ -30,7 +33,10 @@ SAFE: Dtype = "float32"
 
 
 def dtype_of(training: Training, device: Device, machine: Dtype = SAFE) -> Dtype:
-    """Return the dtype of a run on ``device``. ``machine`` is the dtype that is fast on the machine's CPU."""
+    """Return the dtype of a run on ``device``.
+
+    ``machine`` is the dtype that is fast on the CPU of the machine that trains.
+    """
     if device == "cuda":
         return "bfloat16"
     if training.cpu_dtype is not None:
@@ -39,12 +45,14 @@ def dtype_of(training: Training, device: Device, machine: Dtype = SAFE) -> Dtype
 
 
 def fast_cpu_dtype(env: Mapping[str, str] = os.environ, processors: Path = Path("/proc/cpuinfo")) -> Dtype:
-    """Return the dtype that is fast on this CPU. Emulated bfloat16 takes eight times as long as float32.
+    """Return the dtype that is fast on this CPU.
 
-    ``RFT_CPU_DTYPE`` in ``env`` decides if it is set, else the flags of the CPU in the file ``processors``.
+    If ``env`` has the variable ``RFT_CPU_DTYPE``, its value is returned. Otherwise the file ``processors``
+    has the flags of the CPU. bfloat16 is returned only if the flags show that the CPU has instructions for
+    it. Without these instructions bfloat16 takes eight times as long as float32.
 
     Raises:
-        ValueError: the environment variable ``RFT_CPU_DTYPE`` has an unknown value.
+        ValueError: the variable ``RFT_CPU_DTYPE`` has an unknown value.
     """
     asked = env.get(VARIABLE, "")
     if asked:

@@ -78,16 +78,15 @@ class NodeSpace:
 
 
 def remedies(spec: RFTJobSpec, made: Plan, room: NodeSpace) -> list[Remedy]:
-    """Return the smallest changes with which the pod fits on a node. Each of them alone is enough.
+    """Return the smallest changes with which the pod fits on a node. Each remedy in the list is enough alone.
 
     ``made`` is the plan of ``spec``, and ``room`` has the nodes that the pod may use.
 
-    First each parameter is lowered alone, within its documented range. A new context length is a power of two
-    or three quarters of one. If no single parameter is enough, the pair of parameters that must be lowered
-    least is returned.
+    First each parameter is lowered alone, within its documented range. A new context length is 2^n or 3 ·
+    2^n. If no single parameter is enough, a pair of parameters is lowered: the pair with the smallest change.
 
-    If the spec asks for more GPUs or memory than any node has, they are first replaced by the plan's values.
-    Too many CPUs are replaced by the CPUs of the largest node.
+    If the spec asks for more GPUs or memory than any node has, the plan's values first replace those of the
+    spec. If the pod needs more CPUs than any node has, the CPUs of the largest node replace them.
     """
     ways = [way for way in _ways(spec, made, room) if _possible(way)]
     for way in ways:
@@ -120,7 +119,7 @@ class _Way:
             return None
 
     def fits(self, changes: Sequence[FieldValue]) -> bool:
-        """Return whether with these changes the pod fits on a node, and the run fits on the pod's GPUs."""
+        """Return whether the changes make the pod fit on a node, and the run fit on the pod's GPUs."""
         made = self.plan(changes)
         if made is None or not self.room.fits(made):
             return False
@@ -144,9 +143,10 @@ def _target(spec: RFTJobSpec, made: Plan) -> RFTJobSpec:
 
 
 def _ways(spec: RFTJobSpec, made: Plan, room: NodeSpace) -> Iterator[_Way]:
-    """Yield the spec, then versions in which more fields are replaced: first GPUs, then memory, then CPUs.
+    """Yield the spec, then versions of it in which more and more fields are replaced.
 
-    A field is replaced only if no node has enough of it.
+    The fields are first the GPUs, then the memory, then the CPUs. A field is replaced only if no node has the
+    amount that the field asks for.
     """
     way = _Way(_target(spec, made), made, room)
     resources = spec.resources or Resources()
@@ -195,9 +195,10 @@ def _least(metadata: Sequence[object]) -> int:
 
 
 def _most(way: _Way, path: str, others: Sequence[FieldValue] = ()) -> FieldValue | None:
-    """Return the highest value, below the present one, of a parameter with which the pod fits, or None.
+    """Return the highest value of a parameter with which the pod fits. It is below the present value.
 
-    The changes ``others`` are made too.
+    ``others`` are changes that are made together with this one. Return None if the pod fits with no such
+    value.
     """
     values = _values(way, path)
 
@@ -210,9 +211,10 @@ def _most(way: _Way, path: str, others: Sequence[FieldValue] = ()) -> FieldValue
 
 
 def _first(holds_at: Callable[[int], bool], last: int) -> int:
-    """Return the first index up to ``last`` at which ``holds_at`` is true.
+    """Return the first index at which ``holds_at`` is true, by binary search. ``last`` is the last possible
+    index.
 
-    ``holds_at`` must be true at all later indices too, because the search is binary.
+    If ``holds_at`` is true at an index, it must be true at all later indices too.
     """
     low, high = 0, last
     while low < high:

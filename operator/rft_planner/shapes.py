@@ -11,9 +11,12 @@ from dataclasses import dataclass, field
 class Shape:
     """A decoder-only transformer with grouped-query attention and gated feed-forward layers.
 
-    ``intermediate`` is the width of the feed-forward part of a layer without experts. A layer with experts
-    has ``experts`` experts of width ``expert_intermediate`` instead, and a token uses ``experts_per_token``
-    of them. ``dense_layers`` is the number of layers without experts in a mixture of experts.
+    - ``intermediate`` is the width of the feed-forward part of a layer without experts.
+    - ``experts`` is the number of experts of a layer with experts. Such a layer has no other feed-forward
+      part.
+    - ``experts_per_token`` is the number of experts that a token uses in such a layer.
+    - ``expert_intermediate`` is the width of one expert.
+    - ``dense_layers`` is the number of layers without experts in a mixture of experts.
     """
 
     layers: int
@@ -30,17 +33,16 @@ class Shape:
     context: int = 32768
     """Longest sequence that the model supports, in tokens."""
     extras: int = 0
-    """Number of further parameters of one layer, such as head norms.
+    """Number of other parameters of one layer, for example those of head norms.
 
-    Not counted here are its matrices, its two usual norms, and the biases of q, k and v."""
+    The matrices, the two usual norms, and the biases of q, k and v are counted elsewhere."""
     fused_attention: bool = False
     """Whether q, k and v are one matrix, with one adapter."""
     fused_feed_forward: bool = False
     """Whether gate and up are one matrix, with one adapter."""
     attention_adapters: bool = False
-    """Whether only attention gets adapters because vLLM loads no adapter of a fused gate and up matrix. In
-    models with experts only attention gets adapters too, whatever this field says.
-    """
+    """Whether vLLM loads no adapter of the fused gate and up matrix of this model. Only attention then gets
+    adapters. In a model with experts only attention gets adapters, whatever this field says."""
     experts: int = 0
     experts_per_token: int = 0
     expert_intermediate: int = 0
@@ -115,10 +117,11 @@ class Shape:
         return self.experts > 0 or self.attention_adapters
 
     def lora_parameters(self, rank: int, *, feed_forward: bool = True) -> int:
-        """Return the number of parameters of a LoRA adapter.
+        """Return the number of parameters of a LoRA adapter with this rank.
 
-        It is rank · (in + out) for every adapted matrix (Hu et al. 2021, section 4.1). Without
-        ``feed_forward``, or with ``adapts_attention_only``, only the projections of attention are adapted.
+        It is the sum of rank · (in + out) over all adapted matrices (Hu et al. 2021, section 4.1). Without
+        ``feed_forward`` only the projections of attention are adapted. The same holds for a model with
+        ``adapts_attention_only``.
         """
         widths = self._attention_widths
         if feed_forward and not self.adapts_attention_only:
@@ -144,11 +147,15 @@ VOCABULARY = 151_936
 def estimated(parameters: float) -> Shape:
     """Return an estimated shape for a number of parameters. A larger number never gives a smaller shape.
 
-    Dense models that people fine-tune have about ``0.13 · hidden³`` parameters (Llama 3.1 8B: 0.117, 70B:
-    0.128, Qwen2.5 7B: 0.166, 32B: 0.244), and at most 80 columns of hidden size per layer. The feed-forward
-    part is assumed to be as wide as in the widest of these models, four times the hidden size. The model is
-    assumed to have eight key-value heads. The number of heads is rounded up to a multiple of eight, so that
-    up to eight GPUs can divide them.
+    The estimate follows from dense models that people fine-tune:
+
+    - They have about ``0.13 · hidden³`` parameters. The factor is 0.117 for Llama 3.1 8B, 0.128 for 70B,
+      0.166 for Qwen2.5 7B, and 0.244 for 32B.
+    - They have at most 80 columns of hidden size per layer.
+    - Their feed-forward part is at most four times as wide as the hidden size. The estimate has this width.
+
+    The estimate has eight key-value heads. Its number of heads is rounded up to a multiple of eight, so that
+    up to eight GPUs can divide the heads.
     """
     hidden = 128 * math.ceil((parameters / 0.13) ** (1 / 3) / 128)
     return Shape(

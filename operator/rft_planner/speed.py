@@ -2,9 +2,9 @@
 
 Lengths are in tokens, times in seconds.
 
-None of this was measured. ``COMPUTED`` and ``READ`` are assumptions: the shares of a data sheet's rates that
-a program reaches. So a result is only an order of magnitude. It does not include loading, grading,
-communication between GPUs, and the writing of adapters.
+None of this was measured, so a result is only an order of magnitude. A program does not reach the rates in a
+GPU's data sheet. ``COMPUTED`` and ``READ`` are the assumed shares of these rates. A result does not include
+the time for loading, grading, communication between GPUs, and the writing of adapters.
 """
 
 from dataclasses import dataclass, replace
@@ -15,22 +15,23 @@ from rft_planner.shapes import Shape
 from rft_planner.split import Split
 
 COMPUTED = 0.25
-"""Assumed share of a device's bf16 rate that training reaches.
+"""Assumed share of a GPU's bf16 rate that training reaches.
 
-Published for LoRA: Hugging Face's asynchronous GRPO reaches 19 % with packing. prime-rl trains a 4B model at
-a context of 16k with 6,229 tokens/s on one H100. By the formulas here this is 27 %, if attention skips
-masked positions."""
+Published shares for LoRA: Hugging Face's asynchronous GRPO reaches 19 % with packing. prime-rl trains a 4B
+model at a context of 16k with 6,229 tokens/s on one H100. By the formulas here these are 27 %, if attention
+skips masked positions."""
 READ = 0.5
-"""Assumed share of a device's memory bandwidth that decoding reaches.
+"""Assumed share of a GPU's memory bandwidth that decoding reaches.
 
-Chen 2026, "Memory-Bound but Not Bandwidth-Limited" (arXiv), for one sequence and models of 7B to 8B: 27 % on
-an H100, where starting kernels takes most of a pass, and 81 % on an L4, where it does not."""
+Chen 2026, "Memory-Bound but Not Bandwidth-Limited" (arXiv), measured one sequence with models of 7B to 8B.
+Decoding reached 81 % on an L4. It reached 27 % on an H100, where the start of kernels takes most of the time.
+"""
 PASS_SECONDS = 0.005
 """Seconds that vLLM needs for each forward pass of any model, to schedule it and to start its kernels. The
 number is a guess."""
 EXCHANGE_SECONDS = 2e-5
-"""Seconds of one all-reduce among the GPUs of a sampler. Each layer of a forward pass has two. The number is
-a guess."""
+"""Seconds of one all-reduce among the GPUs of a sampler. The number is a guess. A forward pass needs two
+all-reduces in each layer."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Speed:
 class Lengths:
     """Mean lengths of prompts and completions, and the maximum length of a completion, all in tokens.
 
-    With an environment a completion is all that is sampled in the turns of a rollout.
+    In a job with an environment, a completion is all tokens that the model samples in all turns of a rollout.
     """
 
     prompt: float
@@ -97,10 +98,10 @@ def speed_of(split: Split, device: Device, memory: float) -> Speed:
 
 
 def spread(work: float, workers: int) -> float:
-    """Return how many of ``work`` equal pieces the busiest of ``workers`` workers gets.
+    """Return how many pieces of work the busiest of ``workers`` workers gets.
 
-    A piece is never divided: with 5 pieces and 4 workers the result is 2. ``work`` may end with a smaller
-    piece: with 4.5 pieces and 4 workers the result is 1.5.
+    ``work`` is the number of pieces. A piece is never divided: with 5 pieces and 4 workers the result is 2.
+    The last piece may be smaller than the others: with 4.5 pieces and 4 workers the result is 1.5.
     """
     full, rest = divmod(work, workers)
     return full + min(1.0, rest)
@@ -111,12 +112,13 @@ def sampling_seconds(
 ) -> float:
     """Return the seconds to sample ``completions`` completions for ``prompts`` prompts.
 
-    They are sampled in ``rounds`` equal parts, one after the other, such as one part for each training step.
+    The prompts are divided into ``rounds`` equal batches, for example one batch for each training step. The
+    batches are sampled one after the other.
 
-    The times for reading and for computing are added, although they may overlap. So the result is probably
-    too large. The prompt of a group is computed once, because vLLM's prefix cache keeps it for the other
-    rollouts. If there are several samplers, each gets whole groups, and the sampler with the most groups
-    decides the time.
+    The times for reading and for computing are added, although reading and computing may overlap. So the
+    result is probably too large. A prompt is computed only once for its group, because vLLM's prefix cache
+    keeps the prompt. A group is never divided between samplers. The sampler with the most groups decides the
+    time.
     """
     busiest = spread(prompts / rounds, speed.samplers) * rounds / prompts if prompts else 1 / speed.samplers
     prompts, completions = prompts * busiest, completions * busiest
@@ -139,11 +141,11 @@ def concurrent(shape: Shape, speed: Speed, lengths: Lengths) -> float:
 
 
 def weights_read(shape: Shape, sequences: float) -> float:
-    """Return the bytes of weights in bf16 that one forward pass reads. It reads only those experts that are
-    used.
+    """Return the bytes of weights in bf16 that one forward pass reads.
 
-    The pass computes one token for each of ``sequences``. With E experts of which each token uses k, B tokens
-    use a share of 1 - (1 - k / E)^B of the experts, if all experts are equally likely.
+    The pass computes one token for each of ``sequences``. In a mixture of experts it reads only the experts
+    that these tokens use. If each token uses k of E experts, and all experts are equally likely, then B
+    tokens use a share of 1 - (1 - k / E)^B of the experts.
     """
     if not shape.experts:
         return BF16 * shape.parameters
@@ -171,9 +173,9 @@ def sampling_flops(shape: Shape, lengths: Lengths, prompts: float, completions: 
 
 
 def linear_flops(shape: Shape, tokens: float) -> float:
-    """Return the FLOPs of a forward pass in weight matrices (Kaplan et al. 2020).
+    """Return the FLOPs that the weight matrices need in a forward pass (Kaplan et al. 2020).
 
-    They are 2 for each token and each parameter that is used for the token.
+    Each token needs 2 FLOPs for each parameter that it uses.
     """
     return 2 * shape.active_parameters * tokens
 
@@ -203,11 +205,10 @@ class Update:
 def update_seconds(
     shape: Shape, speed: Speed, lengths: Lengths, prompts: float, update: Update, rounds: int = 1
 ) -> float:
-    """Return the seconds to train on ``prompts`` prompts with all of their rollouts, in ``rounds`` training
-    steps.
+    """Return the seconds to train on ``prompts`` prompts with all of their rollouts.
 
-    Several trainers compute one micro-batch each at the same time. A trainer for which a step has no
-    micro-batch waits.
+    The training takes ``rounds`` steps. Each trainer computes one micro-batch at a time. At the end of a step
+    some trainers may have no micro-batch left, and wait for the others.
     """
     work = prompts * group_flops(shape, speed, lengths, update)
     passes = micro_batches(speed, lengths, prompts / rounds, update.rollouts)
@@ -220,7 +221,7 @@ def micro_batches(speed: Speed, lengths: Lengths, prompts: float, rollouts: int)
 
 
 def busy_gpus(speed: Speed, prompts: float, passes: float) -> tuple[float, float]:
-    """Return the mean number of GPUs with work while a step samples, and while it trains.
+    """Return how many GPUs have work, as a mean over time: first while a step samples, then while it trains.
 
     The step has ``prompts`` prompts and ``passes`` micro-batches. A sampler without a prompt has no work, and
     a trainer without a micro-batch has none. A sampler with a single prompt counts as busy, although it could
@@ -230,10 +231,11 @@ def busy_gpus(speed: Speed, prompts: float, passes: float) -> tuple[float, float
 
 
 def group_flops(shape: Shape, speed: Speed, lengths: Lengths, update: Update) -> float:
-    """Return the FLOPs to train on one prompt and its rollouts, in the cheaper one of two layouts.
+    """Return the FLOPs to train on one prompt and its rollouts. Of two layouts the cheaper one counts.
 
-    In the first layout each rollout is its own row. In the second, one row has the prompt and all rollouts,
-    if it fits into a micro-batch. Such a row also computes pairs of positions that its attention mask hides.
+    1. Each rollout is a row of its own, with the prompt.
+    2. The prompt and all of its rollouts are one row, if this row fits into a micro-batch. The FLOPs of this
+       layout include pairs of positions that the attention mask hides.
     """
     single = lengths.prompt + lengths.completion
     shared = lengths.prompt + update.rollouts * lengths.completion
@@ -242,11 +244,14 @@ def group_flops(shape: Shape, speed: Speed, lengths: Lengths, update: Update) ->
 
 
 def row_flops(shape: Shape, tokens: float, update: Update) -> float:
-    """Return the FLOPs to train on one row: forward pass, the same pass again, and backward pass.
+    """Return the FLOPs to train on one row of ``tokens`` tokens.
 
-    The weights of the base model get no gradients. So in products with weights the backward pass needs as
-    many FLOPs as the forward pass. In attention it needs twice as many. Each parameter of the adapter needs
-    2, 2 and 4 FLOPs per token in the three passes.
+    Training computes the forward pass twice, because of gradient checkpointing, and the backward pass once.
+
+    - Products with weights: the backward pass needs as many FLOPs as one forward pass, because the weights of
+      the base model get no gradients.
+    - Attention: the backward pass needs twice as many FLOPs as one forward pass.
+    - The adapter: each parameter needs 2 FLOPs per token in each forward pass, and 4 in the backward pass.
     """
     passes = 3 + int(update.reference) + update.measured
     weights = passes * linear_flops(shape, tokens) + 8 * update.adapter * tokens

@@ -18,7 +18,8 @@ from rft_planner.shapes import Shape
 MAX_GPUS = 16
 """Largest number of GPUs of a pod. Most nodes have fewer: see ``accelerators.Device``."""
 MICRO_BATCH_TOKENS = 16_384
-"""Number of tokens in a micro-batch if memory does not limit it. It is enough to use a GPU fully."""
+"""Number of tokens in a micro-batch if memory does not limit it. So many tokens are enough to use a GPU
+fully."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,11 @@ class Split:
         return self.trainers + self.sampler_gpus > self.gpus
 
     def cache_bytes(self, memory: float) -> float:
-        """Return the bytes of the key-value cache on each GPU that samples.
+        """Return the bytes of the key-value cache on each GPU that samples. ``memory`` is the bytes of one
+        GPU.
 
-        ``memory`` is the bytes of one GPU. The cache gets the memory of the sampler's share that the other
-        parts of the sampler do not need.
+        The sampler may use a share of this memory. The cache gets what the other parts of the sampler leave
+        free in this share.
         """
         sampled = [part for part in self.parts if part.name.startswith("sampling")]
         fixed = sum(part.bytes for part in sampled if "key-value cache" not in part.name)
@@ -77,10 +79,11 @@ _AS_FAST = 1.1
 def smallest(
     shape: Shape, work: MemoryDemand, memory: float, most: int = MAX_GPUS, costs: Costs | None = None
 ) -> Split | None:
-    """Return a division with the fewest GPUs of ``memory`` bytes on which the run fits, else ``None``.
+    """Return a division with the fewest GPUs on which the run fits, else ``None``.
 
-    ``most`` is the largest number of GPUs. ``costs`` estimates a division's cost; None: the speed is not
-    known.
+    - ``memory`` is the bytes of one GPU.
+    - ``most`` is the largest allowed number of GPUs.
+    - ``costs`` estimates the cost of a division. None: the speed of the GPUs is not known.
     """
     found = (fitted(count, shape, work, memory, costs) for count in range(1, most + 1))
     return next((split for split in found if split is not None), None)
@@ -89,11 +92,16 @@ def smallest(
 def fitted(
     gpus: int, shape: Shape, work: MemoryDemand, memory: float, costs: Costs | None = None
 ) -> Split | None:
-    """Return the best division of ``gpus`` GPUs of ``memory`` bytes on which the run fits, else ``None``.
+    """Return the best division of ``gpus`` GPUs on which the run fits, else ``None``.
 
-    ``costs`` estimates the cost of a division. If it is None, the speed of the GPUs is not known. Then the
-    division is chosen by these rules, one after the other: separate GPUs for each role, the largest
-    micro-batches, the most GPUs for sampling (the longer part of a step), the fewest samplers.
+    ``memory`` is the bytes of one GPU. ``costs`` estimates the cost of a division. It is None if the speed of
+    the GPUs is not known. Then these rules decide. A later rule decides only if the earlier ones leave
+    several divisions.
+
+    1. Each role has separate GPUs.
+    2. The micro-batches are the largest.
+    3. The most GPUs sample, because sampling is the longer part of a step.
+    4. The samplers are the fewest.
     """
     found = divisions(gpus, shape, work, memory)
     return _best(found, costs) if costs is not None else min(found, key=_unmeasured, default=None)
@@ -106,9 +114,9 @@ def _unmeasured(split: Split) -> tuple[float, ...]:
 def _best(found: Iterable[Split], costs: Costs) -> Split | None:
     """Return the division with the shortest step, or one that is almost as fast and idles less.
 
-    Among divisions that idle only a little, the one is chosen that splits the model over the fewest GPUs for
-    sampling, and then for training. The reason: the estimate does not include all time for data exchange
-    between GPUs.
+    Several divisions may be almost as fast, and idle only a little. Then the division with the fewest GPUs
+    per sampler is chosen, and of these the one with the fewest GPUs for training. The reason: the estimate
+    does not include all the time in which GPUs exchange data.
     """
     known = [(split, costs(split)) for split in found]
     shortest = min((cost.seconds for _, cost in known), default=0.0)
@@ -165,9 +173,11 @@ def _placed(
     work: MemoryDemand,
     memory: float,
 ) -> Split | None:
-    """Return the division with these numbers and the largest micro-batch that fits, or ``None`` if none fits.
+    """Return the division with these numbers of GPUs and samplers, and with the largest micro-batch that
+    fits.
 
-    On shared GPUs the sampler gets the memory that training does not use.
+    Return ``None`` if no micro-batch fits. On shared GPUs the sampler gets the memory that training does not
+    use.
     """
     usable, sampled = USABLE * memory, sampling(shape, work, sampler_gpus // samplers)
     together = trainers + sampler_gpus > gpus
@@ -188,9 +198,10 @@ def _floor(share: float) -> float:
 
 
 def micro_batches(work: MemoryDemand, trainers: int = 1) -> list[int]:
-    """Return micro-batch sizes to try, in tokens, the largest first. Each has room for the longest sequence.
+    """Return the micro-batch sizes to try, in tokens, the largest first. The longest sequence fits into each.
 
-    With several trainers, the largest size is one trainer's share of a batch, so that all trainers have work.
+    With several trainers, the largest size is a batch divided by the number of trainers. So all trainers have
+    work.
     """
     most = MICRO_BATCH_TOKENS
     if trainers > 1 and work.batch:

@@ -1,4 +1,4 @@
-"""Calculates the number of prompts in a step and of steps in an epoch. Trainer and planner both use it.
+"""Calculates how many prompts a step has, and how many steps an epoch has. Trainer and planner both use this.
 
 Lengths are in tokens.
 """
@@ -14,8 +14,9 @@ OTHERWISE = (
 
 
 def first_expectation(max_tokens: int) -> float:
-    """Return the expected number of sampled tokens of a rollout, as long as no rollout has been sampled: half
-    of the maximum.
+    """Return the expected number of sampled tokens of a rollout before the first rollout of a run.
+
+    It is half of the maximum ``max_tokens``.
     """
     return max_tokens / 2
 
@@ -34,10 +35,11 @@ def steps_for(rows: int, prompts: int) -> int:
 
 
 def held_out_rows(rows: int, fraction: float) -> int:
-    """Return the intended number of held-out rows: a fraction of the rows, at most half of them.
+    """Return how many of ``rows`` rows should be held out. Return 0 if ``fraction`` is 0.
 
-    It is 0 if the fraction is 0. Otherwise it is from ``MIN_HELD_OUT`` to ``MAX_HELD_OUT`` if there are
-    enough rows. The real number may differ, because rows with the same prompt stay together.
+    The number is a fraction of the rows. If this is below ``MIN_HELD_OUT`` or above ``MAX_HELD_OUT``, the
+    number is that limit. But it is never more than half of the rows. The real number may differ, because rows
+    with the same prompt stay together.
     """
     if fraction == 0:
         return 0

@@ -28,8 +28,11 @@ def explain_unschedulable(
 ) -> str:
     """Return a message that says why no node can run the pod of a job, and what to do.
 
-    ``requests`` are the pod's resource requests, ``said`` is the scheduler's message. If ``nodes`` is empty,
-    the message says only what the pod needs and what the scheduler says.
+    - ``made`` is the plan of ``spec``.
+    - ``nodes`` are the nodes of the cluster. If there are none, the message does not compare the pod with a
+      node.
+    - ``requests`` are the pod's resource requests.
+    - ``said`` is the scheduler's message. It is part of the returned message.
     """
     wanted = dict(requests) or needs(made)
     if STORAGE not in said:
@@ -72,7 +75,7 @@ def _advice(spec: RFTJobSpec, made: Plan, room: NodeSpace, wanted: Amounts) -> s
 
 
 def _how(found: Sequence[Remedy]) -> str:
-    """Return a text that says which proposed changes are possible in this job, and which need a new job."""
+    """Return a text that says which changes can be made in this job, and which need a new job."""
     paths = [change.path.startswith("spec.resources.") for remedy in found for change in remedy]
     if all(paths):
         return "spec.resources can change while the job is suspended"
