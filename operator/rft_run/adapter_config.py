@@ -1,7 +1,8 @@
-"""Checks that the configuration of an adapter has only data, and nothing that PEFT would import or download.
+"""Checks that the configuration of an adapter has only data, and names nothing that PEFT would import or
+download.
 
-Older releases of PEFT import the module that ``megatron_core`` names. For adapters of other types than LoRA,
-PEFT may load a tokenizer that runs code of its own.
+Older releases of PEFT import the module that ``megatron_core`` names. If an adapter is not a LoRA adapter,
+PEFT may load a tokenizer, and the tokenizer may run code of its own.
 """
 
 import json
@@ -14,8 +15,8 @@ _DATA = frozenset({
     "modules_to_save", "peft_type", "peft_version", "rank_pattern", "revision", "target_modules",
     "target_parameters", "task_type", "trainable_token_indices",
 })  # fmt: skip
-"""Settings of LoRA whose texts, lists and objects are only data. ``megatron_core`` is one of them, because
-PEFT reads it only if ``megatron_config`` is set."""
+"""Settings of LoRA that may be texts, lists or objects, because PEFT uses them only as data.
+``megatron_core`` is one of these settings: PEFT reads it only if ``megatron_config`` is set."""
 _LIBRARIES = ("transformers", "peft")
 
 
@@ -29,8 +30,8 @@ def config_problem(config: Any) -> str | None:
     if named is None:
         return None
     return (
-        f"{named} is {_shown(config[named])}: only settings of LoRA with numbers and names of layers are"
-        f" loaded, since others can name code; if the adapter works without this one, set {named} to null"
+        f"{named} is {_shown(config[named])}: an adapter is loaded only if its settings are numbers or names"
+        f" of layers: other settings can name code; if the adapter works without {named}, set it to null"
     )
 
 

@@ -57,11 +57,13 @@ def write_text(target: Path, text: str) -> None:
 def new_folder(
     target: Path, check: Callable[[], None] = lambda: None, *, replace: bool = False
 ) -> Iterator[Path]:
-    """Yield a temporary folder that is renamed to ``target`` when the block succeeds. Raises OSError.
+    """Yield a temporary folder. When the block succeeds, rename the folder to ``target``.
 
-    ``check`` is called just before the rename, since writing and flushing can take minutes. If ``check``
-    raises an error, the folder is not renamed. With ``replace`` an existing ``target`` is removed after
-    the rename.
+    ``check`` is called just before the rename, because writing and flushing can take minutes. If ``check``
+    raises an error, the folder is not renamed. With ``replace`` the folder takes the place of an existing
+    ``target``, which is removed after the rename.
+
+    Raises OSError.
     """
     unfinished = temporary(target)
     try:

@@ -25,7 +25,8 @@ class MeanScore(NamedTuple):
 def mean_bootstrap(scores: Sequence[float], seed: int, resamples: int = 10_000) -> MeanScore:
     """Return the mean of the scores of rows, with a 95 % interval from a percentile bootstrap over rows.
 
-    See ``paired_bootstrap``. Raises ValueError when there are no scores, or one is NaN or infinite.
+    ``paired_bootstrap`` describes the method and the arguments. Raises ValueError if there are no scores, or
+    if a score is NaN or infinite.
     """
     if not scores:
         raise ValueError("no rows")
@@ -47,12 +48,16 @@ def mean_bootstrap(scores: Sequence[float], seed: int, resamples: int = 10_000) 
 def paired_bootstrap(
     base: Sequence[float], tuned: Sequence[float], seed: int, resamples: int = 10_000
 ) -> PairedDifference:
-    """Return the mean of the differences, tuned score minus base score, with a 95 % interval.
+    """Return the mean difference between tuned and base scores, with a 95 % interval.
 
-    The interval comes from a percentile bootstrap over rows (Efron and Tibshirani, An Introduction to the
-    Bootstrap, 1993, section 13.3). The bootstrap draws ``resamples`` samples of the rows. ``seed`` is the
-    seed of its random generator. Raises ValueError when the score lists are empty, differ in length or
-    contain NaN or infinity.
+    The difference of a row is its tuned score minus its base score. The interval comes from a percentile
+    bootstrap over rows (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3).
+
+    - ``base`` and ``tuned`` have one score for each row, in the same order.
+    - ``seed`` is the seed of the random generator.
+    - ``resamples`` is the number of samples of the rows that the bootstrap draws.
+
+    Raises ValueError if the two lists are empty, differ in length, or contain NaN or infinity.
     """
     if len(base) != len(tuned):
         raise ValueError(f"each row needs two scores, not {len(base)} base and {len(tuned)} tuned scores")

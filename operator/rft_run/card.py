@@ -20,8 +20,8 @@ from rft_run.markdown import code
 _NOT_KNOWN = "not known here; see the page of the base"
 _POINTS = 20
 _LEAST_RANK_OF_VLLM = 8
-"""The lowest value of the vLLM option ``--max-lora-rank`` that a card shows. vLLM then also loads adapters of
-lower ranks."""
+"""The lowest ``--max-lora-rank`` that the vLLM command in a card has. With this value vLLM also loads
+adapters of lower ranks."""
 _LICENCE = "- licence of the base: "
 _NOT_IN_LICENCES = re.compile(r"[^\w .,:+()/'&-]")
 _MAX_LICENCE = 100
@@ -58,15 +58,15 @@ def dress(adapter: Path, card: Card) -> None:
 
 
 def named(body: Mapping[str, Any], name: str, revision: str | None) -> dict[str, Any]:
-    """Return the adapter's configuration ``body`` with the name of the base model and its revision.
+    """Return the adapter's configuration ``body`` with the base model's ``name`` and ``revision``.
 
-    They replace those that PEFT wrote. The name that PEFT wrote may be a path in the hub's cache.
+    They replace what PEFT wrote, because PEFT may have written a path in the hub's cache.
     """
     return {**body, "base_model_name_or_path": name, "revision": revision}
 
 
 def licence_of(model: Path) -> str | None:
-    """Return the licence from the model card in the folder of a model, or None if the card has none."""
+    """Return the licence that the model card in a model's folder names. None if it names none."""
     try:
         # Files of the hub's cache are links.
         text = run_files.text(card_of(model), run_files.STATUS_BYTES, follow=True)
@@ -82,7 +82,7 @@ def licence_of(model: Path) -> str | None:
 
 
 def licence_said(adapter: Path) -> str | None:
-    """Return the base model's licence from the model card in an adapter's folder, or None if the card has
+    """Return the base model's licence, as the model card in an adapter's folder names it. None if it names
     none.
     """
     try:
@@ -151,10 +151,9 @@ def _evaluation(card: Card) -> Iterator[str]:
 
 
 def _evaluated(result: EvaluationResult, step: int) -> list[tuple[str, ...]]:
-    """Return the rows of the table of the held-out evaluation, one for each score of the checkpoint of
-    ``step``.
+    """Return the rows of the evaluation table for the checkpoint of ``step``, one row for each score.
 
-    Return an empty list if the checkpoint was not evaluated.
+    Return an empty list if this checkpoint was not evaluated.
     """
     if result.step == step and result.reward is not None and result.reward.tuned is not None:
         return [

@@ -20,7 +20,7 @@ ClusterObject = NewType("ClusterObject", dict[str, Any])
 MAX_READ = 64 * 1024
 """Maximum number of characters of a text that are searched for secrets. The rest of the text is left out."""
 _SHORT = 256
-"""Maximum number of characters of a text whose cleaned form is cached, because short texts such as names
+"""Texts of at most this number of characters are cached in their cleaned form. Short texts, such as names,
 occur very often."""
 
 

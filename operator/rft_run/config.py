@@ -1,6 +1,8 @@
-"""The configuration of a trainer: the spec of the RFTJob at the start of the run, and the paths of its files.
+"""The configuration of a trainer: the spec of the RFTJob at the start of the run, and the paths of the run's
+files.
 
-The operator writes it into the run's immutable ConfigMap. ``rft run`` writes it into the run's folder.
+The operator writes the configuration into the run's immutable ConfigMap. ``rft run`` writes it into the run's
+folder.
 """
 
 from collections.abc import Mapping, Sequence
@@ -96,9 +98,9 @@ class RunConfig(Model):
 
 
 def dataset_path(dataset: Dataset, folder: str) -> str:
-    """Return where the trainer finds the rows of the dataset: a path in the pod, or the URI.
+    """Return where the trainer finds the rows of the dataset: a path in the pod, or a URI.
 
-    ``folder`` is the folder in the pod at which the ConfigMap or the claim of the dataset is mounted.
+    ``folder`` is the folder in the pod at which the dataset's ConfigMap or PersistentVolumeClaim is mounted.
     """
     if dataset.config_map is not None:
         return str(PurePosixPath(folder, dataset.config_map.key))
@@ -108,12 +110,11 @@ def dataset_path(dataset: Dataset, folder: str) -> str:
 
 
 def read_run_config(text: str) -> RunConfig:
-    """Parse and validate the configuration of a trainer. Its errors have messages like those for a manifest.
-
-    Fields that this release does not know are ignored.
+    """Parse and validate the configuration of a trainer. Ignore fields that this release does not know.
 
     Raises:
-        InvalidManifest: if the configuration is not valid. The error has all problems.
+        InvalidManifest: if the configuration is not valid. The error has all problems, worded as for an
+            invalid manifest.
     """
     try:
         config = wire.read(RunConfig, text)
@@ -143,8 +144,8 @@ class PythonGrader(Model):
         None,
         ge=1,
         description=(
-            "Only for the code of an environment, whose class is named in function: the number of rollouts"
-            " that run at once, each in its own process. If absent, the code is a grader."
+            "Number of rollouts of an environment that run at once, each in its own process. It is set only"
+            " if the code is an environment; function then names the class. If absent, the code is a grader."
         ),
     )
 
@@ -158,8 +159,8 @@ class PythonGrader(Model):
 _PROCESSES = 64
 """Maximum number of processes of all python graders and of the programs that they start."""
 _PROCESSES_OF_A_SLOT = 4
-"""Further processes that each slot of an environment may have: its worker, the guard, and what the user's
-code starts."""
+"""Maximum number of additional processes for each running rollout of an environment: the rollout's worker,
+the guard, and what the user's code starts."""
 
 
 def grader_config(spec: RFTJobSpec, code: Mapping[str, str]) -> "GraderConfig":
@@ -174,8 +175,9 @@ def grader_config(spec: RFTJobSpec, code: Mapping[str, str]) -> "GraderConfig":
 
 
 def max_processes(slots: int | None) -> int:
-    """Return the maximum number of processes of users' code. ``slots`` is the number of rollouts of the
-    environment that run at once, or None without an environment.
+    """Return the maximum number of processes of users' code.
+
+    ``slots`` is the number of rollouts of the environment that run at once. None: the job has no environment.
     """
     return _PROCESSES + _PROCESSES_OF_A_SLOT * (slots or 0)
 
@@ -195,10 +197,13 @@ class GraderConfig(Model):
 def python_graders(
     graders: Sequence[Grader], code: Mapping[str, str], slots: int | None = None
 ) -> list[PythonGrader]:
-    """Return the python graders among ``graders``. ``code`` maps the name of a grader to its source file.
+    """Return the python graders among ``graders``.
 
-    ``slots`` is the number of the environment's rollouts that run at once, if ``graders`` has the
-    environment. Raises KeyError with the name of a grader that has no inline source and is not in ``code``.
+    - ``code`` has the source file of each grader without inline source, by the name of the grader.
+    - ``slots`` is the number of rollouts of the environment that run at once. It is needed only if
+      ``graders`` has the environment.
+
+    Raises KeyError with the name of a grader that has no source at all.
     """
     found = []
     for grader in graders:

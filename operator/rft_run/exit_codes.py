@@ -6,8 +6,9 @@ from rft_api.conditions import Reason
 
 
 class ExitCode(IntEnum):
-    """The exit codes of a trainer, by the reason why it ended. ``PERMANENT`` has those after which a retry
-    would fail again.
+    """The exit codes of a trainer. Each stands for a reason why the trainer ended.
+
+    If a retry would fail again, the exit code is in ``PERMANENT``.
     """
 
     OK = 0

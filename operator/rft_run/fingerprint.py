@@ -1,9 +1,13 @@
-"""Computes the fingerprint of a run's inputs. A later attempt compares it with the fingerprint of its own
-inputs.
+"""Computes the fingerprint of a run's inputs. A later attempt compares the fingerprint of its inputs with
+this one.
 
-The fingerprint covers the lines of the datasets in their order, the settings of the graders, users' code,
-and the model. For a model from the hub it has the commit. For a model in a folder it has a digest of each
-file. For a large file of weights this digest covers the size, the header and some blocks.
+The fingerprint covers:
+
+- the lines of the datasets, in their order;
+- the settings of the graders;
+- users' code;
+- the model. For a model from the hub the fingerprint has the commit. For a model in a folder it has a digest
+  of each file. If a file of weights is large, the digest covers only the size, the header and some blocks.
 """
 
 import hashlib
@@ -42,13 +46,13 @@ class Fingerprint(Record):
     rows: dict[str, Text] = Field(default_factory=dict)
     """The digest of each dataset, by the field of the manifest that names the dataset."""
     graders: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """The settings of each grader, without those that have their defaults, so that a later release may add
-    settings."""
+    """The settings of each grader, by the name of the grader. Settings with their default value are left out.
+    So a later release can add a setting, and the fingerprint stays equal."""
     code: dict[str, list[str]] = Field(default_factory=dict)
     """The digests of the lines of the code of each python grader, by the name of the grader."""
     models: dict[str, dict[str, str]] = Field(default_factory=dict)
-    """For each model, by its field in the manifest: its ``commit`` in the hub, or the digest of each of its
-    files, by the name of the file."""
+    """The identity of each model, by the field of the manifest that names the model. A model from the hub has
+    only its ``commit``. Any other model has the digest of each of its files, by the name of the file."""
 
 
 def line_digests(stream: BinaryIO) -> Iterator[bytes]:
@@ -64,9 +68,9 @@ def line_digests(stream: BinaryIO) -> Iterator[bytes]:
 
 
 def first_difference(before: Iterator[bytes], now: Iterator[bytes]) -> int | None:
-    """Return the number, from 1, of the first line that differs or is missing, or None if there is none.
+    """Return the number of the first line that differs, counted from 1. None if all lines are equal.
 
-    ``before`` and ``now`` are the digests of the lines.
+    ``before`` and ``now`` are the digests of the lines. A line that only one of them has counts as different.
     """
     pairs = zip_longest(before, now)
     return next((number for number, (old, new) in enumerate(pairs, start=1) if old != new), None)
@@ -78,9 +82,10 @@ def hub_commit(folder: Path) -> str | None:
 
 
 def model_digests(folder: Path) -> dict[str, str]:
-    """Return ``{"commit": …}`` for a model in the hub's cache, else a digest of each of its files by name.
+    """Return ``{"commit": …}`` for a model in the hub's cache.
 
-    Raises OSError if a file cannot be read.
+    For any other model return the digest of each of its files, by the name of the file. Raises OSError if a
+    file cannot be read.
     """
     if commit := hub_commit(folder):
         return {"commit": commit}
@@ -89,8 +94,9 @@ def model_digests(folder: Path) -> dict[str, str]:
 
 
 def file_digest(file: Path) -> str:
-    """Return a digest of a model's file. For a large file of weights it covers only some blocks. Raises
-    OSError.
+    """Return a digest of a model's file. If a file of weights is large, the digest covers only some blocks.
+
+    Raises OSError.
     """
     size = file.stat().st_size
     digest = hashlib.sha256()
@@ -106,8 +112,9 @@ def file_digest(file: Path) -> str:
 
 
 def _places(stream: BinaryIO, size: int) -> list[int]:
-    """Return the offsets in bytes of the blocks to read: those of the safetensors header, and some more that
-    are evenly spread over the file.
+    """Return the offsets in bytes of the blocks to read from a file of ``size`` bytes.
+
+    These are all blocks of the safetensors header, and some more blocks, evenly spread over the file.
     """
     header = min(int.from_bytes(stream.read(8), "little") + 8, size, _SMALL_BYTES)
     spread = [(size - _BLOCK_BYTES) * index // (_BLOCKS - 1) for index in range(_BLOCKS)]
@@ -125,10 +132,10 @@ def _canonical(content: bytes) -> bytes:
 
 
 def changes(before: Fingerprint, now: Fingerprint, first_line: Mapping[str, int]) -> list[str]:
-    """Return a message for each input that changed. An input that is not in both fingerprints is not
-    compared.
+    """Return a message for each input that changed. An input that only one fingerprint has is not compared.
 
-    ``first_line`` maps a dataset to the number of the first line that differs, if this is known.
+    ``first_line`` has the number of the first line that differs, by the field of the dataset. A dataset is
+    absent if the number is not known.
     """
     found = []
     for field, old in before.rows.items():

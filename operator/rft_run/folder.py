@@ -10,7 +10,8 @@ from rft_run.config import CONFIG_FILE
 ADAPTER = "adapter"
 """The name of a folder with a LoRA adapter in PEFT's format.
 
-The one in a run's folder has the final adapter. The one in a checkpoint has the adapter of its step."""
+In a run's folder it has the final adapter. In a checkpoint's folder it has the adapter after the checkpoint's
+step."""
 
 ROLLOUTS_SUFFIX = ".jsonl.zst"
 """What the name of a file with rollouts ends with."""
@@ -172,8 +173,9 @@ def values_of(checkpoint: Path) -> Path:
 
 
 def pickle_of(checkpoint: Path) -> Path:
-    """Return the path of the file that older releases wrote with torch.save. It has what newer checkpoints
-    have in ``tensors_of`` and ``values_of``.
+    """Return the path of the file that older releases wrote with torch.save.
+
+    Newer releases write the content of this file into the files of ``tensors_of`` and ``values_of``.
     """
     return checkpoint / "training.pt"
 

@@ -1,7 +1,7 @@
 """Checks the list of files that a pod of ``rft download`` sends.
 
-The list comes from a volume to which others may write. So a path that leads out of the folder into which the
-files are written is refused.
+The list comes from a volume to which other people may write. The files are downloaded into a folder. So a
+path that leads out of this folder is refused.
 """
 
 import json
@@ -32,11 +32,12 @@ class FileEntry(NamedTuple):
 
 
 def read_listing(lines: Iterable[bytes]) -> list[FileEntry]:
-    """Return the files in a list, which has a JSON object for each. Empty lines are ignored.
+    """Return the files in a list. Each line of the list is a JSON object for one file. Empty lines are
+    ignored.
 
     Raises:
-        UnsafeListing: if a line is not such an object, if a path could lead out of the folder or occurs
-            twice, or if the list is longer than ``MOST_FILES``.
+        UnsafeListing: if a line is not such an object; if a path could lead out of the folder or occurs
+            twice; or if the list has more than ``MOST_FILES`` files.
     """
     found: dict[str, FileEntry] = {}
     for line in lines:
@@ -52,10 +53,11 @@ def read_listing(lines: Iterable[bytes]) -> list[FileEntry]:
 
 
 def read_names(lines: Iterable[bytes]) -> list[str]:
-    """Return the paths in a list, which has a JSON text for each. Empty lines are ignored.
+    """Return the paths in a list. Each line of the list is one path as a JSON text. Empty lines are ignored.
 
     Raises:
-        UnsafeListing: in the same cases as ``read_listing``, but not for a path that occurs twice.
+        UnsafeListing: if a line is not such a text, if a path could lead out of the folder, or if the list
+            has more than ``MOST_FILES`` paths. A path may occur twice.
     """
     found: list[str] = []
     for line in lines:

@@ -1,7 +1,7 @@
 """Pure functions that escape texts for a page of Markdown, so that the page shows them literally.
 
-Without this, a text could make headings, links, HTML, and pictures that are downloaded when someone reads the
-page.
+A text that is not escaped could make headings, links and HTML. It could also make pictures, which are
+downloaded when someone reads the page.
 """
 
 import re
@@ -19,7 +19,7 @@ _MARKS = re.compile(
 
 
 def escaped(text: str) -> str:
-    """Return a text as Markdown for one line of a page or one cell of a table, with its marks escaped."""
+    """Return a text on one line, with the marks of Markdown escaped. It also fits into a cell of a table."""
     return _MARKS.sub(_backslashed, one_line(" ".join(text.split())))
 
 

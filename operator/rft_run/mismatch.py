@@ -1,11 +1,12 @@
-"""Decides how much the log-probabilities of sampler and trainer may differ before the user gets advice, or
-the run stops.
+"""Decides how much the log-probabilities of sampler and trainer may differ. Above some limits the user gets
+advice, or the run stops.
 
-Two numbers measure the difference: the KL and the mean absolute difference of log-probabilities. Both are
-means over the tokens that the sampler has drawn. Sampler and trainer may differ much in a single token, for
-example if a mixture of experts routes it to other experts. Such a token raises the KL much, but the mean
-difference only a little. So a run stops only if both numbers are above their limits.
-docs/how-a-run-works.md says how the limits were chosen.
+Two numbers measure the difference: the KL, and the mean absolute difference of log-probabilities. Both are
+means over the sampled tokens.
+
+Sampler and trainer may differ much in a single token. This happens for example if they route the token to
+different experts. Such a token raises the KL much, but the mean absolute difference only a little. So a run
+stops only if both numbers are above their limits. docs/how-a-run-works.md says how the limits were chosen.
 """
 
 from dataclasses import dataclass
@@ -41,7 +42,10 @@ class Mismatch:
 
     @property
     def too_large(self) -> bool:
-        """Whether the difference is so large that the run has to stop. False if one of the numbers is NaN."""
+        """Whether the difference is so large that the run has to stop.
+
+        False if there are fewer than ``LEAST_TOKENS`` tokens, or if one of the numbers is NaN.
+        """
         enough = self.tokens >= LEAST_TOKENS
         return enough and self.kl > STOP_KL and self.mean_abs > STOP_MEAN_ABS
 

@@ -82,8 +82,9 @@ def _redacted(text: str) -> str:
 
 
 def _decoded(found: Match) -> str:
-    """Return a word unchanged or, if it has secrets that are encoded for a URL or for HTML, decoded and
-    redacted.
+    """Return a word without secrets that are encoded for a URL or for HTML.
+
+    If the word has such a secret, it is decoded, and the secret is replaced. Otherwise the word is unchanged.
     """
     plain = found[0]
     for _ in range(3):
@@ -152,7 +153,7 @@ def _named(text: str, found: Match) -> _Named:
 
 
 def _span(text: str, named: _Named) -> tuple[int, int] | None:
-    """Return the start and end index of the value of a secret name, or None if the value is not secret."""
+    """Return where the value of a name begins and ends in ``text``, or None if the value is not secret."""
     bare = _LINE if named.is_line else _BARE
     matches = (pattern.match(text, named.at) for pattern in (_QUOTED, _UNENDED, _LIST, _BLOCK, bare))
     value = next((match for match in matches if match is not None), None)

@@ -50,10 +50,9 @@ class ProgressReport(Model):
         return cluster_object(self.dump())
 
     def termination_message(self) -> ClusterObject:
-        """Return the report as a JSON object for a termination message, shortened to the size that the
-        kubelet allows.
+        """Return the report as a JSON object that fits into a termination message of the kubelet.
 
-        If it is too long, the oldest points of the reward curve are left out first.
+        If the report is too long, parts of it are left out: first the oldest points of the reward curve.
         """
         body = self.for_cluster()
         body["run"].pop("recommendations", None)

@@ -1,6 +1,6 @@
 """The security contexts of pods that run the trainer's image. They meet Pod Security's ``restricted`` level.
 
-The operator makes such pods, and ``rft`` makes some that read a run's volume or serve its adapter.
+The operator creates such pods. ``rft`` creates some too, to read a run's volume or to serve its adapter.
 """
 
 from typing import Any
@@ -12,7 +12,8 @@ SHARED_GROUP = 10000
 def pod_security(*, assigned: bool) -> dict[str, Any]:
     """Return the security context of a pod.
 
-    ``assigned`` says whether the cluster assigns the user and the group of volumes, and refuses fixed ones.
+    Some clusters assign the group of a pod's volumes, and refuse a pod that sets the group itself.
+    ``assigned`` says whether the cluster is of this kind.
     """
     groups = {} if assigned else {"fsGroup": SHARED_GROUP, "supplementalGroups": [SHARED_GROUP]}
     return {
@@ -27,7 +28,8 @@ def pod_security(*, assigned: bool) -> dict[str, Any]:
 def container_security(uid: int, *, assigned: bool) -> dict[str, Any]:
     """Return the security context of a container that runs as the user ``uid``.
 
-    ``assigned`` says whether the cluster assigns the user, and refuses a fixed one.
+    Some clusters assign the user, and refuse a container that sets the user itself. ``assigned`` says whether
+    the cluster is of this kind. If so, ``uid`` is not used.
     """
     user = {} if assigned else {"runAsUser": uid, "runAsGroup": uid}
     return {

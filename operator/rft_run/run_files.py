@@ -1,11 +1,10 @@
 """Opens and reads the files of a run's folder, within limits on their sizes.
 
-Other people may write to the volume of a run. So a file in the folder is opened only if it is a regular file:
-a FIFO would block for ever, and a symbolic link may point to a file outside of the folder. Only a limited
-number of bytes of each file is read. The number of bytes that a packed file unpacks to is limited too.
-Nothing that is read is executed.
+Other people may write to the volume of a run. So only regular files are opened. A FIFO would block for ever,
+and a symbolic link may point to a file outside of the folder. The number of bytes that are read of a file is
+limited, and for a packed file also the number of unpacked bytes. Nothing that is read is executed.
 
-Messages of UnreadableFile have no path: the caller writes the path of the file in front of the message.
+The message of an UnreadableFile has no path. The caller writes the path of the file in front of the message.
 """
 
 import errno
@@ -39,13 +38,14 @@ ROLLOUTS_WINDOW_BYTES = 32 * MIB
 LINE_BYTES = 64 * MIB
 """Maximum size in bytes of one line: of a dataset's row, of a rollout, or of a step's metrics."""
 JSON_VALUES = 4_000_000
-"""Maximum number of values in one JSON text. A value whose text has only three bytes may take 64 bytes of
-memory."""
+"""Maximum number of values in one JSON text. Each value may take 64 bytes of memory, even if its text has
+only three bytes."""
 UNPACKED_BYTES = 1024 * MIB
-"""An unpacked dataset of up to this size in bytes is always read, however small its packed file is."""
+"""Size in bytes of an unpacked dataset. Up to this size a dataset is always read. Above it ``UNPACKED_RATIO``
+applies."""
 UNPACKED_RATIO = 200
-"""Maximum size of an unpacked dataset of more than ``UNPACKED_BYTES``, as a multiple of its packed size. Gzip
-reaches 1000 with zeros, and 20 with text."""
+"""Maximum size of an unpacked dataset, as a multiple of its packed size. It applies only above
+``UNPACKED_BYTES``. Gzip reaches a ratio of 20 with text, and of 1000 with zeros."""
 MOST = 2**63 - 1
 """The largest whole number that a record of a run may have."""
 
@@ -64,10 +64,10 @@ class UnreadableFile(ValueError):
 
 @contextmanager
 def opened(path: Path, *, follow: bool = False) -> Iterator[io.BufferedReader]:
-    """Yield a regular file, open for reading. With ``follow`` a symbolic link is followed, which is allowed
-    only for a path that the user has named.
+    """Yield a regular file, open for reading.
 
-    Raises UnreadableFile for anything else than a regular file, and OSError.
+    With ``follow`` a symbolic link is followed. This is allowed only if the user has named the path. Raises
+    UnreadableFile for anything else than a regular file, and OSError.
     """
     with os.fdopen(_descriptor(path, os.O_RDONLY | (0 if follow else os.O_NOFOLLOW)), "rb") as file:
         yield file
@@ -104,7 +104,7 @@ def _descriptor(path: Path, flags: int) -> int:
 
 
 def _kind(path: Path) -> str | None:
-    """Return what kind of special file a path is, such as "a FIFO", or None if it is not one."""
+    """Return the kind of a special file, such as "a FIFO". None if the path is no special file."""
     try:
         return _named(path.lstat().st_mode)
     except OSError:
@@ -137,9 +137,9 @@ def refuse_link(folder: Path) -> None:
 
 
 def content(path: Path, most: int = STATE_BYTES, *, follow: bool = False) -> bytes:
-    """Return the content of a file of at most ``most`` bytes. With ``follow`` a symbolic link is followed.
+    """Return the content of a file. With ``follow`` a symbolic link is followed.
 
-    Raises UnreadableFile and OSError.
+    Raises UnreadableFile if the file has more than ``most`` bytes or is not a regular file, and OSError.
     """
     with opened(path, follow=follow) as file:
         found = file.read(most + 1)
@@ -149,16 +149,19 @@ def content(path: Path, most: int = STATE_BYTES, *, follow: bool = False) -> byt
 
 
 def text(path: Path, most: int = STATE_BYTES, *, follow: bool = False) -> str:
-    """Return the text of a UTF-8 file of at most ``most`` bytes. With ``follow`` a symbolic link is followed.
+    """Return the text of a UTF-8 file. With ``follow`` a symbolic link is followed.
 
-    Raises UnreadableFile, UnicodeDecodeError and OSError.
+    Raises UnreadableFile if the file has more than ``most`` bytes or is not a regular file. Raises
+    UnicodeDecodeError and OSError too.
     """
     return content(path, most, follow=follow).decode()
 
 
 def end(path: Path, most: int = MIB, begin: int = 0) -> bytes:
-    """Return the last ``most`` bytes of a log, but no bytes before the offset ``begin``. Raises
-    UnreadableFile and OSError.
+    """Return at most ``most`` bytes from the end of a log. Bytes before the offset ``begin`` are not
+    returned.
+
+    Raises UnreadableFile and OSError.
     """
     with opened(path) as file:
         file.seek(max(begin, os.fstat(file.fileno()).st_size - most))
@@ -166,8 +169,10 @@ def end(path: Path, most: int = MIB, begin: int = 0) -> bytes:
 
 
 def json_of(path: Path, most: int = STATE_BYTES) -> Any:
-    """Return the JSON value in a file of at most ``most`` bytes. Raises ValueError, such as UnreadableFile,
-    and OSError.
+    """Return the JSON value in a file.
+
+    Raises UnreadableFile if the file has more than ``most`` bytes or is not a regular file. Raises ValueError
+    if the file is not valid JSON, and OSError.
     """
     return json_value(content(path, most))
 
@@ -212,7 +217,7 @@ class _MergelessLoader(yaml.SafeLoader):
 
 
 def _values(value: object, known: dict[int, int]) -> int:
-    """Return the number of values in a YAML value. An alias counts as many as the value that it repeats."""
+    """Return the number of values in a YAML value. An alias counts as if its values were written out."""
     if not isinstance(value, dict | list):
         return 1
     if id(value) not in known:
@@ -223,9 +228,10 @@ def _values(value: object, known: dict[int, int]) -> int:
 
 
 def lines(stream: IO[bytes], most: int, each: int = LINE_BYTES) -> Iterator[bytes]:
-    """Yield the lines of a stream, each with its newline. Only a newline ends a line.
+    """Yield the lines of a stream, each with its newline. No other character ends a line.
 
-    Raises UnreadableFile if a line has more than ``each`` bytes, or all lines together more than ``most``.
+    Raises UnreadableFile if a line has more than ``each`` bytes, or if all lines together have more than
+    ``most``.
     """
     number = read = 0
     while line := stream.readline(each + 1):

@@ -120,8 +120,9 @@ def without_tokens(text: str) -> str:
 
 
 def without_credentials(text: str) -> str:
-    """Return a text without passwords and keys, which are found by their place in an address, a header, a
-    command or a sentence.
+    """Return a text without passwords and keys.
+
+    They are found by their place: in an address, in a header, in a command, or in a sentence.
     """
     for pattern in _ADDRESSES:
         text = pattern.sub(rf"\1{REDACTED}\2", text)
@@ -132,8 +133,8 @@ def without_credentials(text: str) -> str:
 
 
 def _if(is_secret: Callable[[Match], bool]) -> Callable[[Match], str]:
-    """Return a function for ``re.sub`` that redacts the last group of a match if ``is_secret`` is true for
-    the match.
+    """Return a function for ``re.sub``. It replaces the last group of a match if ``is_secret(match)`` is
+    true.
     """
 
     def replacement(found: Match) -> str:

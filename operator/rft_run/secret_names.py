@@ -12,8 +12,8 @@ REDACTED = "[redacted]"
 """The text that replaces a secret."""
 
 Kind = Literal["secret", "token"]
-"""The kind of a name. With ``secret``, every value of the name is secret. With ``token``, the name may be
-about the tokens of a language model, so the value decides too."""
+"""The kind of a name. ``secret``: every value of the name is secret. ``token``: the value decides, because
+the name may also be about the tokens of a language model."""
 
 
 def _set(words: str) -> frozenset[str]:
@@ -51,7 +51,7 @@ _OF_TEXT = _set(
 _NO_SECRET_KEYS = _set("primary foreign public sort partition cache row group hash host")
 """Words before ``key`` in names of environment variables whose value is not secret, as for a cache."""
 _OF_PEOPLE = _set("access api auth secret refresh bearer personal hub")
-"""Words that make a name with the word ``tokens`` a name of secrets, for example one with "access tokens"."""
+"""Words that show that ``tokens`` in a name are secrets, for example ``access`` in "access tokens"."""
 _NOTHING = re.compile(
     r"(?:none|null|nil|true|false|yes|no|undefined|unset|\(unset\)|\.{2,}|\*+|x{3,}|-+|\W"
     r"|<[^>]*>?|\$\w+|\$\{[^}]*\}?|\$\([^)]*\)?|\{\{[^}]*\}\}|%\w+%"
@@ -94,10 +94,10 @@ def kind_of(name: str) -> Kind | None:
 
 
 def holds_secret(name: str, value: str, sentence: str = "") -> bool:
-    """Return whether the value of a name is secret. An empty, masked or ordinary value is not.
+    """Return whether the value of a name is secret. An empty, masked or ordinary value is not secret.
 
-    If the value has no quotes and follows a colon and a space, name and value may be words of a sentence.
-    Then ``sentence`` must be the text from the value on.
+    ``sentence`` is needed only if the value has no quotes, and a colon and a space are before it. Then name
+    and value may be words of a sentence. In this case ``sentence`` is the text that begins with the value.
     """
     kind, start = kind_of(name), value[:_ORDINARY].strip()
     if kind is None or not start or start.startswith(REDACTED[:-1]):

@@ -9,8 +9,10 @@ from rft_run.run_files import MOST
 
 @dataclass(frozen=True)
 class Position:
-    """The position in the training rows where the next batch begins: after ``offset`` rows of ``epoch``,
-    which is counted from 1.
+    """The position in the training rows where the next batch begins.
+
+    ``epoch`` is the number of the epoch, counted from 1. ``offset`` is the number of its rows that come
+    before the batch.
     """
 
     epoch: int = 1
@@ -19,11 +21,14 @@ class Position:
 
 @dataclass
 class RunState:
-    """The progress of a run after a complete step. ``position`` is where the next step begins in the rows.
+    """The progress of a run after a complete step.
 
-    ``dropped_prompts`` counts the prompts that were found to be too long during training, without those found
-    before the first step. A new field of this class needs a default, because older checkpoints lack it.
-    Fields of a newer release are kept in ``unknown``, and are written again.
+    - ``position`` is the position in the rows where the next step begins.
+    - ``dropped_prompts`` is the number of prompts that were found during training to be too long. Prompts
+      that were found before the first step are not counted.
+    - ``unknown`` has the fields that a newer release wrote. They are written again.
+
+    A new field of this class needs a default, because older checkpoints lack the field.
     """
 
     step: int = 0

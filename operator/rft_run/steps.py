@@ -34,7 +34,7 @@ class StepRecord(Record):
     """Mean entropy of the sampling distribution per token, in nats."""
     clip_fraction: float | None = None
     updates: Whole | None = None
-    """Number of optimizer steps that were made. It is below ``updatesPerBatch`` if the batch has fewer
+    """Number of optimizer steps that were made. It is below ``updatesPerBatch`` if the batch has too few
     groups, or groups without a gradient."""
     grad_norm: float | None = None
     """Norm of the gradient before clipping."""
@@ -44,8 +44,8 @@ class StepRecord(Record):
     mismatch_bounded_fraction: float | None = None
     """Share of tokens whose weight was limited. The weight corrects the mismatch of trainer and sampler."""
     staleness: Whole | None = None
-    """Number of adapter versions by which the weights that sampled the batch are older than those that were
-    trained."""
+    """Age of the weights that sampled the batch, in adapter versions. 0: the trained weights sampled the
+    batch themselves."""
     outside_filter_tokens: Whole | None = None
     """Number of sampled tokens that top-k and top-p would remove by the trainer's probabilities."""
     truncated_fraction: float | None = None
@@ -70,8 +70,8 @@ class StepRecord(Record):
     environment_errors: Whole | None = None
     """Number of rollouts in the step that a failure of the environment ended."""
     refused_requests: Whole | None = None
-    """Number of requests for the step's rollouts that the endpoint of agents refused, such as those with the
-    token of another rollout."""
+    """Number of requests for the step's rollouts that the endpoint of agents refused. For example, a request
+    had the token of another rollout."""
     environment_fraction: float | None = None
     """Share of the time of the rollouts in which they waited for the environment."""
     forward_tokens: Whole | None = None
@@ -90,11 +90,12 @@ class StepRecord(Record):
 
 
 def read_steps(path: Path, *, until_broken: bool = False) -> list[StepRecord]:
-    """Return the records of all steps, or an empty list if there is no file. Raises OSError.
+    """Return the records of all steps, or an empty list if there is no file.
 
-    A last line without a newline is ignored, because the trainer still writes it, or was killed. If another
-    line is invalid, UnreadableSteps is raised, or with ``until_broken`` only the records before this line are
-    returned. UnreadableSteps is always raised for a file that is too large or not a regular file.
+    If the last line has no newline, it is ignored: the trainer still writes this line, or was killed.
+
+    Raises OSError. Raises UnreadableSteps if the file is too large or not a regular file, or if a line is
+    invalid. With ``until_broken`` an invalid line is no error: the records before this line are returned.
     """
     records: list[StepRecord] = []
     try:

@@ -26,8 +26,8 @@ class IncompleteTensors(ValueError):
 def safetensors_header(file: Path) -> bytes:
     """Return the header of a safetensors file: JSON with the name, dtype, shape and offsets of each tensor.
 
-    Raises IncompleteTensors if the file is longer or shorter than its header says, UnreadableFile, and
-    OSError.
+    Raises UnreadableFile and OSError. Raises IncompleteTensors if the size of the file is not the size that
+    follows from the header.
     """
     with run_files.opened(file) as stream:
         size = os.fstat(stream.fileno()).st_size
@@ -52,10 +52,11 @@ def _data_bytes(header: bytes) -> int:
 
 
 class _Bounded:
-    """A stream that reads at most ``_MAX_DIRECTORY_BYTES`` bytes at once, for ``zipfile``.
+    """A stream that refuses to read more than ``_MAX_DIRECTORY_BYTES`` bytes at once. It is read by
+    ``zipfile``.
 
-    The end of a zip archive says how large its directory is, and ``zipfile`` would read any such number of
-    bytes.
+    The end of a zip archive says how large the archive's directory is. ``zipfile`` reads a directory of any
+    size, so a wrong size could take all memory.
     """
 
     def __init__(self, stream: BinaryIO) -> None:

@@ -1,10 +1,10 @@
 """Reads the files of datasets: for the trainer before and during a run, and for ``rft`` when it counts rows.
 
 strict      reads one JSON value, and refuses errors that other readers ignore
-messages    checks the messages of a row, and converts them from other formats
+messages    checks the messages of a row, and converts messages from other formats
 parsing     reads one line: the messages and the fields of a row
 beginning   recognises files of other formats by their first bytes, and says how to convert them
-tool_calls  how tools are shown to a model as text, and how its calls are read
+tool_calls  shows tools to a model as text, and reads the tool calls of the model
 unpacking   converts gzip and CSV to JSON lines
 """
 

@@ -46,8 +46,11 @@ _SUPERVISED = "jq -c '.answer = .messages[-1].content | .messages |= .[:-1]' cha
 def check(head: bytes, complete: bool, layout: RowLayout, place: str) -> None:
     """Raise DataError if a file does not have the format of ``layout``.
 
-    ``head`` is the beginning of the file, and ``complete`` says whether it is the whole file. ``place`` names
-    the file in messages. Errors in single rows are not reported here, but when the lines are read.
+    - ``head`` is the beginning of the file.
+    - ``complete`` says whether ``head`` is the whole file.
+    - ``place`` is the name of the file in messages.
+
+    Most errors in single rows are not reported here, but when the lines are read.
     """
     for magic, name, conversion in _MAGIC:
         if head.startswith(magic):
@@ -135,9 +138,12 @@ def _are_rows(value: Any) -> bool:
 
 
 def check_columns(names: Mapping[str, Any], layout: RowLayout, place: str, holder: str) -> None:
-    """Raise DataError if ``names`` lacks a column that ``layout`` names, or if no column is the prompt.
+    """Raise DataError if a file lacks a column that ``layout`` names, or if none of its columns is the
+    prompt.
 
-    ``place`` names the file in messages, and ``holder`` says where in the file the names were found.
+    - ``names`` has the names of the file's columns.
+    - ``place`` is the name of the file in messages.
+    - ``holder`` says where in the file the columns were found.
     """
     seen = f"{holder} has {_listed(names)}"
     absent = [column for column in layout.columns.values() if column not in names]

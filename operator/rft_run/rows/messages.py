@@ -79,8 +79,8 @@ def _part(number: int, place: int, part: object) -> str:
 def from_prompt(prompt: object, system: object) -> list[Message]:
     """Return the messages of a row whose ``prompt`` is a text or a list of messages.
 
-    ``system`` is the text of the system message for a prompt that is a text. With None or "" there is none.
-    Raises ValueError if the prompt or ``system`` is not valid.
+    ``system`` is the text of the system message. It is used only if the prompt is a text. None or "": there
+    is no system message. Raises ValueError if the prompt or ``system`` is not valid.
     """
     if isinstance(prompt, list):
         return checked(prompt)
@@ -100,11 +100,12 @@ def _system(system: object) -> list[Message]:
 
 
 def from_sharegpt(turns: object, system: object) -> tuple[list[Message], str | None]:
-    """Return the messages of a ShareGPT conversation, and the assistant's answer at its end.
+    """Return the messages of a ShareGPT conversation without the assistant's answer at its end, and this
+    answer.
 
-    The answer is None if the conversation does not end with an answer. ``system`` is the text of the system
-    message, if the conversation does not begin with one. Raises ValueError if the conversation or ``system``
-    is not valid.
+    The answer is None if the last message is not the assistant's. ``system`` is the text of the system
+    message. It is used only if the conversation does not begin with a system message. Raises ValueError if
+    the conversation or ``system`` is not valid.
     """
     if not isinstance(turns, list):
         raise ValueError(f"conversations is {kind(turns)}, not a list")

@@ -63,8 +63,10 @@ def object_of(raw: bytes) -> dict[str, Any]:
 def _renamed(value: dict[str, Any], layout: RowLayout) -> dict[str, Any]:
     """Return the fields of a row, renamed as ``layout.columns`` says.
 
-    If the row already has a field with the new name, the renamed column replaces it. Raises ValueError if a
-    column is missing. In CSV it may be missing, because an empty cell is left out of the row.
+    If the row already has a field with the new name, the renamed column replaces this field.
+
+    Raises ValueError if a column is missing. But in CSV a column may be missing, because empty cells are left
+    out of the row.
     """
     columns = layout.columns
     absent = [f"{column} (for {name})" for name, column in columns.items() if column not in value]

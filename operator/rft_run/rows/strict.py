@@ -23,10 +23,13 @@ def kind(value: object) -> str:
 
 
 def value_of(raw: bytes) -> Any:
-    """Parse JSON strictly: numbers must be finite, each key must occur once in its object, surrogates must be
-    in pairs, and the nesting must not be too deep.
+    """Parse JSON strictly. Raise ValueError with a message that says what is wrong:
 
-    Raises ValueError, whose message says what is wrong.
+    - a number is not finite;
+    - an object has a key twice;
+    - a surrogate has no partner;
+    - the values are too many, or nested too deeply;
+    - the text is not JSON or not UTF-8.
     """
     run_files.refuse_too_many_values(raw)
     try:

@@ -1,9 +1,10 @@
-"""Shows tools to a model, and reads the model's tool calls from its text, in one of two styles.
+"""Shows tools to a model, and reads the model's tool calls, in one of two styles.
 
-With ``template``, the chat template shows the tools, and transformers' ``parse_response`` reads the calls by
-the tokenizer's ``response_template``. With ``text``, for tokenizers without a ``response_template``, the
-system message describes the tools, a call is JSON between ``<tool_call>`` and ``</tool_call>``, and a result
-is a user message between ``<tool_response>`` and ``</tool_response>``.
+- ``template``: the chat template shows the tools. transformers' ``parse_response`` reads the calls by the
+  tokenizer's ``response_template``.
+- ``text``, for tokenizers without a ``response_template``: the system message describes the tools. A call is
+  JSON between ``<tool_call>`` and ``</tool_call>``. The result of a call is a user message between
+  ``<tool_response>`` and ``</tool_response>``.
 """
 
 import contextlib
@@ -28,12 +29,16 @@ _INTRODUCTION = (
 
 
 class MalformedCall(ValueError):
-    """The tool call of a model cannot be read. The model gets the message as the result of the call."""
+    """A tool call of a model cannot be read. The error's message is given to the model as the result of the
+    call.
+    """
 
 
 def style_of(tokenizer: Any, asked: ToolStyle | None) -> ToolStyle:
-    """Return the style in which tools are shown. It is ``asked`` if this is set. Otherwise it is ``template``
-    if transformers can read the model's tool calls, else ``text``.
+    """Return the style in which tools are shown: ``asked``, unless it is None.
+
+    Without ``asked`` the style is ``template`` if transformers can read the model's tool calls, else
+    ``text``.
     """
     if asked is not None:
         return asked
@@ -41,10 +46,10 @@ def style_of(tokenizer: Any, asked: ToolStyle | None) -> ToolStyle:
 
 
 def as_text(messages: Sequence[Message], tools: Tools) -> list[Message]:
-    """Return the messages in the style ``text``: tools, calls and results are text in the contents.
+    """Return messages in which tools, calls and results are only text, in the style ``text``.
 
-    Successive results of tools are put into one user message, because templates may refuse two user messages
-    in a row.
+    Successive results of tools become one user message, because templates may refuse two user messages in a
+    row.
     """
     found: list[Message] = []
     for number, message in enumerate(messages, start=1):
@@ -105,8 +110,10 @@ def _read(text: str) -> dict[str, Any]:
 def from_template(
     tokenizer: Any, prompt_ids: Sequence[int], token_ids: Sequence[int], tools: Tools
 ) -> Message:
-    """Return the assistant's message that sampled tokens in the style ``template`` contain. ``prompt_ids``
-    are the tokens of the prompt, and ``token_ids`` the sampled ones. Raises MalformedCall.
+    """Return the assistant's message that a model has sampled in the style ``template``.
+
+    ``prompt_ids`` are the tokens of the prompt, and ``token_ids`` are the sampled tokens. Raises
+    MalformedCall.
     """
     prompt, sampled = tokenizer.decode(list(prompt_ids)), tokenizer.decode(list(token_ids))
     try:
@@ -147,11 +154,10 @@ def _call(call: object) -> dict[str, Any]:
 
 
 def canonical(messages: Sequence[Message]) -> list[str]:
-    """Return a text for each message, which is equal for two messages with equal role, content and tool
-    calls.
+    """Return a text for each message. Messages with the same role, content and tool calls have the same text.
 
-    Two histories from a client are compared by these texts, because a client may leave fields out, add
-    others, or write the arguments of calls in another form.
+    Two histories from a client are compared by these texts. The messages themselves may differ: a client may
+    leave fields out, add fields, or write the arguments of calls in another form.
     """
     return [_canonical(number, message) for number, message in enumerate(messages, start=1)]
 

@@ -35,12 +35,14 @@ def is_packed(head: bytes, layout: RowLayout) -> bool:
 
 
 def json_lines(stream: IO[bytes], layout: RowLayout, place: str) -> Iterator[bytes]:
-    """Return the lines of a dataset as JSON lines. ``stream`` must be at its beginning, and must support
-    seek.
+    """Return the lines of a dataset as JSON lines.
 
-    A row keeps its line number in the unpacked file: for this, the header and the further lines of a CSV row
-    become blank lines. Raises DataError, at once if the file has another format, and for an invalid line when
-    this line is read.
+    ``stream`` must be at its beginning, and must support seek.
+
+    Each row has the line number that it has in the unpacked file. So the header of a CSV file becomes a blank
+    line. If a CSV row has several lines, all but the first become blank lines.
+
+    Raises DataError: at once if the file has another format, and for an invalid line when this line is read.
     """
     packed = stream.read(len(GZIP)) == GZIP
     size = stream.seek(0, os.SEEK_END)
