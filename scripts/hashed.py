@@ -47,7 +47,10 @@ def selected(wanted: Iterable[Version], lock: dict[Version, str]) -> list[str]:
 
 
 def main() -> None:
-    """Print the entries of the lock file that the installation needs. Exit with a message if it lacks one."""
+    """Print the entries of the lock file that the installation needs.
+
+    Exit with a message if the lock file lacks an entry.
+    """
     report, hashes = (Path(argument).read_text(encoding="utf-8") for argument in sys.argv[1:3])
     try:
         print("\n".join(selected(planned(report), locked(hashes))))

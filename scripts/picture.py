@@ -2,8 +2,14 @@
 
     python scripts/picture.py [--check]
 
-Exits with 1 if the committed picture differs, or if the source cannot be drawn well: a text is too long for
-its box, a file does not exist, or an arrow would cross a box. Lengths are in pixels of the picture.
+Exits with 1 in these cases:
+
+- with ``--check``, the committed picture is not up to date;
+- a text in the source is too long for its box;
+- a file that the source names does not exist;
+- an arrow would cross a box.
+
+Lengths are in pixels of the picture.
 """
 
 import argparse
@@ -125,8 +131,10 @@ class Picture:
         return Area(left, self.bands[box["band"]].top + PADDING, span * (BOX + GAP) - GAP, HEIGHT)
 
     def path(self, arrow: Mapping[str, Any]) -> list[tuple[float, float]]:
-        """Return the points of an arrow's line. If ``back`` is true in the source, the line goes below the
-        boxes. Otherwise it must be straight.
+        """Return the points of an arrow's line.
+
+        If the arrow has ``back`` set to true in the source, its line goes below the boxes. Otherwise the line
+        is straight.
 
         Raises:
             BadPicture: if a straight line is not possible between the two boxes.

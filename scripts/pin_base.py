@@ -1,10 +1,10 @@
-"""Writes the digest that the base image's tag has today into base-image.txt and both Dockerfiles.
+"""Writes today's digest of the base image into base-image.txt and both Dockerfiles.
 
     python3 scripts/pin_base.py [--registry URL]
 
-The files keep the tag too, so the same command can update the digest later. The digest is that of the tag's
-image index, which lists an image for each kind of processor. It is computed from the registry's response, and
-must equal the digest in the response's header.
+The files have the image's tag too, so the same command can update the digest later. The tag has an image
+index, which lists an image for each kind of processor. The digest is computed from this index, as the
+registry sends it. It must equal the digest in the header of the registry's response.
 """
 
 import argparse
@@ -30,7 +30,7 @@ MOST_BYTES = 4 << 20
 
 
 class Image(NamedTuple):
-    """The reference of an image: its name with the registry, its tag, and its digest or an empty text."""
+    """The reference of an image: its name with the registry, its tag, and its digest, which may be empty."""
 
     name: str
     tag: str

@@ -152,8 +152,10 @@ def defines(module: str) -> bool:
 
 
 def is_there(path: str, text: Text, repository: Repository) -> bool:
-    """Return whether a path exists: from the root, from the folder of the text's file, or as the end of a
-    file's path. A path that occurs as a word in code counts too.
+    """Return whether a path in a text exists.
+
+    The path may begin in the root folder, or in the folder of the text's file. It may also be the end of the
+    path of any file. A path that occurs as a word in code counts as existing too.
     """
     path = path.rstrip("/").removeprefix("./")
     if "*" in path:

@@ -25,11 +25,13 @@ class Scenario:
 
     name: str
     play: Callable[[Kubectl, Kubectl, Sequence[str], str, Moments], list[Outcome]]
-    """A function that runs the scenario, and returns one outcome for each job that it used.
+    """A function that runs the scenario, and returns one outcome for each job that it used. Its arguments:
 
-    Arguments: kubectl in the jobs' namespace, kubectl in the operator's namespace, names of the jobs, engine,
-    moments.
-    """
+    1. kubectl in the jobs' namespace;
+    2. kubectl in the operator's namespace;
+    3. the names of the jobs;
+    4. the sampling engine;
+    5. the moments of the fault."""
     engine: str | None = None
     """The sampling engine that the scenario needs. None: it works with each engine."""
 
@@ -92,10 +94,10 @@ def main() -> int:
 
 
 def due(scenarios: list[Scenario], outcomes: list[Outcome], times: int) -> Iterator[tuple[int, Scenario]]:
-    """Yield ``(round, scenario)`` in turn for each scenario that has hit fewer than ``times`` jobs so far.
+    """Yield ``(round, scenario)`` for each scenario in turn, until each has hit ``times`` jobs.
 
-    The code that iterates must append the results of each scenario to ``outcomes``. A scenario that hits too
-    few jobs, because its faults come too late, is yielded 2 × ``times`` times.
+    The caller must append the results of each yielded scenario to ``outcomes``. A scenario hits no job if its
+    fault comes too late. So a scenario is yielded at most 2 × ``times`` times.
     """
     for number in range(2 * times):
         for scenario in scenarios:
@@ -111,7 +113,7 @@ def hit_jobs(scenario: Scenario, outcomes: list[Outcome]) -> int:
 def chosen(names: list[str] | None, engine: str) -> list[Scenario]:
     """Return the scenarios that work with ``engine``.
 
-    If ``names`` is given, return only scenarios whose name begins with one of these texts.
+    If ``names`` has texts, return only the scenarios whose name begins with one of the texts.
     """
     asked = [
         scenario

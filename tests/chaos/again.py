@@ -11,10 +11,9 @@ from tests.waiting import wait_until
 DELETED = "deleted and applied again"
 EXPIRED = "applied again after the TTL"
 QUIET_SECONDS = 15.0
-"""Seconds after the manifest was applied again in which no new run may start.
+"""After a manifest was applied again, no new run may start for this number of seconds.
 
-A faulty operator would start a new run within one second.
-"""
+A faulty operator would start a new run within one second."""
 
 
 def delete_and_apply(jobs: Kubectl, name: str, engine: str, when: Moments) -> Outcome:

@@ -63,7 +63,9 @@ class Fault:
 
 
 def pids(program: str) -> list[int]:
-    """Return the PIDs of a program, as seen by the host: a component of the node, or a program in a pod."""
+    """Return the PIDs of a program: a component of the node, or a program in a pod. They are PIDs of the
+    host.
+    """
     if program in COMPONENTS:
         node = node_processes(default_layout().state)
         assert node, "this fault needs a node on this machine: `RFT_TEST_CLUSTER=old make cluster-up`"
@@ -105,9 +107,9 @@ def freeze(seconds: float, *programs: str) -> Callable[[Target], None]:
 
 
 def lose_node(seconds: float) -> Callable[[Target], None]:
-    """Return a fault that stops the node for some seconds, while a second node reports that it is ready.
+    """Return a fault that stops the node for some seconds. Meanwhile a second node is reported as ready.
 
-    Without a ready node Kubernetes assumes that the network is broken, and evicts no pod.
+    If no node were ready, Kubernetes would assume that the network is broken, and evict no pod.
     """
 
     def inject(target: Target) -> None:

@@ -1,4 +1,4 @@
-"""The RFTJob that each round runs. It takes 30 seconds, and its model is small enough for a ConfigMap."""
+"""The RFTJob that each round runs. The job takes 30 seconds. Its model is small enough for a ConfigMap."""
 
 import base64
 import json

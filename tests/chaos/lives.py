@@ -54,10 +54,11 @@ def lives(events: Iterable[Object], uid: str) -> list[Life]:
 
 
 def _over(event: Object) -> str | None:
-    """Return a pod's name if the event shows that none of the pod's containers runs any more, else None.
+    """Return the name of a pod if the event shows that all containers of the pod have ended, else None.
 
-    In such an event the kubelet deletes the pod, or sets its phase to Failed or Succeeded. If a container is
-    removed before the kubelet has reported its end, no other event shows that the container has ended.
+    In such an event the kubelet deletes the pod, or sets the pod's phase to Failed or Succeeded. Sometimes the
+    kubelet removes a container before it has reported the container's end. Then only such an event shows that
+    the container has ended.
     """
     about = event.get("objectRef", {})
     if about.get("resource") != "pods" or not event["user"]["username"].startswith("system:node:"):

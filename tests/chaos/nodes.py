@@ -1,7 +1,8 @@
-"""``python -m tests.chaos.nodes``: takes nodes away from jobs on kind, and prints how the jobs ended.
+"""``python -m tests.chaos.nodes``: stops nodes of a kind cluster on which jobs run, and prints how the jobs
+ended.
 
 All jobs run in deterministic mode. The results of each job must equal those of an undisturbed job, byte for
-byte. The job's folder must not contain anything that a trainer wrote after another trainer replaced it.
+byte. A trainer that was replaced must not write anything more into the job's folder.
 """
 
 import argparse
@@ -37,7 +38,8 @@ from tests.waiting import wait_until
 TOLERATED_SECONDS = 5
 """Seconds for which the jobs' pods tolerate a lost node, after Kubernetes has marked it as lost."""
 LOST_WITHIN = 150.0
-"""Seconds in which the status must report that a node is lost. Kubernetes itself takes 40 to 50 of them."""
+"""The status must report a lost node within this many seconds. Kubernetes itself notices the loss after 40 to
+50 seconds."""
 FENCED_WITHIN = 60.0
 """A trainer that was replaced must end within this many seconds after its node continues."""
 OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
@@ -150,9 +152,10 @@ def drained(stage: Stage, names: Sequence[str]) -> dict[str, str]:
 
 
 def killed(stage: Stage, names: Sequence[str]) -> dict[str, str]:
-    """Kill the far node, do what the status recommends, and start the node when the jobs have moved.
+    """Kill the far node, run a command that the status recommends, and start the node again.
 
-    The status message of a job recommends two kubectl commands. One of them is chosen at random and run.
+    The status message of a job recommends two kubectl commands. One of them is chosen at random. The node is
+    started when all jobs have a second attempt.
     """
     docker("kill", stage.far)
     run_command(stage, random.choice(commands_of(stage, names)))
@@ -163,9 +166,9 @@ def killed(stage: Stage, names: Sequence[str]) -> dict[str, str]:
 
 
 def back_late(stage: Stage, names: Sequence[str]) -> dict[str, str]:
-    """Pause the far node, have its pods replaced, and continue it while the new trainers run.
+    """Pause the far node and have its pods replaced. Continue the node while the new trainers run.
 
-    The far node's kubelet stays stopped, so it cannot end the old trainers: they must end by themselves.
+    The kubelet of the far node stays stopped, so it cannot end the old trainers. They must end by themselves.
     """
     before = set(pids("trainer"))
     docker("exec", stage.far, "pkill", "-STOP", "-x", "kubelet")
@@ -241,9 +244,11 @@ def repair_nodes(stage: Stage) -> None:
 
 @contextmanager
 def listening(stage: Stage, outcomes: dict[str, Seen], began: float) -> Iterator[None]:
-    """Append each new status message of each job to ``Seen.said`` during the ``with`` block.
+    """Watch the status of the jobs during the ``with`` block. Append each new status message to
+    ``Seen.said``.
 
-    ``outcomes`` has a ``Seen`` for each job by the job's name. ``began`` is the time of the event.
+    ``outcomes`` has a ``Seen`` for each job, by the job's name. ``began`` is the time of the event, as
+    ``time.monotonic`` returns it.
     """
     over = threading.Event()
 
@@ -297,8 +302,8 @@ def play(stage: Stage, event: str, names: Sequence[str], step: int, alone: dict[
 def what_is_wrong(stage: Stage, name: str, outcome: Seen, alone: dict[str, Any]) -> Iterator[str]:
     """Yield each error in how a job ended.
 
-    An error is a difference from ``alone``, the results of the undisturbed job, or a sign that a trainer
-    wrote after it was replaced.
+    There are two kinds of errors. The results may differ from ``alone``, the results of the undisturbed job.
+    Or a trainer wrote after it was replaced.
     """
     found = stage.status(name)
     if found.get("phase") != "Succeeded":

@@ -55,7 +55,8 @@ class Outcome:
     samplers: int = 0
     """Number of restarts of vLLM within a pod."""
     hit: bool = True
-    """False if the job had ended before the fault, or if a fault that must interrupt the job did not."""
+    """Whether the fault hit the job. False if the job had ended before the fault. Some faults must interrupt
+    the job. For such a fault it is also False if the job was not interrupted."""
 
 
 def play(
@@ -63,7 +64,7 @@ def play(
 ) -> list[Outcome]:
     """Inject one fault into all jobs ``names`` at the same time. Return the result for each job.
 
-    ``when`` draws for each job how many seconds before the fault the job is applied.
+    The jobs are applied at different times before the fault. ``when`` draws these times at random.
     """
     moments = when.drawn(fault.name, len(names))
     log = default_layout().logs / "audit.log"
@@ -90,8 +91,8 @@ def _judged(
 ) -> Outcome:
     """Wait until the job ends. Check its status, files and trainers. Return ``outcome`` with the results.
 
-    ``before`` is the step in the status when the fault was injected. ``audited`` returns the audit events
-    that contain a given name.
+    - ``before`` is the step that the status had when the fault was injected.
+    - ``audited`` is a function. It returns the audit events that contain a given name.
     """
     wait_until(f"{name} ends", lambda: ended(jobs, name), END_SECONDS, poll=1.0)
     rftjob = jobs.get("rftjob", name)
@@ -110,10 +111,12 @@ def _judged(
 def what_is_wrong(
     found: Object, record: list[Object], trainers: list[Life], reached: int, outcome: Outcome
 ) -> Iterator[str]:
-    """Yield each error in how a job ended, and set ``outcome.lost``.
+    """Yield each error in how a job ended. Also set ``outcome.lost``.
 
-    ``found`` is the job's status, ``record`` the rows of its ``metrics.jsonl``, and ``trainers`` the times of
-    its trainers. ``reached`` is the highest step that the interrupted attempts are known to have completed.
+    - ``found`` is the job's status.
+    - ``record`` has the rows of the job's ``metrics.jsonl``.
+    - ``trainers`` has the start and end time of each trainer.
+    - ``reached`` is the highest step that the interrupted attempts are known to have completed.
     """
     if found.get("phase") != "Succeeded":
         yield f"ended as {found.get('phase')}: {found.get('message')}"

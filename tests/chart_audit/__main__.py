@@ -1,6 +1,6 @@
 """``python -m tests.chart_audit CHECKOV``: runs the program CHECKOV on the chart with six sets of values.
 
-It fails for a finding that has no reason in ``argued.yaml``.
+The command fails if checkov finds something for which ``argued.yaml`` has no reason.
 """
 
 import argparse
@@ -64,8 +64,8 @@ def findings(report: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def complaints(found: Iterable[Finding], argued: Iterable[Argument]) -> list[str]:
-    """Return a message for each finding that is not allowed, and for each allowed finding that was
-    not found.
+    """Return a message for each finding that is not allowed. Also return a message for each allowed
+    finding that checkov no longer reports.
     """
     seen = {(each.check, each.object): each.name for each in found}
     allowed = {(each.check, name) for each in argued for name in each.objects}
@@ -79,9 +79,9 @@ def complaints(found: Iterable[Finding], argued: Iterable[Argument]) -> list[str
 
 
 def checked(checkov: Path, values: tuple[str, ...]) -> Iterator[Finding]:
-    """Yield what checkov finds in the chart with these values.
+    """Yield what checkov finds in the chart with these values. checkov downloads nothing from its vendor.
 
-    checkov does not ask the service of its vendor. Raises RuntimeError if helm or checkov fails.
+    Raises RuntimeError if helm or checkov fails.
     """
     made = template(*values)
     if made.returncode != 0:

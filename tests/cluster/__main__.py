@@ -93,9 +93,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Raise KeyboardInterrupt, so that ``up`` removes a half-started cluster.
+    """Raise KeyboardInterrupt when a signal arrives, so that ``up`` removes a half-started cluster.
 
-    A handler for SIGINT is needed because background jobs of a shell ignore this signal.
+    Background jobs of a shell ignore SIGINT. Python sets no handler of its own for an ignored signal.
     """
     raise KeyboardInterrupt
 

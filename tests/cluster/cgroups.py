@@ -33,8 +33,8 @@ def check_controllers() -> None:
 def make_cgroup(name: str) -> None:
     """Create the cgroup in every hierarchy.
 
-    A new cpuset of cgroup v1 has no CPUs and accepts no processes, so its parent's CPUs and memory are
-    copied.
+    In cgroup v1 a new cpuset has no CPUs and no memory nodes, so it accepts no processes. The settings of its
+    parent are copied into it.
     """
     for root in hierarchies():
         folder = root / name

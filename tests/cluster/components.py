@@ -33,13 +33,14 @@ def components(spec: NodeSpec) -> list[Component]:
 
 
 def _feature_gates(spec: NodeSpec) -> list[str]:
-    """Return the option that switches on the TTL of Jobs. Empty from Kubernetes 1.21 on, where it is on."""
+    """Return the option that switches on the TTL of Jobs. From Kubernetes 1.21 on no option is needed."""
     return ["--feature-gates=TTLAfterFinished=true"] if spec.minor_version < 21 else []
 
 
 def _etcd(spec: NodeSpec) -> Component:
-    """Return the component etcd. Its data is in ``/run``, a tmpfs, so there is no fsync and no file to
-    remove.
+    """Return the component etcd.
+
+    Its data is in ``/run``, which is a tmpfs. So etcd never waits for a disk, and leaves no files to remove.
     """
     program = str(etcd_program(spec.binaries))
     urls = [f"--listen-client-urls={ETCD}", f"--advertise-client-urls={ETCD}"]

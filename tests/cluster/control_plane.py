@@ -1,7 +1,7 @@
 """``python3 -m tests.cluster.control_plane``: runs an API server, etcd and controllers without a node.
 
-Jobs get pods, service accounts get tokens, and the garbage collector works, but no pod ever runs. It needs no
-root and does not affect other clusters: it uses free ports and a single folder.
+Jobs get pods, service accounts get tokens, and the garbage collector works, but no pod ever runs. The command
+needs no root. It uses free ports and a single folder, so it does not affect other clusters.
 """
 
 import json
@@ -65,7 +65,7 @@ def running(binaries: Path, folder: Path, further: Further | None = None) -> Ite
     """Run a control plane during the ``with`` block, with data, certificates and logs in ``folder``.
 
     Raises:
-        ClusterError: it did not start; the message has the end of its log.
+        ClusterError: the API server did not start. The message has the end of its log.
     """
     further = further or Further()
     url, etcd = f"https://127.0.0.1:{free_port()}", f"http://127.0.0.1:{free_port()}"

@@ -1,4 +1,4 @@
-"""The part of a node that runs on the host: starts the node, and removes everything that it created."""
+"""The part of a node that runs on the host: starts the node, and removes everything that the node created."""
 
 import os
 import shutil
@@ -43,16 +43,17 @@ def plan_node(layout: Layout, binaries: Path) -> NodeSpec:
 
 
 class Starter:
-    """Starts a node, and keeps a pipe to it open.
+    """Starts a node, and keeps a pipe to the node open.
 
-    When this process ends, even by SIGKILL, the node ends too. After a call of ``keep`` the node continues.
+    The node ends when the process of the Starter ends, even by SIGKILL. But after a call of ``keep`` the node
+    continues.
     """
 
     def __init__(self, spec: NodeSpec) -> None:
-        """Write the node's ``NodeSpec`` to a file, create all that the node needs, and start the node.
+        """Write ``spec`` to a file, create everything that the node needs, and start the node.
 
         Raises:
-            ClusterError: a part could not be created. ``remove_node`` removes the parts that were created.
+            ClusterError: something could not be created. ``remove_node`` then removes what exists already.
         """
         self.layout = spec.layout
         self.layout.record.write_text(spec.to_json())
@@ -96,7 +97,7 @@ def remove_node(layout: Layout) -> None:
     """Remove everything that a node created, also after an interrupted start. Logs are kept.
 
     Raises:
-        ClusterError: its processes cannot be killed.
+        ClusterError: the node's processes cannot be killed.
     """
     end_node(layout.state)
     if layout.record.exists():

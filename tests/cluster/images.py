@@ -11,9 +11,10 @@ from tests.cluster.shell import ClusterError, say
 
 
 class LoadedImages:
-    """A folder with one empty file for each image archive that the cluster has loaded.
+    """Records in a folder which image archives the cluster has loaded.
 
-    The name of the file has a digest of the archive's contents.
+    The folder has one empty file for each archive. The name of the file has a digest of the archive's
+    contents.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -21,10 +22,10 @@ class LoadedImages:
 
     @contextmanager
     def once(self, archive: Path) -> Iterator[bool]:
-        """Yield whether the archive must be loaded. Record it as loaded if the ``with`` block succeeds.
+        """Yield whether the archive must be loaded. If the ``with`` block succeeds, record that it is loaded.
 
         Raises:
-            ClusterError: the file does not exist, or is not an image archive.
+            ClusterError: the archive does not exist, or is not an image archive.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         mark = self._folder / f"{archive.stem}-{_contents(archive)}"

@@ -14,7 +14,8 @@ from tests.cluster.shell import ClusterError, locked, run, say, succeeds, wait_u
 
 WORKERS = 2
 MEBIBYTES_FOR_WORKERS = 8 * 1024
-"""Least free memory for two workers. With less there is one node. A trainer needs 3.5 GiB, a node 0.5."""
+"""Free memory in MiB that two workers need. With less memory the cluster has only one node. A trainer needs
+3.5 GiB, and a node 0.5 GiB."""
 READY_SECONDS = 240
 SETTLE_SECONDS = 60
 _AUDIT = "/etc/kubernetes/rft-test-audit"  # in the node, a folder that kubeadm creates anyway

@@ -32,7 +32,8 @@ class Kubernetes:
     def is_ready(self) -> bool:
         """Return whether the API server answers, all nodes are ready and pods can be created.
 
-        Pods can be created when a controller has created the namespace's default service account.
+        A controller must have created the default service account of the namespace. Without it no pod can be
+        created.
         """
         try:
             self.call("get", "--request-timeout=2s", "--raw=/readyz")

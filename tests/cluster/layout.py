@@ -19,9 +19,11 @@ class Layout:
 
     @property
     def name(self) -> str:
-        """Name of the kind cluster, or of the node's cgroup and network link.
+        """Name of the kind cluster. Without kind it is the name of the node's cgroup and of the node's
+        network link.
 
-        It is unique for each checkout. It has at most 15 characters, as Linux allows for a link.
+        Each checkout has its own name. The name has at most 15 characters, because Linux allows no more for a
+        link.
         """
         return f"rft-{zlib.crc32(str(self.state).encode()):08x}"
 
@@ -72,8 +74,9 @@ class Layout:
 def default_layout() -> Layout:
     """Return this checkout's layout.
 
-    ``state`` is ``<repository>/.cluster``; the variable ``RFT_CLUSTER_STATE`` names another folder, for a
-    second cluster. The variable ``RFT_CACHE`` names another ``cache``.
+    - ``state`` is the folder in the variable ``RFT_CLUSTER_STATE``, else ``<repository>/.cluster``. A second
+      cluster of a checkout needs another folder.
+    - ``cache`` is the folder in the variable ``RFT_CACHE``, else a folder in the user's cache.
     """
     repository = Path(__file__).resolve().parents[2]
     user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

@@ -1,7 +1,8 @@
 """Checks that ``down`` removes everything: compares the machine before ``up`` and after ``down``.
 
-Other programs change the machine too. So only things that a node creates are compared. For processes, their
-network namespaces are compared, because other programs rarely create new ones.
+Other programs change the machine too. So only the kinds of things that a node creates are compared. Other
+programs often start processes, but rarely create network namespaces. So the network namespaces of processes
+are compared, and not the processes themselves.
 """
 
 import json

@@ -1,11 +1,12 @@
 """Addresses of the node, its pods and its Services, and the network link between host and node.
 
-The node has its own network namespace and a veth pair to the host. The host routes packets for pods and
-Services through this pair, so it can reach both. Pods can reach the host at the link's address, but not the
-internet. The iptables rules of kube-proxy and CNI exist only in the node.
+The node has its own network namespace, and a veth pair connects it with the host. The host sends packets for
+pods and Services through this pair. Pods can reach the host at the link's address, but not the internet. The
+iptables rules of kube-proxy and CNI exist only in the node.
 
-The node rejects packets to deleted pods and to Services without a rule. Otherwise its default route would
-send them back to the host, and the host would forward them.
+The node rejects packets to deleted pods, and to Services that no rule of kube-proxy handles. Otherwise the
+node would send these packets back to the host by its default route, and the host would send them to the node
+again.
 """
 
 import ipaddress
@@ -45,17 +46,19 @@ class Network:
     def ingest_ip(self) -> str:
         """A fixed ClusterIP for the operator's Service, because trainers in this cluster have no DNS.
 
-        It is address number 20,000 of the range. The API server could give it to another Service, but that is
-        unlikely: 65,000 addresses are free and the tests use a dozen.
+        It is address number 20,000 of the range for Services. The API server could give this address to
+        another Service, but this is unlikely: 65,000 addresses are free, and the tests use a dozen.
         """
         return str(ipaddress.ip_network(self.services)[20000])
 
 
 def choose_network() -> Network:
-    """Return address ranges that overlap no route of the host. Candidates begin with 10.96.0.0/16.
+    """Return address ranges that overlap no route of the host.
+
+    Several ranges are tried, one after the other. The first range for Services is 10.96.0.0/16.
 
     Raises:
-        ClusterError: every candidate overlaps a route.
+        ClusterError: all of these ranges overlap a route.
     """
     taken = _host_networks()
     for number in range(CANDIDATES):
@@ -105,7 +108,10 @@ def configure_node_side(network: Network) -> None:
 
 
 def disconnect(host_link: str) -> None:
-    """Remove the host's end of the link with its routes, unless the node has ended and has removed both."""
+    """Remove the host's end of the link, and with it the routes through the link.
+
+    Do nothing if the link is gone. The kernel removes it when the node ends.
+    """
     if succeeds("ip", "link", "show", host_link):
         run("ip", "link", "delete", host_link)
 

@@ -1,7 +1,7 @@
 """The node's first process: prepares the node's namespaces, then keeps its components running.
 
-``host.Starter`` starts it as PID 1 of new PID, mount and network namespaces. When it ends, the kernel kills
-every process of the node and removes the node's mounts, links and iptables rules.
+``host.Starter`` starts this process as PID 1 of new PID, mount and network namespaces. When the process ends,
+the kernel kills all other processes of the node. It also removes the node's mounts, links and iptables rules.
 """
 
 import os
@@ -85,9 +85,10 @@ class Supervisor:
                 self.running[process.pid] = (component, process)
 
     def _reap(self) -> None:
-        """Reap ended processes, and let ended components start again after some seconds.
+        """Collect the exit codes of ended processes. An ended component starts again after
+        ``RESTART_SECONDS``.
 
-        Orphans of the namespace are reaped too, because this process is the namespace's PID 1.
+        This process is PID 1 of its namespace. So it must also collect the orphans of the namespace.
         """
         with suppress(ChildProcessError):
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:

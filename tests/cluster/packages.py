@@ -60,10 +60,10 @@ def ensure_packages(names: Sequence[str]) -> None:
 
 
 def private_lists(work: Path, kind: str, suite: str) -> list[str]:
-    """Download package lists into ``work``. Return options with which apt-get uses them.
+    """Download package lists into ``work``. Return the options with which apt-get uses these lists.
 
-    The system's own lists lack other suites, and may lack sources. ``kind`` is ``deb-src`` or ``deb``. With
-    ``deb`` apt-get assumes that no package is installed.
+    The system's own lists are only for its own suite, and may lack sources. ``kind`` is ``deb-src`` for
+    sources, or ``deb`` for packages. With ``deb`` apt-get assumes that no package is installed.
 
     Raises:
         ClusterError: the lists cannot be downloaded.

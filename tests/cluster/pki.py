@@ -44,9 +44,11 @@ class Authority:
         run("openssl", "req", "-x509", *_KEY, "-days", DAYS, *subject, *extensions, *where)
 
     def issue(self, name: str, user: str, group: str | None = None, hosts: tuple[str, ...] = ()) -> Pair:
-        """Create a certificate for ``user`` in ``group``, valid for ``hosts``. Return the paths.
+        """Create a key and a certificate. Return the paths of both files.
 
-        The files' names begin with ``name``. Each host begins with ``DNS:`` or ``IP:``.
+        - ``name`` is the beginning of the files' names.
+        - ``user`` and ``group`` are the user and the group that the certificate identifies.
+        - ``hosts`` are the hosts for which the certificate is valid. Each begins with ``DNS:`` or ``IP:``.
         """
         pair = Pair(self.folder / f"{name}.crt", self.folder / f"{name}.key")
         request = self.folder / f"{name}.csr"
@@ -63,9 +65,12 @@ class Authority:
         return pair
 
     def kubeconfig(self, server: str, user: Pair, target: Path) -> Path:
-        """Write a kubeconfig of ``user`` for the API server's URL ``server``. Return its path ``target``.
+        """Write a kubeconfig into the file ``target``, and return ``target``.
 
-        The kubeconfig has the paths of the PEM files. It is JSON, which is valid YAML.
+        - ``server`` is the URL of the API server.
+        - ``user`` has the paths of the user's certificate and key. The kubeconfig contains these paths.
+
+        The kubeconfig is JSON, which is valid YAML.
         """
         cluster = {"server": server, "certificate-authority": str(self.pair.certificate)}
         client = {"client-certificate": str(user.certificate), "client-key": str(user.key)}

@@ -51,7 +51,10 @@ def all_processes() -> list[int]:
 
 
 def pid_in_own_namespace(pid: int) -> int | None:
-    """Return a process's PID in its own PID namespace. None if it has no such namespace, or has ended."""
+    """Return the PID that a process has in its own PID namespace.
+
+    Return None if the process has ended, or is in the PID namespace of this process.
+    """
     for line in _read(pid, "status").splitlines():
         if line.startswith(b"NSpid:"):
             numbers = line.split()[1:]

@@ -16,11 +16,11 @@ from tests.cluster.shell import ClusterError, say, succeeds
 WANTED = "RFT_TEST_CLUSTER"
 NODE_IMAGE = "RFT_KIND_NODE_IMAGE"
 KINDS = ("kind", "node", "old")
-"""Values of ``RFT_TEST_CLUSTER``.
+"""Values of ``RFT_TEST_CLUSTER``:
 
-``kind`` uses kind in Docker. ``node`` and ``old`` start one Kubernetes node here: ``node`` with the
-binaries in ``KUBEBUILDER_ASSETS``, ``old`` with Kubernetes 1.20 of Debian.
-"""
+- ``kind`` uses kind in Docker.
+- ``node`` starts one Kubernetes node on this machine, with the binaries in ``KUBEBUILDER_ASSETS``.
+- ``old`` starts one Kubernetes node on this machine, with Kubernetes 1.20 of Debian."""
 
 
 class Provider(Protocol):
@@ -42,7 +42,10 @@ class Provider(Protocol):
 
 
 def choose_provider(layout: Layout) -> Provider:
-    """Return the provider of the running cluster, else the first that works here. Print which one and why.
+    """Return the provider of the running cluster. If no cluster runs, return the first provider that works
+    here.
+
+    Print which provider is used, and why.
 
     Raises:
         ClusterError: the provider in ``RFT_TEST_CLUSTER`` is unknown or does not work here.

