@@ -1,10 +1,13 @@
 """Divides the GPUs of a pod between training and sampling.
 
-A division is either *apart* or *shared*. Apart: the first GPUs train, and the others sample. Shared: all GPUs
-sample, and the first ones also train, one phase after the other. A single GPU is always shared.
+A division is either *apart* or *shared*:
+
+- Apart: the first GPUs train, and the others sample.
+- Shared: all GPUs sample. The first ones also train, in turns with sampling. A single GPU is always shared.
 
 The GPUs that sample are divided over samplers of equal size. Each sampler is a vLLM server with the whole
-model. It splits the model over its GPUs by tensor parallelism. Prompts are divided over the samplers.
+model. The sampler splits the model over its GPUs by tensor parallelism. Prompts are divided over the
+samplers.
 """
 
 import math

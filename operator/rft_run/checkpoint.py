@@ -51,8 +51,10 @@ def _check_config(file: Path) -> None:
 def checkpoint_problem(folder: RunFolder, step: int) -> str | None:
     """Return the reason why the checkpoint of a step cannot be used, or None if it can be used.
 
-    A checkpoint with one broken file counts as broken, because ``rft export`` could copy a broken adapter.
-    Raises OSError if the disk fails, because then nobody knows whether the checkpoint can be used.
+    If a single file is broken, the checkpoint cannot be used, because ``rft export`` could copy a broken
+    adapter.
+
+    Raises OSError if the disk fails. The checkpoint may be usable when the disk works again.
     """
     checkpoint = folder.checkpoint_of(step)
 

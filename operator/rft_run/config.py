@@ -166,8 +166,8 @@ the guard, and what the user's code starts."""
 def grader_config(spec: RFTJobSpec, code: Mapping[str, str]) -> "GraderConfig":
     """Return the configuration of the process that runs a job's python graders and its environment.
 
-    ``code`` maps the names of graders without inline source to their source files. Raises KeyError with the
-    name of a grader that ``code`` lacks.
+    ``code`` has the source file of each grader without inline source, by the name of the grader. Raises
+    KeyError with the name of a grader that ``code`` lacks.
     """
     slots = spec.environment.concurrency if spec.environment is not None else None
     graders = python_graders(spec.scored_by, code, slots)

@@ -1,4 +1,4 @@
-"""All errors that end a run, as one class tree. By an error's exit code the operator decides on a retry.
+"""All errors that end a run, as one class tree. An error's exit code tells the operator whether to retry.
 
 TrainerError            unexpected; a retry may succeed
 ├── ConfigurationError  the same input would fail again

@@ -1,4 +1,6 @@
-"""Defines the events that a trainer prints for ``rft run`` on standard output, as one line of JSON each."""
+"""Defines the events that a trainer prints on standard output for ``rft run``. Each event is one line of
+JSON.
+"""
 
 from typing import Annotated, Literal
 

@@ -18,7 +18,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class UnsafeListing(ValueError):
-    """A list of files has a line that is not a file, or a path that is not allowed."""
+    """A line of a list does not describe a file, or has a path that is not allowed, or a list is too long."""
 
 
 class FileEntry(NamedTuple):

@@ -31,9 +31,10 @@ CAUSES = (
 
 @dataclass(frozen=True)
 class Mismatch:
-    """The difference between sampler and trainer: KL (k3), and absolute difference of log-probabilities.
+    """The difference between the log-probabilities of sampler and trainer, as two numbers.
 
-    Both are in nats, and are means over ``tokens`` sampled tokens.
+    ``kl`` is the KL (k3), and ``mean_abs`` the absolute difference. Both are in nats, and are means over
+    ``tokens`` sampled tokens.
     """
 
     kl: float

@@ -54,8 +54,8 @@ _KINDS = (
     (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"),
 )  # fmt: skip
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
-"""Matches a text in JSON, even if its last quote is missing. Otherwise every quote within such a text would
-be tried as the beginning of another text."""
+"""Matches a text in JSON. The last quote of the text may be missing. If a match needed this quote, every
+quote in such a text would be tried as the beginning of another text, which takes long."""
 
 
 class UnreadableFile(ValueError):
@@ -197,8 +197,10 @@ def _separators(raw: bytes) -> int:
 
 
 def yaml_value(text: str) -> Any:
-    """Parse YAML. Raises ValueError if it is invalid, has a merge key, or has aliases that stand for too many
-    values.
+    """Parse YAML.
+
+    Raises ValueError if the YAML is invalid or has a merge key. Raises ValueError too if aliases repeat too
+    many values.
     """
     try:
         value = yaml.load(text, Loader=_MergelessLoader)  # noqa: S506 - a SafeLoader

@@ -47,7 +47,8 @@ _OF_TEXT = _set(
     " per prompt completion max min new num total stale sampled top added vocab boundary unexpected invalid"
     " each input output cached reasoning"
 )
-"""Words beside ``token`` in names about the tokens of a text, or about the next page of a list."""
+"""Words that show that ``token`` in a name is no secret. Such a name is about the tokens of a text, or about
+the next page of a list."""
 _NO_SECRET_KEYS = _set("primary foreign public sort partition cache row group hash host")
 """Words before ``key`` in names of environment variables whose value is not secret, as for a cache."""
 _OF_PEOPLE = _set("access api auth secret refresh bearer personal hub")
@@ -68,12 +69,13 @@ _PROSE = re.compile(
     r"|authentication)(?=[ \t]\S)",
     re.IGNORECASE,
 )
-"""Matches a first word after a colon that shows a sentence and not a secret, as in ``password: is
-missing``."""
+"""Matches the first word after a colon if the word shows that the text is a sentence, and the value no
+secret. An example is ``password: is missing``."""
 _PIECES_OF_TEXT = (" ", "Ġ", "▁", "##", "<|", "[")
 """The characters with which tokens in the vocabulary of a language model begin."""
 _ORDINARY = 100
-"""Maximum number of characters of a value that may be an ordinary word or number, and not a secret."""
+"""Maximum number of characters of an ordinary word or number. A longer value of a secret name is
+secret, unless it belongs to a sentence."""
 
 
 @lru_cache(4096)

@@ -75,8 +75,8 @@ class _Bounded:
 def check_torch_file(file: Path) -> None:
     """Check that a file of ``torch.save`` is complete: a zip archive with its directory at the end.
 
-    Its entries must not be compressed and must not overlap, so that they take no more memory than the file.
-    Raises IncompleteTensors, UnreadableFile and OSError.
+    The entries of the archive must not be compressed and must not overlap. So they take no more memory than
+    the file. Raises IncompleteTensors, UnreadableFile and OSError.
     """
     with run_files.opened(file) as stream:
         size = os.fstat(stream.fileno()).st_size

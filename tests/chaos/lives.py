@@ -56,9 +56,9 @@ def lives(events: Iterable[Object], uid: str) -> list[Life]:
 def _over(event: Object) -> str | None:
     """Return the name of a pod if the event shows that all containers of the pod have ended, else None.
 
-    In such an event the kubelet deletes the pod, or sets the pod's phase to Failed or Succeeded. Sometimes the
-    kubelet removes a container before it has reported the container's end. Then only such an event shows that
-    the container has ended.
+    In such an event the kubelet deletes the pod, or sets the pod's phase to Failed or Succeeded. Sometimes
+    the kubelet removes a container before it has reported the container's end. Then only such an event shows
+    that the container has ended.
     """
     about = event.get("objectRef", {})
     if about.get("resource") != "pods" or not event["user"]["username"].startswith("system:node:"):

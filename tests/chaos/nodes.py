@@ -218,7 +218,10 @@ def moved(stage: Stage, name: str) -> bool:
 
 
 def last_words(stage: Stage, name: str) -> str:
-    """Return the ``end`` event that a job's trainer logged on the far node, or a text that there is none."""
+    """Return the ``end`` event that a job's trainer logged on the far node.
+
+    If there is none, return a text that says so.
+    """
     logs = f"/var/log/pods/{NAMESPACE}_{name}-*/trainer/*.log"
     found = docker("exec", stage.far, "sh", "-c", f"cat {logs} || true")
     lines = [line for line in found.splitlines() if '"event": "end"' in line]

@@ -1,7 +1,7 @@
 """Builds the Kubernetes programs from Debian's source package once, and caches them.
 
-The source package contains all dependencies, so the build needs no Go module proxy. It takes about seven
-minutes on two idle cores, and needs 3 GB while it runs. 400 MB remain in the cache.
+The source package contains all dependencies, so the build needs no Go module proxy. The build takes about
+seven minutes on two idle cores, and 3 GB of disk space. 400 MB remain in the cache.
 """
 
 import os

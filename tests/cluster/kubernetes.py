@@ -69,7 +69,8 @@ class Kubernetes:
     def make_volumes(self) -> None:
         """Create PersistentVolumes for claims without a storage class.
 
-        Every UID may write to their folders, because the kubelet does not apply ``fsGroup`` to host paths.
+        Every UID may write to the folders of the volumes, because the kubelet does not apply ``fsGroup`` to
+        host paths.
         """
         volumes = [self._volume(number) for number in range(VOLUME_COUNT)]
         self.call("apply", "--filename=-", stdin=_list(volumes))

@@ -1,7 +1,8 @@
 """Finds and kills the node's processes from the host.
 
-The processes have an environment variable with the path of the state folder, so no PID files are needed. When
-the namespace's PID 1 ends, the kernel kills all other processes of the namespace.
+Each process of the node has an environment variable with the path of the state folder, so no PID files are
+needed. The node's first process is PID 1 of a PID namespace. When it ends, the kernel kills all other
+processes of the namespace.
 """
 
 import os
