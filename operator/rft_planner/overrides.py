@@ -19,8 +19,8 @@ def contradiction(
 ) -> str | None:
     """Return a warning if ``spec.resources.gpus`` differs from the planned number of GPUs, else ``None``.
 
-    There is no warning if the planned number is not known. There is none if the spec asks for 0 GPUs either:
-    the run then uses the CPU. ``planned`` is the function that plans a spec.
+    There is no warning if the planned number is not known, or if the spec asks for 0 GPUs. With 0 GPUs the
+    run uses the CPU. ``planned`` is the function that plans a spec.
     """
     asked = spec.resources.gpus if spec.resources is not None else None
     if not asked or spec.resources is None:

@@ -110,7 +110,8 @@ def _offered(
 ) -> Mapping[Kind, list[Node]]:
     """Return the kinds of GPU that a job may use, and for each kind the nodes that the job may use.
 
-    The platform's defaults for a kind can have a node selector and tolerations, which decide this.
+    The platform's defaults for a kind can have a node selector and tolerations. They decide which nodes of
+    this kind the job may use.
     """
     offered = known.offered(*_allowing(inheriting(None).spec))
     own = defaults.accelerators or {}
@@ -245,13 +246,13 @@ def _landing_on(
 ) -> Plan:
     """Return the plan ``made`` for a kind of GPU, with the labels that the pod's node must have.
 
-    ``named`` says whether the spec names the kind, and ``before`` is the earlier plan. If the spec does not
-    name the kind, labels are required only in two cases: other kinds of GPU have the same resource, or the
-    earlier plan required labels.
+    - ``node_terms`` are sets of labels, which autoscalers need. The node must have one of the sets. They are
+      set in three cases: the spec names the kind (``named``), other kinds of GPU have the same resource, or
+      the earlier plan ``before`` has sets too.
+    - ``node_selector`` is a single label. Kueue compares it with the node labels of a ResourceFlavor. It is
+      set in two cases: other kinds of GPU have the same resource, or the earlier plan has this label too.
 
-    The plan has sets of labels, which autoscalers need. It can also have a node selector with a single label.
-    Kueue compares this label with the node labels of a ResourceFlavor. If the user's node selector has a
-    value for a label, the plan has none.
+    A label is left out if the user's node selector has a value for it.
     """
     update: dict[str, Any] = {"accelerator": kind.title, "gpu_resource": kind.resource}
     theirs = (spec.resources.node_selector if spec.resources is not None else None) or {}

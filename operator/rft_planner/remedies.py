@@ -82,8 +82,9 @@ def remedies(spec: RFTJobSpec, made: Plan, room: NodeSpace) -> list[Remedy]:
 
     ``made`` is the plan of ``spec``, and ``room`` has the nodes that the pod may use.
 
-    First each parameter is lowered alone, within its documented range. A new context length is 2^n or 3 ·
-    2^n. If no single parameter is enough, a pair of parameters is lowered: the pair with the smallest change.
+    First each parameter is lowered alone, within its documented range. A new context length is a power of
+    two, or three times a power of two. If no single parameter is enough, a pair of parameters is lowered: the
+    pair with the smallest change.
 
     If the spec asks for more GPUs or memory than any node has, the plan's values first replace those of the
     spec. If the pod needs more CPUs than any node has, the CPUs of the largest node replace them.

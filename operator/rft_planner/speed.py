@@ -18,8 +18,8 @@ COMPUTED = 0.25
 """Assumed share of a GPU's bf16 rate that training reaches.
 
 Published shares for LoRA: Hugging Face's asynchronous GRPO reaches 19 % with packing. prime-rl trains a 4B
-model at a context of 16k with 6,229 tokens/s on one H100. By the formulas here these are 27 %, if attention
-skips masked positions."""
+model at a context of 16k with 6,229 tokens/s on one H100. By the formulas here this is a share of 27 %, if
+attention skips masked positions."""
 READ = 0.5
 """Assumed share of a GPU's memory bandwidth that decoding reaches.
 

@@ -97,9 +97,9 @@ def fitted(
 ) -> Split | None:
     """Return the best division of ``gpus`` GPUs on which the run fits, else ``None``.
 
-    ``memory`` is the bytes of one GPU. ``costs`` estimates the cost of a division. It is None if the speed of
-    the GPUs is not known. Then these rules decide. A later rule decides only if the earlier ones leave
-    several divisions.
+    ``memory`` is the bytes of one GPU. ``costs`` estimates the cost of a division, or is None if the speed
+    of the GPUs is not known. Without ``costs`` these rules decide. A later rule decides only if the earlier
+    ones leave several divisions.
 
     1. Each role has separate GPUs.
     2. The micro-batches are the largest.
@@ -203,8 +203,8 @@ def _floor(share: float) -> float:
 def micro_batches(work: MemoryDemand, trainers: int = 1) -> list[int]:
     """Return the micro-batch sizes to try, in tokens, the largest first. The longest sequence fits into each.
 
-    With several trainers, the largest size is a batch divided by the number of trainers. So all trainers have
-    work.
+    With several trainers, the largest size is at most a batch divided by the number of trainers, so that all
+    trainers have work. It is larger only if the longest sequence needs more.
     """
     most = MICRO_BATCH_TOKENS
     if trainers > 1 and work.batch:

@@ -37,9 +37,9 @@ def steps_for(rows: int, prompts: int) -> int:
 def held_out_rows(rows: int, fraction: float) -> int:
     """Return how many of ``rows`` rows should be held out. Return 0 if ``fraction`` is 0.
 
-    The number is a fraction of the rows. If this is below ``MIN_HELD_OUT`` or above ``MAX_HELD_OUT``, the
-    number is that limit. But it is never more than half of the rows. The real number may differ, because rows
-    with the same prompt stay together.
+    The number is ``fraction`` of the rows, but at least ``MIN_HELD_OUT`` and at most ``MAX_HELD_OUT``. It is
+    never more than half of the rows. The real number may differ, because rows with the same prompt stay
+    together.
     """
     if fraction == 0:
         return 0

@@ -203,7 +203,7 @@ def python_graders(
     - ``slots`` is the number of rollouts of the environment that run at once. It is needed only if
       ``graders`` has the environment.
 
-    Raises KeyError with the name of a grader that has no source at all.
+    Raises KeyError with the name of a grader that has no inline source and is not in ``code``.
     """
     found = []
     for grader in graders:

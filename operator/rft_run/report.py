@@ -50,7 +50,7 @@ class ProgressReport(Model):
         return cluster_object(self.dump())
 
     def termination_message(self) -> ClusterObject:
-        """Return the report as a JSON object that fits into a termination message of the kubelet.
+        """Return the report as a JSON object for a termination message. The kubelet limits its size.
 
         If the report is too long, parts of it are left out: first the oldest points of the reward curve.
         """

@@ -1,6 +1,6 @@
 """Reads and writes the rollouts of a step: all completions of the step with their scores.
 
-The rollouts of a step are in one compressed file. That of step 42 is ``rollouts/step-000042.jsonl.zst``.
+The rollouts of a step are in one compressed file. The file of step 42 is ``rollouts/step-000042.jsonl.zst``.
 """
 
 import io

@@ -41,8 +41,8 @@ JSON_VALUES = 4_000_000
 """Maximum number of values in one JSON text. Each value may take 64 bytes of memory, even if its text has
 only three bytes."""
 UNPACKED_BYTES = 1024 * MIB
-"""Size in bytes of an unpacked dataset. Up to this size a dataset is always read. Above it ``UNPACKED_RATIO``
-applies."""
+"""Size in bytes of an unpacked dataset. Up to this size a dataset is always read. ``UNPACKED_RATIO`` limits
+a larger dataset."""
 UNPACKED_RATIO = 200
 """Maximum size of an unpacked dataset, as a multiple of its packed size. It applies only above
 ``UNPACKED_BYTES``. Gzip reaches a ratio of 20 with text, and of 1000 with zeros."""

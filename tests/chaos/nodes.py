@@ -305,8 +305,8 @@ def play(stage: Stage, event: str, names: Sequence[str], step: int, alone: dict[
 def what_is_wrong(stage: Stage, name: str, outcome: Seen, alone: dict[str, Any]) -> Iterator[str]:
     """Yield each error in how a job ended.
 
-    There are two kinds of errors. The results may differ from ``alone``, the results of the undisturbed job.
-    Or a trainer wrote after it was replaced.
+    Examples: the results differ from ``alone``, the results of the undisturbed job, or a trainer wrote after
+    it was replaced.
     """
     found = stage.status(name)
     if found.get("phase") != "Succeeded":
