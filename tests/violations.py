@@ -31,7 +31,6 @@ VIOLATIONS: dict[str, tuple[Violation, ...]] = {
         Violation({"model": {"name": "org/model", "cache": {}}}, "spec.model.cache"),
     ),
     "output_has_one_kind": (
-        Violation({"output": {"adapter": "final"}}, "spec.output"),
         Violation({"output": {"hub": {"repository": "a/b"}, "s3": {"uri": "s3://bucket/a"}}}, "spec.output"),
     ),
     "best_output_needs_an_evaluation": (

@@ -6,6 +6,8 @@ from collections.abc import Generator
 import pytest
 from hypothesis import given, strategies
 
+from tests.unit.program_support import programs
+
 LIMIT_SECONDS = 2.0
 """Limit for the CPU time of a unit test in seconds. The test's threads and child processes count too.
 
@@ -26,6 +28,12 @@ def _constants_collected() -> None:
         pass
 
     draw()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _programs_parsed() -> None:
+    """Parse all modules before the first test, so that the time does not count for a test that reads them."""
+    programs()
 
 
 def _cpu_seconds() -> float:

@@ -132,6 +132,9 @@ def test_what_is_complete_is_not_sent_again(server: PodServer) -> None:
     assert server.sent == 0
 
 
+# A signal may come between the opening of a file and its `with` block. Then only the interpreter closes the
+# file.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_download_deletes_its_pod_and_can_be_continued(
     server: PodServer, number: signal.Signals

@@ -16,15 +16,20 @@ def test_no_plan_has_more_gpus_than_verls_documentation(model: str, kind: str) -
         assert made.gpus <= practice
 
 
-def test_the_table_has_every_model_and_rank() -> None:
-    lines = plans_markdown().splitlines()
+@pytest.fixture(scope="module")
+def page() -> str:
+    """The generated page. Its calculation does not count for the time of a test."""
+    return plans_markdown()
+
+
+def test_the_table_has_every_model_and_rank(page: str) -> None:
+    lines = page.splitlines()
     for model in MODELS:
         line = next(line for line in lines if line.startswith(f"| {model} |"))
         assert len(line.strip("|").split("|")) == 2 + len(RANKS)
 
 
-def test_a_number_is_bold_exactly_where_the_rank_changes_it() -> None:
-    page = plans_markdown()
+def test_a_number_is_bold_exactly_where_the_rank_changes_it(page: str) -> None:
     for model in MODELS:
         cells = next(line for line in page.splitlines() if line.startswith(f"| {model} |")).split("|")[3:-1]
         counts = [cell.split(":")[0].strip() for cell in cells]
@@ -34,8 +39,8 @@ def test_a_number_is_bold_exactly_where_the_rank_changes_it() -> None:
             assert count.startswith("**") == (before != after)
 
 
-def test_large_models_with_the_lowest_rank_have_the_advice() -> None:
-    advice = next(line for line in plans_markdown().splitlines() if "`rft validate` says" in line)
+def test_large_models_with_the_lowest_rank_have_the_advice(page: str) -> None:
+    advice = next(line for line in page.splitlines() if "`rft validate` says" in line)
     assert "rank 4 on a model of 70B or more" in advice
     for model in MODELS:
         assert (model in advice) == any(size in model for size in ("72B", "70B", "120b")), model

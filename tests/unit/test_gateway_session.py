@@ -229,7 +229,7 @@ def test_a_template_without_an_end_of_turn_is_refused() -> None:
 _CONTENT = st.text('ab<>\n{}"', max_size=8).map(lambda text: text + "x")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     st.lists(st.tuples(_CONTENT, _CONTENT, st.booleans(), st.booleans()), min_size=1, max_size=8),
     st.sampled_from((CHATML, DROPS_THOUGHTS)),

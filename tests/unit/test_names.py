@@ -2,17 +2,14 @@
 
 import ast
 from collections import defaultdict
-from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.unit.program_support import programs
 
 
 def test_no_class_name_stands_for_two_things() -> None:
     found = defaultdict(list)
-    for path in sorted(
-        path for folder in ("operator", "trainer-image") for path in (ROOT / folder).rglob("*.py")
-    ):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for path, tree in programs().items():
+        for node in ast.walk(tree) if path.startswith(("operator/", "trainer-image/")) else ():
             if isinstance(node, ast.ClassDef):
-                found[node.name].append(f"{path.relative_to(ROOT)}:{node.lineno}")
+                found[node.name].append(f"{path}:{node.lineno}")
     assert {name: places for name, places in found.items() if len(places) > 1} == {}

@@ -213,7 +213,7 @@ def test_too_many_gpus_in_the_spec_are_replaced_by_the_plans_number() -> None:
 MODELS = ["Qwen/Qwen2.5-0.5B", "Qwen/Qwen2.5-7B", "Qwen/Qwen2.5-14B", "Qwen/Qwen2.5-32B"]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     model=st.sampled_from(MODELS),
     product=st.sampled_from([L4, L40S, H100]),

@@ -7,9 +7,7 @@ from pathlib import Path
 import pytest
 
 from rft_run import atomic
-
-ROOT = Path(__file__).parents[2]
-WRITER = ROOT / "operator" / "rft_run" / "atomic.py"
+from tests.unit.program_support import programs
 
 
 def test_a_file_is_synced_before_and_its_folder_after_the_rename(
@@ -81,9 +79,9 @@ def test_temporary_files_of_a_killed_process_are_removed(tmp_path: Path) -> None
     assert [path.name for path in tmp_path.iterdir()] == [".kept"]
 
 
-def _renames(source: Path) -> list[int]:
+def _renames(tree: ast.Module) -> list[int]:
     """Return the numbers of the lines that rename a file, such as ``a.rename(b)`` or ``os.replace(a, b)``."""
-    calls = (node for node in ast.walk(ast.parse(source.read_text())) if isinstance(node, ast.Call))
+    calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
     found = []
     for call in calls:
         if not isinstance(call.func, ast.Attribute):
@@ -96,6 +94,6 @@ def _renames(source: Path) -> list[int]:
 
 
 def test_no_other_module_renames_files() -> None:
-    sources = [*(ROOT / "operator").rglob("*.py"), *(ROOT / "trainer-image").rglob("*.py")]
-    elsewhere = {str(path.relative_to(ROOT)): found for path in sources if (found := _renames(path))}
-    assert list(elsewhere) == [str(WRITER.relative_to(ROOT))]
+    parts = ("operator/", "trainer-image/")
+    found = [path for path, tree in programs().items() if path.startswith(parts) and _renames(tree)]
+    assert found == ["operator/rft_run/atomic.py"]

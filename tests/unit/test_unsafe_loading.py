@@ -2,13 +2,13 @@
 
 import ast
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 import pytest
 
+from tests.unit.program_support import PROGRAMS, programs
+
 ROOT = Path(__file__).parents[2]
-PROGRAMS = ("operator", "trainer-image", "scripts", "bench")
 UNPICKLERS = frozenset({
     "pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "dbm", "tarfile",
     "multiprocessing", "jsonpickle", "imp", "runpy",
@@ -63,19 +63,6 @@ READERS = frozenset({
 """Modules that may open files by their path. They check each file, or open only files that are not in a run's
 folder.
 """
-
-
-@cache
-def programs() -> dict[str, ast.Module]:
-    """Return the syntax tree of each module of all programs. The key is the module's path."""
-    paths = [path for folder in PROGRAMS for path in sorted((ROOT / folder).rglob("*.py"))]
-    return {str(path.relative_to(ROOT)): ast.parse(path.read_text(encoding="utf-8")) for path in paths}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def parsed() -> None:
-    """Parse all programs once before the tests, because each test may use only 2 s of CPU time."""
-    programs()
 
 
 def dotted(node: ast.expr) -> str:
