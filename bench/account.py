@@ -1,13 +1,18 @@
-"""Counts the FLOPs and the bytes of one update, without a GPU, and estimates its time by a GPU's data sheet.
+"""Counts the FLOPs and the bytes of one update without a GPU, and estimates the update's time on a GPU.
 
 The model is on torch's meta device: every operation of an update is called with its shapes, but nothing is
-computed. FLOPs of matrix products are counted by the formulas of torch's flop counter. Bytes are those that
-each operation reads and writes, because in eager mode each operation is its own kernel. On a GPU, attention
-is one kernel that cannot be called here. So its FLOPs and bytes come from formulas, in ``Attention``.
+computed. torch's flop counter has formulas for the FLOPs of matrix products. The bytes of an operation are
+those that it reads and writes, because in eager mode each operation is a kernel of its own.
 
-The counts give a lower bound for the time: each operation takes at least its FLOPs divided by the GPU's rate,
-and at least its bytes divided by the bandwidth. No GPU reaches this bound. So a second time uses the shares
-in ``REACHED``, which are assumptions and not measurements.
+On a GPU, attention is one kernel, which cannot be called here. Formulas in ``Attention`` give its FLOPs and
+bytes.
+
+There are two estimates of the time. The rates of the GPU come from its data sheet.
+
+- The lower bound: each operation takes at least its FLOPs divided by the GPU's FLOPs per second. It also
+  takes at least its bytes divided by the GPU's bandwidth. No GPU reaches this bound.
+- The assumed time: the GPU reaches only a part of its rates. ``REACHED`` has this part for each phase. The
+  values were assumed, not measured.
 """
 
 from collections import Counter, defaultdict
@@ -52,9 +57,11 @@ _ALLOCATIONS = ("empty", "new_empty", "empty_like", "empty_strided", "new_empty_
 class Way:
     """The variant of an update that is counted.
 
-    ``rounded``: the adapter computes in bfloat16. ``ahead``: gradients of log-probs are computed in the
-    forward pass. ``skips``: attention skips pairs that the mask hides, also in rows with a shared prompt.
-    ``entropy``: whether the entropy is computed.
+    - ``rounded``: whether the adapter computes in bfloat16.
+    - ``ahead``: whether the forward pass also computes the gradients of the log-probs.
+    - ``skips``: whether attention skips the pairs of tokens that the mask hides, also in rows with a shared
+      prompt.
+    - ``entropy``: whether the entropy is computed.
     """
 
     rounded: bool
@@ -69,12 +76,15 @@ AFTER = Way(rounded=True, ahead=True, skips=True)
 
 @dataclass(frozen=True)
 class Attention:
-    """Formulas for the attention kernel of one layer and one sequence. ``pairs``: number of computed pairs of
-    tokens.
+    """Formulas for the attention kernel of one layer and one sequence.
 
-    A product of one element costs 2 FLOPs. For a pair of tokens and a head, the forward pass makes two
-    products over the head's size, and the backward pass makes five, because it computes the scores again.
-    Both passes read and write their arguments once. A dense mask is read once for each head, in bfloat16.
+    ``pairs`` is the number of pairs of tokens that the kernel computes. ``masked`` says whether it reads a
+    dense mask.
+
+    A product over the head's size costs 2 FLOPs for each element. For each pair of tokens and each head, the
+    forward pass makes two of these products. The backward pass makes five, because it computes the scores
+    again. Each pass reads and writes its arguments once. A dense mask is in bfloat16, and is read once for
+    each head.
     """
 
     tokens: int
@@ -121,9 +131,9 @@ class Count:
 
 @dataclass
 class Account(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts all operations in a ``with`` block, by phase.
+    """Counts the FLOPs and the bytes of all operations in a ``with`` block, by phase.
 
-    An operation with a dimension of size ``rank`` belongs to the adapter.
+    An operation belongs to the adapter if one of its dimensions has the size ``rank``.
     """
 
     device: Device
@@ -200,10 +210,11 @@ class _Kernel(torch.autograd.Function):
 
 
 def kernels(account: Account, rows: FlatRows, row: PackedRow, way: Way) -> Kernels:
-    """Return attention kernels for ``row`` that only add their FLOPs and bytes to ``account``.
+    """Return attention kernels for ``row``. They compute nothing: they only add their FLOPs and bytes to
+    ``account``.
 
-    If the row has a shared prompt and ``way.skips`` is false, all pairs of the row's tokens are counted.
-    Otherwise only the pairs that the mask allows are counted.
+    Only the pairs of tokens that the mask allows are counted. If the row has a shared prompt and
+    ``way.skips`` is false, all pairs are counted.
     """
     masked = rows.shared and not way.skips
     pairs = float(row.length**2) if masked else float(visible_pairs(rows))
@@ -251,7 +262,8 @@ class Subject:
 
 
 def counted(subject: Subject, rows: Sequence[PackedRow], way: Way, device: Device) -> dict[Phase, Count]:
-    """Return the counts of one update with these rows on ``device``, by phase, without a KL term.
+    """Return, for each phase, the counts of one update with ``rows`` on ``device``. The update has no KL
+    term.
 
     Each row is a micro-batch.
     """
@@ -334,8 +346,9 @@ def lines(
 ) -> Iterator[str]:
     """Yield the table's lines for one model and layout: each phase, their sum, and tokens per second.
 
-    ``before`` and ``after``: the counts of the variants ``BEFORE`` and ``AFTER``, by phase. ``tokens``:
-    number of tokens for the tokens per second.
+    - ``tokens``: the number of tokens. Divided by the time of an update, it gives the tokens per second.
+    - ``before``: the counts of the variant ``BEFORE``, by phase.
+    - ``after``: the counts of the variant ``AFTER``, by phase.
     """
     whole = [_sum(counts) for counts in (before, after)]
     pairs: dict[str, list[Count]] = {phase: [before[phase], after[phase]] for phase in PHASES}
@@ -358,9 +371,13 @@ def _sum(counts: dict[Phase, Count]) -> Count:
 
 
 def rows_of(prompt: int, completion: int, rollouts: int, *, shared: bool) -> list[PackedRow]:
-    """Return the rows of a group with one prompt. ``prompt`` and ``completion``: their lengths in tokens.
+    """Return the rows of a group with one prompt.
 
-    ``shared``: one row has the prompt and all completions. Otherwise each completion has a row of its own.
+    - ``prompt``: the length of the prompt, in tokens.
+    - ``completion``: the length of each completion, in tokens.
+    - ``rollouts``: the number of completions.
+    - ``shared``: if true, one row has the prompt and all completions. If false, each completion has a row of
+      its own, with the prompt.
     """
     one = Completion((5,) * completion, (-1.0,) * completion, 1.0)
     if shared:
@@ -373,7 +390,8 @@ def table(
 ) -> Iterator[str]:
     """Yield the table's lines for a model.
 
-    ``layouts``: for each label, the rows of an update, and the number of tokens for its tokens per second.
+    ``layouts`` has for each label the rows of an update, and a number of tokens. This number, divided by the
+    time of an update, gives the tokens per second in the table.
     """
     for label, (rows, tokens) in layouts.items():
         # Each variant gets a new model, because the preparation of a model for one variant is not undone.

@@ -1,4 +1,4 @@
-"""Measures how many RFTJobs per second the webhook reviews: as a function call, and over TLS on one core.
+"""Measures how many RFTJobs the webhook reviews in a second: by calls of the function, and over TLS.
 
 `make bench-api` runs the server, `python -m rft_operator.webhook`, on one core and the client on another
 core. No other program should use the machine.
@@ -89,7 +89,8 @@ REVIEWS = {
 
 
 def in_process(what: str, given: dict[str, Any], count: int) -> Row:
-    """Measure ``count`` calls of ``review`` in this process, each with the parsing and writing of JSON.
+    """Measure ``count`` calls of ``review`` in this process. The time of a call includes parsing and writing
+    JSON.
 
     ``what`` is the label of the row. ``given`` is the AdmissionReview.
     """
@@ -146,7 +147,7 @@ def server(core: int) -> Iterator[ssl.SSLContext]:
 async def flood(context: ssl.SSLContext, connections: int, count: int) -> Row:
     """Send about ``count`` reviews as fast as possible, over ``connections`` connections.
 
-    Each connection sends its next review when it has a response.
+    Each connection sends its next review as soon as it has the response to the one before.
     """
     body, times = json.dumps(VALID).encode(), []
 
@@ -163,10 +164,11 @@ async def flood(context: ssl.SSLContext, connections: int, count: int) -> Row:
 
 
 async def pace(context: ssl.SSLContext, per_second: int, seconds: int) -> Row:
-    """Send ``per_second`` reviews a second for ``seconds`` seconds, without waiting for earlier responses.
+    """Send ``per_second`` reviews in each second, for ``seconds`` seconds. No review waits for earlier
+    responses.
 
-    The time of a review is measured from the moment when it should be sent. So it includes the time in the
-    queue.
+    Each review has a planned time. Its duration is measured from the planned time to the response. So the
+    duration includes a wait before the review is sent.
     """
     body = json.dumps(VALID).encode()
     async with _session(context, 64) as session:

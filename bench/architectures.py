@@ -1,11 +1,12 @@
-"""Trains a small random model of every architecture, and compares its log-probs with transformers.
+"""Trains a small random model of every architecture. Compares its log-probs with those of transformers.
 
     python -m bench.architectures [MODEL_TYPE ...] [--output docs/architectures.md]
 
-The reference is the forward pass of transformers, for one text at a time. It uses eager attention, the only
-attention that supports all parts of all architectures. The log-probs are compared without an adapter, and
-again with the adapter after one update, loaded from its files. Then a vLLM server loads two adapters, as in
-the check that every run makes before its first step.
+The reference is the forward pass of transformers, for one text at a time. It uses eager attention, because no
+other attention supports all parts of all architectures. The log-probs are compared twice. The first time
+there is no adapter. The second time the adapter, after one update, is loaded from its files.
+
+Then a vLLM server loads two adapters. Every run makes the same check before its first step.
 """
 
 import argparse
@@ -44,7 +45,9 @@ from rft_trainer.rollout.vllm_server import ServerOptions
 TOLERANCE = 1e-3
 """Log-probs in float32 count as equal if they differ by at most this much, in nats."""
 ERROR_MARKS = ("ModuleNotFoundError: ", "Value error, ", "Error: ")
-"""In vLLM's log the reason of an error follows one of these texts, the most precise reason the first."""
+"""Texts in vLLM's log that come directly before the reason of an error. A text that comes earlier here has
+the more precise reason.
+"""
 MOVED = 1e-2
 """An update must change at least one log-prob by more than this, in nats."""
 
@@ -87,10 +90,12 @@ BEYOND = _texts(40, 20, 5, 12)
 
 @dataclass(frozen=True)
 class Result:
-    """Largest differences from transformers' log-probs, in nats.
+    """Largest differences from transformers' log-probs, in nats. The names of the fields have two parts:
 
-    ``below`` and ``beyond``: for the texts ``BELOW`` and ``BEYOND``. ``alone``: each completion is in a row
-    of its own. ``shared``: all completions are in one row; None if the trainer does not share prompts.
+    - ``below``: the prompts and completions are those of ``BELOW``.
+    - ``beyond``: the prompts and completions are those of ``BEYOND``.
+    - ``alone``: each completion is in a row of its own.
+    - ``shared``: all completions are in one row. The value is None if the trainer does not share prompts.
     """
 
     model_type: str
@@ -142,8 +147,7 @@ def update(policy: Policy, rows: Sequence[PackedRow]) -> None:
 
 
 def measure(model_type: str, folder: Path) -> Result:
-    """Build a small model of a type in ``folder``, and compare log-probs. Then make one update and compare
-    again.
+    """Build a small model of a type in ``folder``, and compare its log-probs before and after one update.
 
     Raises:
         ModelError: the trainer refuses the model.
@@ -181,8 +185,9 @@ def _worst(values: tuple[float | None, ...]) -> float | None:
 
 
 def vllm_follows(model_type: str, folder: Path) -> str:
-    """Return "yes" if a vLLM server on the CPU uses two probe adapters of a small model correctly, else why
-    not.
+    """Return "yes" if a vLLM server on the CPU uses two adapters of a small model correctly.
+
+    Otherwise return why not.
 
     Raises:
         SamplerMismatch: the server does not sample from the policy.

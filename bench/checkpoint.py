@@ -1,8 +1,9 @@
 """Measures how long it takes to write and to read the training state of a checkpoint, and its size.
 
-`make bench-checkpoint` compares the two files of a checkpoint with one pickle of ``torch.save``, as earlier
-releases wrote it. The state has an adapter of ``--weights`` numbers in float32, and AdamW's two moments for
-it. Files are flushed to the disk, as in a run. The table shows the median of ``--rounds`` measurements.
+`make bench-checkpoint` compares two forms of the state: the two files of a checkpoint, and one pickle of
+``torch.save``. Earlier releases wrote the pickle. The state has an adapter of ``--weights`` numbers in
+float32. It also has the two moments that AdamW keeps for each of these numbers. Files are flushed to the
+disk, as in a run. The table shows the median of ``--rounds`` measurements.
 """
 
 import argparse
@@ -64,8 +65,9 @@ def flushed(write: Callable[[Path, TrainingState], None], folder: Path, saved: T
 def measured(
     write: Callable[[Path, TrainingState], None], saved: TrainingState, rounds: int
 ) -> tuple[float, float, int]:
-    """Return the seconds of writing by ``write`` and of reading, as medians of ``rounds``, and the bytes on
-    the disk.
+    """Return the seconds of writing, the seconds of reading, and the number of bytes on the disk.
+
+    ``write`` writes the state ``saved``. The seconds are medians of ``rounds`` measurements.
     """
     writes, reads, size = [], [], 0
     for _ in range(rounds):

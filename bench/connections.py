@@ -1,9 +1,9 @@
-"""Measures the webhook while thousands of connections stay open without a whole request.
+"""Measures the webhook while thousands of connections stay open without a complete request.
 
 `make bench-connections` starts the webhook as a separate process, without an API server. The benchmark opens
-connections of one kind, from one address or from many addresses. Each stays open until the webhook closes it.
-At the same time a client with another address sends AdmissionReviews, each over a new connection. The table
-shows the webhook's peak memory and the client's response times.
+connections of one kind, from one address or from many addresses. Each connection stays open until the webhook
+closes it. At the same time a client with another address sends AdmissionReviews, each over a new connection.
+The table shows the webhook's peak memory and the client's response times.
 """
 
 import argparse
@@ -34,7 +34,9 @@ HERE = "127.0.0.1"
 CLIENT = "127.0.0.2"
 """Address of the client whose response times are measured."""
 KINDS = ("silent", "without a request", "half a header", "slow header")
-"""What each kind of connection sends: nothing; only a TLS handshake; a part of a header; a header, slowly."""
+"""The kinds of connections. They send, in this order: nothing; a TLS handshake but no request; only the
+beginning of a header; a header, slowly.
+"""
 SECONDS = 15.0
 """Seconds for which each kind of connection is measured."""
 PAUSE_SECONDS = 0.25
@@ -50,10 +52,11 @@ def addresses(count: int) -> list[str]:
 async def crowd(
     port: int, kind: str, count: int, sources: Sequence[str], context: ssl.SSLContext
 ) -> AsyncIterator[None]:
-    """Keep ``count`` connections open to ``port`` of this machine, from the addresses ``sources`` in turn.
+    """Keep ``count`` connections open to the port ``port`` of this machine.
 
-    ``kind`` is one of ``KINDS``. When the server closes a connection, a new one is opened one second
-    later. So the number of connections stays about the same.
+    ``sources`` are the addresses of this end, used in turn. ``kind`` is one of ``KINDS``. When the server
+    closes a connection, a new one is opened one second later. So the number of connections stays about the
+    same.
     """
     opening = asyncio.Semaphore(64)
     tasks = [
@@ -110,10 +113,11 @@ def resident_mib(pid: int) -> float:
 async def measure(
     pid: int, request: Callable[[], bool], seconds: float = SECONDS
 ) -> tuple[float, list[float], int]:
-    """Send requests for ``seconds`` seconds.
+    """Call ``request`` repeatedly for ``seconds`` seconds. Each call sends one request.
 
     Returns:
-        The peak resident memory of ``pid`` in MiB, the seconds of each request, and how many requests failed.
+        The peak resident memory of the process ``pid`` in MiB, the seconds of each request, and the number of
+        requests that failed.
     """
     highest, took, failed = 0.0, [], 0
     end = time.monotonic() + seconds

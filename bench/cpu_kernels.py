@@ -1,5 +1,5 @@
-"""Attention functions that tests on a CPU use in place of the GPU kernels. They take the same masks, and are
-slow.
+"""Attention functions that replace the GPU kernels in tests on a CPU. They take the same masks as the
+kernels. They are slow.
 """
 
 from typing import Any
@@ -46,8 +46,10 @@ def by_sequence(
 ) -> Tensor:  # fmt: skip
     """Compute causal attention within each sequence.
 
-    ``starts``: the index of the first token of each sequence, and as its last entry the number of all tokens.
-    ``longest``: length of the longest sequence. ``window``: size of the sliding window, or None without one.
+    - ``starts``: the index of the first token of each sequence. The last entry is the number of all tokens.
+    - ``longest``: the length of the longest sequence.
+    - ``window``: the size of the sliding window, or None without a window.
+    - ``scale``: the factor of the scores, or None for one divided by the square root of the head's size.
     """
     parts = []
     for start, stop in zip(starts.tolist(), starts.tolist()[1:], strict=False):

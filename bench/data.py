@@ -1,10 +1,11 @@
 """Measures how much time and memory a large dataset needs before the first step of a run.
 
 `make bench-data` writes a file of 10 GB into the system's temporary folder, and removes it at the end. It
-opens the file as the trainer does, with the example model's tokenizer, and chooses the prompts of ten steps.
-It does this twice. The first time there is no index, and the file is not in the page cache. The second time
-there is an index, as when a run is resumed. `--gigabytes` and `--folder` change the size and the place of the
-file. The benchmark prints a table.
+measures two starts. In each start it opens the file as the trainer does, with the example model's tokenizer.
+Then it chooses the prompts of ten steps. In the first start there is no index, and the file is not in the
+page cache. In the second start there is an index, as when a run is resumed.
+
+`--gigabytes` and `--folder` change the size and the place of the file. The benchmark prints a table.
 """
 
 import argparse
@@ -33,11 +34,13 @@ MIB = 2.0**20
 
 @dataclass(frozen=True)
 class Start:
-    """Measurements of one start. ``first_step``: seconds until the first step; ``steps``: until ``STEPS``
-    steps.
+    """Measurements of one start.
 
-    ``busy`` is the processor time in seconds until the first step. It is less than the elapsed time if the
-    process waits, e.g. for the disk. ``held`` is the growth of the process's peak memory, in MiB.
+    - ``first_step``: seconds until the first step.
+    - ``steps``: seconds until ``STEPS`` steps.
+    - ``busy``: processor time until the first step, in seconds. It is less than ``first_step`` if the process
+      waits, e.g. for the disk.
+    - ``held``: growth of the process's peak memory, in MiB.
     """
 
     name: str

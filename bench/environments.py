@@ -33,8 +33,9 @@ ITEMS = (
 )
 MARKETS = range(1, 9)
 DECOYS = ("stock", "count")
-"""Names of the tool that the model must not call. The seed chooses one. The model gets its tools sorted by
-name: ``price`` comes before ``stock``, and after ``count``.
+"""Names of a second tool, which the model must not call. The seed chooses one of the names.
+
+The model gets its tools sorted by name: ``count`` comes before the tool ``price``, and ``stock`` after it.
 """
 MARKET = '''
 import hashlib
@@ -148,8 +149,8 @@ def train(case: Case, output: Path) -> Outcome:
 
 
 def results(found: dict[Case, Outcome]) -> Iterator[str]:
-    """Yield the lines of a Markdown table: held-out rewards, and rollout metrics in the run's first and last
-    steps.
+    """Yield the lines of a Markdown table. It has held-out rewards, and rollout metrics at the beginning and
+    at the end of the run.
     """
     yield (
         "| task | seed | rows | base | tuned | difference, 95 % interval | turns | tool calls | tool errors |"

@@ -1,7 +1,7 @@
 """Measures how much time the endpoint of rollouts adds to a turn, and the memory of an open rollout.
 
-The sampler is a stand-in that answers each batch after a fixed time. Prompts have about 2,000 tokens, and
-each rollout sends its next request at once after an answer. `make bench-gateway` prints one line of JSON.
+A stand-in for the sampler answers each batch after a fixed time. Prompts have about 2,000 tokens. When a
+rollout gets an answer, it sends its next request at once. `make bench-gateway` prints one line of JSON.
 """
 
 import argparse
@@ -69,8 +69,11 @@ async def _rollout(
 def measured(rollouts: int, turns: int, seconds: float, per_second: float, prompt: int) -> dict[str, Any]:
     """Return the added time per turn, in milliseconds, and the memory per open rollout, in KiB.
 
-    ``seconds``: how long the sampler takes for a batch. ``prompt``: number of characters of a prompt. The
-    starts of the rollouts are spread over time: ``per_second`` rollouts start in each second.
+    - ``rollouts``: the number of rollouts.
+    - ``turns``: the number of turns of each rollout.
+    - ``seconds``: how long the sampler takes for a batch.
+    - ``per_second``: the number of rollouts that start in each second.
+    - ``prompt``: the number of characters of a prompt.
     """
     tokenizer = Letters()
     dialogue = Dialogue(tokenizer, None, frozenset({END}), vocabulary=sys.maxunicode + 1)

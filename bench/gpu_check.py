@@ -1,10 +1,10 @@
-"""Compares the kernels that only a GPU has with dense masks, on the GPU of this machine.
+"""Compares two ways of attention on the GPU of this machine: kernels that only a GPU has, and dense masks.
 
 `python -m bench.gpu_check` prints a JSON line for each check: its name, whether it passed, and what it found.
-It needs no network, and each check takes less than a minute. The exit code is 1 if a check fails, and 2 on a
-machine without a GPU that torch finds.
+It needs no network, and each check takes less than a minute. The exit code is 1 if a check fails. It is 2 if
+torch finds no GPU.
 
-Each check is an entry of ``CHECKS``: a name and a function, which other programs may call.
+``CHECKS`` has a name and a function for each check. Other programs may call these functions.
 """
 
 import argparse
@@ -43,9 +43,10 @@ WINDOWS = (None, 1000)
 
 @dataclass(frozen=True)
 class Machine:
-    """The device and the sizes for the checks. ``length``: number of tokens of the rows together.
+    """What the checks run on: the device, and the sizes.
 
-    ``kernels`` replaces the kernels of a GPU; None: use those of the GPU.
+    ``length`` is the total number of tokens of the rows. ``kernels`` replaces the kernels of a GPU. If it is
+    None, the kernels of the GPU are used.
     """
 
     device: torch.device
@@ -173,8 +174,9 @@ def _within(errors: dict[str, list[float]]) -> bool:
 
 
 def check_models(machine: Machine) -> Found:
-    """Check tiny models: the forms of attention that the trainer chooses must give the same log-probs and
-    gradients as dense masks.
+    """Check the forms of attention that the trainer chooses, with tiny models.
+
+    Log-probs and gradients must be equal to those with dense masks.
     """
     found: Found = {"ok": True}
     for kind in MODELS:

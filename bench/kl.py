@@ -1,7 +1,8 @@
-"""Trains the examples with the KL term and without it, three seeds each, and prints what each run learned.
+"""Trains the examples with and without the KL term, three seeds each. Prints what each run learned.
 
 ``make bench-kl`` runs ``rft run`` on arithmetic and retrieval, with the default of ``klBeta`` and with 0.
-Each run has its own folder below ``--output``. If the command is interrupted, the same command continues.
+Each run has its own folder below ``--output``. If the command was interrupted, repeat it: it continues the
+runs.
 """
 
 import argparse
@@ -28,7 +29,9 @@ TASKS = ("arithmetic", "retrieval")
 SEEDS = (0, 1, 2)
 BETAS = (OBJECTIVE_DEFAULTS["grpo"].kl_beta, 0.0)
 POINTS = 6
-"""Number of points of a curve in the table. Each is the mean over one of equal parts of the run."""
+"""Number of points of a curve in the table. A run is divided into this many equal parts, and each point is
+the mean reward of one part.
+"""
 
 
 @dataclass(frozen=True)
@@ -68,9 +71,11 @@ def train(case: Case, output: Path) -> Outcome:
 
 
 def run(name: str, documents: Sequence[dict[str, Any]], output: Path) -> Outcome:
-    """Run the RFTJob in YAML documents, or continue its interrupted run, and return the run's results.
+    """Run the RFTJob in YAML documents, and return the run's results. If the run was interrupted, continue
+    it.
 
-    Manifest and folder of the run have the name ``name`` in the folder ``output``.
+    The manifest is written to ``name``.yaml in the folder ``output``, and the run's folder is ``name`` beside
+    it.
     """
     output.mkdir(parents=True, exist_ok=True)
     written = output / f"{name}.yaml"
@@ -127,7 +132,10 @@ def curves(found: dict[Case, Outcome]) -> Iterator[str]:
 
 
 def parts(rewards: Sequence[float]) -> list[float]:
-    """Return the mean reward of each of ``POINTS`` parts of a run, or each reward if there are fewer."""
+    """Divide a run into ``POINTS`` parts of equal length. Return the mean reward of each part.
+
+    If there are fewer rewards than ``POINTS``, return each reward.
+    """
     count = min(POINTS, len(rewards))
     ends = [len(rewards) * number // count for number in range(count + 1)] if count else []
     return [statistics.fmean(rewards[a:b]) for a, b in pairwise(ends)]

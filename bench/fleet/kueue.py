@@ -98,9 +98,10 @@ def rendered() -> list[Json]:
 
 
 def here(part: Json, port: int) -> None:
-    """Change an object of Kueue's chart in place, so that webhook requests go to ``port`` of this machine.
+    """Change an object of Kueue's chart in place, so that webhook requests go to this machine.
 
-    A Service becomes a name for this machine. The configuration of a webhook gets the port.
+    A Service becomes another name of this machine. In the configuration of a webhook, ``port`` replaces the
+    port.
     """
     if part["kind"] == "Service":
         part["spec"] = {"type": "ExternalName", "externalName": "localhost"}

@@ -48,8 +48,10 @@ class Fleet:
     figures: Figures
 
     async def reached(self, what: str, state: str, count: int, prefix: str) -> None:
-        """Wait until ``count`` RFTJobs, or their children, have reached ``state``. Only RFTJobs whose names
-        begin with ``prefix`` count. ``what`` names the condition in the error message.
+        """Wait until ``count`` RFTJobs, or their children, have reached ``state``.
+
+        Only RFTJobs whose names begin with ``prefix`` count. If they do not reach the state, the error
+        message has the text ``what``.
         """
 
         async def there() -> bool:
@@ -216,9 +218,9 @@ async def measure_restart(fleet: Fleet, count: int) -> None:
 
 
 async def measure_ends(fleet: Fleet, count: int, seconds: float) -> None:
-    """Measure the operator while the pods of ``count`` RFTJobs succeed or fail, within ``seconds`` seconds.
+    """Measure the operator while the pods of ``count`` RFTJobs end. Some succeed and some fail.
 
-    The Job controller replaces failed pods.
+    They end within ``seconds`` seconds. The Job controller replaces failed pods.
     """
     print(f"\nthe pods of {count} RFTJobs end within {seconds:.0f} s", flush=True)
     figures, times, prefix = fleet.figures, fleet.times, "job-"

@@ -26,10 +26,10 @@ class Figures:
         self.add(f"{what}, p50 and p99", said)
 
     def requests(self, what: str, asked: Counter[str], by: float) -> None:
-        """Add a row: the number of requests, divided by ``by``, the number of jobs, reports or minutes.
+        """Add a row with the number of requests divided by ``by``.
 
-        The 12 most frequent kinds of requests are also printed. Watches and requests for the Lease are not
-        counted.
+        ``by`` is a number of jobs, of reports or of minutes. The 12 most frequent kinds of requests are also
+        printed. Watches and requests for the Lease are not counted.
         """
         busy = asked - standing(asked)
         self.add(what, f"{busy.total() / by:.1f}")

@@ -1,6 +1,6 @@
 """Records when Jobs, pods and RFTJobs change, by watching the API server.
 
-The watches request tables, in which an object has only a few cells.
+The watches request tables. In a table an object has only a few cells.
 """
 
 import asyncio
@@ -22,14 +22,14 @@ Cells = dict[str, str]
 class Times:
     """When each RFTJob first reached each state, in seconds of the clock ``time.monotonic``.
 
-    With ``prefix`` a method counts only RFTJobs whose names begin with it.
+    A method with the parameter ``prefix`` counts only RFTJobs whose names begin with ``prefix``.
     """
 
     of: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def note(self, state: str, name: str) -> None:
-        """Record that the RFTJob ``name`` has reached a state now. If it has reached the state before, the
-        earlier time is kept.
+        """Record that the RFTJob ``name`` has reached a state now. If a time is already recorded for this
+        state, the earlier time is kept.
         """
         self.of.setdefault(state, {}).setdefault(name, time.monotonic())
 
@@ -50,8 +50,10 @@ class Times:
         return [max(0.0, ended[name] - begun[name]) for name in both]
 
     def span(self, first: str, then: str, prefix: str = "") -> float:
-        """Return the seconds between two moments: when the first RFTJob reached the state ``first``, and when
-        the last RFTJob reached the state ``then``.
+        """Return the seconds from the first RFTJob's arrival in one state to the last RFTJob's arrival in
+        another.
+
+        ``first`` is the state of the first moment, and ``then`` the state of the second moment.
         """
         begun = [at for name, at in self.of[first].items() if name.startswith(prefix)]
         return max(at for name, at in self.of[then].items() if name.startswith(prefix)) - min(begun)
@@ -84,16 +86,20 @@ def rftjob_states(cells: Cells) -> tuple[str, ...]:
 
 
 def _name(parts: int) -> Callable[[Cells], str]:
-    """Return a function from a child's cells to its RFTJob's name.
+    """Return a function that returns an RFTJob's name from the cells of one of its children.
 
-    A child's name is the RFTJob's name and ``parts`` more parts, each after a dash.
+    A child's name is the RFTJob's name with ``parts`` more parts. Each of these parts begins with a dash.
     """
     return lambda cells: cells["Name"].rsplit("-", parts)[0] if parts else cells["Name"]
 
 
 Watched = tuple[str, Callable[[Cells], tuple[str, ...]], Callable[[Cells], str]]
-"""What a watch needs: the path of a resource, a function from an object's cells to the states that it has
-reached, and a function from the cells to the RFTJob's name."""
+"""What a watch needs:
+
+- the path of a resource;
+- a function from an object's cells to the states that the object has reached;
+- a function from an object's cells to its RFTJob's name.
+"""
 ALWAYS: tuple[Watched, ...] = (
     (JOBS, job_states, _name(1)),
     (PODS, pod_states, _name(2)),

@@ -1,12 +1,17 @@
-"""Measures what only a GPU can show, part by part, and writes one JSON file and one page.
+"""Measures what only a GPU can show, part by part. Writes the results into one JSON file and one page.
 
-`make gpu-check` is for a machine with a GPU, no network, and commands of ten minutes at most. Each part takes
-less than nine minutes and has a process of its own. A command runs as many parts as it has time for. Repeat
-the command to run the other parts: parts that have a result are not run again. Exit codes: 0, all parts
-passed; 1, at least one part failed; 3, no part failed, but some parts have not been run yet.
+`make gpu-check` is for a machine with a GPU and no network, on which a command may take ten minutes at most.
+Each part takes less than nine minutes, and runs in a process of its own. A command runs as many parts as fit
+into its time. Repeat the command to run the other parts. Parts that have a result are not run again.
 
-The check works with the package versions of `constraints-gpu.txt`, and with older ones down to `OLDEST` in
-`bench/gpu/parts.py`. `--device cpu` tries everything with tiny sizes, without a GPU.
+Exit codes:
+
+- 0: all parts passed.
+- 1: at least one part failed.
+- 3: no part failed, but some parts have not been run yet.
+
+The check works with the package versions of `constraints-gpu.txt`. It also works with older versions, down to
+`OLDEST` in `bench/gpu/parts.py`. `--device cpu` tries everything without a GPU, with tiny sizes.
 """
 
 import argparse
@@ -46,10 +51,10 @@ def results(target: Target, planned: Sequence[Part]) -> dict[str, Found]:
 
 
 def carry_out(part: Part, target: Target) -> Found:
-    """Run a part in a process of its own, kill it after ``part.seconds``, and write and return its result.
+    """Run a part in a process of its own. Write its result into a file, and return the result.
 
-    The process is forked, so that it need not import everything again. A fork is possible because this
-    process has not used the GPU.
+    A part that has not ended after ``part.seconds`` is killed. The process is forked, so that it need not
+    import everything again. Forking is possible because this process has not used the GPU.
     """
     file = result_of(target, part)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -90,8 +95,9 @@ def _in_process(part: Part, target: Target, file: Path) -> None:
 
 
 def write(target: Target, planned: Sequence[Part]) -> tuple[list[str], list[str]]:
-    """Write the JSON file and the page. Return the names of the parts without a result, and of the failed
-    parts.
+    """Write the JSON file and the page.
+
+    Return two lists of names: the parts without a result, and the parts that failed.
     """
     done = results(target, planned)
     left = [part.name for part in due(planned, done, again=False)]

@@ -64,8 +64,14 @@ class Part:
 
 
 def standing(here: str | None, oldest: str, locked: str | None) -> str:
-    """Return how the installed version ``here`` compares with the version ``locked`` in the lock file:
-    locked, older, newer, too old (older than ``oldest``), missing, or not locked.
+    """Return a word for the installed version ``here``, compared with the version ``locked`` of the lock
+    file.
+
+    - ``missing``: the package is not installed.
+    - ``too old``: the installed version is older than ``oldest``.
+    - ``not locked``: the lock file does not have the package.
+    - ``locked``: both versions are equal.
+    - ``older``, ``newer``: the installed version is older or newer than the locked one.
     """
     if here is None:
         return "missing"
@@ -119,10 +125,10 @@ def _version(name: str) -> str | None:
 
 
 def arithmetic(target: Target) -> Found:
-    """Train the arithmetic example. Pass if the reward rises, every update reaches the sampler, and sampler
-    and trainer agree.
+    """Train the arithmetic example.
 
-    On a CPU a tiny model with random weights makes two steps, and its reward need not rise.
+    The part passes if the reward rises, every update reaches the sampler, and sampler and trainer agree. On a
+    CPU, a tiny model with random weights makes two steps, and its reward need not rise.
     """
     folder = target.folder / "arithmetic"
     model, steps = (update.TINY, 2) if target.small else (None, None)

@@ -22,21 +22,24 @@ from rft_run.steps import StepRecord, read_steps
 
 POLL_SECONDS = 0.3
 LARGEST_PLAN = 1.2
-"""Maximum ratio of planned to measured memory. The minimum is 1: a plan must not be below what was
-measured.
+"""Maximum ratio of planned to measured memory. The minimum is 1, because a plan must have at least the memory
+that was measured.
 """
 EVEN = r"w[0-9]*[02468]( .*)?"
-"""The completions that get a reward when the model has random weights: their first word has an even number.
-The words of such a model are ``w17`` and the like.
+"""Completions that match this pattern get a reward if the model has random weights.
+
+Such a model writes words like ``w17``. The first word of the completion must have an even number.
 """
 
 
 def manifest(target: Path, device: str, model: str | None = None, steps: int | None = None) -> Path:
-    """Write the arithmetic example for one GPU or the CPU, and return the file.
+    """Write the arithmetic example for one GPU or the CPU into the file ``target``, and return the file.
 
-    ``model`` is the name of a shape in ``bench.update``. If it is given, a model of this shape with random
-    weights is written beside the file, and completions that match ``EVEN`` get a reward. ``steps`` replaces
-    the example's number of steps.
+    ``model`` is the name of a shape in ``bench.update``. If it is None, the job has the example's model and
+    graders. Otherwise a model of this shape with random weights is written beside the file, and completions
+    that match ``EVEN`` get a reward.
+
+    ``steps`` replaces the example's number of steps. If it is None, the example's number is kept.
     """
     job, *others = [document.body for document in load_file(ROOT / "examples" / "arithmetic.yaml")]
     spec = job["spec"] | {"resources": {"gpus": 1 if device == "cuda" else 0}}
@@ -89,17 +92,21 @@ def host_memory(watch: Watch) -> Counter[str]:
 
 
 def gpu_memory(root: int) -> Counter[str]:
-    """Return the MiB in use on the first GPU, and those that each role of the run uses.
+    """Return the MiB in use on the first GPU, in total and by role.
 
-    ``root`` is the process ID of ``rft run``. In a container nvidia-smi may print other process IDs than the
-    container's. Then the result has no roles, only ``whole``.
+    ``root`` is the process ID of ``rft run``. In a container, nvidia-smi may print process IDs that are
+    unknown in the container. Then the result has no roles, only the total, ``whole``.
     """
     used = _nvidia_smi("--query-gpu=memory.used")
     return by_role(used, _nvidia_smi("--query-compute-apps=pid,used_memory"), _commands(root))
 
 
 def by_role(used: Sequence[str], processes: Sequence[str], commands: Mapping[int, str]) -> Counter[str]:
-    """Return the GPU memory in use, in MiB: all (``whole``), and that by ``training`` and ``sampling``.
+    """Return the GPU memory in use, in MiB, with these keys:
+
+    - ``whole``: all memory in use.
+    - ``training``: the memory that the trainer's processes use.
+    - ``sampling``: the memory that the run's other processes use.
 
     ``used`` and ``processes`` are lines that nvidia-smi printed. ``commands`` has the command line of each
     process of the run.
@@ -133,9 +140,12 @@ def _commands(root: int) -> dict[int, str]:
 def compared(parts: Sequence[MemoryPart], peak: Mapping[str, float]) -> dict[str, Any]:
     """Return ``planned`` and ``measured`` memory in MiB, and whether each planned amount ``fits``.
 
-    The amounts have the keys ``whole``, ``training`` and ``sampling``. ``fits`` has those of ``training`` and
-    ``sampling`` that were measured, or else ``whole``. A planned amount fits if it is at least the measured
-    one, and at most ``LARGEST_PLAN`` times as much. ``peak`` has the measured amounts.
+    The amounts have the keys ``whole``, ``training`` and ``sampling``. A planned amount fits if two
+    conditions hold: it is at least the measured amount, and at most ``LARGEST_PLAN`` times the measured
+    amount. ``fits`` has the keys ``training`` and ``sampling``, as far as they were measured. If neither was
+    measured, it has the key ``whole``.
+
+    ``peak`` has the measured amounts.
     """
     planned: Counter[str] = Counter()
     for part in parts:
@@ -153,11 +163,13 @@ def memory_of(folder: Path, peak: Mapping[str, float]) -> dict[str, Any]:
 
 
 def learned(records: Sequence[StepRecord]) -> dict[str, Any]:
-    """Return what a run learned, and whether sampler and trainer agreed.
+    """Return what a run learned, and whether sampler and trainer agreed. Three of the values are booleans:
 
-    ``rises``: the mean reward of the last quarter of the steps is above that of the first quarter.
-    ``applied``: every update was published. After each, the run itself has checked that the sampler uses it.
-    ``agrees``: ``mismatchKl``, the largest KL between trainer and sampler, is at most ``STOP_KL``.
+    - ``rises``: the mean reward of the last quarter of the steps is above that of the first quarter.
+    - ``applied``: there were updates, and every update was published. After each update, the run itself has
+      checked that the sampler uses it.
+    - ``agrees``: ``mismatchKl`` is at most ``STOP_KL``. ``mismatchKl`` is the largest KL between trainer and
+      sampler.
     """
     rewards = [record.reward or 0.0 for record in records]
     quarter = max(1, len(records) // 4)
