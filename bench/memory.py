@@ -1,9 +1,11 @@
 """Compares the planned memory of a run on the CPU with the memory that its processes use.
 
-It runs the real trainer with each engine. The models never generate an end token, so every sequence is as
-long as the plan allows. The benchmark reads the proportional set size of all processes during the run. `make
-bench-memory` prints tables in MiB, at the moment of the highest use. `--baselines` uses a model of a few
-kilobytes, to measure the constants in rft_planner/host.py.
+The benchmark runs the real trainer with each engine. The models never generate an end token, so every
+sequence is as long as the plan allows. During the run the benchmark reads the proportional set size of all
+processes.
+
+`make bench-memory` prints tables in MiB, at the moment of the highest use. `--baselines` measures the
+constants in rft_planner/host.py, with a model of a few kilobytes.
 """
 
 import argparse
@@ -74,9 +76,9 @@ class Peak:
     def add(self, held: dict[str, float]) -> None:
         """Update the peaks with a new measurement.
 
-        After vLLM has ended, the trainer's peak is not updated. All pages of the libraries that both
-        processes map would then count as the trainer's. The peak would also depend on when the trainer frees
-        its weights, which depends on the machine's load.
+        After vLLM has ended, the trainer's peak is not updated, for two reasons. All pages of the libraries
+        that both processes map would then count as the trainer's. And the peak would depend on the moment
+        when the trainer frees its weights, so on the machine's load.
         """
         self.total = max(self.total, sum(held.values()))
         if self.trees.get("vLLM") and not held["vLLM"]:
@@ -149,9 +151,9 @@ def run_config(case: Case, model: Path, folder: Path) -> RunConfig:
 
 
 def row(case: Case, what: str) -> dict[str, Any]:
-    """Return a row whose prompt fills the context, except for the tokens that the completion needs.
+    """Return a row whose prompt leaves only the tokens of the completion free in the context.
 
-    ``what`` is a text in the prompt that makes the rows different.
+    ``what`` is a text in the prompt. It makes the rows different.
     """
     words = case.context - case.max_tokens - 48  # tokens that the chat template and the numbers add
     text = " ".join(["w1", what, *(["one"] * max(1, words))])
@@ -175,7 +177,8 @@ def shape_of(model: Path) -> Shape:
 def spec_of(case: Case, model: Path, memory: str | None = None) -> RFTJobSpec:
     """Return a job of two steps. In the second step the sampler uses an adapter, and AdamW has its state.
 
-    ``memory`` is the memory that the job requests; None: the plan chooses it.
+    ``memory`` is the memory that the job requests. If it is None, the job requests no amount, and the plan
+    chooses it.
     """
     return RFTJobSpec.model_validate(
         {
@@ -234,11 +237,13 @@ class Held:
 
 
 class Watch:
-    """Reads the memory of a process and its descendants each time one of them has grown.
+    """Measures the memory of a process and its descendants.
+
+    The memory of a process is read again only when its number of resident pages has changed.
 
     Pages of files, mostly of libraries, are divided among these processes only, as in a container. So the
-    result does not depend on other processes on this machine that map the same files. The kernel's own
-    proportional set size was 160 MiB smaller while another run was active.
+    result does not depend on other processes of the machine that map the same files. The kernel's own
+    proportional set size depends on them: it was 160 MiB smaller while another run was active.
     """
 
     def __init__(self, root: int) -> None:
@@ -267,8 +272,9 @@ class Watch:
 
 
 def descendants(root: int) -> dict[int, int]:
-    """Return the PIDs of a process and all its descendants, each with the PID of its parent. For ``root``
-    this PID is given as 0.
+    """Return the PIDs of a process and all its descendants. The value of each PID is the PID of its parent.
+
+    The value of ``root`` is 0.
     """
     children: dict[int, list[int]] = {}
     for folder in Path("/proc").glob("[0-9]*"):
@@ -289,11 +295,11 @@ _KCMP_VM = 1
 
 
 def shares_memory(pid: int, parent: int) -> bool:
-    """Return whether a process shares its parent's memory, as a child of vfork does until it starts a
-    program.
+    """Return whether a process uses its parent's memory. Return False if the kernel cannot compare the
+    processes.
 
-    Python starts programs by vfork. The kernel reports the memory of such a child a second time. Return False
-    if the kernel cannot compare the processes.
+    Python starts a program by vfork: the child uses its parent's memory until the program starts. The kernel
+    reports this memory for both processes, so it would count twice.
     """
     number = _KCMP.get(platform.machine())
     return bool(parent and number and ctypes.CDLL(None).syscall(number, pid, parent, _KCMP_VM, 0, 0) == 0)
@@ -322,7 +328,8 @@ def held_by(pid: int, pages: int) -> Held | None:
 def file_pages(lines: Iterable[str]) -> dict[str, float]:
     """Return the resident bytes of each mapped file, from the lines of ``smaps``.
 
-    Pages that the process has written to are private copies. They count as anonymous memory.
+    Pages that the process has changed are private copies. They count as anonymous memory, not as pages of the
+    file.
     """
     largest: dict[tuple[str, str], float] = {}
     place = ("", "")
@@ -428,7 +435,9 @@ HEAD = (
 
 
 def line(found: Outcome) -> str:
-    """Return a line of the table: planned and measured MiB and their ratio, for each tree and in total."""
+    """Return a line of the table: planned MiB, measured MiB and their ratio, for each process tree and in
+    total.
+    """
     case = found.case
     trees = [_pair(found.predicted.get(tree), found.measured.trees.get(tree)) for tree in TREES.values()]
     every = _pair(sum(found.predicted.values()), found.measured.total)

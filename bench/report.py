@@ -1,9 +1,10 @@
-"""Measures how long `rft report` takes for the page of a long run, with hostile texts in its rollouts.
+"""Measures how long `rft report` takes for a long run. The run's rollouts contain hostile texts.
 
     python -m bench.report [--steps N] [--folder DIR]
 
 Without ``--folder`` the run's folder is temporary. The elapsed time and the CPU time are those of the whole
-command, including its start. The CPU time depends less on other programs on the machine.
+command, including its start. The CPU time depends less on other programs of the machine than the elapsed
+time.
 """
 
 import argparse

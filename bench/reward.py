@@ -1,13 +1,17 @@
 """Measures how long our trainer and TRL's GRPOTrainer need to reach a held-out reward of 0.8 on arithmetic.
 
-Both train SmolLM2-135M on the CPU, on the rows of `examples/arithmetic.yaml`, and are graded by one Python
-function. The same 128 rows are held out on both sides and answered without randomness. With the settings
-`defaults` each side has its own defaults; only the longest completion, 16 tokens, is set. With `equal` both
-have the same settings, much like those of the example. Each side makes runs with three seeds for each of
-these settings.
+Both train SmolLM2-135M on the CPU, on the rows of `examples/arithmetic.yaml`. One Python function grades the
+completions of both. Both hold out the same 128 rows, and answer them greedily.
 
-The measured time is that of the training steps until the first evaluation that reaches the reward, without
-loading and evaluations. A run ends when it reaches the reward, or after `--minutes`, evaluations included.
+There are two kinds of settings:
+
+- `defaults`: each trainer has its own defaults. Only the maximum length of a completion is set, to 16 tokens.
+- `equal`: both trainers have the same settings, similar to those of the example.
+
+Each trainer makes runs with three seeds for each kind of settings. The measured time is the time of the
+training steps until the reward is reached. Loading and evaluations are not part of it. A run ends when it
+reaches the reward, or after `--minutes`, including evaluations.
+
 `make bench-reward` prints a table of medians. Each run has a folder in `--output`. Repeat the command to make
 the runs that have no result yet.
 """
@@ -143,9 +147,10 @@ def spec_of(case: Case, model: Path, deadline: datetime) -> RFTJobSpec:
 
 
 def measure(case: Case, folder: Path, minutes: float) -> Curve:
-    """Run a case in its folder and return its curve. If the folder has a result, return that one.
+    """Run a case in its folder, and return its curve. If the folder already has a curve, return it without a
+    run.
 
-    Raises RuntimeError if the program of the case's side failed.
+    Raises RuntimeError if the trainer of the case failed.
     """
     result = folder / "curve.json"
     if result.exists():
@@ -194,7 +199,7 @@ def curve_of(folder: RunFolder) -> Curve:
 
 
 def table(found: Mapping[Case, Curve]) -> Iterator[str]:
-    """Yield the lines of the table: the seconds of each seed, and medians.
+    """Yield the lines of the table: for each seed the seconds until the reward is reached, and medians.
 
     A run that did not reach the reward counts as slower than all others.
     """

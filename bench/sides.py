@@ -1,4 +1,5 @@
-"""Runs and measures the three trainers that ``bench/trainer.py`` compares. They are called sides.
+"""Runs and measures the three trainers that ``bench/trainer.py`` compares. In this benchmark they are called
+sides.
 
 The sides are TRL, and our trainer with each of its two engines.
 """
@@ -44,9 +45,11 @@ def grade(prompts, completions, answer, **_):
 
 
 Line = tuple[tuple[float, float], dict[str, Any]]
-"""A step that a side reported: the time of the report, and the JSON object.
+"""A line that a side printed about a step: two times, and the JSON object of the line.
 
-The time is a pair in seconds: the clock, and the processor time that the side had used by then."""
+The times are in seconds: the clock when the line was printed, and the processor time that the side had used
+until then.
+"""
 
 
 @dataclass(frozen=True)
@@ -70,9 +73,11 @@ class Case:
 
 @dataclass(frozen=True)
 class Step:
-    """A step of a side, as the side reports it, with the time at which the step ended.
+    """A step of a side, as the side reports it.
 
-    ``phases``: seconds of each phase. ``lengths``: length of each completion, in tokens.
+    - ``at``: the time at which the step ended.
+    - ``phases``: the seconds of each phase.
+    - ``lengths``: the length of each completion, in tokens.
     """
 
     at: float
@@ -121,7 +126,7 @@ class Outcome:
 
 
 def rows() -> list[dict[str, Any]]:
-    """Return the prompts of a step. They are the same in each step, because a batch is a whole epoch."""
+    """Return the prompts of a step. Every step has the same prompts, because a batch is a whole epoch."""
     sums = [(12 + 7 * number, 85 - 9 * number) for number in range(PROMPTS)]
     return [
         {"messages": [{"role": "user", "content": f"What is {a} + {b}?"}], "answer": a + b} for a, b in sums
@@ -253,8 +258,7 @@ def _check(found: Outcome, case: Case, side: str) -> None:
 
 
 def follow(command: list[str], folder: Path) -> tuple[list[Line], float]:
-    """Run a side. Return the lines that it printed about steps, with their times, and its peak memory in
-    bytes.
+    """Run a side. Return the lines that it printed about steps, and its peak memory in bytes.
 
     Raises:
         RuntimeError: the side failed. The message has the end of its log.
@@ -302,8 +306,8 @@ def cpu_seconds(root: int) -> float:
 
 
 def prepare_trl() -> None:
-    """Create the Python environment of TRL. Libraries that TRL and our trainer both use get the versions that
-    are installed here.
+    """Create the Python environment of TRL. It gets the installed versions of the libraries that our trainer
+    uses too.
     """
     stamp = TRL_PYTHON.parent.parent / "installed"
     wanted = (TRL / "requirements.txt").read_text() + (ROOT / "constraints.txt").read_text()

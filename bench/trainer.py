@@ -1,15 +1,18 @@
 """Compares our trainer with TRL's GRPOTrainer on this machine's CPU: completions per second, and memory.
 
-Both trainers train the same model on the same prompts with the same settings. Our trainer runs once with each
-engine, so there are three sides. The sides run one after the other, in turn. There are two arms. In
-``forced`` the model never generates an end token, so all completions have the same length. In ``natural``
-completions end by themselves. `make bench-trainer` prints a table. `--rounds` and `--steps` make it run
-longer.
+Both trainers train the same model on the same prompts with the same settings. Our trainer has two engines, so
+there are three sides: TRL, and our trainer with each engine. The sides run one after the other, in turn.
 
-Time is measured from the end of the first step to the end of the last step. All completions count that are
-generated and graded, also those of groups with equal rewards. The start, the loading of the model, the first
-step and the evaluations are not measured. Memory is the peak of all processes together, including loading.
-Pages of files are divided among the side's processes.
+There are two arms. In ``forced`` the model never generates an end token, so all completions have the same
+length. In ``natural`` completions end by themselves.
+
+`make bench-trainer` prints a table. `--rounds` sets the number of runs of each side, and `--steps` the number
+of steps of a run.
+
+Time is measured from the end of the first step to the end of the last step. The start of the side, the first
+step and the evaluations are not measured. All graded completions count, also those of groups with equal
+rewards. Memory is the peak of all processes of a side together, including the loading of the model. Pages of
+files are divided among these processes.
 """
 
 import argparse

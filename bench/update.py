@@ -1,14 +1,23 @@
 """Measures only the optimizer update: its speed, and its time and memory compared with the plan.
 
-`python -m bench.update` trains models with random weights, in the shape of published models, on groups of
-random tokens. The values of weights and tokens do not affect the speed. An update is everything between the
-rollouts and the next adapter: packing, forward and backward passes, objective, AdamW. On a GPU it measures
-two shapes with a context of 16,384 tokens. On the CPU it runs a tiny shape, only to check that it works.
-Speed is in tokens per second, and as the share of the GPU's FLOPs per second that is used.
+`python -m bench.update` trains models with random weights on groups of random tokens. The models have the
+shape of published models. The values of weights and tokens do not affect the speed. An update is everything
+between the rollouts and the next adapter: packing, forward and backward passes, objective, AdamW.
 
-There are two layouts. ``long`` has a short prompt and completions that fill the context, each in its own row.
-``shared`` has one row: a prompt of half the context, and all completions. There are two settings. ``plain``
-has neither top-k nor a reference policy. ``usual`` has the default settings of a job, which include both.
+On a GPU the benchmark measures two shapes with a context of 16,384 tokens. On the CPU it runs a tiny shape,
+only to check that it works. Speed is given in tokens per second. It is also given as the fraction of the
+GPU's FLOPs per second that the update uses.
+
+There are two layouts:
+
+- ``long``: the prompt is short, and each completion fills the rest of the context. Each completion has its
+  own row.
+- ``shared``: one row has a prompt of half the context, and all completions.
+
+There are two kinds of settings:
+
+- ``plain``: neither top-k nor a reference policy.
+- ``usual``: the default settings of a job, with top-k and a reference policy.
 
 With ``--account`` nothing is measured, and no GPU is needed: the FLOPs and bytes of an update are counted by
 phase, see ``bench/account.py``.
@@ -92,8 +101,10 @@ class Case:
 class Outcome:
     """Measurements of updates on one group, and the planner's predictions.
 
-    ``seconds``: of each measured update. ``held`` and ``planned``: the measured peak and the planned memory
-    of training on the GPU, in bytes; None on a CPU.
+    - ``seconds``: the seconds of each measured update.
+    - ``planned_seconds``: the planned seconds of an update.
+    - ``held``: the measured peak of the GPU memory, in bytes; None on a CPU.
+    - ``planned``: the planned GPU memory for training, in bytes; None on a CPU.
     """
 
     case: Case
@@ -127,10 +138,14 @@ class Outcome:
 def needed_flops(shape: Shape, rows: Sequence[PackedRow], work: Update) -> float:
     """Return the FLOPs of an update: forward and backward pass, and the reference policy's forward pass.
 
-    Values that are computed a second time are not counted (Chowdhery et al. 2022, PaLM, appendix B), and
-    pairs of tokens that the mask hides are not counted either. The base is frozen. For each token, a weight
-    of the base needs 2 FLOPs in the forward pass and 2 in the backward pass. A weight of the adapter needs 2
-    and 4. Attention needs twice as many FLOPs in the backward pass as in the forward pass.
+    Two things are not counted: values that are computed a second time, and pairs of tokens that the mask
+    hides. Chowdhery et al. 2022 (PaLM, appendix B) count in the same way.
+
+    FLOPs for one token:
+
+    - a weight of the base: 2 in the forward pass, 2 in the backward pass, because the base is frozen;
+    - a weight of the adapter: 2 in the forward pass, 4 in the backward pass;
+    - attention: twice as many in the backward pass as in the forward pass.
     """
     forwards = 1 + int(work.reference)
     found = 0.0
@@ -172,7 +187,7 @@ def config_of(shape: Shape) -> Any:
 def random_model(name: str, folder: Path, device: str) -> Path:
     """Return the folder with a model of the shape ``name`` and random bfloat16 weights.
 
-    It is in ``folder``. If it does not exist, it is created, with weights that ``device`` draws.
+    The folder is in ``folder``. If it does not exist, the model is created, on the device ``device``.
     """
     target = folder / name.replace("/", "--")
     if not target.exists():
@@ -188,7 +203,7 @@ def random_model(name: str, folder: Path, device: str) -> Path:
 
 
 def run_config(case: Case, model: Path, accelerator: str | None) -> RunConfig:
-    """Return the configuration of a run on the CPU, or with one GPU for training and one for sampling."""
+    """Return the configuration of a run on the CPU, or on two GPUs: one for training and one for sampling."""
     kind = {"accelerator": {"name": accelerator}} if accelerator else {}
     spec = RFTJobSpec.model_validate(
         {
@@ -232,9 +247,9 @@ def group_of(case: Case, vocabulary: int) -> Group:
 
 
 def measure(case: Case, model: Path, accelerator: str | None, updates: int) -> Outcome:
-    """Train on one group ``updates`` times, after one update that is not measured.
+    """Make ``updates`` updates on one group, and measure them. Another update before them is not measured.
 
-    ``accelerator``: the GPU's name in the catalogue, or None for the CPU.
+    ``accelerator`` is the GPU's name in the catalogue, or None for the CPU.
 
     Raises:
         MemoryExhausted: there is not enough memory for a forward pass.
@@ -339,7 +354,7 @@ def _or_dash(value: float | None, form: str) -> str:
 
 
 def accelerator_here() -> str | None:
-    """Return the first GPU's name in the catalogue. None if torch finds no GPU.
+    """Return the catalogue's name of the first GPU, or None if torch finds no GPU.
 
     Raises:
         SystemExit: the catalogue does not have this GPU.

@@ -38,9 +38,10 @@ SPEC: Json = {
 
 
 async def apply(api: Api, count: int) -> dict[str, tuple[float, float]]:
-    """Create all RFTJobs concurrently. Return, by name, when each was sent and when its Job appeared.
+    """Create all RFTJobs concurrently. Return two times for each name: when its RFTJob was sent, and when its
+    Job appeared.
 
-    Both are in seconds of the clock ``time.monotonic``.
+    Both times are in seconds of the clock ``time.monotonic``.
     """
     sent: dict[str, float] = {}
     seen: dict[str, float] = {}
@@ -159,8 +160,9 @@ async def measure_reports(
 
 
 def show(title: str, asked: Counter[str], by: int) -> None:
-    """Print the numbers of requests ``asked`` divided by ``by``, in descending order. The requests that an
-    idle operator also sends are left out, see ``standing``.
+    """Print the numbers of requests in ``asked``, each divided by ``by``, in descending order.
+
+    Requests that an idle operator also sends are left out. ``standing`` returns these requests.
     """
     busy = asked - standing(asked)
     figure(title, busy.total() / by, "")

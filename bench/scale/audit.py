@@ -22,7 +22,8 @@ class Audit:
     def between(self, since: float, until: float) -> Counter[str]:
         """Return the number of requests by verb and resource, such as ``patch rftjobs/status``.
 
-        Requests count that were received between two wall-clock times, in seconds of ``time.time``.
+        Only requests count that the API server received from ``since`` until before ``until``. Both are in
+        seconds of the clock ``time.time``.
         """
         found: Counter[str] = Counter()
         for event in self._events():

@@ -117,10 +117,10 @@ async def push(trainer: Trainer, url: str, trust: ssl.SSLContext) -> int:
 async def report(
     everyone: Sequence[Trainer], url: str, trust: ssl.SSLContext, every: float, rounds: int
 ) -> Reported:
-    """Send a report of each trainer every ``every`` seconds, evenly distributed over this time.
+    """Send a report of each trainer to ``url`` every ``every`` seconds, ``rounds`` times.
 
-    Each trainer sends ``rounds`` reports to ``url``. The time of a report is measured from the moment when it
-    should be sent. So it includes the time in the queue.
+    The trainers' reports are evenly distributed over the ``every`` seconds. Each report has a planned time.
+    Its duration is measured from the planned time. So the duration includes a wait before the report is sent.
     """
     said = Reported()
     started = time.monotonic()

@@ -1,8 +1,8 @@
 """The program that ``bench/reward.py`` runs for TRL. It prints a JSON line for each evaluation.
 
-Like ``train.py`` it runs in a Python environment of its own, without this project, and reads its case from a
-JSON file. If the case has ``equal``, GRPOTrainer gets the same arguments as in ``train.py``, otherwise TRL's
-own defaults.
+Like ``train.py`` it has its own Python environment, without this project. It also reads its case from a JSON
+file. If ``equal`` is set in the case, GRPOTrainer gets the same arguments as in ``train.py``. Otherwise it
+gets TRL's own defaults.
 """
 
 import json
@@ -21,7 +21,10 @@ MOST_STEPS = 10_000
 
 
 class HeldOut(TrainerCallback):
-    """Adds up the seconds of the steps, evaluates between them, and stops at the reward or the time limit."""
+    """Adds up the seconds of the steps, and evaluates the model after every few steps.
+
+    It stops the training if the model reaches the reward, or after the time limit.
+    """
 
     trainer: GRPOTrainer
 
@@ -77,7 +80,7 @@ class HeldOut(TrainerCallback):
 
 
 def settings(case: dict[str, Any], folder: Path) -> GRPOConfig:
-    """Return GRPOTrainer's arguments: the equal settings of both sides, or TRL's defaults.
+    """Return GRPOTrainer's arguments: the settings in ``equal`` if they are given, else TRL's defaults.
 
     With TRL's defaults only what the benchmark needs is set.
     """

@@ -1,7 +1,8 @@
-"""The program that ``bench/trainer.py`` runs to measure TRL: it runs one GRPOTrainer and prints JSON lines.
+"""The program that ``bench/trainer.py`` runs to measure TRL. It runs one GRPOTrainer, and prints one JSON
+line for each step.
 
-It prints one line for each step. It reads the case from a JSON file. It has its own Python environment,
-without this project. TRL's trainer is not changed, except that its time is measured.
+It reads the case from a JSON file. It has its own Python environment, without this project. TRL's trainer is
+not changed, except that its time is measured.
 """
 
 import json

@@ -2,8 +2,8 @@
 
     python examples/arithmetic/generate.py [--check]
 
-The rows are a ConfigMap in the manifest's own file, so that one file is enough for ``kubectl apply`` and for
-``rft run``. Everything after the marker line is replaced.
+The rows are a ConfigMap in the same file as the RFTJob. So this one file is enough for ``kubectl apply`` and
+for ``rft run``. Everything after the marker line is replaced.
 """
 
 import json

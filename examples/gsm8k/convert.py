@@ -1,10 +1,11 @@
-"""Converts GSM8K's lines to rows: the question becomes the prompt, the number after #### the answer.
+"""Converts GSM8K's lines to rows. The question becomes the prompt, and the number after #### becomes the
+answer.
 
     python examples/gsm8k/convert.py < train.jsonl > rows/train.jsonl
 
-GSM8K (Cobbe et al. 2021, https://arxiv.org/abs/2110.14168) has a solution for each question, which ends in
-``#### 72``. The text of the solution is left out. The model has to find its own, and only the number is
-graded.
+GSM8K (Cobbe et al. 2021, https://arxiv.org/abs/2110.14168) has a solution for each question. A solution ends
+in a number, such as ``#### 72``. The text before this number is left out: the model has to find its own
+solution, and only the number is graded.
 """
 
 import json

@@ -4,8 +4,8 @@
     python examples/retrieval/generate.py
 
 The task is reasoning-gym's ``needle_haystack``, with its questions and answers. Other tasks of reasoning-gym
-can be used in the same way if an answer is simply right or wrong. Some have scorers of their own, which a
-``python`` grader can call.
+can be used in the same way if each answer is either right or wrong. Other tasks have their own scorers. A
+``python`` grader can call these scorers.
 """
 
 import json

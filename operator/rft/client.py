@@ -1,4 +1,4 @@
-"""A client for the RFTJobs of one namespace of a cluster. Its methods are named as in Kubeflow's SDK."""
+"""A client for the RFTJobs of one namespace of a cluster. Its methods have the names of Kubeflow's SDK."""
 
 import time
 from collections.abc import Collection, Iterator, Mapping
@@ -40,8 +40,9 @@ class Client:
     def __init__(self, namespace: str | None = None, context: str | None = None) -> None:
         """Connect with the kubeconfig, as ``rft`` does. Inside a pod, connect with the pod's service account.
 
-        ``context`` None: the kubeconfig's current context is used. ``namespace`` None: the namespace of the
-        context is used, or inside a pod the namespace ``default``.
+        - ``context``: the context in the kubeconfig. If None, the current context is used.
+        - ``namespace``: the namespace of all jobs. If None, the context's namespace is used. Inside a pod it
+          is then ``default``.
         """
         # Imported here, because the kubernetes client takes a second, which building a job does not need.
         from rft_cli.cluster.client import ClusterClient
@@ -54,10 +55,10 @@ class Client:
         return self._cluster.namespace
 
     def submit(self, job: RFTJob, *, dry_run: bool = False) -> str:
-        """Apply a job to the cluster, and return ``created``, ``configured`` or ``unchanged``.
+        """Apply a job to the cluster. Return ``created``, ``configured`` or ``unchanged``.
 
-        ``dry_run``: the API server checks everything and stores nothing. Raises RFTError also if the job
-        breaks a rule; then nothing is sent.
+        With ``dry_run`` the API server checks everything and stores nothing. If the job breaks a rule,
+        RFTError is raised and nothing is sent.
         """
         body = {key: value for key, value in job.dump().items() if key != "status"}
         try:
@@ -84,14 +85,18 @@ class Client:
     def get_job_logs(
         self, name: str, *, follow: bool = False, container: str = "trainer", tail: int | None = None
     ) -> Iterator[str]:
-        """Yield the lines of the log of the job's newest pod, or only the last ``tail`` lines if ``tail`` is
-        given. ``follow``: also yield new lines until the container ends.
+        """Yield the lines of the log of the job's newest pod. If ``tail`` is given, yield only the last
+        ``tail`` lines.
+
+        With ``follow`` also yield new lines until the container ends.
         """
         pod = self._cluster.newest_pod(self._cluster.job(name))
         return self._cluster.log_lines(pod["metadata"]["name"], container, follow=follow, tail=tail)
 
     def watch_job(self, name: str) -> Iterator[Job]:
-        """Yield a job as it is now, and again after each change, e.g. a reported step, until it has ended."""
+        """Yield a job now, and again after each change, until the job has ended. A reported step is also a
+        change.
+        """
         for body in self._cluster.changes(name):
             job = _job(body)
             yield job
@@ -105,9 +110,10 @@ class Client:
         timeout: float = WAIT_SECONDS,
         polling_interval: float = POLL_SECONDS,
     ) -> Job:
-        """Wait until the phase of a job is in ``status``, and return the job. Times are in seconds.
+        """Wait until the phase of a job is one of ``status``, and return the job.
 
-        Raises TimeoutError after ``timeout`` seconds, and RFTError if the job ends in another phase.
+        ``timeout`` and ``polling_interval`` are in seconds. Raises TimeoutError after ``timeout`` seconds.
+        Raises RFTError if the job ends in another phase.
         """
         ends = time.monotonic() + timeout
         while True:

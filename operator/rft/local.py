@@ -28,8 +28,9 @@ POLL_SECONDS = 0.5
 def load(path: str | Path) -> RFTJob:
     """Return the RFTJob in a file that has exactly one, in the form that a cluster accepts.
 
-    ConfigMaps in the same file are not returned. The field ``python.file`` is refused, because only the
-    commands of ``rft`` know it. Raises RFTError if the job is missing or not valid.
+    ConfigMaps in the file are not returned. The field ``python.file`` is refused, because only the commands
+    of ``rft`` can read it. Raises RFTError if the file has no RFTJob or more than one, or if the RFTJob is
+    not valid.
     """
     document = manifest.the_job(Path(path))
     job, problems = check(document.body)
@@ -40,10 +41,11 @@ def load(path: str | Path) -> RFTJob:
 
 
 def validate(job: RFTJob) -> list[str]:
-    """Return the problems of a job. Each names the field, the value, what is allowed and the correction.
+    """Return the problems of a job. Each problem names the field, the value, what is allowed and the
+    correction.
 
-    The fields of an RFTJob that was built in Python are already valid. This function also checks the rules
-    across fields.
+    An RFTJob that was built in Python already has valid fields. This function also checks the rules that
+    compare several fields.
     """
     return [str(problem) for problem in check(job.dump()).problems]
 
@@ -71,10 +73,14 @@ def run_locally(
     """Train on this machine until the end, as ``rft run`` does. Return the data of the run's report.
 
     If ``folder`` has a stopped run of the same job, this run is resumed. Relative paths in the job refer to
-    the working folder. Progress is printed. ``on_step`` gets the record of each step soon after its end; of a
-    resumed run first those of the steps that the folder has. If it raises an exception, or the program is
-    interrupted (KeyboardInterrupt), the run stops with a checkpoint before the exception leaves this
-    function. Raises RFTError if the run does not complete.
+    the working folder. Progress is printed.
+
+    ``on_step`` gets the record of each step soon after the step's end. If a run is resumed, it first gets the
+    records of the earlier steps.
+
+    The run stops with a checkpoint if ``on_step`` raises an exception, or if the program is interrupted
+    (KeyboardInterrupt). Then the exception leaves this function. Raises RFTError if the run does not
+    complete.
     """
     metrics = RunFolder(Path(folder)).metrics
     with tempfile.NamedTemporaryFile("w", dir=Path.cwd(), prefix=".rft-", suffix=".yaml") as file:
@@ -108,10 +114,11 @@ def _deliver(metrics: Path, last: int, on_step: Callable[[StepRecord], None]) ->
 
 @contextmanager
 def _stopped_at_errors(command: Sequence[str]) -> Iterator["subprocess.Popen[bytes]"]:
-    """Start ``rft run``. If the block raises an exception, ask the run to stop, and wait until it has.
+    """Start ``rft run``. If the block raises an exception, ask the run to stop, and wait until it has
+    stopped.
 
-    ``subprocess.run`` would kill ``rft`` at an interrupt after a quarter of a second, while the trainer
-    writes its checkpoint.
+    ``subprocess.run`` waits only a quarter of a second after an interrupt, and then kills ``rft``. The
+    trainer needs more time to write its checkpoint.
     """
     process = subprocess.Popen(command)
     try:
