@@ -1,7 +1,7 @@
-"""The limits that the conditions of the advice use, each with its place in the tuning guide.
+"""The numbers in the conditions of the advice, such as the highest top-k without advice.
 
-We chose the numbers that the guide does not have. The ranges and defaults of the fields are in the models
-of ``rft_api``.
+Each number names its place in the tuning guide. Where the guide has no number, we chose it. The ranges and
+defaults of the fields are in the models of ``rft_api``.
 """
 
 from rft_api.parameters import Sampling, Training
@@ -11,10 +11,11 @@ SAMPLING = Sampling()
 """The parameters of training and sampling with their default values."""
 
 LEARNING_RATE_FACTOR = 2.0
-"""There is advice if the learning rate is above its default times this factor, or below its default divided
-by this factor.
+"""There is advice if the learning rate is above its default times this factor. There is also advice if it is
+below its default divided by this factor.
 
-Source in the guide: Learning Rate, "When to adjust", third point."""
+Source in the guide: Learning Rate, "When to adjust", third point.
+"""
 MANY_EPOCHS = 4
 """There is advice if ``epochs`` has at least this value.
 
@@ -35,9 +36,11 @@ parameters is large.
 
 Source in the guide: LoRA Rank + Model Size."""
 BATCH_FACTOR = 4
-"""There is advice if ``batchSizeTokens`` is more than this many times larger or smaller than its default.
+"""There is advice if ``batchSizeTokens`` is above its default times this factor. There is also advice if it
+is below its default divided by this factor.
 
-We chose this number: the guide (Batch Size, "When to adjust") only says to stay near the default."""
+We chose this number: the guide (Batch Size, "When to adjust") only says to stay near the default.
+"""
 PRECISE_TEMPERATURE = (0.3, 0.5)
 """Range of the temperature for precise tasks. Below this range sampling is almost greedy.
 
@@ -82,21 +85,23 @@ LONG_COMPLETION_FACTOR = 4
 We chose this number: the guide (Max Tokens, third point) only says that the cost is proportional
 to the number of tokens."""
 PROMPT_SHARE = 0.25
-"""There is advice if the prompt may have less than this fraction of the context.
-
-We chose this number: the guide has none."""
-EVERY_STEPS = 10
-"""The number of steps between two evaluations that advice recommends.
-
-It equals the default number of steps between two checkpoints.
+"""There is advice if completions may leave less than this fraction of the context for the prompt.
 
 We chose this number: the guide has none.
+"""
+EVERY_STEPS = 10
+"""The value of ``evaluation.everySteps`` that advice recommends: the number of steps from one evaluation to
+the next.
+
+It equals the default number of steps from one checkpoint to the next. We chose this number: the guide has
+none.
 """
 MANY_CHANGES = 4
 """There is advice if at least this many of the tuning guide's nine parameters differ from their defaults.
 
-We chose this number: the guide ("One Change at a Time") only speaks of changes since the last run,
-which a spec does not show."""
+We chose this number. The guide ("One Change at a Time") only speaks of changes since the run before, but a
+spec does not show what the run before had.
+"""
 CPU_MODEL = 1e9
 """There is advice if a model with at least this many parameters is trained on a CPU: each step takes minutes.
 

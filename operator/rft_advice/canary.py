@@ -1,16 +1,23 @@
-"""Finds a canary, a grader of weight 0, whose scores fall while the reward rises. Then the policy may be
-gaming the reward.
+"""Finds a canary whose scores fall while the reward rises. Then the policy may be gaming the reward.
 
-Two windows of ``WINDOW`` points of the reward curve are compared: the last window, and that earlier window in
-which the canary's mean score is highest. For the canary and for the reward, the difference of the two means
-is divided by its standard error, from the variances within the windows (Welch's t). There is advice if all
-three hold: the canary's mean falls by at least ``least``, it falls by at least ``CANARY_ERRORS`` standard
-errors, and the mean reward rises by at least ``REWARD_ERRORS`` standard errors.
+A canary is a grader of weight 0: its scores do not change the reward.
 
-``CANARY_ERRORS`` is high for two reasons: the earlier window is the highest of many, and the comparison is
-repeated after every step. In a simulation the reward rose for 200 steps, and the canary was noise with a
-standard deviation of 0.1. Of 60 such curves, 6 gave a false alarm with 5 standard errors, and none with 6. A
-trend within a window increases the window's variance, so a fall is found late rather than too early.
+Two windows of ``WINDOW`` points of the reward curve are compared. The later window has the last points of the
+curve. The earlier window is the one before it in which the canary's mean score is highest.
+
+For the canary and for the reward, the difference of the means in the two windows is divided by its standard
+error. The standard error comes from the variances within the windows (Welch's t). There is advice if all of
+this holds:
+
+- The canary's mean falls by at least ``least``.
+- The canary's mean falls by at least ``CANARY_ERRORS`` standard errors.
+- The mean reward rises by at least ``REWARD_ERRORS`` standard errors.
+
+``CANARY_ERRORS`` is high for two reasons. The earlier window is the highest of many, and the comparison is
+repeated after every step. This was simulated: the reward rose for 200 steps, and the canary was noise with a
+standard deviation of 0.1. Of 60 such curves, 6 gave a false alarm with 5 standard errors, and none with 6.
+
+A trend within a window increases the window's variance. So a fall is found late rather than too early.
 """
 
 import math
@@ -23,7 +30,8 @@ from rft_api.status import RewardPoint
 WINDOW = 8
 """Number of points of the reward curve in one window.
 
-There is no advice if the curve has fewer points than two windows."""
+There is no advice if the points of the curve are too few for two windows.
+"""
 CANARY_ERRORS = 6.0
 """There is advice only if the mean score of the canary fell by at least this many standard errors."""
 REWARD_ERRORS = 2.0
@@ -31,9 +39,12 @@ REWARD_ERRORS = 2.0
 
 
 class Fall(NamedTuple):
-    """A canary that fell while the reward rose. ``before`` and ``after`` are the means of the canary's scores
-    in the earlier and in the last window. ``reward_before`` and ``reward_after`` are the means of the reward
-    in the same two windows.
+    """A canary that fell while the reward rose.
+
+    - ``before``: the mean of the canary's scores in the earlier window.
+    - ``after``: the mean of the canary's scores in the later window.
+    - ``reward_before``: the mean of the reward in the earlier window.
+    - ``reward_after``: the mean of the reward in the later window.
     """
 
     canary: str
@@ -44,8 +55,9 @@ class Fall(NamedTuple):
     step: int
     """The last training step of the earlier window."""
     errors: float
-    """By how many standard errors the canary's mean score fell. Infinite if the scores are constant in
-    both windows."""
+    """The fall of the canary's mean score, in standard errors. It is infinite if the scores are constant in
+    each of the two windows.
+    """
 
     @property
     def size(self) -> float:
@@ -54,9 +66,9 @@ class Fall(NamedTuple):
 
 
 def largest_fall(points: Sequence[RewardPoint], canaries: Sequence[str], least: float) -> Fall | None:
-    """Return the largest fall of a canary that is reason for advice, or None if there is none.
+    """Return the largest fall of a canary for which there is advice, or None if there is none.
 
-    ``least`` is the minimum by which the mean score must fall.
+    ``least`` is the minimum by which the mean score of the canary must fall.
     """
     falls = [found for name in canaries if (found := _fall(points, name, least)) is not None]
     return max(falls, key=lambda fall: fall.size, default=None)
@@ -74,7 +86,7 @@ def highest(points: Sequence[RewardPoint], canary: str) -> int | None:
 
 
 def _scored(points: Sequence[RewardPoint], canary: str) -> list[tuple[RewardPoint, float]]:
-    """Return the points that have a score of the canary, with this score.
+    """Return the points that have a score of the canary. Each point is paired with the canary's score.
 
     A point has no score if the canary failed on every completion of the step.
     """
@@ -86,8 +98,9 @@ def _scored(points: Sequence[RewardPoint], canary: str) -> list[tuple[RewardPoin
 
 
 def _highest(scores: Sequence[float]) -> int:
-    """Return the index where the window with the highest mean starts. If means are equal, it is the last
-    window.
+    """Return the index at which the window with the highest mean begins.
+
+    If several windows have this mean, the latest of them is taken.
     """
     starts = range(len(scores) - WINDOW + 1)
     return max(starts, key=lambda start: (fmean(scores[start : start + WINDOW]), start))

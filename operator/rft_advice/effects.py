@@ -31,8 +31,8 @@ def clip_without_effect(spec: RFTJobSpec) -> str | None:
 def objective_like_grpo(spec: RFTJobSpec) -> str | None:
     """Advise if the objective has the same gradient as grpo.
 
-    The only difference from grpo is how the objective uses the probability ratio, and here this ratio is
-    always 1.
+    The objective differs from grpo only in how it uses the probability ratio. With one update per batch this
+    ratio is always 1.
     """
     training, found = spec.training, effective(spec, uid="")
     if training.objective not in _LIKE_GRPO or training.updates_per_batch > 1:
@@ -50,7 +50,7 @@ def objective_like_grpo(spec: RFTJobSpec) -> str | None:
 def stale_bounds_without_effect(spec: RFTJobSpec) -> str | None:
     """Advise if bounds for stale batches are set, but no batch can be stale.
 
-    A batch is stale if weights that are older than the trained ones have sampled it.
+    A batch is stale if it was sampled with older weights than the weights that are trained on it.
     """
     training = spec.training
     given = [

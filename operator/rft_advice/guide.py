@@ -1,6 +1,6 @@
 """The tuning guide in our words: what the nine parameters do, and when to change them.
 
-The ranges and defaults in these texts come from the models, and the advised limits come from ``bands``.
+The models of ``rft_api`` give the ranges and defaults in these texts. ``bands`` gives the advised limits.
 """
 
 from collections.abc import Sequence
@@ -112,9 +112,7 @@ NINE: tuple[Guide, ...] = (
 
 
 def guide_for(path: str) -> Guide | None:
-    """Return the guide's text on the parameter at ``path``, or None if it is not one of the nine
-    parameters.
-    """
+    """Return the guide's text on the parameter at ``path``. Return None if the guide has no text on it."""
     return next((guide for guide in NINE if guide.path == path), None)
 
 

@@ -1,6 +1,6 @@
-"""The headings of the tuning guide under which there is advice.
+"""The headings of the tuning guide under which the guide gives advice.
 
-The reference of the advice lists the rules of each heading.
+The page docs/reference/advice.md lists the rules for each heading.
 """
 
 from typing import Literal, get_args

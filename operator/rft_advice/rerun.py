@@ -13,18 +13,20 @@ _PART = re.compile(r"([A-Za-z]\w*)((?:\[\d+\])*)", re.ASCII)
 
 
 class NoSuchItem(LookupError):
-    """Raised if a path names an item that a list of the spec does not have. The message has the allowed
-    items.
+    """Raised if a path names an item that does not exist in a list of the spec. The message says which items
+    exist.
     """
 
 
 def rerun(document: Mapping[str, Any], values: Mapping[str, Any], name: str | None = None) -> dict[str, Any]:
-    """Return the manifest of a job that is like ``document``, except for the new ``values``. The new manifest
-    is not validated.
+    """Return the manifest of a new job: ``document`` with the new ``values``. The new manifest is not
+    validated.
 
-    ``values`` has the new values by path, such as ``training.loraRank`` or ``graders[0].weight``. The new job
-    names the old one as its baseline. If ``name`` is None, the new name is made from the old name, the first
-    changed field and its value.
+    ``values`` has the new values by path, such as ``training.loraRank`` or ``graders[0].weight``. The
+    baseline of the new job is the job in ``document``.
+
+    If ``name`` is None, the new name has three parts: the old name, the first changed field, and the new
+    value of this field.
 
     Raises UnknownField and NoSuchItem for a path that the spec does not have.
     """

@@ -22,14 +22,15 @@ class Advice(NamedTuple):
 
 
 class AdviceRule(NamedTuple):
-    """A rule of advice: a pure function from a spec to a message, with the id and the texts of the rule."""
+    """A rule of advice: its id, its texts, and a pure function from a spec to a message."""
 
     id: str
     paths: tuple[str, ...]
     """Paths of the fields that the rule reads. The first one is the field to change."""
     headings: tuple[Heading, ...]
-    """Headings of the tuning guide under which the guide gives this advice. Empty if the guide does not
-    give it."""
+    """Headings of the tuning guide under which the guide gives this advice. Empty if the advice is not from
+    the guide.
+    """
     when: str
     """The condition under which the rule applies, in words."""
     advice: str

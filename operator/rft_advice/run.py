@@ -1,7 +1,7 @@
-"""Advice from a run's own numbers: its reward curve, its metrics, its evaluation.
+"""Advice about a run, from the run's own numbers: its reward curve, its metrics, its evaluation.
 
-A rule is a pure function from a spec and a run to a message. The message has the numbers that the advice
-is based on.
+A rule is a pure function from a spec and a run to a message. The message contains the numbers that led to the
+advice.
 """
 
 from collections.abc import Callable
@@ -17,22 +17,28 @@ from rft_api.status import EvaluationResult, Metrics, Progress, Recommendation, 
 from rft_run.mismatch import ADVICE_KL
 
 RISE = 0.1
-"""The mean reward (0 to 1) counts as risen if it rises by at least this value between two quarters of the
-curve."""
+"""The mean reward (0 to 1) counts as risen if it rises by at least this value. The rise is between two
+quarters of the curve, or from the start to the peak.
+"""
 NO_RISE = 0.02
 """The mean reward (0 to 1) counts as unchanged if it changes by less than this value."""
 GOOD = 0.95
 """A reward (0 to 1) of at least this value counts as good: it can hardly rise any further."""
 LOST = 0.5
-"""The reward counts as collapsed if it loses at least this fraction (0 to 1) of its earlier rise."""
+"""The reward rises and then falls. It counts as collapsed if the fall is at least this fraction (0 to 1) of
+the rise.
+"""
 CLIMBING = 0.2
-"""A curve counts as still rising if at least this fraction of its rise lies between its last two quarters.
+"""A curve counts as still rising if at least this fraction of its whole rise is between its last two
+quarters.
 
-On a straight line this fraction is 1/3."""
+On a straight line this fraction is 1/3.
+"""
 LEVEL = 0.1
 """A curve counts as level if its mean changes little from the second to the last quarter.
 
-The change may be at most this fraction of the rise from the first to the second quarter."""
+The change may be at most this fraction of another change: the rise from the first to the second quarter.
+"""
 CUT = 0.1
 """There is advice if at least this fraction of the completions is truncated at ``maxTokens``."""
 ALIKE = 0.5
@@ -54,7 +60,8 @@ MAX_TOKENS, MAX_STEPS = "spec.sampling.maxTokens", "spec.stop.maxSteps"
 class RunFacts(Protocol):
     """The data of a run that the rules of advice read.
 
-    The trainer passes its ``RunStatus``, which has these fields, to the rules, and reports their advice.
+    The trainer's ``RunStatus`` has these fields. The trainer passes it to the rules, and reports their
+    advice.
     """
 
     @property
@@ -68,9 +75,7 @@ class RunFacts(Protocol):
 
 
 class RunRule(NamedTuple):
-    """A rule of advice: a pure function from a spec and its run to a message, with the id and the texts of
-    the rule.
-    """
+    """A rule of advice: its id, its texts, and a pure function from a spec and its run to a message."""
 
     id: str
     paths: tuple[str, ...]
@@ -251,10 +256,9 @@ def diversity_lost(spec: RFTJobSpec, run: RunFacts) -> str | None:
 
 
 def canary_fell(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """Advise if the reward rose, and a canary (a grader of weight 0) fell by more than noise.
+    """Advise if the reward rose while a canary (a grader of weight 0) fell by more than noise.
 
-    The statistic is Welch's t between two windows of 8 points: the last one, and the earlier one with the
-    canary's highest mean. See ``rft_advice.canary``.
+    Two windows of 8 points of the reward curve are compared. ``rft_advice.canary`` describes how.
     """
     canaries = [grader.name for grader in spec.graders if grader.is_canary]
     points = run.reward.history if run.reward is not None else []
@@ -319,8 +323,9 @@ def _reached_max_steps(spec: RFTJobSpec, run: RunFacts) -> bool:
 
 
 def _overfit(run: RunFacts) -> str | None:
-    """Return a text with the numbers if the training reward rose and the held-out reward did not, else
-    None.
+    """Return a text with the numbers of an overfitted run. Return None for any other run.
+
+    A run is overfitted if the training reward rose, but the held-out reward did not.
     """
     curve = curve_of(run.reward)
     held_out = run.evaluation.reward if run.evaluation is not None else None

@@ -41,8 +41,9 @@ class ParameterStep(NamedTuple):
 
     path: str
     next: Callable[[Any], Any | None]
-    """A function from the current value to the value to try next, or ``None`` if there is no further
-    value."""
+    """A function from the current value to the next value to try. It returns ``None`` if there is no such
+    value.
+    """
     why: str
 
 
@@ -87,9 +88,10 @@ def _halve(value: int, least: int) -> int | None:
 
 
 def _faster_rate(value: float) -> float | None:
-    """Return a higher learning rate: the default if ``value`` is below it, else 1.5 times ``value``.
+    """Return a higher learning rate to try, or None if there is none.
 
-    None if the result would not be below ``LEARNING_RATE_FACTOR`` times the default.
+    If ``value`` is below the default, the result is the default. Otherwise it is 1.5 times ``value``. The
+    result must be below ``LEARNING_RATE_FACTOR`` times the default.
     """
     default = bands.TRAINING.learning_rate
     higher = default if value < default else float(f"{1.5 * value:.2g}")
@@ -199,10 +201,10 @@ STEPS: dict[Goal, tuple[ParameterStep, ...]] = {
 
 
 def suggest(document: Mapping[str, Any], goal: Goal) -> Suggestions:
-    """Return the next experiments for a goal from a valid manifest.
+    """Return the next experiments for a goal, from a valid manifest.
 
-    A parameter counts as exhausted if its next value would be outside of the documented range, or would break
-    a rule across fields.
+    A parameter counts as exhausted for two reasons: its next value is outside of the documented range, or it
+    breaks a rule that compares several fields.
 
     Raises:
         InvalidManifest: if the manifest is not valid.
@@ -250,9 +252,10 @@ def _manifest(document: Mapping[str, Any], baseline: str, path: str, value: Any)
 
 
 def variant(document: Mapping[str, Any], name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the manifest of a new job with this name and spec, whose baseline is the job in ``document``.
+    """Return the manifest of a new job with this name and spec. Its baseline is the job in ``document``.
 
-    Fields that suspend or cancel a single run are left out, and so are fields that the API server added.
+    Two kinds of fields are left out: those that suspend or cancel a single run, and those that the API server
+    added.
     """
     found = copy.deepcopy(dict(document["metadata"]))
     metadata = {key: found[key] for key in _KEPT_METADATA if found.get(key)}
@@ -270,9 +273,10 @@ def variant(document: Mapping[str, Any], name: str, spec: Mapping[str, Any]) -> 
 
 
 def experiment_name(baseline: str, field: str, value: Any) -> str:
-    """Return the name of an experiment's RFTJob: the baseline's name, the changed field and its value.
+    """Return the name of an experiment's RFTJob. It consists of the baseline's name, the changed field and
+    its new value.
 
-    The baseline's name is truncated if the result would be too long.
+    If this would be too long, the baseline's name is truncated.
     """
     digits = _text(value).lower().replace(".", "-").replace("+", "")
     suffix = f"-{field.lower()}-{digits}"

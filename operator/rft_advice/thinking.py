@@ -9,9 +9,10 @@ _PLAIN = frozenset({"instruct", "base", "pt", "coder", "embedding", "reranker"})
 
 
 def thinks(model: str) -> bool:
-    """Return whether the name of a model says that it thinks by default.
+    """Return whether the name of a model says that the model thinks by default. Return False for unknown
+    names.
 
-    ``model`` is a hub name or a path; only the last part is read. The answer is False for unknown names.
+    ``model`` is a hub name or a path. Only its last part is read.
     """
     name = bare_name(model)
     words = set(name.replace("_", "-").split("-"))

@@ -10,15 +10,16 @@ DEFAULTS = bands.TRAINING
 
 
 def model_size(spec: RFTJobSpec) -> float | None:
-    """Return the model's number of parameters from the spec or from the model's name, or None if neither
-    has it.
+    """Return the model's number of parameters, from the spec or else from the model's name.
+
+    Return None if neither has the number.
     """
     return parameter_count(spec.model.parameters or spec.model.name)
 
 
 def longest_sequence(spec: RFTJobSpec) -> int:
-    """Return the maximum length of prompt plus completion in tokens. If the spec does not set it, the derived
-    value is returned.
+    """Return the maximum length of prompt plus completion, in tokens: the spec's value, or else the derived
+    value.
     """
     return effective(spec, uid="").max_context_length
 

@@ -9,8 +9,9 @@ from rft_advice.rules import RULES, advise
 from rft_api.job import RFTJob
 
 ANNOTATION = "rft.dev/acknowledged-advice"
-"""Annotation of an RFTJob with the ids of advice that the user has acknowledged, separated by commas. This
-advice is not printed again.
+"""Annotation of an RFTJob. Its value is a list of ids of advice, separated by commas.
+
+The user has acknowledged this advice, so it is not printed again.
 """
 
 MATTERS_MOST = (
@@ -34,10 +35,10 @@ MATTERS_MOST = (
     "num-rollouts-few",
     "max-tokens-low",
 )
-"""Ids of the most important advice, in order. First come mistakes that waste the whole run, and then settings
-that lose results of the run.
+"""Ids of the most important advice, the most important first.
 
-All other advice follows after these, in the order of the rules.
+First come mistakes that waste the whole run, then settings that lose results of the run. Advice that is not
+in this list comes after it, in the order of the rules.
 """
 
 

@@ -85,8 +85,9 @@ def evaluation_off(spec: RFTJobSpec) -> str | None:
 
 
 def stop_never_applies(spec: RFTJobSpec) -> str | None:
-    """Advise if a stop rule reads the held-out reward, but the policy is evaluated only at the start and the
-    end.
+    """Advise if a stop rule reads the held-out reward, but the policy is not evaluated during the run.
+
+    It is then evaluated only at the start and at the end.
     """
     stop = spec.stop
     if stop is None or spec.evaluation.is_off or spec.evaluation.every_steps is not None:
