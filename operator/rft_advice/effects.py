@@ -24,7 +24,7 @@ def clip_without_effect(spec: RFTJobSpec) -> str | None:
         return None
     return (
         f"{training.updates_per_batch}, so {_listed(given)} cannot have an effect: with one update per batch"
-        " the probability ratio is always 1; use 2 or more, or leave the clip distances out"
+        " the probability ratio is always 1; use updatesPerBatch 2 or more, or leave the clip distances out"
     )
 
 
@@ -41,9 +41,9 @@ def objective_like_grpo(spec: RFTJobSpec) -> str | None:
         return None
     return (
         f"{training.objective} with updatesPerBatch {training.updates_per_batch} has the gradient of grpo"
-        f" with klBeta {found.kl_beta:g} and lossAggregation {found.loss_aggregation}: the two objectives"
-        " differ only in how they clip the probability ratio, and here this ratio is always 1; use"
-        " updatesPerBatch 2 or more"
+        f" with klBeta {found.kl_beta:g} and lossAggregation {found.loss_aggregation}. The two objectives"
+        " differ only in how they clip the probability ratio, but with one update per batch this ratio is"
+        " always 1; use updatesPerBatch 2 or more"
     )
 
 
@@ -101,8 +101,8 @@ RULES: tuple[AdviceRule, ...] = (
         "stale-bounds-without-effect",
         ("spec.training.maxStaleness", *(f"spec.training.{to_camel(name)}" for name in _STALE)),
         (),
-        "a bound for stale batches is set, and one of these holds: maxStaleness is 0, deterministic is true,"
-        " engine is transformers",
+        "a bound for stale batches is set, but no batch can be stale: maxStaleness is 0, or deterministic is"
+        " true, or engine is transformers",
         "The bounds apply only to batches that older weights have sampled.",
         stale_bounds_without_effect,
     ),

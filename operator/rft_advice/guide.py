@@ -40,7 +40,7 @@ NINE: tuple[Guide, ...] = (
         "How far one optimizer step moves the adapter's weights.",
         "The reward rises very slowly, or levels off before it is good.",
         "The reward jumps, then collapses: steps are so large that they miss the good weights.",
-        "Lower it when the reward jumps and then collapses, raise it when the curve levels off too early."
+        "Lower it when the reward jumps and then collapses. Raise it when the curve levels off too early."
         f" Stay between 1/{bands.LEARNING_RATE_FACTOR:g} and {bands.LEARNING_RATE_FACTOR:g} times the"
         " default.",
     ),

@@ -268,9 +268,9 @@ def canary_fell(spec: RFTJobSpec, run: RunFacts) -> str | None:
     return (
         f"since step {fall.step} the mean reward rose from {fall.reward_before:.2f} to"
         f" {fall.reward_after:.2f} while the canary {fall.canary} fell from {fall.before:.2f} to"
-        f" {fall.after:.2f} ({fall.errors:.0f} standard errors): compare the best-rewarded rollouts before"
-        f" and after step {fall.step} (rft samples), correct the graders that are gamed, and use a checkpoint"
-        " of this step or of an earlier one"
+        f" {fall.after:.2f} ({fall.errors:.0f} standard errors). The policy may be gaming the reward: compare"
+        f" rollouts with a high reward before and after step {fall.step} (rft samples). Correct the graders"
+        f" that are gamed, and use a checkpoint of step {fall.step} or of an earlier step"
     )
 
 
@@ -281,8 +281,9 @@ def sampler_drifts(spec: RFTJobSpec, run: RunFacts) -> str | None:
         return None
     return (
         f"mismatchKl of the last step is {drift:.3g} per token, and below {ADVICE_KL:g} is usual: the sampler"
-        f" ({spec.sampling.engine}) sees other probabilities than the trainer; compare its version and dtype,"
-        " and lower learningRate if generation overlaps training"
+        f" ({spec.sampling.engine}) computes other probabilities than the trainer. Compare the version and"
+        " the dtype of the sampler with those of the trainer. If generation overlaps training, lower"
+        " learningRate"
     )
 
 

@@ -117,8 +117,8 @@ def batch_large(spec: RFTJobSpec) -> str | None:
     if size <= default * bands.BATCH_FACTOR:
         return None
     return (
-        f"{size} tokens per step is more than {bands.BATCH_FACTOR} times the default {default}: updates are"
-        " smoother, and an epoch has fewer of them; check that the run still has enough steps"
+        f"{size} tokens per step is more than {bands.BATCH_FACTOR} times the default {default}: gradients"
+        " are less noisy, but an epoch has fewer steps; check that the run still has enough steps"
     )
 
 

@@ -43,8 +43,8 @@ def storage_ephemeral(spec: RFTJobSpec) -> str | None:
     if spec.storage.ephemeral is None:
         return None
     return (
-        "the adapter, the checkpoints, metrics.jsonl and the recorded rollouts are lost with the pod, a retry"
-        " starts from step 0 and the run cannot be suspended; use a claim for what you want to keep"
+        "the run's folder is lost with the pod: adapter, checkpoints, metrics.jsonl and recorded rollouts. A"
+        " retry starts from step 0, and the run cannot be suspended; to keep the folder, use a claim"
     )
 
 
@@ -68,8 +68,8 @@ def cpu_for_large_model(spec: RFTJobSpec) -> str | None:
     if spec.resources is None or spec.resources.gpus != 0 or size is None or size < bands.CPU_MODEL:
         return None
     return (
-        f"0 trains {size / 1e9:g}B parameters on the CPU, and each step takes minutes or more; leave gpus"
-        " out, and the plan chooses the number"
+        f"0 trains {size / 1e9:g}B parameters on the CPU: each step takes minutes or more; leave gpus"
+        " out, so that the plan chooses the number of GPUs"
     )
 
 
@@ -78,9 +78,9 @@ def evaluation_off(spec: RFTJobSpec) -> str | None:
     if not spec.evaluation.is_off:
         return None
     return (
-        "0 turns the held-out evaluation off: only the reward of training rows is measured, base and tuned"
-        " model are not compared, and no checkpoint can be chosen as the best; with 64 rows or more, leave"
-        " fraction out"
+        "0 turns the held-out evaluation off. Then only the reward of training rows is measured, base and"
+        " tuned model are not compared, and no checkpoint can be chosen as the best. With 64 rows or more,"
+        " leave fraction out"
     )
 
 
