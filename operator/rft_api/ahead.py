@@ -1,7 +1,7 @@
 """Checks a new manifest for values that the API allows, but that the model hub or Kubernetes would refuse
 later.
 
-Stored manifests may have such values and must stay readable, so these checks are not in
+A manifest that is already stored may have such values, and must stay readable. So these checks are not in
 ``validation.check``.
 """
 
@@ -33,7 +33,10 @@ def model_is_on_a_hub(spec: RFTJobSpec) -> Iterator[Problem]:
 
 
 def model_problem(name: str) -> str:
-    """Return why a model's name is refused, or "" if it is a hub id of an open model or an absolute path."""
+    """Return why a model's name is refused, or "" if it is not refused.
+
+    A hub id of an open model is allowed, and so is an absolute path.
+    """
     page = re.match(r"(?:https?://(?:www\.)?)?(?:huggingface\.co|hf\.co)/([^/]+/[^/?#]+)", name)
     owner, _, own = name.rpartition("/")
     if name.startswith("/"):
@@ -74,8 +77,8 @@ def revision_is_whole(spec: RFTJobSpec) -> Iterator[Problem]:
 
 
 def memory_is_whole_bytes(spec: RFTJobSpec) -> Iterator[Problem]:
-    """An amount of memory or storage must not end with ``m``, which means thousandths: ``512m`` is half a
-    byte.
+    """An amount of memory or storage must not end with ``m``, which means thousandths: ``512m`` is about half
+    a byte.
     """
     resources = spec.resources
     if resources is None:

@@ -1,8 +1,7 @@
-"""Refuses annotations with which a pod would get more rights. Container runtimes, network plugins and clouds
-read such annotations.
+"""Refuses annotations with which a pod would get more rights.
 
-The API has no fields with such an effect, such as security contexts and hostNetwork. So it must refuse these
-annotations too.
+Container runtimes, network plugins and clouds read such annotations. The same rights cannot be requested by
+fields either: the API has no security context and no hostNetwork.
 """
 
 from typing import NamedTuple
@@ -10,8 +9,9 @@ from typing import NamedTuple
 from rft_api.cel import Cel
 
 PROFILE = "runtime/default"
-"""The only profile for AppArmor and seccomp that a job may name. Pods have this profile even without an
-annotation."""
+"""The only profile for AppArmor and seccomp that a job may name. A pod without the annotation has this
+profile too.
+"""
 
 PROFILES = (
     "container.apparmor.security.beta.kubernetes.io/",
@@ -22,8 +22,9 @@ PROFILES = (
 
 
 class AnnotationGroup(NamedTuple):
-    """Annotations that are refused for one reason, whatever their value is: those whose key begins with one
-    of ``begins`` or ends with one of ``ends``.
+    """Annotations that are refused for one reason, whatever their value is.
+
+    The group has each annotation whose key begins with one of ``begins`` or ends with one of ``ends``.
     """
 
     why: str
@@ -90,9 +91,10 @@ def problem_of(key: str, value: str) -> str | None:
 def cel() -> Cel:
     """Return the CEL rule that refuses annotations with which the pod would get more rights.
 
-    The rule applies only to RFTJobs without a phase, which the operator has not seen yet. An API server
-    without ratcheting checks all rules at each write of a status. It must still accept the status of an
-    RFTJob that an older release accepted with such an annotation.
+    The rule applies only to RFTJobs without a phase. The operator has not seen these RFTJobs yet.
+
+    An older release may have accepted an RFTJob with such an annotation. The API server must still accept
+    each write of its status. An API server without ratcheting checks all rules at each of these writes.
     """
     begins = [begin for group in REFUSED for begin in group.begins]
     ends = [end for group in REFUSED for end in group.ends]

@@ -10,14 +10,15 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
 _WHOLE_FLOATS = 2**53
-"""From this number on, a float cannot represent every integer. The API server converts only smaller floats,
-such as ``8.0``, to integers."""
+"""Integers below this number are exact as floats. The API server converts only floats below this number, such
+as ``8.0``, to integers.
+"""
 
 
 def _integral(value: object) -> object:
     """Convert a number as the API server does: ``8.0`` becomes 8. A number of more than 64 bits is refused.
 
-    Values of other types are returned unchanged, for strict validation.
+    A value of another type is returned unchanged. Strict validation then refuses it.
     """
     if isinstance(value, float) and value.is_integer() and abs(value) < _WHOLE_FLOATS:
         return int(value)
@@ -32,15 +33,18 @@ Int = Annotated[int, BeforeValidator(_integral)]
 EMPTY_DEFAULT: dict[str, Any] = {"default": {}}
 """Extra keywords for the JSON schema of an object whose fields all have defaults.
 
-With them, the API server adds the object to a manifest in which it is absent."""
+If a manifest does not have the object, the API server adds it with these defaults.
+"""
 
 DATE_TIME: dict[str, Any] = {"format": "date-time"}
-"""Extra keywords for the JSON schema of a time in RFC 3339, so that the API server checks its form."""
+"""Extra keywords for the JSON schema of a time in RFC 3339. With them the API server checks the form of the
+time.
+"""
 
 
 def map_by(key: str) -> dict[str, Any]:
-    """Return the extra keywords for the JSON schema of a list whose items server-side apply merges by the
-    field ``key``.
+    """Return the extra keywords for the JSON schema of a list. With them, server-side apply merges items with
+    the same value of the field ``key``.
     """
     return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
 
@@ -49,8 +53,9 @@ Items = TypeVar("Items", bound=Sequence[Any])
 
 
 def unique_by(key: str) -> AfterValidator:
-    """Return a validator that refuses a list if two items have the same value in the field ``key``. The API
-    server refuses such a list too, if the schema says that its list type is map.
+    """Return a validator that refuses a list if two items have the same value in the field ``key``.
+
+    The API server also refuses such a list, if the list has the type ``map`` in the schema.
     """
 
     def check(items: Items) -> Items:
@@ -85,12 +90,13 @@ class Model(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _nulls_as_the_api_server_reads_them(cls, data: Any) -> Any:
-        """Drop a ``null`` where the field has a default, as the API server does, and refuse every other
-        ``null``.
+        """Drop a ``null`` if the field has a default other than None. Otherwise refuse the ``null``.
 
-        The API server silently drops a ``null`` of the other fields too, as it drops unknown fields. Here it
-        is refused, because the user probably forgot a value. A Python name that differs from the JSON name,
-        such as ``top_k``, may have the value ``None``, because code passes ``None`` for absent fields.
+        The API server also drops the ``null`` and uses the default. It even drops a ``null`` of a field
+        without a default. Such a ``null`` is refused here, because the user probably forgot a value.
+
+        A Python name that differs from the JSON name, such as ``top_k``, may have the value ``None``: code
+        passes ``None`` for absent fields.
         """
         if not isinstance(data, dict):
             return data

@@ -1,6 +1,6 @@
 """Rules in CEL, the language of the validation rules that the API server checks.
 
-The CEL of a rule is next to the Python function that makes the same check. Only the CEL of Kubernetes 1.25 is
+Next to each rule in CEL is the Python function that makes the same check. Only the CEL of Kubernetes 1.25 is
 used: ``rft_codegen.cel_lint`` refuses anything newer.
 """
 
@@ -28,8 +28,9 @@ class Cel(NamedTuple):
     expression: str
     """The CEL expression. In the expression ``self`` is the value at the path ``where``."""
     message: str
-    """The message in one line: the field, what is allowed, and the fix. The API server writes the path of
-    the schema in front of the message."""
+    """The message in one line: the field, what is allowed, and the fix. The API server writes the path
+    ``where`` in front of the message.
+    """
 
 
 def escape(field: str) -> str:

@@ -22,8 +22,9 @@ Phase = Literal[
 TERMINAL_PHASES = ("Succeeded", "Failed", "Cancelled")
 """Phases that a job never leaves."""
 RESTING_PHASES = (*TERMINAL_PHASES, "Invalid")
-"""Phases that a job leaves only after an edit by a person, or never. A program that waits for a job should
-stop waiting in these phases."""
+"""Phases that a job leaves only if a person edits it, or never. A program that waits for the end of a job
+should stop waiting in these phases.
+"""
 
 ConditionType = Literal[
     "Accepted",
@@ -38,7 +39,7 @@ ConditionType = Literal[
 ]
 CONDITION_TYPES: tuple[ConditionType, ...] = get_args(ConditionType)
 TERMINAL_CONDITIONS: tuple[ConditionType, ...] = ("Complete", "Failed", "Cancelled")
-"""When a job has ended, one of these conditions is True. It stays True, and the other two stay False."""
+"""When a job has ended, exactly one of these conditions is True. None of them changes afterwards."""
 PHASE_CONDITIONS: Mapping[Phase, tuple[ConditionType, ...]] = MappingProxyType(
     {
         "Pending": ("Reconciling",),
@@ -52,12 +53,16 @@ PHASE_CONDITIONS: Mapping[Phase, tuple[ConditionType, ...]] = MappingProxyType(
         "Cancelled": ("Ready", "Cancelled"),
     }
 )
-"""The conditions that are True in each phase, without Accepted and Planned, which do not depend on the phase.
+"""The conditions that are True in each phase. Accepted and Planned are not listed, because they do not depend
+on the phase.
 
-The conditions follow kstatus, which helm and Flux use to wait for objects. Reconciling means that the object
-is not yet in the state that its spec asks for. Stalled means that the object does not get into this state
-without the help of a person. The spec of an RFTJob asks for a running training, so a job that makes steps is
-Ready and not Reconciling. To wait for the end of a job, wait for one of ``TERMINAL_CONDITIONS``.
+The conditions follow kstatus, which helm and Flux use to wait for objects:
+
+- Reconciling: the object is not yet in the state that its spec asks for.
+- Stalled: the object will not get into this state without the help of a person.
+
+The spec of an RFTJob asks for a running training. So a job that makes steps is Ready and not Reconciling. To
+wait for the end of a job, wait for one of ``TERMINAL_CONDITIONS``.
 
 In the phase Invalid nothing runs until a person edits the spec, so Stalled is True. Failed is not True,
 because the job goes on after the edit.
@@ -153,9 +158,9 @@ NOT_SO_FAR = "Not so far."
 
 
 class Gate(NamedTuple):
-    """Whether the condition Accepted or Planned is True (``holds``), with its reason and message.
+    """The condition Accepted or Planned: whether it is True (``holds``), its reason and its message.
 
-    These two conditions do not depend on the phase of the job.
+    Neither condition depends on the phase of the job.
     """
 
     holds: bool
@@ -190,9 +195,11 @@ def conditions_of(
 ) -> list[Condition]:
     """Return every condition of a job in ``phase``, in the order of ``CONDITION_TYPES``.
 
-    Both the operator and ``rft run`` write these conditions. With ``stalled`` the condition Stalled is True
-    in every phase. ``now`` is a time in RFC 3339. Every condition gets ``now`` as its transition time, and
-    ``merge`` restores the earlier times of unchanged conditions.
+    - ``stalled``: if true, the condition Stalled is True in every phase.
+    - ``now``: the transition time of every condition, in RFC 3339. ``merge`` then restores the earlier times
+      of conditions that have not changed.
+
+    Both the operator and ``rft run`` write these conditions.
     """
     holds = {kind: kind in PHASE_CONDITIONS[phase] for kind in CONDITION_TYPES}
     holds["Stalled"] |= stalled
@@ -217,9 +224,10 @@ def conditions_of(
 
 
 def merge(old: Iterable[Mapping[str, Any]], wanted: Iterable[Condition]) -> list[Condition]:
-    """Return all ``wanted`` conditions. A condition whose status has not changed keeps its time from ``old``.
+    """Return the ``wanted`` conditions. A condition whose status has not changed gets its transition time
+    from ``old``.
 
-    So conditions that have not changed are equal to the old ones, and need not be written again.
+    If nothing else has changed either, the condition is equal to the old one, and need not be written again.
     """
     before = {c.get("type"): c for c in old}
     merged = []

@@ -1,7 +1,7 @@
-"""Finds characters in a text that change how a terminal or an editor shows the text, with pure functions.
+"""Finds characters in a text that change how a terminal or an editor shows the text. The functions are pure.
 
-These are control characters, escape sequences, and invisible characters that change the order or the look of
-a text. Letters of every writing system and spaces of every width are not among them.
+These characters are control characters, escape sequences, and invisible characters that change the order or
+the look of a text. Letters of every writing system are not found, and neither are spaces of any width.
 """
 
 import json
@@ -9,11 +9,17 @@ import re
 import unicodedata
 
 _OBEYED = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-"""Unicode categories of the characters that are not shown: controls, formats such as bidirectional overrides,
-half surrogate pairs, and line and paragraph separators."""
+"""Unicode categories of characters that are not shown themselves:
+
+- Cc: control characters;
+- Cf: formats, such as those that change the direction of a text;
+- Cs: halves of surrogate pairs;
+- Zl, Zp: line and paragraph separators.
+"""
 _JOINERS = "\u200c\u200d"
-"""Characters that join two letters or two emoji. Several writing systems need these characters, and they have
-no other effect."""
+"""Invisible characters that join or separate two letters or two emoji. Several writing systems need them.
+They have no other effect.
+"""
 _KEPT = str.maketrans("", "", f"\n\t{_JOINERS}")
 _SEQUENCES = re.compile(
     # OSC, DCS, SOS, PM and APC with their text, CSI with its parameters, and all shorter sequences. The text
@@ -27,7 +33,7 @@ _LINE_ENDS = re.compile("\r\n|[\r\v\f\x85\u2028\u2029]")
 
 
 def visible(text: str) -> str:
-    """Return a text for a terminal, in which control and invisible characters are replaced by their codes.
+    """Return a text for a terminal. Codes replace its control characters and invisible characters.
 
     Newlines and tabs stay as they are.
     """
@@ -37,8 +43,8 @@ def visible(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return a text for one line of a terminal, in which control and invisible characters, newlines and tabs
-    are replaced by their codes.
+    """Return a text for one line of a terminal. Codes replace its control characters and invisible
+    characters, also newlines and tabs.
     """
     return visible(text).replace("\n", r"\n").replace("\t", r"\t")
 

@@ -1,8 +1,8 @@
-"""Converts specs between v1alpha1 and a draft of v1beta1, and back without a loss.
+"""Converts specs from v1alpha1 to a draft of v1beta1, and back. Nothing is lost.
 
-The functions are pure, and change no argument. No API server serves v1beta1 yet. The draft has the changes of
-names and types that a reviewer of the API would ask for. The tables here show that every stored spec can be
-converted to it. ADR 0029 has the reasons.
+The functions are pure, and change no argument. No API server serves v1beta1 yet. The draft has the names and
+types that a reviewer of the API would ask for. The tables here show that every stored spec can be converted
+to the draft. ADR 0029 has the reasons.
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,8 +25,8 @@ class Revalued(NamedTuple):
 
     path: str
     beta_of: Mapping[Any, Any]
-    """The value in v1beta1 of each value in v1alpha1. All values in v1beta1 differ, so each can be converted
-    back.
+    """For each value in v1alpha1, its value in v1beta1. No two values in v1beta1 are equal, so each can be
+    converted back.
     """
 
 
@@ -116,7 +116,7 @@ def _revalue(spec: Json, path: str, values: Mapping[Any, Any]) -> None:
 def _move(spec: Json, source: str, target: str) -> None:
     """Move each value at the path ``source`` to the path ``target``.
 
-    Objects that are in the path ``source`` but not in ``target`` are removed if they are empty afterwards.
+    Objects that the move leaves empty are removed, except those that ``target`` also has.
     """
     old, new = source.split("."), target.split(".")
     shared = 0
@@ -133,10 +133,9 @@ def _move(spec: Json, source: str, target: str) -> None:
 
 
 def _take(owner: Json, path: list[str]) -> Any:
-    """Remove the value at a path, and return it. Objects in the path that are empty afterwards are removed
-    too.
+    """Remove the value at a path, and return it. Return ``_ABSENT`` if there is no value.
 
-    The result is ``_ABSENT`` if there is no value.
+    Objects in the path that become empty are removed too.
     """
     name, *below = path
     if not below:
@@ -151,7 +150,9 @@ def _take(owner: Json, path: list[str]) -> Any:
 
 
 def _objects(value: Json, path: list[str]) -> Iterator[Json]:
-    """Yield the objects at a path that exist. A part with ``[]`` stands for each item of that list."""
+    """Yield the objects at a path that exist. A path such as ``graders[]`` stands for each item of the list
+    ``graders``.
+    """
     if not path:
         yield value
         return

@@ -1,8 +1,11 @@
 """Defaults that a platform sets for all jobs, and how a job inherits them.
 
-The section ``jobDefaults`` has the form of a part of the spec. A field that the job sets itself takes
-precedence. A field that the job leaves out gets its value from the section of the job's accelerator, or else
-from the general section.
+The section ``jobDefaults`` has the form of a part of the spec. A field of a job gets its value from the first
+of these places that has one:
+
+- the job itself;
+- the section of the job's accelerator, in ``jobDefaults.accelerators``;
+- the rest of ``jobDefaults``.
 """
 
 import json
@@ -20,7 +23,9 @@ from rft_api.sources import ModelCache, Storage
 from rft_api.status import Inherited, Plan
 
 SECTION = "jobDefaults"
-"""The name of the section in the chart's values. The paths of its fields in messages begin with this name."""
+"""The name of the section in the chart's values. In messages, the paths of the section's fields begin with
+this name.
+"""
 CPU = "cpu"
 """The key in ``jobDefaults.accelerators`` for jobs that use no GPU. The other keys are accelerators."""
 
@@ -69,16 +74,16 @@ MERGED_BY = {
     "spec.template.volumes": ("name", "mount_path"),
     "spec.template.topologySpreadConstraints": ("topology_key",),
 }
-"""The lists in which a job gets the default items in addition to its own. The key is the path of the list.
-The value is the fields that identify an item, as in Kubernetes' strategic merge.
+"""The lists in which a job gets the default items in addition to its own. A list that is not here replaces
+the default list.
 
-A default item is left out if an item of the job has the same value in one of these fields. Volumes are also
-compared by their path, because a container mounts only one volume at a path. A list that is not in this table
-replaces the default list.
+The key is the path of a list. The value is the fields that identify an item, as in Kubernetes' strategic
+merge. A default item is left out if an item of the job has the same value in one of these fields. Volumes are
+also compared by their path, because a container mounts only one volume at a path.
 """
 _EXCLUSIVE = (ModelCache, Storage)
-"""Objects of which exactly one field is set. If the job sets one of the fields, a default for another one is
-not used.
+"""Objects of which exactly one field is set. If the job sets one of the fields, the defaults for the other
+fields are not used.
 """
 
 
@@ -98,12 +103,13 @@ _SMALLEST: dict[str, Any] = {
     "graders": [{"name": "any", "numeric": {}}],
     "storage": {"claimTemplate": {"size": "1Gi"}},
 }
-"""A spec with the required fields only. The defaults are filled into this spec, so that the rules for specs
-can check them."""
+"""A spec with the required fields only. The defaults are written into this spec. Then the rules for specs can
+check the defaults.
+"""
 
 
 def read_defaults(value: object, accelerators: Collection[str]) -> JobDefaults:
-    """Return the defaults in a JSON object, which has the form of the section in the chart's values.
+    """Return the platform's defaults from ``value``, the section ``jobDefaults`` of the chart's values.
 
     ``accelerators`` are the names of the catalogue.
 
@@ -146,8 +152,11 @@ def _of_section(path: str, section: Defaults) -> Iterator[Problem]:
 def inherit(spec: RFTJobSpec, defaults: JobDefaults, accelerator: str | None) -> Inheriting:
     """Return ``spec`` with the defaults for the fields that it leaves out, and the list of these fields.
 
-    ``accelerator`` is the name of the job's kind of GPU in the catalogue, ``cpu`` for a job without GPUs, or
-    ``None`` if the kind has no name there.
+    ``accelerator`` is one of these values:
+
+    - the catalogue's name of the job's kind of GPU;
+    - ``cpu`` for a job without GPUs;
+    - ``None`` if the catalogue does not have the kind of GPU.
     """
     layers: list[tuple[str, Defaults]] = [(SECTION, defaults)]
     own = (defaults.accelerators or {}).get(accelerator or "")
@@ -176,10 +185,9 @@ def _with_layer(spec: RFTJobSpec, layer: Defaults, origin: str, found: list[Inhe
 
 
 def _filled(own: Any, default: Any, path: str, origin: str, found: list[Inherited]) -> Any:
-    """Return the job's value ``own``, in which fields that are absent (``None``) have the values of
-    ``default``.
+    """Return the job's value ``own``. Its absent fields (``None``) get their values from ``default``.
 
-    These fields are added to ``found``.
+    The fields that got a value are added to ``found``.
     """
     if own is None:
         found += _leaves(default, path, origin)
@@ -209,7 +217,9 @@ def _same(one: Model, other: Model, keys: tuple[str, ...]) -> bool:
 
 
 def _leaves(value: Any, path: str, origin: str) -> Iterator[Inherited]:
-    """Yield each field of a default value with its path. An item of a merged list counts as one field."""
+    """Yield each field of a default value, with the field's path. An item of a list in ``MERGED_BY`` counts
+    as one field.
+    """
     if isinstance(value, Model):
         for name, info in type(value).model_fields.items():
             if getattr(value, name) is not None:

@@ -1,5 +1,5 @@
-"""Computes the effective parameters of a run: the values that the user gave, and derived values for all other
-parameters.
+"""Computes the effective parameters of a run: the values of the user, and derived values for all parameters
+that the user left out.
 """
 
 import hashlib
@@ -34,10 +34,11 @@ OBJECTIVE_DEFAULTS: dict[Objective, ObjectiveDefaults] = {
 
 
 def effective(spec: RFTJobSpec, uid: str, model_context_length: int | None = None) -> Effective:
-    """Return the effective parameters of a run. Parameters that are absent in ``spec`` are derived from the
-    objective, the batch size and the UID.
+    """Return the effective parameters of a run. Parameters that are absent in ``spec`` are derived from other
+    values.
 
-    ``model_context_length`` is the longest context of the model in tokens, or None if it is unknown.
+    ``uid`` is the UID of the job, from which the seed is derived. ``model_context_length`` is the longest
+    context of the model in tokens, or None if it is unknown.
     """
     training = spec.training
     defaults = OBJECTIVE_DEFAULTS[training.objective]

@@ -1,5 +1,5 @@
-"""The fields of a run's environment: a program that answers the model over several turns, before the rollout
-is scored.
+"""The fields of a run's environment. An environment is a program that answers the model over several turns,
+before the rollout is scored.
 """
 
 from typing import Literal
@@ -15,7 +15,7 @@ ENVIRONMENT = "environment"
 
 
 class EnvironmentPython(Model):
-    """A Python class with reset, get_reward and tools, in the form of TRL's environments.
+    """A Python class with the methods reset and get_reward and with tools, in the form of TRL's environments.
 
     It runs in the container of the python graders. Exactly one source of the code is set.
     """
@@ -77,8 +77,9 @@ class Environment(Model):
     )
 
     def most_tokens(self, each: int) -> int:
-        """Return the largest number of tokens that may be sampled in a rollout. ``each`` is the largest
-        number of tokens in one turn.
+        """Return the largest number of tokens that may be sampled in a rollout.
+
+        ``each`` is the largest number of tokens that may be sampled in one turn.
         """
         return self.max_tokens or self.max_turns * each
 

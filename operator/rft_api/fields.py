@@ -13,7 +13,9 @@ from rft_api.status import RFTJobStatus
 
 
 class UnknownField(LookupError):
-    """A manifest has no field with this path. ``meant`` is the path of the most similar field, or None."""
+    """No field of the manifest has this path. ``meant`` is the path of the most similar field, or None if no
+    path is similar.
+    """
 
     def __init__(self, path: str, meant: str | None) -> None:
         super().__init__(f"no field {path}" + (f"; did you mean {meant}?" if meant else ""))
@@ -34,7 +36,9 @@ class Field(NamedTuple):
     maximum: float | None
     choices: tuple[Any, ...]
     children: tuple[str, ...]
-    """The names of the fields in an object, or in the items of a list. Empty for any other field."""
+    """The names of the fields in this object, or in each item of this list. Empty for any other kind of
+    field.
+    """
 
     @property
     def allowed(self) -> str:
@@ -55,7 +59,7 @@ class Field(NamedTuple):
 
 
 def find(path: str) -> Field:
-    """Return the field at ``path``. The prefix ``spec.`` and an index such as ``[0]`` may be left out.
+    """Return the field at ``path``. The path may lack the prefix ``spec.`` and indexes such as ``[0]``.
 
     Raises:
         UnknownField: if no field has this path. The message names the field with the most similar path.
@@ -111,8 +115,10 @@ def _type(schema: Schema) -> str:
 
 
 def _meant(path: str) -> str | None:
-    """Return the path that the user probably meant by ``path``: a path with the same last name, else the most
-    similar path, else None.
+    """Return the path of the field that the user probably meant by ``path``.
+
+    It is a path with the same last name. If there is none, it is the most similar path. If none is similar,
+    it is None.
     """
     wanted = _fold(path.rpartition(".")[2])
     for known in all_fields():

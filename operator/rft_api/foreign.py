@@ -1,7 +1,8 @@
-"""Fields of other programs and services, with the fields of an RFTJob that have the same meaning.
+"""Tables of fields of other programs and services. Each entry names the field of an RFTJob with the same
+meaning.
 
-``rft import`` follows these tables, the migration pages are generated from them, and the message about an
-unknown field in a manifest names the field of an RFTJob from these tables.
+``rft import`` follows these tables. The migration pages are generated from them. The message about an unknown
+field in a manifest names a field of an RFTJob from them.
 """
 
 from typing import Literal, NamedTuple
@@ -314,8 +315,9 @@ NAMES: dict[Origin, str] = {"openai": "OpenAI", "fireworks": "Fireworks", "trl":
 
 
 def find(origin: Origin, theirs: str) -> Counterpart | None:
-    """Return the entry for a field's name in the table of ``origin``, or None. The spelling of the name does
-    not matter: ``loraRank`` finds ``lora-rank``.
+    """Return the entry for a field's name in the table of ``origin``, or None if there is no entry.
+
+    The spelling of the name does not matter: ``loraRank`` finds ``lora-rank``.
     """
     return next((each for each in TABLES[origin] if fold(each.theirs) == fold(theirs)), None)
 
@@ -327,8 +329,9 @@ def path_of(theirs: str) -> str:
 
 
 def why_none(theirs: str) -> str:
-    """Return a sentence which says why the field ``theirs`` of another program has no counterpart here.
-    Return "" if no table has such an entry.
+    """Return why the field ``theirs`` of another program has no counterpart here, as a sentence.
+
+    Return "" if no table says so.
     """
     for origin, name in NAMES.items():
         found = find(origin, theirs)

@@ -1,7 +1,7 @@
-"""The forms that texts of the API must have. Each form has a regular expression, a description in words, and
-a function that guesses a correction.
+"""The forms that texts of the API must have.
 
-Messages never show the regular expression. They show the words and, if it can be guessed, the corrected text.
+Each form has a regular expression, a description in words, and a function that guesses a correction. Messages
+never show the regular expression. They show the words, and the corrected text if it can be guessed.
 """
 
 import re
@@ -30,7 +30,7 @@ class Form(NamedTuple):
     def limits(self, longest: int | None = None) -> dict[str, Any]:
         """Return the arguments of ``Field`` for a field of this form.
 
-        ``longest`` is the maximum number of characters. If it is None, the maximum of the form applies.
+        ``longest`` is the maximum number of characters. If it is None, it is the maximum number of this form.
         """
         return {"pattern": self.pattern, "max_length": longest or self.longest}
 
@@ -40,9 +40,9 @@ class Form(NamedTuple):
         return re.search(pattern, text, re.ASCII) is not None
 
     def proposal(self, text: str, longest: int | None = None) -> str:
-        """Return a correction of ``text`` that has this form, or "" if no correction can be guessed.
+        """Return a correction of ``text`` that has this form. Return "" if no correction can be guessed.
 
-        The result has at most ``longest`` characters.
+        If ``longest`` is given, the correction has at most this many characters.
         """
         guess = self.correct(unicodedata.normalize("NFKC", text).strip())
         guess = guess[:longest].rstrip("-") if longest is not None else guess

@@ -316,8 +316,9 @@ class Grader(Model):
 
     @property
     def reads_answer(self) -> bool:
-        """Whether the grader reads only the answer of a completion, and not the thought before it. ``reads``
-        decides this. If it is absent, the kind of the grader decides.
+        """Whether the grader reads only the answer of a completion, without the thought before it.
+
+        If ``reads`` is absent, this depends on the kind of the grader.
         """
         if self.reads is not None:
             return self.reads == "answer"

@@ -1,8 +1,10 @@
 """Checks which fields of a spec may change after its run has started.
 
-The check in Python and the rules in CEL use the same tuples of fields. A run uses the snapshot of the spec
-that it was started with. So an edit that no check refused has no effect on the run, and the status reports
-it. The operator makes a new snapshot only when a suspended run resumes with a changed spec.
+A run uses a snapshot of the spec, which is made when the run starts. The checks refuse most edits after the
+start. An edit that gets past the checks has no effect on the run, and the status reports the edit. A new
+snapshot is made only if a suspended run resumes with a changed spec.
+
+The check in Python and the rules in CEL use the same tuples of fields.
 """
 
 from collections.abc import Iterator, Mapping
@@ -27,10 +29,10 @@ ONLY_SUSPENDED = (
 
 
 def problems(old: RFTJobSpec, new: RFTJobSpec, status: Mapping[str, Any]) -> list[Problem]:
-    """Return a problem for each change from ``old`` to ``new`` that is not allowed in the current
-    ``status``.
+    """Return a problem for each change from ``old`` to ``new`` that is not allowed with this ``status``.
 
-    In the phase ``Suspended`` no pod runs: the operator sets this phase after the last pod has ended.
+    Some fields may change only in the phase ``Suspended``. In this phase no pod runs: the operator sets it
+    after the last pod has ended.
     """
     if not status.get("startTime"):
         return []
@@ -39,8 +41,9 @@ def problems(old: RFTJobSpec, new: RFTJobSpec, status: Mapping[str, Any]) -> lis
 
 
 def late_changes(old: RFTJobSpec, new: RFTJobSpec, *, pod_alive: bool) -> list[Problem]:
-    """Return a problem for each change from ``old`` to ``new`` that has no effect on a run which was started
-    with ``old``. ``pod_alive`` says whether a pod of the run may still run.
+    """Return a problem for each change from ``old`` to ``new`` that has no effect on the run.
+
+    The run was started with ``old``. ``pod_alive`` says whether a pod of the run may still run.
     """
     found = list(_changed(old, new, FROZEN, NEVER))
     if pod_alive:
@@ -51,8 +54,10 @@ def late_changes(old: RFTJobSpec, new: RFTJobSpec, *, pod_alive: bool) -> list[P
 def follows(old: RFTJobSpec, new: RFTJobSpec) -> bool:
     """Return whether a suspended run that was started with ``old`` gets ``new`` as its new snapshot.
 
-    Two conditions must hold: a field differs whose change is applied when a run resumes, and all fields that
-    must not change after the start are equal.
+    Two conditions must hold:
+
+    - The two specs differ in a field whose change is applied when a run resumes.
+    - They do not differ in a field that must not change after the start.
     """
     return not late_changes(old, new, pod_alive=False) and any(_changed(old, new, _FOLLOWED, ""))
 
@@ -76,8 +81,9 @@ def _differences(old: object, new: object, path: str) -> Iterator[str]:
 
 
 def _by_name(value: object) -> object:
-    """Return a list of items with names as a dict by name, and every other value unchanged. The API server
-    ignores the order of such items too.
+    """Return a list of items with names as a dict by name. Return any other value unchanged.
+
+    So the order of the items does not matter. It does not matter to the API server either.
     """
     if isinstance(value, list) and all(isinstance(item, dict) and "name" in item for item in value):
         return {f"{item['name']}": item for item in value}
@@ -98,11 +104,14 @@ _AT_REST = "oldSelf.spec.suspend && has(oldSelf.status.phase) && oldSelf.status.
 
 
 def _texts() -> Iterator[Cel]:
-    """Yield a CEL rule for each field that must not change after the start, and for each field that may
-    change then only while the run is suspended. Each field has its own rule, so that the message can name it.
+    """Yield the CEL rules about changes after the start.
 
-    The rules are at the root of the schema, because only a rule at the root can read both spec and status.
-    The API server also checks them when the status is updated, but such an update does not change the spec.
+    There is a rule for each field that must not change, and for each field that may change only while the run
+    is suspended.
+
+    Each field has its own rule, so that the message can name the field. The rules are at the root of the
+    schema, because only a rule at the root can read both spec and status. The API server also checks them
+    when the status is updated, but such an update does not change the spec.
     """
     for field in FROZEN:
         message = f"spec.{_FIELDS[field].alias or field} {NEVER}"

@@ -16,8 +16,9 @@ from rft_api.sources import Dataset, ModelSource, Storage
 MAX_NAME_LENGTH = 52
 """Maximum length of metadata.name, in characters.
 
-The name of the child Job is 9 characters longer, and is also the value of a label, which may have at most 63
-characters."""
+The name of the child Job is 9 characters longer. It is also the value of a label, and a label may have at
+most 63 characters.
+"""
 
 NAME_PATTERN = LABEL.pattern
 """The form of metadata.name.

@@ -21,8 +21,8 @@ def read_moment(text: str) -> datetime:
 
 
 class Evaluation(Model):
-    """The held-out evaluation. It compares the base model and the tuned model on rows that are never trained
-    on.
+    """The evaluation on held-out rows, which are never trained on. It compares the base model and the tuned
+    model.
     """
 
     dataset: Dataset | None = Field(

@@ -1,8 +1,13 @@
 """Reads YAML as kubectl does, so that ``rft`` and the cluster get the same values from a file.
 
-kubectl follows YAML 1.1 with Go's number syntax: ``1e-4`` is a number (PyYAML reads a string), ``y`` and
-``off`` are booleans, also as keys. It also accepts several documents and ``kind: List``. Duplicate keys are
-an error here, because nobody knows which of them the user meant. kubectl silently uses the last one.
+kubectl follows YAML 1.1, but with Go's syntax for numbers:
+
+- ``1e-4`` is a number. PyYAML alone would read a string.
+- ``y`` and ``off`` are booleans, also as keys.
+- A file may have several documents, or an object of ``kind: List``.
+
+Duplicate keys are an error here, because nobody knows which value the user meant. kubectl silently uses the
+last value.
 """
 
 import math
@@ -63,13 +68,15 @@ _BOOL = re.compile(
     r"^(?:y|Y|yes|Yes|YES|on|On|ON|true|True|TRUE|n|N|no|No|NO|off|Off|OFF|false|False|FALSE)$"
 )
 _FLOAT_DIGITS_LIMIT = 1e21
-"""From this absolute value on, Go writes a float with an exponent.
+"""Go writes a float with an exponent if its absolute value is at least this number.
 
-Readers of JSON then read it as a float and not as an integer."""
+A reader of JSON then takes the number for a float and not for an integer.
+"""
 _INLINE_DOCUMENT = re.compile(r"^---[ \t]*[^\s#]", re.MULTILINE)
 _BYTE_ORDER_MARK = re.compile("^\ufeff", re.MULTILINE)
-"""The byte order mark. Some editors write it at the beginning of a file. In concatenated files it may be at
-the beginning of any line."""
+"""A byte order mark at the beginning of a line. Some editors write this mark at the beginning of a file. If
+files are concatenated, it may be at the beginning of any line.
+"""
 _NULL = re.compile(r"^(?:~|null|Null|NULL|)$")
 
 
@@ -149,7 +156,8 @@ def _key(loader: _Loader, node: yaml.Node) -> str:
 def _merged(value: object, node: yaml.Node) -> dict[Hashable, Any]:
     """Return the keys and values that the YAML merge key ``<<`` adds to a mapping.
 
-    If several merged objects have the same key, the value in the first of these objects is used.
+    ``value`` is an object or a list of objects. If several objects have the same key, the first of them gives
+    the value.
     """
     objects = value if isinstance(value, list) else [value]
     if not all(isinstance(each, dict) for each in objects):
