@@ -45,7 +45,7 @@ def model_problem(name: str) -> str:
         return f"{name!r} is the address of a web page, not a hub id; write {page[1]}"
     if owner.lower() in _VENDORS and _CLOSED.match(own):
         return (
-            f"{name!r} is a closed model: there are no weights to download and train; name an open one, such"
+            f"{name!r} is a closed model: there are no weights to download and train; name an open model such"
             " as Qwen/Qwen2.5-7B-Instruct. A closed model can only be the judge of a grader of kind model"
         )
     if not re.fullmatch(f"{_HUB_PART}(/{_HUB_PART})?", name) or "--" in name or ".." in name:

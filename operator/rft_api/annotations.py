@@ -68,8 +68,8 @@ REFUSED = (
         ),
     ),
     AnnotationGroup(
-        "gives all containers of the pod a cloud identity, users' code included; instead, set"
-        " spec.template.serviceAccountName to a ServiceAccount with a cloud identity",
+        "gives a cloud identity to all containers of the pod, also to the container with users' code; set"
+        " spec.template.serviceAccountName to a ServiceAccount with a cloud identity instead",
         ("iam.amazonaws.com/", "azure.workload.identity/inject-proxy-sidecar"),
     ),
 )

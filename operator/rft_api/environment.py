@@ -48,8 +48,9 @@ class Environment(Model):
     tools: Literal["template", "text"] | None = Field(
         None,
         description=(
-            "How the model sees tools and calls them: by its chat template (template), or as text in the"
-            " system message (text). If absent: template if transformers can read the model's tool calls."
+            "How the model sees tools and calls them: through its chat template (template), or as text in the"
+            " system message (text). If absent, it is template if transformers can read the model's tool"
+            " calls, else text."
         ),
     )
     max_turns: Int = Field(8, ge=1, le=64, description="Largest number of the model's turns in a rollout.")
@@ -57,8 +58,8 @@ class Environment(Model):
         None,
         ge=16,
         description=(
-            "Largest number of tokens that are sampled in all turns of a rollout together."
-            " sampling.maxTokens limits each turn. If absent, maxTurns times sampling.maxTokens."
+            "Largest number of tokens that are sampled in all turns of a rollout together. If absent, it is"
+            " maxTurns times sampling.maxTokens. sampling.maxTokens is the limit for one turn."
         ),
     )
     timeout_seconds: float = Field(

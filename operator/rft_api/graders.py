@@ -24,8 +24,8 @@ class Numeric(Model):
     extract: Literal["last", "first", "boxed", "marker"] = Field(
         "last",
         description=(
-            "Which number of the completion is compared: the last, the first, the one in \\boxed{}, or the"
-            " one after marker."
+            "Which number of the completion is compared: the last one (last), the first one (first), the one"
+            " in \\boxed{} (boxed), or the one after the text in the field marker (marker)."
         ),
     )
     marker: str | None = Field(
@@ -77,8 +77,8 @@ Similarity = Literal[
 """Measures of the similarity of two texts."""
 
 _TEMPLATE_WORDS = (
-    "Allowed in braces are completion, prompt, the name of a row field, and a path into the JSON of the"
-    " completion or of a row field, such as {completion_json.name} or {person.names[0]}."
+    "Braces may contain completion, prompt, or the name of a row field. They may also contain a path into"
+    " JSON, such as {completion_json.name} for the completion or {person.names[0]} for a row field."
 )
 
 
@@ -129,9 +129,9 @@ class Formula(Model):
         min_length=1,
         max_length=2048,
         description=(
-            "Arithmetic on the scores of graders, such as 0.5 * exact + min(style, 0.5). A score is from 0"
-            " to 1, and is written as the name of its grader, with an underscore for each dash. Allowed are"
-            " + - * / ^, parentheses, and min, max, abs, floor, ceil, exp, sqrt and log."
+            "Arithmetic on the scores of graders, such as 0.5 * exact + min(style, 0.5). Write the name of a"
+            " grader for its score, with an underscore for each dash. A score is from 0 to 1. Allowed are"
+            " + - * / ^, parentheses, and the functions min, max, abs, floor, ceil, exp, sqrt and log."
         ),
     )
 
@@ -161,9 +161,9 @@ class Python(Model):
         "grade",
         **IDENTIFIER.limits(),
         description=(
-            "Name of the function. It is called as grade(completion, row). If its parameters have the names"
-            " that TRL, OpenAI, eval-protocol or verl use, it is called with the values that these programs"
-            " pass."
+            "Name of the function. It is called as grade(completion, row). It may also have the"
+            " parameters of a function for TRL, OpenAI, eval-protocol or verl. Then it is called with values"
+            " for these parameters."
         ),
     )
 
@@ -201,8 +201,8 @@ class ModelJudge(Model):
     labels: dict[str, float] | None = Field(
         None,
         description=(
-            "Score of each label, such as {good: 1, bad: 0}. The judge then replies with one of the labels"
-            " and with no number. If absent or empty, it replies with a score."
+            "Score of each label, such as {good: 1, bad: 0}. The judge replies with one of the labels and"
+            " with no number. Without labels, the judge replies with a score."
         ),
     )
 
@@ -243,8 +243,8 @@ class Grader(Model):
     scale: Scale | None = Field(
         None,
         description=(
-            "Range of raw scores that is mapped onto 0…1. A score outside this range is an error, unless"
-            " clip is true."
+            "Range of raw scores that is mapped onto 0…1. A score outside this range is an error if clip is"
+            " false."
         ),
     )
     timeout_seconds: float = Field(
@@ -258,16 +258,17 @@ class Grader(Model):
     on_error: Literal["zero", "drop", "fail"] | None = Field(
         None,
         description=(
-            "What happens if the grader fails: its score is 0 (zero, default of python), the rollout is not"
-            " used (drop, default of http, model and formula), or the run ends (fail). If a canary (a"
-            " grader of weight 0) fails, only its own score is missing."
+            "What happens if the grader fails: its score is 0 (zero), the rollout is not used (drop), or the"
+            " run ends (fail). The default is drop for http, model and formula, and zero for the other"
+            " kinds. If a canary (a grader of weight 0) fails, only its own score is missing."
         ),
     )
     reads: Literal["answer", "whole"] | None = Field(
         None,
         description=(
             "What the grader reads: only the answer after a thinking model's thought (answer), or the whole"
-            " completion (whole). If absent: whole for python, http and regex, answer for the others."
+            " completion (whole). If absent, it is whole for python, http and regex, and answer for the"
+            " other kinds."
         ),
     )
     exact_match: ExactMatch | None = Field(

@@ -90,16 +90,16 @@ class RFTJobSpec(Model):
     )
     stop: Stop | None = Field(None, description="Conditions under which the run completes early.")
     suspend: bool = Field(
-        False, description="Save a checkpoint and release the GPUs. The run resumes when this is false again."
+        False, description="If true, the run saves a checkpoint and releases the GPUs. False resumes it."
     )
     cancel: bool = Field(False, description="Save a checkpoint and end the run. It cannot be resumed.")
     active_deadline_seconds: Int | None = Field(
         None,
         ge=1,
         description=(
-            "Number of seconds for which the child Job may be active, retries included. Then the run fails."
-            " After a suspension the time begins again. To complete a run at a certain time instead, use"
-            " stop.deadline. A local run ignores this field."
+            "Number of seconds for which the child Job may be active, retries included. After this time the"
+            " run fails. After a suspension, counting starts again at 0. To complete a run at a certain time"
+            " instead, use stop.deadline. A local run ignores this field."
         ),
     )
     ttl_seconds_after_finished: Int | None = Field(

@@ -36,8 +36,8 @@ class Evaluation(Model):
         ge=0,
         le=0.5,
         description=(
-            "Fraction of the training rows that is held out, but at least 32 and at most 256 rows. If it is"
-            " 0 and there is no evaluation dataset, there is no evaluation."
+            "Fraction of the training rows that is held out. At least 32 and at most 256 rows are held out."
+            " With 0 and without an evaluation dataset, there is no evaluation."
         ),
     )
     every_steps: Int | None = Field(
@@ -110,8 +110,9 @@ class Stop(Model):
         gt=0,
         le=1,
         description=(
-            "The run completes when the mean score of a grader of weight 0 falls by this amount, and by more"
-            " than noise, while the reward rises. Its result is the last checkpoint before the fall."
+            "The run completes when the mean score of a canary (a grader of weight 0) falls while the reward"
+            " rises. The fall must be at least this amount, and more than noise. The result of the run is"
+            " the last checkpoint before the fall."
         ),
     )
     deadline: str | None = Field(
