@@ -282,10 +282,11 @@ completions are in one row with their prompt. All differences must be at most {T
 `none` means that no layer of the type has a window, or that none of its published models uses one. peft reads
 the adapter back from its files.
 
-`vLLM` is `yes` where a vLLM server on the CPU has loaded two adapters of the model, one after the other, and
-its log-probs followed each. A mixture of experts does not run on a CPU: `names compared` means that vLLM's
-class has all adapted layers, by its own mapping of names. Every run makes the check before its first step:
-where the sampler does not follow the adapter, the run ends with the reason `SamplerMismatch`.
+`vLLM` is `yes` if a vLLM server on the CPU has loaded two adapters of the model, one after the other, and its
+log-probs were those of the loaded adapter. A mixture of experts does not run on a CPU. `names compared` means
+that vLLM's class has all adapted layers, under the names to which vLLM maps them. Every run makes the check
+with two adapters before its first step. If the sampler does not use the adapter, the run ends with the reason
+`SamplerMismatch`.
 
 {table(results)}
 """
