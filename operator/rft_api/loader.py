@@ -195,13 +195,13 @@ _Loader.add_constructor(f"{_TAG}binary", _construct_binary)
 _Loader.add_constructor(None, _construct_untagged)
 
 PLAIN_SCALARS = _Loader.yaml_implicit_resolvers
-"""The regular expressions for unquoted scalars that YAML does not read as strings.
+"""Regular expressions. YAML does not read an unquoted scalar as a string if one of them matches the scalar.
 
-The dumper must write a string in quotes if it matches one of them."""
+So the dumper must write a string in quotes if one of them matches the string."""
 
 
 def load_documents(text: str, source: str = "manifest") -> list[Document]:
-    """Return the Kubernetes objects in a YAML text. For ``kind: List`` these are the items of the list.
+    """Return the Kubernetes objects in a YAML text. An object of ``kind: List`` is replaced by its items.
 
     Raises:
         UnreadableManifest: if the text is not YAML, or if a document is not an object.

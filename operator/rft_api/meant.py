@@ -1,4 +1,4 @@
-"""Guesses what a user meant by a value, or by the name of a field, that the API does not know."""
+"""Guesses what a user meant by a wrong value, or by the name of an unknown field."""
 
 import difflib
 import re
@@ -41,9 +41,9 @@ OTHER_NAMES = {
     "rewards": "spec.graders",
     "maxsteps": "spec.stop.maxSteps",
 }
-"""Names that other programs and APIs use for fields of this API, with the paths of these fields.
+"""The paths of fields, by the names that other programs and APIs use for these fields.
 
-The names are written in the form that ``fold`` returns."""
+The names have the form that ``fold`` returns."""
 
 _IN_PLACE = {
     ("spec.model", "path"): "spec.model.name",
@@ -51,8 +51,9 @@ _IN_PLACE = {
     ("spec.dataset", "file"): "spec.dataset.uri",
     ("spec.dataset", "url"): "spec.dataset.uri",
 }
-"""Other names for a field in an object: the key is the object's path and the other name, the value is the
-field's path."""
+"""The paths of fields, by wrong names that users write in a certain object.
+
+The key is the path of the object, and the wrong name in the form that ``fold`` returns."""
 
 _FIRST = ("spec.sampling.", "spec.training.")
 """Prefixes of paths that are preferred if several objects have a field of the same name."""
@@ -76,8 +77,8 @@ def fold(name: str) -> str:
 def number(value: object, *, whole: bool) -> int | float | None:
     """Return the number that a text means, such as 32768 for ``32k`` and 0.1 for ``10%``.
 
-    Return None if ``value`` is not a text, or if the text means no number. If ``whole`` is true, return None
-    for a number with a fraction, too.
+    Return None if ``value`` is not a text, or if the text means no number. With ``whole``, also return None
+    for a number with a fraction.
     """
     if not isinstance(value, str):
         return None
@@ -96,8 +97,9 @@ def number(value: object, *, whole: bool) -> int | float | None:
 
 
 def boolean(value: object) -> str:
-    """Return "true" or "false" if ``value`` is a text or a number that means one of them, such as ``yes`` or
-    1. Return "" for any other value.
+    """Return "true" for a value such as ``yes`` or 1, and "false" for a value such as ``no`` or 0.
+
+    Return "" for any other value.
     """
     text = str(value).strip().lower() if isinstance(value, str | int) else ""
     return "true" if text in _TRUE else "false" if text in _FALSE else ""
@@ -106,18 +108,20 @@ def boolean(value: object) -> str:
 def field(name: str, names: Sequence[str], parent: str, everywhere: Iterable[str], foreign: str = "") -> str:
     """Return the path of the field that the user probably meant by ``name``, or an empty text.
 
-    ``names`` are the fields of the object at the path ``parent``. ``everywhere`` are the paths of all fields.
-    ``foreign`` is the path for this name in the tables of other programs, or an empty text.
+    - ``names``: the fields of the object that has the unknown field
+    - ``parent``: the path of this object
+    - ``everywhere``: the paths of all fields of the manifest
+    - ``foreign``: the path that the tables of other programs have for ``name``, or an empty text
 
-    The search takes the first of these that it finds:
+    The result is the first of these that exists:
 
     1. the path that the table of known mistakes gives for this name in this object
-    2. an equal name in this object
-    3. an equal name in another object
+    2. a field of this object with an equal name
+    3. a field of another object with an equal name
     4. the field for a name that other programs use
-    5. the only name in this object that begins with ``name``
-    6. a similar name in this object
-    7. a similar name in another object
+    5. the only field of this object whose name begins with ``name``
+    6. a field of this object with a similar name
+    7. a field of another object with a similar name
     """
     key = fold(name)
     if found := _IN_PLACE.get((parent, key)):

@@ -37,9 +37,10 @@ class InvalidManifest(ValueError):
 
 
 def from_validation_error(error: ValidationError, root: type[Model]) -> list[Problem]:
-    """Convert pydantic's errors into problems with the field, the value, the range and the correction.
+    """Return one problem for each of pydantic's errors.
 
-    ``root`` is the model class of the manifest that was validated.
+    A problem names the field, the value, what is allowed, and the correction. ``root`` is the model class of
+    the manifest that was validated.
     """
     return [
         Problem(join_path(_loc(detail)), _message(detail, root)) for detail in error.errors(include_url=False)
@@ -47,10 +48,10 @@ def from_validation_error(error: ValidationError, root: type[Model]) -> list[Pro
 
 
 def _loc(detail: ErrorDetails) -> tuple[int | str, ...]:
-    """Return the location of the field that pydantic's error is about.
+    """Return the location of the field or list item that pydantic's error is about.
 
-    For a null or a duplicate item, pydantic reports the location of the parent. Then the name of the field,
-    or the index of the item, is added.
+    For a null field and for a duplicate item, pydantic reports the location of the parent. So this function
+    adds the name of the field, or the index of the item.
     """
     inside = {"null_value": "field", "duplicate_item": "index"}.get(detail["type"])
     return (*detail["loc"], detail["ctx"][inside]) if inside is not None else detail["loc"]
@@ -159,9 +160,9 @@ def _wrong_size(detail: ErrorDetails, root: type[Model]) -> str:
 
 
 def _written(text: str) -> str:
-    """Return the advice "; write …" for a message, or "" if ``text`` is empty.
+    """Return the advice "; write …" for the end of a message, or "" if ``text`` is empty.
 
-    The text is in quotes if YAML would read it as a number.
+    If YAML would read ``text`` as a number, the advice has ``text`` in quotes.
     """
     return f"; write {_show(text) if _is_quoted_number(text) else text}" if text else ""
 
@@ -173,8 +174,8 @@ def _options(context: dict[str, Any]) -> str:
 def _meant(value: object, context: dict[str, Any]) -> str:
     """Return advice that names the allowed value that the user probably meant, or "".
 
-    This value is similar to what the user wrote, or the user wrote its beginning or its initials, such as
-    ``RWO`` for ``ReadWriteOnce``.
+    The user may have written a similar value, or only the beginning or the initials of the allowed value. For
+    example, ``RWO`` are the initials of ``ReadWriteOnce``.
     """
     options = [option.strip() for option in _options(context).split(",")]
     if _is_quoted_number(value) and str(value) in options:
@@ -195,8 +196,13 @@ def _initials(option: str) -> str:
 
 
 def _nearest_option(value: object, loc: Sequence[int | str], root: type[Model]) -> str:
-    """Return advice to write an allowed value: the number nearest to ``value``, else the default of the
-    field, else the first allowed text. Return "" if there is no such value.
+    """Return advice to write an allowed value of a field, or "" if there is no such value.
+
+    The value is the first of these that exists:
+
+    - the allowed number that is nearest to ``value``
+    - the default of the field
+    - the first allowed text
     """
     info = _field(loc, root)
     if info is None or isinstance(loc[-1], int):
@@ -213,16 +219,20 @@ def _nearest_option(value: object, loc: Sequence[int | str], root: type[Model]) 
 
 
 def _choices(info: FieldInfo) -> tuple[Any, ...]:
-    """Return the allowed values of a field with a Literal type. Empty for a field with any other type."""
+    """Return the allowed values of a field with a Literal type, or an empty tuple for any other field."""
     found = [each for each in _types(info.annotation) if get_origin(each) is Literal]
     return tuple(get_args(found[0])) if found else ()
 
 
 def _inside(value: object, loc: Sequence[int | str], root: type[Model]) -> str:
-    """Return advice for a number that is out of range: the nearest allowed number, else the default of the
-    field, else an example. Return "" if there is none of them.
+    """Return advice for a number that is out of range, or "" if there is no advice.
 
-    If the user probably wrote a percentage, such as 95 for 0.95, the advice has the number divided by 100.
+    The advice has the first of these that exists:
+
+    - the number divided by 100, if the user probably wrote a percentage, such as 95 for 0.95
+    - the nearest allowed number
+    - the default of the field
+    - an example of the field
     """
     limits, info = _limits(loc, root), _field(loc, root)
     if not isinstance(value, int | float):
@@ -268,13 +278,18 @@ EXAMPLES = {
     "prompt": "prompt: 'How good is {completion}?'",
     "pattern": "pattern: '[0-9]+'",
 }
-"""Examples of fields in YAML, for messages. The key is the path of a field, or its name after the name of its
-object, or only its name."""
+"""Examples of fields in YAML, for messages. The key is one of these:
+
+- the path of the field, such as ``spec.model.name``
+- the names of the field's object and of the field, such as ``graders.name``
+- only the name of the field, such as ``size``"""
 
 
 def _example(loc: Sequence[int | str], root: type[Model]) -> str:
-    """Return advice with an example of a field or, for an object without an example, with the names of its
-    fields. Return "" if there is neither.
+    """Return advice with an example of the field at ``loc``.
+
+    For an object without an example, the advice has the names of the object's fields instead. Return "" for
+    any other field without an example.
     """
     named = [str(part) for part in loc if not isinstance(part, int)]
     found = EXAMPLES.get(join_path(loc)) or EXAMPLES.get(".".join(named[-2:])) or EXAMPLES.get(named[-1])
@@ -306,7 +321,10 @@ def _fix(value: object, detail: ErrorDetails, root: type[Model]) -> str:
 
 
 def _as_text(value: object, loc: Sequence[int | str], root: type[Model]) -> str:
-    """Return advice on how to write a text in place of a number, a boolean or an object, or ""."""
+    """Return advice on how to write a text in place of a number, a boolean or an object.
+
+    Return "" for any other ``value``.
+    """
     info = _field(loc, root)
     form = FORMS.get(_constraint(info, "pattern")) if info is not None else None
     if isinstance(value, int | float) and not isinstance(value, bool) and form is not None:
@@ -388,9 +406,7 @@ def _has_form(value: str, pattern: str) -> bool:
 
 
 def _constraint(info: FieldInfo, name: str) -> str:
-    """Return the value of a constraint of a field as a text, or "" if the field does not have this
-    constraint.
-    """
+    """Return the constraint ``name`` of a field as a text, or "" if the field has no such constraint."""
     found = [value for each in info.metadata if (value := getattr(each, name, None)) is not None]
     return str(found[0]) if found else ""
 
@@ -416,7 +432,7 @@ def _is_quoted_number(value: object) -> bool:
 
 
 def _parent(loc: Sequence[int | str], root: type[Model]) -> tuple[type[Model] | None, str]:
-    """Return the model class that has the field at ``loc``, and the path of this class in the manifest."""
+    """Return the model class of the object that has the field at ``loc``, and the path of this object."""
     model: type[Model] | None = root
     for part in loc[:-1]:
         if isinstance(part, int) or model is None:
@@ -439,8 +455,9 @@ _LIMITS = ("ge", "gt", "le", "lt", "max_length")
 
 
 def _limits(loc: Sequence[int | str], root: type[Model]) -> dict[str, Any]:
-    """Return the limits of the field at ``loc``, by pydantic's names such as ``ge``. The result for an item
-    of a list is empty.
+    """Return the limits of the field at ``loc``. The keys are pydantic's names, such as ``ge``.
+
+    Return no limits for an item of a list.
     """
     info = _field(loc, root) if loc and not isinstance(loc[-1], int) else None
     return {

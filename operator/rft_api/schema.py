@@ -1,8 +1,7 @@
 """Converts pydantic's JSON schema to the structural schema of a CustomResourceDefinition.
 
-Pydantic writes ``$ref``, ``anyOf: [X, null]``, ``const`` and numeric ``exclusiveMinimum``, which a structural
-schema does not allow. A keyword that this module cannot convert is an error, because otherwise a constraint
-could get lost unnoticed.
+Pydantic writes keywords that a structural schema does not allow, such as ``$ref`` and ``const``. A keyword
+that this module cannot convert is an error. Otherwise a constraint could get lost unnoticed.
 """
 
 from collections.abc import Mapping
@@ -54,8 +53,8 @@ class CannotLower(ValueError):
 def structural(model: type[Model], *, defaults: bool) -> Schema:
     """Return the structural schema of ``model``.
 
-    If ``defaults`` is true, the schema has the default values of scalars outside of lists. With defaults in
-    list items, Argo CD would show the RFTJob as OutOfSync for ever. A status has no defaults.
+    ``defaults``: whether the schema has default values. They must be left out for a status. List items never
+    have default values, because Argo CD would show the RFTJob as OutOfSync for ever.
 
     Raises:
         CannotLower: if a constraint of the model would get lost.
@@ -97,8 +96,10 @@ def _lower(source: Schema, definitions: Mapping[str, Schema], defaults: bool, pa
 
 
 def _resolve(source: Schema, definitions: Mapping[str, Schema], path: str) -> Schema:
-    """Replace ``$ref`` by the schema that it names, and ``anyOf: [X, null]`` by the schema X. Keywords beside
-    ``$ref`` or ``anyOf`` override those of the schema that is put in.
+    """Return a schema without ``$ref`` and without ``anyOf: [X, null]``.
+
+    The schema that ``$ref`` names replaces ``$ref``, and the schema X replaces ``anyOf``. Keywords beside
+    ``$ref`` or ``anyOf`` override the keywords of this new schema.
     """
     beside = {k: v for k, v in source.items() if k not in ("$ref", "anyOf")}
     if "$ref" in source:

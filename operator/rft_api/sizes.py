@@ -7,10 +7,10 @@ _SCALE = {"M": 1e6, "B": 1e9, "T": 1e12}
 
 
 def parameter_count(text: str) -> float | None:
-    """Return the number of parameters in a model's name, or ``None``: ``Qwen2.5-7B-Instruct`` has 7e9.
+    """Return the number of parameters that a model's name says, such as 7e9 for ``Qwen2.5-7B-Instruct``.
 
-    ``8x7B`` is read as 56e9. Such a mixture of experts has fewer parameters, but a guess must never be below
-    the true number.
+    Return ``None`` if the name has no such number. ``8x7B`` is read as 56e9. Such a mixture of experts has
+    fewer parameters, but a guess must never be below the true number.
     """
     found = _COUNT.search(text)
     if found is None:

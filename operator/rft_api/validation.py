@@ -18,8 +18,9 @@ class CheckResult(NamedTuple):
 
 
 def check(document: Mapping[str, Any]) -> CheckResult:
-    """Check the types, the ranges and the rules about several fields of a manifest. Return all problems at
-    once.
+    """Check a manifest, and return all its problems at once.
+
+    The check covers the type and the range of each field, and the rules about several fields.
     """
     named = tuple(_type_problems(document))
     try:

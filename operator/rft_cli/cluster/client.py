@@ -23,9 +23,9 @@ from rft_cli.cluster.process import PodProcess, Unreachable, handshake_status
 from rft_cli.errors import INVALID, UNREADABLE, UserError
 
 WATCH_SECONDS = 60
-"""Duration of one watch request, in seconds: the API server ends the request after this time.
+"""Duration of one watch request, in seconds. Then the API server ends the request.
 
-If the connection brings no data for this time and 30 seconds more, the client closes it.
+The client closes the connection if it brings no data for 30 seconds more than this duration.
 """
 TIMEOUT = (10, 30)
 """Timeouts of a request in seconds: to connect, and between two reads of the response."""
@@ -49,7 +49,10 @@ class ClusterClient:
     """A client for the RFTJobs of one namespace of a cluster."""
 
     def __init__(self, context: str | None = None, namespace: str | None = None) -> None:
-        """Connect with ``KUBECONFIG`` or ``~/.kube/config``; inside a pod with its service account.
+        """Connect to the cluster of the kubeconfig: the file that ``KUBECONFIG`` names, else
+        ``~/.kube/config``.
+
+        In a pod without a kubeconfig, connect with the service account of the pod.
 
         Raises:
             UserError: if there is no usable kubeconfig or no such context.
@@ -248,8 +251,8 @@ class ClusterClient:
 
     @contextlib.contextmanager
     def _explained(self, what: str, rights: str = READING) -> Iterator[None]:
-        """Convert errors of the Kubernetes client into a UserError, whose message is one line that says what
-        to do.
+        """Convert errors of the Kubernetes client into a UserError. Its message says in one line what to
+        change.
         """
         try:
             yield
@@ -309,8 +312,9 @@ def _message(error: ApiException) -> str:
 
 
 def tried() -> str:
-    """Return, as text for messages, the path of the kubeconfig and what sets the path: ``KUBECONFIG`` or
-    the default.
+    """Return the path of the kubeconfig, as a text for messages.
+
+    The text also says whether the path is from ``KUBECONFIG`` or is the default.
     """
     named = os.environ.get("KUBECONFIG")
     return f"{named} (KUBECONFIG)" if named else f"{Path('~/.kube/config').expanduser()} (the default)"

@@ -1,7 +1,8 @@
-"""A command in a container of a pod, over the WebSocket of the API server.
+"""Exchanges data with a command in a container of a pod, over a WebSocket of the API server.
 
-The kubernetes client's own reader of such WebSockets is not used. Before each message it waits until the
-socket has data, which may never happen if the message is already in the buffer of TLS.
+The kubernetes client has a reader of such WebSockets, but it is not used here. Before each message that
+reader waits until the socket has data. If the message is already in the buffer of TLS, the reader may wait
+for ever.
 """
 
 import json
@@ -14,9 +15,9 @@ from websocket import ABNF, WebSocketException
 from rft_cli.errors import INVALID, UserError
 
 STDIN, STDOUT, STDERR, VERDICT = range(4)
-"""The channels of a command's WebSocket. The first byte of each message is its channel.
+"""The channels of a command's WebSocket. The first byte of each message is the number of its channel.
 
-``VERDICT`` tells at the end whether the command succeeded.
+The message on ``VERDICT`` comes at the end, and says whether the command succeeded.
 """
 CLOSED = 255
 """The channel of a message that says that another channel is closed."""
@@ -39,7 +40,7 @@ def handshake_status(said: str) -> int | None:
 
 
 class PodProcess:
-    """A command that runs in a container. Its output is read line by line, or by a number of bytes."""
+    """A command that runs in a container. Its output is read line by line, or a number of bytes at once."""
 
     def __init__(self, socket: Any) -> None:
         """``socket`` is a connected ``websocket.WebSocket``."""
@@ -78,7 +79,7 @@ class PodProcess:
         return line
 
     def take(self, number: int) -> bytes:
-        """Return exactly this number of bytes of the output.
+        """Return exactly ``number`` bytes of the output.
 
         Raises UserError if the output ends before, and the same errors as ``line``.
         """
@@ -126,8 +127,8 @@ class PodProcess:
 def failure(verdict: bytes, said: bytes) -> str | None:
     """Return why a command failed, or None if it succeeded.
 
-    ``verdict`` is the Status object that the API server sends at the end, and ``said`` the end of the
-    command's standard error.
+    - ``verdict``: the Status object that the API server sends at the end, as JSON
+    - ``said``: the end of the command's standard error
     """
     try:
         status = json.loads(verdict)

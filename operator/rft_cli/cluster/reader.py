@@ -1,15 +1,17 @@
-"""Reads a run's folder inside of the pod of ``rft download``: lists its files, and sends their content.
+"""Lists the files of a run's folder, and sends their content. Runs inside of the pod of ``rft download``.
 
-    python -c SOURCE list FOLDER [PATTERN…]     writes a JSON object with path, size and sha256 for each file
-    python -c SOURCE names FOLDER [PATTERN…]    writes a JSON text with the path for each file, opens no file
-    python -c SOURCE send FOLDER                reads "BEGIN END PATH" lines until an empty one, and sends
-                                                these bytes of these files
+    python -c SOURCE list FOLDER [PATTERN…]     writes a JSON object for each file: its path, size and sha256
+    python -c SOURCE names FOLDER [PATTERN…]    writes a JSON text for each file, its path; opens no file
+    python -c SOURCE send FOLDER                reads lines "BEGIN END PATH" until an empty line; then writes
+                                                the bytes from BEGIN to END of each file PATH
 
-A pattern is as in ``fnmatch``, and its * matches slashes too. The bytes of a file are sent in pieces: a line
-with the number of bytes of the piece, then the piece. The number 0 ends a file, also one that cannot be read.
+A pattern is one of ``fnmatch``, in which * also matches slashes.
+
+The bytes of a file are sent in pieces. Before each piece, there is a line with its number of bytes. After the
+last piece of a file, there is a line with the number 0. A file that cannot be read has only this last line.
 
 The pod's image may be of another release than ``rft``. So ``rft`` passes the source of this module to the
-pod, and this module imports the standard library only. It opens regular files only, and follows no link.
+pod, and this module imports only the standard library. It opens only regular files, and follows no link.
 """
 
 import fnmatch
@@ -23,17 +25,17 @@ import time
 PIECE = 1 << 18
 """Maximum size of a piece, in bytes."""
 ALIVE_SECONDS = 15.0
-"""While a large file is hashed, an empty line is written each time this number of seconds has passed.
+"""Number of seconds after which an empty line is written, again and again, while a large file is hashed.
 
-It shows that the program is alive, and keeps proxies from closing the connection.
+The empty lines show that the program is alive, and keep proxies from closing the connection.
 """
 
 
 def list_files(folder: str, patterns: list[str], *, hashes: bool) -> None:
-    """Write a line for each file below ``folder`` that one of the patterns matches.
+    """Write a line for each file below ``folder`` whose path matches one of the patterns.
 
-    With ``hashes`` all content is read, and only regular files are listed. Else no file is opened. Files
-    and folders whose names begin with a dot are left out.
+    If ``hashes`` is true, only regular files are listed, and their content is read. Else no file is opened.
+    Files and folders whose names begin with a dot are left out.
     """
     for root, folders, names, place in os.fwalk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -68,7 +70,9 @@ def hashed(file: int) -> tuple[int, str]:
 
 
 def send(folder: str) -> None:
-    """Write the content of the files that standard input names: of each file the bytes from BEGIN to END."""
+    """Write parts of files. Each line of standard input is "BEGIN END PATH", and asks for one part of one
+    file.
+    """
     wanted = []
     while (line := sys.stdin.buffer.readline()).strip():
         begin, end, path = line.decode().rstrip("\n").split(" ", 2)

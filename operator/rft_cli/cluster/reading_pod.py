@@ -1,4 +1,4 @@
-"""The pod by which ``rft`` reads the run's folder of a job: its manifest, and what its status says."""
+"""The manifest and the status of the pod that reads the run's folder of a job for ``rft``."""
 
 import inspect
 import secrets
@@ -30,8 +30,8 @@ Body = dict[str, Any]
 def command(action: str, *arguments: str) -> list[str]:
     """Return the command that runs ``rft_cli.cluster.reader`` in the pod with these arguments.
 
-    The source of the module is in an environment variable of the pod. In the command it would make the URL of
-    the request longer than some proxies allow.
+    The source of this module is in an environment variable of the pod. If the command had the source, the URL
+    of the request would be longer than some proxies allow.
     """
     return ["sh", "-c", f'exec python -c "${SOURCE_VARIABLE}" "$@"', "rft", action, *arguments]
 
@@ -52,20 +52,22 @@ def claim_of(job: Mapping[str, Any]) -> str | None:
 
 
 def folder_mount(job: Mapping[str, Any], path: str) -> Body:
-    """Return a read-only mount of the run's folder alone. The claim may have folders of other jobs too.
+    """Return a read-only mount at ``path`` with the run's folder alone. The claim may have folders of other
+    jobs.
 
-    The path on the claim is that of ``Owner.folder``, and not the one in the status, which the trainer
-    reports.
+    The folder's path on the claim is the same as that of ``Owner.folder``. The path in the status is not
+    used, because the trainer reports it.
     """
     inside = f"{job['metadata']['namespace']}/{job['status']['jobName']}"
     return {"name": "runs", "mountPath": path, "subPath": inside, "readOnly": True}
 
 
 def trainer_pod(job: Mapping[str, Any], child: Mapping[str, Any] | None, image: str | None) -> Body:
-    """Return the spec of the trainer's pod, from which image, users and tolerations are taken.
+    """Return a pod spec with the image, users and tolerations of the trainer's pod.
 
-    ``child``: the job's child Job, which has this spec. None: it was deleted after its TTL, and the spec is
-    made from the RFTJob. ``image`` replaces the image in the spec.
+    - ``child``: the job's child Job, whose pod spec is used. None if it was deleted after its TTL; then the
+      image is taken from the RFTJob.
+    - ``image``: the image to use in place of the trainer's image. None: no other image.
 
     Raises:
         UserError: if no image is known.
@@ -140,9 +142,11 @@ def reading_pod(job: Mapping[str, Any], claim: str, trainer: Body) -> Body:
 
 
 def owner_reference(job: Mapping[str, Any]) -> Body:
-    """Return the owner reference by which an object is deleted with its RFTJob.
+    """Return an owner reference to the RFTJob. Kubernetes deletes an object with this reference with the
+    RFTJob.
 
-    It sets neither ``controller`` nor ``blockOwnerDeletion``, because users may lack the rights for them.
+    The reference sets neither ``controller`` nor ``blockOwnerDeletion``, because users may lack the rights
+    for them.
     """
     metadata = job["metadata"]
     return {"apiVersion": API_VERSION, "kind": KIND, "name": metadata["name"], "uid": metadata["uid"]}

@@ -17,10 +17,10 @@ _VOLUMES = ("trainer-tmp", "scratch", "shm", "hub")
 _VARIABLES = (
     "HOME", "TMPDIR", "USER", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE",
 )  # fmt: skip
-"""Environment variables that the server gets from the trainer, in addition to those of the hub's client.
+"""Environment variables that the server gets from the trainer, besides the variables of the hub's client.
 
-With them it finds its files and reaches the hub. They contain no keys of trackers. The names of the proxy
-variables may also be in small letters, as some programs write them."""
+With these variables, the server finds its files and reaches the hub. They contain no keys of trackers. The
+names of the proxy variables may also be in small letters, because some programs write them so."""
 _HUB_PREFIX = "HF_"
 _PLACEMENT = (
     "imagePullSecrets", "tolerations", "nodeSelector", "runtimeClassName", "schedulerName",
@@ -32,9 +32,10 @@ Body = dict[str, Any]
 
 
 def service_name(job: Mapping[str, Any]) -> str:
-    """Return the common name of the Deployment and the Service that serve the adapter of a job.
+    """Return the name of the Deployment and the Service for a job. Both have the same name.
 
-    A job's name may begin with a digit, and the name of a Service may not.
+    The name begins with ``serve-``, because the name of a Service must not begin with a digit. A job's name
+    may.
     """
     return f"serve-{job['metadata']['name']}"
 
@@ -42,11 +43,13 @@ def service_name(job: Mapping[str, Any]) -> str:
 def server_objects(
     job: Mapping[str, Any], child: Mapping[str, Any], command: Sequence[str], gpus: int, gpu_resource: str
 ) -> list[Body]:
-    """Return a Service and a Deployment. They are deleted with their RFTJob, and have no rights.
+    """Return a Service and a Deployment. They are deleted with their RFTJob, and have no rights in the API.
 
-    ``child`` is the job's child Job, from which image, users, resources and nodes are taken. ``gpus`` is the
-    number of GPUs that the server gets, and ``gpu_resource`` the extended resource that counts them in the
-    child Job. If the job gets its GPUs by a resource claim, the server gets the same claim.
+    - ``child``: the job's child Job. The server gets its image, users, resources and nodes.
+    - ``gpus``: the number of GPUs of the server
+    - ``gpu_resource``: the extended resource that counts GPUs in the child Job
+
+    If the job gets its GPUs from a resource claim, the server gets the same claim.
 
     Raises:
         UserError: if the job's folder is on no volume.
@@ -125,11 +128,11 @@ def _pod(
 
 
 def _model_mounts(model: str, mounts: Sequence[Body]) -> list[Body]:
-    """Return read-only mounts of the volumes with the base model. There are none for a name on the hub.
+    """Return read-only mounts of the volumes with the base model, or none for a model on the hub.
 
-    ``mounts`` are those of the trainer. The volume of runs may have folders of other jobs too, so of this
-    one only the model's folder is mounted. Of other volumes all is mounted, because files of a model may be
-    links to files beside its folder.
+    ``mounts`` are the mounts of the trainer. Of the volume of runs, only the model's folder is mounted,
+    because the volume may have folders of other jobs. Every other volume is mounted like in the trainer,
+    because files of a model may be links to files outside of the model's folder.
     """
     path = PurePosixPath(model)
     found: list[Body] = []

@@ -37,10 +37,11 @@ class VolumeReader:
             return read_names(process.lines())
 
     def content(self, wanted: Sequence[tuple[FileEntry, int]]) -> Generator[tuple[int, bytes], None, None]:
-        """Yield the content of files in pieces: the file's index in ``wanted``, and bytes.
+        """Yield the content of files in pieces. A piece is the index of a file in ``wanted``, and some bytes
+        of it.
 
-        Each file begins at the offset beside it, in bytes. If a file was removed or cut since it was listed,
-        there are fewer bytes than its entry says. Raises UserError.
+        ``wanted`` has for each file its entry, and the offset in bytes at which the content begins. If a file
+        was removed or shortened since it was listed, fewer bytes come than its entry says. Raises UserError.
         """
         with self._process("send") as process:
             lines = [f"{offset} {entry.size} {entry.path}\n" for entry, offset in wanted]
@@ -76,8 +77,8 @@ def volume_of(
 ) -> Iterator[VolumeReader]:
     """Yield a reader of the run's folder of an RFTJob. Its pod is deleted at the end of the block.
 
-    If the block raises an error and then the pod cannot be deleted, ``say`` gets a message about the pod, and
-    the error of the block is raised.
+    An error of the block is raised even if the pod cannot be deleted. Then ``say`` gets a message about the
+    pod.
 
     Raises:
         UserError: if the job has no folder on a volume, or the pod does not start.
