@@ -35,8 +35,8 @@ _ALL = (
         "rft_jobs_longest_wait_seconds",
         "gauge",
         ("namespace",),
-        "Longest time in seconds that one of the waiting RFTJobs has been in phase Pending or Queued. 0 if"
-        " no RFTJob waits.",
+        "Seconds that an RFTJob has been in phase Pending or Queued. The value is the largest of all waiting"
+        " RFTJobs, or 0 if no RFTJob waits.",
     ),
     Metric(
         "rft_jobs_finished_total",
@@ -102,8 +102,8 @@ _ALL = (
         "rft_watch_silence_seconds",
         "gauge",
         (),
-        "Seconds since the API server last accepted a watch of the operator. If there are several watches,"
-        " the value is that of the watch that has waited longest.",
+        "Seconds since the API server last accepted a watch of the operator. The value is the largest of all"
+        " watches.",
     ),
     Metric(
         "rft_watch_refused",

@@ -35,16 +35,16 @@ class Training(Model):
         ge=1,
         le=256,
         description=(
-            "Numerator of the LoRA scale, loraAlpha / loraRank. With the same loraAlpha, the best learning"
-            " rate is similar at every rank."
+            "Sets the LoRA scale, which is loraAlpha divided by loraRank. With an equal loraAlpha, the best"
+            " learning rate is similar at every rank."
         ),
     )
     lora_targets: Literal["all-linear", "attention"] = Field(
         "all-linear",
         description=(
-            "Layers that get an adapter: all linear layers of the text model, or only those of the"
-            " attention. In a mixture of experts and in GLM-4, only the layers of the attention get an"
-            " adapter."
+            "Layers that get an adapter. all-linear: all linear layers of the text model. attention: only"
+            " the linear layers of the attention. In a mixture of experts and in GLM-4, all-linear means the"
+            " same as attention."
         ),
     )
     batch_size_tokens: Int = Field(
@@ -59,8 +59,8 @@ class Training(Model):
         None,
         ge=32,
         description=(
-            "Maximum length of prompt plus completion, in tokens. If absent: min(longest context of the"
-            " model, batchSizeTokens, max(4096, 2 × maxTokens))."
+            "Maximum length of prompt plus completion, in tokens. If absent, it is the smallest of these:"
+            " the longest context of the model, batchSizeTokens, and max(4096, 2 × maxTokens)."
         ),
     )
     updates_per_batch: Int = Field(
@@ -68,9 +68,9 @@ class Training(Model):
         ge=1,
         le=4,
         description=(
-            "Number of optimizer steps per batch. Each optimizer step uses another part of the prompts."
-            " With 1 the policy is unchanged when the gradient is computed, so the probability ratio is 1"
-            " and nothing is clipped."
+            "Number of optimizer steps per batch. Each optimizer step uses other prompts of the batch. With"
+            " 1, the policy is unchanged when the gradient is computed. So the probability ratio is 1, and"
+            " nothing is clipped."
         ),
     )
     objective: Objective = Field(
@@ -103,8 +103,8 @@ class Training(Model):
         ge=0,
         le=1,
         description=(
-            "Weight of the KL term. The KL is an estimate, to which topK, topP and updatesPerBatch add a"
-            " bias. If absent, the weight depends on objective."
+            "Weight of the KL term. The KL is an estimate. topK, topP and updatesPerBatch add a bias to the"
+            " estimate. If absent, the weight depends on objective."
         ),
     )
     loss_aggregation: LossAggregation | None = Field(
@@ -132,9 +132,9 @@ class Training(Model):
         ge=0,
         le=4,
         description=(
-            "Number of adapter versions that the sampler may be behind the trainer. If sampling and training"
-            " have separate GPUs, the same number of batches is sampled in advance. With 0, sampling and"
-            " training never overlap."
+            "Maximum number of versions by which the sampler's adapter may be older than the trainer's"
+            " adapter. If sampling and training have separate GPUs, this number of batches is sampled in"
+            " advance. With 0, sampling and training never overlap."
         ),
     )
     stale_token_low: float = Field(
@@ -142,9 +142,9 @@ class Training(Model):
         ge=0,
         le=1,
         description=(
-            "Minimum weight of a token in a batch that an older adapter version sampled. The weight is the"
-            " token's probability in the trainer divided by its probability in the sampler. A lower weight"
-            " is raised to the minimum."
+            "Minimum weight of a token, in batches that an older adapter version sampled. The weight is the"
+            " token's probability in the trainer divided by the token's probability in the sampler. A lower"
+            " weight is raised to this minimum."
         ),
     )
     stale_token_high: float = Field(
@@ -152,8 +152,8 @@ class Training(Model):
         ge=1,
         le=100,
         description=(
-            "Maximum weight of a token in a batch that an older adapter version sampled: see staleTokenLow."
-            " In other batches the maximum is 2."
+            "Maximum weight of a token, in batches that an older adapter version sampled. staleTokenLow"
+            " explains the weight. In all other batches, the maximum is 2."
         ),
     )
     stale_sequence_low: float = Field(
@@ -161,8 +161,8 @@ class Training(Model):
         ge=0,
         le=1,
         description=(
-            "Lower limit for a completion in a batch that an older adapter version sampled: if the"
-            " geometric mean of its token weights is below the limit, the completion has no policy gradient."
+            "Lower limit for the geometric mean of a completion's token weights, in batches that an older"
+            " adapter version sampled. A completion below the limit has no policy gradient."
         ),
     )
     stale_sequence_high: float = Field(
@@ -170,23 +170,23 @@ class Training(Model):
         ge=1,
         le=1000,
         description=(
-            "Upper limit for a completion in a batch that an older adapter version sampled: if the"
-            " geometric mean of its token weights is above the limit, the completion has no policy gradient."
+            "Upper limit for the geometric mean of a completion's token weights, in batches that an older"
+            " adapter version sampled. A completion above the limit has no policy gradient."
         ),
     )
     deterministic: bool = Field(
         False,
         description=(
-            "Whether the run gives the same results on the same machine with the same versions. Then"
-            " sampling and training do not overlap, and a CPU computes in float32."
+            "Whether a repeated run gives equal results, on the same machine with the same software"
+            " versions. If true, sampling and training do not overlap, and a CPU computes in float32."
         ),
     )
     cpu_dtype: Dtype | None = Field(
         None,
         description=(
-            "Dtype of the base model's weights in a run on the CPU. If absent: float32, except that rft run"
-            " without deterministic chooses the dtype that is fast on the machine. On GPUs the dtype is"
-            " always bfloat16."
+            "Dtype of the base model's weights in a run on the CPU. If absent: float32 in a cluster, and"
+            " with rft run the dtype that is fast on the machine. A deterministic run always has float32. On"
+            " GPUs the dtype is always bfloat16."
         ),
     )
     mask_truncated: bool = Field(
@@ -198,8 +198,8 @@ class Training(Model):
         le=1,
         description=(
             "Amount that is subtracted from the reward of a completion of maxTokens tokens. Shorter"
-            " completions lose less, and those below four fifths of maxTokens lose nothing. 0 turns this off."
-            " If absent, the amount depends on objective."
+            " completions lose less. Completions below four fifths of maxTokens lose nothing. 0 turns the"
+            " subtraction off. If absent, the amount depends on objective."
         ),
     )
     refill_rounds: Int | None = Field(
@@ -207,9 +207,9 @@ class Training(Model):
         ge=0,
         le=10,
         description=(
-            "Number of times per step that groups with equal rewards are replaced by groups of the epoch's"
-            " next rows. Groups that still have equal rewards are not trained on. 0 turns this off. If"
-            " absent, it depends on objective."
+            "Maximum number of refills per step. A refill replaces the groups whose rewards are all equal by"
+            " groups of the epoch's next rows. Groups that still have equal rewards after the refills are not"
+            " trained on. 0 turns the refills off. If absent, the number depends on objective."
         ),
     )
 
@@ -234,8 +234,8 @@ class Sampling(Model):
         ge=0,
         le=100,
         description=(
-            "Only the k most probable tokens can be sampled. 0 turns this off. Values above 50 are not"
-            " advised."
+            "Only the topK most probable tokens can be sampled. With 0, every token can be sampled. Values"
+            " above 50 are not advised."
         ),
     )
     num_rollouts: Int = Field(
@@ -258,7 +258,7 @@ class Sampling(Model):
         ge=60,
         le=86400,
         description=(
-            "Maximum time for the start of the sampler, in seconds. If absent: 900, and 1 more second for"
-            " each 100 MB of the model's weights."
+            "Maximum time for the start of the sampler, in seconds. If absent: 900 seconds, plus 1 second"
+            " for each 100 MB of the model's weights."
         ),
     )

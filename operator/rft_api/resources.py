@@ -1,4 +1,4 @@
-"""The models of the fields for the resources of the trainer's pod, and for other changes to this pod."""
+"""The pydantic models for the trainer's pod: its resources, and other changes to it."""
 
 from typing import Annotated, Any, Literal
 
@@ -52,8 +52,8 @@ class Resources(Model):
         ge=0,
         le=16,
         description=(
-            "Number of GPUs of the pod. It is used even if the plan has another number, and then a warning"
-            " is shown. 0 means a run on the CPU."
+            "Number of GPUs of the pod. It replaces the number of the plan. If the plan would have another"
+            " number, a warning is shown. 0 means a run on the CPU."
         ),
     )
     cpu: str | None = Field(None, **QUANTITY.limits(), description="CPU request of the trainer.")
@@ -61,8 +61,8 @@ class Resources(Model):
         None,
         **QUANTITY.limits(),
         description=(
-            "CPU limit of the trainer. If absent, the trainer has no limit. But if a ResourceQuota or a"
-            " LimitRange of the namespace requires one, the limit is equal to the CPU request."
+            "CPU limit of the trainer. If absent, the trainer has no limit. There is one exception: if a"
+            " ResourceQuota or a LimitRange requires a limit, the limit is equal to the CPU request."
         ),
     )
     memory: str | None = Field(
@@ -72,8 +72,8 @@ class Resources(Model):
         None,
         **QUANTITY.limits(),
         description=(
-            "Ephemeral storage request and limit of the trainer, for files that it writes to its node, such"
-            " as a downloaded model. If absent, the plan sets the request and the limit."
+            "Request and limit of ephemeral storage. The trainer needs this storage for files on its node,"
+            " such as a downloaded model. If absent, the plan sets the request and the limit."
         ),
     )
     shm: str | None = Field(None, **QUANTITY.limits(), description="Size of /dev/shm.")
@@ -87,8 +87,8 @@ class Resources(Model):
         None,
         **LABEL.limits(),
         description=(
-            "Name of the claim in spec.template.resourceClaims through which the pod gets its GPUs. Then the"
-            " pod requests no extended resource such as nvidia.com/gpu."
+            "Name of a claim in spec.template.resourceClaims. The pod gets its GPUs from this claim, and"
+            " requests no extended resource such as nvidia.com/gpu."
         ),
     )
     price_per_gpu_hour: float | None = Field(
@@ -236,8 +236,8 @@ class TopologySpreadConstraint(Model):
     )
     when_unsatisfiable: Literal["DoNotSchedule", "ScheduleAnyway"] = Field(
         description=(
-            "What happens if no node meets the constraint: the pod waits (DoNotSchedule), or the constraint"
-            " is only a preference (ScheduleAnyway)."
+            "What happens if no node meets the constraint. DoNotSchedule: the pod waits. ScheduleAnyway: the"
+            " pod runs on a node that does not meet the constraint."
         )
     )
     label_selector: LabelSelector | None = Field(
@@ -251,8 +251,8 @@ class TopologySpreadConstraint(Model):
         None,
         max_length=16,
         description=(
-            "Keys of labels. A pod is counted only if it has the same values of these labels as the run's"
-            " pod."
+            "Keys of labels. A pod is counted only if its values of these labels are equal to those of the"
+            " run's pod."
         ),
     )
     min_domains: Int | None = Field(
@@ -306,8 +306,8 @@ class Template(Model):
     service_account_name: str | None = Field(
         None,
         description=(
-            "ServiceAccount of the pod. Its token is not mounted, but a cloud may give the trainer a cloud"
-            " identity by this ServiceAccount."
+            "ServiceAccount of the pod. Its token is not mounted. But a cloud may use the ServiceAccount to"
+            " give the trainer a cloud identity."
         ),
     )
     labels: dict[str, str] | None = Field(

@@ -1,8 +1,10 @@
 """Rules about several fields of a spec. The list of all rules is at the end of the module.
 
-A rule is a pure function that gets a spec and yields the problems that it finds. Next to it are rules in CEL,
-with which the API server makes the same check. Ranges of single fields are in the models. Which fields may
-change after the start of a run is in ``immutability``.
+A rule is a pure function that gets a spec and yields the problems that it finds. Most rules are also written
+in CEL. With the CEL, the API server makes the same check as the function.
+
+Ranges of single fields are in the models of the fields. The module ``immutability`` says which fields may
+change after the start of a run.
 """
 
 import inspect
@@ -57,8 +59,9 @@ class Rule(NamedTuple):
 
 
 def in_cel(*texts: Cel) -> Callable[[Check], Rule]:
-    """Return a decorator that makes a rule from a function. With the CEL rules ``texts``, the API server
-    makes the same check as the function.
+    """Return a decorator that makes a rule from a function.
+
+    ``texts`` are CEL rules. With them, the API server makes the same check as the function.
     """
     return lambda check: Rule(check, cel=texts)
 
@@ -89,8 +92,10 @@ def _exactly_one(path: str, value: Model, fields: Sequence[str]) -> Iterator[Pro
 
 
 _ONE_OF_THESE = {"python": "inline: | with the code below it"}
-"""What the message tells the user to write into an object that needs exactly one of several fields and has
-none. The key is the name of the object. Without an entry, the message names the first of the fields."""
+"""What to write into an object that needs exactly one of several fields and has none of them.
+
+The key is the name of the object. For an object without an entry here, the message names the first of the
+fields."""
 
 
 @in_cel(
@@ -160,7 +165,7 @@ def python_grader_has_one_source(spec: RFTJobSpec) -> Iterator[Problem]:
 
 
 @not_in_cel(
-    "in the schema the list is a map by name, so the API server itself refuses two graders of one name"
+    "in the schema the list is a map by name, so the API server itself refuses two graders with the same name"
 )
 def grader_names_are_unique(spec: RFTJobSpec) -> Iterator[Problem]:
     """The names of the graders are unique, because metrics and status name the graders."""
@@ -205,8 +210,8 @@ def grader_scale_rises(spec: RFTJobSpec) -> Iterator[Problem]:
     )
 )
 def a_grader_makes_the_reward(spec: RFTJobSpec) -> Iterator[Problem]:
-    """At least one grader, or the environment, has a weight above 0. Graders of weight 0 are canaries, which
-    do not count for the reward.
+    """At least one grader, or the environment, has a weight above 0. A grader of weight 0 is a canary. It
+    does not count for the reward.
     """
     if all(grader.is_canary for grader in spec.scored_by):
         yield Problem(
@@ -405,8 +410,8 @@ def _resource_claims(spec: RFTJobSpec) -> Sequence[PodResourceClaim]:
 
 @in_cel(annotations.cel())
 def annotations_widen_no_rights(spec: RFTJobSpec) -> Iterator[Problem]:
-    """Annotations must not give the pod rights that no field of the API can give, such as those of a security
-    context.
+    """Annotations must not give the pod rights for which the API has no field. An example are the rights of a
+    security context.
     """
     given = (spec.template.annotations if spec.template is not None else None) or {}
     for key, value in given.items():

@@ -1,4 +1,4 @@
-"""The models of the fields that say where the model, the data and the folder of the run are."""
+"""The pydantic models that say where the base model, the data and the run's folder are."""
 
 import math
 from typing import Annotated, Literal
@@ -11,8 +11,9 @@ from rft_api.forms import COUNT, RELATIVE_PATH, SIZE, URI
 
 
 def _is_scalar(value: object) -> object:
-    """Refuse a value that is not a text, a number or a boolean, with a single error. pydantic's union type
-    would report one error for each type.
+    """Return ``value``. Raise a single error if it is not a text, a number or a boolean.
+
+    Without this function, pydantic would report one error for each type of the union.
     """
     if not isinstance(value, (str, int, float)) or (isinstance(value, float) and not math.isfinite(value)):
         raise PydanticCustomError("scalar_type", "Input should be a text, a number, true or false")
@@ -78,9 +79,9 @@ class ModelSource(Model):
     cache: ModelCache | None = Field(
         None,
         description=(
-            "Volume that keeps models from the hub, so that a retry does not download them again. If"
-            " several jobs share a claim, each model is downloaded only once for all of them. If absent,"
-            " each pod downloads the model to its node."
+            "Volume that keeps models from the hub. A retry does not download the model again. If several"
+            " jobs share a claim, each model is downloaded only once for all these jobs. If absent, each pod"
+            " downloads the model to its node."
         ),
     )
     chat_template_args: dict[str, Scalar] | None = Field(
@@ -130,9 +131,9 @@ Name = Annotated[str, Field(min_length=1)]
 
 
 class Dataset(Model):
-    """A dataset, whose rows have ``messages`` or ``prompt``, and the fields that graders read.
+    """A dataset. Its rows have ``messages`` or ``prompt``, and the fields that graders read.
 
-    Exactly one source is set.
+    Exactly one source is set: ``configMap``, ``persistentVolumeClaim`` or ``uri``.
     """
 
     config_map: ConfigMapSource | None = Field(None, description="Key of a ConfigMap with the rows.")
@@ -150,16 +151,17 @@ class Dataset(Model):
     format: RowFormat | None = Field(
         None,
         description=(
-            "Format of the file: JSON lines (jsonl, the default), CSV with a header (csv), or JSON lines"
-            " with ShareGPT conversations, whose messages have from and value (sharegpt). The file may be"
-            " compressed by gzip."
+            "Format of the file. jsonl (the default): JSON lines. csv: CSV with a header. sharegpt: JSON"
+            " lines with ShareGPT conversations, whose messages have the fields from and value. The file may"
+            " be compressed by gzip."
         ),
     )
     columns: dict[str, Name] | None = Field(
         None,
         description=(
-            "Column of the file for each field of a row, such as {prompt: question}. The field prompt is"
-            " the text of the user's message. The field messages is a whole conversation."
+            "The file's column for each field of a row. For example, {prompt: question} reads the field"
+            " prompt from the column question. The field prompt is the text of the user's message. The field"
+            " messages is a whole conversation."
         ),
     )
 

@@ -27,8 +27,9 @@ class Inherited(Model):
 
 
 class Effective(Model):
-    """The effective values of parameters that may be absent in the spec: the value that the user gave, or the
-    derived value.
+    """The effective values of parameters that may be absent in the spec.
+
+    An effective value is the value in the spec, or a derived value if the spec has none.
     """
 
     seed: Int = Field(description="Seed of the run.")
@@ -299,8 +300,9 @@ class Reward(Model):
 
 
 class PairedDifference(Model):
-    """Mean score of the tuned policy minus mean score of the starting policy, on one set of rows, with a
-    bootstrap interval.
+    """Mean score of the tuned policy minus mean score of the starting policy.
+
+    Both policies are evaluated on the same rows. The interval is a bootstrap interval.
     """
 
     mean: float = Field(description="Mean difference of the scores.")
@@ -339,8 +341,8 @@ class EvaluationResult(Model):
     selected: bool = Field(
         False,
         description=(
-            "Whether the best checkpoint was chosen among several by their held-out rewards. Then its"
-            " held-out reward is probably too high."
+            "Whether the best checkpoint was chosen among several checkpoints, as the one with the highest"
+            " held-out reward. If true, its held-out reward is probably too high."
         ),
     )
 
@@ -440,8 +442,8 @@ class Usage(Model):
     forged_replies: dict[str, int] | None = Field(
         None,
         description=(
-            "For each grader, the number of its replies that another program had forged. The trainer refused"
-            " all of them."
+            "For each grader, the number of forged replies: another program wrote them in place of the"
+            " grader. The trainer refused all of them."
         ),
     )
     cost: float | None = Field(None, ge=0, description="Cost of the run so far, if the spec has a price.")

@@ -43,7 +43,7 @@ def test_every_object_of_the_crd_has_a_section_with_every_field() -> None:
 
 def test_a_field_has_its_type_default_range_and_meaning() -> None:
     assert (
-        "| <code>topK</code> | whole number | `40` | 0 to 100 | Only the k most"
+        "| <code>topK</code> | whole number | `40` | 0 to 100 | Only the topK most"
         in sections()["spec.sampling"]
     )
     line = next(row for row in sections()["spec.training"].splitlines() if "<code>loraRank</code>" in row)
