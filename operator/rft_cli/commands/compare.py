@@ -37,7 +37,8 @@ def compare(
 ) -> None:
     """Compare runs side by side: changed parameters, results, rewards on the same held-out rows, and cost.
 
-    If only one job is named, it is compared with its baseline, which the annotation rft.dev/baseline names.
+    If only one job is named, it is compared with its baseline: the job in its annotation rft.dev/baseline.
+
     Exit code 1: there is no such job; 2: there is no such folder, or fewer than two runs are named.
     """
     # Imported here, because numpy and the templates take a quarter of a second.
@@ -55,10 +56,10 @@ def compare(
 
 
 def _runs(sources: Sequence[str], context: str | None, namespace: str | None) -> dict[str, ReportedRun]:
-    """Return the runs by name. If ``sources`` has only one job, its baseline is added before it.
+    """Return the runs by name. If ``sources`` is a single job, return the job's baseline and then the job.
 
     Raises:
-        UserError: if this gives fewer than two runs, or if a run is named twice.
+        UserError: if there are fewer than two runs, or if a run is named twice.
     """
     if len(sources) > 1:
         found = [load_run(source, context, namespace) for source in sources]

@@ -46,11 +46,13 @@ def download(
 ) -> None:
     """Copy adapter, checkpoints, rollouts and records of a job from its volume, and write its report.
 
-    A pod with the job's image reads the volume, and is deleted at the end. You need the rights to create,
-    get, list and delete pods, and to run commands in them. Repeat the command to continue an interrupted
-    download: only missing bytes are sent, and every file is compared with its SHA-256 digest.
+    A pod with the job's image reads the volume. The pod is deleted at the end. You need the rights to create,
+    get, list and delete pods, and to run commands in them.
 
-    Exit code 1: no such job, or it has no folder on a volume; 2: the folder cannot be written.
+    Repeat the command to continue an interrupted download. Only missing bytes are sent, and every file is
+    compared with its SHA-256 digest.
+
+    Exit code 1: there is no such job, or its folder is on no volume; 2: the files cannot be written.
     """
     if "/" in name:
         raise UserError(

@@ -43,11 +43,12 @@ def check(
         ),
     ] = None,
 ) -> None:
-    """Show the tools of the job's environment, and play a few rows with given texts in place of a model.
+    """Show the tools of the job's environment, and play a few rows with your texts in place of a model's.
 
-    Each --say is the text of one turn of the model. A text calls a tool by <tool_call>{"name": "TOOL",
-    "arguments": {}}</tool_call>. Users' code runs in the same worker as in a local run. Exit code 1: the
-    environment or a tool call failed; 2: a file cannot be read.
+    Each --say is what the model says in one turn. To call a tool, put this into the text: <tool_call>{"name":
+    "TOOL", "arguments": {}}</tool_call>. Users' code runs in a worker process, as in a local run.
+
+    Exit code 1: the environment or a tool call failed; 2: a file cannot be read.
     """
     manifest = load(file)
     lines = grading.rows_of_dataset(manifest, dataset)[:rows]

@@ -79,9 +79,11 @@ def evaluate(
 ) -> None:
     """Score policies on the held-out rows by the job's graders, without training.
 
-    For a manifest the policy is the base model, with --adapter the base model with this adapter. For a run's
-    folder they are the policy before training and the final one, which are compared on the same rows.
-    Sampler, sampling settings and graders are those of a run. Without --output no file stays.
+    For a manifest, the policy is the base model, or with --adapter the base model with this adapter. For a
+    run's folder, the policy before training and the trained policy are compared on the same rows.
+
+    The sampler, the sampling settings and the graders are the same as in a run. Without --output, all files
+    are removed at the end.
 
     Exit code 1: an input is wrong, or the evaluation failed; 2: a file cannot be read; others as rft run.
     """
@@ -107,7 +109,7 @@ def evaluate(
 def _asked(
     source: Path, given: Given, step: int | None, best: bool, folder: Path
 ) -> tuple[EvaluationTask, TunedAdapter | None]:
-    """Return the evaluation that the command line asks for, and the tuned policy's adapter of a run.
+    """Return the evaluation that the user asks for. For a run, also return the adapter of the tuned policy.
 
     Raises:
         UserError: if options do not belong together, or an input cannot be used.
@@ -149,9 +151,9 @@ def _options(tuned: TunedAdapter | None, limit: int | None) -> list[str]:
 
 @contextmanager
 def _folder(output: Path | None) -> Iterator[Path]:
-    """Yield the folder of the evaluation: a new one at ``output``, or a temporary one.
+    """Yield the folder of the evaluation: a new one at ``output``, or a temporary one if ``output`` is None.
 
-    If the block raises an error, the folder is removed.
+    The temporary folder is removed at the end. The folder ``output`` is removed if the block raises an error.
 
     Raises:
         UserError: if ``output`` exists already, or cannot be written.

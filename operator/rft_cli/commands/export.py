@@ -36,8 +36,10 @@ class Dtype(StrEnum):
 
 
 class Chosen(NamedTuple):
-    """An adapter to export, a description of it for messages, and the step of its checkpoint if this is
-    known.
+    """An adapter to export.
+
+    - ``what``: a description of the adapter for messages
+    - ``step``: the step of the adapter's checkpoint, or None if the step is not known
     """
 
     folder: Path
@@ -71,8 +73,10 @@ def export(
 ) -> None:
     """Copy the final adapter for PEFT, or with --merge write a whole model for vLLM.
 
-    The adapter of a job in the cluster is read from its volume, as rft download does. Exit code 1: there is
-    no such job or adapter, or it does not fit the base model; 2: a folder cannot be read or written.
+    The adapter of a job in the cluster is read from its volume, as rft download does.
+
+    Exit code 1: there is no such job or adapter, or the adapter does not fit the base model; 2: a folder
+    cannot be read or written.
     """
     refuse_unused(base, merge)
     with run_folder(source, context, namespace, image, lambda job: needed(job, step, best)) as folder:
@@ -106,10 +110,10 @@ def write_export(
 
 
 def needed(job: Mapping[str, Any], step: int | None, best: bool) -> list[str]:
-    """Return patterns of ``fnmatch`` for the files of a job's folder that an export of an adapter needs.
+    """Return ``fnmatch`` patterns for those files of a job's folder that an export needs.
 
-    These are the records for the model card, and either the final adapter, or the adapters and states of
-    checkpoints, from which one is chosen.
+    The patterns match the records for the model card. They also match the final adapter, if no option selects
+    a checkpoint and there is a final adapter. Otherwise they match the adapters and states of checkpoints.
     """
     name = "*" if step is None else step_name(step)
     of_checkpoints = [f"checkpoints/{name}/{ADAPTER}/*", f"checkpoints/{name}/state.json"]
@@ -174,8 +178,11 @@ def _best_step(newest: Path) -> int:
 def _base(adapter: Path, config: RunConfig | None, given: str | None) -> tuple[str, str | None]:
     """Return the name and the revision of the base model of an adapter.
 
-    ``given`` is used if it is set, else the base model of the run, else the one that the adapter's
-    configuration names.
+    The base model is the first of these that is known:
+
+    - ``given``, without a revision
+    - the base model of the run
+    - the base model in the adapter's configuration, without a revision
     """
     if given is not None:
         return given, None
@@ -196,7 +203,7 @@ def _adapter_config(adapter: Path) -> dict[str, object]:
 
 
 def _copy(adapter: Path, target: Path, config: RunConfig | None) -> None:
-    """Copy an adapter. The copy's configuration names the base model as the job does, and not by a path."""
+    """Copy an adapter. If ``config`` is given, the copy has the name of the base model from ``config``."""
     body = _adapter_config(adapter)
     if config is not None:
         model = config.spec.model

@@ -49,8 +49,10 @@ def grade(
 ) -> None:
     """Run the job's graders on given or recorded completions, or on the gold answer of each row.
 
-    The output has the score, the error and the printed text of every grader. Users' code runs in the same
-    workers as in a local run. Exit code 1: a grader failed; 2: a file cannot be read.
+    The output has the score, the error and the printed text of every grader. Users' code runs in worker
+    processes, as in a local run.
+
+    Exit code 1: a grader failed; 2: a file cannot be read.
     """
     if (row is None) != (completion is None):
         raise UserError("--row and --completion belong together; give both or neither", UNREADABLE)

@@ -51,10 +51,12 @@ def new(
 ) -> None:
     """Write a manifest for your rows, and print what the rows contain.
 
-    Without an option for a value, the command finds the value in the rows, or asks for it on a terminal.
-    Prints columns, lengths in tokens (estimated from characters), distinct prompts, and how many answers are
-    longer than maxTokens.
-    Overwrites no file. Exit code 1: a value is missing or wrong; 2: the rows cannot be read.
+    A value that no option sets is found in the rows, or is asked for on a terminal. No file is overwritten.
+
+    The command prints the columns and the lengths in tokens, which are estimated from characters. It also
+    counts the distinct prompts, and the answers that are longer than maxTokens.
+
+    Exit code 1: a value is missing or wrong; 2: the rows cannot be read.
     """
     if output.exists():
         raise UserError(f"{output}: exists; name a new file, or move it away", UNREADABLE)
@@ -133,8 +135,9 @@ def _name(given: str | None, output: Path) -> str:
 
 
 def _uri(rows: Path, output: Path) -> str:
-    """Return the path of the rows for the manifest. It is relative if the file is in the manifest's
-    folder.
+    """Return the path of the rows for the manifest.
+
+    The path is relative if the rows are in the manifest's folder, else it is absolute.
     """
     path, folder = rows.expanduser().resolve(), output.resolve().parent
     return f"./{path.relative_to(folder)}" if path.is_relative_to(folder) else str(path)

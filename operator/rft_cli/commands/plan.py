@@ -68,7 +68,7 @@ def plan(
 ) -> None:
     """Show what a job requests and how long it takes: GPUs, CPU, memory, steps, hours, and the reasons.
 
-    Exit code 1: no plan can be made. With --sweep: no plan can be made for any of the values.
+    Exit code 1: no plan can be made. With --sweep: there is no plan for any of the values.
     """
     manifest = load(file)
     rows, notes = known_rows(manifest, dataset, evaluation_dataset)
@@ -90,7 +90,7 @@ def plan(
 
 
 def defaults_in(path: Path) -> JobDefaults:
-    """Return the defaults for jobs in a file with values of the chart.
+    """Return the ``jobDefaults`` in a file with the values of the chart.
 
     Raises:
         UserError: if the file cannot be read, has no key jobDefaults, or a default is wrong.
@@ -125,7 +125,8 @@ def known_rows(
 
 
 def on(accelerator: str, job: RFTJob) -> RFTJob:
-    """Return the job with another kind of GPU. The number of GPUs is removed, so that the plan chooses it.
+    """Return the job with the GPUs ``accelerator``. Their number is removed, so that the plan chooses the
+    number.
 
     Raises:
         UserError: if the catalogue has no such GPU.
@@ -146,10 +147,12 @@ def outcome(
     notes: list[str],
     defaults: JobDefaults = NO_DEFAULTS,
 ) -> Plan | Unplannable:
-    """Return the plan of a job with the platform's ``defaults``, or the reason why there is no plan.
+    """Return the plan of a job, or the reason why there is no plan.
 
-    ``config`` and ``hub`` say where the model's config.json is, see ``shape_for``. ``rows`` is None if the
-    numbers of rows are not known. ``notes`` are added to the notes of the plan.
+    - ``config``, ``hub``: where the model's config.json is, see ``shape_for``
+    - ``rows``: the numbers of rows, or None if they are not known
+    - ``notes``: notes to add to those of the plan
+    - ``defaults``: the platform's defaults for jobs
     """
     read = shape_for(job.spec.model, config, hub=hub)
     try:

@@ -36,15 +36,19 @@ def report(
 ) -> None:
     """Write one page about a run: evaluation, curves, advice, rollouts, parameters, plan, time, usage.
 
-    The page of HTML is one file that needs no network. Exit code 1: there is no such job; 2: there is no such
-    folder, or the folder has no run.
+    As HTML, the page is one file that needs no network.
+
+    Exit code 1: there is no such job; 2: there is no such folder, or the folder has no run.
     """
     found = load_run(source, context, namespace)
     write_page(rendered(format_ or format_of(output), found), output)
 
 
 def write_page(text: str, output: Path | None) -> None:
-    """Write a page into a file, or to the terminal if ``output`` is None. Raises UserError if this fails."""
+    """Write a page into a file, or to the terminal if ``output`` is None.
+
+    Raises UserError if the file cannot be written.
+    """
     if output is None:
         write(text)
         return
@@ -56,11 +60,10 @@ def write_page(text: str, output: Path | None) -> None:
 
 
 def load_run(source: str, context: str | None, namespace: str | None) -> ReportedRun:
-    """Return the data of the run in the folder ``source``. If ``source`` is no path, return the data of the
-    job with this name.
+    """Return the data of a run. ``source`` is the run's folder, or the name of a job in the cluster.
 
     Raises:
-        UserError: if there is no such folder or job, or if it cannot be read.
+        UserError: if there is no such folder or job, or if the folder or the job cannot be read.
     """
     if Path(source).is_dir() or "/" in source:
         return of_folder(Path(source))

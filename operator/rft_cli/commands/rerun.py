@@ -37,11 +37,12 @@ def rerun(
     context: Context = None,
     namespace: Namespace = None,
 ) -> None:
-    """Start a new job like one in the cluster, with values changed by options like --set
-    training.loraRank=16.
+    """Start a copy of a job in the cluster with other values, such as --set training.loraRank=16.
 
-    The old job becomes the baseline of the new one, for rft compare. Both jobs use the same ConfigMaps,
-    Secrets and claims. Exit code 1: the new job is not valid, or exists already; 2: --set cannot be read.
+    The old job becomes the baseline of the new job, for rft compare. Both jobs use the same ConfigMaps,
+    Secrets and claims.
+
+    Exit code 1: the new job is not valid, or exists already; 2: --set cannot be read.
     """
     cluster = connect(context, namespace)
     body = _changed(cluster.job(name), dict(_value(pair) for pair in values or []), new_name)

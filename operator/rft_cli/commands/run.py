@@ -51,8 +51,9 @@ def run(
 ) -> None:
     """Train on this machine, without a cluster. The same command resumes a stopped run.
 
-    Prints first which servers the run contacts, and which of your tokens they get. If a token would go to a
-    server that neither your settings nor --send-token-to name, the run does not start.
+    Prints first which servers the run contacts, and which of your tokens each server gets. A token goes only
+    to its vendor's own server, or to a server that your settings or --send-token-to name. If another server
+    would get a token, the run does not start.
     """
     manifest = load(file)
     job = with_overrides(manifest.job, seed, max_steps)

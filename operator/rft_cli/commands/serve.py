@@ -50,10 +50,12 @@ def serve(
     context: Context = None,
     namespace: Namespace = None,
 ) -> None:
-    """Serve base model and adapter by vLLM's OpenAI server, and print a request to try it.
+    """Serve base model and adapter by vLLM's OpenAI server, and print a request to try the server.
 
-    For a run's folder the server runs here until Ctrl-C, on 127.0.0.1. For a job in the cluster print a
-    Service and a Deployment, which reads the adapter from the job's volume. Both are deleted with the job.
+    For a run's folder, the server runs on this machine until Ctrl-C, at 127.0.0.1.
+
+    For a job in the cluster, the command prints a Service and a Deployment. The server in the Deployment
+    reads the adapter from the job's volume. Both objects are deleted with the job.
 
     Exit code 1: there is no such job or adapter, or the server ended; 2: a folder cannot be read.
     """
@@ -123,9 +125,10 @@ def gpu_resource(config: RunConfig) -> str:
 
 
 def adapter_on_volume(job: Mapping[str, Any], step: int | None, best: bool, folder: str) -> str:
-    """Return the path of an adapter of a job in a pod that mounts the job's folder as ``folder``.
+    """Return the path of a job's adapter in a pod. The pod mounts the job's folder as ``folder``.
 
-    Without options it is the final adapter. If there is none, it is the adapter of the newest checkpoint.
+    Without ``step`` and ``best``, it is the final adapter, or the newest checkpoint's if there is no final
+    one.
 
     Raises:
         UserError: if the job has no such adapter.
@@ -171,10 +174,9 @@ def _serve_here(folder: Path, step: int | None, best: bool, port: int) -> None:
 
 
 def _run_server(command: Sequence[str], port: int, said: str) -> int:
-    """Run the server until it ends or until SIGINT (Ctrl-C), SIGTERM or SIGHUP, and return its exit code.
+    """Run the server until it ends, or until SIGINT (Ctrl-C), SIGTERM or SIGHUP. Return its exit code.
 
-    Print ``said`` once the server answers. After a signal the server has ended too, and the returned exit
-    code is 0.
+    Print ``said`` once the server answers. After a signal, the server is ended and 0 is returned.
 
     Raises:
         UserError: if another process listens on the port. It would answer in place of the server.

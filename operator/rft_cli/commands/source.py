@@ -21,7 +21,7 @@ from rft_cli.render.console import err
 _JOB_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 
 Patterns = Callable[[Mapping[str, Any]], Sequence[str]]
-"""A function that gets an RFTJob, and returns patterns of ``fnmatch`` for the files of its folder that a
+"""A function that gets an RFTJob. It returns ``fnmatch`` patterns for those files of the job's folder that a
 command needs."""
 
 
@@ -34,12 +34,15 @@ def run_folder(
     patterns: Patterns,
     choose: Callable[[list[str]], list[str]] | None = None,
 ) -> Iterator[Path]:
-    """Yield ``source`` if it is a folder on this machine.
+    """Yield the folder of a run: ``source`` itself, if it is a folder on this machine.
 
-    Else ``source`` is the name of a job in the cluster. Then yield a temporary folder with those files of
-    the job's folder that match ``patterns``. If ``choose`` is given, it gets the paths of these files and
-    returns the patterns of those that are read; only for these the pod computes digests. ``image`` is the
-    image of the pod that reads the job's volume; None: the image of the job.
+    Otherwise ``source`` is the name of a job in the cluster. Then files of the job's folder are copied into a
+    temporary folder, and this folder is yielded.
+
+    - ``image``: the image of the pod that reads the job's volume; None: the image of the job
+    - ``patterns``: a function that returns the patterns of the files to copy
+    - ``choose``: None, or a function that gets the paths of these files, and returns patterns of fewer files
+      to copy. The pod reads only these files.
 
     Raises:
         UserError: if there is no such folder or job, or the job's folder cannot be read.
@@ -68,8 +71,9 @@ def run_folder(
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Raise KeyboardInterrupt in the block at SIGINT (Ctrl-C), SIGTERM or SIGHUP, so that it can delete its
-    pod. Further signals are ignored until the block has ended.
+    """Raise KeyboardInterrupt in the block at SIGINT (Ctrl-C), SIGTERM or SIGHUP.
+
+    So the block can delete its pod. Further signals are ignored until the block has ended.
     """
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:

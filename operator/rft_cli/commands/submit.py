@@ -41,9 +41,11 @@ def submit(
 ) -> None:
     """Check every RFTJob in the files, as rft validate does. If all are valid, apply the files to a cluster.
 
-    All objects in the files are applied, also other kinds such as a ConfigMap with the rows, in the order of
-    the files and by server-side apply. A file on this machine that a job names by dataset.uri or python.file
-    becomes a ConfigMap. If it is outside of the manifest's folder, --send-files-from must allow it.
+    All objects in the files are applied in their order, by server-side apply. The objects may have other
+    kinds, such as a ConfigMap with the rows.
+
+    A file on this machine that a job names by dataset.uri or python.file becomes a ConfigMap. If the file is
+    outside of the manifest's folder, --send-files-from must allow it.
 
     Exit code 1: something is wrong or refused; 2: a file cannot be read. With --watch: after the objects are
     applied, the exit code of rft watch.

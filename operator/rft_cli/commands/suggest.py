@@ -47,8 +47,9 @@ def suggest(
 
 
 def _as_written(experiment: Experiment, body: dict[str, Any]) -> Experiment:
-    """Return an experiment with the graders and the storage as in the user's file, where ``python.file``
-    names the file with the code.
+    """Return an experiment with the graders and the storage of the user's file.
+
+    In this file, ``python.file`` names the file with the code of a grader.
     """
     spec = {**experiment.manifest["spec"], "graders": body["spec"]["graders"]}
     if "storage" not in body["spec"]:

@@ -97,7 +97,8 @@ def flattened(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read(fields: Mapping[str, Any], options: Options) -> Draft:
-    """Return the draft of a job from its fields, which have their names in the command line or in the API.
+    """Return the draft of a job. ``fields`` has the job's fields by their names in the command line or in the
+    API.
 
     Raises:
         ImportProblem: if the model has no known hub id, or the evaluator's code is not given.
@@ -162,9 +163,10 @@ def _add_model(draft: Draft, given: Mapping[str, tuple[str, Any]], options: Opti
 
 
 def hub_id(name: str) -> str | None:
-    """Return the hub id of a model of Fireworks' catalogue, such as llama-v3p1-8b-instruct.
+    """Return the hub id of a model in Fireworks' catalogue. ``name`` is for example llama-v3p1-8b-instruct.
 
-    Another name of the form ``OWNER/NAME`` is returned unchanged. For any other name return None.
+    A name of the form ``OWNER/NAME`` that is not in the catalogue is returned unchanged. For any other name
+    return None.
     """
     own = name.rpartition("/")[2].lower()
     found = re.fullmatch(r"(llama|qwen)-?v?(\d+(?:p\d+)?)-(.+)", own)

@@ -32,7 +32,7 @@ def is_job(body: Mapping[str, Any]) -> bool:
 
 
 def read(body: Mapping[str, Any], options: Options) -> Draft:
-    """Return the draft of an RFTJob, from a job or from a single grader.
+    """Return the draft of an RFTJob. ``body`` is a job or a single grader of OpenAI.
 
     Raises:
         ImportProblem: if the job's method is not reinforcement, or an RFTJob cannot express the job.
@@ -146,10 +146,10 @@ def _add_sources(draft: Draft, body: Mapping[str, Any], options: Options) -> Non
 
 
 def add_rows(draft: Draft, theirs: object, field: str, rows: str | None) -> None:
-    """Set the dataset to the file ``rows`` of the option ``--rows``. If it is None, set the dataset to
-    ``./rows.jsonl``, and add a note that asks for this file.
+    """Set the dataset to ``rows``, the file of the option ``--rows``.
 
-    The note names ``field`` of the imported job, with its value ``theirs``.
+    If ``rows`` is None, set the dataset to ``./rows.jsonl``, and add a note that asks for this file. The note
+    names ``field``, the dataset's field in the imported job, and ``theirs``, its value.
     """
     draft.spec["dataset"] = rows_of(rows or "./rows.jsonl")
     if rows is None:

@@ -15,7 +15,8 @@ from rft_graders.formula import FUNCTIONS, FormulaProblem, parsed, variable
 Body = Mapping[str, Any]
 JUDGE_SECRET = {"name": "judge", "key": "api-key"}
 JUDGE_SECONDS = 120
-"""Time limit of a request to a judge, in seconds. A thinking judge may need more than the default, 10."""
+"""Time limit of a request to a judge, in seconds. The default of 10 may be too short for a judge that
+thinks."""
 PYTHON_SECONDS = 120
 """Time limit of a python grader, in seconds, as OpenAI sets it."""
 _OPERATIONS: dict[str, dict[str, Any]] = {

@@ -52,8 +52,9 @@ def problems(draft: Draft) -> list[str]:
 
 
 def _with_code(grader: dict[str, Any]) -> dict[str, Any]:
-    """Return a grader in a form that the API's rules can check: with inline code in place of the field
-    ``python.file``, which only ``rft`` knows.
+    """Return a grader that the API's rules can check.
+
+    Only ``rft`` knows the field ``python.file``. So the returned grader has inline code in its place.
     """
     if "python" not in grader:
         return grader

@@ -126,9 +126,9 @@ class Draft:
 
 
 def label(text: str) -> str:
-    """Return a name of lowercase letters, digits and dashes that begins with a letter.
+    """Return a name that is made from the part of ``text`` after the last slash. It may be empty.
 
-    It is made from the part of ``text`` after the last slash, and may be empty.
+    The name has only lowercase letters, digits and dashes, and begins with a letter.
     """
     name = re.sub(r"[^a-z0-9]+", "-", text.rpartition("/")[2].lower()).strip("-")[:50].rstrip("-")
     return f"g-{name}" if name[:1].isdigit() else name

@@ -9,7 +9,7 @@ _PATH = re.compile(r"[^.\[\]{}]+(?:\.[^.\[\]{}]+|\[[0-9]+\])*")
 
 
 def ours(template: str) -> str:
-    """Return a template of OpenAI in our form.
+    """Return a template of OpenAI in the form of our graders: ``{{ item.answer }}`` becomes ``{answer}``.
 
     Raises:
         ImportProblem: if a part has no counterpart in our form, such as ``sample.output_tools``.

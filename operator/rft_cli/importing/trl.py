@@ -63,7 +63,7 @@ class Script(NamedTuple):
         return node
 
     def literal(self, node: ast.expr | None) -> Any:
-        """Return the value of a constant expression, or of a name to which the script assigns one.
+        """Return the value of a constant expression. A name stands for what the script assigns to it.
 
         Raises ValueError if there is no expression, or if its value is known only at run time.
         """
@@ -79,7 +79,7 @@ def is_script(text: str) -> bool:
 
 
 def read(text: str, options: Options) -> Draft:
-    """Return the draft of the job that a script trains.
+    """Return the draft of an RFTJob that trains as the script ``text`` does.
 
     Raises:
         ImportProblem: if the script is not valid Python, or lacks what a job needs.
@@ -390,7 +390,8 @@ def _reads_texts(script: Script, function: _Function) -> bool:
     """Return whether a function expects its completions as texts.
 
     TRL passes texts if the prompts are texts. Otherwise it passes messages, whose text is under the key
-    content. Our python grader passes texts to a function only if its annotation says so.
+    content. So a function that does not use this key expects texts. Our python grader passes texts to a
+    function only if the function's annotation says so.
     """
     nodes = (node for statement in _needed(script, function) for node in ast.walk(statement))
     constants = {node.value for node in nodes if isinstance(node, ast.Constant)}
