@@ -1,7 +1,7 @@
-"""Names the parts of a run's folder that can be downloaded, and writes the records which only the RFTJob has.
+"""Names the parts of a run's folder that can be downloaded, and adds records to a downloaded folder.
 
-A run on this machine has its configuration and its status in its folder. A run in a cluster has them in the
-RFTJob. This module writes them into the downloaded folder, because the commands that read a run's folder
+A run on this machine has its configuration and its status in its folder. A run in a cluster has both only in
+the RFTJob. This module writes both into the downloaded folder, because the commands that read a run's folder
 need them.
 """
 

@@ -1,7 +1,11 @@
 """Says which servers a local run contacts, and which of the user's credentials are sent to them.
 
-A manifest may come from a stranger. So a credential from the user's shell or home folder is sent only to a
-server that a setting of the user names, to the vendor's own server, or to one that ``--send-token-to`` names.
+A manifest may come from a stranger. So a credential from the user's shell or home folder is sent only to
+these servers:
+
+- a server that a setting of the user names
+- the vendor's own server
+- a server that ``--send-token-to`` names
 """
 
 import netrc
@@ -25,7 +29,7 @@ S3, GOOGLE = "https://s3.amazonaws.com", "https://storage.googleapis.com"
 WANDB = ("https://api.wandb.ai", "https://api.forge.coreweave.com")
 """W&B's own servers. Which of them is the default depends on the release of W&B's library."""
 YOUR_WANDB = "the server that wandb login chose, or W&B's own"
-"""The text that is shown in place of an address if neither the manifest nor the environment names W&B's
+"""A text in place of an address. It is shown if neither the manifest nor the environment names W&B's
 server."""
 OPTION = "--send-token-to"
 
@@ -207,10 +211,10 @@ def _mlflow(settings: Mlflow, shell: Shell) -> Iterator[Contact]:
 
 
 def _with_netrc(contact: Contact, shell: Shell) -> Contact:
-    """Return the contact with the credentials that the user's netrc file has for its host.
+    """Return the contact with the credentials for its host that the user's netrc file has.
 
-    The default entry of the file applies to every host. So it is sent only to a server that is trusted or
-    permitted.
+    The default entry of this file applies to every host. So the default entry is sent only to a server that
+    is trusted or permitted.
     """
     origin = origin_of(contact.address)
     path = Path(shell.first("NETRC") or shell.home / ".netrc")

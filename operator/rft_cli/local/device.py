@@ -29,7 +29,8 @@ class Hardware(NamedTuple):
 def visible_gpus(dev: Path = Path("/dev")) -> int:
     """Return the number of GPUs that this process may use.
 
-    It is read from CUDA_VISIBLE_DEVICES, or from the device files in ``dev`` if the variable is not set.
+    CUDA_VISIBLE_DEVICES says the number. If this variable is not set, the device files in ``dev`` are
+    counted.
     """
     allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if allowed is not None:
@@ -49,10 +50,14 @@ def torch_has_cuda() -> bool:
 def detect(resources: Resources | None, dev: Path = Path("/dev")) -> Hardware:
     """Return the device of a run, and the number and kind of its GPUs.
 
-    If the manifest sets a number of GPUs, the run may use this number, but at most all GPUs of this machine.
-    If the manifest sets none, the run may use all GPUs, and the plan chooses how many it uses. If the kind of
-    the GPUs is not known, no plan can be made, and the run may use only one GPU. The device is the CPU if
-    there is no usable GPU, or if the manifest asks for the CPU. ``dev`` is the folder of device files.
+    The device is the CPU if there is no usable GPU, or if the manifest asks for the CPU. Otherwise the run
+    may use this number of GPUs:
+
+    - If the manifest sets a number: this number, but at most all GPUs of this machine.
+    - If it sets none and the kind is known: all GPUs. The plan chooses how many the run uses.
+    - If it sets none and the kind is not known: one GPU, because no plan can be made.
+
+    ``dev`` is the folder of device files.
     """
     wanted = resources.gpus if resources is not None else None
     accelerator = resources.accelerator.name if resources is not None and resources.accelerator else None

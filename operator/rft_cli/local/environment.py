@@ -1,6 +1,4 @@
-"""Plays a job's environment with a scripted model: a given text for each turn in place of a model's
-answer.
-"""
+"""Plays a job's environment without a model. The user gives the text of the model for each turn."""
 
 import json
 import tempfile
@@ -26,7 +24,8 @@ if TYPE_CHECKING:
 class Played:
     """The result of playing the environment with one row.
 
-    ``line``: the row's line in the dataset. ``seconds``: the wall time of all calls of the environment.
+    - ``line``: the row's line in the dataset
+    - ``seconds``: the wall time of all calls of the environment
     """
 
     line: int

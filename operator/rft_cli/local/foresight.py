@@ -16,7 +16,7 @@ from rft_run.errors import DataError
 from rft_run.rows import RowLayout
 
 MIN_PROMPTS = 2 * MIN_HELD_OUT
-"""Number of different prompts that a dataset needs if rows are held out: 32 for evaluation and 32 for
+"""Number of different prompts that a dataset needs if a part of it is held out: 32 for evaluation and 32 for
 training.
 """
 
@@ -39,8 +39,9 @@ def foreseen(manifest: Manifest, document: Document) -> tuple[tuple[Problem, ...
 
 
 def _code(manifest: Manifest) -> tuple[dict[str, str], list[Problem]]:
-    """Return the code of each python grader whose ConfigMap is in the manifest's file, by the grader's name.
-    Return also the problems of these ConfigMaps.
+    """Return the code of python graders by the grader's name, and the problems of their ConfigMaps.
+
+    Only graders whose ConfigMap is in the manifest's file are returned.
     """
     found: dict[str, str] = {}
     problems = []
@@ -68,7 +69,7 @@ def _no_key(path: str, name: str, key: str, contents: dict[str, bytes]) -> Probl
 
 
 def _rows(manifest: Manifest) -> tuple[list[Problem], list[str]]:
-    """Return the problems and the warnings of rows on this machine, or in the same file as the job."""
+    """Check the rows that are on this machine, or in the job's file. Return the problems and the warnings."""
     spec = manifest.job.spec
     problems, warned = [], []
     evaluated = spec.evaluation.dataset

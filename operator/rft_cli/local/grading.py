@@ -64,8 +64,9 @@ def gold(rows: Sequence[RowLine], graders: Sequence[Grader]) -> list[Answer]:
 
 
 def _gold_form(graders: Sequence[Grader]) -> tuple[str, str, str]:
-    """Return the name of the row's field with the gold answer, and the texts that surround it in a right
-    completion.
+    """Return the name of the row's field with the gold answer, and two texts.
+
+    In a right completion, these texts are before and after the gold answer.
     """
     for grader in graders:
         if grader.math is not None:
@@ -86,8 +87,8 @@ def _gold_form(graders: Sequence[Grader]) -> tuple[str, str, str]:
 def _gold_of_template(check: StringCheck) -> tuple[str, str, str] | None:
     """Return the row's field in ``check.reference``, and the texts before and after this field.
 
-    None if the reference does not have exactly one field, or if a completion that equals the reference does
-    not pass the check.
+    Return None in two cases: the reference does not have exactly one field, or a completion that equals the
+    reference does not pass the check.
     """
     if check.input != "{completion}" or check.operation == "notEquals":
         return None
@@ -105,8 +106,9 @@ def _text(value: object) -> str:
 def given(path: Path, rows: Sequence[RowLine]) -> list[Answer]:
     """Return the completions in a file of JSON lines. Raises UserError if a completion or its row is missing.
 
-    Each line is either a text or an object. A text in the n-th line answers the n-th row; blank lines do not
-    count. An object has the ``completion``, and may have ``line``, the line of its row in the dataset.
+    Each line is a text or an object. A text in the n-th line answers the n-th row. An object has the field
+    ``completion``. It may have the field ``line``: the line of the row in the dataset. Without ``line`` an
+    object answers the n-th row, too. Blank lines do not count.
     """
     by_line = {row.line: row for row in rows}
     try:
@@ -135,7 +137,7 @@ def _nth(rows: Sequence[RowLine], number: int) -> RowLine | None:
 
 
 def one(rows: Sequence[RowLine], line: int, completion: str) -> list[Answer]:
-    """Return a given completion with the row in line ``line`` of the dataset.
+    """Return ``completion`` as the answer to the row in line ``line`` of the dataset.
 
     Raises UserError if there is no row in this line.
     """
@@ -166,8 +168,8 @@ def recorded(folder: RunFolder, step: int | None) -> list[Answer]:
 def scored(manifest: Manifest, overrides: Overrides, answers: Sequence[Answer]) -> "list[Score]":
     """Return the scores of completions. The graders of the job run as in a local run.
 
-    If a grader fails, the completion gets no score from this grader, whatever ``onError`` says, so that every
-    error is shown.
+    If a grader fails, the completion gets no score from this grader. ``onError`` of the grader is ignored, so
+    that every error is shown.
 
     Raises:
         UserError: if a grader cannot be loaded, or its libraries are missing.

@@ -1,4 +1,4 @@
-"""Finds the rows and the grader code of a local run. In a cluster these are mounted into the pod."""
+"""Finds the rows and the grader code of a local run. In a cluster, both are mounted into the pod."""
 
 import hashlib
 from collections.abc import Mapping
@@ -37,8 +37,9 @@ class Input(NamedTuple):
 
 
 class Overrides(NamedTuple):
-    """Files from the command line that replace sources in the manifest, such as sources that exist only in a
-    cluster. ``graders`` has the files with code by the name of the grader.
+    """Files from the command line. They replace sources in the manifest, such as a volume of a cluster.
+
+    ``graders`` has the file with the code of a grader, by the grader's name.
     """
 
     dataset: Path | None = None
@@ -49,7 +50,8 @@ class Overrides(NamedTuple):
 class Inputs(NamedTuple):
     """All input files of a local run.
 
-    ``graders``: the file with the code of each python grader whose code is not inline, by the grader's name.
+    ``graders`` has the file with the code of a python grader, by the grader's name. Graders with inline code
+    are left out.
     """
 
     dataset: Input
@@ -98,7 +100,7 @@ def resolve(manifest: Manifest, overrides: Overrides, folder: Path) -> Inputs:
 def refuse_other_graders(spec: RFTJobSpec, given: Mapping[str, Path]) -> None:
     """Raise UserError if ``--grader`` names a grader that does not have its code in a ConfigMap.
 
-    ``given``: the files with code by the name of the grader.
+    ``given`` has the values of ``--grader``: the file with the code, by the grader's name.
     """
     replaceable = {grader.name for grader in spec.scored_by if grader.python and grader.python.config_map}
     for name in sorted(set(given) - replaceable):
@@ -112,8 +114,10 @@ def refuse_other_graders(spec: RFTJobSpec, given: Mapping[str, Path]) -> None:
 def located_code(
     manifest: Manifest, overrides: Mapping[str, Path], folder: Path
 ) -> tuple[dict[str, Input], dict[str, list[Input]]]:
-    """Return the file with the code of each python grader, as ``located_graders``, and the files beside it
-    that it can import, both by the grader's name.
+    """Return two objects with the names of python graders as keys:
+
+    - the file with the grader's code, as from ``located_graders``
+    - the other files in the grader's ConfigMap, which the code can import
     """
     graders = located_graders(manifest, overrides, folder)
     beside = {
@@ -125,10 +129,12 @@ def located_code(
 def located(
     manifest: Manifest, field: str, source: Dataset, override: Path | None, flag: str, folder: Path
 ) -> Input:
-    """Find a dataset: the file ``override`` that was given by the option ``flag``, else ``source`` of the
-    manifest.
+    """Return the input file of a dataset.
 
-    Rows from a ConfigMap get a path in ``folder``. ``field`` is the path of ``source`` in the manifest.
+    - ``field``: the path of the dataset in the manifest
+    - ``source``: the dataset in the manifest
+    - ``override``: the file in place of ``source``, from the option ``flag``
+    - ``folder``: the folder for rows from a ConfigMap
 
     Raises:
         UserError: if the dataset is missing.
@@ -163,8 +169,9 @@ def _uri(relative_to: Path, field: str, uri: str) -> Input:
 
 
 def located_graders(manifest: Manifest, overrides: Mapping[str, Path], folder: Path) -> dict[str, Input]:
-    """Return the file with the code of each python grader whose code is not inline. Raises UserError if the
-    code is missing.
+    """Return the file with the code of each python grader, by the grader's name.
+
+    Graders with inline code are left out. Raises UserError if the code of another grader is missing.
     """
     found: dict[str, Input] = {}
     spec = manifest.job.spec

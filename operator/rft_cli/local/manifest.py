@@ -37,11 +37,12 @@ class Manifest(NamedTuple):
 
 
 def read(path: Path, allowed: Folders | None = None) -> list[Document]:
-    """Return the Kubernetes objects of a file. ``-`` reads standard input.
+    """Return the Kubernetes objects of a file. The path ``-`` means standard input.
 
-    For each file that a job names by ``python.file``, a ConfigMap follows the job. ``allowed``: folders
-    whose files may be sent to a cluster, in addition to the folder of the manifest. None: nothing is sent to
-    a cluster, so every file may be read.
+    For each file that a job names by ``python.file``, a ConfigMap follows the job.
+
+    ``allowed``: folders whose files may be sent to a cluster, in addition to the manifest's folder. None
+    means that nothing is sent to a cluster, so every file may be read.
 
     Raises:
         UserError: if the file cannot be read as YAML, or a file that it names cannot be read.
@@ -64,9 +65,10 @@ def folder_of(path: Path) -> Path:
 
 
 def on_this_machine(document: Document) -> Document:
-    """Return a job for a run on this machine. If it sets no storage, it gets ephemeral storage.
+    """Return a job for a run on this machine.
 
-    Ephemeral storage needs no cluster, and the run itself is in the folder of ``--output``.
+    A job without storage gets ephemeral storage, because this needs no cluster. The run itself uses the
+    folder of ``--output``.
     """
     body = document.body
     spec = body.get("spec")
@@ -104,7 +106,7 @@ def nothing_in(documents: list[Document], path: Path) -> str:
 
 
 def load(path: Path) -> Manifest:
-    """Return the RFTJob of a file that has exactly one, for a run on this machine.
+    """Return the only RFTJob of a file, for a run on this machine.
 
     Raises:
         UserError: if the file does not have exactly one RFTJob, or the RFTJob is not valid.
@@ -119,7 +121,7 @@ def load(path: Path) -> Manifest:
 
 
 def with_spec(job: RFTJob, spec: dict[str, Any]) -> RFTJob:
-    """Return the job with another spec, which is validated. ``spec`` is a JSON object.
+    """Return the job with the new spec ``spec``, a JSON object. The new spec is validated.
 
     Raises:
         UserError: if a value is out of range. The message has all problems.
@@ -132,7 +134,7 @@ def with_spec(job: RFTJob, spec: dict[str, Any]) -> RFTJob:
 
 
 def the_job(path: Path) -> Document:
-    """Return the RFTJob of a file that has exactly one, without validation.
+    """Return the only RFTJob of a file, without validation.
 
     Raises:
         UserError: if the file does not have exactly one RFTJob.

@@ -46,9 +46,9 @@ class Permission(NamedTuple):
     text: str
 
     def covers(self, address: str) -> bool:
-        """Whether this value names the server at ``address``.
+        """Return whether this value of ``--send-token-to`` names the server at ``address``.
 
-        If ``address`` has no origin, this value names the server only if it is the same text as ``address``.
+        An address without an origin must be the same text as this value.
         """
         origin = origin_of(address)
         if origin is None or address == self.text:

@@ -36,10 +36,10 @@ class Local(NamedTuple):
     path: Path
 
     def refuse_outside(self, folders: Folders | None) -> None:
-        """Raise UserError if the file is in none of ``folders``. If ``folders`` is None, nothing is sent to a
-        cluster, so every file may be read.
+        """Raise UserError if the file is in none of ``folders``. None means that every file may be read.
 
-        A stranger's manifest must not send a file such as ~/.ssh/id_rsa to a cluster.
+        ``folders`` is None if nothing is sent to a cluster. A stranger's manifest must not send a file such
+        as ~/.ssh/id_rsa to a cluster.
         """
         if folders is not None and not any(self.path.is_relative_to(folder) for folder in folders):
             raise UserError(
@@ -59,11 +59,13 @@ class Local(NamedTuple):
 
 
 def with_code(documents: Iterable[Document], folder: Path, allowed: Folders | None = None) -> list[Document]:
-    """Return the documents, in which each ``python.file`` is replaced by a ConfigMap with the file.
+    """Return the documents with a ConfigMap in place of each ``python.file``.
 
-    Relative paths refer to ``folder``. ``allowed``: the folders whose files may be sent to a cluster; None:
-    nothing is sent. The ConfigMap also gets the modules beside the file that its code imports. If the file of
-    a dataset exists, ``./`` is put before its path, and ``~`` is replaced by the home folder.
+    The ConfigMap has the file, and the modules in the same folder that its code imports. Paths of existing
+    datasets and models get the form that the API accepts, see ``_write_paths``.
+
+    - ``folder``: the folder to which relative paths refer
+    - ``allowed``: the folders whose files may be sent to a cluster; None: nothing is sent
 
     Raises:
         UserError: if a file does not exist, cannot be the key of a ConfigMap, or is too large for one.
@@ -124,8 +126,8 @@ def path_of(name: str, folder: Path) -> Path:
 def model_name(name: str) -> str:
     """Return the absolute path of a model if it is a folder on this machine, else the name as it is.
 
-    A name with a slash may be a hub id. It counts as a folder only if it begins with ``./``, ``../``, ``/``
-    or ``~``.
+    A name with a slash may be a hub id. So such a name is a folder only if it begins with ``./``, ``../``,
+    ``/`` or ``~``.
     """
     folder = Path(name).expanduser()
     is_path = "/" not in name or name.startswith(("~", "./", "../", "/"))
@@ -133,9 +135,9 @@ def model_name(name: str) -> str:
 
 
 def _imported(code: Local, allowed: Folders | None) -> list[Path]:
-    """Return the modules beside a file that its code imports, directly or through another module.
+    """Return the modules in a file's folder that the file's code imports, directly or through another module.
 
-    The code is parsed, and never run. Raises UserError if a module is a link to a file in none of the folders
+    The code is parsed, and never run. Raises UserError if a module is a link to a file outside of the folders
     ``allowed``.
     """
     found: list[Path] = []
@@ -170,9 +172,10 @@ def _module_names(source: bytes) -> set[str]:
 def config_map(
     job: Mapping[str, Any], suffix: str, contents: Mapping[str, bytes], field: str
 ) -> dict[str, Any]:
-    """Return a ConfigMap with files of a job. Its name ends with ``suffix`` and a digest of the content.
+    """Return a ConfigMap with files of a job. The ConfigMap's name ends with ``suffix`` and a digest of the
+    files.
 
-    Because of the digest, changed files get a new ConfigMap, and the files of a running job stay unchanged.
+    Changed files have another digest, so they get a new ConfigMap. The files of a running job stay unchanged.
 
     Raises:
         UserError: if a file's name cannot be a key, or the files are too large. The message names ``field``.
@@ -247,11 +250,13 @@ def _datasets(spec: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def with_rows(document: Document, folder: Path, allowed: Folders) -> list[Document]:
-    """Return the objects that a cluster gets for a job: a ConfigMap for each file with rows that a ``uri`` of
-    the job names, and last the job, which refers to them.
+    """Return the objects that a cluster gets for a job.
 
-    ``allowed``: the folders whose files may be sent. A path on a volume of ``spec.template.volumes``, and an
-    absolute path that does not exist on this machine, are not changed.
+    Each file with rows that a ``uri`` of the job names becomes a ConfigMap. The job is the last object, and
+    refers to the ConfigMaps. Two kinds of paths are not changed: a path on a volume of
+    ``spec.template.volumes``, and an absolute path that does not exist on this machine.
+
+    ``allowed``: the folders whose files may be sent.
 
     Raises:
         UserError: if a file is missing, in no folder of ``allowed``, or too large for a ConfigMap.

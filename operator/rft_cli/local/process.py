@@ -29,8 +29,8 @@ INTERRUPTED = 130
 class Supervisor:
     """Runs one child process in its own process group.
 
-    On the first SIGINT (Ctrl-C), SIGTERM or SIGHUP the child saves a checkpoint and ends. A later
-    Ctrl-C kills the group.
+    At the first SIGINT (Ctrl-C), SIGTERM or SIGHUP, the child is asked to save a checkpoint and end. A later
+    Ctrl-C kills the process group.
     """
 
     def __init__(self, command: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> None:
@@ -50,9 +50,11 @@ class Supervisor:
     def run(self, on_line: Callable[[str], None], on_tick: Callable[[], None]) -> int:
         """Run the child process to its end and return its exit code.
 
-        ``on_line`` gets each line of the child's standard output, and ``on_tick`` is called several times
-        a second. Both are called in this thread. For a child that a signal ended the exit code is 128 plus
-        the number of the signal, as in a shell.
+        - ``on_line`` gets each line of the child's standard output.
+        - ``on_tick`` is called several times a second.
+
+        Both are called in this thread. If a signal ended the child, the exit code is 128 plus the number of
+        the signal, as in a shell.
         """
         with run_files.writable(self._log) as log, self._started(log) as process:
             reader = threading.Thread(target=self._read, args=(process,), daemon=True)

@@ -1,7 +1,7 @@
-"""Writes the files of a run's folder that another machine sends, and continues files that were cut off.
+"""Receives the files of a run's folder from another machine, and continues files that were cut off.
 
-The name of a partial file is the digest of the complete file. So a partial file is only continued with bytes
-of the same content, and two files with the same content are sent once.
+The name of a partial file is the digest of the complete file. So a partial file is continued only with bytes
+of the same content. Two files with the same content are sent only once.
 """
 
 import hashlib
@@ -18,7 +18,8 @@ from rft_run.listing import FileEntry
 PARTIAL = ".rft-download"
 """Name of the folder with partial files, in the folder into which the files are written."""
 ROUNDS = 3
-"""Maximum number of attempts to get files that change while they are sent, as those of a running job may."""
+"""Maximum number of attempts to get a file that changes while it is sent. Files of a running job may
+change."""
 _CHUNK = 1 << 20
 
 
@@ -44,7 +45,7 @@ class Transferred(NamedTuple):
 
 
 Progress = Callable[[int, int], None]
-"""A function that gets two numbers: the bytes that are on this machine already, and the bytes of all
+"""A function that gets two numbers of bytes: those that are on this machine already, and those of all
 files."""
 
 
@@ -54,11 +55,12 @@ def receive(
     folder: Path,
     progress: Progress = lambda _here, _all: None,
 ) -> Transferred:
-    """Write the files that match the patterns into ``folder``. Complete files there are not sent again.
+    """Write the files of ``source`` that match the patterns into ``folder``.
+
+    Files that are complete in ``folder`` are not sent again. All errors of ``source`` are raised, too.
 
     Raises:
-        UserError: if a file still differs from its digest after ``ROUNDS`` attempts, or cannot be written,
-            and all errors of the source.
+        UserError: if a file still differs from its digest after ``ROUNDS`` attempts, or cannot be written.
     """
     sent = 0
     for _ in range(ROUNDS):
@@ -141,9 +143,9 @@ def _part(folder: Path, entry: FileEntry) -> Path:
 
 
 def _placed(folder: Path, same: Sequence[FileEntry]) -> bool:
-    """Put a partial file at the paths of all entries in ``same``, which have equal content.
+    """Put a partial file at the paths of all entries in ``same``. These entries have equal content.
 
-    If the file does not have the expected digest, remove it and return False.
+    Return True. But if the partial file does not have the expected digest, remove it and return False.
     """
     part = folder / PARTIAL / same[0].sha256
     if digest_of(part) != same[0].sha256:
@@ -156,7 +158,7 @@ def _placed(folder: Path, same: Sequence[FileEntry]) -> bool:
 
 
 def _free(folder: Path, path: str) -> Path:
-    """Return the path for a file, after its folder was made and an old file at the path was removed."""
+    """Make the folder of a file, and remove an old file at its path. Return the path."""
     target = folder / path
     for parent in reversed(target.relative_to(folder).parents[:-1]):
         run_files.refuse_link(folder / parent)

@@ -19,7 +19,8 @@ from rft_run.rollouts import RolloutRecord
 from rft_run.steps import StepRecord
 
 GROUPS = 2
-"""Number of prompts of one step that a report shows. It shows the first and the last step with rollouts."""
+"""Number of prompts that a report shows of a step. The report shows the first and the last step with
+rollouts."""
 
 
 class HeldOut(NamedTuple):

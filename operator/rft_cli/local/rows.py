@@ -1,9 +1,8 @@
-"""Counts the rows of a dataset and estimates the length of their prompts, if this machine can read the
-dataset.
+"""Counts the rows of a dataset that this machine can read, and estimates the length of their prompts.
 
 The tokenizer may not be on this machine, so lengths are estimated from characters. A token has about four
-characters in English prose, fewer in code and most other languages. ChatML adds five tokens per message, and
-three for the start of the answer.
+characters in English prose. It has fewer in code and in most other languages. ChatML adds five tokens per
+message, and three for the start of the answer.
 """
 
 import json
@@ -23,8 +22,8 @@ from rft_run.rows import BYTE_ORDER_MARK, RowLayout, json_lines, parsed
 from rft_run.rows.messages import tools_of
 
 READ_BYTES = 32 << 20
-"""Number of bytes at the beginning of a file in which all rows are checked. The trainer checks the same
-number of bytes before it starts.
+"""All rows in this number of bytes at the beginning of a file are checked. The trainer also checks these rows
+before it starts.
 """
 CHARACTERS_PER_TOKEN = 4
 MESSAGE_TOKENS = 5
@@ -65,8 +64,9 @@ def distinct_prompts(file: IO[bytes], source: str, layout: RowLayout) -> int | N
 
 
 def _numbered(file: IO[bytes], source: str, layout: RowLayout) -> Iterator[tuple[int, bytes]]:
-    """Yield the lines of a file that are not blank, with their line numbers. Raises DataError if it cannot be
-    read.
+    """Yield the lines of a file that are not blank, with their line numbers.
+
+    Raises DataError if the file cannot be read.
     """
     for number, line in enumerate(json_lines(file, layout, source), start=1):
         text = line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
@@ -94,8 +94,8 @@ class Counted(NamedTuple):
 def count(file: IO[bytes], source: str, layout: RowLayout = JSON_LINES) -> Counted:
     """Return the number of rows of a file, and the mean length of their prompts. The file must support seek.
 
-    Blank lines do not count. Lines after the first ``READ_BYTES`` bytes are only counted; their prompts are
-    assumed to have the same mean length.
+    Blank lines do not count. After the first ``READ_BYTES`` bytes, lines are only counted and not checked.
+    Their prompts are assumed to have the same mean length.
 
     Raises:
         UserError: if the file cannot be read as ``layout`` says, a line is not a row, or the file has no

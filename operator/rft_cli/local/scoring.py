@@ -1,6 +1,7 @@
 """Prepares an evaluation without training for ``rft evaluate``, and reads its results.
 
-The trainer evaluates, in a folder that has the files of a run: it writes the same evaluations and rollouts.
+The trainer makes the evaluation. It writes evaluations and rollouts into a folder, in the same files as for a
+run.
 """
 
 import os
@@ -47,8 +48,8 @@ class TunedAdapter(NamedTuple):
 class EvaluationTask(NamedTuple):
     """An evaluation to make: the job with the values of the command line, and its input files.
 
-    ``source``: the folder of the run whose policies are evaluated, and its configuration. None: the job is of
-    a manifest.
+    ``source`` is the folder and the configuration of the run whose policies are evaluated. It is None if the
+    job is from a manifest.
     """
 
     job: RFTJob
@@ -57,7 +58,10 @@ class EvaluationTask(NamedTuple):
 
 
 class PolicyScores(NamedTuple):
-    """The scores of one policy. A mean is None if no row was graded. ``step`` 0: the starting policy."""
+    """The scores of one policy. ``step`` is 0 for the starting policy.
+
+    A mean is None if no row was graded.
+    """
 
     step: int
     rows: int
@@ -99,7 +103,9 @@ def of_manifest(manifest: Manifest, given: Given, folder: Path) -> EvaluationTas
 
 
 def of_run(run: RunFolder, config: RunConfig, adapter: Path, given: Given) -> EvaluationTask:
-    """Return the evaluation of a run's starting policy and of its policy with ``adapter``, on its own rows.
+    """Return the evaluation of two policies of a run on the run's own rows.
+
+    The policies are the starting policy and the tuned policy, which has the adapter ``adapter``.
 
     Raises:
         UserError: as ``of_manifest``, and if a file that the run read is not on this machine.
@@ -240,7 +246,10 @@ def prepared(evaluation: EvaluationTask, folder: Path) -> tuple[RunConfig, Path]
 
 
 def _copy_rendering(run: RunFolder, target: RunFolder) -> None:
-    """Copy the record by which the run rendered its prompts, so that the same rows give the same prompts."""
+    """Copy the run's record of how it rendered prompts.
+
+    With this record, the same rows give the same prompts.
+    """
     try:
         atomic.write_bytes(target.rendering, run_files.content(run.rendering))
     except FileNotFoundError:
@@ -252,7 +261,7 @@ def _copy_rendering(run: RunFolder, target: RunFolder) -> None:
 def results(folder: RunFolder, seed: int) -> list[PolicyScores]:
     """Return the scores of each evaluated policy, in the order of the steps.
 
-    ``seed``: of the random resampling for the intervals. Raises UserError if a file cannot be read.
+    ``seed`` is for the random resampling that gives the intervals. Raises UserError if a file cannot be read.
     """
     return [_of_policy(folder, step, seed) for step in folder.evaluated_steps()]
 

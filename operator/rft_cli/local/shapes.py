@@ -27,10 +27,14 @@ class UntrainableModel(UserError):
 def shape_for(model: ModelSource, config: Path | None, *, hub: bool) -> Read | None:
     """Return the shape of a model from its ``config.json``.
 
-    If ``config`` is given, it is this file or a folder with it. If ``hub`` is true, the file is downloaded
-    from the hub. If neither is given, the file is searched in the model's folder, or in this machine's cache
-    of the hub. Return ``None`` if no file is found. Also return ``None`` if neither is given and
-    ``spec.model.parameters`` is set: then the user gives the size.
+    The file is searched in the first of these places that applies:
+
+    - ``config``, if it is given: this is the file, or a folder with the file
+    - the hub, if ``hub`` is true: the file is downloaded
+    - the model's folder, or this machine's cache of the hub
+
+    Return ``None`` if no file is found. In the last place, also return ``None`` if ``spec.model.parameters``
+    is set, because then the user gives the size.
 
     Raises:
         UntrainableModel: if the file says that the model cannot be trained. This is checked even if

@@ -1,6 +1,7 @@
 """Defines ``run.json``, the configuration of a local run.
 
-A run resumes only if its inputs and its spec are unchanged, except for the fields in ``CHANGEABLE``.
+A run resumes only if its inputs and its spec are unchanged. But the fields of the spec in ``CHANGEABLE`` may
+change.
 """
 
 import json
@@ -78,7 +79,8 @@ def build(
     """Return the configuration for a run in ``folder``.
 
     ``before`` is the configuration with which the run was started, or None for a new run. A resumed run keeps
-    the UID and the effective parameters of ``before``, because another release may derive other parameters.
+    the UID and the effective parameters of ``before``. Without this, another release could derive other
+    parameters.
     """
     uid = before.job.uid if before is not None else job.metadata.uid or str(uuid.uuid4())
     derived = before.effective if before is not None else None
@@ -104,7 +106,7 @@ def build(
 
 
 def _cpu_dtype(before: RunConfig | None) -> Dtype:
-    """Return the dtype of a run on the CPU, for jobs that set none.
+    """Return the dtype on the CPU for jobs that set none. ``before`` is the configuration of a resumed run.
 
     A resumed run keeps its dtype, even on a machine that is faster with another dtype.
     """
@@ -119,8 +121,8 @@ def planned(job: RFTJob, hardware: Hardware, cpu_dtype: Dtype = SAFE) -> Plan | 
     """Return the plan of a run on this machine, or None if no plan can be made.
 
     On GPUs it is the plan that the operator would make for a node with these GPUs. On the CPU, the plan
-    requests less memory than usual if the machine has less, as long as this is at least the minimum.
-    ``cpu_dtype`` is the dtype on the CPU for jobs that set none.
+    requests less memory than usual if the machine has less memory. But it requests at least the minimum
+    memory of the run. ``cpu_dtype`` is the dtype on the CPU for jobs that set none.
 
     Raises:
         UserError: if the run needs more GPUs or memory than there is, or the model cannot be trained.
@@ -153,11 +155,11 @@ def planned(job: RFTJob, hardware: Hardware, cpu_dtype: Dtype = SAFE) -> Plan | 
 def _planned_on_gpus(spec: RFTJobSpec, hardware: Hardware) -> Plan | None:
     """Return the plan of a run on the GPUs of this machine, or None if their kind or the model is not known.
 
-    If the spec sets a number of GPUs, this number is used even if the plan says that the run does not fit, as
-    on a cluster.
+    A number of GPUs in the spec is used even if the plan says that the run does not fit. A cluster does the
+    same.
 
     Raises:
-        UserError: the plan needs more GPUs than this machine has, or the model cannot be trained.
+        UserError: if the plan needs more GPUs than this machine has, or the model cannot be trained.
     """
     if hardware.kind is None:
         return None
