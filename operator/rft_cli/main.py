@@ -104,7 +104,8 @@ def function(name: str) -> Callable[..., Any] | typer.Typer:
 def summary(name: str) -> str:
     """Return the first sentence of a command's docstring, without importing its module.
 
-    A group of subcommands has no function. Its sentence is in the module's docstring, after the colon.
+    A group of subcommands has no function. For a group, return the text after the colon in the first sentence
+    of its module's docstring.
     """
     spec = importlib.util.find_spec(f"rft_cli.commands.{COMMANDS[name]}")
     assert spec is not None
@@ -119,8 +120,9 @@ def summary(name: str) -> str:
 
 
 class App(typer.Typer):
-    """The program ``rft``. If an error is unexpected, it prints the traceback with control characters as
-    codes, because a traceback may contain any text.
+    """The program ``rft``. It prints the traceback of an unexpected error.
+
+    A traceback may contain any text, so its control characters are printed as codes.
     """
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

@@ -5,9 +5,12 @@ A test with a server is not enough, because newer servers accept CEL that 1.25 r
 - Functions, macros and operators exist in 1.25. Later versions added optionals, quantities, addresses,
   formats, sets, macros with two variables, and comparisons of a whole number with a fraction.
 - Every field exists. A rule tests with ``has`` whether an optional field is present.
-- Every list that a rule uses has ``maxItems``, and every map whose entries it reads has ``maxProperties``.
-  Every text that a rule compares has ``maxLength`` or an ``enum``.
-  The server estimates the cost of a rule from these limits, and refuses the CRD if it is too high.
+- Every list that a rule uses has ``maxItems``.
+- Every map whose entries a rule reads has ``maxProperties``.
+- Every text that a rule compares has ``maxLength`` or an ``enum``.
+
+The server estimates the cost of a rule from the limits in the last three checks. It refuses the CRD if the
+cost is too high.
 """
 
 import re
@@ -156,8 +159,11 @@ def _path(tokens: list[_Token], start: int) -> tuple[str, ...]:
 
 
 def _items(tokens: list[_Token], node: Schema, expression: str) -> Iterator[str]:
-    """Yield the problems of the fields that a macro, such as ``all``, reads from the items of a list.
-    ``node`` is the schema of ``self``, and ``expression`` is the text of the rule.
+    """Yield the problems of a macro, such as ``all``, with the fields of a list's items that it reads.
+
+    - ``tokens``: the tokens of the rule.
+    - ``node``: the schema of ``self``.
+    - ``expression``: the text of the rule.
     """
     ends = {start + 2 * len(path): path for start, path in _paths(tokens).items()}
     for i, token in enumerate(tokens[:-2]):
@@ -248,8 +254,11 @@ def _type(operand: _Operand, node: Schema) -> str:
 
 
 def _bounds(path: tuple[str, ...], node: Schema) -> Iterator[str]:
-    """Yield a problem for each missing limit: ``maxProperties`` or ``maxLength`` of the field at ``path``,
-    and ``maxItems`` of this field and of every list in it. ``node`` is the schema of ``self``.
+    """Yield a problem for each limit that the schema lacks. ``node`` is the schema of ``self``.
+
+    - A map at ``path`` needs ``maxProperties``.
+    - A text at ``path`` needs ``maxLength`` or an ``enum``.
+    - A list at ``path``, or in the object at ``path``, needs ``maxItems``.
     """
     found = _resolve(path, node)
     if found is None:

@@ -17,8 +17,10 @@ NOT_SEEN = {"observedGeneration": -1}
 it."""
 
 _LONGEST_VALUE = 64
-"""Maximum number of characters of a text in the status whose ``enum`` was removed. Rules in CEL that read
-such a text need a maximum."""
+"""Maximum number of characters of a text in the status, after ``_open`` has removed the text's ``enum``.
+
+Rules in CEL that read such a text need a maximum.
+"""
 
 _COLUMNS = (
     ("Phase", "string", ".status.phase", 0, "Summary of the conditions."),

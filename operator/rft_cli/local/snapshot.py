@@ -190,10 +190,15 @@ def _planned_on_gpus(spec: RFTJobSpec, hardware: Hardware) -> Plan | None:
 
 
 def within(made: Plan, memory: float) -> str | None:
-    """Return ``memory``, in bytes, as a Kubernetes quantity to request in place of the plan's memory.
+    """Return ``memory``, in bytes, as a Kubernetes quantity. The run requests it instead of the plan's
+    memory.
 
-    Return None if ``memory`` is below the plan's minimum, or is at least the plan's request. Also return None
-    if the plan has no memory, or if an annotation of the job forces a request below the minimum.
+    Return None, so that the plan's request stays, in these cases:
+
+    - ``memory`` is below the plan's minimum.
+    - ``memory`` is equal to or above the plan's request.
+    - The plan has no memory.
+    - The plan requests less than its minimum, because an annotation of the job forces this.
     """
     if made.forced or made.least_memory is None or made.memory is None:
         return None
@@ -206,8 +211,9 @@ def total_memory() -> int:
 
 
 def model_context_length(spec: RFTJobSpec) -> int | None:
-    """Return the context length of the model in tokens, or None if the model is not a folder on this
-    machine.
+    """Return the context length of the model, in tokens.
+
+    Return None if the model is not a folder on this machine, or if its ``config.json`` has no context length.
     """
     try:
         config = json.loads((Path(spec.model.name) / "config.json").read_text(encoding="utf-8"))
@@ -218,10 +224,16 @@ def model_context_length(spec: RFTJobSpec) -> int | None:
 
 
 def refuse_changes(folder: Path, before: RunConfig, now: RunConfig, inputs: Inputs) -> None:
-    """Check that the run in ``folder``, whose configuration is ``before``, can be resumed with ``now``.
+    """Check that a run can be resumed.
+
+    - ``folder``: the folder of the run.
+    - ``before``: the configuration with which the run was started.
+    - ``now``: the configuration with which the run is resumed.
+    - ``inputs``: the input files with which the run is resumed.
 
     Raises:
-        UserError: if the spec or the content of an input changed. The message lists all changes.
+        UserError: if the spec, the name of the job or the content of an input changed. The message lists all
+            changes.
     """
     changes = [change for change in spec_changes(before.spec, now.spec) if not _may_change(change.path)]
     changes += [FieldChange(field, *pair) for field, pair in _changed_inputs(folder, inputs).items()]
@@ -251,8 +263,9 @@ def save(folder: Path, config: RunConfig, inputs: Inputs) -> Path:
 
 
 def spec_changes(before: RFTJobSpec, now: RFTJobSpec) -> list[FieldChange]:
-    """Return the fields of the spec that differ, in the order of the spec. Absent fields count as their
-    defaults.
+    """Return the fields that differ between two specs, in the order of the spec.
+
+    A field that is absent from a spec has its default.
     """
     return [
         FieldChange(join_path(("spec", *loc)), old, new)

@@ -17,7 +17,9 @@ from rft_run.errors import DataError
 from rft_run.rows import BYTE_ORDER_MARK, RowLayout
 
 PROMPTS = ("prompt", "question", "problem", "instruction", "input", "query", "text")
-"""Names of columns that may have the prompt. The first of these names that a file has is used."""
+"""Usual names of the column with the prompt. If a file has several of these columns, the first name here is
+used.
+"""
 ANSWERS = (
     "answer", "reference_answer", "ground_truth", "solution", "expected", "target", "label", "output",
     "response",
@@ -47,13 +49,13 @@ class Survey(NamedTuple):
 
 
 def surveyed(path: Path, prompt: str | None) -> Survey:
-    """Return the format, the columns and the lengths of the rows of a file.
+    """Return a survey of the rows of a file. Of a large file only about the first 32 MiB are read.
 
-    ``prompt`` is the name of the column with the prompt. None: a column with a usual name is used. Of a large
-    file only the first 32 MiB are read.
+    ``prompt`` is the name of the column with the prompt. If it is None, the name is one of ``PROMPTS``,
+    unless the rows have messages.
 
     Raises:
-        UserError: if the file cannot be read, or no column has a usual name for the prompt.
+        UserError: if the file cannot be read or has no rows, or if the column with the prompt is not found.
     """
     form, names = _head(path)
     columns = _columns(names, prompt, form, path)
@@ -131,8 +133,9 @@ def _survey(form: RowFormat, columns: dict[str, str], rows: Iterable[RowLine]) -
 def answer_field(found: Survey) -> str | None:
     """Return the field with the right answer, or None if no field is likely to have it.
 
-    Only fields with a text or number in every row are considered. The result is the first of them that has a
-    name of ``ANSWERS``. If none has such a name, it is the only one of them.
+    Candidates are the fields that have a text or a number in every row. If candidates have a name in
+    ``ANSWERS``, return the one whose name comes first there. If no candidate has such a name, return the only
+    candidate, or None if there are several.
     """
     whole = [name for name, values in found.answers.items() if len(values) == found.rows]
     usual = next((name for name in ANSWERS if name in whole), None)

@@ -34,10 +34,12 @@ class Line(NamedTuple):
 
 
 def sweep_of(text: str, job: RFTJob) -> Sweep:
-    """Parse ``FIELD=v1,v2``, or ``FIELD`` alone, which stands for the usual values of the field.
+    """Return the sweep that the option ``--sweep`` asks for: ``FIELD=v1,v2``, or only ``FIELD``.
+
+    Without values, the sweep has the usual values of the field.
 
     Raises:
-        UserError: if the field does not exist or has no usual values, or a value is not valid for the job.
+        UserError: if the field does not exist, has no usual values, or if a value is not valid for the job.
     """
     name, _, listed = text.partition("=")
     path = ACCELERATOR if name.strip() == "accelerator" else _scalar(name)
@@ -74,7 +76,14 @@ def _values(listed: str) -> list[Any]:
 
 
 def _usual(path: str, job: RFTJob) -> list[Any]:
-    """Return the usual values of a field: all of a short range, else 1/4 to 4 times the job's value."""
+    """Return the usual values of a field:
+
+    - the kind of GPU: all kinds that the planner knows.
+    - a field with choices: all choices.
+    - a whole number with a range of at most ``FEW`` numbers: all of them.
+    - another whole number: 1/4, 1/2, 1, 2 and 4 times the job's value. Values below 1 are left out.
+    - any other field: none.
+    """
     if path == ACCELERATOR:
         return list(ACCELERATORS)
     field = find(path)
@@ -87,9 +96,10 @@ def _usual(path: str, job: RFTJob) -> list[Any]:
 
 
 def _own(path: str, field: Field, job: RFTJob) -> int:
-    """Return the value of a field in the job, else its default, else 0.
+    """Return the job's value of a field. If the job has none, return the default, or 0 if there is no
+    default.
 
-    For ``spec.training.maxContextLength`` the default is that of the planner, in tokens.
+    The default of ``spec.training.maxContextLength`` is the one that the planner uses, in tokens.
     """
     value: Any = job.dump()
     for key in path.split("."):
@@ -107,8 +117,9 @@ def _changed(job: RFTJob, path: str, value: Any) -> RFTJob:
 
 
 def _try(job: RFTJob, path: str, value: Any) -> tuple[RFTJob | None, str]:
-    """Return a copy of the job with another value of the field. If it is not valid, return None and its
-    problems.
+    """Return a copy of the job with ``value`` at ``path``, or None if this copy is not valid.
+
+    Also return the problems of the copy as one text, which is empty if the copy is valid.
     """
     made, problems = check(with_value(job.dump(), path, value))
     return made, "; ".join(map(str, problems))
@@ -117,8 +128,8 @@ def _try(job: RFTJob, path: str, value: Any) -> tuple[RFTJob | None, str]:
 def with_value(document: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     """Return a copy of a job with ``value`` at ``path``.
 
-    For another kind of GPU the number of GPUs and the other fields of the accelerator, such as its memory,
-    are removed, so that the plan decides them.
+    If ``path`` is that of the kind of GPU, the copy lacks the number of GPUs and the other fields of the
+    accelerator, such as its memory. So the plan decides them.
     """
     changed = copy.deepcopy(document)
     if path == ACCELERATOR:

@@ -43,10 +43,11 @@ def train(
     on_event: Callable[[ProgressEvent], None],
     on_tick: Callable[[bool], None],
 ) -> Ended:
-    """Run the trainer to its end. Return its exit code and its last event.
+    """Run the trainer until it ends. Return its exit code, and the event that it sends at its end.
 
-    ``on_event`` gets all other events. Output that is not an event is appended to ``log``. ``on_tick`` is
-    called several times a second. Its argument says whether the trainer was asked to stop.
+    - ``log``: gets the output of the trainer that is not an event. The output is appended.
+    - ``on_event``: gets all other events.
+    - ``on_tick``: is called several times a second. Its argument says whether the trainer was asked to stop.
     """
     # PYTHONSAFEPATH is -P for the processes that the trainer starts.
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"}

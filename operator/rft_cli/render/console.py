@@ -1,4 +1,4 @@
-"""The only module that writes to the terminal. It also prints errors as one line.
+"""The only module that writes to the terminal. It also prints the messages of errors.
 
 A text may come from a stranger's manifest, from the status of another team's job, or from a model. So every
 text passes ``visible``, which replaces control characters. ``tests/unit/test_shown_everywhere.py`` fails if
@@ -39,17 +39,19 @@ class Terminal(Console):
         return super().render_str(visible(text), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Yield the pieces that are written. Control characters in a text become codes; control segments of
-        rich itself are not changed.
+        """Yield the segments that rich writes. In a text, control characters become codes.
+
+        Segments in which rich itself controls the terminal stay unchanged.
         """
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=visible(segment.text))
 
 
 def out(width: int | None = None, *, quiet: bool = False) -> Terminal:
-    """Return a console on standard output. With ``quiet`` it writes nothing. ``width`` is in columns.
+    """Return a new console on the current ``sys.stdout``.
 
-    It is created at each call, so that it uses the current ``sys.stdout``.
+    - ``width``: the width in columns. None: the width of the terminal.
+    - ``quiet``: whether the console writes nothing.
     """
     return Terminal(width=width, quiet=quiet, force_terminal=False if quiet else None)
 
@@ -65,10 +67,10 @@ def write(text: str) -> None:
 
 
 def asked(question: str, option: str, default: str | None) -> str:
-    """Ask a question on the terminal. Without a terminal, return the default.
+    """Ask a question on the terminal and return the answer. Without a terminal, return ``default``.
 
     Raises:
-        UserError: if there is neither a terminal nor a default. The message names the option.
+        UserError: if there is no terminal, and ``default`` is None. The message names ``option``.
     """
     if sys.stdin.isatty() and sys.stdout.isatty():
         return str(typer.prompt(visible(question), default=default))

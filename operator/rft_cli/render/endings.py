@@ -55,10 +55,10 @@ ENDINGS: dict[int, Explanation] = {
 
 
 def explain(exit_code: int, folder: RunFolder) -> Explanation:
-    """Return the explanation of an exit code, also if it is unknown or stands for a signal.
+    """Return the explanation of an exit code. Unknown codes and codes that stand for a signal have one too.
 
-    The text may say what ``rft run`` will do if it is called again. This depends on the checkpoints in
-    ``folder``, the folder of the run.
+    ``folder`` is the folder of the run. The explanation may say what the next call of ``rft run`` does. This
+    depends on the checkpoints in the folder.
     """
     found = ENDINGS.get(exit_code)
     if found is None:
@@ -68,7 +68,7 @@ def explain(exit_code: int, folder: RunFolder) -> Explanation:
 
 
 def again(folder: RunFolder) -> str:
-    """Return a sentence that says what ``rft run`` will do if it is called again with the same folder."""
+    """Return a sentence that says what the next call of ``rft run`` with the folder ``folder`` does."""
     try:
         step = newest_usable(folder)
     except OSError as error:

@@ -7,9 +7,9 @@ from rft_cli.render.views import NONE, number
 
 
 def evaluation_table(result: EvaluationResult) -> Table:
-    """Return a table of the held-out scores, with a line for the reward and one for each grader.
+    """Return a table of the held-out scores, with a line for the reward and a line for each grader.
 
-    A line has the scores of the base and the tuned model, and their paired difference.
+    Each line has the score of the base model, the score of the tuned model, and their difference.
     """
     title = f"Held-out evaluation: {result.rows} rows"
     if result.step:

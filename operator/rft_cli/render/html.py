@@ -65,8 +65,10 @@ class ShownTurn(NamedTuple):
 class Answered(NamedTuple):
     """A completion with its scores and errors. All numbers are formatted as texts.
 
-    ``graders`` and ``errors``: pairs of a grader's name and its score or error. ``about``: a line with the
-    advantage, the finish reason and the number of tokens. ``text``: the completion.
+    - ``graders``: pairs of a grader's name and its score.
+    - ``about``: a line with the advantage, the finish reason and the number of tokens.
+    - ``text``: the completion.
+    - ``errors``: pairs of a grader's name and its error.
     """
 
     reward: str
@@ -79,8 +81,10 @@ class Answered(NamedTuple):
 class ShownPrompt(NamedTuple):
     """A prompt of a step, with its best and its worst rollout.
 
-    ``line``: the line of the prompt's row. ``rollouts``: number of all rollouts of the prompt in this step.
-    ``turns``: the messages of the prompt. ``answers``: the rollouts that are shown.
+    - ``line``: the number of the row's line in the dataset.
+    - ``rollouts``: the number of all rollouts of the prompt in this step.
+    - ``turns``: the messages of the prompt.
+    - ``answers``: the rollouts that are shown.
     """
 
     line: int
@@ -90,10 +94,11 @@ class ShownPrompt(NamedTuple):
 
 
 def as_html(run: ReportedRun, *, refresh: int | None = None) -> str:
-    """Return the page about a run as HTML. Sections whose data do not exist yet are left out.
+    """Return the page about a run as HTML. A section without data is left out.
 
-    All texts of the run are escaped, and have no secrets and control characters. ``refresh``: the number of
-    seconds after which a browser loads the page again, for a page that is served live.
+    All texts of the run are escaped. Secrets and control characters in them are replaced.
+
+    ``refresh``: the number of seconds after which a browser loads the page again. None: it does not.
     """
     template = environment().get_template("report.html.j2")
     return template.render(
@@ -139,8 +144,9 @@ def environment() -> Environment:
 
 
 def shown(value: Any) -> Any:
-    """Return a value that a page may show. In a text, secrets and control characters are replaced, and the
-    text is cut after ``SHOWN`` characters.
+    """Return ``value`` in a form that a page may show.
+
+    In a text, secrets and control characters are replaced. A text is cut after ``SHOWN`` characters.
     """
     if isinstance(value, Markup) or not isinstance(value, str):
         return value
@@ -149,8 +155,11 @@ def shown(value: Any) -> Any:
 
 
 def reward_chart(run: ReportedRun) -> Chart | None:
-    """Return the reward chart: each step, the centred mean with the lowest and highest reward in its window,
-    and held-out evaluations. None if no step has a reward.
+    """Return the reward chart, or None if no step has a reward. The chart has:
+
+    - the reward of each step;
+    - the centred mean, with the lowest and the highest reward in its window;
+    - the rewards of the held-out evaluations.
     """
     points = points_of_steps(run.steps)
     means = smoothed(points)
@@ -173,7 +182,10 @@ def _held_out(run: ReportedRun) -> tuple[float | None, float | None]:
 
 
 def _level(points: Sequence[Point], value: float | None) -> list[Point]:
-    """Return a horizontal line at ``value``, as long as the curve. Empty if there is no value or no curve."""
+    """Return both ends of a horizontal line at ``value``, as long as the curve.
+
+    Return no points if there is no value or no curve.
+    """
     return [] if value is None or not points else [(points[0][0], value), (points[-1][0], value)]
 
 

@@ -36,8 +36,10 @@ def job_table(jobs: Sequence[Mapping[str, Any]], columns: Sequence[str], now: da
 
 
 def watched(changes: Callable[[], Iterable[Mapping[str, Any]]], console: Terminal) -> int:
-    """Follow a job to its end. Return 0 (Succeeded), 1 (Failed, Cancelled or Invalid) or 130 (Ctrl-C, at
-    any moment).
+    """Follow a job to its end and return the exit code.
+
+    The code is 0 if the job is Succeeded, and 1 if it is Failed, Cancelled or Invalid. After Ctrl-C it is
+    130.
     """
     try:
         phase = follow(changes(), console)
@@ -49,7 +51,7 @@ def watched(changes: Callable[[], Iterable[Mapping[str, Any]]], console: Termina
 def follow(changes: Iterable[Mapping[str, Any]], console: Terminal) -> str:
     """Show all changes of a job until its phase is one of ``RESTING_PHASES``, such as Succeeded or Failed.
 
-    Return this phase. On a terminal there is one live view, which is updated.
+    Return this phase. A terminal shows the newest state of the job. Other output gets a line for each change.
     """
     if not console.is_terminal:
         return print_changes(changes, console, RESTING_PHASES)
@@ -63,7 +65,7 @@ def follow(changes: Iterable[Mapping[str, Any]], console: Terminal) -> str:
 
 
 def print_changes(changes: Iterable[Mapping[str, Any]], console: Terminal, until: Collection[str]) -> str:
-    """Print a line for each change of a job until it is in a phase of ``until``, and return that phase."""
+    """Print a line for each change of a job until its phase is one of ``until``. Return this phase."""
     phase, shown = "", ""
     for job in changes:
         if (line := plain_line(job)) != shown:

@@ -1,6 +1,6 @@
-"""Serves the pages of runs on this machine, read-only, for ``rft ui``.
+"""Serves pages about runs, for ``rft ui``. The pages can only be read from this machine.
 
-The path of each page begins with a secret token, so that other users and other pages in the browser cannot
+The path of each page begins with a secret token. So other users, and other websites in the browser, cannot
 read the pages. The server only answers requests whose Host header has the server's own address. This prevents
 attacks by DNS rebinding.
 """
@@ -104,7 +104,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _page(runs: Runs, parts: Sequence[str]) -> str | None:
-    """Return the page at a path, given as its parts after the token. None if there is no such page.
+    """Return a page, or None if there is no such page. ``parts``: the parts of the page's path after the
+    token.
 
     Raises:
         UserError: if the run cannot be read.

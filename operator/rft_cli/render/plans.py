@@ -71,8 +71,9 @@ def _short(tokens: int) -> str:
 
 
 def table(path: str, lines: list[Line]) -> Table:
-    """Return a table with one line per value of the swept field: GPUs, GiB per GPU by role, steps, hours,
-    cost.
+    """Return a table with a line for each value of the swept field.
+
+    The columns are the value and ``COLUMNS``. If a value has no plan, a last column says why.
     """
     name = "accelerator" if path == ACCELERATOR else path.rpartition(".")[2]
     refused = [WHY_NOT] if any(isinstance(line.outcome, Unplannable) for line in lines) else []
@@ -110,10 +111,9 @@ def gib_of(plan: Plan, role: str) -> str:
 
 
 def entry(line: Line) -> dict[str, Any]:
-    """Return the result for one value of a sweep as an entry for JSON or YAML: the value, and the plan's
-    fields.
+    """Return an entry for JSON or YAML: a value of the swept field, and the fields of its plan.
 
-    If there is no plan, ``gpus`` is null.
+    If the value has no plan, ``gpus`` is null, and ``refused`` says why.
     """
     if isinstance(line.outcome, Unplannable):
         refused = {"reason": line.outcome.reason, "message": str(line.outcome)}

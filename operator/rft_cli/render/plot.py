@@ -28,9 +28,10 @@ def line_chart(
     y_label: str = "reward",
     ascii_only: bool = False,
 ) -> str:
-    """Return a chart of points joined by lines, of ``width`` × ``height`` characters without its axes.
+    """Return a chart of points joined by lines. Without its axes it has ``width`` × ``height`` characters.
 
-    Points that are not finite are left out. ``ascii_only`` is for terminals without braille characters.
+    Points that are not finite are left out. ``ascii_only``: use no braille characters, for terminals without
+    them.
     """
     finite = [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
     if not finite:
@@ -54,7 +55,9 @@ def line_chart(
 
 
 def _widened(low: float, high: float) -> tuple[float, float]:
-    """Return the range of an axis. For a constant curve it is wider, so that the curve is in the middle."""
+    """Return the range of an axis. If ``low`` equals ``high``, the range is wider, with this value in its
+    middle.
+    """
     if high > low:
         return low, high
     margin = abs(low) * 0.1 or 0.1

@@ -28,8 +28,11 @@ class _Line(NamedTuple):
 def write_png(
     steps: Sequence[StepRecord], path: Path, title: str, held_out: HeldOutReward | None = None
 ) -> None:
-    """Write an image of the reward of each step, its centred mean, the mean score of each grader, and the
-    held-out rewards of base and tuned policy. No display is needed.
+    """Write an image of the rewards of a run. No display is needed. The image has:
+
+    - the reward of each step, and its centred mean;
+    - the mean score of each grader;
+    - the held-out rewards of the base and the tuned policy.
 
     Raises:
         UserError: if there is nothing to draw, or the file cannot be written.

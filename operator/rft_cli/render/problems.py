@@ -28,10 +28,13 @@ def is_valid(
     local: bool = False,
     everything: bool = False,
 ) -> bool:
-    """Print the problems of the RFTJob ``document``, or the advice on it. Return whether the RFTJob is valid.
+    """Print the problems of an RFTJob. If it has none, print the advice on it. Return whether it is valid.
 
-    ``documents`` are all objects of its file. ``local``: for ``rft run``, which needs no storage.
-    ``everything``: print all advice, not only the ``MOST_WARNINGS`` most important pieces.
+    - ``document``: the RFTJob.
+    - ``documents``: all objects in the file of the RFTJob.
+    - ``path``: the path of this file.
+    - ``local``: whether the RFTJob is for ``rft run``, which needs no storage.
+    - ``everything``: whether to print all advice, not only the ``MOST_WARNINGS`` most important pieces.
     """
     document = on_this_machine(document) if local else document
     title = one_line(f"{document.source}: {KIND} {name_of(document.body)}")

@@ -13,10 +13,10 @@ from rft_cli.render.views import NONE, duration
 from rft_run.evaluation import EvaluationRecord
 
 DERIVED = "derived"
-"""The text that is shown as the default of a parameter if its default is derived from other parameters."""
+"""The text that a report shows instead of a default, if the default is derived from other parameters."""
 CHANGED_ROWS = 3
-"""A report shows at most this many held-out rows whose reward rose the most, and at most this many whose
-reward fell the most.
+"""A report shows this many held-out rows whose reward rose, and this many whose reward fell. It may have
+fewer.
 """
 
 
@@ -150,8 +150,9 @@ def phases(run: ReportedRun) -> list[PhaseTime]:
 
 
 def plan_and_use(run: ReportedRun) -> list[Used]:
-    """Return planned and used amounts, such as steps and GPU-hours. A row that lacks one of the two is left
-    out.
+    """Return planned and used amounts, such as steps and GPU-hours.
+
+    An amount is left out if its planned or its used value is unknown.
     """
     plan, usage, progress = run.status.plan, run.status.usage, run.status.progress
     estimate = plan.estimate if plan is not None else None

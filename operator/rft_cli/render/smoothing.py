@@ -25,7 +25,9 @@ class Smoothed(NamedTuple):
 
 
 def window_of(count: int) -> int:
-    """Return the number of points that a centred mean covers on a curve of ``count`` points. It is odd."""
+    """Return how many points the window of a centred mean has, on a curve of ``count`` points. This number is
+    odd.
+    """
     return max(LEAST_WINDOW, count // SHARE) | 1
 
 

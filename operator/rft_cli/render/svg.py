@@ -76,7 +76,7 @@ class _Frame(NamedTuple):
 
 
 def chart(title: str, series: Sequence[Series], bands: Sequence[Band] = (), note: str = "") -> Chart | None:
-    """Return a chart of all series and bands, or None if there is not one finite point.
+    """Return a chart of all series and bands, or None if no point is finite.
 
     Points that are not finite are left out. The vertical axis begins and ends at round numbers.
     """

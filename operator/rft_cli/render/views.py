@@ -65,8 +65,10 @@ def plain_line(job: Mapping[str, Any]) -> str:
 
 
 def steps(step: int | None, total: int | None, estimated: bool) -> str:
-    """Return a number of steps as ``12/40``; ``12/~40`` if the total is an estimate, ``12/?`` if it is
-    unknown.
+    """Return a number of steps and their total, such as ``12/40``.
+
+    The result is ``12/~40`` if the total is an estimate, and ``12/?`` if it is unknown. It is a dash if
+    ``step`` is None.
     """
     if step is None:
         return NONE
