@@ -22,15 +22,19 @@ _ON_SPEC = """\
 _ON_RUN = """\
 ## On a run
 
-The functions in `rft_advice.run` read a run's status: the reward curve (if it has at least eight points, as
-the means of its four quarters), the metrics of the last step, and the held-out evaluation. Each message names
-the numbers from which it follows.
+The functions in `rft_advice.run` read three fields of a run's status:
+
+- the mean of each quarter of the reward curve, if the curve has at least eight points
+- the metrics of the newest step
+- the held-out evaluation
+
+Each message names the numbers from which it follows.
 """
 _COVERAGE = """\
 ## The guide, heading by heading
 
-The table has every heading of the guide with advice. The last seven headings are the guide's common patterns,
-from which `rft suggest` makes experiments.
+The table has every heading of the guide that gives advice. The last seven headings are the guide's common
+patterns, from which `rft suggest` makes experiments.
 """
 
 
