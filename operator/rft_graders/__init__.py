@@ -1,6 +1,6 @@
 """Graders score completions. The scores are combined into a reward. Users' code runs in a sandbox.
 
-scorer      scores completions for the training loop; handles a grader's errors by the grader's onError
+scorer      scores completions for the training loop; handles a grader's errors as its onError says
 builtin     graders that run in the trainer, and the checks of graders' settings
 trusted     built-in graders that run in worker processes: regex, math, jsonSchema
 symbolic    grader math: symbolic equality

@@ -86,9 +86,9 @@ def pattern_problem(pattern: str) -> str:
 
 
 def schema_problem(text: str) -> str:
-    """Return why a text is not a valid JSON schema; "" if it is valid.
+    """Return why a text is not a valid JSON schema, or "" if it is valid.
 
-    Without the library jsonschema it only checks that the text is JSON.
+    Without the library jsonschema, this only checks that the text is JSON.
     """
     try:
         from rft_graders.json_schema import SchemaProblem, validator
@@ -117,9 +117,9 @@ def template_problem(text: str) -> str:
 
 
 def code_problem(source: str, function: str) -> str:
-    """Return why the function named ``function`` in Python source cannot be a grader.
+    """Return why the function ``function`` in Python source cannot be a grader, or "" if no reason is found.
 
-    Return "" if it can, and also if only running the code would show it.
+    The source is only parsed. A reason that shows only when the code runs is not found.
     """
     tree = _parsed(source)
     if isinstance(tree, str):
@@ -138,8 +138,9 @@ def code_problem(source: str, function: str) -> str:
 
 
 def environment_problem(source: str, name: str) -> str:
-    """Return why the class ``name`` in Python source cannot be an environment. Return "" if it can, and also
-    if only running the code would show it.
+    """Return why the class ``name`` in Python source cannot be an environment, or "" if no reason is found.
+
+    The source is only parsed. A reason that shows only when the code runs is not found.
     """
     tree = _parsed(source)
     if isinstance(tree, str):
@@ -196,7 +197,7 @@ def signature_of(arguments: ast.arguments) -> inspect.Signature:
 
 
 def _bindings(tree: ast.Module, name: str) -> Iterator[ast.AST]:
-    """Yield each syntax node that may assign a value to a name in a module. It may yield too many nodes."""
+    """Yield the syntax nodes that may assign a value to ``name`` in a module. Some may not assign one."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             is_method = node not in tree.body and not _outside_functions(tree, node)

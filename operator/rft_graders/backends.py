@@ -35,11 +35,10 @@ _SLACK_SECONDS = 30.0
 
 
 def max_silence(timeouts: Sequence[float]) -> float:
-    """Return the seconds without any reply after which a grader process counts as lost.
+    """Return after how many seconds without any reply a grader process counts as lost.
 
-    A healthy process needs at most this time: a request reaches the grader's timeout, the worker restarts,
-    and the second try of the request reaches the timeout too. ``timeouts`` has each grader's timeout in
-    seconds.
+    ``timeouts``: each grader's timeout in seconds. A healthy process may send nothing while a request reaches
+    the timeout, the worker restarts, and the second try of the request reaches the timeout too.
     """
     return 2 * max(timeouts, default=0.0) + LOAD_SECONDS + _SLACK_SECONDS
 
@@ -48,7 +47,7 @@ class Backend(Protocol):
     """Runs graders outside the trainer's process: in the grader container, a local process or a server."""
 
     def ready(self, should_stop: ShouldStop) -> dict[str, str | None]:
-        """Wait until all graders load. Return, by name, why a grader does not load, or None if it does."""
+        """Wait until all graders load. Return for each grader why it does not load, or None if it loads."""
 
     def exchange(self, requests: Sequence[GradeRequest], should_stop: ShouldStop) -> list[Graded]:
         """Return the score or the error of each request, in the order of the requests."""
@@ -61,15 +60,16 @@ class HostBackend(Backend, Protocol):
     """A backend that can run environments."""
 
     def converse(self, inbox: Inbox, should_stop: ShouldStop) -> None:
-        """Answer requests as they are put into the inbox. Return when it is closed and all requests are
-        answered.
+        """Answer each request that is put into ``inbox``.
+
+        Return when the inbox is closed and all requests are answered.
         """
 
 
 class ContainerBackend:
-    """Sends requests to the grader container of the pod, which connects to a socket of the trainer.
+    """Sends requests to the grader container of the pod. The container connects to a socket of the trainer.
 
-    Kubernetes does not restart this container while the trainer runs. If the container is lost, the attempt
+    Kubernetes does not restart the container while the trainer runs. If the container is lost, the attempt
     ends.
     """
 
@@ -80,7 +80,7 @@ class ContainerBackend:
         self._client: GraderClient | None = None
 
     def ready(self, should_stop: ShouldStop) -> dict[str, str | None]:
-        """Wait for the container. Return, by name, why a grader does not load, or None if it does.
+        """Wait for the container. Return for each grader why it does not load, or None if it loads.
 
         Raises TrainerError when the container does not connect.
         """
@@ -116,13 +116,14 @@ class ContainerBackend:
 
 
 class LocalBackend:
-    """Runs graders in a local process. It limits the damage of mistakes in users' code, but gives no
+    """Runs graders in a local process. This limits the damage of mistakes in users' code, but gives no
     security.
 
     Users' code can use files and network like the user who started the trainer. It gets a clean environment
-    and resource limits, and cannot read the trainer's memory. The process ends when its socket closes, so it
-    also ends when the trainer is killed. PR_SET_PDEATHSIG is not used for this: its signal would come as soon
-    as the thread that started the process ends.
+    and resource limits, and cannot read the trainer's memory.
+
+    The process ends when its socket closes. So it also ends when the trainer is killed. PR_SET_PDEATHSIG is
+    not used: its signal would come as soon as the thread that started the process ends.
     """
 
     def __init__(
@@ -130,9 +131,8 @@ class LocalBackend:
     ) -> None:
         """Make a private folder in ``scratch_dir``. The method ``ready`` starts the process.
 
-        ``silence``: seconds without any reply after which the process counts as lost, see ``max_silence``.
-        ``hide``: whether to hide the memory and the environment of the trainer from other processes of its
-        UID.
+        - ``silence``: seconds without any reply after which the process counts as lost, see ``max_silence``.
+        - ``hide``: whether to hide the trainer's memory and environment from other processes of its UID.
         """
         self._config = config
         self._silence = silence
@@ -147,7 +147,7 @@ class LocalBackend:
             set_dumpable(False)
 
     def ready(self, should_stop: ShouldStop) -> dict[str, str | None]:
-        """Start the process. Return, by name, why a grader does not load, or None if it does.
+        """Start the process. Return for each grader why it does not load, or None if it loads.
 
         Raises TrainerError when the process does not start.
         """
@@ -174,8 +174,9 @@ class LocalBackend:
         return [outcomes[index] for index in range(len(requests))]
 
     def converse(self, inbox: Inbox, should_stop: ShouldStop) -> None:
-        """See HostBackend. If the process dies, it is restarted, and requests that were sent to it get an
-        error.
+        """Answer requests as ``HostBackend`` says.
+
+        If the process dies, the requests that were sent to it get an error, and the process is started again.
         """
         while not (inbox.ended and not inbox.sent):
             if self._client is None:

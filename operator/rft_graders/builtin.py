@@ -75,6 +75,8 @@ def numeric(completion: str, row: Mapping[str, Any], settings: Numeric) -> float
 
     Return 0.0 if they differ by more, or if the completion has no number. If only one of the two numbers has
     a percent sign, 20% equals 20 and also 0.2.
+
+    Raises ValueError if the field has no number.
     """
     expected = expected_number(row.get(settings.field), settings)
     if expected is None:

@@ -9,9 +9,10 @@ from rft_graders.client import GradeRequest, Outcome
 
 @dataclass(frozen=True)
 class Call:
-    """One HTTP POST for one or more requests, those at ``indices`` of the list of requests.
+    """One HTTP POST for one or more requests.
 
-    ``body`` is an error if these requests cannot be sent.
+    - ``indices``: the positions of these requests in the list of all requests.
+    - ``body``: the body of the POST, or an error if these requests cannot be sent.
     """
 
     indices: tuple[int, ...]

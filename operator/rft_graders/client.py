@@ -24,12 +24,14 @@ from rft_graders.protocol import (
 from rft_run.errors import ConfigurationError, Preempted
 
 WINDOW = 32
-"""Maximum number of requests that wait for a reply: enough to keep all workers busy, and few enough to fit
-into the memory of the grader process together."""
+"""Maximum number of requests that wait for a reply. This many requests keep all workers busy. They also fit
+together into the memory of the grader process.
+"""
 
 _LARGEST_CONCURRENCY = 64
-"""Maximum number of open requests to environments: one for each slot, since an agent's request is open for
-its whole rollout."""
+"""Maximum number of open requests to environments. Each slot has one, because an agent's request is open for
+its whole rollout.
+"""
 _POLL_SECONDS = 0.25
 _REST_SECONDS = 0.05
 """Time limit in seconds for the rest of a reply's line, once the beginning of the line has arrived."""
@@ -200,7 +202,7 @@ class GraderClient:
         """Ids of unanswered requests of earlier calls that were stopped. Late replies to them are ignored."""
 
     def hello(self, should_stop: ShouldStop) -> dict[str, str | None]:
-        """Wait until all graders load. Return, by name, why a grader does not load, or None if it does.
+        """Wait until all graders load. Return for each grader why it does not load, or None if it loads.
 
         Raises GraderLost if the grader process is lost, and Preempted if the run should stop.
         """
@@ -217,9 +219,11 @@ class GraderClient:
     ) -> None:
         """Send the requests. Store each score or error in ``outcomes``, under the request's index.
 
-        Raises GraderLost if the grader process is lost, and Preempted if the run should stop. ``outcomes``
-        then has the results received so far. Late replies to requests of an earlier call are ignored. A reply
-        with an id of no request means that another process uses the connection, and raises GraderLost.
+        Late replies to requests of an earlier call are ignored.
+
+        Raises GraderLost if the grader process is lost. Also raises it for a reply with the id of no request,
+        because another process then uses the connection. Raises Preempted if the run should stop. After each
+        of these errors ``outcomes`` has the results received so far.
         """
         waiting: dict[str, int] = {}
         try:
@@ -228,10 +232,10 @@ class GraderClient:
             self._abandoned.update(waiting)
 
     def converse(self, inbox: Inbox, should_stop: ShouldStop) -> None:
-        """Send requests as they are put into the inbox, and give each future its reply when it arrives.
+        """Send each request that is put into the inbox. Set the request's future when its reply arrives.
 
-        Returns when the inbox is closed and every request has its reply. Raises as ``exchange`` does. After
-        an error ``inbox.sent`` has the requests that were sent and have no reply.
+        Return when the inbox is closed and every request has its reply. Raises the errors of ``exchange``.
+        After an error ``inbox.sent`` has the requests that were sent and have no reply.
         """
         heard, longest = time.monotonic(), 0.0
         try:
@@ -317,9 +321,10 @@ class GraderClient:
             outcomes[waiting.pop(number)] = _graded(reply)
 
     def _checked(self, reply: dict[str, Any], waiting: Container[str]) -> str | None:
-        """Return the id of the open request that a reply answers, None if its request is of an earlier call.
+        """Return the id of the open request that a reply answers.
 
-        Raises GraderLost if the reply answers no request.
+        Return None if the reply answers a request of an earlier call. Raises GraderLost if it answers no
+        request.
         """
         number = reply.get("id")
         if not isinstance(number, str) or (number not in waiting and number not in self._abandoned):

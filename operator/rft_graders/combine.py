@@ -36,12 +36,11 @@ def normalized(raw: object, scale: Scale | None) -> float:
 
 
 def combine(graders: Sequence[Grader], outcomes: Mapping[str, float | ValueError]) -> Score:
-    """Return the scores of a completion, and its reward: the weighted mean of its scores, which are from 0 to
-    1.
+    """Return the scores of a completion, and its reward: the weighted mean of its scores.
 
-    ``outcomes`` has the score or the error of each grader. The grader's ``onError`` decides whether its error
-    counts as 0, drops the rollout, or raises UserCodeError. An error of a canary, a grader of weight 0, does
-    not change the reward.
+    ``outcomes`` has for each grader its score from 0 to 1, or its error. A grader's ``onError`` decides
+    whether its error counts as 0, drops the rollout, or raises UserCodeError. A canary is a grader of weight
+    0. An error of a canary does not change the reward.
     """
     scores: dict[str, float] = {}
     errors: dict[str, str] = {}

@@ -5,10 +5,10 @@ This module imports only the standard library.
 Programs that users' code starts inherit these limits:
 
 - no new privileges: a setuid program gives none;
-- fewer capabilities: only root has any, and it keeps those for files, UIDs and the network;
-- Landlock: each worker has its own domain. A process in it cannot read or change the memory, the
-  descriptors and the environment of a process outside, whether or not that process is dumpable. Since Linux
-  6.12 it also cannot send signals or connect to abstract sockets outside.
+- fewer capabilities: only root has any, and root keeps only those for files, UIDs and the network;
+- Landlock: each worker has its own domain. A process in the domain cannot reach the memory, the descriptors
+  and the environment of a process outside, even if the process outside is dumpable. Since Linux 6.12 it also
+  cannot send signals or connect to abstract sockets outside.
 
 Access to files and to the network stays as it is (see docs/adr/0019).
 """
@@ -23,9 +23,14 @@ _PR_SET_NO_NEW_PRIVS = 38
 
 _CAPABILITY_VERSION_3 = 0x20080522
 _KEPT_CAPABILITIES = sum(1 << bit for bit in (0, 1, 3, 4, 6, 7, 10, 13, 18))
-"""Capabilities that a worker keeps: for files (CHOWN, DAC_OVERRIDE, FOWNER, FSETID), for other UIDs (SETGID,
-SETUID), for the network (NET_BIND_SERVICE, NET_RAW) and SYS_CHROOT. The others, such as SYS_PTRACE and KILL,
-give access to other processes."""
+"""Capabilities that a worker keeps:
+
+- for files: CHOWN, DAC_OVERRIDE, FOWNER, FSETID, SYS_CHROOT
+- for other UIDs: SETGID, SETUID
+- for the network: NET_BIND_SERVICE, NET_RAW
+
+Other capabilities, such as SYS_PTRACE and KILL, give access to other processes.
+"""
 
 # The system calls of Landlock have these numbers on all architectures of Linux that Python supports.
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
@@ -61,9 +66,10 @@ class Level(enum.IntEnum):
 
 
 def set_dumpable(dumpable: bool) -> None:
-    """Set whether other processes of this UID may reach this process's memory, descriptors and environment.
+    """Set whether this process is dumpable.
 
-    A forked child has the same setting. A program that this process starts is dumpable again.
+    Other processes of its UID may reach the memory, descriptors and environment of a dumpable process. A
+    forked child has the setting of its parent. A program that this process starts is dumpable again.
     """
     _check(_libc().prctl(PR_SET_DUMPABLE, int(dumpable), 0, 0, 0), "prctl")
 
@@ -71,9 +77,10 @@ def set_dumpable(dumpable: bool) -> None:
 def confine(abi: int | None = None) -> Level:
     """Confine this process and all that it starts. Return the level that the kernel can give.
 
-    The process must have only one thread. ``abi`` is the newest version of Landlock that may be used; None:
-    any. Raises OSError if the kernel has Landlock but refuses it, for example if 16 domains are nested
-    already.
+    The process must have only one thread. ``abi`` is the newest version of Landlock that may be used. None:
+    any version may be used.
+
+    Raises OSError if the kernel has Landlock but refuses it, for example if 16 domains are nested already.
     """
     libc = _libc()
     _check(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")

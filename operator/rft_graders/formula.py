@@ -131,7 +131,10 @@ def _value(node: ast.expr, values: Mapping[str, float]) -> float:
 
 
 def formula_problem(graders: Sequence[Grader], index: int) -> str:
-    """Return why the formula of a grader cannot be used; "" if it can, or if the grader has none."""
+    """Return why the formula of a grader cannot be used.
+
+    Return "" if it can be used, or if the grader has no formula.
+    """
     formula = graders[index].formula
     if formula is None:
         return ""
@@ -148,10 +151,10 @@ def formula_problem(graders: Sequence[Grader], index: int) -> str:
 
 
 def with_formulas(graders: Sequence[Grader], outcomes: Mapping[str, Outcome]) -> dict[str, Outcome]:
-    """Return the outcomes of all graders of a completion: the given ones, and those of its formula graders.
+    """Return the outcomes of all graders of a completion: ``outcomes``, and those of the formula graders.
 
-    If a formula reads a grader that failed, the formula fails too. If that grader's ``onError`` is ``zero``,
-    its score counts as 0 instead.
+    If a formula reads a grader that failed, the formula fails too. But if the failed grader's ``onError`` is
+    ``zero``, the formula reads its score as 0.
     """
     found = dict(outcomes)
     for index, grader in enumerate(graders):

@@ -1,8 +1,11 @@
-"""The guard of a worker: the parent process of the worker, which kills it and all processes that it started.
+"""The guard of a worker: the parent process of the worker. It kills the worker and all that the worker
+started.
 
-It imports only the standard library and files beside this one, and runs no users' code. If Landlock confines
-signals, the worker's domain is inside the guard's domain: the worker cannot signal the guard, and the guard's
-signals reach only the worker and its programs. So one system call kills all of them, even if they fork fast.
+This module imports only the standard library and files beside it. The guard runs no users' code.
+
+If Landlock confines signals, the worker's domain is inside the guard's domain. Then the worker cannot signal
+the guard, and the guard's signals reach only the worker and its programs. So one system call kills all of
+them, even if they fork fast.
 """
 
 import contextlib
@@ -31,11 +34,13 @@ def end_with_parent(parent: int, number: signal.Signals) -> None:
 
 
 def fork_worker(level: "confinement.Level", descriptor: int) -> None:
-    """Fork this process. The child becomes the worker and returns; this process becomes its guard.
+    """Fork this process. The child becomes the worker and returns. This process becomes its guard.
 
-    The guard closes ``descriptor``, the worker's socket, and ends with the exit code or the signal of the
-    worker. On SIGTERM, or when the grader process ends, the guard kills the worker. ``level``: how far this
-    process is confined. The level decides how the guard kills the worker's programs.
+    The guard ends with the exit code or the signal of the worker. On SIGTERM, or when the grader process
+    ends, the guard kills the worker.
+
+    - ``level``: how far this process is confined. This decides how the guard kills the worker's programs.
+    - ``descriptor``: the worker's socket. The guard closes it.
     """
     parent, guard = os.getppid(), os.getpid()
     signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)

@@ -1,12 +1,15 @@
 """Runs one instance of a user's environment class: its start, its tools, and its reward.
 
-The class has the form of TRL's environments: ``reset(**row) -> str | None``, public methods that are tools,
-and ``get_reward() -> float``. It may have one more method that TRL does not know: ``reply(text) -> str |
-None``. This method gets what the model says without a tool call, and returns the next message to the model,
-or None to end the rollout.
+The class has the form of TRL's environments, with these methods:
 
-A class with ``rollout(base_url, api_key)`` is an agent: it plays the whole rollout itself, and asks the model
-by OpenAI's API. Then its other methods are no tools.
+- ``reset(**row) -> str | None``
+- ``get_reward() -> float``
+- ``reply(text) -> str | None``: may be absent, and is not known to TRL. This method gets what the model says
+  without a tool call. It returns the next message to the model, or None to end the rollout.
+- Every other public method is a tool.
+
+A class with ``rollout(base_url, api_key)`` is an agent. It plays the whole rollout itself, and asks the model
+through OpenAI's API. The public methods of an agent are no tools.
 
 This module imports only the standard library, because it is loaded into the process of the user's code.
 """

@@ -5,7 +5,7 @@ import secrets
 
 
 class RequestIds:
-    """Gives each request an id: a number and a keyed hash of it. The key never leaves this process."""
+    """Gives each request an id: a number, and a keyed hash of it. The key never leaves this process."""
 
     def __init__(self) -> None:
         """Choose a random key. This object does not recognize ids that another object has made."""

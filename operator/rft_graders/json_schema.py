@@ -22,7 +22,7 @@ class SchemaProblem(ValueError):
 
 
 def validator(schema_text: str) -> Validator:
-    """Return a validator for a JSON schema, by the draft that ``$schema`` names or by draft 2020-12.
+    """Return a validator for a JSON schema, of the draft that ``$schema`` names, or else of draft 2020-12.
 
     Raises SchemaProblem if the text is not JSON, is not a valid schema, or refers to another document.
     """

@@ -23,10 +23,10 @@ class Started:
         self._kept = frozenset(tree_of(guard))
 
     def kill(self) -> tuple[int, bool]:
-        """Kill all processes of the worker that ``__init__`` did not see.
+        """Kill all processes of the worker that did not run yet at the time of ``__init__``.
 
-        Return how many were found, and whether all of them have ended. It may miss a chain of processes, each
-        of which starts the next one and ends.
+        Return how many were found, and whether all of them have ended. If each process starts the next one
+        and ends, some processes may not be found.
         """
         killed: set[int] = set()
         deadline = time.monotonic() + _KILL_SECONDS

@@ -93,7 +93,7 @@ class Number(NamedTuple):
 
 
 def _places(text: str) -> list[tuple[Number, ...]]:
-    """Return the possible readings of each place in a text that looks like a number, in the text's order."""
+    """Return the possible readings of each place that looks like a number, in the order of the text."""
     return [_readings(match) for match in _NUMBER.finditer(normalized(text))]
 
 
@@ -198,9 +198,10 @@ def _glued(text: str) -> tuple[Decimal, ...]:
 
 
 def _raised(value: Decimal, match: re.Match[str]) -> Decimal:
-    """Return a number times its matched power of ten, or raised to its matched power.
+    """Return a number after its matched power: multiplied by a power of ten, or raised to a power.
 
-    Raises DecimalException if the result is too large or undefined.
+    Return it unchanged if no power was matched. Raises DecimalException if the result is too large or
+    undefined.
     """
     if ten := match["ten"] or match["ten2"]:
         return value.scaleb(int(ten))
@@ -209,8 +210,9 @@ def _raised(value: Decimal, match: re.Match[str]) -> Decimal:
 
 
 def _part(value: Decimal, percent: str | None) -> Decimal:
-    """Return a number divided by 100 if a percent sign follows it, by 1000 for a per mille sign, else
-    unchanged.
+    """Return a number divided by 100 if it has a percent sign, or by 1000 if it has a per mille sign.
+
+    Return any other number unchanged.
     """
     return value if percent is None else value.scaleb(-3 if "\u2030" in percent else -2)
 
@@ -218,9 +220,15 @@ def _part(value: Decimal, percent: str | None) -> Decimal:
 def plain(text: str) -> str:
     """Return a text in which numbers that a formula parser would misread are written in plain digits.
 
-    Such numbers are mixed fractions, exponents written with e, numbers with a per mille sign, and digits in
-    groups that are not separated by commas. A number directly after a letter outside ASCII, such as a Chinese
-    character, gets a space before it. A percent sign stays, because the parser reads 20% as 20 and as 0.2.
+    Such numbers are:
+
+    - mixed fractions
+    - exponents written with e
+    - numbers with a per mille sign
+    - digits in groups that are not separated by commas
+
+    A number directly after a letter outside ASCII, such as a Chinese character, gets a space before it. A
+    percent sign stays, because the parser reads 20% as 20 and as 0.2.
     """
 
     def written(match: re.Match[str]) -> str:
@@ -267,7 +275,7 @@ def boxed(text: str) -> str | None:
 def is_blank(value: object) -> bool:
     """Return whether the value of a row's field contains no expression.
 
-    A boolean contains none, nor does a text of only white space and LaTeX delimiters.
+    This is true for a boolean, and for a text of only white space and LaTeX delimiters.
     """
     if isinstance(value, bool):
         return True
@@ -307,10 +315,10 @@ def close(first: Number, second: Number, tolerance: float) -> bool:
 
 
 def expected_number(value: object, settings: Numeric) -> Number | None:
-    """Return the expected number in the value of a row's field, or None.
+    """Return the expected number in the value of a row's field, or None if there is none.
 
-    If the value is a text that has more than a number, the number is found as in a completion, by
-    ``settings``. So the field may contain a whole solution that ends with the marker and the answer.
+    If the value is a text with more than a number, the number is found as in a completion: as ``settings``
+    says. So the field may contain a whole solution that ends with the marker and the answer.
     """
     if isinstance(value, bool):
         return None

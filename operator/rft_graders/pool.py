@@ -16,7 +16,7 @@ from rft_graders.workers import Code, Forged, GraderWorker, ScoreFailed, WorkerL
 from rft_run.config import GraderConfig, PythonGrader
 
 _GIVEN_TO_CODE = ("completion", "row", "tokens")
-"""A worker gets only these keys of a request, so it does not get the trainer's id of the request."""
+"""A worker gets only these keys of a request. So the worker does not get the trainer's id of the request."""
 
 
 class Log:
@@ -45,7 +45,7 @@ class Log:
 
 
 class Slot:
-    """Starts one worker process of a grader when it is needed, and a new one when it has ended."""
+    """One worker process of a grader. It is started when it is needed, and replaced after it has ended."""
 
     def __init__(self, code: Code, children: Children, log: Log) -> None:
         """Begin without a worker."""
@@ -85,10 +85,9 @@ class Slot:
         return {"id": request["id"], **outcome, **reply, **({"forged": forged} if forged else {})}
 
     def _score(self, asked: dict[str, Any], seconds: float, reply: dict[str, Any]) -> float:
-        """Return the worker's score of a completion.
+        """Return the worker's score of a completion, within ``seconds``.
 
         Put the text that users' code printed, and the result of an environment's action, into ``reply``.
-        ``seconds``: the time limit.
         """
         worker = self.start()
         try:
@@ -136,9 +135,10 @@ class Pool:
         reply: Callable[[dict[str, Any]], None],
         log: Log,
     ) -> None:
-        """Start the first worker of each grader now. The others start when they get their first request.
+        """Start the first worker of each grader now. Each other worker starts at its first request.
 
-        ``home``: folder for the homes of the workers. ``reply``: called with each reply.
+        - ``home``: folder for the homes of the workers.
+        - ``reply``: called with each reply.
         """
         self._reply = reply
         self._queues: dict[str, queue.SimpleQueue[dict[str, Any]]] = {}
@@ -159,7 +159,7 @@ class Pool:
                 threading.Thread(target=self._serve, args=(slot, queued, first), daemon=True).start()
 
     def load(self) -> dict[str, str | None]:
-        """Wait until all graders load. Return, by name, why a grader does not load, or None if it loads."""
+        """Wait until all graders load. Return for each grader why it does not load, or None if it loads."""
         return {name: loaded.result() for name, loaded in self._loaded.items()}
 
     def submit(self, request: dict[str, Any]) -> None:
@@ -178,8 +178,8 @@ class Pool:
         """Answer the requests in the queue ``queued`` with the worker of ``slot``, one after the other. Never
         returns.
 
-        If ``loaded`` is given, first start the worker, and set ``loaded`` to why the grader does not load, or
-        to None if it loads.
+        If ``loaded`` is given, first start the worker. Then set ``loaded`` to why the grader does not load,
+        or to None if it loads.
         """
         if loaded is not None:
             problem: str | None = None
@@ -193,7 +193,7 @@ class Pool:
 
 
 def queue_names(grader: PythonGrader, workers: int) -> list[str]:
-    """Return the name of the queue that each worker of a grader reads.
+    """Return a list with an entry for each worker of a grader: the name of the queue that this worker reads.
 
     The workers of a grader share one queue. Each slot of an environment has its own queue, because one worker
     plays a whole rollout.

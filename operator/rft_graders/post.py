@@ -45,9 +45,11 @@ class _Again(ValueError):
 async def post(client: httpx.AsyncClient, target: Target, body: bytes) -> Any:
     """Send an HTTP POST and return the JSON of the response.
 
-    Timeouts, lost connections and the status codes 429 and 5xx are retried; other failures are not. Redirects
-    are not followed, because they could send the token to another host. If every try fails, ValueError says
-    why the last one failed.
+    After a timeout, a lost connection, or the status code 429 or 5xx, the request is sent again. After other
+    failures it is not sent again. Redirects are not followed, because they could send the token to another
+    host.
+
+    Raises ValueError if the last try fails. The message says why.
     """
     for wait in WAITS_SECONDS:
         try:

@@ -30,7 +30,7 @@ def children_of(pid: int) -> list[int]:
 def tree_of(pid: int, at_most: int | None = None) -> list[int]:
     """Return the PIDs of a process and all its descendants, parents before their children.
 
-    With ``at_most`` the search ends soon after more than that number of PIDs are found.
+    The search ends early once more than ``at_most`` PIDs are found.
     """
     members = [pid]
     for member in members:  # the list grows during the iteration
@@ -65,9 +65,10 @@ def kill_tree(pid: int) -> None:
 
 
 def kill_found(find: Callable[[], Iterable[int]], rounds: int = 20) -> set[int]:
-    """Kill the processes that ``find`` returns. All are paused first, so that they start no new ones.
+    """Kill the processes that ``find`` returns. Return the PIDs of all of them.
 
-    ``find`` is called until it returns no new process, at most ``rounds`` times. Return all PIDs found.
+    All are paused first, so that they start no new processes. ``find`` is called until it returns no new PID,
+    at most ``rounds`` times.
     """
     stopped: set[int] = set()
     for _ in range(rounds):

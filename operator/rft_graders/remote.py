@@ -102,7 +102,7 @@ async def _grade(
 async def _call(client: httpx.AsyncClient, remote: Remote, target: Target, call: Call) -> list[Outcome]:
     """Return the score or the error of each request in an HTTP call.
 
-    If the call fails, its error is the error of each of these requests.
+    If the call fails, each of its requests gets the error of the call.
     """
     try:
         if isinstance(call.body, ValueError):

@@ -43,8 +43,9 @@ _FILLERS = (
 )
 _NAMES = frozenset(_SCORE_NAMES.split())
 _WORDS = _NAMES | frozenset(_FILLERS.split())
-"""Words that a sentence with a score may contain. In a sentence with other words, a number may mean something
-else, so it is ignored."""
+"""Words that a sentence with a score may contain. A sentence with other words is ignored, because its number
+may mean something else.
+"""
 _LABEL = re.compile(r'"label"\s*:\s*"((?:[^"\\]|\\.){0,200})"')
 _SENTENCE_CHARACTERS = 200
 """Maximum number of characters of a sentence with a score. Longer sentences are ignored."""
@@ -53,7 +54,7 @@ _SENTENCE_CHARACTERS = 200
 def parse_score(text: str, scale: Scale | None, *, cut: bool = False) -> float:
     """Return the score in a judge's reply: from the last JSON object with a ``score``, else from a sentence.
 
-    Raises ValueError for a reply without a score or with several scores, and for a reply that was ``cut`` and
+    Raises ValueError if the reply has no score or several scores. Also raises it if the reply was ``cut`` and
     has no complete JSON object with a score.
     """
     text = (answer(text) or "")[-_READ_CHARACTERS:]
@@ -112,9 +113,10 @@ def _scores(text: str) -> Iterator[Any]:
 
 
 def _named(value: Any, *keys: str) -> list[Any]:
-    """Return all values with one of the keys in nested JSON. An object is a tuple of pairs of key and value.
+    """Return all values that nested JSON has under one of ``keys``.
 
-    If an object has one of the keys, the objects inside it are not searched.
+    A JSON object is given as a tuple of pairs of key and value. If an object has one of the keys, the objects
+    inside it are not searched.
     """
     if isinstance(value, tuple):
         own = [inner for key, inner in value if key in keys]
@@ -125,9 +127,9 @@ def _named(value: Any, *keys: str) -> list[Any]:
 
 
 def _only(values: list[Any]) -> Any:
-    """Return the only score in a list. None: there is not exactly one.
+    """Return the only score in a list, or None if the list does not have exactly one entry.
 
-    If the entry is a JSON object, the score is its value under ``score`` or ``value``.
+    If the entry is a JSON object, the score is the object's value under ``score`` or ``value``.
     """
     if len(values) != 1:
         return None
@@ -157,8 +159,8 @@ def _in_prose(text: str, scale: Scale | None) -> float:
 def _said(sentence: str, low: float, high: float, *, bare: bool) -> float | None:
     """Return the score that a sentence gives, or None if its number is perhaps not a score.
 
-    "8 out of 10" and "8/10" are 8 if 10 is the scale's maximum. ``bare``: a number without words is a score
-    too.
+    "8 out of 10" and "8/10" are 8 if 10 is the scale's maximum. ``bare``: whether a number without words is a
+    score.
     """
     if len(sentence) > _SENTENCE_CHARACTERS:
         return None

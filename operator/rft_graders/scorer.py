@@ -31,10 +31,11 @@ def _never() -> bool:
 
 @dataclass(frozen=True)
 class Act:
-    """One action of an environment. ``slot``: the number of the process that plays the rollout, from 0 on.
+    """One action of an environment.
 
-    ``what``: the action, in the form that ``hosted.Hosted.act`` reads. ``seconds``: its time limit. None: the
-    limit of the environment.
+    - ``slot``: the number of the process that plays the rollout, from 0 on.
+    - ``what``: the action, in the form that ``hosted.Hosted.act`` reads.
+    - ``seconds``: the time limit of the action. None: the time limit of the environment.
     """
 
     slot: int
@@ -86,8 +87,8 @@ class Acting:
 class Scorer:
     """Scores completions with a job's graders. It is a context manager.
 
-    ``__enter__`` opens the socket for the grader container, so enter the context early, and call ``ready``
-    before the first step. Concurrent calls from several threads run one after the other.
+    ``__enter__`` opens the socket for the grader container. So enter the context early, and call ``ready``
+    before the first step. Calls from several threads run one after the other.
     """
 
     def __init__(
@@ -101,10 +102,12 @@ class Scorer:
     ) -> None:
         """Check the settings of the graders. Raises ConfigurationError for a grader that cannot run.
 
-        ``grader_socket``: path of the socket for the grader container; None: users' code runs in a local
-        process. ``grader_code``: paths of the source files of python graders without inline source, by
-        grader's name. ``scratch_dir``: where local processes get their private folders. ``slots``: number of
-        rollouts that the environment plays at the same time; None without an environment.
+        - ``grader_socket``: path of the socket for the grader container. None: users' code runs in a local
+          process.
+        - ``grader_code``: for each python grader without inline source, the path of its source file.
+        - ``scratch_dir``: folder in which local processes get their private folders.
+        - ``slots``: number of rollouts that the environment plays at the same time. None: there is no
+          environment.
         """
         for index, grader in enumerate(graders):
             check_settings(grader)
@@ -168,10 +171,12 @@ class Scorer:
         self._backends.clear()
 
     def ready(self, should_stop: ShouldStop = _never) -> None:
-        """Wait until users' code is loaded. If this is not called, the first ``score`` waits for it.
+        """Wait until users' code is loaded. If ``ready`` was not called, the first ``score`` waits for this.
 
-        Raises UserCodeError if a grader does not load, TrainerError if the grader process does not start, and
-        Preempted if the run should stop.
+        Raises:
+            UserCodeError: if a grader does not load.
+            TrainerError: if the grader process does not start.
+            Preempted: if the run should stop.
         """
         with self._lock:
             self._ready(should_stop)
@@ -179,8 +184,10 @@ class Scorer:
     def score(self, items: Sequence[GradeItem], should_stop: ShouldStop = _never) -> ScoredBatch:
         """Return the scores and the reward of each item, in the order of the items.
 
-        Raises UserCodeError for an error of a grader with ``onError: fail``, TrainerError if the grader
-        container is lost, and Preempted if the run should stop.
+        Raises:
+            UserCodeError: for an error of a grader with ``onError: fail``.
+            TrainerError: if the grader container is lost.
+            Preempted: if the run should stop.
         """
         with self._lock:
             self._ready(should_stop)
@@ -228,8 +235,8 @@ class Scorer:
     def _score(self, graded: Mapping[str, Graded | None]) -> Score:
         """Return the scores and the reward of one completion.
 
-        ``graded`` has, by grader, the reply with its score or error; None: the completion has no text for
-        this grader.
+        ``graded`` has for each grader the reply with its score or error. It is None if the completion has no
+        text for this grader.
         """
         read = {g.name: _normalized(graded[g.name], g) for g in self._graders if g.formula is None}
         outcomes = with_formulas(self._graders, read)
@@ -276,11 +283,11 @@ def _ask(
     given: Mapping[str, Sequence[str | None]],
     should_stop: ShouldStop,
 ) -> dict[str, list[Graded | None]]:
-    """Return the score or the error of each item, by grader, from the graders ``names`` of ``backend``.
+    """Return for each of the graders ``names`` the score or the error of each item, from ``backend``.
 
-    ``given`` has, by grader, the text that it reads of each item. If this is None, no request is sent, and
-    the result is None too. Requests to different graders alternate, so that the workers of all graders are
-    busy.
+    ``given`` has for each grader the text that it reads of each item. If this text is None, no request is
+    sent, and the result is None. Requests to different graders alternate, so that the workers of all graders
+    are busy.
     """
     rows = [item.row() for item in items]
     asked = [

@@ -28,9 +28,9 @@ class Service:
         self._name = grader.name
 
     def calls(self, requests: Sequence[GradeRequest]) -> Iterator[Call]:
-        """Yield HTTP calls, each for a batch of at most ``MAX_ITEMS`` requests and ``MAX_BODY_BYTES`` bytes.
+        """Yield HTTP calls. Each call has at most ``MAX_ITEMS`` requests and ``MAX_BODY_BYTES`` bytes.
 
-        If a single request is too large for a call, its call has an error instead of a body.
+        A request that is too large for a call gets a call with an error instead of a body.
         """
         batch: list[int] = []
         size = _FRAME_BYTES

@@ -158,8 +158,9 @@ def adapted(function: Callable[..., Any], name: str = "grade") -> Grade:
 def shape_of(parameters: Mapping[str, Parameter], name: str) -> CallShape | None:
     """Return the call shape that fits a function's parameters.
 
-    Return None for a function whose two parameters have other names: it gets completion and row by position.
-    Raises TypeError if no shape fits; the message has the function's ``name`` and lists the shapes.
+    Return None for a function with two parameters of other names. Such a function gets the completion and the
+    row by position. Raises TypeError if no shape fits. The message has the function's ``name`` and lists the
+    shapes.
     """
     named = {key: p for key, p in parameters.items() if p.kind not in _VARIABLE}
     required = {key for key, p in named.items() if p.default is Parameter.empty}
@@ -200,7 +201,7 @@ def _scored(
     name: str,
     asked: Asked,
 ) -> float:
-    """Call a user's function by its call shape and return its score.
+    """Call a user's function with the arguments of its call shape. Return its score.
 
     Raises LookupError if the row lacks a field that the function needs.
     """
@@ -263,11 +264,15 @@ def _only(scores: object) -> object:
 
 
 def number(result: object) -> float:
-    """Return the score in the result of a user's function.
+    """Return the score in the result of a user's function. The result is one of:
 
-    The result is a number, a mapping with a key ``score``, an object with an attribute ``score``, or a list,
-    tuple or array with exactly one of these. Raises TypeError for other results. Raises ValueError if the
-    score is not finite, or if the result has a field that says that it is not valid.
+    - a number
+    - a mapping with a key ``score``
+    - an object with an attribute ``score``
+    - a list, tuple or array with exactly one of the above
+
+    Raises TypeError for any other result. Raises ValueError if the score is not finite, or if a field of the
+    result says that the score is not valid.
     """
     result = _plain(result)
     if isinstance(result, Mapping):

@@ -1,9 +1,9 @@
 """Similarity of two texts by their words: BLEU, Google BLEU and ROUGE.
 
-BLEU compares n-grams of one to four words, as defined for one sentence (Papineni et al. 2002). If the texts
-have no n-gram of some length in common, it uses the exponential smoothing of sacrebleu. Google BLEU is the
-smaller one of precision and recall over these n-grams (Wu et al. 2016). ROUGE is the F1 of common n-grams, or
-of the longest common subsequence (Lin 2004).
+- BLEU compares n-grams of one to four words, as defined for one sentence (Papineni et al. 2002). If the texts
+  have no n-gram of some length in common, BLEU uses the exponential smoothing of sacrebleu.
+- Google BLEU is the precision or the recall of these n-grams, whichever is smaller (Wu et al. 2016).
+- ROUGE is the F1 of common n-grams, or of the longest common subsequence (Lin 2004).
 """
 
 import math

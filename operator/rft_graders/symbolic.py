@@ -25,8 +25,13 @@ _DELIMITERS = ("$", "\\(", "\\[")
 def equal(completion: str, row: Mapping[str, Any], field: str) -> float:
     r"""Return 1.0 if the completion's answer equals the expression in the row's field, else 0.0.
 
-    The answer is the last \boxed{}, else the text after "final answer is", else the last formula or number. A
-    completion without an answer gets 0.0. Raises ValueError if the field contains no expression.
+    The answer is the first of these that the completion has:
+
+    - the last \boxed{}
+    - the text after "final answer is"
+    - the last formula or number
+
+    A completion without an answer gets 0.0. Raises ValueError if the field contains no expression.
     """
     if is_blank(row.get(field)):
         raise ValueError(f"field {field} contains no expression")

@@ -24,7 +24,8 @@ class NoValue(ValueError):
 
 
 def parts(template: str) -> list[tuple[str, str | None]]:
-    """Split a template into pairs of a literal text and the field after it; None if no field follows.
+    """Split a template into pairs of a literal text and the field after it. If no field follows, the field is
+    None.
 
     Raises TemplateProblem for a template that is not valid.
     """
@@ -69,8 +70,10 @@ def root_of(field: str) -> str:
 def filled(template: str, completion: str, row: Mapping[str, Any]) -> str:
     """Return the template with the values of its fields. Braces in these values are not replaced.
 
-    Raises ValueError for a field that the row lacks, NoValue for a part that the completion lacks,
-    TemplateProblem for a template that is not valid.
+    Raises:
+        ValueError: for a field that the row lacks.
+        NoValue: for a part that the completion lacks.
+        TemplateProblem: for a template that is not valid.
     """
     text = []
     for literal, field in parts(template):

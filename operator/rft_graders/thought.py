@@ -11,9 +11,10 @@ def opens_thought(prompt: str) -> bool:
 def answer(completion: str, *, inside: bool = False) -> str | None:
     """Return the text after the last thought of a completion, or the whole completion if it has no thought.
 
-    ``inside``: the prompt ends with <think>, so the completion begins inside a thought. A completion with
-    </think> but without <think> is also read as one that begins inside a thought. Return None if a thought
-    does not end, or nothing follows the last thought.
+    Return None if a thought does not end, or if nothing follows the last thought.
+
+    ``inside``: whether the prompt ends with <think>, so that the completion begins inside a thought. A
+    completion with </think> but without <think> also counts as one that begins inside a thought.
     """
     _, closed, rest = completion.rpartition(_CLOSE)
     if (inside and not closed) or _OPEN in rest:

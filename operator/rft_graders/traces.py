@@ -1,8 +1,10 @@
-"""Notices whether a score may have left processes or files, which the grader process then removes.
+"""Notices whether a score may have left processes or files. The grader process then removes them.
 
-The check runs in the worker and takes microseconds. Users' code in the worker could hide what it leaves, but
-such code can change later scores of this worker in any case. Programs that it starts cannot hide what they
-leave, because they cannot reach the worker's memory. This module imports only the standard library.
+The check runs in the worker and takes microseconds. Users' code in the worker could hide what it leaves. But
+users' code can change later scores of its worker in any case. Programs that users' code starts cannot hide
+what they leave, because they cannot reach the worker's memory.
+
+This module imports only the standard library.
 """
 
 import contextlib
@@ -48,7 +50,8 @@ class Traces:
             return True
 
     def _counted(self) -> tuple[int, int]:
-        """Return when a file was last made or removed, and the number of page faults of ended programs.
+        """Return when a file was last made in the home folder or removed from it, and the number of page
+        faults of ended programs.
 
         The time has a resolution of some milliseconds. Every program causes page faults, so a higher number
         shows that a program ran.

@@ -41,9 +41,9 @@ class GradeItem:
 class Score:
     """The scores and the reward of one completion. If the reward is None, the rollout is dropped.
 
-    ``per_grader`` has the scores from 0 to 1, by grader's name. It has no score for a grader whose error
-    drops the rollout, or for a canary that failed. ``errors`` has, by name, one message for every grader that
-    failed.
+    - ``per_grader``: for each grader, its score from 0 to 1. A grader is left out if its error drops the
+      rollout, or if it is a canary that failed.
+    - ``errors``: for each grader that failed, one message.
     """
 
     reward: float | None

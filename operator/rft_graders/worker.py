@@ -66,8 +66,8 @@ else:
 def load(source: str, function: str, path: str | None = None) -> "shapes.Grade":
     """Execute the user's source. Return a function that calls its grader function and returns the score.
 
-    Raises what the source raises. ``path`` is the file of the source, which can import files beside it. It is
-    None if the source is not a file.
+    Raises what the source raises. ``path`` is the file of the source, or None if the source is not a file.
+    The source can import files beside this file.
     """
     return shapes.adapted(_found(source, function, path), function)
 
@@ -185,8 +185,8 @@ def _keep_from_children(descriptor: int) -> None:
 def _confine(descriptor: int) -> "confinement.Level":
     """Confine this process, fork it into a guard and a worker, and confine the worker once more.
 
-    Returns only in the worker: the level of its confinement. ``descriptor``: the worker's socket. Raises
-    OSError.
+    Return the level of the worker's confinement. Only the worker returns. ``descriptor``: the worker's
+    socket. Raises OSError if the kernel refuses.
     """
     guard.fork_worker(confinement.confine(), descriptor)
     return confinement.confine()

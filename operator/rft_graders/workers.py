@@ -40,9 +40,10 @@ class Forged(WorkerLost):
     """Some code wrote its own reply into the connection of a worker. The worker was killed because of it."""
 
     def __init__(self, what: str, *, earlier: bool) -> None:
-        """Make the error's message. ``what``: text in the connection that no worker should write.
+        """Make the error's message.
 
-        ``earlier``: the text had the id of an earlier request.
+        - ``what``: text in the connection that no worker should write.
+        - ``earlier``: whether the text had the id of an earlier request.
         """
         super().__init__(f"forged reply: the worker's connection had {what}, so the worker was replaced")
         self.earlier = earlier
@@ -155,7 +156,7 @@ class GraderWorker:
     def clean(self) -> int:
         """Remove the processes and files that the last request left. Return how many processes were killed.
 
-        If some cannot be removed, kill the worker and raise WorkerLost.
+        If a process or a file cannot be removed, kill the worker and raise WorkerLost.
         """
         if not self._left:
             return 0
@@ -199,11 +200,10 @@ class GraderWorker:
         return float(score)
 
     def kill(self, patience: float = 0.0) -> str:
-        """Kill the worker process and all that it has started. Return a text that says how the worker process
-        ended.
+        """Kill the worker process and all that it has started. Return how the worker process ended, as text.
 
-        A worker that has closed its socket may be about to end: wait up to ``patience`` seconds for its exit
-        status.
+        A worker that has closed its socket may be about to end. So first wait for its exit status, up to
+        ``patience`` seconds.
         """
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(patience)
