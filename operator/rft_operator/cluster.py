@@ -1,8 +1,8 @@
 """The only module that talks to the API server.
 
-Requests and responses are plain JSON. They use the connection of the ``kubernetes`` client, with its
-credentials, TLS and token refresh. They do not use the client's generated models, which drop unknown fields
-and validate what servers send. Calls block, so callers run them in a bounded pool of threads.
+Requests and responses are plain JSON. Requests use the connection of the ``kubernetes`` client, with its
+credentials, TLS and token refresh. They do not use the client's generated models: these would drop unknown
+fields, and validate what servers send. Calls block, so callers run them in a bounded pool of threads.
 
 ClusterError           the server refused the request, or could not be reached
 ├── NotFound           404
@@ -81,9 +81,10 @@ class Cluster:
     """
 
     def __init__(self, configuration: Any, threads: int = 8, seconds: float = READ_SECONDS) -> None:
-        """Use a loaded ``kubernetes.client.Configuration``. Up to ``threads`` threads send requests at once.
+        """Connect with a loaded ``kubernetes.client.Configuration``.
 
-        ``seconds`` is the read timeout of a request.
+        - ``threads``: how many threads may send requests at once.
+        - ``seconds``: the read timeout of a request.
         """
         configuration.connection_pool_maxsize = threads
         self._seconds = seconds
@@ -114,12 +115,14 @@ class Cluster:
         return self._find("RFTJob", namespace, name)
 
     def state(self, owner: Owner, baseline: str | None = None, pods_version: str = "0") -> RawState:
-        """Return all child objects of an RFTJob, and its baseline: the RFTJob with the name ``baseline``. If
-        ``baseline`` is ``None``, no baseline is read.
+        """Return all child objects of an RFTJob, and its baseline.
 
-        An object that has the name of a child is returned even if it belongs to another owner. The pods are
-        at least as new as ``pods_version``, a resource version that came from a watch. With this version the
-        API server answers from its cache, and need not read all pods of the namespace from etcd.
+        - ``baseline``: the name of the RFTJob that is the baseline. None: no baseline is read.
+        - ``pods_version``: a resource version that came from a watch. The pods are at least as new as this
+          version. With it the API server answers from its cache, and need not read all pods of the namespace
+          from etcd.
+
+        An object that has the name of a child is returned even if it belongs to another owner.
         """
         job, pods = self.child_and_pods(owner, pods_version)
         return RawState(
@@ -371,9 +374,10 @@ class Cluster:
         *,
         whole: bool = True,
     ) -> Any:
-        """Return the response to a request. If ``whole`` is false, its body is not read yet: the caller must
-        read the body and release the connection. Raises ClusterError, or the subclass of it that fits the
-        answer.
+        """Return the response to a request.
+
+        If ``whole`` is false, the response's body is not read yet. The caller must then read the body and
+        release the connection. Raises ClusterError, or the subclass of it that fits the answer.
         """
         url = f"{self._configuration.host}/{path}"
         if query:
@@ -398,9 +402,9 @@ class Cluster:
         raise _error(answer.status, f"{method} {path}: {said}")
 
     def _timeout(self, method: str, path: str) -> urllib3.Timeout:
-        """Return the timeouts of a request. The connect timeout of a write ends no later than the time for
-        which this process holds the Lease, so no write is sent after this process has lost the Lease.
+        """Return the timeouts of a request. A write connects only while this process holds the Lease.
 
+        So the connect timeout of a write is at most the seconds for which this process still holds the Lease.
         Raises NotLeading for a write if this process has lost the Lease already.
         """
         left = self.fence() if method != "GET" else math.inf
@@ -417,9 +421,10 @@ class Cluster:
 def connect(
     kubeconfig: str | None, context: str | None = None, threads: int = 8, seconds: float = READ_SECONDS
 ) -> Cluster:
-    """Connect to the cluster with a kubeconfig if one is given, else as the service account of the pod.
-    ``context`` is the context of the kubeconfig, or ``None`` for its current one. ``threads`` and ``seconds``
-    are those of ``Cluster``.
+    """Connect to the cluster with ``kubeconfig``. If it is None, connect as the service account of the pod.
+
+    - ``context``: the context of the kubeconfig. None: its current context.
+    - ``threads`` and ``seconds``: see ``Cluster``.
     """
     configuration = client.Configuration()
     loader: Any = config

@@ -87,8 +87,9 @@ class Controller:
         self._written: dict[Key, str] = {}
         self._cache = InformerCache()
         self._counts = False
-        """Whether the operator counts the failures of pods itself. It must if the API server drops a Job's
-        ``podFailurePolicy``."""
+        """Whether the operator counts the failures of pods itself. This is necessary if the API server drops
+        a Job's ``podFailurePolicy``.
+        """
         self.ca_bundle: str | None = None
         """The CA certificates of the ingest, as PEM text for the ConfigMap of each run. ``None`` if the
         ingest is off."""
@@ -112,8 +113,7 @@ class Controller:
     def on_child_event(self, key: Key, pods_version: str = "", *, job_or_pod: bool = False) -> None:
         """Invalidate the cached children of an RFTJob, because one of them changed. Thread-safe.
 
-        ``job_or_pod`` says that the Job or a pod changed, so that only the Job and the pods are read
-        again.
+        ``job_or_pod``: whether this child is the Job or a pod. Then only the Job and the pods are read again.
         """
         self._cache.invalidate_children(key, pods_version, job_or_pod=job_or_pod)
 
@@ -137,8 +137,10 @@ class Controller:
         return requeue_after
 
     def _reconcile(self, key: Key) -> float | None:
-        """Decide from the cache, and write the status. If child objects must change, read everything and
-        decide again. Return the seconds until the next reconciliation, or ``None``, as ``process`` does.
+        """Decide from the cached state of an RFTJob, and write the status.
+
+        If nothing is cached, or if child objects must change, read everything and decide again. Return the
+        seconds until the next reconciliation, or ``None``, as ``process`` does.
         """
         seen = self._cached(key)
         if seen is not None:
@@ -177,11 +179,11 @@ class Controller:
     def _reconcile_uncached(
         self, key: Key, known: tuple[dict[str, Any], CheckResult] | None = None
     ) -> float | None:
-        """Read the children of an RFTJob, make the decision, and carry it out. Return the seconds until the
-        next reconciliation, or ``None``, as ``process`` does.
+        """Read the children of an RFTJob, make the decision, and carry it out.
 
-        ``known`` is a document that was checked in this reconciliation, with the result of the check. The
-        check is not repeated if the document has not changed.
+        Return the seconds until the next reconciliation, or ``None``, as ``process`` does. ``known`` is a
+        document that was checked in this reconciliation, with the result of the check. If the document has
+        not changed since, the check is not repeated.
         """
         revision = self._cache.revision(key)
         document = self._cache.job(key) or self._cluster.job(*key)
@@ -210,11 +212,12 @@ class Controller:
         return decision.requeue_after
 
     def _read(self, key: Key, owner: Owner, document: dict[str, Any]) -> RawState:
-        """Return the child objects of an RFTJob. They are read only if its status has a phase.
+        """Return the child objects of an RFTJob. If its status has no phase, return none, and read only the
+        baseline.
 
-        The status is written before the first child is created, so an RFTJob without a status has no
-        children. If it has children all the same, creating a child ends in a conflict, and the next
-        reconciliation reads all children.
+        The status is written before the first child is created, so an RFTJob without a phase has no children.
+        If it has children all the same, creating a child ends in a conflict. The next reconciliation then
+        reads all children.
         """
         baseline = baseline_to_read(document)
         if (document.get("status") or {}).get("phase"):

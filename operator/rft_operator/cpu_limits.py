@@ -21,9 +21,13 @@ _log = logging.getLogger(__name__)
 def asks_for_cpu_limit(quotas: Iterable[Raw], ranges: Iterable[Raw]) -> bool:
     """Return whether the API server refuses a container without a CPU limit in a namespace.
 
-    A ResourceQuota on ``limits.cpu`` refuses it, and so does a LimitRange with a ratio of limit to request,
-    or with a maximum for whole pods. If a LimitRange has a maximum or a default for containers, the API
-    server sets the limit itself.
+    It refuses the container if the namespace has:
+
+    - a ResourceQuota on ``limits.cpu``
+    - a LimitRange with a ratio of limit to request
+    - a LimitRange with a maximum for whole pods
+
+    If a LimitRange has a maximum or a default for containers, the API server sets the limit itself.
     """
     return any(map(_quota_asks, quotas)) or _ranges_ask(ranges)
 
@@ -57,10 +61,11 @@ class CpuLimits:
     def asked_for(self, namespace: str) -> bool:
         """Return whether containers in a namespace need a CPU limit.
 
-        If the operator has no right to read the ResourceQuotas and LimitRanges, the answer is false. If the
-        API server then refuses the pod, its message names the missing field. Raises Unavailable if the API
-        server does not answer: the pod template of a Job cannot be changed later, so a guess would be wrong
-        for the whole run.
+        Return false if the operator may not read the ResourceQuotas and LimitRanges. If the API server then
+        refuses the pod, the message of the API server names the missing field.
+
+        Raises Unavailable if the API server does not answer. A guess could be wrong for the whole run,
+        because the pod template of a Job cannot be changed later.
         """
         now = self._clock()
         with self._lock:

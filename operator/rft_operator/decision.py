@@ -93,9 +93,12 @@ class Facts:
     job: RFTJob | None
     problems: tuple[Problem, ...]
     spec: RFTJobSpec | None
-    """The spec that the run uses: the spec in the snapshot if there is one, else the spec of the RFTJob."""
+    """The spec that the run uses: the spec in the snapshot. Without a snapshot it is the spec of the RFTJob.
+    """
     defaults: JobDefaults
-    """The platform's defaults for the run: from the snapshot if there is one, else as they are set now."""
+    """The platform's defaults for the run: those in the snapshot. Without a snapshot they are the current
+    defaults.
+    """
     renews: bool
     """Whether the snapshot of the spec is replaced, because a field changed that a resumed run may change."""
     plan: Plan | None

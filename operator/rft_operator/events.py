@@ -19,8 +19,11 @@ from rft_operator.queue import Key
 
 POLL_SECONDS = 5.0
 SELDOM_SECONDS = 30.0
-"""Seconds between two reads of the Events of a namespace, if no job there began to wait within the last
-minute. The API server reads Events from etcd, and jobs may wait for days."""
+"""Seconds between two reads of the Events of a namespace in which no job began to wait within the last
+minute.
+
+The API server reads Events from etcd, and jobs may wait for days.
+"""
 _NEW_SECONDS = 60.0
 _log = logging.getLogger(__name__)
 
