@@ -15,7 +15,7 @@ _INTRODUCTION = """\
 
 Each operator serves its metrics over HTTP, at the port `metrics.port` of the chart and the path `/metrics`.
 [For platform teams](../platform.md#monitoring) says how Prometheus finds them. Only the operator that holds
-the Lease has metrics of jobs. In an operator that waits for it, `rft_lease_held` is 0.
+the Lease has metrics of jobs. In an operator that waits for the Lease, `rft_lease_held` is 0.
 """
 _METRICS = """\
 ## Metrics

@@ -25,7 +25,7 @@ of the spec in a terminal. `rft validate FILE` checks a manifest against all ran
 `metadata.name` has at most {MAX_NAME_LENGTH} characters: lower-case letters, digits and dashes,
 beginning and ending with a letter or a digit.
 
-In the tables, – means that a field has no default: it may be absent, and its description says what this
+In the tables, – means that a field has no default. Such a field may be absent. Its description says what this
 means. A whole number may be written as `8` or `8.0`, but not as `"8"`. If a field has a default, `null` means
 that the field is absent. For every other field `null` is refused.
 """
@@ -51,8 +51,9 @@ def reference() -> str:
 
 
 def _sections(model: type[Model], path: str) -> list[_Section]:
-    """Return a section of the page for ``model`` and for each model inside it, in the order of the manifest.
-    ``path`` is the path of ``model`` in an RFTJob.
+    """Return the sections of the page for ``model`` and for all pydantic models inside it.
+
+    The sections are in the order of the manifest. ``path`` is the path of ``model`` in an RFTJob.
     """
     found: dict[type[Model], _Section] = {}
 
@@ -68,8 +69,9 @@ def _sections(model: type[Model], path: str) -> list[_Section]:
 
 
 def _objects_in(annotation: Any, suffix: str = "") -> Iterator[tuple[type[Model], str]]:
-    """Yield the models in a type annotation. With each, yield the end of its path: ``suffix``, and ``[]`` for
-    a list or ``.<name>`` for a map.
+    """Yield each pydantic model in a type annotation, with the end of the model's path.
+
+    This end is ``suffix``, followed by ``[]`` for a list or ``.<name>`` for a map.
     """
     if isinstance(annotation, type) and issubclass(annotation, Model):
         yield annotation, suffix

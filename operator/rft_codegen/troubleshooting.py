@@ -93,7 +93,7 @@ HELP: dict[str, Help] = {
     Reason.NO_PROGRESS: Help(
         "The pod runs, and its trainer has reported nothing for too long.",
         "Read the log: `rft logs NAME`. Check that the pod can reach the hub and the operator. To start the"
-        " trainer again, set `spec.suspend` to true, and to false when the phase is Suspended.",
+        " trainer again, set `spec.suspend` to true. When the phase is Suspended, set it to false.",
     ),
     Reason.NODE_LOST: Help(
         "The pod's node does not answer, so it is unknown whether the pod still runs.",
@@ -135,12 +135,12 @@ HELP: dict[str, Help] = {
     Reason.EVICTED: Help(
         "Kubelets evicted pods of the run too often, in most cases because the node ran out of memory or"
         " disk.",
-        "The message says what the node ran out of. Request more of it for the job, or choose other nodes by"
-        " `spec.resources.nodeSelector`. Then create the job again.",
+        "The message names the resource that the node ran out of. Request more of this resource, or choose"
+        " other nodes by `spec.resources.nodeSelector`. Then create the job again.",
     ),
     Reason.INTERRUPTED: Help(
-        "The pods were stopped several times in a row before they made a step, by preemption or by nodes"
-        " that were taken back.",
+        "The pods were stopped several times in a row before they made a step. They were preempted, or their"
+        " nodes were taken back.",
         "Give the job a higher priority, or nodes that are not taken back, by `spec.resources.nodeSelector`"
         " and `spec.resources.tolerations`.",
     ),

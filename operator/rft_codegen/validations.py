@@ -1,8 +1,9 @@
 """Adds the validation rules in CEL to the schema of the CRD, as ``x-kubernetes-validations``.
 
-The forms of texts, and limits such as 0.5, are rules in CEL too. With a ``pattern`` the API server would show
-the regular expression to the user, and with a rule it shows our words. The API server would also read a limit
-such as 0.5 as a whole number.
+These limits of the schema become rules in CEL too:
+
+- a ``pattern``: the API server would show its regular expression to the user. For a rule, it shows our words.
+- a limit such as 0.5: the API server would read the limit as a whole number.
 """
 
 from collections.abc import Iterable, Iterator
@@ -106,9 +107,10 @@ def _has_fraction(schema: Schema) -> bool:
 
 
 def bound_texts(schema: Schema, where: str) -> Iterator[Cel]:
-    """Yield a rule in CEL for each number in the schema at the path ``where`` with a limit such as 0.5.
+    """Yield a rule in CEL for each number that has a limit such as 0.5, in the schema at the path ``where``.
 
-    If a manifest has a whole number, the API server reads ``minimum: 0.5`` as 0, and so would accept 0.
+    Without the rule, the API server would accept 0 for ``minimum: 0.5``. It reads the limit as 0 if the
+    manifest has a whole number.
     """
     for path, node in nodes(schema, where):
         if _has_fraction(node):
