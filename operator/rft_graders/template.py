@@ -36,8 +36,8 @@ def parts(template: str) -> list[tuple[str, str | None]]:
     for _, field, specification, conversion in found:
         if field is not None and (specification or conversion or not _is_readable(field)):
             raise TemplateProblem(
-                f"{{{field}}}: only names of row fields, prompt, completion and completion_json, and a path"
-                " such as .name or [0] after them, are allowed in braces; write {{ and }} for literal braces"
+                f"{{{field}}}: only names of row fields, prompt, completion and completion_json are allowed"
+                " in braces; a path such as .name or [0] may follow; write {{ and }} for literal braces"
             )
     return [(literal, field) for literal, field, _, _ in found]
 

@@ -85,8 +85,8 @@ def _head(path: Path) -> tuple[RowFormat, list[str]]:
         body = None
     if not isinstance(body, dict):
         raise UserError(
-            f"--rows: {path}: its first line is no JSON object; write one object on each line, such as"
-            ' {"prompt": "What is 1 + 1?", "answer": 2}, or a .csv file with a header',
+            f"--rows: {path}: its first line is no JSON object; name a .csv file with a header, or a file"
+            ' with one JSON object on each line, such as {"prompt": "What is 1 + 1?", "answer": 2}',
             UNREADABLE,
         )
     is_sharegpt = "conversations" in body and not {"messages", "prompt"} & set(body)
