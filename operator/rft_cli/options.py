@@ -28,9 +28,9 @@ SendTokenTo = Annotated[
 
 
 def job_names(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Return the names of the jobs that begin with ``incomplete``, for the completion of a shell.
+    """Return the names of the jobs that begin with ``incomplete``, so that a shell can complete a name.
 
-    Return none if no cluster answers.
+    Return no names if the cluster does not answer.
     """
     try:
         cluster = connect(ctx.params.get("context"), ctx.params.get("namespace"))

@@ -146,8 +146,8 @@ def _paths(tokens: list[_Token]) -> dict[int, tuple[str, ...]]:
 
 
 def _path(tokens: list[_Token], start: int) -> tuple[str, ...]:
-    """Return the field path that begins at the token with the index ``start``: a variable, and the names of
-    fields that follow it.
+    """Return the field path that begins at ``tokens[start]``: a variable, and the names of the fields after
+    it.
     """
     names, at = [tokens[start].text], start + 1
     while at + 1 < len(tokens) and tokens[at].text == "." and tokens[at + 1].kind == "name":

@@ -42,9 +42,10 @@ _COLUMNS = (
 
 
 def _open(schema: dict[str, Any]) -> dict[str, Any]:
-    """Remove every ``enum`` from the schema of the status, so that a newer operator may write new values.
+    """Remove every ``enum`` from the schema of the status, and return the schema.
 
-    Return the schema. A CRD is often older than the operator, for instance because Helm does not upgrade it.
+    So a newer operator may write new values. A CRD is often older than the operator, for instance because
+    Helm does not upgrade it.
     """
     for _, node in nodes(schema, ""):
         if node.pop("enum", None) is not None and node["type"] == "string":

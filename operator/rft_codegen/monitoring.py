@@ -179,8 +179,9 @@ _SERIES = re.compile(r"\brft_[a-z_]+")
 
 
 def metrics_of(expr: str) -> set[str]:
-    """Return the names of the metrics in a query. The time series of a histogram, such as ``…_bucket``, count
-    as the histogram.
+    """Return the names of the metrics in a query.
+
+    The time series of a histogram, such as ``…_bucket``, have the name of the histogram in the result.
     """
     names = _SERIES.findall(expr)
     return {name if name in METRICS else re.sub(r"_(bucket|sum|count)$", "", name) for name in names}

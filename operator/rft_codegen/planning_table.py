@@ -24,8 +24,10 @@ MODELS: dict[str, int | None] = {
     "openai/gpt-oss-20b": None,
     "openai/gpt-oss-120b": None,
 }
-"""For each model, the smallest number of 80 GB GPUs that the documentation of verl names for GRPO with LoRA,
-or None if it names no number."""
+"""For each model, the smallest number of 80 GB GPUs in the documentation of verl for GRPO with LoRA.
+
+None: the documentation names no number for this model.
+"""
 NODE_MODELS = {
     "0.6B": "Qwen/Qwen3-0.6B",
     "4B": "Qwen/Qwen3-4B",

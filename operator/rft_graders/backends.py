@@ -158,8 +158,9 @@ class LocalBackend:
             raise TrainerError(f"the local grader process did not start: {error}") from error
 
     def exchange(self, requests: Sequence[GradeRequest], should_stop: ShouldStop) -> list[Graded]:
-        """Return the score or the error of each request. If the process dies, requests without a reply get an
-        error.
+        """Return the score or the error of each request.
+
+        If the process dies, the requests without a reply get an error.
         """
         if self._client is None:
             self.ready(should_stop)

@@ -17,7 +17,7 @@ from rft_graders.template import NoValue, TemplateProblem, filled, parts
 from rft_run.errors import ConfigurationError
 
 Builtin = Callable[[str, Mapping[str, Any]], float]
-"""Function that gets a completion and its row (the messages are in the row), and returns the raw score.
+"""Function that returns the raw score of a completion. It gets the completion, and the row with the messages.
 
 Raises ValueError if the field of the row cannot be used.
 """
@@ -86,10 +86,12 @@ def numeric(completion: str, row: Mapping[str, Any], settings: Numeric) -> float
 
 
 def text_similarity(completion: str, row: Mapping[str, Any], settings: TextSimilarity) -> float:
-    """Return the similarity of the completion and the row's field, from 0 to 1.
+    """Return the similarity of two texts, from 0 to 1. For metrics that compare characters, case and spaces
+    matter.
 
-    For metrics that compare characters, case and spaces matter. If the template ``input`` reads a part that
-    the completion does not have, the similarity is 0.0.
+    One text is the row's field, or the template ``reference`` if it is set. The other text is the template
+    ``input``, which usually reads the completion. If ``input`` reads a part that the completion does not
+    have, the similarity is 0.0.
     """
     if settings.reference is None:
         expected = _text(row, settings.field)

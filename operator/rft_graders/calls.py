@@ -35,7 +35,9 @@ class Remote(Protocol):
 
 
 def score(value: object) -> Outcome:
-    """Return a JSON value as a raw score, or an error if it is not a number. NaN is returned as it is."""
+    """Return a JSON value as a raw score, or an error if the value is not a number. NaN is returned
+    unchanged.
+    """
     if not isinstance(value, bool | int | float):
         return ValueError(f"the score is {'missing' if value is None else 'not a number'}")
     try:

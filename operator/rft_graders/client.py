@@ -34,7 +34,7 @@ its whole rollout.
 """
 _POLL_SECONDS = 0.25
 _REST_SECONDS = 0.05
-"""Time limit in seconds for the rest of a reply's line, once the beginning of the line has arrived."""
+"""Time limit in seconds for the rest of a reply, after the beginning of its line has arrived."""
 
 ShouldStop = Callable[[], bool]
 
@@ -273,7 +273,9 @@ class GraderClient:
             self._abandoned.update(inbox.sent)
 
     def _hand_over(self, sent: "dict[str, Future[Graded]]") -> bool:
-        """Read a reply if one has arrived, and give it to its future. Return whether a reply has arrived."""
+        """Read a reply if one has arrived, and set the future of its request. Return whether a reply has
+        arrived.
+        """
         try:
             reply = self._received(_REST_SECONDS)
         except TimeoutError:

@@ -104,11 +104,11 @@ def landlock_version() -> int:
 
 
 def _enter(libc: ctypes.CDLL, *, files: int = 0, scopes: int = 0) -> None:
-    """Enter a new Landlock domain. It forbids the file operations ``files`` and applies the limits
-    ``scopes``.
+    """Enter a new Landlock domain. Both arguments are bits of Landlock.
 
-    Both arguments are bits of Landlock. If ``files`` has the bit for moving files between folders, a rule
-    allows this move everywhere: otherwise the domain would forbid it.
+    - ``files``: the file operations that the domain forbids. If they have the bit for moving files between
+      folders, a rule allows this move everywhere. Without the rule the domain would forbid it.
+    - ``scopes``: the limits on signals and sockets that the domain applies.
     """
     attributes = struct.pack("=QQQ", files, 0, scopes)
     # A kernel accepts a structure with fields that it does not know, if these fields are 0. They are 0:

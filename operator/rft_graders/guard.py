@@ -25,8 +25,9 @@ _WATCHED = (signal.SIGTERM, signal.SIGCHLD)
 
 
 def end_with_parent(parent: int, number: signal.Signals) -> None:
-    """Let the kernel send this process the signal ``number`` when its parent ends. ``parent``: PID of the
-    parent. If the parent has already ended, exit now.
+    """Let the kernel send this process the signal ``number`` when its parent ends.
+
+    If the parent, which has the PID ``parent``, has already ended, exit now.
     """
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:

@@ -206,7 +206,9 @@ class Hosted:
                 raise ValueError(f"an environment has no action {other!r}")
 
     def _call(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Call a tool and return its result. An error of the tool is returned too, for the model to read."""
+        """Call a tool and return its result. If the tool fails, return its error, so that the model can read
+        it.
+        """
         if name not in [tool["function"]["name"] for tool in self._tools]:
             return {"failed": f"there is no tool {name:.60}"}
         try:

@@ -74,9 +74,11 @@ _EQUALS = re.compile("[=\u2248]|\\\\approx")
 
 
 class Number(NamedTuple):
-    """A number read from a text, and its value with and without its percent or per mille sign.
+    """A number read from a text. It may have a percent or per mille sign.
 
-    For 20% ``value`` is 0.2 and ``bare`` is 20. For a number without such a sign both are equal.
+    - ``value``: its value with this sign. For 20% this is 0.2.
+    - ``bare``: its value without the sign. For 20% this is 20. For a number without a sign it equals
+      ``value``.
     """
 
     value: Decimal

@@ -107,9 +107,9 @@ def _json(content: bytes, place: str) -> Any:
 
 
 def _retry_after(value: str) -> float:
-    """Return the seconds to wait that a Retry-After header asks for, at most 60.
+    """Return for how many seconds a Retry-After header asks to wait, but at most ``MAX_RETRY_AFTER_SECONDS``.
 
-    The header has a number of seconds or a date. Return 0 if it has neither.
+    The header may have a number of seconds or a date. Return 0 if it has neither.
     """
     try:
         seconds = float(value)

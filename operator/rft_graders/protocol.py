@@ -51,8 +51,11 @@ class LineReader:
     def read(self, timeout: float | None) -> dict[str, Any]:
         """Return the next JSON object from the socket.
 
-        Raises TimeoutError if no complete line arrives within ``timeout`` seconds; a part of a line is kept
-        for the next call. Raises Closed at the end of the stream, ProtocolError for an invalid line.
+        Raises:
+            TimeoutError: if no complete line arrives within ``timeout`` seconds. The part that has arrived is
+                kept for the next call.
+            Closed: at the end of the stream.
+            ProtocolError: for an invalid line.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while (end := self._buffer.find(b"\n", self._searched)) < 0:

@@ -72,8 +72,9 @@ def parse_score(text: str, scale: Scale | None, *, cut: bool = False) -> float:
 def parse_label(text: str, labels: Sequence[str]) -> str:
     """Return the label that a judge's reply names.
 
-    The label is the whole reply, or the value under ``label`` of the last JSON object in it. Case, quotes and
-    a punctuation mark at the end do not matter. Raises ValueError for a reply that names none of ``labels``.
+    The label is the value under ``label`` of the last JSON object that has one. Otherwise it is the whole
+    reply. Case, quotes and a punctuation mark at the end do not matter. Raises ValueError for a reply that
+    names none of ``labels``.
     """
     text = (answer(text) or "")[-_READ_CHARACTERS:]
     known = {_bare(label): label for label in labels}

@@ -213,8 +213,9 @@ class Scorer:
         )
 
     def act(self, act: Act, should_stop: ShouldStop = _never) -> Graded:
-        """Let an environment act. Return the result of its action, or its error. Raises the errors of the
-        future of ``Acting.begin``.
+        """Let an environment act. Return the result of its action, or its error.
+
+        Raises TrainerError if the grader container is lost, and Preempted if the run should stop.
         """
         with self.acting(should_stop) as acting:
             return acting.begin(act).result()

@@ -1,9 +1,10 @@
 """The grader ``math``: symbolic equality with the library math-verify.
 
-It runs in a worker process, because sympy may never end, or may use all memory.
+It runs in a worker process, because sympy may never end, or may use all memory. The worker process is killed
+at its timeout.
 
 The time limits of math-verify are turned off. They use Python signal handlers, which cannot interrupt C code,
-such as the power of two large integers. Instead, the worker process is killed at its timeout.
+such as the power of two large integers.
 """
 
 import logging
@@ -46,7 +47,8 @@ def equal(completion: str, row: Mapping[str, Any], field: str) -> float:
 
 
 def _small_and_apart(first: Any, second: Any) -> bool:
-    """Return whether two numbers are smaller than 0.001 and differ by more than 0.1% of the larger one.
+    """Return whether two numbers are both smaller than 0.001, and differ by more than 0.1% of the larger
+    number.
 
     math-verify rounds, and would call such numbers equal.
     """

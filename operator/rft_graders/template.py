@@ -43,7 +43,7 @@ def parts(template: str) -> list[tuple[str, str | None]]:
 
 
 def _is_readable(field: str) -> bool:
-    """Return whether a field in braces can be read: a name, perhaps with a path.
+    """Return whether ``field``, the text in braces, is a name, perhaps with a path.
 
     No path is allowed after prompt, completion and messages, because they are texts.
     """

@@ -30,10 +30,11 @@ def token_reader(
     folder: str = SECRETS_DIR,
     environment: Mapping[str, str] = os.environ,
 ) -> ReadToken:
-    """Return a function that reads a grader's bearer token.
+    """Return a function that reads a grader's bearer token, or returns None for a grader without a token.
 
-    The token is in the file ``<folder>/<grader>/<key>``. If the file is missing, an environment variable is
-    read. Raises ConfigurationError if the token is missing or not valid in an HTTP header.
+    The token is in the file ``<folder>/<grader>/<key>``. If this file is missing, the token is in an
+    environment variable, see ``environment_variable``. Raises ConfigurationError if the token is missing, or
+    is not valid in an HTTP header.
     """
     kind = grader.http or grader.model
     ref = kind.secret_ref if kind is not None else None

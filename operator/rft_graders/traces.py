@@ -19,7 +19,8 @@ class Traces:
     """Compares a worker's processes and files before and after a score. Used in the worker process itself."""
 
     def __init__(self, home: str) -> None:
-        """Open the worker's folder ``home``, and the kernel's lists of the children of worker and guard.
+        """Open the worker's folder ``home``, and two lists of the kernel: the children of the worker and of
+        its guard.
 
         A process whose parent ends becomes a child of the guard.
         """

@@ -40,8 +40,8 @@ def regex_source(settings: Regex) -> str:
 def math_source(settings: Math) -> str:
     """Return Python source with a grade function for symbolic equality, for a ``math`` grader.
 
-    The source makes one comparison while it loads. This loads the grammar of LaTeX, which would otherwise
-    take time from the timeout of the first score.
+    The source makes one comparison while it loads, which loads the grammar of LaTeX. Otherwise the first
+    score would load the grammar, within its timeout.
     """
     return (
         f"{_our_path()}from rft_graders.symbolic import equal\n"

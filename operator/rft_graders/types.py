@@ -11,9 +11,11 @@ from rft_graders.thought import answer
 
 @dataclass(frozen=True)
 class GradeItem:
-    """A completion to score, with its row. ``row_fields`` has all fields of the row except the messages.
+    """A completion to score, with its row.
 
-    ``inside_thought``: the prompt ends with <think>, so that the completion begins inside a thought.
+    - ``row_fields``: all fields of the row except the messages.
+    - ``inside_thought``: whether the prompt ends with <think>, so that the completion begins inside a
+      thought.
     """
 
     prompt_messages: Sequence[Mapping[str, Any]]
@@ -67,7 +69,9 @@ class ScoredBatch(list[Score]):
 
     @property
     def error_ratio(self) -> float:
-        """The share of completions for which a grader with a weight above 0 failed; 0 for an empty batch."""
+        """The fraction of completions for which a grader with a weight above 0 failed. It is 0 for an empty
+        batch.
+        """
         return sum(bool(score.failures) for score in self) / len(self) if self else 0.0
 
     @property

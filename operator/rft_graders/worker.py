@@ -98,9 +98,9 @@ def _found(source: str, name: str, path: str | None) -> Any:
 def _module_of(path: str | None) -> ModuleType:
     """Return a new module in ``sys.modules``, in which the user's source is executed.
 
-    It must be in ``sys.modules`` because dataclasses and pydantic look for it there. The source can import
-    files beside ``path`` by name, or relatively as modules of one package. If an installed package has the
-    same name as such a file, the import by name finds the installed package.
+    The module must be in ``sys.modules``, because dataclasses and pydantic look for it there. The source can
+    import files beside ``path`` by name, or relatively as modules of one package. If a file has the name of
+    an installed package, the import by name finds the installed package.
     """
     name = "grader" if path is None else f"{PACKAGE}.{Path(path).stem}"
     module = ModuleType(name)

@@ -202,7 +202,7 @@ class Cluster:
     def workloads(self, namespace: str) -> Iterator[Json]:
         """Yield Kueue's Workloads in a namespace, one at a time. The chart must grant the right to list them.
 
-        If Kueue is not installed, NotFound is raised, by this call or when the first item is read.
+        Raises NotFound if Kueue is not installed: either at the call, or when the first item is read.
         """
         path = f"{self._api('kueue.x-k8s.io')}/namespaces/{quote(namespace, safe='')}/workloads"
         return self._stream(path)

@@ -63,8 +63,9 @@ class Controller:
     """
 
     def __init__(self, cluster: Cluster, reports: Reports, settings: Settings, chains: Chains) -> None:
-        """``chains`` is the cache of the owners of pods. The controller fills it, so that the
-        server that receives the trainers' reports need not read the owners from the API server.
+        """``chains`` is the cache of the owners of pods, which the controller fills.
+
+        So the server that receives the trainers' reports need not read the owners from the API server.
         """
         self._cluster = cluster
         self._chains = chains
@@ -95,8 +96,9 @@ class Controller:
         ingest is off."""
 
     def is_own_write(self, key: Key, version: str) -> bool:
-        """Return whether a watch event only reflects the operator's own last status patch. ``version`` is the
-        resource version of the RFTJob in the event.
+        """Return whether a watch event only reflects the operator's own newest patch of the status.
+
+        ``version`` is the resource version of the RFTJob in the event.
         """
         return self._written.get(key) == version
 
@@ -156,7 +158,7 @@ class Controller:
         return self._reconcile_uncached(key)
 
     def _cached(self, key: Key) -> tuple[dict[str, Any], Observed] | None:
-        """Return the cached state of an RFTJob. Its Job and pods are read again if they are stale.
+        """Return the cached state of an RFTJob. If its Job and pods are stale, read them again first.
 
         Return ``None`` if all children must be read again.
         """
@@ -243,8 +245,9 @@ class Controller:
         return reconcile(document, replace(observed, last_lines=lines), now, seconds, checked, defaults)
 
     def _last_lines(self, namespace: str, pod: str) -> tuple[str, ...]:
-        """Return the last lines of a trainer's log. Return no lines if the operator may not or cannot read
-        the log.
+        """Return the newest lines of a trainer's log.
+
+        Return no lines if the operator has no right to read the log, or if reading fails.
         """
         if not self._settings.read_logs:
             return ()
@@ -434,8 +437,7 @@ def answer_of(job: RFTJob | None) -> ReportAnswer:
 def event(owner: Owner, note: Note, now: datetime) -> dict[str, Any]:
     """Return an Event about an RFTJob. The name of the Event is a hash of its content.
 
-    If the same Event is posted twice in one second, both have the same name, and the API server refuses the
-    second one.
+    So if the same Event is posted twice in one second, the API server refuses the second one.
     """
     moment = rfc3339(now)
     said = "\0".join((owner.uid, note.reason, note.message, moment))

@@ -1,6 +1,6 @@
-"""Reads the Warning Events of a namespace every few seconds while a job there waits for its pod.
+"""Reads the Warning Events of a namespace every few seconds, while a job in it waits for its pod.
 
-The Events are polled and not watched, because only waiting jobs need them, and most Events are about other
+The Events are polled and not watched, because only waiting jobs need them. Most Events are about other
 objects.
 """
 

@@ -1,4 +1,4 @@
-"""Makes the page of HTML about a run, for ``rft report``: one file that has no scripts and needs no
+"""Makes the HTML page about a run, for ``rft report``. The page is one file without scripts. It needs no
 network.
 """
 
@@ -32,7 +32,11 @@ ROLLOUTS = 2
 
 
 class Measurement(NamedTuple):
-    """A metric that gets a small chart: its title with the unit, and its value in the record of a step."""
+    """A metric that gets a small chart.
+
+    - ``title``: the title of the chart, with the unit.
+    - ``value``: returns the value of the metric in the record of a step.
+    """
 
     title: str
     value: Callable[[StepRecord], float | None]

@@ -221,10 +221,14 @@ def usage_lines(run: ReportedRun) -> Iterator[str]:
 
 
 def answers(base: EvaluationRecord | None, tuned: EvaluationRecord | None) -> list[HeldOutAnswer]:
-    """Return held-out rows with the answers of base and tuned policy.
+    """Return held-out rows with the answers of the base and the tuned policy.
 
     First come the rows whose reward rose the most, then those whose reward fell the most. The list is empty
-    if the two evaluations were on different rows, or have no completions.
+    in these cases:
+
+    - An evaluation is missing.
+    - The two evaluations were on different rows.
+    - The evaluations have no completions.
     """
     if base is None or tuned is None or base.lines != tuned.lines:
         return []

@@ -1,7 +1,7 @@
-"""Computes line charts for a page of HTML. Pure functions: points in, coordinates out.
+"""Computes the coordinates of line charts for an HTML page. The report's template draws the charts from them.
 
-A page stretches the drawing of a chart to any width, but not the texts beside the drawing. So coordinates are
-in percent of the drawing's width and height. The report's template draws the chart from them.
+A page may stretch the drawing of a chart to any width, but not the texts beside the drawing. So coordinates
+are in percent of the drawing's width and height.
 """
 
 import math
@@ -36,7 +36,11 @@ class Band(NamedTuple):
 
 
 class Tick(NamedTuple):
-    """A mark of an axis: its place in percent from the left or from the top, and its text."""
+    """A mark of an axis.
+
+    - ``at``: the place of the mark, in percent from the left or from the top.
+    - ``text``: the text at the mark.
+    """
 
     at: str
     text: str
