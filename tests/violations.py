@@ -116,4 +116,7 @@ VIOLATIONS: dict[str, tuple[Violation, ...]] = {
         Violation({"training": {"deterministic": True, "cpuDtype": "bfloat16"}}, "spec.training.cpuDtype"),
     ),
 }
-"""Violations of each rule. A rule with several CEL texts has one violation for each, in the same order."""
+"""Violations of each rule.
+
+If a rule has several CEL texts, it has one violation of each text, in the order of the texts.
+"""

@@ -40,8 +40,9 @@ def written(decision: Decision) -> str:
 
 
 def leaked(write: Callable[[str], str], samples: tuple[Sample, ...] = SAMPLES) -> dict[str, list[str]]:
-    """Return the hidden parts of each sample that are still in what ``write`` returns for it, by the sample's
-    name.
+    """Return for each sample the parts that ``write`` should hide, but returns.
+
+    A key of the result is the name of a sample. Samples without such parts are left out.
     """
     found = {}
     for sample in samples:
@@ -77,7 +78,8 @@ def waits(reason: str, message: str) -> Json:
 def report(text: str, **ending: Any) -> Json:
     """Return a trainer's report that has ``text`` in each text field, and as the name of a grader.
 
-    ``ending`` are fields of the report's ending. Without them the report has no ending.
+    ``ending`` has fields that are added to the report's ``ending``. Without them the report has no
+    ``ending``.
     """
     advice = {"rule": text, "parameter": text, "message": text}
     return {
@@ -121,8 +123,9 @@ def condition(kind: str, status: str, reason: str, message: str) -> Json:
 
 
 def refused(text: str) -> Observed:
-    """Return the state that the controller stores after the API server has refused to create a child because
-    of ``text``.
+    """Return the stored state of an RFTJob after the API server refused to create its Job.
+
+    ``text`` is the reason in the refusal.
     """
     answer = json.dumps({"kind": "Status", "message": f"admission webhook denied: {text}"}).encode()
     error = _error(403, f"POST apis/batch/v1: {_said(answer)}")

@@ -42,9 +42,10 @@ NOVELTY = {"novelty": {"ofANewer": ["release"]}}
 
 
 def of_a_newer_release(value: dict[str, Any], *paths: str) -> str:
-    """Return an object as JSON, with an unknown field, as a newer release might write it.
+    """Return the JSON of an object with an additional field that this release does not know.
 
-    The field is added to the object itself and to the objects at ``paths``, such as ``spec.training``.
+    A newer release might write such a field. It is added to the object itself, and to the objects at
+    ``paths``, such as ``spec.training``.
     """
     newer = deepcopy(value) | NOVELTY
     for path in paths:
@@ -71,10 +72,11 @@ def at_rest(config: dict[str, Any]) -> tuple[dict[str, Any], Observed]:
 def state(
     *, suspended: bool = False, phase: str = "Pending", received: ProgressReport | None = None
 ) -> tuple[dict[str, Any], Observed]:
-    """Return the stored RFTJob and its state, with a pod whose phase is ``phase``.
+    """Return the stored RFTJob and the state that the operator observes for it.
 
-    If ``suspended`` is true, the state has neither the Job nor the pod. ``received`` is the last report of
-    the pod's trainer.
+    - ``suspended``: whether the run is suspended. Then the state has neither a Job nor a pod.
+    - ``phase``: the phase of the pod.
+    - ``received``: the newest report of the pod's trainer. None: there was no report.
     """
     document, job, pod = stored("rftjob"), stored("job"), stored("pod")
     pod["status"]["phase"] = phase

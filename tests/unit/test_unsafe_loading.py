@@ -60,8 +60,9 @@ READERS = frozenset({
     # reads the token of the pod
     "trainer-image/rft_trainer/monitors/report.py",
 })  # fmt: skip
-"""Modules that may open files by their path. They check each file, or open only files that are not in a run's
-folder.
+"""Modules that may open files by their path.
+
+Each of these modules checks every file, or opens only files that are not in a run's folder.
 """
 
 
@@ -92,7 +93,10 @@ def imported(tree: ast.Module) -> Iterator[str]:
 
 
 def keyword(call: ast.Call, name: str) -> object:
-    """Return the value of a call's keyword argument: None if it is absent, "?" if it is not a constant."""
+    """Return the value of a keyword argument of a call.
+
+    Return None if the call does not have this argument, and "?" if the value is not a constant.
+    """
     given = next((each.value for each in call.keywords if each.arg == name), None)
     if given is None:
         return None
@@ -149,8 +153,9 @@ def problem_of_model(call: ast.Call, owner: str, method: str) -> str | None:
 
 
 def problems(tree: ast.Module) -> Iterator[str]:
-    """Yield each imported module and each call in a module that could load code or a pickle, or unpack an
-    archive.
+    """Yield each unsafe import and each unsafe call of a module.
+
+    They could load code or a pickle, or unpack an archive.
     """
     yield from (name for name in imported(tree) if name in UNPICKLERS)
     names = full_names(tree)
@@ -196,9 +201,9 @@ def test_no_program_loads_what_could_run_code(package: str) -> None:
 
 
 def of_a_benchmark(place: str) -> set[str]:
-    """Return the unsafe calls that the module at ``place`` may make: none unless it is a benchmark.
+    """Return the unsafe calls that the module at ``place`` may make. Only benchmarks may make such calls.
 
-    Benchmarks load only models that they made themselves.
+    Benchmarks may make them, because they load only models that they made themselves.
     """
     if not place.startswith("bench/"):
         return set()

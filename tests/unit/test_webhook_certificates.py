@@ -90,8 +90,8 @@ def test_a_removed_ca_bundle_is_set_again() -> None:
 
 
 def test_an_older_ca_never_replaces_a_newer_one() -> None:
-    """Another replica writes a newer CA after this replica has read the configuration, and before it reads
-    the Secret.
+    """This replica has read the configuration. Before it reads the Secret, another replica writes a newer
+    CA.
     """
     server = ApiServer()
 

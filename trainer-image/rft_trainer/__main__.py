@@ -1,7 +1,8 @@
-"""``python -m rft_trainer --config FILE``: runs one attempt and exits with a code of ``rft_run.exit_codes``.
+"""``python -m rft_trainer --config FILE``: runs one attempt. The exit code is one of ``rft_run.exit_codes``.
 
-With ``--evaluate`` nothing is trained: policies are evaluated on the held-out rows (``rft_trainer.score``).
-Standard output has JSON lines for ``rft run``. All other output goes to standard error.
+With ``--evaluate`` it trains nothing, but evaluates policies on the held-out rows (see
+``rft_trainer.score``). It writes JSON lines for ``rft run`` to standard output, and all other output to
+standard error.
 """
 
 import signal

@@ -8,10 +8,13 @@ from rft_api.status import RewardPoint
 
 
 def fall(stop: Stop | None, points: Sequence[RewardPoint], canaries: Sequence[str]) -> Fall | None:
-    """Return the largest fall of a canary's score while the reward rose, if it is at least ``stop.canary``.
+    """Return the largest fall of a canary's score while the reward rose.
 
-    ``points``: the reward curve. ``canaries``: names of the graders of weight 0. Return None if there is no
-    such fall, or if ``stop.canary`` is not set. ``rft_advice.canary`` has the exact rule.
+    Return None if this fall is less than ``stop.canary``, or if ``stop.canary`` is not set.
+    ``rft_advice.canary`` has the exact rule.
+
+    - ``points``: the reward curve.
+    - ``canaries``: the names of the graders of weight 0.
     """
     if stop is None or stop.canary is None:
         return None
@@ -19,17 +22,20 @@ def fall(stop: Stop | None, points: Sequence[RewardPoint], canaries: Sequence[st
 
 
 def checkpoint_due(stop: Stop | None, step: int) -> bool:
-    """Return whether ``step`` is the step after which a checkpoint is saved because of the canaries.
+    """Return whether a checkpoint is saved after ``step`` because of the canaries.
 
-    It is the step ``WINDOW``: there the first ``WINDOW`` reward points usually end. The run restores this
-    checkpoint if a canary falls later and its scores were highest in these points.
+    This is the case only after the step ``WINDOW``, because the first ``WINDOW`` reward points usually end
+    there. The scores of a canary may be highest in these points and fall later. Then the run restores this
+    checkpoint.
     """
     return stop is not None and stop.canary is not None and step == WINDOW
 
 
 def last_before(checkpoints: Sequence[int], step: int) -> int | None:
-    """Return the step of the newest checkpoint that was saved at ``step`` or before. If all checkpoints were
-    saved later, return the step of the oldest one. Return None if there are no checkpoints.
+    """Return the step of the newest checkpoint that was saved at ``step`` or before.
+
+    If all checkpoints were saved later, return the step of the oldest checkpoint. If there are no
+    checkpoints, return None.
     """
     return max((c for c in checkpoints if c <= step), default=min(checkpoints, default=None))
 
@@ -39,9 +45,10 @@ def kept(
 ) -> set[int]:
     """Return the steps of the checkpoints to keep, because a run may restore them when a canary falls.
 
-    A fall is measured from the canary's best window: the ``WINDOW`` successive reward points with the highest
-    mean score. A window is compared only when ``WINDOW`` later points exist, so the best window may still
-    change. So the checkpoint of each window that may become the best one is kept.
+    Each canary has a best window: the ``WINDOW`` successive reward points with its highest mean score. A fall
+    is measured from the best window. Only windows before the newest ``WINDOW`` points are compared, so
+    another window may still become the best one. So the checkpoint of each window that may become the best
+    one is kept.
     """
     if stop is None or stop.canary is None:
         return set()

@@ -69,11 +69,10 @@ class Checkpoints:
         schedule: Any,
         also: Collection[int] = (),
     ) -> Path:
-        """Write the checkpoint of ``state.step``, and return its folder. If the checkpoint exists, write only
-        its state file.
+        """Write the checkpoint of ``state.step`` and return its folder. Then remove old checkpoints.
 
-        Then remove old checkpoints. ``also``: steps whose checkpoints must be kept. Raises Fenced,
-        VolumeError.
+        If the checkpoint exists, only its state file is written. The checkpoints of the steps ``also`` are
+        not removed. Raises Fenced, VolumeError.
         """
         self._fence.check()
         target = self._folder.checkpoint_of(state.step)
@@ -100,8 +99,11 @@ class Checkpoints:
         return target
 
     def prune(self, best_step: int, also: Collection[int] = ()) -> None:
-        """Remove old checkpoints. The newest ones are kept, and the one of ``best_step``, which has the
-        highest held-out reward. Those of the steps ``also`` are kept too.
+        """Remove old checkpoints, except these:
+
+        - the newest checkpoints
+        - the checkpoint of ``best_step``, the step with the highest held-out reward
+        - the checkpoints of the steps ``also``
         """
         for step in self._folder.steps_with_checkpoint()[: -self._keep]:
             if step != best_step and step not in also:
@@ -110,9 +112,13 @@ class Checkpoints:
     def load_latest(self, policy: Policy, optimizer: torch.optim.Optimizer, schedule: Any) -> RunState | None:
         """Restore policy, optimizer and schedule from the newest checkpoint that can be read.
 
-        Returns the state of that checkpoint, or None where there are no checkpoints. Newer checkpoints that
-        cannot be read are logged and renamed, so that new ones can be written for their steps. Raises
-        NoCheckpointReadable, VolumeError, and ModelError for a checkpoint that does not fit the model.
+        Returns the state of this checkpoint, or None if there are no checkpoints. A newer checkpoint that
+        cannot be read is logged and renamed, so that a new checkpoint can be written for its step.
+
+        Raises:
+            NoCheckpointReadable: there are checkpoints, but none can be read.
+            ModelError: the checkpoint does not fit the model.
+            VolumeError: the disk reports an error. A retry may succeed.
         """
         unreadable: dict[int, str] = {}
         for step in reversed(self._folder.steps_with_checkpoint()):

@@ -30,16 +30,19 @@ START_SECONDS = 900.0
 READ_BYTES_PER_SECOND = 100e6
 """Slowest expected speed of reading a model's weights, in bytes per second, for the maximum start time."""
 UNPLANNED_SHARED, UNPLANNED_APART = 0.45, 0.9
-"""Share of a GPU's memory that the sampler gets in a run without a plan. The first value is for a GPU that
-the trainer uses too, the second for a GPU that only the sampler uses.
+"""Share of a GPU's memory that the sampler gets in a run without a plan.
+
+The first value is for a GPU that trainer and sampler share. The second value is for a GPU that only the
+sampler uses.
 """
 
 
 def model_dtype(config: RunConfig) -> Dtype:
-    """Return the dtype of the base model's weights. Trainer and sampler use the same one.
+    """Return the dtype of the base model's weights, for trainer and sampler.
 
-    It is the dtype in the plan. Without a plan, or with a plan of an old release that has no dtype, it
-    depends on the job and on this machine. Raises ConfigurationError if RFT_CPU_DTYPE has an invalid value.
+    It is the dtype in the plan. If there is no plan, or only a plan of an old release without a dtype, the
+    dtype depends on the job and on this machine. Raises ConfigurationError if RFT_CPU_DTYPE has an invalid
+    value.
     """
     planned = config.plan.dtype if config.plan is not None else None
     try:
@@ -119,8 +122,9 @@ def start_seconds(config: RunConfig, shape: Shape) -> float:
 
 
 def samplers(config: RunConfig) -> int:
-    """Return the number of samplers, each of which may use several GPUs. It is 1 without a plan, and for a
-    plan of an older release.
+    """Return the number of samplers. Each sampler may use several GPUs.
+
+    The number is 1 if there is no plan, or only a plan of an older release.
     """
     return (config.plan and config.plan.sampler_servers) or 1
 
@@ -139,7 +143,10 @@ def first_sampler_gpu(config: RunConfig) -> int:
 
 
 def sampler_share(config: RunConfig) -> float:
-    """Return the share of a GPU's memory, from 0 to 1, for a sampler. A trainer on this GPU uses the rest."""
+    """Return the share of a GPU's memory, from 0 to 1, that a sampler gets.
+
+    If a trainer uses the same GPU, the trainer gets the rest.
+    """
     planned = config.plan.sampler_memory_share if config.plan is not None else None
     return planned or (UNPLANNED_APART if roles_apart(config) else UNPLANNED_SHARED)
 
@@ -162,18 +169,21 @@ def _refuse_without_batch_invariance() -> None:
 
 
 def trainers(config: RunConfig) -> int:
-    """Return the number of processes of distributed training: one for each GPU that trains, and 1 without a
+    """Return the number of processes of distributed training: the number of GPUs that train, or 1 without a
     plan.
     """
     return (config.plan and config.plan.trainer_gpus) or 1
 
 
 def _cache_bytes(config: RunConfig, shape: Shape) -> int | None:
-    """Return the size of the key-value cache in bytes: the size in the plan. On the CPU without a plan,
-    return a size that is enough for a step.
+    """Return the size of the key-value cache in bytes. None: vLLM chooses the size.
 
-    Return None on GPUs that only the sampler uses, and on GPUs if the plan has no size. Then vLLM measures
-    how much memory it needs for everything else, and the cache gets the rest of the sampler's share.
+    - On the CPU, the plan has the size in tokens. If it does not, the size is enough for a step.
+    - On GPUs that trainer and sampler share, the plan has the size. If it does not, the result is None.
+    - On GPUs that only the sampler uses, the result is None.
+
+    If vLLM chooses the size, it measures how much memory it needs for everything else. The cache gets the
+    rest of the sampler's share.
     """
     plan = config.plan
     if config.device != "cpu":
@@ -185,10 +195,10 @@ def _cache_bytes(config: RunConfig, shape: Shape) -> int | None:
 
 
 def sampler_devices(config: RunConfig, size: int) -> list[str | None]:
-    """Return each sampler's CUDA_VISIBLE_DEVICES. ``size``: GPUs of each sampler. None: the run has less than
-    2 GPUs, so the variable stays as it is.
+    """Return the value of CUDA_VISIBLE_DEVICES for each sampler. ``size``: number of GPUs of each sampler.
 
-    The samplers get the GPUs after the trainer's, or all GPUs if sampling and training take turns.
+    The values are None if the run has fewer than 2 GPUs: then the variable is not changed. The samplers get
+    the GPUs after the trainer's GPUs. If sampling and training take turns, the samplers get all GPUs.
     """
     count = samplers(config)
     if config.gpus < 2:

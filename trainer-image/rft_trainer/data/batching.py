@@ -1,8 +1,8 @@
 """Decides how many prompts a step has, before completions are generated.
 
-If a step trained on the completions that finish first, it would favour short answers. So the number of
-prompts is computed from an expected completion length: a moving average over the completions of earlier
-steps.
+Without this decision, a step could train on the completions that finish first, and would favour short
+answers. The number of prompts is computed from an expected completion length. This length is a moving average
+over the completions of earlier steps.
 """
 
 import hashlib
@@ -54,8 +54,9 @@ class TokenBudget:
 def next_expectation(expected: float, trained_lengths: Sequence[int]) -> float:
     """Return the moving average of the completion length, in tokens, after one more step.
 
-    ``expected``: the average before the step. ``trained_lengths``: the lengths of the step's completions. If
-    there are none, the average does not change.
+    - ``expected``: the average before the step, in tokens.
+    - ``trained_lengths``: the length of each completion of the step. If there are none, the average does not
+      change.
     """
     if not trained_lengths:
         return expected
@@ -74,9 +75,14 @@ def estimated_steps(
 ) -> int:
     """Estimate the number of steps from ``position`` to the end, as if all prompts had the mean length.
 
-    ``rollouts`` is the number for each prompt, and ``budget_tokens`` the tokens of a step. Lengths are in
-    tokens. ``share`` is the share of an epoch's ``rows`` that is used for training. The other rows are held
-    out, or their prompts are too long.
+    - ``rows``: number of rows of an epoch.
+    - ``mean_length``: mean length of a prompt, in tokens.
+    - ``epochs``: number of epochs of the run.
+    - ``rollouts``: number of rollouts of each prompt.
+    - ``expected_completion``: expected length of a completion, in tokens.
+    - ``budget_tokens``: number of tokens of a step.
+    - ``share``: share of the rows that is used for training. The other rows are held out, or their prompts
+      are too long.
     """
     if not rows or position.epoch > epochs:
         return 0

@@ -66,7 +66,7 @@ class Lines:
 def index_lines(file: Path, index: Path) -> bool:
     """Write the index of the lines of ``file``, unless ``index`` is up to date.
 
-    Return True if an index of an older version of the file was replaced. Raises DataError, VolumeError.
+    Return whether an index of another version of ``file`` was replaced. Raises DataError, VolumeError.
     """
     about = index.with_suffix(".json")
     with readable(file):
@@ -100,8 +100,9 @@ def identity_of(file: Path) -> dict[str, Any]:
 
 
 def recorded(about: Path) -> dict[str, Any] | None:
-    """Return the JSON object in the file ``about``; None if the file is missing or does not contain a JSON
-    object.
+    """Return the JSON object in the file at ``about``.
+
+    Return None if the file cannot be read or has no JSON object.
     """
     try:
         found = run_files.json_of(about)

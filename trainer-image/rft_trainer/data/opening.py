@@ -36,7 +36,7 @@ A larger file is checked only up to this number of bytes."""
 class Prompts:
     """The prompts for training and evaluation.
 
-    ``dropped`` is the number of prompts, among those read so far, that were too long.
+    ``dropped`` is the number of prompts that were too long. Prompts that are not read yet are not counted.
     """
 
     train: TrainingPrompts
@@ -87,10 +87,10 @@ class WholeRows:
 
 @dataclass(frozen=True)
 class StreamedRows:
-    """The rows of a dataset in a large file, which are read when they are needed.
+    """The rows of a dataset in a large file. A row is read when it is needed.
 
-    ``heldout`` has the rows of a separate evaluation dataset. It is empty if the evaluation is off, and None
-    if rows of the sample are held out.
+    ``heldout`` has the rows of a separate evaluation dataset. It is None if there is no such dataset: then
+    rows of the sample are held out. It is empty if the evaluation is off.
     """
 
     lines: Lines
@@ -121,10 +121,10 @@ class StreamedRows:
 
 
 def open_rows(config: RunConfig, stack: ExitStack, should_stop: Callable[[], bool]) -> Rows:
-    """Return the rows of a run. ``stack`` closes the files. Raises DataError and the errors of
-    ``local_file``.
+    """Return the rows of a run. ``stack`` closes their files.
 
-    After a DataError the copies of remote files are removed, so that the next attempt reads the source again.
+    After a DataError the copies of remote files are removed, so that the next attempt reads the remote files
+    again. Raises DataError and the errors of ``local_file``.
     """
     folder = RunFolder(Path(config.run_dir)).data
     try:
@@ -135,9 +135,9 @@ def open_rows(config: RunConfig, stack: ExitStack, should_stop: Callable[[], boo
 
 
 def open_heldout(config: RunConfig, stack: ExitStack, should_stop: Callable[[], bool]) -> Rows:
-    """Return the rows for an evaluation alone: the held-out rows are those of a run.
+    """Return the rows for an evaluation without training. Its held-out rows are those of a run.
 
-    The training dataset is read only if rows are held out of it. Raises as ``open_rows``.
+    The training dataset is read only if rows of it are held out. Raises the errors of ``open_rows``.
     """
     if config.evaluation_path is None:
         return open_rows(config, stack, should_stop)

@@ -6,13 +6,13 @@ _ROUNDS = 4
 
 
 def permuted(index: int, count: int, key: str) -> int:
-    """Return the position of row ``index`` in the pseudo-random order given by ``key``. Both are from 0 to
-    ``count`` - 1.
+    """Return the position of row ``index`` in a pseudo-random order, which ``key`` determines.
 
-    The function is a Feistel network of four rounds. It permutes the numbers below the next power of four
-    (Luby and Rackoff, How to Construct Pseudorandom Permutations from Pseudorandom Functions, 1988). The
-    network is applied until the result is below ``count`` (Black and Rogaway, Ciphers with Arbitrary Finite
-    Domains, 2002). Raises IndexError for an ``index`` outside the rows.
+    The index and the position are from 0 to ``count`` - 1. The function is a Feistel network of four rounds.
+    It permutes the numbers below the next power of four (Luby and Rackoff, How to Construct Pseudorandom
+    Permutations from Pseudorandom Functions, 1988). The network is applied until the result is below
+    ``count`` (Black and Rogaway, Ciphers with Arbitrary Finite Domains, 2002). Raises IndexError for an
+    ``index`` outside the rows.
     """
     if not 0 <= index < count:
         raise IndexError(f"row {index} is not between 0 and {count - 1}")

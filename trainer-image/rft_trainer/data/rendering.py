@@ -43,7 +43,7 @@ class Renderer:
     def prompt(self, row: Row) -> Prompt:
         """Return the prompt of a row: the row and the token ids of its messages.
 
-        Raises ValueError, with the line number, if the template fails or drops a message.
+        Raises ValueError if the template fails or drops a message. The error has the line number.
         """
         try:
             if self._as_before:
@@ -59,9 +59,10 @@ class Renderer:
         return Prompt(row, ids, self._template.opens_thought(ids))
 
     def _form(self, row: Row, tools: list[dict[str, Any]] | None) -> MessageForm:
-        """Return the form in which the template needs these messages. Raises ValueError if there is none.
+        """Return the form in which the row's messages are passed to the chat template.
 
-        The form is found once for each structure of messages, and then reused.
+        The form is found once for each structure of messages, and then reused. Raises ValueError if the
+        template refuses each form, or drops something in each form.
         """
         structure = structure_of(row.messages, tools)
         form = self._forms.get(structure)

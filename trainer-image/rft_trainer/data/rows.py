@@ -44,7 +44,10 @@ class Prompt:
 
 
 def data_error(problems: Sequence[str]) -> DataError:
-    """Return one error for all problems of a dataset. It lists the first ones and the number of others."""
+    """Return one error for all problems of a dataset.
+
+    Its message has the first problems, and the number of the other problems.
+    """
     listed = "; ".join(problems[:MAX_LISTED])
     more = len(problems) - MAX_LISTED
     return DataError(f"{listed}; and {more} more" if more > 0 else listed)
@@ -57,7 +60,7 @@ def prompt_key(messages: Sequence[Message]) -> str:
 
 
 def required_fields(graders: Iterable[Grader]) -> dict[str, dict[str, Grader]]:
-    """Return the graders that read each field of a row: a mapping from field to grader's name to grader."""
+    """Return which graders read each field of a row: ``{field: {name of the grader: grader}}``."""
     needs: dict[str, dict[str, Grader]] = {}
     for grader in graders:
         settings = grader.exact_match or grader.numeric or grader.math
@@ -77,7 +80,7 @@ def required_fields(graders: Iterable[Grader]) -> dict[str, dict[str, Grader]]:
 def read_row(
     line: int, raw: bytes, required: Required, layout: RowLayout = JSON_LINES
 ) -> tuple[Row | None, list[str]]:
-    """Return the row in a line, and the line's problems, each with the line number.
+    """Return the row in a line, and the problems of the line. Each problem has the line number.
 
     The row is None if the line cannot be parsed.
     """
@@ -100,7 +103,7 @@ def _takes_any(grader: Grader) -> bool:
 
 
 def _unmet(fields: Mapping[str, Any], required: Required) -> Iterator[str]:
-    """Yield a problem for each field that a grader needs but cannot use: missing, or with a wrong value."""
+    """Yield a problem for each field that a grader cannot use, because it is missing or has a wrong value."""
     for field, graders in required.items():
         value = fields.get(field)
         names = ", ".join(graders)

@@ -1,6 +1,6 @@
-"""Saves how a run renders its rows, so that all attempts render them in the same way.
+"""Saves how a run renders its rows.
 
-Another day or another release does not change the rendering.
+So all attempts render the rows in the same way, even on another day or with another release.
 """
 
 from datetime import datetime

@@ -1,6 +1,6 @@
-"""Finds the local file of a dataset. A remote file is copied once per run into the run's folder.
+"""Finds the local file of a dataset. fsspec copies a remote file once per run into the run's folder.
 
-fsspec makes the copy. From the copy, a resumed run reads the same rows, and rows can be read in any order.
+So a resumed run reads the same rows, and rows can be read in any order.
 """
 
 import contextlib
@@ -34,8 +34,9 @@ def local_file(source: str, folder: Path, should_stop: Callable[[], bool]) -> Pa
     """Return the local file of a path or URI. A remote file is copied into ``folder``, unless the copy
     exists.
 
-    Raises DataError, ConfigurationError, VolumeError; Preempted during a copy; TrainerError for temporary
-    failures. Messages show URIs without user, password and query, because these may contain secrets.
+    Messages show URIs without user, password and query, because these may contain secrets. Raises DataError,
+    ConfigurationError and VolumeError. Also raises Preempted if the run should stop during a copy, and
+    TrainerError for temporary failures.
     """
     if "://" not in source:
         return Path(source)
@@ -164,8 +165,9 @@ def _saved(about: Path) -> dict[str, Any] | None:
 
 
 def _needs_room(folder: Path, size: int | None) -> None:
-    """Raise VolumeError if a copy of ``size`` bytes does not fit on the volume. None: the size is
-    not known.
+    """Raise VolumeError if a copy of ``size`` bytes does not fit on the volume.
+
+    If ``size`` is None, it is not known, and the free space is not checked.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,7 @@
-"""Reads large files: a row is read, checked and rendered only when training needs it.
+"""Reads large files. A row is read, checked and rendered only when training needs it.
 
-Before the start only two parts are checked: the beginning of the file, and a sample of rows from the whole
-file. If an invalid line is found later, a checkpoint is saved and the run ends. The error has the line's
-number.
+Before the start only the beginning of the file and a sample of its rows are checked. If an invalid line is
+found later, a checkpoint is saved and the run ends. The error has the line's number.
 """
 
 import logging
@@ -26,9 +25,10 @@ log = logging.getLogger(__name__)
 LOOK_AHEAD = 1000
 """Number of rows that are checked after an invalid row, so that several problems are reported at once."""
 _TRIES = 8
-"""Maximum number of rows that are read for each row of the sample.
+"""Maximum number of rows that are read, for each row of the sample.
 
-A row with the same prompt as an earlier one is skipped, and another is read."""
+A row is skipped if its prompt is already in the sample. Then another row is read.
+"""
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,11 @@ class Sample:
     rows: list[Row]
 
     def prompts(self, renderer: Renderer, budget_tokens: int) -> tuple[list[Prompt], float, float]:
-        """Return the sample's prompts of at most ``budget_tokens`` tokens each, and two estimates for the
-        whole file.
+        """Return the prompts of the sample that fit, and two estimates for the whole file.
 
-        These are the mean length of such prompts in tokens, and their share of all prompts. Raises DataError
-        for rows that cannot be rendered, and if all prompts are too long.
+        A prompt fits if it has at most ``budget_tokens`` tokens. The first estimate is the mean length, in
+        tokens, of the prompts that fit. The second is their share of all prompts. Raises DataError if a row
+        cannot be rendered, or if no prompt fits.
         """
         prompts = _rendered(self.rows, renderer)
         kept = [prompt for prompt in prompts if len(prompt.token_ids) <= budget_tokens]
@@ -131,19 +131,20 @@ class Streamed(TrainingPrompts):
         seed: int,
         layout: RowLayout = JSON_LINES,
     ) -> None:
-        """Prepare the prompts; no line is read yet. ``held_out`` has the keys of prompts that are not trained
-        on.
+        """Prepare the prompts. No line is read yet.
 
-        Prompts of more than ``budget_tokens`` tokens are skipped.
+        - ``budget_tokens``: the longest prompt that is used, in tokens. Longer prompts are skipped.
+        - ``held_out``: the keys of the held-out prompts, which are not used for training.
         """
         self._lines, self._required, self._layout, self._renderer = lines, required, layout, renderer
         self._budget, self._held_out, self._seed = budget_tokens, frozenset(held_out), seed
         self.rows = len(lines)
 
     def read(self, position: Position) -> Iterator[Reached]:
-        """Yield the prompts from ``position`` to the end of its epoch that can be used for training.
+        """Yield the prompts from ``position`` to the end of its epoch, then a ``Reached`` without a prompt.
 
-        Raises DataError at an invalid line. The error also has the problems of further lines.
+        Rows that cannot be used for training are skipped: blank lines, held-out rows and prompts that are too
+        long. Raises DataError at an invalid line. The error also has problems of later lines.
         """
         dropped, found = 0, False
         for offset in range(position.offset, self.rows):
@@ -175,9 +176,9 @@ class Streamed(TrainingPrompts):
             return None, [str(error)]
 
     def _problems_after(self, epoch: int, offset: int) -> list[str]:
-        """Return the problems of the ``LOOK_AHEAD`` lines that follow ``offset`` in the training order.
+        """Return problems of the lines that follow ``offset`` in the training order.
 
-        So one error can report many problems.
+        So one error can report many problems. At most ``LOOK_AHEAD`` lines are checked.
         """
         found: list[str] = []
         for later in range(offset + 1, min(self.rows, offset + 1 + LOOK_AHEAD)):

@@ -1,7 +1,8 @@
-"""Finds out which messages a chat template drops, because a template may drop them without an error.
+"""Finds out which messages a chat template drops. A template may drop messages without an error.
 
-For each structure of a conversation (roles, tool calls, tools) a probe conversation is rendered. Its texts
-are markers. A text is dropped if its marker is missing in the rendered text.
+For each structure of a conversation (roles, tool calls, tools) a probe conversation is rendered. All its
+texts are markers. If a marker is missing in the rendered text, the template drops this text of a
+conversation.
 """
 
 import json
@@ -22,7 +23,8 @@ Tools = list[dict[str, Any]] | None
 Structure = tuple[Any, ...]
 """The structure of a conversation: roles, tool calls and keys of its messages.
 
-It decides how a template renders the conversation."""
+A template renders all conversations of the same structure in the same way.
+"""
 
 
 class Tokenizer(Protocol):
@@ -144,10 +146,10 @@ class ChatTemplate:
             raise ValueError(f"the chat template refuses these messages: {error}") from error
 
     def form(self, messages: Sequence[Message], tools: Tools) -> MessageForm:
-        """Return the form of messages in which the template drops nothing, else the one in which it drops
-        least.
+        """Return the form of messages in which the template drops nothing.
 
-        Raises ValueError if the template refuses every form.
+        If there is no such form, return the form in which the template drops least. Raises ValueError if the
+        template refuses every form.
         """
         probe, marked_tools = _probe(messages), _probe_tools(tools)
         refused: ValueError | None = None

@@ -13,10 +13,11 @@ from rft_trainer.data.rows import Prompt
 
 @dataclass(frozen=True)
 class Reached:
-    """A prompt of an epoch. ``end`` is the offset of the row after it. ``prompt`` is None at the end of the
-    epoch.
+    """A prompt of an epoch, or the end of the epoch.
 
-    ``dropped`` is the number of prompts that were skipped as too long since ``read`` was called.
+    - ``prompt``: the prompt. None: the end of the epoch.
+    - ``end``: the offset of the next row.
+    - ``dropped``: how many prompts were skipped as too long since ``read`` was called.
     """
 
     prompt: Prompt | None
@@ -42,9 +43,9 @@ class Batch:
 class TrainingPrompts(ABC):
     """The prompts of an epoch in their training order.
 
-    ``rows``: number of rows of an epoch. ``share``: the share of the rows that is used for training.
-    ``mean_length``: mean length of a prompt in tokens. ``share`` and ``mean_length`` may be estimates from a
-    sample.
+    - ``rows``: number of rows of an epoch.
+    - ``mean_length``: mean length of a prompt in tokens. It may be an estimate from a sample.
+    - ``share``: the share of the rows that is used for training. It may be an estimate from a sample.
     """
 
     rows: int
@@ -61,10 +62,14 @@ class TrainingPrompts(ABC):
     def batch(
         self, position: Position, epochs: int, rollouts: int, completion: float, budget_tokens: int
     ) -> Batch:
-        """Return the prompts of the next step. A batch never has prompts of two epochs.
+        """Return the prompts of the next step, which begins at ``position``. All prompts are of one epoch.
 
-        After the last epoch the batch is empty. ``completion`` is the expected length of a completion, in
-        tokens. Raises DataError.
+        After the last epoch the batch is empty. Raises DataError.
+
+        - ``epochs``: number of epochs of the run.
+        - ``rollouts``: number of rollouts of each prompt.
+        - ``completion``: expected length of a completion, in tokens.
+        - ``budget_tokens``: number of tokens of a step.
         """
         dropped = 0
         while position.epoch <= epochs:
@@ -86,10 +91,9 @@ class TrainingPrompts(ABC):
         return Batch([], position, dropped)
 
     def further(self, position: Position, count: int) -> Batch:
-        """Return at most ``count`` prompts of the epoch that follow ``position``, the end of a batch in this
-        epoch.
+        """Return at most ``count`` more prompts for a batch that ends at ``position``, from the same epoch.
 
-        If the offset of ``position`` is 0, the batch ended with the epoch, so there are no further prompts.
+        If the offset of ``position`` is 0, the batch ended with its epoch, so there are no more prompts.
         Raises DataError.
         """
         if position.offset == 0:
@@ -117,7 +121,10 @@ class TrainingPrompts(ABC):
     ) -> int:
         """Estimate the number of training steps from ``position`` to the end of the last epoch.
 
-        ``completion``: expected length of a completion, in tokens. ``budget_tokens``: tokens of a step.
+        - ``epochs``: number of epochs of the run.
+        - ``rollouts``: number of rollouts of each prompt.
+        - ``completion``: expected length of a completion, in tokens.
+        - ``budget_tokens``: number of tokens of a step.
         """
         return estimated_steps(
             self.rows, self.mean_length, position, epochs, rollouts, completion, budget_tokens, self.share

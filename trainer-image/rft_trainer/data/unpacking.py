@@ -20,8 +20,11 @@ _LINES_BETWEEN_LOOKS = 10_000
 def as_json_lines(file: Path, layout: RowLayout, folder: Path, should_stop: Callable[[], bool]) -> Path:
     """Return a file whose lines are JSON: ``file`` itself, or its converted copy in ``folder``.
 
-    Raises DataError if the file is not a dataset, TrainerError if it cannot be read for another reason,
-    VolumeError if the copy cannot be written, and Preempted if the run should stop.
+    Raises:
+        DataError: the file is not a dataset.
+        TrainerError: the file cannot be read for another reason.
+        VolumeError: the copy cannot be written.
+        Preempted: the run should stop.
     """
     with readable(file), file.open("rb") as stream:
         packed = is_packed(stream.read(2), layout)

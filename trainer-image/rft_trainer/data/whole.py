@@ -1,7 +1,6 @@
-"""Loads, splits and renders small files, which are read completely before the start of a run.
+"""Loads, splits and renders small files. They are read completely before the start of a run.
 
-All invalid lines of a file are reported in one error, because the user waits for GPUs before each new
-attempt.
+One error reports all invalid lines of a file, because the user waits for GPUs again before the next attempt.
 """
 
 import logging
@@ -27,9 +26,9 @@ WARN_DROPPED = 0.1
 def load_rows(
     file: str | Path, required: Required | None = None, layout: RowLayout = JSON_LINES
 ) -> list[Row]:
-    """Read the JSON lines of a local file. Blank lines are skipped.
+    """Return the rows of a local file with JSON lines. Blank lines are skipped.
 
-    ``required`` is the result of ``required_fields``. Raises DataError with every invalid line.
+    ``required`` is the result of ``required_fields``. Raises one DataError for all invalid lines.
     """
     with readable(file):
         data = Path(file).read_bytes()
@@ -65,13 +64,12 @@ def _lines(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def split(rows: Sequence[Row], evaluation: Evaluation) -> tuple[list[Row], list[Row]]:
-    """Split rows into (train, held out). Rows with the same prompt are all in the same part.
+    """Return the rows for training and the held-out rows. Rows with the same prompt are all in the same part.
 
-    If the evaluation is off, no row is held out.
-
-    The held-out prompts are those with the lowest hashes. So the choice depends only on the rows, not on
-    their order, the seed or the attempt. At most half of the rows are held out. Raises DataError if these
-    are fewer than ``MIN_HELD_OUT``.
+    If the evaluation is off, no row is held out. Otherwise the held-out prompts are those with the lowest
+    hashes. So the choice depends only on the rows. It does not depend on their order, the seed or the
+    attempt. At most half of the rows are held out. Raises DataError if fewer than ``MIN_HELD_OUT`` rows would
+    be held out.
     """
     if evaluation.is_off:
         return list(rows), []
@@ -118,10 +116,11 @@ def render(
     budget_tokens: int,
     rendering: Rendering = CURRENT,
 ) -> tuple[list[Prompt], int]:
-    """Return the prompts of at most ``budget_tokens`` tokens each, and the number of prompts that are longer.
+    """Return the prompts of at most ``budget_tokens`` tokens each, and the number of longer prompts.
 
-    Raises DataError for rows that the chat template refuses, and if every prompt is too long. Raises
-    ConfigurationError if the tokenizer has no template.
+    Raises:
+        DataError: the chat template refuses a row, or every prompt is too long.
+        ConfigurationError: the tokenizer has no template.
     """
     renderer = Renderer(tokenizer, chat_template_args, rendering)
     prompts: list[Prompt] = []
