@@ -33,11 +33,14 @@ REWARD = "reward"
 
 @dataclass(frozen=True)
 class RowScores:
-    """Scores of one policy for each row, averaged over the row's samples. None: no sample was graded.
+    """Scores of one policy. The score of a row is the mean over its samples. None: no sample was graded.
 
-    ``lines``: the line number of each row. ``graders``: the scores of each row, by grader's name.
-    ``completions``: the text of each row's first sample. ``truncated``: share of samples that were cut at
-    ``maxTokens``.
+    - ``step``: the step after which the policy was evaluated. 0 for the starting policy.
+    - ``lines``: the line number of each row.
+    - ``reward``: the reward of each row.
+    - ``graders``: for each grader's name, the score of each row.
+    - ``completions``: the text of each row's first sample.
+    - ``truncated``: share of all samples that were cut at ``maxTokens``.
     """
 
     step: int
@@ -95,11 +98,11 @@ def heldout_rollouts(
     scorer: Scorer,
     should_stop: Callable[[], bool],
 ) -> list[tuple[Rollout, ...]]:
-    """Generate and grade completions of every held-out prompt with the sampler's current adapter.
+    """Return the graded rollouts of each held-out prompt. They are sampled with the sampler's current
+    adapter.
 
-    Return the rollouts of each prompt. ``sampling`` are the parameters of training. Only the temperature is
-    replaced by that of the evaluation. With greedy decoding each prompt gets one sample, and top-k and top-p
-    are off.
+    ``sampling`` has the parameters of training. They are also used here, but with the temperature of the
+    evaluation. With greedy decoding each prompt gets one sample, and top-k and top-p are off.
     """
     evaluation = spec.evaluation
     samples = evaluation.samples if evaluation.temperature > 0 else 1
@@ -114,9 +117,10 @@ def heldout_rollouts(
 def row_scores(
     prompts: Sequence[Prompt], by_row: Sequence[tuple[Rollout, ...]], spec: RFTJobSpec, step: int
 ) -> RowScores:
-    """Return the scores of a policy. ``by_row`` has the rollouts of each prompt, at least one.
+    """Return the scores of a policy.
 
-    ``step``: the step after which the policy was evaluated; 0 for the starting policy.
+    - ``by_row``: the rollouts of each prompt. Each prompt has at least one rollout.
+    - ``step``: the step after which the policy was evaluated. 0 for the starting policy.
     """
     return RowScores(
         step=step,
@@ -139,12 +143,15 @@ def compare(
     best: RowScores | None = None,
     selected: bool = False,
 ) -> EvaluationResult:
-    """Return a comparison of the policies: means, paired differences and their confidence intervals.
+    """Return a comparison of policies: means, paired differences and their confidence intervals.
 
-    If ``tuned`` is None, the result has only the means of ``base``, and the comparison with ``best`` if
-    given. ``seed``: of the random resampling for the intervals. ``selected``: ``best`` was chosen from
-    several policies, so its difference is biased upwards. Raises InputsChanged if the policies were evaluated
-    on different rows.
+    - ``base``: the scores of the starting policy.
+    - ``tuned``: the scores of the tuned policy. None: the result has no comparison with it.
+    - ``seed``: seed of the random resampling, from which the intervals are computed.
+    - ``best``: the scores of the best policy. None: the result has no comparison with it.
+    - ``selected``: whether ``best`` was chosen from several policies. Then its difference is biased upwards.
+
+    Raises InputsChanged if the policies were evaluated on different rows.
     """
     for other in filter(None, (tuned, best)):
         refuse_other_rows(base, other)
@@ -204,7 +211,11 @@ def is_best(state: RunState, reward: float) -> bool:
 def comparison(
     folder: RunFolder, state: RunState, base: RowScores, tuned: RowScores | None, seed: int
 ) -> EvaluationResult:
-    """Compare the base, the tuned and the best policy. Scores of the best one are read from the folder."""
+    """Return a comparison of the base, the tuned and the best policy.
+
+    The best policy is that of ``state.best_step``. Its scores are read from ``folder``. If
+    ``state.best_step`` is 0, the result has no comparison with it.
+    """
     best = RowScores.read(folder, state.best_step) if state.best_step else None
     tuned_policies = [step for step in folder.evaluated_steps() if step > 0]
     return compare(base, tuned, seed, best, selected=len(tuned_policies) > 1)

@@ -1,10 +1,9 @@
-"""``python -m rft_trainer.export``: merges an adapter into its base model, so that PEFT is not needed to load
-it.
+"""``python -m rft_trainer.export``: merges an adapter into its base model.
 
     python -m rft_trainer.export --base NAME [--revision REV] --adapter DIR --output DIR [--dtype float32]
 
-``rft export --merge`` runs this module. The files are not written atomically: ``rft export`` renames the
-output folder when it is complete.
+The merged model can be loaded without PEFT. ``rft export --merge`` runs this module. The files are not
+written atomically: ``rft export`` renames the output folder when it is complete.
 """
 
 import argparse
@@ -18,10 +17,11 @@ from rft_trainer.runtime.models import resolve
 
 
 def merge(base: Path, adapter: Path, output: Path, dtype: str = "auto") -> None:
-    """Write the merged model's weights, configuration and tokenizer. ``dtype`` auto: the base's dtype.
+    """Write the merged model: weights, configuration and tokenizer. Raises ModelError.
 
-    In float32 the logits equal those of base plus adapter. A 16-bit dtype rounds the merged weights once
-    more. Raises ModelError.
+    ``dtype`` is the dtype of the weights. If it is "auto", the weights get the dtype of the base. In float32
+    the merged model has the same logits as base plus adapter. A 16-bit dtype rounds the merged weights once
+    more.
     """
     from transformers import AutoModelForCausalLM
 

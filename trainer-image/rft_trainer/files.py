@@ -15,10 +15,11 @@ from rft_run.errors import VolumeError
 
 @contextmanager
 def new_folder(target: Path, check: Callable[[], None] = lambda: None) -> Iterator[Path]:
-    """Yield a temporary folder that is renamed to ``target`` when the ``with`` block succeeds.
+    """Yield a temporary folder. It is renamed to ``target`` when the ``with`` block succeeds.
 
-    ``check`` is called before the rename. If it raises an error, the folder is not renamed. Raises
-    VolumeError, also if safetensors could not write a file completely in the ``with`` block.
+    ``check`` is called before the rename. If ``check`` raises an error, the folder is not renamed. Raises
+    VolumeError if the folder cannot be created or renamed. An OSError or a SafetensorError of the ``with``
+    block also becomes a VolumeError.
     """
     try:
         with atomic.new_folder(target, check) as unfinished:
@@ -37,10 +38,10 @@ def _not_written(target: Path, error: Exception) -> VolumeError:
 
 @contextmanager
 def new_file(target: Path) -> Iterator[Path]:
-    """Yield the path of a temporary file that replaces ``target`` when the ``with`` block succeeds.
+    """Yield the path of a temporary file. It replaces ``target`` when the ``with`` block succeeds.
 
-    Raises VolumeError if the folder cannot be created or the file cannot be renamed. An OSError in the block
-    itself stays an OSError, because the block may also read from other places.
+    Raises VolumeError if the folder cannot be created or the file cannot be renamed. An OSError of the
+    ``with`` block does not become a VolumeError, because the block may also read from other places.
     """
     unfinished = atomic.temporary(target)
     try:

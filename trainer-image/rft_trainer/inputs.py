@@ -31,13 +31,16 @@ MODEL, WARM_START = "spec.model", "spec.model.adapter"
 def refuse_other_inputs(
     config: RunConfig, rows: Mapping[str, Path], models: Mapping[str, Path], check: Callable[[], None]
 ) -> None:
-    """Compare the inputs with those of the run's earlier attempts. The first attempt saves a fingerprint of
-    them.
+    """Raise InputsChanged if the inputs differ from those of the run's earlier attempts.
 
-    ``rows``: the local files of the datasets. ``models``: the folders of base model and warm start. The keys
-    of both are fields of the manifest. ``check`` raises Fenced if a newer attempt owns the folder. Inputs may
-    change until the run has results. If a folder has no fingerprint, for example from an older release, one
-    is written. Raises InputsChanged, DataError, VolumeError.
+    The first attempt saves a fingerprint of the inputs. Inputs may change until the run has results. If the
+    folder has no fingerprint, for example from an older release, a fingerprint is saved now. Also raises
+    DataError and VolumeError.
+
+    - ``rows``: the local file of each dataset. A key is the field of the manifest that names the dataset.
+    - ``models``: the folders of base model and warm start. A key is the field of the manifest that names the
+      model.
+    - ``check``: raises Fenced if a newer attempt owns the folder.
     """
     folder = RunFolder(Path(config.run_dir))
     saved, now = _saved(folder), _taken(config, rows, models)
@@ -61,9 +64,10 @@ def refuse_other_inputs(
 
 
 def begun_with_commit(folder: RunFolder) -> str | None:
-    """Return the hub commit of the base model at the start of the run; None if it was not saved.
+    """Return the hub commit of the base model at the start of the run. None: the commit was not saved.
 
-    The run continues with the weights of this commit, even if its branch or tag now points to another one.
+    The run continues with the weights of this commit, even if the model's branch or tag now points to another
+    commit.
     """
     before = _saved(folder) if _has_begun(folder) else None
     return before.models.get(MODEL, {}).get("commit") if before is not None else None
@@ -123,7 +127,7 @@ def _text(file: Path) -> Text:
 
 
 def _code(config: RunConfig) -> dict[str, list[str]]:
-    """Return digests of the lines of the graders' Python code. Code that cannot be read here is left out."""
+    """Return digests of the lines of each grader's Python code. Code that cannot be read is left out."""
     found = {}
     for grader in config.spec.scored_by:
         if grader.python is None:

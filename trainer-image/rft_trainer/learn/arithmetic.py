@@ -1,9 +1,9 @@
-"""Lets the adapter compute in bfloat16 on a GPU, as the base model does, with weights that stay float32.
+"""Lets the adapter compute in bfloat16 on a GPU, as the base model does. The adapter's weights stay float32.
 
-AdamW's changes of a weight are too small for bfloat16, so the adapter's weights and gradients are float32.
-PEFT then converts the input of each adapted layer to float32 too, and computes in float32. This moves twice
-as many bytes, although the numbers come from bfloat16 and return to it. Here the weights are rounded to
-bfloat16 for each product instead, and the gradients of weights are summed in float32.
+AdamW's changes of a weight are too small for bfloat16, so the adapter's weights and gradients are float32. By
+default PEFT then converts the input of each adapted layer to float32, and computes in float32. This moves
+twice as many bytes, although input and output of the layer are bfloat16. With this module, the weights are
+rounded to bfloat16 for each product. The gradients of weights are summed in float32.
 """
 
 from collections.abc import Iterator

@@ -40,11 +40,17 @@ LARGEST_HEAD = 256
 
 Form = Literal["dense", "sequences", "blocks"]
 SequencesKernel = Callable[[Tensor, Tensor, Tensor, Tensor, int, int | None, float | None], Tensor]
-"""Computes causal attention of several sequences that are concatenated to one of T tokens.
+"""Computes causal attention of several sequences, which are concatenated to one sequence of T tokens.
 
-Arguments: query (T, heads, D), key and value (T, kv heads, D), where D is the size of a head; the index of
-each sequence's first token and T at the end (int32); tokens of the longest sequence; the window in tokens or
-None; the scale or None. Returns (T, heads, D).
+D is the size of a head. Returns (T, heads, D). The arguments are, in this order:
+
+- the query (T, heads, D)
+- the key (T, kv heads, D)
+- the value (T, kv heads, D)
+- the index of each sequence's first token, and T at the end (int32)
+- the number of tokens of the longest sequence
+- the attention window in tokens. None: no window.
+- the factor for the product of query and key. None: the kernel's default.
 """
 
 
@@ -70,8 +76,9 @@ DENSE = Forms("dense", "dense")
 class Sequences:
     """The argument that the kernel for sequences gets instead of a mask.
 
-    ``starts_R1``: index of each row's first token, and the number of tokens at the end. ``longest``: tokens
-    of the longest row. ``window``: the attention window in tokens; None: no window.
+    - ``starts_R1``: index of each row's first token, and the number of all tokens at the end.
+    - ``longest``: number of tokens of the longest row.
+    - ``window``: the attention window in tokens. None: no window.
     """
 
     starts_R1: Tensor
@@ -160,9 +167,9 @@ def _head_size(config: Any) -> int:
 
 
 def _mask(**arguments: Any) -> Sequences | BlockMask:
-    """Return the mask of the current rows, for layers with a window or without.
+    """Return the mask of the current rows.
 
-    transformers calls it once for each of the two kinds of layers.
+    transformers calls this function once for layers with an attention window, and once for layers without.
     """
     current = _ROWS.get()
     if current is None:
@@ -179,7 +186,10 @@ def _attend(
     scaling: float | None = None,
     **arguments: Any,
 ) -> tuple[Tensor, None]:
-    """Return attention (1, T, heads, D) of query (1, heads, T, D), key and value (1, kv heads, T, D)."""
+    """Return the result of attention, (1, T, heads, D).
+
+    ``query`` is (1, heads, T, D). ``key`` and ``value`` are (1, kv heads, T, D).
+    """
     if isinstance(attention_mask, BlockMask):
         return KERNELS.blocks(module, query, key, value, attention_mask, scaling=scaling, **arguments)[
             0
@@ -196,9 +206,10 @@ def _attend(
 
 @dataclass
 class Kernels:
-    """The kernels of attention. ``blocks``: for rows with shared prompts.
+    """The kernels of attention.
 
-    ``sequences``: for other rows; None: the best kernel that is installed.
+    - ``blocks``: the kernel for rows with shared prompts.
+    - ``sequences``: the kernel for other rows. None: the best kernel that is installed.
     """
 
     blocks: Callable[..., tuple[Tensor, Tensor | None]]
@@ -261,8 +272,8 @@ def _torch_sequences(
 def _sizes(window: int | None, whole: tuple[int, int]) -> tuple[int, int]:
     """Return how many tokens before and after a query a kernel includes.
 
-    ``window`` includes the query itself. None: there is no window, so ``whole`` is returned, the kernel's
-    value for no limit.
+    ``window`` is the attention window in tokens, with the query itself. If it is None, there is no window.
+    Then ``whole`` is returned, which is the kernel's value for no limit.
     """
     return whole if window is None else (window - 1, 0)
 

@@ -1,9 +1,10 @@
-"""Concatenates the rows of a micro-batch to one sequence, and says which tokens in it attend to which.
+"""Concatenates the rows of a micro-batch to one sequence, and says which of its tokens attend to each other.
 
 Kernels for GPUs need this form. It has no padding between rows of different lengths. It also has no mask with
-an entry for each pair of tokens, which would need 256 MiB for a row of 16,384 tokens. Instead, it divides the
-pairs into blocks of 128 x 128, and says of each block whether no pair, some pairs or all pairs attend. A
-kernel skips the first kind, and checks single pairs only in the second kind.
+an entry for each pair of tokens: such a mask would need 256 MiB for a row of 16,384 tokens. Instead, the
+pairs are divided into blocks of 128 x 128. For each block the mask says whether no pair, some pairs or all pairs
+attend. A kernel skips the blocks in which no pair attends. It checks single pairs only in blocks in which
+some pairs attend.
 """
 
 from collections.abc import Callable
@@ -25,12 +26,15 @@ MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 class FlatRows:
     """T tokens of several rows, concatenated. All tensors are int32.
 
-    ``text_T``: a number for the text of each token. A text is the prompt of a row, or one of its completions.
-    ``prompt_T``: the number of the prompt at the beginning of the token's row. ``position_T``: the token's
-    position, counted from the beginning of the prompt. ``starts_R1``: index of each row's first token, and T
-    at the end. ``longest``: number of tokens of the longest row. ``shared``: whether a prompt has several
-    completions. ``runs_P_4``: for each text in each row, the text's number, the prompt's number, and position
-    and index of the text's first token in this row. It stays on the CPU.
+    - ``text_T``: for each token, the number of its text. A text is the prompt of a row, or one of its
+      completions.
+    - ``prompt_T``: for each token, the number of the prompt of its row.
+    - ``position_T``: for each token, its position, counted from the beginning of the prompt.
+    - ``starts_R1``: the index of each row's first token, and T at the end.
+    - ``longest``: number of tokens of the longest row.
+    - ``shared``: whether a prompt has several completions.
+    - ``runs_P_4``: four numbers for each text in each row: the text's number, its prompt's number, and
+      position and index of its first token in this row. This tensor stays on the CPU.
     """
 
     text_T: Tensor
@@ -66,10 +70,12 @@ def moved(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def flat_rows(row_T: Tensor, segment_T: Tensor, position_T: Tensor, *, shared: bool) -> FlatRows:
-    """Return ``FlatRows``. For each token, the tensors have its row's number, its segment's number and its
-    position.
+    """Return ``FlatRows``.
 
-    Segment 0 of a row is its prompt.
+    - ``row_T``: for each token, the number of its row.
+    - ``segment_T``: for each token, the number of its segment in the row. Segment 0 is the prompt.
+    - ``position_T``: for each token, its position.
+    - ``shared``: whether a prompt has several completions.
     """
     width = int(segment_T.max()) + 1
     text_T = row_T * width + segment_T
@@ -92,10 +98,10 @@ def flat_rows(row_T: Tensor, segment_T: Tensor, position_T: Tensor, *, shared: b
 
 
 def mask_mod(rows: FlatRows, window: int | None) -> MaskMod:
-    """Return the rule for pairs: a token attends to earlier tokens of its text and of its row's prompt.
+    """Return the rule that says for a pair of tokens whether the first attends to the second.
 
-    With a ``window``, it attends only to those that are less than ``window`` tokens before it. None: no
-    window.
+    A token attends to itself, and to earlier tokens of its text and of its row's prompt. If there is a
+    ``window``, the other token must be less than ``window`` tokens before it. None: no window.
     """
     text_T, prompt_T, position_T = rows.text_T, rows.prompt_T, rows.position_T
 
@@ -114,11 +120,13 @@ def mask_mod(rows: FlatRows, window: int | None) -> MaskMod:
 
 
 def covered(rows: FlatRows, window: int | None, block: int = BLOCK) -> tuple[Tensor, Tensor]:
-    """Return two boolean tables (I, J) for blocks of queries (I) and blocks of keys (J).
+    """Return two boolean tables (I, J). I are blocks of queries, and J are blocks of keys.
 
-    The first table says whether at least one query of block I attends to at least one key of block J, the
-    second whether every query of block I attends to every key of block J. Both are exact. They are computed
-    from the first and last token of each text in each block, without a loop over pairs of tokens.
+    - The first table says whether at least one query of block I attends to at least one key of block J.
+    - The second table says whether every query of block I attends to every key of block J.
+
+    Both tables are exact. They are computed from the first and last token of each text in each block, without
+    a loop over pairs of tokens.
     """
     pieces_Q_6 = _pieces(rows, block)
     text, prompt, position, first, last, number = pieces_Q_6.unbind(dim=1)
@@ -138,9 +146,10 @@ def covered(rows: FlatRows, window: int | None, block: int = BLOCK) -> tuple[Ten
 
 
 def _pieces(rows: FlatRows, block: int) -> Tensor:
-    """Return ``runs_P_4``, also split at block ends.
+    """Return the runs of ``runs_P_4``, with each run also split at the ends of blocks.
 
-    The columns are text, prompt, position, first index, last index and number of the block.
+    The columns are the number of the text, the number of the prompt, the position, the first index, the last
+    index and the number of the block.
     """
     first_P = rows.runs_P_4[:, 3].contiguous()
     edges = torch.arange(0, rows.length, block)
@@ -170,7 +179,9 @@ def _ordered(chosen_I_J: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def visible_pairs(rows: FlatRows) -> int:
-    """Return the number of pairs of tokens in which one attends to the other, as if there were no window."""
+    """Return the number of pairs of tokens in which one attends to the other. Attention windows are
+    ignored.
+    """
     text_P, prompt_P, position_P, first_P = rows.runs_P_4.unbind(dim=1)
     length_P = torch.cat([first_P[1:], torch.tensor([rows.length])]) - first_P
     own_P = length_P * (length_P + 1) // 2

@@ -51,10 +51,9 @@ def serve(pipe: Connection) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """Run a follower until the leader closes the pipe. If it fails, send the message of the error to the
-    leader.
+    """Run a follower until the leader closes the pipe. Return the exit code.
 
-    Return the exit code.
+    If the follower fails, send the error's message to the leader.
     """
     machine.die_with_parent()
     # Signals reach the whole process group; the leader alone decides what to do about them.

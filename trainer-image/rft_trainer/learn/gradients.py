@@ -30,10 +30,11 @@ MICRO_BATCH_TOKENS = {"cpu": 1024, "cuda": split.MICRO_BATCH_TOKENS}
 class UpdateSettings:
     """Settings for the update with one batch. All lengths are in tokens.
 
-    ``max_tokens`` is the longest completion allowed, ``micro_batch_tokens`` the size of a forward pass.
-    ``longest_shared_row`` is the maximum length of a row with several rollouts; None: no limit.
-    ``mini_batches`` is the number of optimizer steps. ``stale`` has the bounds of the mismatch weight for a
-    batch that older weights have sampled.
+    - ``max_tokens``: the longest completion that is allowed.
+    - ``micro_batch_tokens``: the size of a forward pass.
+    - ``longest_shared_row``: maximum length of a row with several rollouts. None: no limit.
+    - ``mini_batches``: number of optimizer steps.
+    - ``stale``: bounds of the mismatch weight for a batch that older weights have sampled.
     """
 
     filter: Filter
@@ -82,10 +83,11 @@ class Finish:
 
 
 class OldLogprobs:
-    """The old log-probs of this process's micro-batches, by the weights before the batch's first optimizer
+    """The old log-probs of this process's micro-batches. They are by the weights before the batch's first
     step.
 
-    Each process keeps its own: for the gradients, it gets the same micro-batches again, in the same order.
+    Each process keeps its own log-probs. For the gradients, it gets the same micro-batches again, in the same
+    order.
     """
 
     def __init__(self, policy: Policy, order: BeginOld, team: Team) -> None:
@@ -117,7 +119,7 @@ class Accumulation:
     def __init__(self, policy: Policy, begin: Begin, team: Team, old: OldLogprobs | None = None) -> None:
         """Receive the leader's adapter weights and clear the gradients.
 
-        ``old``: the old log-probs, which are used if ``begin.measured`` is true.
+        ``old`` has the old log-probs. They are used only if ``begin.measured`` is true.
         """
         self.metrics = UpdateMetrics(kl=0.0 if begin.settings.loss.kl_beta > 0 else None)
         self._policy, self._begin, self._team = policy, begin, team
@@ -130,8 +132,8 @@ class Accumulation:
     def add(self, rows: list[PackedRow]) -> None:
         """Add the gradients of a micro-batch. Raises torch.OutOfMemoryError.
 
-        The sums stay on the device. If the CPU read them, it would have to wait for the end of the
-        micro-batch.
+        The sums of the metrics stay on the device. To read them, the CPU would have to wait for the end of
+        the micro-batch.
         """
         batch = self._policy.batch(rows)
         old_N = self._old.take() if self._old is not None else None
@@ -156,10 +158,11 @@ class Accumulation:
 
 
 def _backward(policy: Policy, batch: MicroBatch, old_N: Tensor | None, begin: Begin) -> dict[str, Tensor]:
-    """Add a micro-batch's gradients. Return its part of the sums of ``UpdateMetrics``, on the device.
+    """Add a micro-batch's gradients to those of the weights.
 
-    ``old_N`` has the log-prob of each token by the old policy. If it is None, the batch has had no optimizer
-    step yet. Then the current log-probs, without gradient, are the old ones.
+    Return the micro-batch's part of the sums of ``UpdateMetrics``, on the device. ``old_N`` has the log-prob
+    of each token by the old policy. If ``old_N`` is None, the batch has had no optimizer step yet. Then the
+    old log-probs are the current ones, without gradient.
     """
     settings = begin.settings
     penalized = settings.loss.kl_beta > 0

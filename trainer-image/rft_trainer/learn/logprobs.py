@@ -1,8 +1,9 @@
-"""Log-probabilities of sampled tokens under temperature, top-k and top-p, from hidden states.
+"""Computes log-probs of sampled tokens from hidden states, under temperature, top-k and top-p.
 
 Logits are computed for completion tokens only, and for one chunk of tokens at a time. For 32k tokens and a
-vocabulary of 152k all logits together would take 20 GB. If gradients are needed, those of a chunk's log-probs
-are computed in the forward pass, while its logits are in memory. The backward pass only multiplies them.
+vocabulary of 152k, all logits together would take 20 GB. If gradients are needed, the gradients of a chunk's
+log-probs are computed in the forward pass, while the chunk's logits are in memory. The backward pass only
+multiplies these gradients.
 """
 
 from collections.abc import Callable
@@ -21,9 +22,12 @@ CHUNK_TOKENS = LOGITS_CHUNK_TOKENS
 
 @dataclass(frozen=True)
 class TokenLogprobs:
-    """Log-probs of the sampled tokens, in nats. ``outside_N`` marks tokens that the filter would remove.
+    """Log-probs of the sampled tokens, in nats.
 
-    ``entropy_N``: entropy of the filtered distribution in nats; None if it was not requested.
+    - ``filtered_N``: log-probs after temperature, top-k and top-p.
+    - ``unfiltered_N``: log-probs after temperature alone.
+    - ``entropy_N``: entropy of the filtered distribution, in nats. None: it was not requested.
+    - ``outside_N``: whether top-k or top-p would remove the token.
     """
 
     filtered_N: Tensor
@@ -60,11 +64,13 @@ def token_logprobs(
 ) -> TokenLogprobs:
     """Return log-probs of ``target_N`` given the hidden states that predict them.
 
-    ``head`` maps (n, H) to logits (n, V), in float32 or float64, each row by itself. Its own weights get no
-    gradients. The tokens that the filter keeps are computed from detached logits, and the sampled token is
-    always one of them. Otherwise, if the sampler rounds differently, the sampled token could be removed and
-    have a log-prob of minus infinity. ``penalized``: whether the unfiltered log-probs need gradients, for the
-    KL term.
+    The tokens that the filter keeps are computed from logits without gradient. The sampled token is always
+    kept. Otherwise the filter could remove it if trainer and sampler round differently, and its log-prob
+    would be minus infinity.
+
+    - ``head``: maps (n, H) to logits (n, V), in float32 or float64, each row by itself. The weights of
+      ``head`` get no gradients.
+    - ``penalized``: whether the unfiltered log-probs need gradients, for the KL term.
     """
 
     def one_chunk(hidden_n_H: Tensor, target_n: Tensor) -> _Chunk:
@@ -93,11 +99,10 @@ def _scaled(logits_n_V: Tensor, temperature: float) -> Tensor:
 
 
 class _GradientAhead(torch.autograd.Function):
-    """Log-probs of a chunk, whose gradients are computed already in the forward pass.
+    """Log-probs of a chunk. Their gradients are computed already in the forward pass.
 
-    The log-prob of a token depends only on the hidden state of this token. So the gradient of the sum of
-    log-probs has a row for each token, and the backward pass multiplies each row by one number. It needs no
-    logits.
+    The log-prob of a token depends on one hidden state only. So the gradient of the sum of log-probs has a
+    row for each token. The backward pass multiplies each row by one number, and needs no logits.
     """
 
     @staticmethod

@@ -27,7 +27,8 @@ Rule = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 class _Rows:
     """The rows of the current forward pass.
 
-    ``allowed_B_1_T_T``: True if the key is earlier in the query's completion, or in its prompt.
+    ``allowed_B_1_T_T`` is True for a query and a key if the key is in the query's prompt, or earlier in the
+    query's own completion.
     """
 
     allowed_B_1_T_T: Tensor
@@ -41,8 +42,8 @@ _SHARED: ContextVar[_Rows | None] = ContextVar("shared_rows", default=None)
 def sharing(allowed_B_1_T_T: Tensor | None, positions_B_T: Tensor) -> Iterator[Tensor | None]:
     """In the ``with`` block, every forward pass uses masks for these rows.
 
-    Yields the ``attention_mask`` (B, T) for the model: ones, or None if no prompt is shared. Without the
-    ones, transformers would take a restart of the positions for the beginning of a new text.
+    Yields the ``attention_mask`` (B, T) for the model. It has only ones, or is None if no prompt is shared.
+    Without the ones, transformers would treat each restart of the positions as the beginning of a new text.
     """
     if allowed_B_1_T_T is None:
         yield None

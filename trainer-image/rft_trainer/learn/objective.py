@@ -1,10 +1,18 @@
 """The loss of a micro-batch as a pure function: LossInputs -> LossOutputs.
 
-Every objective is an entry of ``OBJECTIVES``. All use the same code, with different data. An optimizer step
-is made on a mini-batch. Its loss is the sum over its micro-batches, each divided by a denominator of the
-whole mini-batch. So the loss does not depend on how the mini-batch is divided. Formulas: GRPO arXiv
-2402.03300, DAPO 2503.14476, GSPO 2507.18071, Dr. GRPO 2503.20783, CISPO 2506.13585, truncated importance
-sampling (the mismatch weight) 2508.03501.
+All objectives use the same code, with different data: each objective is an entry of ``OBJECTIVES``. An
+optimizer step is made on a mini-batch. The loss of a mini-batch is the sum over its micro-batches. Each loss
+in this sum is divided by a denominator of the whole mini-batch. So the loss does not depend on how the
+mini-batch is divided into micro-batches.
+
+The formulas, by their number at arXiv:
+
+- GRPO: 2402.03300
+- DAPO: 2503.14476
+- GSPO: 2507.18071
+- Dr. GRPO: 2503.20783
+- CISPO: 2506.13585
+- truncated importance sampling (the mismatch weight): 2508.03501
 
 A rollout of several turns is one sequence: the sampled tokens of all its turns, without tool results and
 other context. If it has several segments, their token losses are summed as if they were one sequence. Two
@@ -29,10 +37,10 @@ MISMATCH_CAP = 2.0
 
 @dataclass(frozen=True)
 class MismatchBounds:
-    """Limits of the mismatch weight, the ratio of a token's probabilities in trainer and sampler.
+    """Limits of the mismatch weight: a token's probability in the trainer, divided by that in the sampler.
 
-    A token's weight is truncated to ``token_low`` and ``token_high``. A sequence whose weights have a
-    geometric mean outside ``sequence_low`` and ``sequence_high`` gets the weight 0.
+    A token's weight is limited to the range from ``token_low`` to ``token_high``. A sequence's weights become
+    0 if their geometric mean is less than ``sequence_low`` or greater than ``sequence_high``.
     """
 
     token_low: float = 0.0
@@ -52,7 +60,10 @@ class ObjectiveShape:
     normalization: Normalization
     ratio: Literal["token", "sequence"]
     surrogate: Literal["clipped", "weighted"]
-    """"clipped": min(ratio A, clipped ratio A). "weighted": detached clipped ratio times A log pi.
+    """How the gain of a token is computed. The loss of a token is -gain × mismatch weight + KL term.
+
+    - "clipped": the smaller one of ratio × A and clipped ratio × A
+    - "weighted": clipped ratio, without gradient, × A × log pi
 
     A is the advantage, and pi is the probability of the token.
     """
@@ -83,8 +94,9 @@ class LossSettings:
 class Denominators:
     """Numbers of a mini-batch from which the aggregation takes the denominator of the loss.
 
-    They are the numbers of unmasked tokens and of unmasked completions, and the maximum number of tokens of a
-    completion.
+    - ``tokens``: number of unmasked tokens.
+    - ``sequences``: number of unmasked completions.
+    - ``max_tokens``: maximum number of tokens of a completion.
     """
 
     tokens: int
@@ -94,14 +106,20 @@ class Denominators:
 
 @dataclass(frozen=True)
 class LossInputs:
-    """All N completion tokens of a micro-batch, concatenated, and its S sequences.
+    """All N completion tokens of a micro-batch, concatenated. They belong to S sequences.
 
-    ``sequence_N`` is the index of each token's sequence, 0 to S-1. Log-probs are those of the sampled tokens,
-    in nats. Three tensors have log-probs of the filtered distribution: ``logprobs_N`` of the current policy,
-    with gradient; ``old_logprobs_N`` of the policy before the batch's first update; ``sampler_logprobs_N`` as
-    the sampler returned them. Two tensors have unfiltered log-probs, for the KL term: ``policy_logprobs_N``
-    and ``reference_logprobs_N``. ``mask_N`` is 0 for tokens without loss. ``share_S``: for each
-    sequence, its share of its rollout's trained tokens; None: each sequence has all of them.
+    Log-probs are those of the sampled tokens, in nats. The first three tensors are log-probs of the filtered
+    distribution. The next two are unfiltered, for the KL term.
+
+    - ``logprobs_N``: by the current policy, with gradient.
+    - ``old_logprobs_N``: by the policy before the batch's first update.
+    - ``sampler_logprobs_N``: as the sampler returned them.
+    - ``policy_logprobs_N``: by the current policy, unfiltered.
+    - ``reference_logprobs_N``: by the reference, unfiltered. None: there is no reference.
+    - ``advantages_S``: the advantage of each sequence.
+    - ``sequence_N``: the index of each token's sequence, 0 to S-1.
+    - ``mask_N``: 0 for tokens without loss, else 1.
+    - ``share_S``: the share of the rollout's trained tokens that each sequence has. None: all of them.
     """
 
     logprobs_N: Tensor
@@ -117,10 +135,10 @@ class LossInputs:
 
 @dataclass(frozen=True)
 class LossOutputs:
-    """The loss of a micro-batch, as its part of the mini-batch's loss, and sums over its unmasked tokens.
+    """The micro-batch's part of the mini-batch's loss, and sums over the unmasked tokens of the micro-batch.
 
-    Each is a tensor of one number. ``kl_sum`` is None without a reference. ``bounded_tokens`` counts the
-    tokens whose mismatch weight was truncated, or set to 0 with the whole sequence.
+    Each is a tensor of one number. ``kl_sum`` is None without a reference. ``bounded_tokens`` is the number
+    of tokens whose mismatch weight was truncated, or set to 0 with the whole sequence.
     """
 
     loss: Tensor
@@ -170,7 +188,8 @@ def _mismatch_weight(
 ) -> Tensor:
     """Return each token's mismatch weight, within the bounds.
 
-    ``mismatch_N``: logarithm of the token's probability in the trainer divided by that in the sampler.
+    ``mismatch_N`` is the logarithm of each token's weight: log-prob in the trainer minus log-prob in the
+    sampler.
     """
     weight_N = mismatch_N.exp().clamp(bounds.token_low, bounds.token_high)
     if bounds.sequence_low <= 0 and bounds.sequence_high == math.inf:
@@ -183,9 +202,14 @@ def _mismatch_weight(
 def k3(policy_N: Tensor, reference_N: Tensor) -> Tensor:
     """Return Schulman's non-negative estimate k3 of KL(policy || reference), per token, in nats.
 
-    Its mean is the KL only if ``policy`` itself has drawn the tokens, without filters. This is not the case
-    here: tokens are drawn with top-k and top-p, older weights may have sampled a batch, and the first update
-    of a batch changes the policy. So the estimate is biased. It is still 0 if both policies agree.
+    The mean of the estimate is the KL only if ``policy`` itself has drawn the tokens, without filters. Here
+    the estimate is biased, for three reasons:
+
+    - Tokens are drawn with top-k and top-p.
+    - Older weights may have sampled a batch.
+    - The first update of a batch changes the policy.
+
+    The estimate is still 0 if both policies agree.
     """
     log_ratio_N = reference_N - policy_N
     return log_ratio_N.exp() - log_ratio_N - 1

@@ -22,9 +22,9 @@ def make_optimizer(parameters: list[torch.nn.Parameter], training: Training) -> 
 class Schedule:
     """Sets the learning rate before each step: linear warm-up, then constant, linear or cosine decay to zero.
 
-    The total number of steps is an estimate, which changes with the length of completions. The decay depends
-    on the share of the steps that are done. If this share becomes smaller, the learning rate does not rise
-    again.
+    The total number of steps is an estimate. It changes with the length of completions. The decay depends on
+    the share of the steps that are done. If a higher estimate makes this share smaller, the learning rate
+    does not rise again.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, training: Training) -> None:
