@@ -1,8 +1,8 @@
-"""The training loop: one attempt at a run, from the first evaluation to the last.
+"""The training loop: one attempt at a run, from the first evaluation to the last one.
 
-``_train``, ``_step`` and ``_sample`` are the algorithm. A step trains on one batch, with one or several
-optimizer steps (``learn.update``). The current policy has sampled the batch or, if generation overlaps
-training (``rollout.prefetch``), an earlier policy.
+The algorithm is in ``_train``, ``_step`` and ``_sample``. A step trains on one batch, with one or several
+optimizer steps (``learn.update``). Usually the current policy has sampled the batch. If generation overlaps
+training (``rollout.prefetch``), an earlier policy has sampled it.
 """
 
 import logging
@@ -222,8 +222,8 @@ class Run:
     def _publish(self, parts: Parts) -> None:
         """Publish the adapter of the current policy to the sampler.
 
-        If several batches are sampled ahead, the adapter is only saved here, since the sampler may be
-        sampling a batch. The sampling thread loads it before the next batch.
+        If several batches are sampled ahead, the sampler may be sampling a batch. Then the adapter is only
+        saved here, and the sampling thread loads it before the next batch.
         """
         self.state.adapter_version += 1
         parts.publisher.save(self.state.adapter_version)
@@ -237,7 +237,7 @@ class Run:
     def _return_before_the_fall(self, parts: Parts) -> None:
         """Restore the last checkpoint before a canary's fall.
 
-        The restored state keeps what the run has used or counted since: GPU time, grader errors and forged
+        Some values of the state are totals, which are not restored: GPU time, grader errors and forged
         replies.
         """
         fall = canaries.fall(self._stop(), self._curve(), self._canaries)
@@ -276,8 +276,9 @@ class Run:
             raise
 
     def _prefetch(self, parts: Parts, batch: Batch, prefetch: Prefetch) -> None:
-        """Queue the batches after ``batch`` for sampling: as many as may be sampled ahead, but none for a
-        step after ``stop.maxSteps``.
+        """Queue the batches after ``batch`` for sampling: as many as may be sampled ahead.
+
+        No batch is queued for a step after ``stop.maxSteps``.
         """
         stop, room = self._stop(), self._room()
 
@@ -298,11 +299,16 @@ class Run:
         should_stop: Callable[[], bool],
         position: Position,
     ) -> Ahead:
-        """Choose the prompts of a later step's batch, and sample them. If several batches are sampled ahead,
-        also refill the batch.
+        """Choose the prompts of a later step's batch, and sample them.
 
-        ``room``: the result of ``_room``. ``position``: where the batch begins in the data. Raises DataError
-        and the errors of sampling. These errors end the run only when the batch is needed.
+        If several batches are sampled ahead, also refill the batch.
+
+        - ``step``: the number of the later step.
+        - ``room``: the result of ``_room``.
+        - ``position``: where the batch begins in the data.
+
+        Raises DataError and the errors of sampling. Such an error ends the run only when the run needs the
+        batch.
         """
         batch = parts.train.batch(position, *room)
         if not batch.prompts:
@@ -366,9 +372,9 @@ class Run:
     def _preflight(self, parts: Parts) -> None:
         """Check the rewards of a few prompts, once per run, and report the findings.
 
-        Raises UserCodeError before the first step if a grader always fails. Each attempt checks this again,
-        since code and rows may have been corrected. With ``preflight: require``, any finding raises
-        ConfigurationError.
+        Raises UserCodeError before the first step if a grader always fails. Then the next attempt checks the
+        rewards again, because code and rows may have been corrected. With ``preflight: require``, any finding
+        raises ConfigurationError.
         """
         if self.spec.model.adapter is not None and self.state.step == 0:
             parts.publisher.save(0)

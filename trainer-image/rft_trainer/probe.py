@@ -1,10 +1,11 @@
 """Checks that the sampler samples from the policy that is trained.
 
-Before the first step of an attempt two probe adapters are published, one after the other. Each changes the
-log-probs of a fixed text, and the sampler's log-probs have to agree with the trainer's. Afterwards the
-policy's own adapter is restored, byte for byte. The check is repeated after each later version is loaded: if
-the sampler's log-probs are exactly the same as before, although the trainer's changed, the sampler uses an
-old adapter.
+Before the first step of an attempt two probe adapters are published, one after the other. Each probe adapter
+changes the log-probs of a fixed text. The sampler's log-probs of this text have to agree with the trainer's.
+Afterwards the policy's own adapter is restored, byte for byte.
+
+After each later version is loaded, the log-probs of the text are computed again. If the trainer's log-probs
+have changed, but the sampler's are exactly the same as before, the sampler uses an old adapter.
 """
 
 import shutil
@@ -31,7 +32,7 @@ TEXT = "The answer is 42. First add both numbers, then check the sum again step 
 LONGEST = 24
 """Maximum number of tokens of the fixed text."""
 SHIFT = 0.5
-"""A probe adapter is scaled up until it changes a token's log-prob by this much on average, in nats."""
+"""A probe adapter is scaled up until the log-prob of a token changes by this much on average, in nats."""
 LEAST_SHIFT = 0.5
 """Minimum change of the whole text's log-prob, in nats. A smaller change proves nothing."""
 AGREEMENT: dict[Dtype, float] = {"float32": 0.02, "bfloat16": 0.25}
@@ -39,8 +40,11 @@ AGREEMENT: dict[Dtype, float] = {"float32": 0.02, "bfloat16": 0.25}
 MOVED: dict[Dtype, float] = {"float32": 1e-3, "bfloat16": 0.05}
 """Mean change of the trainer's log-probs, in nats, above which the sampler's must change too."""
 LEAST_DRAWN: dict[Dtype, float] = {"float32": 0.02, "bfloat16": 0.15}
-"""Mean difference in nats that is always allowed for drawn tokens. In bfloat16, 0.03 was measured with
-SmolLM2-135M. The difference for the fixed text does not predict the difference for drawn tokens."""
+"""Mean difference of log-probs that is always allowed for drawn tokens, in nats.
+
+In bfloat16, 0.03 was measured with SmolLM2-135M. The difference for the fixed text does not predict the
+difference for drawn tokens.
+"""
 NOISE_FACTOR = 4.0
 """The difference for drawn tokens may also be this many times the difference for the fixed text."""
 DRAWN_TOKENS, DRAWS = 16, 4
@@ -78,10 +82,10 @@ class SamplerProbe:
     def before_training(
         self, prompt: Sequence[int], sampling: SamplingParameters, should_stop: Callable[[], bool]
     ) -> None:
-        """Check two probe adapters and a few drawn tokens. ``prompt``: ids of the tokens before the drawn
-        tokens.
+        """Check the sampler with two probe adapters, and with a few tokens that it draws.
 
-        Raises SamplerMismatch, ModelError, and the engine's errors.
+        ``prompt`` has the ids of the tokens before the drawn tokens. Raises SamplerMismatch, ModelError, and
+        the engine's errors.
         """
         with torch.random.fork_rng(), _restored(self._policy) as own:
             base = self._trainer()
@@ -106,10 +110,10 @@ class SamplerProbe:
         return self._trainer() if self._last is not None else None
 
     def after_load(self, version: int, trainer: list[float]) -> None:
-        """Raise SamplerMismatch if the trainer's log-probs have changed since the last check, but the
-        sampler's not.
+        """Raise SamplerMismatch if the sampler's log-probs are the same as before, although the trainer's
+        changed.
 
-        ``trainer``: the trainer's log-probs with the version that the sampler has just loaded.
+        ``trainer`` has the trainer's log-probs with the version that the sampler has just loaded.
         """
         assert self._last is not None
         answers = Answers(trainer, self._engine.logprobs(self._text))
@@ -155,9 +159,15 @@ class SamplerProbe:
     def _shift(self, saved: list[torch.Tensor], sign: float, others: list[list[float]]) -> float:
         """Add a fixed pattern to LoRA's B matrices, so that the text's log-probs differ from all ``others``.
 
-        The pattern is multiplied by ``sign`` and added to ``saved``, the matrices of the policy. It is scaled
-        up until the log-probs differ by SHIFT. Returns the mean difference per token in nats: SHIFT or more,
-        or the largest difference that a scale can give.
+        Returns the mean difference per token, in nats.
+
+        - ``saved``: the B matrices of the policy, to which the pattern is added.
+        - ``sign``: a factor of the pattern.
+        - ``others``: the log-probs of the text with other adapters.
+
+        The pattern is scaled up until the difference is at least ``SHIFT``. If no scale gives that, the scale
+        with the largest difference is used. Raises ModelError if this difference is too small to prove
+        anything.
         """
         best, best_scale = 0.0, 0.0
         for scale in _SCALES:
@@ -195,8 +205,8 @@ class SamplerProbe:
     ) -> None:
         """Compare trainer and sampler on a few tokens that are drawn with the run's sampling parameters.
 
-        ``noise`` is the mean difference of log-probs for the fixed text, in nats, which only rounding causes.
-        At temperatures below 1 a larger difference is allowed. Raises SamplerMismatch.
+        ``noise`` is the mean difference of log-probs for the fixed text, in nats. Only rounding causes this
+        difference. At temperatures below 1 a larger difference is allowed. Raises SamplerMismatch.
         """
         drawn = sampling.effective()
         most = min(AGREEMENT[self._dtype], max(LEAST_DRAWN[self._dtype], NOISE_FACTOR * noise))
@@ -237,8 +247,9 @@ def mismatch_of(pairs: Sequence[tuple[float, float]]) -> Mismatch:
 def _refuse_other(answers: Answers, known: dict[str, list[float]], tolerance: float, number: int) -> None:
     """Raise SamplerMismatch if sampler and trainer disagree on the log-probs with probe adapter ``number``.
 
-    ``tolerance``: the largest allowed mean difference in nats. ``known``: the trainer's log-probs with other
-    adapters, by name. The message names one of these if the sampler's log-probs are nearer to it.
+    - ``tolerance``: the largest mean difference that is allowed, in nats.
+    - ``known``: the trainer's log-probs with other adapters, by the adapter's name. If the sampler's
+      log-probs are nearer to those of another adapter, the message names this adapter.
     """
     apart = _distance(answers.sampler, answers.trainer)
     if apart <= tolerance:  # false for a NaN

@@ -25,9 +25,9 @@ class _Saved:
 class Publisher:
     """Publishes versions of the adapter in two parts, which may run in different threads.
 
-    The trainer saves a version; the sampler's thread loads the newest one before its next batch. So an update
-    never waits for a batch that is being sampled, and a batch is sampled by one version. Only the thread that
-    uses the sampler may call ``load``.
+    The trainer calls ``save``. The thread that uses the sampler calls ``load`` before its next batch, and so
+    loads the newest saved version. No other thread may call ``load``. So an update never waits for a batch
+    that is being sampled, and each batch is sampled by one version.
     """
 
     def __init__(
@@ -66,9 +66,9 @@ class Publisher:
                 shutil.rmtree(other, ignore_errors=True)
 
     def load(self) -> int:
-        """Let the sampler load the newest saved version, unless it uses it already.
+        """Let the sampler load the newest saved version, unless the sampler uses it already.
 
-        Return the number of the version that the sampler uses: 0 before the first version. Raises
+        Return the number of the version that the sampler now uses. It is 0 before the first version. Raises
         SamplerError, SamplerMismatch, Preempted.
         """
         newest = self._newest

@@ -2,9 +2,9 @@
 
 Kernels for GPUs need this form. It has no padding between rows of different lengths. It also has no mask with
 an entry for each pair of tokens: such a mask would need 256 MiB for a row of 16,384 tokens. Instead, the
-pairs are divided into blocks of 128 x 128. For each block the mask says whether no pair, some pairs or all pairs
-attend. A kernel skips the blocks in which no pair attends. It checks single pairs only in blocks in which
-some pairs attend.
+pairs are divided into blocks of 128 x 128. A block mask says for each block whether no pair, some pairs or
+all pairs attend. A kernel skips the blocks in which no pair attends. It checks single pairs only in blocks in
+which some pairs attend.
 """
 
 from collections.abc import Callable

@@ -2,8 +2,9 @@
 
 A row is a prompt followed by one or more of its completions. Each completion attends only to the prompt and
 to itself: a mask hides the other completions, and positions restart after the prompt. So the prompt of a
-group of G rollouts is computed once, not G times. But for long completions, the hidden part of the attention
-costs more time than the shared prompt saves. Then each rollout has its own row and needs no mask.
+group of G rollouts is computed once, not G times. But the attention to hidden tokens is computed too. For
+long completions it costs more time than the shared prompt saves. Then each rollout has its own row and needs
+no mask.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,18 +18,22 @@ from rft_trainer.rollout.groups import Group, Rollout
 from rft_trainer.rollout.segments import Segment
 
 HIDDEN_SKIPPED = 1.5
-"""Assumed time for a pair of tokens in the kernel for shared rows, divided by that for plain rows.
+"""Assumed time for a pair of tokens in the kernel for shared rows, divided by the time in the kernel for
+plain rows.
 
-The value is a guess: ``bench.gpu_check`` can measure it, but this was not done on a GPU yet."""
+The value is a guess, because it was not measured on a GPU yet. ``bench.gpu_check`` can measure it.
+"""
 
 
 @dataclass(frozen=True)
 class Completion:
     """The parts of an accepted rollout, or of one of its segments, that the loss needs.
 
-    ``sampler_logprobs``: the log-prob of each token by the sampler, in nats. ``masked``: whether its tokens
-    are left out of the loss. ``sampled``: whether each token is trained; other tokens are context. None: all
-    tokens are trained. ``share``: the share of the rollout's trained tokens that are in this segment.
+    - ``sampler_logprobs``: the log-prob of each token by the sampler, in nats.
+    - ``masked``: whether all tokens are left out of the loss.
+    - ``sampled``: for each token, whether it is trained. Other tokens are context. None: all tokens are
+      trained.
+    - ``share``: the share of the rollout's trained tokens that are in this segment.
     """
 
     ids: tuple[int, ...]
@@ -67,9 +72,10 @@ class PackedRow:
 class MicroBatch:
     """Tensors for B rows of T tokens. Together the rows have S completions with N trained tokens.
 
-    ``source_N``: for each ``target_N``, the index of the position that predicts it, in the flattened (B·T)
-    positions. ``attention_B_1_T_T``: None if plain causal attention is correct. ``flat``: set if all rows are
-    concatenated to a single row, for kernels that need no mask. Then B is 1.
+    - ``source_N``: for each token of ``target_N``, the index of the position that predicts it, in the
+      flattened (B·T) positions.
+    - ``attention_B_1_T_T``: the mask. None: plain causal attention is correct.
+    - ``flat``: set if all rows are concatenated to a single row, for kernels that need no mask. Then B is 1.
     """
 
     tokens_B_T: Tensor
@@ -93,10 +99,10 @@ class MicroBatch:
 
 
 def completions_by_prompt(group: Group, mask_truncated: bool) -> dict[tuple[int, ...], list[Completion]]:
-    """Return a group's accepted rollouts by prompt. Single answers have one prompt, segments may have
-    several.
+    """Return the completions of a group's accepted rollouts, by their prompt.
 
-    ``mask_truncated``: mask the rollouts that were cut at ``maxTokens``.
+    All single answers of a group have its prompt. Segments may have several prompts. ``mask_truncated``:
+    whether to mask the rollouts that were cut at ``maxTokens``.
     """
     found: dict[tuple[int, ...], list[Completion]] = {}
     for rollout, advantage in zip(group.accepted, group.advantages, strict=True):
@@ -122,13 +128,16 @@ def rows_of_group(
     *,
     flat: bool = False,
 ) -> list[PackedRow]:
-    """Return the rows of a group: one row for all rollouts, or one row for each, whichever costs less.
+    """Return the rows of a group: one row for all rollouts, or a row for each rollout, whichever costs less.
 
     The cost of a token is about 1 + row length / (6 · hidden size). The first term is the matrix products.
-    The second term is attention to all tokens of the row, also to tokens that the mask hides. ``flat``: the
-    kernel skips hidden tokens, so the second term counts only pairs that attend. In a shared row each such
-    pair costs ``HIDDEN_SKIPPED`` times as much. ``hidden_size``: None for a model that accepts no custom
-    mask; then each rollout has its own row. ``max_tokens``: maximum length of a shared row; None: no limit.
+    The second term is attention to all tokens of the row, also to tokens that the mask hides.
+
+    - ``hidden_size``: the hidden size. None: the model accepts no custom mask, so each rollout has its own
+      row.
+    - ``max_tokens``: maximum length of a shared row. None: no limit.
+    - ``flat``: whether the kernel skips hidden tokens. Then the second term counts only pairs that attend. In
+      a shared row each such pair costs ``HIDDEN_SKIPPED`` times as much.
     """
     kept = [completion for completion in completions if completion.trained]
     single = [PackedRow(tuple(prompt_ids), (completion,)) for completion in kept]
@@ -159,7 +168,7 @@ def micro_batches(
     """Yield micro-batches of at most ``max_tokens`` tokens, including padding.
 
     Rows are sorted by length, longest first, because rows of similar length need little padding. A row longer
-    than ``max_tokens`` is its own micro-batch. ``flat``: rows are not padded to the longest.
+    than ``max_tokens`` gets a micro-batch of its own. If ``flat`` is true, rows have no padding.
     """
     batch: list[PackedRow] = []
     for row in sorted(rows, key=lambda row: -row.length):
@@ -229,7 +238,7 @@ def build(rows: Sequence[PackedRow], pad_id: int = 0, *, flat: bool = False) -> 
 def _flattened(
     batch: MicroBatch, segments_B_T: Tensor, lengths: Sequence[int], shared: bool, pad_id: int
 ) -> MicroBatch:
-    """Return the micro-batch with concatenated rows, and with padding to whole blocks at the end.
+    """Return the micro-batch with all rows concatenated. Padding at the end makes the last block complete.
 
     The padding is a separate row, and no other token attends to it.
     """

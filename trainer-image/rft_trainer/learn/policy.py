@@ -236,11 +236,12 @@ class Policy:
 
     @torch.no_grad()
     def _check_forward(self, usual: str | None = None) -> bool:
-        """Compare the logits of this class with those of the model's own forward pass, on short fixed texts.
+        """Return whether several rollouts of a prompt may share a row.
 
-        Returns whether rollouts of a prompt may share a row. Raises ModelError if the logits differ: then
-        this class does not support the architecture, and training would be wrong without an error. ``usual``:
-        the attention implementation of the model's own forward pass, if this class uses another one.
+        Compares the logits of this class with those of the model's own forward pass, on short fixed texts.
+        Raises ModelError if they differ even without shared rows. Then this class does not support the
+        architecture, and training would be wrong without an error. ``usual`` is the attention implementation
+        of the model's own forward pass. None: the implementation of this class.
         """
         with short_windows(self.config):
             with attention.implementation(self._inner, usual) if usual else nullcontext():
@@ -324,8 +325,9 @@ def short_windows(config: Any, window: int = _CHECKED_WINDOW) -> Iterator[None]:
 
 
 def _base(options: PolicyOptions, *, leads: bool) -> Any:
-    """Return the base model in host memory. ``leads``: whether this process is the leader. A follower gets
-    the model without weights, on the meta device.
+    """Return the base model. ``leads``: whether this process is the leader.
+
+    The leader gets the model in host memory. A follower gets it without weights, on the meta device.
     """
     return load_base(options.folder, getattr(torch, options.dtype), options.context, weights=leads)
 
@@ -333,8 +335,8 @@ def _base(options: PolicyOptions, *, leads: bool) -> Any:
 def _with_adapter(base: Any, options: PolicyOptions, *, leads: bool) -> Any:
     """Return the base model with a new adapter, or with the warm start's adapter.
 
-    A warm start is loaded twice: its second, frozen copy is the reference. ``leads``: whether this process is
-    the leader.
+    A warm start is loaded twice. The second copy is frozen: it is the reference. ``leads``: whether this
+    process is the leader.
     """
     if options.warm_start is None:
         return _fresh(base, options)
@@ -374,9 +376,13 @@ def _fresh(base: Any, options: PolicyOptions) -> Any:
 def lora_config(training: Training, config: Any) -> LoraConfig:
     """Return the LoRA configuration of a job for a model with this ``config``.
 
-    In a mixture of experts only the attention layers get an adapter. Adapters for all experts would be a
-    hundred times as large, and vLLM loads no adapter for the router. In GLM-4 gate and up are one matrix, for
-    which vLLM loads no adapter either. Vision layers get none, because rows have only text.
+    In two kinds of models only the attention layers get an adapter:
+
+    - Mixtures of experts: adapters for all experts would be a hundred times as large. vLLM loads no adapter
+      for the router.
+    - GLM-4: gate and up are one matrix, for which vLLM loads no adapter.
+
+    Vision layers get no adapter, because rows have only text.
     """
     text = config.get_text_config()
     attention = training.lora_targets == "attention" or adapts_attention_only(text.to_dict())

@@ -21,10 +21,13 @@ _ADAPTER = "lora_"
 def divide(model: nn.Module, decoder: nn.Module, layers: int, device: torch.device, team: Team) -> None:
     """Move ``model`` to the device, and shard each decoder layer over the team.
 
-    The leader's model is complete and in host memory. The models of followers are on the meta device and
-    receive the leader's values. ``decoder`` is the module that returns hidden states, and ``layers`` its
-    number of layers. During sharding only one complete layer is on the device at a time. Raises ModelError if
-    ``decoder`` has no list of that many layers.
+    - ``model``: on the leader, the complete model in host memory. On a follower, a model on the meta device,
+      which receives the leader's values.
+    - ``decoder``: the module that returns hidden states.
+    - ``layers``: number of layers of ``decoder``.
+
+    During sharding only one complete layer is on the device at a time. Raises ModelError if ``decoder`` has
+    no list of ``layers`` layers.
     """
     mesh = init_device_mesh(device.type, (team.size,))
     stack = _layers(decoder, layers)

@@ -1,7 +1,8 @@
 """The update with one batch: for each mini-batch, the gradients over all of its tokens, then a step of AdamW.
 
-The importance ratio compares the current weights with those before the batch's first step. So in the first
-mini-batch it is 1. For the other mini-batches, the old log-probs are computed before the first step.
+The importance ratio compares the current weights with the weights before the batch's first step. So the ratio
+is 1 in the first mini-batch. For the other mini-batches, the old log-probs are computed before the first
+step.
 """
 
 import math
@@ -38,9 +39,13 @@ def update(
 ) -> UpdateMetrics:
     """Update the policy with the accepted rollouts of ``groups``: an optimizer step for each mini-batch.
 
-    The policy stays unchanged if no group gives a gradient. Raises Preempted between micro-batches, but only
-    before the first optimizer step: after it the update is always completed. Raises MemoryExhausted if a
-    forward pass does not fit into the device's memory, and MemberLost if a follower ended.
+    The policy stays unchanged if no group gives a gradient.
+
+    Raises:
+        Preempted: the run should stop. It is raised between micro-batches, but only before the first
+            optimizer step. After this step the update is always completed.
+        MemoryExhausted: a forward pass does not fit into the device's memory.
+        MemberLost: a follower ended.
     """
     parts = [
         _mini_batch(policy, part, settings, measured=number > 0)
@@ -63,9 +68,10 @@ def update(
 
 
 def mini_batches(groups: Sequence[Group], count: int) -> list[Sequence[Group]]:
-    """Divide the groups of a batch into ``count`` mini-batches. There are fewer if some would have no group.
+    """Divide the groups of a batch into ``count`` mini-batches, or fewer if there are fewer groups.
 
-    Their sizes differ by at most one group. Without groups, one empty mini-batch is returned.
+    The sizes of the mini-batches differ by at most one group. Without groups, one empty mini-batch is
+    returned.
     """
     count = max(1, min(count, len(groups)))
     ends = [len(groups) * number // count for number in range(count + 1)]
@@ -89,7 +95,7 @@ def _step(
 ) -> None:
     """Make an optimizer step, if the gradients are finite and at least one token is not masked.
 
-    If all tokens are masked, the gradients are zero, but AdamW would still move the weights by its momentum.
+    If all tokens are masked, the gradients are zero. AdamW would still move the weights by its momentum.
     """
     metrics.grad_norm = float(torch.nn.utils.clip_grad_norm_(policy.trainable(), max_grad_norm))
     if metrics.tokens and math.isfinite(metrics.grad_norm):

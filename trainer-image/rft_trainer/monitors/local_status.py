@@ -46,7 +46,8 @@ class LocalStatus:
     def write(self, run: RunStatus, ending: Ending | None, *, force: bool = False) -> None:
         """Replace ``status.yaml`` atomically, at most once a second. Raises OSError.
 
-        With an ending or ``force`` the file is always written.
+        With an ``ending`` or ``force`` the file is written even within this second. A fenced attempt never
+        writes the file, because a newer attempt owns the folder.
         """
         if ending is not None and ending.exit_code == ExitCode.FENCED:
             return  # a newer attempt owns the folder

@@ -25,7 +25,8 @@ def step_record(
 ) -> StepRecord:
     """Return the record of the step ``state.step``, which has just ended. NaN and infinity become None.
 
-    ``staleness``: by how many versions the adapter that sampled the batch was older than the newest one.
+    ``staleness`` is the version of the newest adapter minus the version of the adapter that sampled the
+    batch.
     """
     rollouts = [rollout for group in batch.groups for rollout in group.rollouts]
     accepted = [rollout for group in batch.groups for rollout in group.accepted]

@@ -24,10 +24,11 @@ from rft_trainer.rollout.groups import Group
 
 
 class Monitors:
-    """All outputs of one attempt at a run. ``attempt`` is the number of the attempt.
+    """All outputs of one attempt at a run.
 
-    ``state`` returns the state of the run. The training loop sets the fields of ``status``, which are
-    reported.
+    - ``attempt``: the number of the attempt.
+    - ``state``: returns the state of the run.
+    - ``status``: the training loop sets its fields. Each report has them.
     """
 
     def __init__(

@@ -38,8 +38,9 @@ LAST_REPORT_SECONDS = 60.0
 PREEMPTED_REPORT_SECONDS = 5.0
 """Maximum time in seconds to send the last report of an attempt that was asked to stop.
 
-A drain or the notice of a spot machine leaves little time. The operator reads the termination message of
-the pod, which has the same content."""
+It is short, because a drain or the notice of a spot machine leaves little time. If the report is not sent,
+the operator reads the termination message of the pod, which has the same content.
+"""
 
 _REQUEST_SECONDS = 10.0
 _MAX_BACKOFF_SECONDS = 30.0
@@ -48,10 +49,16 @@ _REFUSED = (400, 410, 413, 422)
 
 
 def fitted(report: ProgressReport) -> bytes:
-    """Return the report as JSON of at most ``MAX_REPORT_BYTES``. Parts are left out until it fits.
+    """Return the report as JSON of at most ``MAX_REPORT_BYTES``.
 
-    They are left out in this order: the graders' curves, which are long for many graders, the advice, the
-    rewards, the evaluation, the metrics and the outputs.
+    Parts are left out, in this order, until the report fits:
+
+    - the graders' curves, which are long for many graders
+    - the advice
+    - the rewards
+    - the evaluation
+    - the metrics
+    - the outputs
     """
     body = report.for_cluster()
     if len(_as_json(body)) > MAX_REPORT_BYTES:
@@ -108,14 +115,15 @@ def backoff(failures: int, interval: float) -> float:
 class Reporter:
     """Sends the newest status to the operator, and writes the termination message and the local status file.
 
-    It is a context manager. Its exit waits at most 60 seconds until the last report is delivered, but at most
-    5 seconds after a request to stop.
+    It is a context manager. On exit it calls ``close``, which waits until the last report is delivered.
     """
 
     def __init__(self, config: RunConfig, *, local_status: bool | None = None, interval: float = 1.0) -> None:
-        """``local_status``: whether to write ``status.yaml``. None: only if no operator gets the reports.
+        """Start to report.
 
-        ``interval`` is the minimum number of seconds between two reports.
+        - ``local_status``: whether to write ``status.yaml``. None: write it only if no operator gets the
+          reports.
+        - ``interval``: the minimum number of seconds between two reports.
         """
         self._target = config.report
         self._interval = interval
@@ -161,8 +169,9 @@ class Reporter:
     def publish(self, run: RunStatus, *, ending: Ending | None = None, force: bool = False) -> None:
         """Send a status in the background, without waiting. ``force``: write the local status file at once.
 
-        Raises only Fenced, if there is a newer attempt and no ``ending``. An attempt that ends as fenced
-        sends no report. It does not write the local file either, which then belongs to the newer attempt.
+        Raises Fenced if a newer attempt reports and there is no ``ending``. Raises no other error. An attempt
+        that ends as fenced sends no report. It does not write the local status file either, because this file
+        then belongs to the newer attempt.
         """
         if self._fenced and ending is None:
             raise Fenced("a newer attempt of this run reports to the operator")
@@ -190,7 +199,9 @@ class Reporter:
         """Wait at most ``timeout`` seconds for the delivery of the newest report. Return whether it was
         delivered.
 
-        Without ``timeout`` the time depends on how the attempt ended.
+        If ``timeout`` is None, it is ``PREEMPTED_REPORT_SECONDS`` for an attempt that was asked to stop, else
+        ``LAST_REPORT_SECONDS``. If the attempt was not asked to stop, a request that has begun may take
+        ``_REQUEST_SECONDS`` more.
         """
         ending = self._newest.ending if self._newest is not None else None
         preempted = ending is not None and ending.exit_code == ExitCode.PREEMPTED
@@ -214,10 +225,13 @@ class Reporter:
             self._pause(started + backoff(failures, self._interval))
 
     def _next(self) -> ProgressReport | None:
-        """Wait for a report to send, and return it. Return None if there is nothing more to send.
+        """Return the next report to send, and wait for it if there is none yet.
 
-        Nothing more is sent when the attempt is fenced, when the reporter is closed without a new report,
-        and when the time to close is over.
+        Return None if nothing more is sent:
+
+        - the attempt is fenced
+        - the reporter is closed, and there is no new report
+        - the time to close is over
         """
         with self._changed:
             while not self._fenced and (self._closing_at is None or time.monotonic() < self._closing_at):
@@ -278,10 +292,11 @@ class Reporter:
             log.warning("%s", message)
 
     def _write_termination(self, report: ProgressReport) -> None:
-        """Write the termination message. The pod's status keeps it after the end of the container.
+        """Write the termination message. The pod's status keeps the message after the end of the container.
 
-        It is written with every report, because a killed trainer could not write it at its end. The file is
-        written in place. It cannot be replaced by a rename, because the kubelet mounts this single file.
+        The message is written with every report, because a trainer that is killed could not write it at its
+        end. The file is written in place, because the kubelet mounts this single file: it cannot be replaced
+        by a rename.
         """
         assert self._termination is not None
         message = json.dumps(report.termination_message(), separators=(",", ":"), allow_nan=False)

@@ -1,7 +1,8 @@
 """``python -m rft_trainer.rewards.serve``: the command of the grader container in Jobs of earlier releases.
 
-A Job's pod template never changes. So a run that was suspended before an upgrade still starts this command,
-in an image of the new release if the image's tag stayed the same.
+The pod template of a Job never changes. So a run that was suspended before an upgrade still starts this
+command after it. If the tag of the image has stayed the same, the command runs in an image of the new
+release.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Logs to MLflow, with one MLflow run per job. Later attempts find this run by its tag, the RFTJob's UID."""
+"""Logs to MLflow. All attempts of a job log to one MLflow run, which has the RFTJob's UID as a tag."""
 
 import importlib
 import os
@@ -14,9 +14,11 @@ from rft_trainer.monitors.tracking.protocol import End, RunInfo
 UID_TAG = "rft.dev/uid"
 ADAPTER = "adapter"
 EVERY_STEP, EVERY_EVALUATION = "stepSeconds", "eval/rows"
-"""A metric that every step has, and one that every evaluation has.
+"""A metric that every step has, and a metric that every evaluation has.
 
-Their history in MLflow shows the last step and the last evaluation that earlier attempts have logged."""
+In MLflow the histories of these metrics show the last step and the last evaluation that earlier attempts
+logged.
+"""
 
 MAX_NAME, MAX_VALUE, MAX_BATCH = 250, 6000, 100
 """MLflow's limits: characters of a parameter's name, characters of its value, parameters per request."""
@@ -56,7 +58,7 @@ class MlflowTracker:
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
         """Log a step, unless an earlier attempt logged it.
 
-        MLflow would show both values of a step that is logged twice, and cannot delete either.
+        If a step is logged twice, MLflow shows both values, and cannot delete one of them.
         """
         if step > self._steps:
             self._metrics(step, numbers)

@@ -11,10 +11,12 @@ of each kind, so that no row is logged twice."""
 
 @dataclass(frozen=True)
 class RunInfo:
-    """The run that is tracked. ``uid``: the RFTJob's UID, by which a backend finds a resumed job's run.
+    """The run that is tracked.
 
-    ``folder``: path of the run's folder. ``resumed_from``: step of the checkpoint from which this attempt
-    starts; 0 without one. ``trainer_pid``: PID of the trainer.
+    - ``uid``: the RFTJob's UID. A backend finds the run of a resumed job by the UID.
+    - ``folder``: path of the run's folder.
+    - ``resumed_from``: step of the checkpoint from which this attempt starts. 0: there is no checkpoint.
+    - ``trainer_pid``: PID of the trainer.
     """
 
     name: str

@@ -49,9 +49,10 @@ class Sender:
             self.dropped += 1
 
     def close(self, seconds: float) -> bool:
-        """Wait at most ``seconds`` until the tracking process has made all queued calls.
+        """Wait at most ``seconds`` until the tracking process has made all queued calls and has ended. Then
+        kill it.
 
-        Return whether it has made all of them in this time.
+        Return whether it has ended without an error in this time.
         """
         deadline = time.monotonic() + seconds
         try:

@@ -19,7 +19,8 @@ class TensorboardTracker:
     def start(self, run: RunInfo) -> None:
         """Open a new event file.
 
-        TensorBoard then ignores older events of the steps after the checkpoint, which are repeated.
+        The attempt repeats the steps after the checkpoint. TensorBoard ignores the older events of these
+        steps.
         """
         files = importlib.import_module("tensorboard.summary.writer.event_file_writer")
         self._event: Any = importlib.import_module("tensorboard.compat.proto.event_pb2")

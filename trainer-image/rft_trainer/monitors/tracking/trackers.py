@@ -22,12 +22,15 @@ from rft_trainer.monitors.tracking.protocol import End, RunInfo
 from rft_trainer.monitors.tracking.sender import QUEUE_LENGTH, Sender
 
 FINISH_SECONDS = 120.0
-"""Maximum time in seconds for all trackers of a complete run together to send their queues and the
-adapter."""
-FINISH_SECONDS_OTHERWISE = 20.0
-"""Maximum time in seconds for all trackers together if the run is not complete.
+"""Maximum time in seconds for the end of a complete run.
 
-It is short, because a pod that is being deleted has little time."""
+In this time all trackers together send their queues and the adapter.
+"""
+FINISH_SECONDS_OTHERWISE = 20.0
+"""Maximum time in seconds for all trackers together at the end of a run that is not complete.
+
+It is short, because a pod that is being deleted has little time.
+"""
 
 LEAST_SECONDS = 1.0
 
@@ -53,10 +56,12 @@ class Trackers:
             sender.kill()
 
     def start(self, resumed_from: int, attempt: int, records: Sequence[StepRecord] = ()) -> None:
-        """Open the run in every tracking backend. ``resumed_from`` is the step of the checkpoint.
+        """Open the run in every tracking backend.
 
-        ``records`` has the steps of earlier attempts. They are sent again, because a backend may have been
-        unreachable before.
+        - ``resumed_from``: the step of the checkpoint. 0: there is no checkpoint.
+        - ``attempt``: the number of the attempt.
+        - ``records``: the steps of earlier attempts. They are sent again, because a backend may have been
+          unreachable before.
         """
         if self._config is None or not self._targets:
             return

@@ -15,8 +15,10 @@ from rft_trainer import files
 from rft_trainer.monitors.tracking.protocol import CURVES, End, RunInfo
 
 FOLDER = "tracking"
-"""Subfolder of the run's folder. W&B writes its folder ``wandb/`` into it, for ``wandb sync`` after an
-offline run."""
+"""Subfolder of the run's folder. W&B writes its folder ``wandb/`` into it.
+
+After an offline run, ``wandb sync`` sends the folder ``wandb/`` to W&B.
+"""
 SENT_FILE = "wandb-sent.json"
 
 _STEP, _EVALUATION = "step", "eval/step"

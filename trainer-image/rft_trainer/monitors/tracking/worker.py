@@ -1,7 +1,8 @@
 """``python -m rft_trainer.monitors.tracking.worker BACKEND``: runs one tracking library in its own process.
 
 Standard input has one call per line. The library may hang, retry for hours or crash. So the trainer never
-waits for this process during the run. After the run it waits until a deadline, and then kills the process.
+waits for this process during the run. After the run the trainer waits for a limited time, and then kills this
+process.
 """
 
 import json
@@ -32,7 +33,7 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 2.0, 60.0
 
 
 class TrackerWorker:
-    """Makes the calls to a tracking library that it reads from a stream. It logs each kind of error once."""
+    """Reads calls from a stream, and makes them to a tracking library. Each kind of error is logged once."""
 
     def __init__(self, backend: str, tracker: Tracker, pause: Callable[[float], None] = time.sleep) -> None:
         self._backend = backend
