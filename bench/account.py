@@ -344,11 +344,12 @@ HEAD = (
 def lines(
     name: str, label: str, tokens: int, before: dict[Phase, Count], after: dict[Phase, Count]
 ) -> Iterator[str]:
-    """Yield the table's lines for one model and layout: each phase, their sum, and tokens per second.
+    """Yield the table's lines for one model and layout: a line for each phase, their sum, and tokens per
+    second.
 
-    - ``tokens``: the number of tokens. Divided by the time of an update, it gives the tokens per second.
-    - ``before``: the counts of the variant ``BEFORE``, by phase.
-    - ``after``: the counts of the variant ``AFTER``, by phase.
+    - ``name``, ``label``: the names of the model and of the layout.
+    - ``tokens``: a number of tokens. It is divided by the update's seconds to get the tokens per second.
+    - ``before``, ``after``: for each phase, the counts of the variants ``BEFORE`` and ``AFTER``.
     """
     whole = [_sum(counts) for counts in (before, after)]
     pairs: dict[str, list[Count]] = {phase: [before[phase], after[phase]] for phase in PHASES}
@@ -391,7 +392,7 @@ def table(
     """Yield the table's lines for a model.
 
     ``layouts`` has for each label the rows of an update, and a number of tokens. This number, divided by the
-    time of an update, gives the tokens per second in the table.
+    update's seconds, gives the tokens per second in the table.
     """
     for label, (rows, tokens) in layouts.items():
         # Each variant gets a new model, because the preparation of a model for one variant is not undone.

@@ -1,9 +1,8 @@
 """Leader election: acquires the Lease, renews it, and releases it when the operator stops.
 
-If the Lease is lost, the process ends at once. Then nothing is left to release.
-
-One thread renews the Lease, and another one checks whether its deadline has passed. So neither a busy event
-loop nor a request that hangs can delay this check.
+If this process loses the Lease, the process ends. A thread renews the Lease. A second thread checks the
+deadline: how long this process may write without another renewal. A busy event loop cannot delay these
+threads. A renewal that hangs cannot delay the check of the deadline.
 """
 
 import logging

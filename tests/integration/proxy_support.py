@@ -79,10 +79,11 @@ class Proxy:
         return path
 
     def refuse(self, text: str, answer: bytes, but: str = "no such text") -> None:
-        """Answer each request whose request line contains ``text`` with ``answer``, and close the connection.
+        """Answer some requests with ``answer`` instead of the API server, and close their connections.
 
-        A request whose line also contains ``but`` is forwarded. An open connection is closed at once if its
-        newest request would now be refused.
+        The request line of such a request contains ``text``, and does not contain ``but``. All other requests
+        are forwarded. If the last request of an open connection is such a request, the connection is closed
+        at once.
         """
         self._refused = (text, but, answer)
 

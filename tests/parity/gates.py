@@ -203,15 +203,14 @@ def api_server(
     tells_empty_from_null: bool = False,
     looks_ahead: bool = False,
 ) -> Gate:
-    """Return the gate of a real API server. The gate creates each manifest as a dry run.
+    """Return the gate of a real API server. The gate creates each manifest with ``dryRun=All``.
 
-    - ``evaluates`` has the rules across fields that the server checks: by keys of lists, by a webhook or by
-      CEL.
-    - ``by_cel`` says whether the server checks the CEL rules in the CRD. They refuse 8.0 as a whole number.
-    - ``strict`` says whether requests have ``fieldValidation=Strict``. Servers from 1.25 on then refuse
-      unknown fields, which they would otherwise prune.
-    - ``tells_empty_from_null`` is false for Kubernetes 1.20, which treats "" as null.
-    - ``looks_ahead`` says whether a webhook also refuses manifests whose run would fail later.
+    - ``evaluates``: the rules across fields that this server checks, with keys of lists, a webhook or CEL.
+    - ``by_cel``: whether the server checks the CEL rules in the CRD. CEL refuses 8.0 as a whole number.
+    - ``strict``: whether requests have ``fieldValidation=Strict``. With it, servers from 1.25 on refuse
+      unknown fields. Without it, they remove unknown fields.
+    - ``tells_empty_from_null``: false for Kubernetes 1.20, which treats "" as null.
+    - ``looks_ahead``: whether a webhook also refuses manifests whose run would fail later.
     """
     query = "dryRun=All&fieldValidation=Strict" if strict else "dryRun=All"
     path = f"apis/rft.dev/v1alpha1/namespaces/{{}}/rftjobs?{query}"

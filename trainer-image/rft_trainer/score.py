@@ -2,9 +2,9 @@
 
     python -m rft_trainer --config FILE --evaluate [--limit N] [--adapter DIR --step N]
 
-It evaluates the starting policy, and with ``--adapter`` a tuned policy on the same rows. The folder of the
-configuration gets the files that a run writes: an evaluation and the rollouts of each policy, and the status
-with their comparison.
+It evaluates the starting policy. With ``--adapter`` it also evaluates a tuned policy on the same rows. It
+writes the files that a run writes, into the run folder of the configuration: an evaluation and the rollouts
+of each policy, and the status with their comparison.
 """
 
 import logging
@@ -40,8 +40,10 @@ log = logging.getLogger("rft_trainer")
 
 
 class ScoredPolicy(NamedTuple):
-    """A policy to evaluate: the base model with an adapter, or alone. ``step`` is 0 for the starting policy,
-    else the step after which the run saved the adapter.
+    """A policy to evaluate.
+
+    - ``step``: the step after which the run saved the adapter. 0 for the starting policy.
+    - ``adapter``: the folder of the adapter. None: the base model alone.
     """
 
     step: int
@@ -60,9 +62,11 @@ def score(
     should_stop: Callable[[], bool],
     events: Events | None = None,
 ) -> int:
-    """Evaluate the starting policy and ``tuned``, report how it ended, and return the exit code.
+    """Evaluate the starting policy and ``tuned``. Report how the evaluation ended, and return the exit code.
 
-    ``limit``: maximum number of rows; None: all held-out rows. ``events``: None: standard output.
+    - ``tuned``: a tuned policy. None: only the starting policy is evaluated.
+    - ``limit``: maximum number of rows. None: all held-out rows.
+    - ``events``: where the events are written. None: standard output.
     """
     events = events or Events()
     kills = machine.out_of_memory_kills()
@@ -78,9 +82,10 @@ def score(
 
 
 def _with_rank(config: RunConfig, policies: Sequence[ScoredPolicy]) -> RunConfig:
-    """Return the configuration with the LoRA rank of the adapters, for which a sampler reserves memory.
+    """Return the configuration with the largest LoRA rank of the adapters. A sampler reserves memory for this
+    rank.
 
-    Raises ModelError for a folder that is not an adapter, or one that could run code.
+    Raises ModelError if a folder is not an adapter, or if the adapter could run code.
     """
     ranks = []
     for adapter in (policy.adapter for policy in policies if policy.adapter is not None):

@@ -3,8 +3,9 @@
     python -m rft_trainer.serve --base NAME [--revision REV] --adapter DIR --name NAME --host HOST --port PORT
         --context-length TOKENS [--dtype bfloat16] [--gpus N]
 
-``rft serve`` calls it, on this machine and in a cluster. The server has the options of a run's sampler, so
-that a greedy completion has the tokens that the trained policy gives. This process becomes the server.
+``rft serve`` runs this module, on this machine or in a cluster. The server has the options of a run's
+sampler. So a greedy completion of the server has the tokens that the trained policy gives. The process of
+this module becomes the server.
 """
 
 import argparse
@@ -53,10 +54,13 @@ def settings_of(adapter: Path) -> AdapterSettings:
 def options_of(
     base: Path, adapter: Path, rank: int, context_length: int, dtype: Dtype, gpus: int
 ) -> ServerOptions:
-    """Return the options of a server with the adapter. The context is at most the model's, in tokens.
+    """Return the options of a server with the adapter.
+
+    - ``rank``: the rank of the adapter.
+    - ``context_length``: the context of the server, in tokens. If it is greater than the model's context, the
+      model's context is used.
 
     On GPUs the key-value cache gets all memory that vLLM does not need otherwise.
-    ``rank`` is that of the adapter.
     """
     cache = _CPU_CACHE_BYTES
     try:

@@ -1,9 +1,12 @@
-"""The files of a checkpoint with the state of training: tensors and values, and nothing that can run code.
+"""The files of a checkpoint with the state of training. They have only tensors and values, and cannot run
+code.
 
-``training.safetensors`` has the adapter's weights and the optimizer's moments. ``training.json`` has the
-optimizer's settings, the schedule and the states of the random generators. Reading returns exactly the bits
-that were written. Older releases wrote one pickle instead of both files: ``training.pt``. It is read with
-torch's unpickler for tensors and numbers, and refused if the pickle names anything else.
+- ``training.safetensors``: the adapter's weights and the optimizer's moments.
+- ``training.json``: the optimizer's settings, the schedule and the states of the random generators.
+
+Reading returns exactly the bits that were written. Older releases wrote one pickle, ``training.pt``, instead
+of both files. It is read with torch's unpickler for tensors and numbers. If the pickle names anything else,
+it is refused.
 """
 
 import base64
@@ -69,8 +72,8 @@ class NotRead(Exception):
 def write(checkpoint: Path, state: TrainingState) -> None:
     """Write the two files into the folder of a checkpoint.
 
-    Raises OSError and SafetensorError for a full volume, and TypeError for an optimizer whose settings are
-    not JSON.
+    Raises OSError and SafetensorError if the volume is full. Raises TypeError if the optimizer's settings
+    cannot be written as JSON.
     """
     named = {f"{_ADAPTER}.{name}": tensor for name, tensor in state.adapter.items()}
     for index, moments in state.optimizer["state"].items():
@@ -109,8 +112,8 @@ def _explained(file: Path, reader: Callable[[Path], T]) -> T:
 def _tensors(file: Path) -> dict[str, Tensor]:
     """Return the tensors of a safetensors file.
 
-    The library safetensors is not used. It would map the file into memory: a tensor would change with the
-    file, and a file that becomes shorter would kill the process. It is also slower.
+    The library safetensors is not used, because it would map the file into memory. Then a tensor would change
+    with the file, and a file that becomes shorter would kill the process. The library is also slower.
     """
     header = safetensors_header(file)
     entries = {name: entry for name, entry in run_files.json_value(header).items() if name != "__metadata__"}
@@ -192,9 +195,11 @@ def _decoded(text: str) -> Tensor:
 
 
 def _of_pickle(file: Path) -> TrainingState:
-    """Return the state in a file of ``torch.save``. Its pickle can make tensors, numbers and containers only.
+    """Return the state in a file that ``torch.save`` wrote. Only tensors, numbers and containers are read
+    from its pickle.
 
-    ``check_torch_file`` has checked that the file's entries are not compressed. Raises NotRead, and OSError.
+    ``check_torch_file`` has checked that the entries of the file are not compressed. Raises NotRead, and
+    OSError.
     """
     with run_files.opened(file) as stream:
         saved = _explained(file, lambda _: _unpickled(stream))

@@ -115,11 +115,12 @@ def backoff(failures: int, interval: float) -> float:
 class Reporter:
     """Sends the newest status to the operator, and writes the termination message and the local status file.
 
-    It is a context manager. On exit it calls ``close``, which waits until the last report is delivered.
+    It is a context manager. On exit it calls ``close``, which waits for the delivery of the
+    last report.
     """
 
     def __init__(self, config: RunConfig, *, local_status: bool | None = None, interval: float = 1.0) -> None:
-        """Start to report.
+        """Prepare. Nothing is sent yet.
 
         - ``local_status``: whether to write ``status.yaml``. None: write it only if no operator gets the
           reports.

@@ -15,9 +15,9 @@ _SOFT_SHARE = 0.2
 class Overlong:
     """DAPO's soft penalty for long completions (arXiv 2503.14476).
 
-    ``max_tokens``: the maximum length of a completion. ``most``: the penalty at this length. In the paper
-    ``most`` is 1, and rewards are -1 or 1. Here rewards are from 0 to 1, so ``most`` is 0.5 for the same
-    effect.
+    - ``most``: the penalty at the maximum length. In the paper it is 1, and rewards are -1 or 1. Here rewards
+      are from 0 to 1, so 0.5 has the same effect.
+    - ``max_tokens``: the maximum length of a completion, in tokens.
     """
 
     most: float = 0.0
@@ -35,9 +35,10 @@ NO_PENALTY = Overlong()
 def group_advantages(rewards_G: Sequence[float], normalization: Normalization) -> list[float]:
     """Return each rollout's advantage: its reward minus the group's mean.
 
-    With ``normalization`` "std" the difference is divided by std + 0.0001. std is the standard deviation with
-    one degree of freedom removed, as in DeepSeekMath (arXiv 2402.03300). Dr. GRPO (arXiv 2503.20783) does not
-    divide. Raises ValueError for fewer than two rewards.
+    With ``normalization`` "std" this difference is divided by the standard deviation + 0.0001. The standard
+    deviation has one degree of freedom removed, as in DeepSeekMath (arXiv 2402.03300). With "none" the
+    difference is not divided, as in Dr. GRPO (arXiv 2503.20783). Raises ValueError for fewer than two
+    rewards.
     """
     if len(rewards_G) < 2:
         raise ValueError(f"advantages need at least two rewards in a group, not {len(rewards_G)}")

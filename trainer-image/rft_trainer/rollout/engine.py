@@ -20,10 +20,15 @@ class ConnectionLost(Exception):
 
 @dataclass(frozen=True)
 class SamplingParameters:
-    """How tokens are sampled. ``top_k`` 0: off. ``top_p`` 1: off. ``temperature`` 0: greedy decoding.
+    """How tokens are sampled.
 
-    Each text of ``stop`` and each token of ``stop_token_ids`` ends a completion. The completion's
-    ``token_ids`` include the token that ended it, as for an end token.
+    - ``temperature``: 0 is greedy decoding.
+    - ``top_p``: 1 is off.
+    - ``top_k``: 0 is off.
+    - ``stop``: texts. Each of them ends a completion.
+    - ``stop_token_ids``: tokens. Each of them ends a completion.
+
+    The ``token_ids`` of a completion include the token that ended it, also if it is an end token.
     """
 
     temperature: float
@@ -62,10 +67,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Generated:
-    """One completion. ``logprobs``: by the sampler, after temperature, top-k and top-p, in nats.
+    """One completion.
 
-    ``episode``: how a rollout of several turns went; None for a single answer. With an episode, ``token_ids``
-    has the sampled tokens of all turns, and ``text`` is the text of the last turn.
+    - ``token_ids``: the sampled tokens. If there is an episode, those of all its turns.
+    - ``logprobs``: the log-prob of each token by the sampler, after temperature, top-k and top-p, in nats.
+    - ``text``: the text of the completion. If there is an episode, the text of its last turn.
+    - ``episode``: how a rollout of several turns went. None: the completion is a single answer.
     """
 
     token_ids: tuple[int, ...]
@@ -89,7 +96,11 @@ class AdapterVersion:
 
 
 class RolloutEngine(Protocol):
-    """The interface of a sampler. It samples from the base model, with the current adapter if one is set."""
+    """The interface of a sampler.
+
+    It samples from the base model with the current adapter. If no adapter is set, it samples from the base
+    model alone.
+    """
 
     @property
     def restarts(self) -> int:
@@ -97,8 +108,9 @@ class RolloutEngine(Protocol):
 
     @property
     def batches(self) -> int:
-        """Number of calls of ``generate`` to run at the same time. It is 1 if parallel calls are not
-        faster.
+        """Number of calls of ``generate`` that should run at the same time.
+
+        It is 1 if parallel calls are not faster.
         """
 
     def wait_until_ready(self) -> None:
@@ -133,11 +145,14 @@ class Replica(RolloutEngine, Protocol):
     def attempt(
         self, requests: dict[int, Request], done: dict[int, Generated], should_stop: Callable[[], bool]
     ) -> None:
-        """Generate a completion of each request. Put it into ``done``, under the request's key, when it
-        arrives.
+        """Generate a completion of each request.
 
-        Raises ConnectionLost when the sampler dies, Preempted when ``should_stop`` returns True, and
-        SamplerError when it refuses a request.
+        A completion is put into ``done`` when it arrives. Its key is that of the request.
+
+        Raises:
+            ConnectionLost: the sampler dies.
+            Preempted: ``should_stop`` returns True.
+            SamplerError: the sampler refuses a request.
         """
 
     def recover(self, cause: ConnectionLost) -> None:

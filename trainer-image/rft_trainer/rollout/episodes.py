@@ -1,9 +1,9 @@
 """Plays rollouts of several turns: the model answers, and the environment answers the model.
 
-Each rollout goes on as soon as its own turn is sampled or its own environment has answered. It depends on its
-own seed and its own environment only, not on other rollouts.
+A rollout does not wait for other rollouts. It goes on as soon as its turn is sampled or its environment has
+answered. Its result depends only on its own seed and its own environment.
 
-An agent plays its rollout itself: it gets a base URL and a key, and asks the model as often as it wants.
+An agent plays its rollout itself. It gets a base URL and a key, and asks the model as often as it wants.
 """
 
 import json
@@ -98,8 +98,10 @@ class Episodes:
         *,
         together: bool = False,
     ) -> None:
-        """Store the arguments. No rollout is started. ``context``: maximum length in tokens of a prompt and
-        its completion. ``together``: see ``TurnPace``.
+        """Store the arguments. No rollout is started.
+
+        - ``context``: maximum length of a prompt and its completion together, in tokens.
+        - ``together``: see ``TurnPace``.
         """
         self._settings, self._dialogue = settings, dialogue
         self._engine, self._scorer, self._context = engine, scorer, context
@@ -111,12 +113,12 @@ class Episodes:
     def generate(
         self, prompts: Sequence[Prompt], requests: Sequence[Request], should_stop: ShouldStop
     ) -> list[Generated]:
-        """Return a completion with its episode for each request, in order.
+        """Return a completion for each request, in the order of the requests. Each completion has its
+        episode.
 
-        ``requests`` has all requests of the first prompt, then all of the second one, and so on.
-
-        Raises Preempted, ConfigurationError for a chat template that cannot continue a conversation, and the
-        errors of engine and grader container.
+        ``requests`` has all requests of the first prompt, then all requests of the second prompt, and so on.
+        Raises ConfigurationError if the chat template cannot continue a conversation. Also raises Preempted,
+        and the errors of engine and grader container.
         """
         if self._tools is None:
             self._describe(should_stop)
@@ -173,7 +175,7 @@ class Episodes:
 
     @contextmanager
     def _endpoint(self, stop: ShouldStop) -> Iterator[Gateway | None]:
-        """Yield the endpoint that serves rollouts of agents until the end of ``with``.
+        """Yield the endpoint for the rollouts of agents. It serves until the end of the ``with`` block.
 
         Yield None if the environment is not an agent.
         """
@@ -227,10 +229,10 @@ class Episodes:
         return _Playing(prompt, session, messages, len(messages))
 
     def _agent(self, one: _Playing, gateway: Gateway, name: str) -> Generator[Any, Graded, float | None]:
-        """Let an agent play its rollout. Return the reward that it reported at the endpoint, or None.
+        """Let an agent play its rollout. Return the reward that the agent reported at the endpoint.
 
-        Raises ValueError if the agent fails. If a limit ended the rollout before, the failure of the agent is
-        ignored.
+        Return None if it reported no reward. Raises ValueError if the agent fails, unless a limit has ended
+        the rollout before.
         """
         yield from self._reset(one)
         token = gateway.open_rollout(name, one.session)
@@ -323,9 +325,11 @@ class Episodes:
 
 
 def _checked(asked: str, said: dict[str, Any]) -> dict[str, Any]:
-    """Return the result of an environment's action, without lone surrogates, which tokenizers refuse.
+    """Return the result of an environment's action, without lone surrogates. Tokenizers refuse lone
+    surrogates.
 
-    Raises ValueError if the result has a wrong form: users' code can change what its process writes.
+    Raises ValueError if the result has a wrong form. This is possible, because users' code can change what
+    the environment's process writes.
     """
     texts = {name: said[name] for name in ("text", "failed") if name in said}
     reward = said.get("reward")

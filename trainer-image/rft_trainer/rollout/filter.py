@@ -16,10 +16,12 @@ class Filter:
 
 
 def filter_set(scaled_n_V: Tensor, settings: Filter) -> tuple[Tensor, Tensor]:
-    """Return the token ids (n, K) that top-k keeps, most probable first, and which of them top-p keeps.
+    """Return the tokens that top-k keeps, and which of these tokens top-p keeps too.
 
-    ``scaled_n_V``: logits divided by the temperature. As in vLLM's sampler, top-p is applied to the
-    renormalized probabilities after top-k. The most probable token is always kept.
+    The first result (n, K) has the ids of the tokens, most probable first. The second result (n, K) says for
+    each token whether top-p keeps it. ``scaled_n_V`` has the logits, divided by the temperature. As in vLLM's
+    sampler, top-p is applied to the renormalized probabilities after top-k. The most probable token is always
+    kept.
     """
     size = settings.top_k or scaled_n_V.shape[1]
     values_n_K, index_n_K = scaled_n_V.topk(min(size, scaled_n_V.shape[1]), dim=1)

@@ -57,10 +57,13 @@ class Group:
 
 @dataclass(frozen=True)
 class SampledBatch:
-    """The groups of a step, in the order of its prompts, and the seconds that sampling and grading took.
+    """The groups of a step, in the order of the step's prompts.
 
-    ``adapter_version`` is the version that sampled the groups. If groups were added in refills, it is that of
-    the first groups. ``refilled`` is the number of added groups, which replace groups with equal rewards.
+    - ``rollout_seconds``: the time that sampling took.
+    - ``grade_seconds``: the time that grading took.
+    - ``adapter_version``: the version that sampled the groups. If groups were added in refills, the version
+      that sampled the first groups.
+    - ``refilled``: number of added groups. They replace groups with equal rewards.
     """
 
     groups: list[Group]
@@ -106,10 +109,10 @@ def penalized(rollout: Rollout) -> float:
 def rollout_requests(
     prompts: Sequence[Prompt], count: int, parameters: SamplingParameters, seed: int, purpose: int | str
 ) -> list[Request]:
-    """Return ``count`` requests for each prompt. The requests of one prompt are together.
+    """Return ``count`` requests for each prompt. The requests of one prompt follow each other.
 
-    The seed of a request depends on ``seed``, ``purpose`` (a step or a name), the row and the rollout's
-    number.
+    The seed of a request depends on four values: ``seed``, ``purpose`` (a step or a name), the line of the
+    row, and the number of the rollout.
     """
     return [
         Request(prompt.token_ids, rollout_seed(seed, purpose, prompt.row.line, number), parameters)
@@ -121,8 +124,9 @@ def rollout_requests(
 def grade_items(prompts: Sequence[Prompt], completions: Sequence[Generated]) -> list[GradeItem]:
     """Return the input of the graders: each completion with its prompt.
 
-    For a rollout of several turns, the completion is the last answer, and the messages are all earlier
-    messages. Each prompt has the same number of completions, and the completions of one prompt are together.
+    For a rollout of several turns, the completion is the last answer. The messages are all messages before
+    this answer. ``completions`` has the same number of completions for each prompt. The completions of one
+    prompt follow each other.
     """
     count = len(completions) // max(1, len(prompts))
     repeated = [prompt for prompt in prompts for _ in range(count)]

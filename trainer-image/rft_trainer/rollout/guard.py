@@ -1,9 +1,9 @@
 """Runs a command that must not outlive the trainer: ``python guard.py COMMAND ARG...``.
 
-Standard input is a pipe from the trainer. The pipe closes when the trainer ends, even by SIGKILL. Then, or
-when the command ends, the guard kills its whole process group. A signal at the trainer's death is not enough:
-it reaches the vLLM server, but not the engine process that the server started. The guard imports nothing of
-this package, so that it starts fast.
+Standard input is a pipe from the trainer. The pipe closes when the trainer ends, even by SIGKILL. When the
+pipe closes or the command ends, the guard kills its whole process group. A signal at the trainer's death is
+not enough: the vLLM server would get it, but not the engine process that the server started. The guard
+imports nothing of this package, so that it starts fast.
 """
 
 import ctypes

@@ -23,23 +23,24 @@ is played.
 
 _POLL_SECONDS = 0.25
 _PATIENCE = 0.1
-"""While environments act, turns wait for more turns for this share of the sampling time of the last batch.
-Only for engines that sample one batch at a time.
+"""How long turns wait for more turns while environments act, as a share of the last batch's sampling time.
+
+It is used only for engines that sample one batch at a time.
 """
 FIRST_BATCH_SECONDS = 10.0
-"""The assumed sampling time of a batch, in seconds, until the first batch has been sampled and its time is
-known.
-"""
+"""The assumed sampling time of a batch, in seconds. It is used until the first batch has been sampled."""
 
 
 @dataclass(frozen=True)
 class TurnPace:
     """How turns are put into batches.
 
-    ``slots``: number of rollouts that are played at the same time. ``batches``: number of batches that the
-    engine can sample at the same time. With 1, turns wait a little for other turns, since a turn that comes
-    after the start of a batch waits until the batch ends. ``together``: turns are sampled only when every
-    open rollout waits for a turn, so that the batches do not depend on timing.
+    - ``slots``: number of rollouts that are played at the same time.
+    - ``batches``: number of batches that the engine can sample at the same time. With 1, a turn that comes
+      after the start of a batch waits until the batch ends. So turns wait a little for other turns before a
+      batch starts.
+    - ``together``: whether turns are sampled only when every open rollout waits for a turn. Then the batches
+      do not depend on timing.
     """
 
     slots: int
@@ -59,10 +60,13 @@ class Players:
         batch_seconds: float = FIRST_BATCH_SECONDS,
         failure: Callable[[], Exception | None] = lambda: None,
     ) -> None:
-        """Prepare. ``sample`` begins to sample a batch of turns. ``act`` lets the environment in a slot act.
+        """Prepare. No rollout begins.
 
-        ``batch_seconds``: sampling time of the last batch, in seconds. ``failure`` returns an error that
-        ends all rollouts, also those whose environments act, or None if there is none.
+        - ``sample``: begins to sample a batch of turns.
+        - ``act``: lets the environment in a slot act.
+        - ``batch_seconds``: sampling time of the last batch, in seconds.
+        - ``failure``: returns an error that ends all rollouts, also those whose environments act. It returns
+          None if there is no such error.
         """
         self.batch_seconds = batch_seconds
         self._failure = failure

@@ -1,17 +1,17 @@
-"""Samples the next batches while the current one is trained on.
+"""Samples the next batches while the policy is trained on the current one.
 
-One thread samples one batch after another. When a step begins, the sampling of the batches of the next
-``maxStaleness`` steps may begin too, but of no later ones. A batch is sampled by the newest adapter that is
-saved when its sampling begins. So this adapter is at most ``maxStaleness`` versions older than the policy
-that is trained on the batch.
+One thread samples one batch after another. When a step begins, the batches of the next ``maxStaleness`` steps
+may be sampled, but not those of later steps. A batch is sampled by the adapter that is the newest saved one
+when the sampling of this batch begins. So this adapter is at most ``maxStaleness`` versions older than the
+policy that is trained on the batch.
 
-With one batch ahead, a step takes the time of its sampling or of its update, whichever is longer. With more
-batches ahead, only the averages over several steps count: the average time of sampling or that of the update,
-whichever is longer.
+With one batch ahead, a step takes as long as its sampling or its update, whichever is longer. With more
+batches ahead, this is true only on average: a step takes as long as the average sampling or the average
+update, whichever is longer.
 
 The importance ratio of a batch that was sampled ahead is relative to the current weights, as for any other
-batch. The mismatch weight contains the difference between the two versions: its ratio compares the trainer
-with the sampler. For batches that were sampled ahead, this weight has a lower and an upper bound.
+batch. The mismatch weight contains the difference between the two versions, because its ratio compares the
+trainer with the sampler. For batches that were sampled ahead, this weight has a lower and an upper bound.
 """
 
 import threading
@@ -37,10 +37,10 @@ class Ahead:
 
 
 class Prefetch:
-    """Samples at most ``depth`` batches in advance, one after another, in a thread.
+    """Samples at most ``depth`` batches ahead, one after another, in a thread.
 
-    On exit from ``with``, waits for the batch that is being sampled, and discards all batches. No batch is
-    begun after the exit, nor after an error in ``paused``.
+    On exit from ``with``, it waits for the batch that is being sampled, and discards all batches. After the
+    exit no batch is begun. After an error in a ``paused`` block no batch is begun either.
     """
 
     def __init__(self, depth: int) -> None:
@@ -81,8 +81,8 @@ class Prefetch:
     def begin(self, after: Position, sample: Callable[[Position], Ahead]) -> None:
         """Add a batch to the queue. ``sample`` gets the position in the data where the batch begins.
 
-        The position is the end of the last batch in the queue, or ``after`` if the queue is empty. If the
-        last batch in the queue failed, the new batch fails with the same error.
+        If the queue is empty, the batch begins at ``after``, else at the end of the last batch in the queue.
+        If the last batch in the queue failed, the new batch fails with the same error.
         """
         before = self._begun[-1] if self._begun else None
 
@@ -102,8 +102,9 @@ class Prefetch:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Sample nothing ahead in the ``with`` block, which may use the sampler. Waits only for the batch
-        that is being sampled.
+        """In the ``with`` block nothing is sampled ahead, so the block may use the sampler.
+
+        Before the block, waits only for the batch that is being sampled.
         """
         self._open.clear()
         try:
@@ -119,6 +120,7 @@ class Prefetch:
     def take(self) -> SampledBatch | None:
         """Remove the first batch from the queue, and return its rollouts. Raises the error of its sampling.
 
-        Return None if the queue is empty, or if the batch is the empty one after the last epoch.
+        Return None if the queue is empty. Also return None for a batch without prompts, which follows the
+        last epoch.
         """
         return self._begun.popleft().result().sampled if self._begun else None

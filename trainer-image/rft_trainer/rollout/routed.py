@@ -1,11 +1,11 @@
-"""Several samplers for one run. Whole groups are sent to the sampler that has their prompt in its cache.
+"""Several samplers for one run. All rollouts of a group are sent to the same sampler.
 
-Each prompt has a home: one of the samplers, the same in every step. So the prompt may still be in its cache
-when the row comes again, and all rollouts of a group compute the prompt once. If the home already has its
-share of the requests, the group goes to the sampler with the fewest requests.
+Each prompt has a home: one of the samplers, the same in every step. So all rollouts of a group compute the
+prompt once. When the row comes again, the prompt may still be in the sampler's cache. If the home already has
+its share of the groups, a group goes to the sampler with the fewest groups.
 
-If a sampler dies, its unanswered requests go to the others, and it is restarted. It is used again when it has
-loaded the current adapter. The run ends only if no sampler is left.
+If a sampler dies, its unanswered requests go to the other samplers, and the dead sampler is restarted. It is
+used again when it has loaded the current adapter. The run ends only if no sampler is left.
 """
 
 import logging
@@ -26,15 +26,18 @@ from rft_trainer.rollout.engine import (
 
 log = logging.getLogger(__name__)
 LARGEST_DIFFERENCE = 0.25
-"""Largest mean difference in nats between log-probs of two samplers that have the same adapter. ``probe``
-allows the same difference between sampler and trainer in bfloat16."""
+"""Largest mean difference that is allowed between the log-probs of two samplers, in nats.
+
+Both samplers have the same adapter. ``probe`` allows the same difference between sampler and trainer in
+bfloat16.
+"""
 
 
 class _Member:
     """One sampler. A thread of its own restarts it and loads its adapters, one after another.
 
-    If the sampler samples one batch at a time, the same thread sends it the batches. Otherwise further
-    threads do.
+    If the sampler samples one batch at a time, the same thread sends the batches to it. Otherwise further
+    threads send them.
     """
 
     def __init__(self, number: int, replica: Replica) -> None:
@@ -64,8 +67,9 @@ class _Member:
         return self.lost is None and self.restarting is None
 
     def restart(self, cause: ConnectionLost) -> None:
-        """Begin a restart of the sampler in its thread, unless it is being restarted. ``ready`` is true after
-        a successful restart.
+        """Begin a restart of the sampler in its thread, unless a restart has already begun.
+
+        After a successful restart, ``ready`` is true.
         """
         with self._lock:
             if self.restarting is None:
@@ -84,7 +88,8 @@ class RoutedEngine:
     ) -> None:
         """Make ``count`` samplers.
 
-        ``make`` gets a sampler's number, from 0, and a function that says whether the sampler must stop.
+        ``make`` returns a sampler. It gets the number of the sampler, from 0, and a function that returns
+        whether the sampler must stop.
         """
         self._closing = threading.Event()
         self._members: list[_Member] = []
@@ -158,8 +163,8 @@ class RoutedEngine:
     ) -> list[Generated]:
         """Generate one completion per request. See RolloutEngine.
 
-        Each request gets exactly one answer, which is stored by its number. A request is sent to another
-        sampler only after the first one has died without answering it.
+        Each request gets exactly one answer, which is stored by the number of the request. A request is sent
+        to another sampler only if its sampler has died without an answer to it.
         """
         done: dict[int, Generated] = {}
         while len(done) < len(requests):
@@ -240,11 +245,12 @@ class RoutedEngine:
 
 
 def route(requests: dict[int, Request], samplers: Sequence[int]) -> dict[int, dict[int, Request]]:
-    """Return the requests of each sampler, by its number. Requests for the same prompt stay together.
+    """Return the requests of each sampler, by the sampler's number. Requests for the same prompt stay
+    together.
 
-    The home of a prompt is the sampler with the largest hash of prompt and sampler. So if a sampler is
-    missing, only its own prompts move. A sampler gets at most its share of the requests, rounded up to whole
-    groups. Further groups go to the sampler with the fewest requests.
+    The home of a prompt is the sampler for which the hash of prompt and sampler is the largest. So if a
+    sampler is missing, only the prompts of this home move. A sampler gets at most its share of the groups,
+    rounded up. Further groups go to the sampler with the fewest groups.
     """
     groups: dict[tuple[int, ...], dict[int, Request]] = {}
     for key, request in requests.items():

@@ -1,8 +1,8 @@
-"""Segments: the token sequences of a rollout of several turns, with the tokens that the policy sampled.
+"""Segments: the token sequences of a rollout of several turns, and which of their tokens the policy sampled.
 
 Usually a rollout is one segment: the first prompt, the model's turn, a tool's result, the model's next turn,
-and so on. Where a later prompt does not extend the earlier tokens, the rollout goes on in another segment.
-All segments of a rollout have its reward and its advantage.
+and so on. If a later prompt does not extend the earlier tokens, it begins another segment. All segments of a
+rollout have the reward and the advantage of the rollout.
 """
 
 from dataclasses import dataclass
@@ -15,8 +15,11 @@ from rft_run.rows.messages import Message
 class Segment:
     """The first prompt of a segment, and all tokens after it.
 
-    ``logprobs`` are by the sampler, in nats. They are 0 for context. ``sampled``: whether the policy sampled
-    the token in this segment. All other tokens are context, such as the result of a tool: they have no loss.
+    - ``prompt_ids``: the token ids of the first prompt.
+    - ``token_ids``: the ids of all tokens after the first prompt.
+    - ``logprobs``: the log-prob of each of these tokens by the sampler, in nats. 0 for context.
+    - ``sampled``: for each of these tokens, whether the policy sampled it in this segment. All other tokens
+      are context, such as the result of a tool. Context has no loss.
     """
 
     prompt_ids: tuple[int, ...]
@@ -34,11 +37,15 @@ class Segment:
 class Episode:
     """What happened in a rollout of several turns.
 
-    ``messages`` is the whole conversation. The first ``given`` messages were there before the model's first
-    turn. ``reward`` is the environment's reward or error; None: not known. ``limit`` is the limit that ended
-    the rollout. ``seconds`` is the time that the rollout took. In ``waiting_seconds`` of this time it waited
-    for its environment. ``refused`` requests at the endpoint of an agent's rollout were
-    refused: they had another token, could not be read, or reported a second reward.
+    - ``messages``: the whole conversation.
+    - ``given``: how many of the first messages were there before the model's first turn.
+    - ``reward``: the reward or the error of the environment. None: not known.
+    - ``limit``: the limit that ended the rollout. None: no limit ended it.
+    - ``seconds``: the time that the rollout took.
+    - ``waiting_seconds``: the time for which the rollout waited for its environment. It is included in
+      ``seconds``.
+    - ``refused``: number of refused requests at the endpoint of an agent's rollout. A request is refused if
+      it has another token, cannot be read, or reports a second reward.
     """
 
     segments: tuple[Segment, ...]

@@ -18,10 +18,11 @@ class Stops(NamedTuple):
 
 
 def split_stops(stop: Sequence[str] | None, tokenizer: Any) -> Stops:
-    """Return stop texts that are special tokens as token ids, and the others as texts.
+    """Return each stop text as a token id if it is a special token, else as a text.
 
     Raises:
-        ConfigurationError: a text has a special token and other text. No completion's text can contain it.
+        ConfigurationError: a stop text has a special token and other text. No completion contains such a
+            text.
     """
     special = special_tokens(tokenizer)
     texts, token_ids = [], []

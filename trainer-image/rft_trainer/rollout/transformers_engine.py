@@ -110,9 +110,9 @@ class TransformersEngine:
             logits_B_V = self._decode(batch, [states[row].last for row in batch.rows])
 
     def _prefill(self, requests: list[Request]) -> tuple["_Batch", Tensor]:
-        """Compute each different prompt once, with padding on the left.
+        """Compute each different prompt once. Prompts are padded on the left.
 
-        Returns the batch, and for each row the logits of its first token.
+        Returns the batch of all requests, and for each request the logits of its first token.
         """
         prompts = list(dict.fromkeys(request.prompt_token_ids for request in requests))
         width = max(map(len, prompts))

@@ -66,10 +66,13 @@ class VllmClient:
         should_stop: Callable[[], bool],
         alive: Callable[[], bool],
     ) -> None:
-        """Send ``requests``, and put each completion into ``done`` under the request's key when it arrives.
+        """Send ``requests``. Each completion is put into ``done`` when it arrives, under the key of its
+        request.
 
-        Raises ConnectionLost when the server dies (``done`` then has the completions received before),
-        Preempted when ``should_stop`` returns True, SamplerError when the server refuses a request.
+        Raises:
+            ConnectionLost: the server dies. ``done`` then has the completions that were received before.
+            Preempted: ``should_stop`` returns True.
+            SamplerError: the server refuses a request.
         """
         asyncio.run(self._complete(model, requests, done, should_stop, alive))
 

@@ -19,12 +19,11 @@ error, it is not started again."""
 
 
 class VllmEngine:
-    """A RolloutEngine with one vLLM server. The server starts in the background. The first call that uses the
-    server waits until it is ready.
+    """A RolloutEngine with one vLLM server. The server starts in the background.
 
-    Any thread may call its methods. A server that dies is restarted once, however many calls notice it. An
-    adapter is changed only while no request is sampled; requests that come during the change wait for its
-    end.
+    The first call that uses the server waits until the server is ready. Any thread may call the methods. A
+    server that dies is restarted once, however many calls notice its death. The adapter is changed only while
+    no request is sampled. Requests that come during this change wait until it ends.
     """
 
     batches = 64
@@ -70,10 +69,13 @@ class VllmEngine:
                 self._start_again(error)
 
     def _start_again(self, error: StartFailed) -> None:
-        """Start the server again after it ended during its start: missing memory may be free by now.
+        """Start the server again after it ended during its start. Memory that was missing may be free by now.
 
-        Raises ``error`` in three cases: an earlier start ended with the same error, there were
-        ``_MAX_STARTS`` starts, or the kernel killed a process at the memory limit.
+        Raises ``error`` in three cases:
+
+        - An earlier start ended with the same error.
+        - There were ``_MAX_STARTS`` starts.
+        - The kernel killed a process at the memory limit.
         """
         self._start_errors.append(str(error))
         again = str(error) in self._start_errors[:-1]
@@ -111,8 +113,9 @@ class VllmEngine:
 
     @contextmanager
     def _used(self) -> Iterator[str]:
-        """Wait until the server is ready. Yield the name of its adapter, which does not change in the
-        ``with`` block.
+        """Yield the name of the server's adapter, after the server is ready.
+
+        The adapter does not change in the ``with`` block.
         """
         with self._lock:
             self._idle.wait_for(lambda: not self._changing)
@@ -178,12 +181,13 @@ class VllmEngine:
                 return found
 
     def _restart(self, cause: ConnectionLost, restarts: int) -> None:
-        """Restart the server, unless it was restarted since the lost request was sent.
+        """Restart the server, unless it was restarted after the lost request was sent.
 
-        ``restarts``: number of restarts when the lost request was sent.
+        ``restarts`` is the number of restarts when the lost request was sent. Raises SamplerError in two
+        cases:
 
-        Raises SamplerError if the server died several times in a row without any answer, or if the kernel
-        killed it at the memory limit: a new server would need as much memory.
+        - The server died several times in a row without any answer.
+        - The kernel killed the server at the memory limit. A new server would need as much memory.
         """
         with self._lock:
             if self.restarts != restarts:

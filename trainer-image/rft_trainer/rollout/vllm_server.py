@@ -46,12 +46,14 @@ _END_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class ServerOptions:
-    """Options of a server. ``context_length`` is in tokens.
+    """Options of a server.
 
-    ``max_sequences``: maximum number of requests that are decoded at the same time. ``kv_cache_bytes`` is the
-    size of the key-value cache on each device. None, on a GPU: vLLM uses the rest of its share
-    ``gpu_memory_share``. ``tensor_parallel``: number of GPUs over which the model is split.
-    ``adapter_slots``: number of adapters that the requests of one batch may use.
+    - ``context_length``: the longest sequence, in tokens.
+    - ``max_sequences``: maximum number of requests that are decoded at the same time.
+    - ``kv_cache_bytes``: the size of the key-value cache on each device. None, only on a GPU: vLLM uses the
+      rest of its share ``gpu_memory_share``.
+    - ``tensor_parallel``: number of GPUs over which the model is split.
+    - ``adapter_slots``: number of adapters that the requests of one batch may use.
     """
 
     model: Path
@@ -120,8 +122,10 @@ class VllmServer:
     def wait_until_ready(self, should_stop: Callable[[], bool] = lambda: False) -> None:
         """Return when the server answers.
 
-        Raises StartFailed with the error in the server's log when the server dies, SamplerError when it takes
-        too long, and Preempted when ``should_stop`` returns True.
+        Raises:
+            StartFailed: the server dies. The message has the error in the server's log.
+            SamplerError: the server takes too long.
+            Preempted: ``should_stop`` returns True.
         """
         limit = self._options.start_seconds
         deadline = time.monotonic() + limit
@@ -184,11 +188,11 @@ class StartFailed(SamplerError):
 
 
 def cause(log: str) -> str:
-    """Return the error in a server's log that says why the server ended, or "" if there is none.
+    """Return the error in a server's log that says why the server ended. Return "" if there is none.
 
-    The server starts an engine process, and this starts workers. If one of them ends with an error, the
-    processes above it only report that another process ended. So a worker's error is preferred to the
-    engine's, and the engine's to the server's.
+    The server starts an engine process, and the engine process starts workers. If a process ends with an
+    error, the processes above it only report that another process ended. So the error of a worker is
+    preferred to that of the engine. The error of the engine is preferred to that of the server.
     """
     for pattern in _ERRORS:
         found = [match[1] for line in log.splitlines() if (match := pattern.search(line))]
@@ -296,7 +300,8 @@ def environment(options: ServerOptions) -> dict[str, str]:
 
 
 def no_batch_invariance(version: str, capability: tuple[int, int]) -> str | None:
-    """Return why vLLM's batch-invariant mode is not available with LoRA on a GPU. None: it is available.
+    """Return why vLLM's batch-invariant mode is not available with LoRA on a GPU. Return None if it is
+    available.
 
     The minimum version and compute capability are those in the documentation of vLLM 0.32.
     """

@@ -1,8 +1,9 @@
 """Restarts the trainer with tcmalloc, which reuses freed memory without fragmentation.
 
-glibc's allocator has two modes, and both are worse. By default its memory fragments, because tensors have
-many sizes: unused gaps are a fifth of the memory of a small model's update. With
-``machine.give_large_blocks_back`` memory does not fragment, but page faults need half of the update's time.
+glibc's allocator has two modes, and both are worse than tcmalloc. In the default mode memory fragments,
+because tensors have many sizes: unused gaps are a fifth of the memory of a small model's update. In the mode
+of ``machine.give_large_blocks_back`` memory does not fragment, but page faults take half of the update's
+time.
 """
 
 import os
@@ -27,8 +28,8 @@ def preloaded() -> bool:
 def preload(should_stop: Callable[[], bool]) -> None:
     """Start this program again with tcmalloc preloaded. The process and its PID stay the same (execv).
 
-    Returns only if tcmalloc is already loaded or not installed, or after a stop signal. A stop signal during
-    the restart stays pending until the new program unblocks signals.
+    Returns only in three cases: tcmalloc is already loaded, it is not installed, or a stop signal came
+    before. A stop signal during the restart stays pending until the new program unblocks signals.
     """
     found = library()
     if found is None or preloaded():

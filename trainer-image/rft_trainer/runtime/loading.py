@@ -1,7 +1,10 @@
 """Loads the base model so that trainer and sampler compute the same log-probs.
 
-Three things could make them differ: attention with parts that ``sdpa`` does not compute, dropout and other
-noise for training, and a rotary embedding that depends on the longest row of a batch.
+Three things could make the log-probs differ:
+
+- attention with parts that ``sdpa`` does not compute
+- dropout and other noise for training
+- a rotary embedding that depends on the longest row of a batch
 """
 
 from collections.abc import Iterator
@@ -22,10 +25,11 @@ _LONGROPE = "longrope"
 
 
 def load_base(folder: Path, dtype: torch.dtype, context: int | None = None, *, weights: bool = True) -> Any:
-    """Return the model in ``folder``, in host memory. Without ``weights`` it is on torch's meta device.
+    """Return the model in ``folder``. Raises OSError and ValueError if the folder has no model.
 
-    ``context``: length of the run's longest sequence, in tokens. None: the model's context length. Raises
-    OSError and ValueError if the folder has no model.
+    - ``context``: length of the run's longest sequence, in tokens. None: the model's context length.
+    - ``weights``: whether to load the weights into host memory. If false, the model is on torch's meta
+      device.
     """
     config: Any = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     _silence(config)
@@ -65,9 +69,9 @@ def load_adapter(base: Any, adapter: Path, *, trainable: bool = False) -> Any:
 
 
 def check_adapter(adapter: Path) -> None:
-    """Raise ValueError or OSError if loading an adapter could run code, or if it has no safetensors file.
+    """Raise ValueError or OSError for an adapter that could run code, or that has no safetensors file.
 
-    Without that file PEFT would look for a pickle, and then for a model of this name on the hub.
+    Without this file PEFT would look for a pickle, and then for a model of this name on the hub.
     """
     file = adapter_config_of(adapter)
     try:
@@ -113,8 +117,8 @@ def _noisy(config: Any) -> Iterator[str]:
 def _fix_longrope(model: Any, context: int) -> None:
     """Choose LongRoPE's factors by the run's context length, as vLLM does.
 
-    transformers chooses them in every forward pass by the longest row. Then the log-probs of a text would
-    change if a longer text is in the same batch.
+    transformers chooses the factors in every forward pass by the length of the longest row. Then a longer
+    text in the same batch would change the log-probs of a text.
     """
     for module in model.modules():
         if getattr(module, "rope_type", None) != _LONGROPE:

@@ -11,7 +11,10 @@ CGROUPS = Path("/sys/fs/cgroup")
 _M_MMAP_THRESHOLD = -3
 _BLOCK_OF_ITS_OWN = 128 * 1024
 _NO_LIMIT = 2**60
-"""A limit of cgroup v1 from this value on means "no limit": the kernel then writes a very large number."""
+"""A memory limit of cgroup v1 of this value or more means "no limit".
+
+If there is no limit, the kernel writes a very large number.
+"""
 
 
 def affine_cores() -> int:
@@ -20,9 +23,9 @@ def affine_cores() -> int:
 
 
 def cpu_quota() -> float | None:
-    """Return the CPU quota of this cgroup, in cores; None without a limit.
+    """Return the CPU quota of this cgroup, in cores. None: there is no limit.
 
-    It is needed because in a container with ``limits.cpu: 2`` the affinity still has all cores of the node.
+    The affinity is not enough: in a container with ``limits.cpu: 2`` it still has all cores of the node.
     """
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
@@ -113,11 +116,12 @@ def total_memory() -> int:
 
 
 def give_large_blocks_back() -> bool:
-    """Make glibc return freed large blocks to the kernel at once. Return whether the setting was accepted.
+    """Make glibc return large freed blocks to the kernel at once. Return whether glibc accepted the setting.
 
-    glibc returns only blocks that have their own memory map. By default the minimum size of such blocks grows
-    up to 32 MiB, so tensors of many sizes fragment the heap. A fixed size avoids that, but an update can take
-    twice the time. So tcmalloc (module ``allocator``) is preferred if it is installed.
+    glibc returns only blocks that have their own memory map. A block has one if it has at least a minimum
+    size. By default this size grows up to 32 MiB, so tensors of many sizes fragment the heap. This function
+    makes the size fixed. The heap does not fragment then, but an update can take twice the time. So tcmalloc
+    (module ``allocator``) is preferred if it is installed.
     """
     try:
         return bool(ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _BLOCK_OF_ITS_OWN))

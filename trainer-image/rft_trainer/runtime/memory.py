@@ -13,10 +13,11 @@ _LOWER = "spec.training.maxContextLength, spec.training.loraRank or spec.samplin
 def refuse_too_little(config: RunConfig, limit: int | None = None) -> None:
     """Compare the memory limit with the least memory that the plan needs.
 
-    ``limit`` is in bytes; None: the container's own limit.
+    ``limit`` is in bytes. If it is None, the container's own limit is compared.
 
     Raises:
-        ConfigurationError: the limit is less, and the job does not disable this check. The message has a fix.
+        ConfigurationError: the limit is less, unless the job disables this check. The message says what to
+            change.
     """
     plan = config.plan
     if config.device != "cpu" or plan is None or plan.least_memory is None or plan.forced:
@@ -31,10 +32,11 @@ def refuse_too_little(config: RunConfig, limit: int | None = None) -> None:
 
 
 def after_kills(error: Exception, config: RunConfig, kills: int) -> Exception:
-    """Return ``error``, or MemoryExhausted instead if the sampler failed because it had too little memory.
+    """Return ``error``. If the sampler failed because it had too little memory, return MemoryExhausted
+    instead.
 
-    It had too little if the kernel killed the sampler, or if vLLM found that its key-value cache does not
-    fit. ``kills``: the kernel's number of out-of-memory kills at the start of the attempt.
+    The sampler had too little memory if the kernel killed it, or if vLLM found that its key-value cache does
+    not fit. ``kills``: how many processes the kernel had killed for memory at the start of the attempt.
     """
     if not isinstance(error, SamplerError):
         return error

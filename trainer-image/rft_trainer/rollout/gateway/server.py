@@ -60,15 +60,16 @@ class OpenRollout:
     """Seconds that the agent has waited for turns of the model."""
     closed: bool = False
     turn_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Locked while a turn is sampled. So turns are sampled one after the other, and seeds do not depend on
-    timing.
+    """Locked while a turn of this rollout is sampled.
+
+    So its turns are sampled one after the other, and seeds do not depend on timing.
     """
 
 
 class Gateway:
     """Serves rollouts on a Unix socket or on loopback, in a thread of its own. It is a context manager.
 
-    ``open_rollout`` and ``close_rollout`` may be called from any thread but that of the server.
+    Any thread except the server's own one may call ``open_rollout`` and ``close_rollout``.
     """
 
     def __init__(self, socket: Path | None, sampler: BatchSampler, decode: Decode) -> None:
@@ -78,7 +79,9 @@ class Gateway:
         self.counts: Counter[str] = Counter()
         """Number of refused requests by reason: ``unauthorized``, ``badRequests``, ``ended``, ``rewards``."""
         self.failure: Exception | None = None
-        """The first error of the engine or of the chat template. It ends the run. None: there was none."""
+        """The first error of the engine or of the chat template, which ends the run. None: there was no
+        error.
+        """
         self._port = 0
         self._socket, self._sampler, self._decode = socket, sampler, decode
         self._rollouts: dict[str, OpenRollout] = {}

@@ -23,8 +23,10 @@ Limit = Literal["maxTurns", "maxTokens", "contextLength", "maxSeconds"]
 class RolloutLimits:
     """The limits of a rollout.
 
-    ``turns``: number of turns. ``tokens``: sampled tokens of all turns. ``context``: tokens of a prompt and
-    its completion together. ``seconds``: time from the first turn on.
+    - ``turns``: number of turns.
+    - ``tokens``: number of sampled tokens of all turns together.
+    - ``context``: number of tokens of a prompt and its completion together.
+    - ``seconds``: time since the first turn began.
     """
 
     turns: int
@@ -134,9 +136,9 @@ class Session:
     def chat(self, messages: Sequence[Message], tools: Tools) -> Turn:
         """Return the next turn of a conversation.
 
-        If the messages continue a conversation of this rollout, the new prompt continues its tokens.
-        Otherwise the prompt is rendered, and the turn begins a new segment. Raises LimitReached, and
-        ValueError for messages that cannot be rendered.
+        If the messages continue a conversation of this rollout, the new prompt begins with the tokens of this
+        conversation. Otherwise the prompt is rendered from the messages, and the turn begins a new segment.
+        Raises LimitReached, and ValueError for messages that cannot be rendered.
         """
         kept, given = tuple(dict(message) for message in messages), tuple(dict(tool) for tool in tools)
         self._refuse_ended((), 1)  # before the messages are rendered, because a template may refuse them
@@ -159,7 +161,8 @@ class Session:
     def record(self, turn: Turn, generated: Generated) -> Message:
         """Record a completion, and return it as the assistant's message.
 
-        Raises MalformedCall if it has a tool call that cannot be read. The completion is recorded even then.
+        Raises MalformedCall if the completion has a tool call that cannot be read. Even then, the completion
+        is recorded.
         """
         prompt_ids = turn.request.prompt_token_ids
         self._place(prompt_ids).add(prompt_ids, generated)
