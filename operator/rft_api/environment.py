@@ -48,9 +48,9 @@ class Environment(Model):
     tools: Literal["template", "text"] | None = Field(
         None,
         description=(
-            "How the model sees tools and calls them: through its chat template (template), or as text in the"
-            " system message (text). If absent, it is template if transformers can read the model's tool"
-            " calls, else text."
+            "How the model sees tools and calls them: by its chat template (template), or as text in the"
+            " system message (text). If absent: template if transformers can read the model's tool calls,"
+            " else text."
         ),
     )
     max_turns: Int = Field(8, ge=1, le=64, description="Largest number of the model's turns in a rollout.")

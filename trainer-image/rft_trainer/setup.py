@@ -103,8 +103,8 @@ def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Call
     """Load and start everything that a run needs. ``stack`` closes it at the end of the run.
 
     vLLM takes the longest to start. So it starts in the background before the policy is loaded, and the first
-    request waits for it. If both use the same GPU, the policy is loaded when vLLM is ready. Raises the errors
-    of models, data, graders and engine.
+    request waits until vLLM is ready. If vLLM and the policy use the same GPU, the policy is loaded only when
+    vLLM is ready. Raises the errors of models, data, graders and engine.
     """
     config = _settled(config)
     spec, effective = config.spec, config.effective
@@ -163,8 +163,8 @@ def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Call
 def prepare_sampling(config: RunConfig, stack: ExitStack, should_stop: Callable[[], bool]) -> SamplingParts:
     """Load and start what an evaluation without training needs. ``stack`` closes it at the end.
 
-    All is as in a run with this configuration. No policy is loaded beside the sampler. Raises the errors of
-    models, data, graders and engine.
+    Everything is as in a run with this configuration, but no policy is loaded beside the sampler. Raises the
+    errors of models, data, graders and engine.
     """
     config = _settled(config)
     spec = config.spec
@@ -224,8 +224,7 @@ def _episodes(
     if environment.tools == "template" and getattr(tokenizer, "response_template", None) is None:
         raise ConfigurationError(
             "spec.environment.tools: template needs a response_template in the model's tokenizer, to read"
-            " tool calls, and this tokenizer has none; allowed here is text: write tools: text, or leave"
-            " tools out"
+            " tool calls, but this tokenizer has none; write tools: text, or leave tools out"
         )
     arguments: dict[str, Any] = dict(config.spec.model.chat_template_args or {})
     if "strftime_now" in str(tokenizer.chat_template):
@@ -253,7 +252,7 @@ def _generation_ends(folder: Path) -> int | list[int] | None:
 
 
 def _cap_trainer_gpu_memory(config: RunConfig) -> None:
-    """Limit torch to the trainer's share of a GPU that it shares with vLLM.
+    """Limit torch to the trainer's share of the GPU's memory, if trainer and vLLM use the same GPU.
 
     vLLM uses the rest. If the trainer needs more memory than planned, the trainer fails and not vLLM.
     """
@@ -263,7 +262,7 @@ def _cap_trainer_gpu_memory(config: RunConfig) -> None:
 
 
 def trainer_share(config: RunConfig) -> float | None:
-    """Return the share of a GPU's memory, from 0 to 1, that the trainer may use. None: it may use all."""
+    """Return the share of a GPU's memory, from 0 to 1, that the trainer may use. None: there is no limit."""
     if config.spec.sampling.engine != "vllm" or roles_apart(config):
         return None
     share = USABLE - sampler_share(config)

@@ -1,4 +1,7 @@
-"""Chooses the device of a run: as planned, or the CPU if GPUs are simulated. Also sets deterministic mode."""
+"""Chooses the device of a run: the planned device, or the CPU if GPUs are simulated.
+
+Also sets the deterministic mode.
+"""
 
 import os
 from collections.abc import Mapping
@@ -15,11 +18,11 @@ DEVICE_VARIABLE = "RFT_DEVICE"
 def on_this_machine(config: RunConfig, env: Mapping[str, str] = os.environ) -> RunConfig:
     """Return the configuration, adapted to the devices of this machine.
 
-    With ``RFT_DEVICE=cpu`` the run computes on the CPU, and its plan, which is made for GPUs, is dropped. The
-    pod requests GPUs only for the scheduler.
+    With ``RFT_DEVICE=cpu`` the run computes on the CPU. Its plan is dropped, because the plan is made for
+    GPUs. Then the pod requests GPUs only for the scheduler.
 
     Raises:
-        ConfigurationError: if torch finds fewer GPUs than planned, or RFT_DEVICE has an invalid value.
+        ConfigurationError: torch finds fewer GPUs than planned, or RFT_DEVICE has an invalid value.
     """
     asked = env.get(DEVICE_VARIABLE, "")
     if asked not in ("", "cpu"):
@@ -34,20 +37,21 @@ def on_this_machine(config: RunConfig, env: Mapping[str, str] = os.environ) -> R
     if seen < config.gpus:
         raise ConfigurationError(
             f"the plan needs {config.gpus} GPU{'s' if config.gpus > 1 else ''}, but torch finds"
-            f" {seen or 'no GPU'}: the GPU driver may be older than torch needs, which"
-            ' python -c "import torch; torch.cuda.init()" says; in a cluster the image needs torch for GPUs'
-            " (spec.template.image), and the node a GPU driver and a device plugin; on a cluster with"
+            f" {seen or 'no GPU'}: the GPU driver may be older than torch needs (see the error of"
+            ' python -c "import torch; torch.cuda.init()"); in a cluster the image needs torch for GPUs'
+            " (spec.template.image), and the node needs a GPU driver and a device plugin; on a cluster with"
             f" simulated GPUs, set {DEVICE_VARIABLE}=cpu in spec.template.env"
         )
     return config
 
 
 def set_deterministic(deterministic: bool, device: str) -> None:
-    """Allow only deterministic algorithms of torch in this process, or all algorithms.
+    """Allow only deterministic algorithms of torch in this process if ``deterministic`` is true, else all of
+    them.
 
-    If all are allowed, several threads sum the gradient of a repeated index in any order, and two equal runs
-    on a busy CPU end with different weights. On GPUs some operations have no deterministic algorithm. Torch
-    warns when one of them is used.
+    If all algorithms are allowed, several threads sum the gradient of a repeated index in any order. Then two
+    equal runs on a busy CPU end with different weights. On GPUs some operations have no deterministic
+    algorithm. Torch warns when such an operation is used.
     """
     if deterministic and device == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
