@@ -1,8 +1,9 @@
 """The operator reads and resumes a job that an earlier release started, and writes its status.
 
-``tests/stored/c5ea54e/cluster`` has objects that the operator of commit c5ea54e created on an API server of
-Kubernetes 1.36, and reports that the trainer of commit c5ea54e sent. The objects belong to one job, the
-reports to another run.
+The folder ``tests/stored/c5ea54e/cluster`` has two kinds of files, both made with commit c5ea54e:
+
+- the objects of one job, which the operator created on an API server of Kubernetes 1.36
+- reports of another run, which the trainer sent
 """
 
 import json

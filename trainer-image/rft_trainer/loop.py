@@ -264,9 +264,9 @@ class Run:
     # --- batches ----------------------------------------------------------------------------------
 
     def _next_batch(self, parts: Parts, prefetch: Prefetch) -> Batch:
-        """Return the next batch. After the last epoch it is empty.
+        """Return the next batch. After the last epoch the batch is empty.
 
-        Raises DataError for invalid rows. If the batch was sampled ahead, also raises the error of its
+        Raises DataError for invalid rows. If the batch was sampled ahead, also raises the error of this
         sampling.
         """
         try:

@@ -53,7 +53,8 @@ class Publisher:
         self._used: _Saved | None = None
 
     def save(self, version: int) -> None:
-        """Save the policy's adapter as a numbered version, and remove versions that no one loads any more.
+        """Save the policy's adapter as a numbered version, and remove the versions that will not be loaded
+        any more.
 
         Raises VolumeError, Fenced.
         """

@@ -53,7 +53,7 @@ _USUAL_PARAMETERS = 1e9
 class BaseFiles(NamedTuple):
     """The base model on this machine.
 
-    ``context``: the longest sequence of the run, in tokens. It is at most the model's context.
+    ``context`` is the length of the run's longest sequence, in tokens. It is at most the model's context.
     """
 
     folder: Path

@@ -47,7 +47,10 @@ class Lost(NamedTuple):
 
     @property
     def weight(self) -> tuple[int, int]:
-        """A sort key for how much is lost. A dropped message counts more than any number of dropped parts."""
+        """A sort key for how much the template drops.
+
+        One dropped message counts more than any number of dropped parts.
+        """
         return len(self.messages), len(self.parts)
 
 

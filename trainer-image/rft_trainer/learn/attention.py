@@ -1,12 +1,14 @@
-"""Chooses how attention is computed, by device and architecture, and gives transformers the kernels for it.
+"""Chooses how attention is computed, and gives transformers the kernels for it.
 
-On the CPU, rows are padded to the same length and attention uses a dense mask: see ``masks.py``. On a GPU the
-rows of a micro-batch are concatenated (``flat.py``), and there is no dense mask. For rows without shared
-prompts, a kernel for sequences of different lengths is used. For rows with shared prompts, ``flex_attention``
-skips the blocks of pairs that the mask hides.
+The choice depends on device and architecture:
 
-transformers has a table of attention implementations. Under the name of an implementation, the table has two
-functions: one computes attention, the other one computes its mask.
+- On the CPU, rows are padded to the same length, and attention uses a dense mask (see ``masks.py``).
+- On a GPU, the rows of a micro-batch are concatenated (see ``flat.py``), and there is no dense mask. Rows
+  without shared prompts use a kernel for sequences of different lengths. Rows with shared prompts use
+  ``flex_attention``, which skips the blocks of pairs that the mask hides.
+
+transformers has a table of attention implementations. For each implementation, the table has a function that
+computes attention, and a function that computes its mask.
 """
 
 import importlib

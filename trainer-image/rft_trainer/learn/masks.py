@@ -1,9 +1,9 @@
 """Attention masks of rows in which several completions share a prompt.
 
-transformers makes a mask for each kind of attention in a model: causal, within a sliding window, or within a
-chunk. Each kind has a rule that compares the positions of two tokens. transformers applies the rule to
-positions in the row. In a row with a shared prompt, a completion may be far from its prompt. So for such rows
-this module applies the same rule to positions in the text.
+A model may have several kinds of attention: causal, within a sliding window, or within a chunk. For each kind
+transformers makes a mask by a rule, which compares the positions of two tokens in the row. But in a row with
+a shared prompt, a completion may be far from its prompt. So this module applies the rule to the positions in
+the text: a prompt and one completion.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,7 +1,7 @@
-"""Shards a frozen base model over several devices with FSDP2; every device has the whole adapter.
+"""Shards a frozen base model over several devices with FSDP2. Every device has the whole adapter.
 
-Only decoder layers are sharded. The embedding and the output layer are not, for two reasons: they may share
-their weights, and a sharded output layer would be gathered again for each chunk of logits.
+Only decoder layers are sharded. The embedding and the output layer are not sharded, because they may share
+their weights. A sharded output layer would also be gathered again for each chunk of logits.
 """
 
 from collections.abc import Iterator

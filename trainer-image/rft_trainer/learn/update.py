@@ -189,7 +189,7 @@ def _rounds(
 def rounds(
     rows: Sequence[PackedRow], max_tokens: int, processes: int, *, flat: bool = False
 ) -> Iterator[list[list[PackedRow]]]:
-    """Yield rounds of micro-batches, one per process. ``flat``: see ``micro_batches``.
+    """Yield rounds. A round has one micro-batch for each process. ``flat``: see ``micro_batches``.
 
     All processes must make the same number of forward passes, because each pass gathers the sharded layers
     from all processes. In the last round, processes without a micro-batch get a fully masked row.

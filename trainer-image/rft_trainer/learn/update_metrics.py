@@ -10,7 +10,7 @@ class UpdateMetrics:
     tokens.
 
     Log-probs are in nats. ``loss`` and ``grad_norm`` are means over the mini-batches. ``entropy`` is None if
-    no token was computed, as when all groups have equal rewards.
+    no token was computed, for example because all groups have equal rewards.
     """
 
     loss: float = 0.0

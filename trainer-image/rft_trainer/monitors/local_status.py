@@ -44,10 +44,10 @@ class LocalStatus:
         self._written_at = -WRITE_SECONDS
 
     def write(self, run: RunStatus, ending: Ending | None, *, force: bool = False) -> None:
-        """Replace ``status.yaml`` atomically, at most once a second. Raises OSError.
+        """Replace ``status.yaml`` atomically, unless it was replaced less than a second ago. Raises OSError.
 
-        With an ``ending`` or ``force`` the file is written even within this second. A fenced attempt never
-        writes the file, because a newer attempt owns the folder.
+        With an ``ending`` or ``force`` the file is always replaced. But an attempt that ends as fenced never
+        replaces it, because a newer attempt owns the folder.
         """
         if ending is not None and ending.exit_code == ExitCode.FENCED:
             return  # a newer attempt owns the folder

@@ -1,8 +1,12 @@
-"""Publishes the steps, evaluations and stages of a run to all its outputs.
+"""Publishes the steps, evaluations and stages of a run to all outputs of the run:
 
-The outputs are the run's folder, the status (of the RFTJob, or ``status.yaml``), the trackers, and standard
-output. If the folder cannot be written, the run ends (VolumeError), because it could not be resumed. The
-other outputs never delay the run: they lose data that cannot be delivered.
+- the run's folder
+- the status of the RFTJob, or ``status.yaml``
+- the trackers
+- standard output
+
+If the folder cannot be written, the run ends (VolumeError), because it could not be resumed. The other
+outputs never delay the run. If their data cannot be delivered, it is lost.
 """
 
 from collections.abc import Callable, Sequence

@@ -124,13 +124,16 @@ class RolloutEngine(Protocol):
     ) -> list[Generated]:
         """Return one completion per request, in the order of the requests.
 
-        Raises Preempted when ``should_stop`` returns True, SamplerError when the sampler fails permanently.
+        Raises:
+            Preempted: ``should_stop`` returns True.
+            SamplerError: the sampler fails permanently.
         """
 
     def logprobs(self, token_ids: Sequence[int]) -> list[float]:
-        """Return the log-prob of each token of a text except the first, with the current adapter, in nats.
+        """Return the log-probs of a text's tokens with the current adapter, in nats. The first token has
+        none.
 
-        Temperature is 1; top-k and top-p are off. Raises SamplerError.
+        Temperature is 1, and top-k and top-p are off. Raises SamplerError.
         """
 
     def close(self) -> None:
@@ -147,7 +150,7 @@ class Replica(RolloutEngine, Protocol):
     ) -> None:
         """Generate a completion of each request.
 
-        A completion is put into ``done`` when it arrives. Its key is that of the request.
+        A completion is put into ``done`` when it arrives. Its key in ``done`` is the key of its request.
 
         Raises:
             ConnectionLost: the sampler dies.

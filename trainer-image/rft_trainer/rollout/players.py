@@ -89,8 +89,8 @@ class Players:
     def play(self, rollouts: Sequence[Begin]) -> None:
         """Play all rollouts to their ends. They begin in order.
 
-        Raises Preempted if the run should stop, the error of ``failure``, and what ``sample``, ``act`` and
-        the rollouts raise.
+        Raises Preempted if the run should stop. Also raises the error that ``failure`` returns, and the
+        errors of ``sample``, ``act`` and the rollouts.
         """
         waiting = deque(enumerate(rollouts))
         try:

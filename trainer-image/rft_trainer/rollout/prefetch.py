@@ -1,4 +1,4 @@
-"""Samples the next batches while the policy is trained on the current one.
+"""Samples the next batches while the policy is trained on the current batch.
 
 One thread samples one batch after another. When a step begins, the batches of the next ``maxStaleness`` steps
 may be sampled, but not those of later steps. A batch is sampled by the adapter that is the newest saved one
@@ -73,8 +73,9 @@ class Prefetch:
 
     @property
     def batch(self) -> Batch | None:
-        """The first batch in the queue, or None if the queue is empty. Waits until the batch is sampled.
-        Raises the error of its sampling.
+        """The first batch in the queue. None: the queue is empty.
+
+        Waits until the first batch is sampled. Raises the error of its sampling.
         """
         return self._begun[0].result().batch if self._begun else None
 

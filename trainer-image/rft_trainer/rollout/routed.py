@@ -142,8 +142,9 @@ class RoutedEngine:
         self._live()
 
     def _live(self) -> list[_Member]:
-        """Return the samplers that can be used now. Wait if all of them are being restarted. Raises
-        SamplerError if no sampler is left.
+        """Return the samplers that can be used now. If all are being restarted, wait for the first of them.
+
+        Raises SamplerError if no sampler is left.
         """
         while True:
             live = [member for member in self._members if member.ready]

@@ -45,7 +45,7 @@ class Episode:
     - ``waiting_seconds``: the time for which the rollout waited for its environment. It is included in
       ``seconds``.
     - ``refused``: number of refused requests at the endpoint of an agent's rollout. A request is refused if
-      it has another token, cannot be read, or reports a second reward.
+      it has a wrong access token, cannot be read, or reports a second reward.
     """
 
     segments: tuple[Segment, ...]

@@ -1,7 +1,7 @@
 """Splits the entries of ``sampling.stop`` into texts and special tokens.
 
-The text of a completion has no special tokens. So a stop text such as ``<|im_end|>`` never appears in it, and
-the sampler must compare token ids instead.
+The text of a completion has no special tokens. So the sampler cannot find a stop text such as ``<|im_end|>``
+in it, and must look for the token id instead.
 """
 
 from collections.abc import Sequence

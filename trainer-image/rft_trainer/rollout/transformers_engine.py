@@ -1,8 +1,9 @@
 """The second rollout engine: plain ``transformers`` generation in the trainer's process.
 
-It is for unit tests, machines without vLLM, and CPUs on which vLLM's kernels are slow. There is no continuous
-batching: finished completions leave their batch, and the next batch starts when the longest completion ends.
-Each request has its own seed, so the results do not depend on the batches, apart from rounding.
+It is for unit tests, machines without vLLM, and CPUs on which vLLM's kernels are slow. It has no continuous
+batching. A completion that ends leaves its batch. The next batch starts only when all completions of the
+batch have ended. Each request has its own seed. So the results do not depend on the batches, apart from
+rounding.
 """
 
 import logging

@@ -14,8 +14,10 @@ from rft_trainer.runtime import machine
 log = logging.getLogger(__name__)
 _MAX_DEATHS_IN_A_ROW = 3
 _MAX_STARTS = 3
-"""Maximum number of starts of a server that has not answered yet. After two starts that ended with the same
-error, it is not started again."""
+"""Maximum number of starts of a server that has not answered yet.
+
+If two starts ended with the same error, the server is not started again.
+"""
 
 
 class VllmEngine:

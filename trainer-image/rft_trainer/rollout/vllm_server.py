@@ -1,7 +1,7 @@
 """Starts the vLLM server, waits until it answers, and stops it with all its processes and files.
 
-Its command-line options make the server return log-probabilities of the distribution from which it samples.
-Requests with a seed are reproducible in the cases that docs/how-a-run-works.md names.
+The command line makes the server return log-probs of the distribution from which it samples. Requests with a
+seed are reproducible in the cases that docs/how-a-run-works.md names.
 """
 
 import os
@@ -218,8 +218,9 @@ def command(options: ServerOptions, uds: Path) -> list[str]:
 
 
 def command_of(options: ServerOptions, own: Mapping[str, object]) -> list[str]:
-    """Return the command line of a server. ``own``: options that only this kind of server has, with their
-    values.
+    """Return the command line of a server.
+
+    ``own`` has the options, with their values, that only this kind of server has.
     """
     rank = next(rank for rank in SLOT_RANKS if rank >= options.lora_rank)
     arguments: dict[str, object] = {

@@ -19,7 +19,7 @@ def on_this_machine(config: RunConfig, env: Mapping[str, str] = os.environ) -> R
     """Return the configuration, adapted to the devices of this machine.
 
     With ``RFT_DEVICE=cpu`` the run computes on the CPU. Its plan is dropped, because the plan is made for
-    GPUs. Then the pod requests GPUs only for the scheduler.
+    GPUs. In this case the pod requests GPUs only for the scheduler.
 
     Raises:
         ConfigurationError: torch finds fewer GPUs than planned, or RFT_DEVICE has an invalid value.

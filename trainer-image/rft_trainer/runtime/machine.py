@@ -53,10 +53,10 @@ def die_with_parent(signal_number: int = signal.SIGKILL) -> None:
 
 
 def memory_limit(root: Path = CGROUPS, process: Path = Path("/proc/self/cgroup")) -> int | None:
-    """Return the memory limit of this container, in bytes; None without a limit.
+    """Return the memory limit of this container, in bytes. None: there is no limit.
 
-    In a container the cgroup's files are in ``root``. On a host they are in the folder that the file
-    ``process`` names.
+    In a container, ``root`` has the files of the cgroup. On a host, the file ``process`` has the path of
+    their folder.
     """
     found = [
         limit

@@ -31,9 +31,9 @@ def cache_folder() -> Path:
 
 
 def resolve(name: str, revision: str | None = None) -> Path:
-    """Return the folder with ``config.json``, safetensors and tokenizer of the model ``name``.
+    """Return the folder of the model ``name``. It has ``config.json``, safetensors files and the tokenizer.
 
-    Raises ModelError if the model is neither in a folder nor on the hub.
+    Raises ModelError if neither a folder nor the hub has the model.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():

@@ -1,4 +1,4 @@
-"""The HTTP endpoint of rollouts: OpenAI's API. Each rollout has its own path and its own token.
+"""The HTTP endpoint of rollouts: OpenAI's API. Each rollout has its own path and access token.
 
 GET  /rollouts/<id>/v1/models
 POST /rollouts/<id>/v1/chat/completions   also with "stream": true

@@ -1,7 +1,7 @@
 """One rollout of several turns: the prompt of its next turn, and a record of the sampled tokens.
 
-This module does not wait or use other processes. The caller gets a Turn, lets the engine sample it, and
-passes the completion to ``record``.
+This module only computes: it never waits, and calls no other process. The caller gets a Turn, lets the engine
+sample it, and passes the completion to ``record``.
 """
 
 import time
@@ -23,10 +23,10 @@ Limit = Literal["maxTurns", "maxTokens", "contextLength", "maxSeconds"]
 class RolloutLimits:
     """The limits of a rollout.
 
-    - ``turns``: number of turns.
-    - ``tokens``: number of sampled tokens of all turns together.
-    - ``context``: number of tokens of a prompt and its completion together.
-    - ``seconds``: time since the first turn began.
+    - ``turns``: maximum number of turns.
+    - ``tokens``: maximum number of sampled tokens of all turns together.
+    - ``context``: maximum number of tokens of a prompt and its completion together.
+    - ``seconds``: maximum time in seconds, from the first turn on.
     """
 
     turns: int
@@ -145,7 +145,7 @@ class Session:
         return self._turn(self._prompt(kept, given), kept, given)
 
     def complete(self, prompt: str | Sequence[int]) -> Turn:
-        """Return the next turn for a prompt as text or token ids.
+        """Return the next turn. ``prompt`` is its whole prompt, as a text or as token ids.
 
         Raises LimitReached, and ValueError for a token id that the model does not know.
         """
