@@ -161,7 +161,7 @@ def test_code_of_a_model_does_not_run(model: Path, ran: Path, spoil: Callable[[P
 
 def test_a_model_with_a_pickle_alone_is_refused_with_what_to_do(model: Path, ran: Path) -> None:
     weights_in_a_pickle(model, ran)
-    with pytest.raises(ModelError, match=r"pytorch_model.bin, a pickle, .*save_pretrained"):
+    with pytest.raises(ModelError, match=r"the pickle pytorch_model.bin\. .*save_pretrained"):
         Policy(PolicyOptions(model, TRAINING, "cpu", "float32", 1))
 
 

@@ -35,7 +35,8 @@ def split_stops(stop: Sequence[str] | None, tokenizer: Any) -> Stops:
             raise ConfigurationError(
                 f"spec.sampling.stop[{place}]: {text!r} has the special token {longest!r} beside other text."
                 " Special tokens are not in the text of a completion, so no completion would stop there."
-                f" Allowed are a special token alone and a text without one, for instance {longest!r}"
+                " Allowed are a text without special tokens and a special token alone, for instance"
+                f" {longest!r}"
             )
         else:
             texts.append(text)

@@ -52,8 +52,9 @@ def refuse_pickles(folder: Path) -> None:
     pickles = sorted(file.name for kind in ("*.bin", "*.pt", "*.pth") for file in folder.glob(kind))
     if pickles and not any(folder.glob("*.safetensors")):
         raise ValueError(
-            f"its weights are in {pickles[0]}, a pickle, which is not loaded, because it can run code. If you"
-            " trust it, convert it once: load the model with transformers and write it with save_pretrained"
+            f"its weights are in the pickle {pickles[0]}. A pickle can run code, so it is not loaded. If you"
+            " trust the pickle, convert it once: load the model with transformers and write it with"
+            " save_pretrained"
         )
 
 
@@ -82,8 +83,8 @@ def check_adapter(adapter: Path) -> None:
         raise ValueError(f"{file.name}: {problem}")
     if not (weights := adapter_weights_of(adapter)).is_file():
         raise ValueError(
-            f"has no {weights.name}, and no other form of weights is loaded, since a pickle such as"
-            " adapter_model.bin can run code: write them again with PEFT's save_pretrained"
+            f"has no {weights.name}. Weights in another file are not loaded, because a pickle such as"
+            " adapter_model.bin can run code: write the adapter again with PEFT's save_pretrained"
         )
 
 

@@ -84,7 +84,8 @@ class Dialogue:
         if _MARKER not in text or place is None:
             raise Unextendable(
                 "the chat template has no end token after the assistant's message, so a conversation of"
-                " several turns cannot be continued token by token; use a model whose template has one"
+                " several turns cannot be continued token by token; use a model whose template"
+                " has this end token"
             )
         tail = tuple(ids[place:])
         return tail[1:] if last == tail[0] else tail
