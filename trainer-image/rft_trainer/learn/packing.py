@@ -168,7 +168,7 @@ def micro_batches(
     """Yield micro-batches of at most ``max_tokens`` tokens, including padding.
 
     Rows are sorted by length, longest first, because rows of similar length need little padding. A row longer
-    than ``max_tokens`` gets a micro-batch of its own. If ``flat`` is true, rows have no padding.
+    than ``max_tokens`` gets a micro-batch of its own. If ``flat`` is true, rows are not padded.
     """
     batch: list[PackedRow] = []
     for row in sorted(rows, key=lambda row: -row.length):

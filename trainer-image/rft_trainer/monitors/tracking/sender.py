@@ -49,10 +49,9 @@ class Sender:
             self.dropped += 1
 
     def close(self, seconds: float) -> bool:
-        """Wait at most ``seconds`` until the tracking process has made all queued calls and has ended. Then
-        kill it.
+        """Wait at most ``seconds`` until the tracking process has made all queued calls and has ended.
 
-        Return whether it has ended without an error in this time.
+        If the process has not ended by then, kill it. Return whether it ended in time and without an error.
         """
         deadline = time.monotonic() + seconds
         try:
