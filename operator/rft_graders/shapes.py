@@ -223,7 +223,10 @@ def _scored(
 
 
 def _is_of_texts(parameter: Parameter) -> bool:
-    """Return whether a parameter is annotated as a list of texts. TRL then passes texts, not messages."""
+    """Return whether a parameter is annotated as a list of texts.
+
+    Such a function gets texts instead of messages, as in TRL.
+    """
     annotation = parameter.annotation
     shown = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
     return shown.rpartition(".")[2].lower() in ("list[str]", "sequence[str]")

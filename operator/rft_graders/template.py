@@ -43,9 +43,9 @@ def parts(template: str) -> list[tuple[str, str | None]]:
 
 
 def _is_readable(field: str) -> bool:
-    """Return whether ``field``, the text in braces, is a name, perhaps with a path.
+    """Return whether ``field``, the text in braces, is a name, with or without a path after it.
 
-    No path is allowed after prompt, completion and messages, because they are texts.
+    The names ``prompt``, ``completion`` and ``messages`` must have no path.
     """
     match = _PATH.fullmatch(field)
     return match is not None and not (match[2] and match[1] in ("prompt", "completion", "messages"))

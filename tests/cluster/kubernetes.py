@@ -60,7 +60,7 @@ class Kubernetes:
             self.call("patch", *where, f"--patch={json.dumps(patch)}")
 
     def leave_claims_without_a_class(self) -> None:
-        """Unset the default storage class, so that claims without a class use this cluster's volumes."""
+        """Unset the default storage class, so that claims without a class use volumes of ``make_volumes``."""
         nobody = {"metadata": {"annotations": {"storageclass.kubernetes.io/is-default-class": "false"}}}
         found = json.loads(self.call("get", "storageclasses", "--output=json"))["items"]
         for name in (one["metadata"]["name"] for one in found):

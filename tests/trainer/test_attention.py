@@ -1,4 +1,7 @@
-"""Attention in the two forms for GPUs equals attention with dense masks. All are computed on the CPU."""
+"""The two forms of attention for GPUs, ``sequences`` and ``blocks``, compute what dense masks compute.
+
+The tests run both forms and the dense masks on the CPU.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path

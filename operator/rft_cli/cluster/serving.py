@@ -151,7 +151,10 @@ def _is_needed(variable: str) -> bool:
 
 
 def _resources(of_trainer: Mapping[str, Any], amounts: Mapping[str, str]) -> Body:
-    """Return the trainer's requests, limits and claims. ``amounts`` replaces amounts that the trainer has."""
+    """Return the trainer's requests, limits and claims, with the values of ``amounts`` in place of its own.
+
+    A resource that the trainer neither requests nor limits is not added.
+    """
     found = dict(of_trainer)
     for part in ("requests", "limits"):
         given: Mapping[str, str] = of_trainer.get(part) or {}

@@ -39,7 +39,8 @@ def check(
     grader: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME=FILE", help="environment=FILE: the environment's code. It replaces the ConfigMap."
+            metavar="environment=FILE",
+            help="File with the environment's code. It replaces spec.environment.python.configMap.",
         ),
     ] = None,
 ) -> None:

@@ -137,8 +137,12 @@ class LossInputs:
 class LossOutputs:
     """The micro-batch's part of the mini-batch's loss, and sums over the unmasked tokens of the micro-batch.
 
-    Each is a tensor of one number. ``kl_sum`` is None without a reference. ``bounded_tokens`` is the number
-    of tokens whose mismatch weight was truncated, or set to 0 with the whole sequence.
+    Each is a tensor of one number.
+
+    - ``kl_sum``: None without a reference.
+    - ``bounded_tokens``: the number of tokens whose mismatch weight a bound has changed. Either the token's
+      weight was set to a bound, or the mean of its sequence is out of bounds and all weights of the sequence
+      are 0.
     """
 
     loss: Tensor

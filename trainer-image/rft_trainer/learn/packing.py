@@ -269,7 +269,11 @@ def _flattened(
 
 
 def _siblings_hidden(segments_B_T: Tensor) -> Tensor:
-    """Return the mask that hides other completions of a row. True: a token attends. Segment 0: the prompt."""
+    """Return the mask with which a token attends only to earlier tokens of its prompt and its own completion.
+
+    In ``segments_B_T`` the prompt is 0, and each completion has another number. In the mask, True means that
+    the query attends to the key.
+    """
     width = segments_B_T.shape[1]
     causal_T_T = torch.ones((width, width), dtype=torch.bool).tril()
     same_B_T_T = segments_B_T[:, :, None] == segments_B_T[:, None, :]

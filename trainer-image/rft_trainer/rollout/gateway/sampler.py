@@ -37,7 +37,10 @@ class BatchSampler:
             thread.start()
 
     def submit(self, request: Request) -> "Future[Generated]":
-        """Return a future for the completion of a request. It raises the error of ``generate``."""
+        """Put a request into the queue, and return a future for its ``Generated``.
+
+        If ``generate`` raises an error, the future raises the same error.
+        """
         future: Future[Generated] = Future()
         self._waiting.put((request, future))
         return future
