@@ -18,7 +18,7 @@ as ``8.0``, to integers.
 def _integral(value: object) -> object:
     """Convert a number as the API server does: ``8.0`` becomes 8. A number of more than 64 bits is refused.
 
-    A value of another type is returned unchanged. Strict validation then refuses it.
+    Every other value is returned unchanged. Strict validation then refuses it.
     """
     if isinstance(value, float) and value.is_integer() and abs(value) < _WHOLE_FLOATS:
         return int(value)

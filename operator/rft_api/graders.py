@@ -96,7 +96,8 @@ class TextSimilarity(Model):
         None,
         min_length=1,
         description=(
-            "Template of the reference text, instead of field. It allows the same names in braces as input."
+            "Template of the reference text, instead of field. Braces may contain the same names and paths as"
+            " in the field input."
         ),
     )
 
@@ -117,7 +118,8 @@ class StringCheck(Model):
         "{answer}",
         min_length=1,
         description=(
-            "Template of the text that input is compared with. It allows the same names in braces as input."
+            "Template of the text that is compared with the text of the field input. Braces may contain the"
+            " same names and paths as in the field input."
         ),
     )
 

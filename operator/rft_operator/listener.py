@@ -208,7 +208,10 @@ class BoundedListener:
     # Methods that the connections call.
 
     def opened(self, connection: Connection, transport: asyncio.Transport) -> asyncio.Protocol:
-        """Return the protocol of aiohttp for a connection whose TLS handshake is over."""
+        """Record that a connection is open: its TLS handshake is over, or it uses no TLS.
+
+        Return a new protocol of aiohttp, which serves the connection.
+        """
         self._held[connection] = None
         self._by_transport[transport] = connection
         server = self._runner.server

@@ -209,7 +209,7 @@ def test_a_queued_job_can_be_suspended_and_resumed_by_its_user(
     blocking = queue("4")
     admitted(blocking)
     run = queue("1")
-    messages.until("queued, then suspended by its user", run, "insufficient unused quota")
+    messages.until("queued, before its user suspends it", run, "insufficient unused quota")
     api.patch(RFTJOBS, run.name, {"spec": {"suspend": True}})
     run.wait_for_phase("Suspended")
     api.patch(RFTJOBS, run.name, {"spec": {"suspend": False}})

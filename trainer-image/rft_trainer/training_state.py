@@ -120,7 +120,7 @@ def _tensors(file: Path) -> dict[str, Tensor]:
     with run_files.opened(file) as stream:
         size = os.fstat(stream.fileno()).st_size
         if sum(end - begin for begin, end in (entry["data_offsets"] for entry in entries.values())) > size:
-            raise ValueError("has tensors that share their data")
+            raise ValueError("has tensors whose bytes overlap in the file")
         return {name: _tensor(stream, HEADER_BEGINS + len(header), entry) for name, entry in entries.items()}
 
 

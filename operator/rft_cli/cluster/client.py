@@ -304,7 +304,7 @@ def _apply(client: Any, body: Body, namespace: str, options: Body) -> str:
 
 
 def _message(error: ApiException) -> str:
-    """Return the message of the API server about an object that it refused."""
+    """Return the message of the API server about an object that it refused. Empty if there is none."""
     try:
         return str(json.loads(error.body or "")["message"])
     except (ValueError, TypeError, KeyError):

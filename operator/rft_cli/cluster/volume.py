@@ -124,7 +124,7 @@ def _delete(cluster: ClusterClient, pod: str) -> None:
 
 
 def _remove_ended(cluster: ClusterClient, job: Mapping[str, Any]) -> None:
-    """Delete ended pods of earlier ``rft`` commands, which were killed before they could delete their pod."""
+    """Delete ended pods of earlier ``rft`` commands that were killed, or that could not delete their pod."""
     for pod in cluster.pods(reading_pod.selector(job)):
         if reading_pod.is_over(pod):
             cluster.delete_pod(pod["metadata"]["name"])

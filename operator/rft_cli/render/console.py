@@ -26,20 +26,20 @@ WIDE_ENOUGH = 4096
 
 
 class Terminal(Console):
-    """A console that shows control characters as codes, and never interprets text as markup."""
+    """A console that writes a control character as ``\\x1b``, for example, and never interprets markup."""
 
     def __init__(self, **options: Any) -> None:
         """``options`` are those of ``Console``."""
         super().__init__(highlight=False, soft_wrap=True, markup=False, emoji=False, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Return a plain string as rich's text, with control characters as codes, so that rich measures its
+        """Return a plain string as rich's text, with visible control characters, so that rich measures its
         width.
         """
         return super().render_str(visible(text), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Yield the segments that rich writes. In a text, control characters become codes.
+        """Yield the segments that rich writes. Control characters in their texts become visible.
 
         Segments in which rich itself controls the terminal stay unchanged.
         """

@@ -59,7 +59,10 @@ def opened(folder: Path) -> Iterator[dict[str, BufferedReader]]:
 
 
 def sha256(file: BufferedReader) -> str:
-    """Return the SHA-256 digest of a file as hexadecimal digits, and return to its beginning."""
+    """Return the SHA-256 digest of a whole file as hexadecimal digits.
+
+    Afterwards the file's position is its beginning.
+    """
     file.seek(0)
     digest = hashlib.file_digest(file, "sha256").hexdigest()
     file.seek(0)
