@@ -17,7 +17,7 @@ from rft_cli.errors import INVALID, UNREADABLE, UserError
 from rft_cli.local import records
 from rft_cli.local.snapshot import previous
 from rft_cli.local.trainer import trainer_command
-from rft_cli.options import Context, Namespace, TrainerImage
+from rft_cli.options import BestCheckpoint, CheckpointStep, Context, Namespace, TrainerImage
 from rft_cli.render.console import err, out, reports_errors
 from rft_run import atomic, run_files
 from rft_run.card import Card, licence_said, named, render
@@ -33,6 +33,14 @@ class Dtype(StrEnum):
 
     AUTO = "auto"
     FLOAT32 = "float32"
+
+
+MergeBase = Annotated[
+    str | None, typer.Option("--base", help="Base model for --merge. If absent: the run's base model.")
+]
+MergedDtype = Annotated[
+    Dtype, typer.Option("--dtype", help="Number format of the merged model. auto: the base model's.")
+]
 
 
 class Chosen(NamedTuple):
@@ -56,16 +64,10 @@ def export(
     merge: Annotated[
         bool, typer.Option("--merge", help="Write a whole model: base and adapter merged.")
     ] = False,
-    step: Annotated[int | None, typer.Option(min=1, help="The checkpoint of this step.")] = None,
-    best: Annotated[
-        bool, typer.Option("--best", help="The checkpoint with the highest held-out reward.")
-    ] = False,
-    base: Annotated[
-        str | None, typer.Option(help="Base model for --merge. If absent: the run's base model.")
-    ] = None,
-    dtype: Annotated[
-        Dtype, typer.Option(help="Number format of the merged model. auto: the base model's.")
-    ] = Dtype.AUTO,
+    step: CheckpointStep = None,
+    best: BestCheckpoint = False,
+    base: MergeBase = None,
+    dtype: MergedDtype = Dtype.AUTO,
     force: Annotated[bool, typer.Option("--force", help="Replace what is at --output.")] = False,
     image: TrainerImage = None,
     context: Context = None,

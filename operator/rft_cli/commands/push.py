@@ -10,11 +10,20 @@ from typing import Annotated, Any
 
 import typer
 
-from rft_cli.commands.export import ADAPTER_CONFIG, Dtype, choose, needed, refuse_unused, write_export
+from rft_cli.commands.export import (
+    ADAPTER_CONFIG,
+    Dtype,
+    MergeBase,
+    MergedDtype,
+    choose,
+    needed,
+    refuse_unused,
+    write_export,
+)
 from rft_cli.commands.source import ended_by_signals, run_folder
 from rft_cli.errors import INVALID, UNREADABLE, UserError
 from rft_cli.local.trainer import trainer_command
-from rft_cli.options import Context, Namespace, TrainerImage
+from rft_cli.options import BestCheckpoint, CheckpointStep, Context, Namespace, TrainerImage
 from rft_cli.render.console import err, out, reports_errors
 from rft_run import run_files
 from rft_run.card import peft_lines
@@ -37,16 +46,10 @@ def push(
         ),
     ] = False,
     merge: Annotated[bool, typer.Option("--merge", help="Push a whole model: base plus adapter.")] = False,
-    step: Annotated[int | None, typer.Option(min=1, help="The checkpoint of this step.")] = None,
-    best: Annotated[
-        bool, typer.Option("--best", help="The checkpoint with the highest held-out reward.")
-    ] = False,
-    base: Annotated[
-        str | None, typer.Option(help="Base model for --merge. If absent: the run's base model.")
-    ] = None,
-    dtype: Annotated[
-        Dtype, typer.Option(help="Number format of the merged model. auto: the base model's.")
-    ] = Dtype.AUTO,
+    step: CheckpointStep = None,
+    best: BestCheckpoint = False,
+    base: MergeBase = None,
+    dtype: MergedDtype = Dtype.AUTO,
     image: TrainerImage = None,
     context: Context = None,
     namespace: Namespace = None,

@@ -23,7 +23,7 @@ from rft_cli.local.brought import run_config
 from rft_cli.local.process import kill_group
 from rft_cli.local.snapshot import previous
 from rft_cli.local.trainer import trainer_command
-from rft_cli.options import Context, Namespace, connect
+from rft_cli.options import BestCheckpoint, CheckpointStep, Context, Namespace, connect
 from rft_cli.render.console import err, out, reports_errors, write
 from rft_planner.accelerators import resource_of
 from rft_run.config import RunConfig
@@ -39,10 +39,8 @@ END_SECONDS = 30.0
 @reports_errors
 def serve(
     source: Annotated[str, typer.Argument(metavar="NAME|DIR", help="A job, or a run's folder.")],
-    step: Annotated[int | None, typer.Option(min=1, help="The checkpoint of this step.")] = None,
-    best: Annotated[
-        bool, typer.Option("--best", help="The checkpoint with the highest held-out reward.")
-    ] = False,
+    step: CheckpointStep = None,
+    best: BestCheckpoint = False,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 8000,
     apply: Annotated[
         bool, typer.Option("--apply", help="For a job: apply the objects instead of printing them.")
