@@ -443,7 +443,12 @@ for command in COMMANDS:
 """
 
 
-def test_validate_and_plan_contact_nobody_and_open_only_what_the_manifest_names(tmp_path: Path) -> None:
+@pytest.fixture
+def events(tmp_path: Path) -> list[list[str]]:
+    """What ``validate`` and ``plan`` open, contact or start: command, audit event and its first argument.
+
+    They run in a new process, whose start takes more CPU time than a unit test may.
+    """
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"prompt": "?"}\n')
     (tmp_path / "stranger.yaml").write_text(STRANGER)
@@ -461,9 +466,14 @@ def test_validate_and_plan_contact_nobody_and_open_only_what_the_manifest_names(
         env={**os.environ, **secrets, "HOME": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
     )
     assert ran.returncode == 0, ran.stderr
-    events = [line.split("\t") for line in ran.stdout.splitlines()]
+    return [line.split("\t") for line in ran.stdout.splitlines()]
+
+
+def test_validate_and_plan_contact_nobody_and_open_only_what_the_manifest_names(
+    events: list[list[str]], tmp_path: Path
+) -> None:
     assert {command for command, *_ in events} == {"validate", "plan"}
-    named = {*files, str(rows)}
+    named = {str(tmp_path / name) for name in ("stranger.yaml", "local.yaml", "rows.jsonl")}
     assert named <= {what for _, _, what in events}
     assert [event for event in events if event[1] != "open" or not _is_expected(event[2], named)] == []
 

@@ -48,6 +48,7 @@ def failed(folder: Path, *arguments: str) -> list[str]:
     """Run pytest in a folder. Return the lines of the file in which pytest lists the failed tests."""
     left = folder / "failed"
     environment = os.environ | {"RFT_FAILED_TESTS": str(left), "PYTHONPATH": str(ROOT)}
+    environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # the plugins take most of the time of a start
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(folder)]
     subprocess.run([*command, *arguments], cwd=folder, env=environment, capture_output=True, check=False)
     return left.read_text().splitlines()

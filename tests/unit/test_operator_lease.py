@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rft_operator.cluster import Cluster, ClusterError, Conflict, NotFound, NotLeading, Unavailable
@@ -159,6 +159,7 @@ TURNS = st.lists(
 )
 
 
+@settings(max_examples=60)
 @given(TURNS, st.tuples(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6)), st.floats(0.97, 1.03))
 def test_never_can_two_processes_write_at_the_same_time(
     turns: list[tuple[int, float, str]], offsets: tuple[float, float], rate: float

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rft_api.sizes import parameter_count
@@ -105,6 +105,7 @@ def test_a_number_of_gpus_in_the_spec_is_used_even_for_an_unknown_accelerator() 
     assert planned("org/secret", resources=resources).gpus == 3
 
 
+@settings(max_examples=50)
 @given(st.floats(0.1, 500), st.floats(0.1, 500), st.sampled_from(sorted(ACCELERATORS)))
 def test_more_parameters_never_need_fewer_gpus(one: float, other: float, kind: str) -> None:
     def gpus(billions: float) -> int:
