@@ -129,7 +129,8 @@ def _score(
                 )
             )
     base, *others = scores
-    status = RFTJobStatus(evaluation=compare(base, others[0] if others else None, seed))
+    compared = compare(base, others[0] if others else None, seed)
+    status = RFTJobStatus(phase="Succeeded", evaluation=compared)
     try:
         write_status(folder.status, status)
     except OSError as error:
