@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -49,3 +50,35 @@ def character_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """Start a server that speaks S3, and yield its address."""
+    pytest.importorskip("s3fs")
+    moto_server = pytest.importorskip("moto.server")
+    serving = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    serving.start()
+    yield "http://{}:{}".format(*serving.get_host_and_port())
+    serving.stop()
+
+
+@pytest.fixture
+def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return a client of the S3 server. The environment has the server's address and credentials."""
+    boto3 = pytest.importorskip("boto3")
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "hidden", "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": s3_server,
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    return boto3.client("s3", endpoint_url=s3_server)
+
+
+@pytest.fixture
+def bucket(s3: Any) -> Any:
+    """Return a client of the S3 server, which has an empty bucket called ``results``."""
+    s3.create_bucket(Bucket="results")
+    for found in s3.list_objects_v2(Bucket="results").get("Contents", []):
+        s3.delete_object(Bucket="results", Key=found["Key"])
+    return s3

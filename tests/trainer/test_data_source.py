@@ -165,30 +165,14 @@ def test_the_error_for_a_refused_hub_dataset_says_how_to_get_access(
     assert str(caught.value) == f"hf://datasets/owner/name/rows.jsonl: {said}"
 
 
-def test_rows_are_read_from_a_bucket_with_credentials_from_the_environment(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("s3fs")
-    moto_server = pytest.importorskip("moto.server")
-    boto3 = pytest.importorskip("boto3")
-    for name, value in {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "hidden"}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    serving = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    serving.start()
-    try:
-        address = "http://{}:{}".format(*serving.get_host_and_port())
-        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
-        client = boto3.client("s3", endpoint_url=address)
-        client.create_bucket(Bucket="datasets")
-        client.put_object(Bucket="datasets", Key="sums/rows.jsonl", Body=ROWS)
-        assert fetched("s3://datasets/sums/rows.jsonl", tmp_path / "data").read_bytes() == ROWS
-        with pytest.raises(DataError, match="no such file"):
-            fetched("s3://datasets/sums/absent.jsonl", tmp_path / "absent")
-        with pytest.raises(DataError, match="is a folder"):
-            fetched("s3://datasets/sums", tmp_path / "folder")
-    finally:
-        serving.stop()
+def test_rows_are_read_from_a_bucket_with_credentials_from_the_environment(s3: Any, tmp_path: Path) -> None:
+    s3.create_bucket(Bucket="datasets")
+    s3.put_object(Bucket="datasets", Key="sums/rows.jsonl", Body=ROWS)
+    assert fetched("s3://datasets/sums/rows.jsonl", tmp_path / "data").read_bytes() == ROWS
+    with pytest.raises(DataError, match="no such file"):
+        fetched("s3://datasets/sums/absent.jsonl", tmp_path / "absent")
+    with pytest.raises(DataError, match="is a folder"):
+        fetched("s3://datasets/sums", tmp_path / "folder")
 
 
 @pytest.mark.parametrize(

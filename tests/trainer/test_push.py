@@ -64,33 +64,6 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
         yield hub
 
 
-@pytest.fixture(scope="module")
-def s3_server() -> Iterator[str]:
-    """Start a server that speaks S3, and yield its address."""
-    pytest.importorskip("s3fs")
-    moto_server = pytest.importorskip("moto.server")
-    serving = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    serving.start()
-    yield "http://{}:{}".format(*serving.get_host_and_port())
-    serving.stop()
-
-
-@pytest.fixture
-def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return a client of an S3 server with an empty bucket called ``results``."""
-    boto3 = pytest.importorskip("boto3")
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "hidden", "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": s3_server,
-    }.items():  # fmt: skip
-        monkeypatch.setenv(name, value)
-    client = boto3.client("s3", endpoint_url=s3_server)
-    client.create_bucket(Bucket="results")
-    for found in client.list_objects_v2(Bucket="results").get("Contents", []):
-        client.delete_object(Bucket="results", Key=found["Key"])
-    return client
-
-
 def pushed(*arguments: object) -> Result:
     return CliRunner().invoke(app, ["push", *map(str, arguments)])
 

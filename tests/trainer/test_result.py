@@ -1,7 +1,6 @@
 """spec.output: the adapter is copied at the end of a run, and a failed copy does not fail the run."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -114,30 +113,11 @@ def test_the_message_of_a_failed_push_has_the_command_that_repeats_it(
     assert "hidden" not in done.message
 
 
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Start a server that speaks S3, with an empty bucket called ``results``, and yield a client of it."""
-    pytest.importorskip("s3fs")
-    moto_server, boto3 = pytest.importorskip("moto.server"), pytest.importorskip("boto3")
-    serving = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    serving.start()
-    address = "http://{}:{}".format(*serving.get_host_and_port())
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "hidden", "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": address,
-    }.items():  # fmt: skip
-        monkeypatch.setenv(name, value)
-    client = boto3.client("s3", endpoint_url=address)
-    client.create_bucket(Bucket="results")
-    yield client
-    serving.stop()
-
-
-@pytest.mark.parametrize("bucket", ["results", "nosuch"])
+@pytest.mark.parametrize("name", ["results", "nosuch"])
 def test_a_run_succeeds_with_its_adapter_in_the_bucket_and_also_without(
-    server: Any, character_model: Path, tmp_path: Path, bucket: str
+    bucket: Any, character_model: Path, tmp_path: Path, name: str
 ) -> None:
-    output = {"s3": {"uri": f"s3://{bucket}/sums"}}
+    output = {"s3": {"uri": f"s3://{name}/sums"}}
     small = {"stop": {"maxSteps": 1}, "evaluation": {"fraction": 0}}
     run = with_spec(config(character_model, tmp_path), output=output, **small)
     assert attempt(run, never) == ExitCode.OK
@@ -145,14 +125,14 @@ def test_a_run_succeeds_with_its_adapter_in_the_bucket_and_also_without(
     assert status["phase"] == "Succeeded"
     adapter = {file.name: file.read_bytes() for file in (tmp_path / "adapter").iterdir()}
     assert json.loads(adapter["adapter_config.json"])["base_model_name_or_path"] == str(character_model)
-    if bucket == "nosuch":
+    if name == "nosuch":
         assert "there is no bucket nosuch" in status["message"]
         assert f"To push it: rft push {tmp_path} s3://nosuch/sums" in status["message"]
         assert "pushed" not in status["output"]
         return
     assert "spec.stop.maxSteps is reached. The adapter is pushed to s3://results/sums" in status["message"]
     assert status["output"]["pushed"] == "s3://results/sums"
-    found = server.list_objects_v2(Bucket="results")["Contents"]
+    found = bucket.list_objects_v2(Bucket="results")["Contents"]
     assert {each["Key"].removeprefix("sums/"): each["Size"] for each in found} == {
         name: len(content) for name, content in adapter.items()
     }
