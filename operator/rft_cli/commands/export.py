@@ -190,27 +190,18 @@ def _base(adapter: Path, config: RunConfig | None, given: str | None) -> tuple[s
         return given, None
     if config is not None:
         return config.spec.model.name, config.spec.model.revision
-    named = _adapter_config(adapter).get("base_model_name_or_path")
+    named = records.adapter_config(adapter).get("base_model_name_or_path")
     if not named:
         raise UserError(f"{adapter}: does not name its base model; add --base", INVALID)
     return str(named), None
 
 
-def _adapter_config(adapter: Path) -> dict[str, object]:
-    try:
-        body = run_files.json_of(adapter / ADAPTER_CONFIG)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{adapter / ADAPTER_CONFIG}: cannot be read: {error}", UNREADABLE) from error
-    return body if isinstance(body, dict) else {}
-
-
 def _copy(adapter: Path, target: Path, config: RunConfig | None) -> None:
     """Copy an adapter. If ``config`` is given, the copy has the name of the base model from ``config``."""
-    body = _adapter_config(adapter)
+    body = records.adapter_config(adapter)
     if config is not None:
         model = config.spec.model
-        revision = body.get("revision")  # the trainer writes the commit
-        body = named(body, model.name, revision if isinstance(revision, str) else model.revision)
+        body = named(body, model.name, records.commit_in(body, model.revision))
     for file in sorted(adapter.iterdir()):
         _copy_file(file, target / file.name)
     (target / ADAPTER_CONFIG).write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
@@ -237,8 +228,7 @@ def _card(run: RunFolder, config: RunConfig, chosen: Chosen, base: str | None, *
     steps = records.steps(run.metrics)
     step = chosen.step if chosen.step is not None else max((record.step for record in steps), default=0)
     model = config.spec.model
-    written = _adapter_config(chosen.folder).get("revision")
-    revision = written if isinstance(written, str) else model.revision
+    revision = records.commit_in(records.adapter_config(chosen.folder), model.revision)
     if base is not None:
         model, revision = model.model_copy(update={"name": base}), None
     spec = config.spec.model_copy(update={"model": model})

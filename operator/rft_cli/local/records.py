@@ -1,14 +1,15 @@
 """Reads the records in the folder of a run. If a file cannot be read, a UserError names its path."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from rft_api.status import RFTJobStatus
 from rft_cli.errors import UNREADABLE, UserError
+from rft_run import run_files
 from rft_run.checkpoint import read_state
 from rft_run.evaluation import EvaluationRecord, UnreadableEvaluation, read_evaluation
-from rft_run.folder import RunFolder
+from rft_run.folder import RunFolder, adapter_config_of
 from rft_run.rollouts import RolloutRecord, UnreadableRollouts, each_rollout, read_rollouts
 from rft_run.state import RunState
 from rft_run.status_file import UnreadableStatus, read_status
@@ -27,6 +28,29 @@ def steps(path: Path) -> list[StepRecord]:
         if "reward" not in record.model_fields_set:
             raise UserError(f"{path}: line {number}: has no reward", UNREADABLE)
     return records
+
+
+def adapter_config(adapter: Path) -> dict[str, object]:
+    """Return the configuration of an adapter, or an empty object if it is not a JSON object.
+
+    Raises:
+        UserError: if the configuration cannot be read.
+    """
+    path = adapter_config_of(adapter)
+    try:
+        body = run_files.json_of(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read: {error}", UNREADABLE) from error
+    return body if isinstance(body, dict) else {}
+
+
+def commit_in(config: Mapping[str, object], default: str | None = None) -> str | None:
+    """Return the commit of the base model with which an adapter was trained, from its configuration.
+
+    Return ``default`` if the configuration does not have it.
+    """
+    found = config.get("revision")  # the trainer writes the commit
+    return found if isinstance(found, str) else default
 
 
 def rollouts(path: Path) -> list[RolloutRecord]:

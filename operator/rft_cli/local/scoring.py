@@ -18,7 +18,7 @@ from rft_cli.local.manifest import Manifest, with_spec
 from rft_run import atomic, run_files
 from rft_run.bootstrap import MeanScore, mean_bootstrap
 from rft_run.config import RunConfig
-from rft_run.folder import RunFolder, adapter_config_of
+from rft_run.folder import RunFolder
 
 NOT_READ = Input(os.devnull)
 """Stands for the training rows if the rows for the evaluation are in a file of their own."""
@@ -115,7 +115,7 @@ def of_run(run: RunFolder, config: RunConfig, adapter: Path, given: Given) -> Ev
         name=config.job.name, namespace=config.job.namespace, uid=config.job.uid
     )
     job = _changed(RFTJob.model_construct(metadata=metadata, spec=config.spec), given)
-    if given.model is None and (commit := commit_of(adapter)) is not None:
+    if given.model is None and (commit := records.commit_in(records.adapter_config(adapter))) is not None:
         # A branch that the job names may have moved since the training.
         model = job.spec.model.model_copy(update={"revision": commit})
         job = job.model_copy(update={"spec": job.spec.model_copy(update={"model": model})})
@@ -148,21 +148,6 @@ def _there(location: str | None, field: str, option: str) -> Input:
         said = f"{location} is not a file on this machine" if location else "its file is not known here"
         raise UserError(f"{field}: {said}; name it with {option}", UNREADABLE)
     return Input(location)
-
-
-def commit_of(adapter: Path) -> str | None:
-    """Return the commit of the base model with which an adapter was trained, or None if it is not known.
-
-    Raises:
-        UserError: if the adapter's configuration cannot be read.
-    """
-    path = adapter_config_of(adapter)
-    try:
-        body = run_files.json_of(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read: {error}", UNREADABLE) from error
-    found = body.get("revision") if isinstance(body, dict) else None
-    return found if isinstance(found, str) else None
 
 
 def last_step(run: RunFolder) -> int:
