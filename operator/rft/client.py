@@ -1,4 +1,6 @@
-"""A client for the RFTJobs of one namespace of a cluster. Its methods have the names of Kubeflow's SDK."""
+"""A client for the RFTJobs of one namespace of a cluster. Its methods have the same names as in Kubeflow's
+SDK.
+"""
 
 import time
 from collections.abc import Collection, Iterator, Mapping
@@ -94,8 +96,8 @@ class Client:
         return self._cluster.log_lines(pod["metadata"]["name"], container, follow=follow, tail=tail)
 
     def watch_job(self, name: str) -> Iterator[Job]:
-        """Yield a job now, and again after each change, until the job has ended. A reported step is also a
-        change.
+        """Yield a job now, and again after each change, until the job has ended. Each step that the trainer
+        reports is a change too.
         """
         for body in self._cluster.changes(name):
             job = _job(body)
@@ -130,15 +132,15 @@ class Client:
             time.sleep(polling_interval)
 
     def suspend_job(self, name: str) -> None:
-        """Let a job save a checkpoint and release its GPUs."""
+        """Suspend a job. It saves a checkpoint and releases its GPUs."""
         self._cluster.change_spec(name, {"suspend": True})
 
     def resume_job(self, name: str) -> None:
-        """Let a suspended job continue from its checkpoint."""
+        """Resume a suspended job. It continues from its checkpoint."""
         self._cluster.change_spec(name, {"suspend": False})
 
     def cancel_job(self, name: str) -> None:
-        """Let a job save a checkpoint and end permanently."""
+        """Cancel a job. It saves a checkpoint and ends permanently."""
         self._cluster.change_spec(name, {"cancel": True})
 
 

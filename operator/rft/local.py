@@ -26,7 +26,7 @@ POLL_SECONDS = 0.5
 
 
 def load(path: str | Path) -> RFTJob:
-    """Return the RFTJob in a file that has exactly one, in the form that a cluster accepts.
+    """Return the RFTJob from a file that contains exactly one, in the form that a cluster accepts.
 
     ConfigMaps in the file are not returned. The field ``python.file`` is refused, because only the commands
     of ``rft`` can read it. Raises RFTError if the file has no RFTJob or more than one, or if the RFTJob is
@@ -72,15 +72,14 @@ def run_locally(
 ) -> ReportedRun:
     """Train on this machine until the end, as ``rft run`` does. Return the data of the run's report.
 
-    If ``folder`` has a stopped run of the same job, this run is resumed. Relative paths in the job refer to
-    the working folder. Progress is printed.
+    If ``folder`` has a stopped run of the same job, this run is resumed. Relative paths in the job start at
+    the current working directory. Progress is printed.
 
     ``on_step`` gets the record of each step soon after the step's end. If a run is resumed, it first gets the
     records of the earlier steps.
 
     The run stops with a checkpoint if ``on_step`` raises an exception, or if the program is interrupted
-    (KeyboardInterrupt). Then the exception leaves this function. Raises RFTError if the run does not
-    complete.
+    (KeyboardInterrupt). Then the caller gets this exception. Raises RFTError if the run does not complete.
     """
     metrics = RunFolder(Path(folder)).metrics
     with tempfile.NamedTemporaryFile("w", dir=Path.cwd(), prefix=".rft-", suffix=".yaml") as file:
@@ -104,7 +103,9 @@ def run_locally(
 
 
 def _deliver(metrics: Path, last: int, on_step: Callable[[StepRecord], None]) -> int:
-    """Give the records of the steps after step ``last`` to ``on_step``. Return the number of the newest."""
+    """Call ``on_step`` with the record of each step after step ``last``. Return the number of the newest
+    step.
+    """
     for record in records.steps(metrics):
         if record.step > last:
             last = record.step
