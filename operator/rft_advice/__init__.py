@@ -1,4 +1,4 @@
-"""The tuning guide's advice, as rules about a spec or a run. Advice is a warning: no job is refused."""
+"""The tuning guide's advice, as rules about a spec or a run. Advice only warns. It never refuses a job."""
 
 from rft_advice.rule import Advice, AdviceRule
 from rft_advice.rules import RULES, advise

@@ -64,9 +64,8 @@ def warning(found: Sequence[Change]) -> str | None:
 
 
 def _parameters(spec: RFTJobSpec) -> dict[str, Any]:
-    """Return the values of all parameters of a spec, by path.
-
-    The result also has the parameters that are derived, because the spec does not set them.
+    """Return the values of all parameters of a spec, by path. A parameter that the spec does not set has its
+    derived value.
     """
     body = {part: value for part, value in spec.dump().items() if part in TUNED}
     # No UID is needed: only the seed is derived from it, and it differs for every run.

@@ -61,7 +61,7 @@ class Fall(NamedTuple):
 
     @property
     def size(self) -> float:
-        """By how much the canary's mean score fell from the earlier window to the last one."""
+        """The canary's mean score in the earlier window minus its mean score in the later window."""
         return self.before - self.after
 
 
@@ -75,7 +75,7 @@ def largest_fall(points: Sequence[RewardPoint], canaries: Sequence[str], least: 
 
 
 def highest(points: Sequence[RewardPoint], canary: str) -> int | None:
-    """Return the last step of the window with the canary's highest mean score.
+    """Return the last step of the window in which the canary's mean score is highest.
 
     Return None if fewer than ``WINDOW`` points have a score of the canary.
     """
@@ -131,7 +131,7 @@ def _fall(points: Sequence[RewardPoint], canary: str, least: float) -> Fall | No
 
 
 def _errors(lower: Sequence[float], higher: Sequence[float]) -> float:
-    """Return by how many standard errors the mean of ``higher`` is above the mean of ``lower``."""
+    """Return the difference between the means of ``higher`` and ``lower``, divided by its standard error."""
     difference = fmean(higher) - fmean(lower)
     error = math.sqrt((variance(lower) + variance(higher)) / WINDOW)
     if error < 1e-9:  # neither varies beyond rounding

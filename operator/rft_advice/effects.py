@@ -67,7 +67,7 @@ def stale_bounds_without_effect(spec: RFTJobSpec) -> str | None:
 
 
 def _in_turn(spec: RFTJobSpec) -> str:
-    """Return the reason why generation never overlaps training, with any number of GPUs."""
+    """Return why generation and training never run at the same time in this job, even with several GPUs."""
     if spec.training.max_staleness == 0:
         return "maxStaleness is 0"
     return "deterministic is true" if spec.training.deterministic else f"engine is {spec.sampling.engine}"

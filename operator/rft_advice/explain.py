@@ -20,7 +20,7 @@ def explain(path: str) -> str:
 
 
 def overview() -> str:
-    """Return an overview of the nine parameters, one or two lines each."""
+    """Return an overview of the nine parameters, with one or two lines for each."""
     lines = [
         "The nine parameters of the tuning guide. rft explain FIELD explains one of them, or any other field."
     ]

@@ -23,7 +23,7 @@ def temperature_unfiltered(spec: RFTJobSpec) -> str | None:
 
 
 def creative_temperature_low_top_p(spec: RFTJobSpec) -> str | None:
-    """Advise if a high temperature raises diversity, and a low top-p removes it again."""
+    """Advise if a high temperature increases diversity, but a low top-p decreases it again."""
     sampling = spec.sampling
     if sampling.temperature < _CREATIVE or not 0 < sampling.top_p < bands.DIVERSE_TOP_P:
         return None
@@ -47,7 +47,7 @@ def top_k_with_low_top_p(spec: RFTJobSpec) -> str | None:
 
 
 def learning_rate_raised_alone(spec: RFTJobSpec) -> str | None:
-    """Advise if the learning rate is raised without a larger batch."""
+    """Advise if the learning rate is raised, but the batch size is not."""
     training = spec.training
     beyond = training.learning_rate > _RATE * bands.LEARNING_RATE_FACTOR
     if beyond or training.learning_rate <= _RATE or training.batch_size_tokens > _BATCH:
@@ -72,7 +72,7 @@ def epochs_with_high_rank(spec: RFTJobSpec) -> str | None:
 
 
 def turns_fill_context(spec: RFTJobSpec) -> str | None:
-    """Advise if all turns of a rollout together do not fit into the context."""
+    """Advise if the turns of a rollout together may fill the whole context."""
     context = longest_sequence(spec)
     if spec.environment is None or spec.rollout_tokens < context:
         return None

@@ -77,7 +77,7 @@ def _inner(place: Any, key: str | int, following: str | int, path: str) -> Any:
 
 
 def _require(place: Any, key: str | int, path: str) -> None:
-    """Raise NoSuchItem if ``place`` is not a list that has an item with the number ``key``."""
+    """Raise NoSuchItem if ``place`` is not a list, or has no item with the index ``key``."""
     if isinstance(place, list) and isinstance(key, str):
         raise NoSuchItem(
             f"{path}: lacks the number of a list's item, 0 to {len(place) - 1}; for example graders[0].weight"

@@ -1,4 +1,4 @@
-"""The types of a piece of advice on a spec, and of the rule that gives it."""
+"""Defines two types: a piece of advice on a spec, and a rule that gives such advice."""
 
 from collections.abc import Callable
 from typing import NamedTuple

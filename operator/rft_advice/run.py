@@ -161,7 +161,7 @@ def still_climbing(spec: RFTJobSpec, run: RunFacts) -> str | None:
 
 
 def stopped_while_climbing(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """Advise if the reward was still rising at ``stop.maxSteps``."""
+    """Advise if the reward was still rising when ``stop.maxSteps`` ended the run."""
     curve = curve_of(run.reward)
     if curve is None or not _reached_max_steps(spec, run) or not _climbs(curve):
         return None
@@ -275,7 +275,7 @@ def canary_fell(spec: RFTJobSpec, run: RunFacts) -> str | None:
 
 
 def sampler_drifts(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """Advise if the sampler's probabilities differ from the trainer's, but not so much that the run stops."""
+    """Advise if the sampler's probabilities differ from the trainer's, but not enough to stop the run."""
     drift = run.metrics.mismatch_kl if run.metrics is not None else None
     if drift is None or drift < ADVICE_KL:
         return None

@@ -65,7 +65,7 @@ def top_k_one(spec: RFTJobSpec) -> str | None:
 
 
 def top_k_low(spec: RFTJobSpec) -> str | None:
-    """Advise if top-k leaves few tokens to choose from."""
+    """Advise if top-k is low, so that only few tokens can be sampled."""
     value = spec.sampling.top_k
     if not 1 < value < bands.FEW_TOP_K:
         return None
@@ -84,7 +84,7 @@ def top_k_above_50(spec: RFTJobSpec) -> str | None:
 
 
 def rollouts_few(spec: RFTJobSpec) -> str | None:
-    """Advise if there are too few rollouts of a prompt to compare."""
+    """Advise if each prompt has too few rollouts for a useful comparison of their rewards."""
     value = spec.sampling.num_rollouts
     if value >= bands.USUAL_ROLLOUTS:
         return None
@@ -95,7 +95,7 @@ def rollouts_few(spec: RFTJobSpec) -> str | None:
 
 
 def rollouts_many(spec: RFTJobSpec) -> str | None:
-    """Advise if there are many rollouts per prompt, which raise quality and cost."""
+    """Advise if there are many rollouts per prompt. They improve the result, but cost more."""
     value = spec.sampling.num_rollouts
     if value <= _QUALITY[0]:
         return None
@@ -119,7 +119,7 @@ def max_tokens_low(spec: RFTJobSpec) -> str | None:
 
 
 def thought_cut(spec: RFTJobSpec) -> str | None:
-    """Advise if ``maxTokens`` is so low that a thinking model may not finish its thought."""
+    """Advise if ``maxTokens`` is so low that a thinking model may be cut off before its answer."""
     value, turned_off = spec.sampling.max_tokens, (spec.model.chat_template_args or {}).get("enable_thinking")
     if value >= bands.THOUGHT or turned_off is False or not thinks(spec.model.name):
         return None

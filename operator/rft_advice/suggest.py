@@ -73,12 +73,14 @@ class Suggestions(NamedTuple):
 
 
 def _up_through(band: tuple[float, ...], value: float) -> float | None:
-    """Return the first value of ``band`` above ``value``, or None if there is none. ``band`` ascends."""
+    """Return the first value of ``band`` above ``value``, or None if there is none. ``band`` is in ascending
+    order.
+    """
     return next((step for step in band if step > value), None)
 
 
 def _down_through(band: tuple[float, ...], value: float) -> float | None:
-    """Return the first value of ``band`` below ``value``, or None if there is none. ``band`` descends."""
+    """Return the first value of ``band`` below ``value``, or None. ``band`` is in descending order."""
     return next((step for step in band if step < value), None)
 
 
@@ -203,8 +205,8 @@ STEPS: dict[Goal, tuple[ParameterStep, ...]] = {
 def suggest(document: Mapping[str, Any], goal: Goal) -> Suggestions:
     """Return the next experiments for a goal, from a valid manifest.
 
-    A parameter counts as exhausted for two reasons: its next value is outside of the documented range, or it
-    breaks a rule that compares several fields.
+    A parameter counts as exhausted if its next value is outside the documented range, or breaks a rule that
+    compares several fields.
 
     Raises:
         InvalidManifest: if the manifest is not valid.

@@ -53,12 +53,12 @@ def advise_job(job: RFTJob) -> list[Advice]:
 
 
 def acknowledged(annotations: Mapping[str, str]) -> frozenset[str]:
-    """Return the ids of advice that the annotation names."""
+    """Return the ids of the advice that the user has acknowledged in the annotation."""
     return frozenset(part for part in re.split(r"[,\s]+", annotations.get(ANNOTATION, "")) if part)
 
 
 def unknown(annotations: Mapping[str, str]) -> list[str]:
-    """Return a message for each id in the annotation that is the id of no advice."""
+    """Return a message for each id in the annotation that no piece of advice has."""
     ids = [rule.id for rule in RULES]
     messages = []
     for name in sorted(acknowledged(annotations) - set(ids)):

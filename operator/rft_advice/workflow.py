@@ -11,7 +11,9 @@ CPU = "cpu"
 
 
 def changed_parameters(spec: RFTJobSpec) -> list[str]:
-    """Return the names of those of the nine tuned parameters whose values differ from their defaults."""
+    """Return the names of the tuned parameters whose values differ from their defaults. There are nine such
+    parameters in all.
+    """
     return [
         guide.path.rpartition(".")[2] for guide in NINE if value_of(spec, guide.path) != guide.field.default
     ]
@@ -63,7 +65,7 @@ def gpus_against_accelerator(spec: RFTJobSpec) -> str | None:
 
 
 def cpu_for_large_model(spec: RFTJobSpec) -> str | None:
-    """Advise if a large model is to be trained on the CPU, which is possible but too slow."""
+    """Advise if a large model is trained on the CPU. This is possible, but too slow."""
     size = model_size(spec)
     if spec.resources is None or spec.resources.gpus != 0 or size is None or size < bands.CPU_MODEL:
         return None
