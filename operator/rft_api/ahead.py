@@ -57,7 +57,7 @@ def model_problem(name: str) -> str:
 
 
 def _as_model(name: str) -> str:
-    """Return what the user should write in place of a model's name that is not valid."""
+    """Return text that says what to write instead of an invalid model name."""
     if name.startswith((".", "~")):
         return "the absolute path of the folder"
     own = re.sub(r"[^A-Za-z0-9._/-]+", "-", name).strip("-./")

@@ -1,4 +1,4 @@
-"""Refuses annotations with which a pod would get more rights.
+"""Refuses annotations that would give a pod more rights.
 
 Container runtimes, network plugins and clouds read such annotations. The same rights cannot be requested by
 fields either: the API has no security context and no hostNetwork.
@@ -22,7 +22,7 @@ PROFILES = (
 
 
 class AnnotationGroup(NamedTuple):
-    """Annotations that are refused for one reason, whatever their value is.
+    """Annotations that are all refused for the same reason. Their values do not matter.
 
     The group has each annotation whose key begins with one of ``begins`` or ends with one of ``ends``.
     """
@@ -89,7 +89,7 @@ def problem_of(key: str, value: str) -> str | None:
 
 
 def cel() -> Cel:
-    """Return the CEL rule that refuses annotations with which the pod would get more rights.
+    """Return the CEL rule that refuses annotations that would give the pod more rights.
 
     The rule applies only to RFTJobs without a phase. The operator has not seen these RFTJobs yet.
 

@@ -122,5 +122,7 @@ class Model(BaseModel):
 
 
 def known(**fields: Any) -> dict[str, Any]:
-    """Return the fields that are not None, as arguments for a model of the API, which refuses ``null``."""
+    """Return only the fields that are not None, as arguments for a model of the API. Such a model refuses
+    ``null``.
+    """
     return {name: value for name, value in fields.items() if value is not None}

@@ -21,7 +21,7 @@ class Moved(NamedTuple):
 
 
 class Revalued(NamedTuple):
-    """A field whose values are written in another way in v1beta1. The path is that of v1alpha1."""
+    """A field whose values are spelled differently in v1beta1. ``path`` is its path in v1alpha1."""
 
     path: str
     beta_of: Mapping[Any, Any]
@@ -31,7 +31,8 @@ class Revalued(NamedTuple):
 
 
 def _capital(*values: str) -> dict[Any, Any]:
-    """Return, for each value of v1alpha1, its name in CamelCase: ``AllLinear`` for ``all-linear``."""
+    """Return a map from each value of v1alpha1 to its spelling in v1beta1: ``all-linear`` to ``AllLinear``.
+    """
     return {value: "".join(word[0].upper() + word[1:] for word in value.split("-")) for value in values}
 
 
@@ -150,7 +151,7 @@ def _take(owner: Json, path: list[str]) -> Any:
 
 
 def _objects(value: Json, path: list[str]) -> Iterator[Json]:
-    """Yield the objects at a path that exist. A path such as ``graders[]`` stands for each item of the list
+    """Yield the existing objects at a path. A path such as ``graders[]`` stands for each item of the list
     ``graders``.
     """
     if not path:

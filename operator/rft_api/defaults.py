@@ -88,7 +88,7 @@ fields are not used.
 
 
 class Inheriting(NamedTuple):
-    """A spec with the platform's defaults."""
+    """A spec in which the platform's defaults are filled in."""
 
     spec: RFTJobSpec
     inherited: tuple[Inherited, ...] = ()
@@ -169,7 +169,7 @@ def inherit(spec: RFTJobSpec, defaults: JobDefaults, accelerator: str | None) ->
 
 
 def accelerator_of(plan: Plan) -> str | None:
-    """Return the parameter ``accelerator`` of ``inherit`` for a job with this plan."""
+    """Return the value that ``inherit`` needs as ``accelerator``, for a job with this plan."""
     return plan.accelerator if plan.gpus else CPU
 
 
@@ -185,7 +185,7 @@ def _with_layer(spec: RFTJobSpec, layer: Defaults, origin: str, found: list[Inhe
 
 
 def _filled(own: Any, default: Any, path: str, origin: str, found: list[Inherited]) -> Any:
-    """Return the job's value ``own``. Its absent fields (``None``) get their values from ``default``.
+    """Return the job's value ``own``, in which absent fields (``None``) are filled from ``default``.
 
     The fields that got a value are added to ``found``.
     """

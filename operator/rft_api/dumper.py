@@ -1,4 +1,4 @@
-"""Writes YAML from which kubectl reads exactly the values that were given to the writer."""
+"""Writes YAML. kubectl reads from it exactly the values that were written."""
 
 from typing import Any
 

@@ -59,5 +59,5 @@ def _given(value: Any, default: Any) -> Any:
 
 
 def seed_from_uid(uid: str) -> int:
-    """Return a random seed below 2**31 that depends on the job's UID alone."""
+    """Return a random seed below 2**31. It depends only on the job's UID."""
     return int.from_bytes(hashlib.sha256(uid.encode()).digest()[:4]) & 0x7FFFFFFF

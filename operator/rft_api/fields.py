@@ -75,7 +75,9 @@ def find(path: str) -> Field:
 
 @cache
 def all_fields() -> Mapping[str, Field]:
-    """Return all fields of spec and status by path. In these paths list items have no brackets."""
+    """Return all fields of spec and status, by path. Paths have no brackets for list items:
+    ``spec.graders.name``.
+    """
     return {
         re.sub(r"\[\]", "", field.path): field
         for root, schema in _roots().items()
@@ -117,8 +119,8 @@ def _type(schema: Schema) -> str:
 def _meant(path: str) -> str | None:
     """Return the path of the field that the user probably meant by ``path``.
 
-    It is a path with the same last name. If there is none, it is the most similar path. If none is similar,
-    it is None.
+    It is a path whose last name is the same. If there is none, it is the most similar path. If no path is
+    similar, return None.
     """
     wanted = _fold(path.rpartition(".")[2])
     for known in all_fields():

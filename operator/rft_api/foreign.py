@@ -323,15 +323,18 @@ def find(origin: Origin, theirs: str) -> Counterpart | None:
 
 
 def path_of(theirs: str) -> str:
-    """Return the path of the field of an RFTJob for the field ``theirs`` of another program, or ""."""
+    """Return the path of the RFTJob field that has the meaning of ``theirs``, a field of another program.
+    Return "" if there is none.
+    """
     found = (find(origin, theirs) for origin in TABLES)
     return next((each.ours for each in found if each is not None and each.ours), "")
 
 
 def why_none(theirs: str) -> str:
-    """Return why the field ``theirs`` of another program has no counterpart here, as a sentence.
+    """Return a sentence that says why no RFTJob field has the meaning of ``theirs``, a field of another
+    program.
 
-    Return "" if no table says so.
+    Return "" if no table gives a reason.
     """
     for origin, name in NAMES.items():
         found = find(origin, theirs)

@@ -30,7 +30,7 @@ class Form(NamedTuple):
     def limits(self, longest: int | None = None) -> dict[str, Any]:
         """Return the arguments of ``Field`` for a field of this form.
 
-        ``longest`` is the maximum number of characters. If it is None, it is the maximum number of this form.
+        ``longest`` is the maximum number of characters. If it is None, the form's own maximum is used.
         """
         return {"pattern": self.pattern, "max_length": longest or self.longest}
 

@@ -83,7 +83,7 @@ def _differences(old: object, new: object, path: str) -> Iterator[str]:
 def _by_name(value: object) -> object:
     """Return a list of items with names as a dict by name. Return any other value unchanged.
 
-    So the order of the items does not matter. It does not matter to the API server either.
+    In a dict the order of the items does not matter. The API server ignores their order too.
     """
     if isinstance(value, list) and all(isinstance(item, dict) and "name" in item for item in value):
         return {f"{item['name']}": item for item in value}

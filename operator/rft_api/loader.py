@@ -42,7 +42,7 @@ class _Loader(yaml.SafeLoader):
     """A YAML SafeLoader that reads unquoted scalars, tabs and repeated anchors as kubectl does."""
 
     def scan_to_next_token(self) -> None:
-        """Skip tabs like spaces, but not in the indentation of a line."""
+        """Skip tabs as if they were spaces, except in the indentation of a line."""
         super().scan_to_next_token()
         while self.peek() == "\t" and (self.flow_level or not self.allow_simple_key):
             while self.peek() in " \t":
@@ -146,7 +146,7 @@ def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Hashable
 
 
 def _key(loader: _Loader, node: yaml.Node) -> str:
-    """Return a key of a mapping as a text, as kubectl does, because keys of JSON are strings."""
+    """Return the key of a mapping as text, as kubectl does. Keys in JSON are always strings."""
     key = loader.construct_object(node, deep=True)
     if key is None or isinstance(key, (dict, list)):
         raise _refused(node, "a key must be a text")

@@ -70,7 +70,8 @@ _TRUE, _FALSE = ("true", "yes", "on", "y", "1"), ("false", "no", "off", "n", "0"
 
 
 def fold(name: str) -> str:
-    """Return a name in lower case without dashes, underscores and spaces, to compare names."""
+    """Return a name in lower case, without dashes, underscores and spaces. Names are compared in this form.
+    """
     return re.sub(r"[-_\s]", "", name).lower()
 
 
@@ -149,7 +150,9 @@ def _similar(key: str, names: dict[str, str], cutoff: float) -> str:
 
 
 def all_paths(model: type[Model], prefix: str) -> Iterable[str]:
-    """Yield the paths of all fields of a model. In these paths list items have no brackets."""
+    """Yield the paths of all fields of a model. The paths have no brackets for list items:
+    ``spec.graders.name``.
+    """
     for name, info in model.model_fields.items():
         path = f"{prefix}.{info.alias or name}" if prefix else (info.alias or name)
         yield path

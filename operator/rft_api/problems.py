@@ -134,7 +134,7 @@ def _fields_of(model: type[Model]) -> str:
 
 
 def _formless(value: str, context: dict[str, Any], loc: Sequence[int | str], root: type[Model]) -> str:
-    """Return the message for a text that does not have the form that its field needs."""
+    """Return the message for a text that does not have the required form of its field."""
     form = FORMS.get(str(context.get("pattern")))
     if form is None:
         return f"{_show(value)} does not have the form that this field needs"
@@ -143,7 +143,9 @@ def _formless(value: str, context: dict[str, Any], loc: Sequence[int | str], roo
 
 
 def _wrong_size(detail: ErrorDetails, root: type[Model]) -> str:
-    """Return the message for a text or list with too few or too many characters or entries."""
+    """Return the message for a text with too few or too many characters, or a list with too few or too many
+    items.
+    """
     value, info = detail["input"], _field(detail["loc"], root)
     key, said = _SIZES[detail["type"]]
     limit = int(detail["ctx"][key])
@@ -174,7 +176,7 @@ def _options(context: dict[str, Any]) -> str:
 def _meant(value: object, context: dict[str, Any]) -> str:
     """Return advice that names the allowed value that the user probably meant, or "".
 
-    The user may have written a similar value, or only the beginning or the initials of the allowed value. For
+    The user may have written a similar value, the beginning of the allowed value, or its initials. For
     example, ``RWO`` are the initials of ``ReadWriteOnce``.
     """
     options = [option.strip() for option in _options(context).split(",")]
@@ -477,7 +479,9 @@ def bounds_text(limits: dict[str, float]) -> str:
 
 
 def _number(value: float) -> str:
-    """Return a number as text for a manifest. A whole number has all its digits and no exponent."""
+    """Return a number as text for a manifest. A whole number is written with all its digits, without an
+    exponent.
+    """
     return str(int(value)) if float(value).is_integer() and abs(value) < 2**53 else f"{value:g}"
 
 

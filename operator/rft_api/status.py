@@ -283,7 +283,7 @@ def thin(points: Sequence[RewardPoint]) -> list[RewardPoint]:
 
 
 def _spread(length: int, count: int) -> set[int]:
-    """Return ``count`` evenly spaced indices from 0 to ``length`` - 1, both included."""
+    """Return ``count`` evenly spaced indices. The first is 0, and the last is ``length`` - 1."""
     return {round(i * (length - 1) / (count - 1)) for i in range(count)}
 
 

@@ -36,7 +36,7 @@ _TYPE = {"apiVersion": API_VERSION, "kind": KIND}
 
 
 def _type_problems(document: Mapping[str, Any]) -> Iterator[Problem]:
-    """Yield a problem for each of ``apiVersion`` and ``kind`` that is missing or wrong in a manifest."""
+    """Yield a problem if ``apiVersion`` is missing or wrong in a manifest, and another one for ``kind``."""
     for field, expected in _TYPE.items():
         found = document.get(field)
         if found != expected:

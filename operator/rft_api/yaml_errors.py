@@ -1,4 +1,4 @@
-"""Makes messages about errors in YAML, which say what is wrong and how to correct it."""
+"""Makes messages about errors in YAML. A message says what is wrong and how to correct it."""
 
 import re
 
@@ -66,7 +66,7 @@ def _escape(line: str, column: int) -> str:
 
 
 def _opening(line: str, column: int) -> int:
-    """Return the column at which the text in double quotes around ``column`` begins."""
+    """Return the column where the double-quoted text around ``column`` begins."""
     start, inside = 0, False
     position = 0
     while position < column:
