@@ -87,15 +87,15 @@ def _slice(profile: str, gib: float, tflops: float, tbps: float) -> Device:
 
 
 def _a100_slice(profile: str, gib: float, processors: int, eighths: int) -> Device:
-    """Return a slice of an A100 80 GB. It has ``processors`` of 108 processors, and ``eighths`` / 8 of the
-    bandwidth.
+    """Return a slice of an A100 80 GB. It has ``processors`` of the GPU's 108 processors, and ``eighths`` / 8
+    of its bandwidth.
     """
     return _slice(profile, gib, 312 * processors / 108, 1.935 * eighths / 8)
 
 
 def _h100_slice(profile: str, gib: float, processors: int, eighths: int) -> Device:
-    """Return a slice of an H100 80 GB. It has ``processors`` of 132 processors, and ``eighths`` / 8 of the
-    bandwidth.
+    """Return a slice of an H100 80 GB. It has ``processors`` of the GPU's 132 processors, and ``eighths`` / 8
+    of its bandwidth.
     """
     return _slice(profile, gib, 989.4 * processors / 132, 3.35 * eighths / 8)
 
@@ -155,6 +155,8 @@ DEFAULT = "nvidia-h100-80gb"
 
 
 def resource_of(name: str | None) -> str:
-    """Return the extended resource of an accelerator; ``nvidia.com/gpu`` if it is not in the catalogue."""
+    """Return the extended resource of an accelerator. If it is not in the catalogue, return
+    ``nvidia.com/gpu``.
+    """
     device = ACCELERATORS.get(name or DEFAULT)
     return device.resource if device is not None else NVIDIA

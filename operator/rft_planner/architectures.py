@@ -70,7 +70,7 @@ _UNTRAINABLE_FAMILIES = (
 
 
 def check_trainable(config: Mapping[str, Any], name: str) -> None:
-    """Check the ``config.json`` of the model ``name``. Raises Untrainable if it cannot be trained."""
+    """Check the ``config.json`` of the model ``name``. Raises Untrainable if this model cannot be trained."""
     kind = config.get("model_type")
     if not isinstance(kind, str) or kind not in TRAINABLE:
         raise Untrainable(
@@ -85,7 +85,9 @@ def check_trainable(config: Mapping[str, Any], name: str) -> None:
 
 
 def check_name(name: str) -> None:
-    """Check a model by its name only. Raises Untrainable if models with such a name cannot be trained."""
+    """Check a model only by its name. Raises Untrainable if the name is that of models that cannot be
+    trained.
+    """
     bare = name.rstrip("/").rsplit("/", 1)[-1].lower().removeprefix("meta-")
     for beginning, kind in _UNTRAINABLE_FAMILIES:
         if bare.startswith(beginning):

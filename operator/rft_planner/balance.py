@@ -1,4 +1,4 @@
-"""Finds the number of GPUs with which sampling and training take equal times.
+"""Finds the number of GPUs for which sampling and training take the same time.
 
 If sampling and training have separate GPUs, the GPUs of the faster role wait for the other role. They wait
 least if both roles take the same time.
@@ -34,8 +34,8 @@ class StepSeconds(NamedTuple):
 def balanced(
     shape: Shape, work: MemoryDemand, memory: float, seconds: Callable[[Split], StepSeconds]
 ) -> tuple[Split, StepSeconds] | None:
-    """Return the division of GPUs with the most equal times of sampling and update, and these times. Return
-    ``None`` if the run fits on no division.
+    """Return the division of GPUs for which the times of sampling and update differ least, and these times.
+    Return ``None`` if the run fits on no division.
 
     The divisions have 2 to 8 GPUs, and each GPU belongs to one role only. If several divisions are equally
     good, the one with the fewest GPUs is returned.

@@ -119,7 +119,9 @@ def _gpt_oss(layers: int, experts: int) -> Shape:
 
 
 def _each(name: str, shapes: Mapping[str, Shape], context: int) -> dict[str, Shape]:
-    """Return the shapes with ``context``, in tokens, by model name: ``name`` with the size in place of {}."""
+    """Return the shapes by model name, each with ``context`` tokens. A model name is ``name`` with {}
+    replaced by the size.
+    """
     return {name.format(size): replace(shape, context=context) for size, shape in shapes.items()}
 
 

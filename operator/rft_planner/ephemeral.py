@@ -43,14 +43,14 @@ def on_node(spec: RFTJobSpec, shape: Shape | None, gpus: int) -> NodeDisk | None
 
 
 def _download(spec: RFTJobSpec, shape: Shape) -> float:
-    """Return the bytes of the model's files on the node, 0 if they are not downloaded to the node."""
+    """Return the bytes of the model's files on the node. Return 0 if they are not downloaded to the node."""
     on_volume = spec.model.name.startswith("/") or spec.model.cache is not None
     stored = FLOAT32 if shape.stored == "float32" else BF16
     return 0.0 if on_volume else stored * shape.parameters
 
 
 def _folder(spec: RFTJobSpec, shape: Shape) -> float:
-    """Return the bytes of the run's folder on the node, 0 if it is not there.
+    """Return the bytes of the run's folder on the node, or 0 if the folder is not on the node.
 
     A checkpoint has the adapter and AdamW's two moments in float32. The folder has the newest checkpoints,
     the best one, and one that is being written.

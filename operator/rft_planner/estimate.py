@@ -111,7 +111,9 @@ def estimate(
 def step_seconds(
     spec: RFTJobSpec, effective: Effective, shape: Shape, speed: Speed, rows: RowCounts | None
 ) -> StepSeconds:
-    """Return the seconds of a step, for completions of the length that the trainer expects at first."""
+    """Return the seconds of a step. Completions are assumed to have the length that the trainer expects
+    before the first rollout.
+    """
     return _times(spec, effective, shape, speed, rows, _usual(spec, rows, effective.max_context_length))[0]
 
 
@@ -122,8 +124,7 @@ def prompts_of_step(spec: RFTJobSpec, rows: RowCounts | None) -> float:
 
 
 def idle_share(spec: RFTJobSpec, speed: Speed, step: StepSeconds, rows: RowCounts | None) -> float:
-    """Return the share of a step, from 0 to 1, in which a GPU has nothing to do. The result is the mean of
-    all GPUs.
+    """Return the share of a step, from 0 to 1, in which a GPU is idle. The result is the mean of all GPUs.
 
     A GPU is idle while it waits for the other role. It is also idle while it waits for another sampler or
     trainer that has more work. ``step`` has the seconds of both phases.
@@ -198,7 +199,7 @@ def evaluations(evaluation: Evaluation, steps: int) -> int:
     """Return the number of evaluations of a run: before the first step, after the last step, and between
     them.
 
-    It is 0 if the job turns the evaluation off.
+    Return 0 if the job turns the evaluation off.
     """
     if evaluation.is_off:
         return 0

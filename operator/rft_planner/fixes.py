@@ -1,4 +1,4 @@
-"""Finds changes of a single parameter with which a run fits on the GPUs of one node."""
+"""Finds changes that make a run fit on the GPUs of one node. Each change is of a single parameter."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace

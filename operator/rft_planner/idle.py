@@ -1,4 +1,4 @@
-"""Calculates in which share of a step GPUs have nothing to do, and says why."""
+"""Calculates the share of a step in which GPUs are idle, and says why they are idle."""
 
 import math
 from dataclasses import dataclass
@@ -31,7 +31,9 @@ class StepCosts:
     rows: RowCounts | None
 
     def __call__(self, split: Split) -> Cost:
-        """Return the seconds of a step, and the share in which GPUs are idle, for a division."""
+        """Return the cost of a division: the seconds of a step, and the share of the step in which GPUs are
+        idle.
+        """
         speed = speed_of(split, self.device, self.memory)
         step = step_seconds(self.spec, self.derived, self.shape, speed, self.rows)
         idle = idle_share(self.spec, speed, step, self.rows)
@@ -44,7 +46,7 @@ class StepCosts:
 
 
 class IdleTime(NamedTuple):
-    """The share of a step in which GPUs have nothing to do, and a note about this share.
+    """The share of a step in which GPUs are idle, and a note about this share.
 
     For a single GPU the note is "".
     """
@@ -56,8 +58,8 @@ class IdleTime(NamedTuple):
 def idle_time(split: Split, costs: StepCosts, work: MemoryDemand, most: int) -> IdleTime:
     """Return the idle share of a division, with a note. If the share is large, the note gives the reason.
 
-    With more GPUs, each of them may be idle for less of a step. Then the note names such a number of GPUs,
-    which is at most ``most``.
+    If GPUs would be idle only briefly with more GPUs, the note names such a number of GPUs. It is at most
+    ``most``.
     """
     share = round(costs(split).idle, 2)
     if split.gpus == 1:
@@ -88,7 +90,8 @@ def _reason(split: Split, costs: StepCosts, work: MemoryDemand, most: int, share
 
 
 def _enough(gpus: int, costs: StepCosts, work: MemoryDemand, most: int) -> int | None:
-    """Return the smallest number of GPUs, above ``gpus``, that are idle only briefly, or ``None``."""
+    """Return the smallest number of GPUs, above ``gpus``, with which GPUs are idle only briefly, or ``None``.
+    """
     for more in range(gpus + 1, most + 1):
         split = fitted(more, costs.shape, work, costs.memory, costs)
         if split is not None and costs(split).idle <= LITTLE_IDLE:

@@ -14,7 +14,7 @@ def asked_for(spec: RFTJobSpec) -> str | None:
     """Return the accelerator whose defaults a job inherits. It is found from the spec alone, without the
     nodes of the cluster.
 
-    Return ``None`` if the spec gives the memory of a GPU, but no name.
+    Return ``None`` if the spec gives the memory of a GPU, but not its name.
     """
     resources = spec.resources or Resources()
     if resources.gpus == 0:

@@ -18,7 +18,9 @@ _Question = tuple[frozenset[tuple[str, str]], tuple[str, ...]]
 
 
 class Inventory(tuple[Node, ...]):
-    """The nodes of a cluster at one time. Threads may share it: at worst two compute the same result."""
+    """The nodes of a cluster at one time. Threads may share it. At worst, two threads compute the same
+    result.
+    """
 
     table: Table
     """The node labels by which kinds of GPU are known."""
@@ -70,11 +72,12 @@ class Inventory(tuple[Node, ...]):
         return self._mixed[kind]
 
     def is_unlabelled(self, resource: str) -> bool:
-        """Return whether nodes have this extended resource, but none has a label for the kind of its GPUs."""
+        """Return whether nodes have this extended resource, but no labels that tell the kind of their GPUs.
+        """
         offering = [node for node in self if node.allocatable.get(resource, 0) >= 1]
         return bool(offering) and not any(kinds_of(node, self.table) for node in offering)
 
 
 def inventory(nodes: Sequence[Node]) -> Inventory:
-    """Return ``nodes`` as an inventory. If it is an inventory already, return it with its cache."""
+    """Return an inventory of ``nodes``. If ``nodes`` already is an inventory, return it unchanged."""
     return nodes if isinstance(nodes, Inventory) else Inventory(nodes)

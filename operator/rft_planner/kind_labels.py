@@ -107,7 +107,9 @@ _CLOUDS: Table = {
 
 
 def product_key(resource: str) -> str:
-    """Return the key of the node label that has the product name of a resource's devices."""
+    """Return the key of the node label that gives the product name of the GPUs. ``resource`` is their
+    extended resource.
+    """
     return f"{AMD}.product-name" if resource == AMD else f"{resource}.product"
 
 
@@ -136,7 +138,9 @@ def matches(labels: Mapping[str, str], wanted: Labels) -> bool:
 
 
 def known_by(labels: Mapping[str, str], table: Table) -> tuple[str, tuple[str, str]] | None:
-    """Return the accelerator that a node's labels name, and the label that names it, or ``None``."""
+    """Return the accelerator that a node's labels identify, and one of these labels. Return ``None`` if they
+    identify none.
+    """
     for name, sets in table.items():
         for wanted in sets:
             if matches(labels, wanted):
@@ -146,7 +150,7 @@ def known_by(labels: Mapping[str, str], table: Table) -> tuple[str, tuple[str, s
 
 
 def terms(name: str | None, table: Table) -> list[NodeTerm]:
-    """Return the sets of node labels of an accelerator as terms of a plan; [] if none are known."""
+    """Return an accelerator's sets of node labels, as terms of a plan. Return [] if none are known."""
     return [
         NodeTerm(labels=[NodeLabel(key=key, values=list(values)) for key, values in wanted.items()])
         for wanted in table.get(name or "", ())
@@ -154,7 +158,9 @@ def terms(name: str | None, table: Table) -> list[NodeTerm]:
 
 
 def meets(labels: Mapping[str, str], wanted: list[NodeTerm]) -> bool:
-    """Return whether a node with ``labels`` meets one of the terms. Without terms every node does."""
+    """Return whether a node with ``labels`` meets at least one of the terms. If there are no terms, return
+    True.
+    """
     return not wanted or any(
         matches(labels, {each.key: tuple(each.values) for each in term.labels}) for term in wanted
     )

@@ -189,7 +189,7 @@ def adapter_slots(shape: Shape, work: MemoryDemand, gpus: int = 1) -> float:
 
 
 def sampler_batch(shape: Shape, gpus: int = 1) -> float:
-    """Return the bytes of vLLM's largest batch on one GPU, if one sampler has ``gpus`` GPUs.
+    """Return the bytes of vLLM's largest batch on each of the ``gpus`` GPUs of one sampler.
 
     These GPUs divide only the projections and the feed-forward columns.
     """

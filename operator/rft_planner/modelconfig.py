@@ -37,7 +37,8 @@ _CACHED = {"full_attention", "sliding_attention", "chunked_attention"}
 def from_config(config: Mapping[str, Any]) -> Shape:
     """Return the shape that a model's ``config.json`` describes.
 
-    A sliding window counts as full attention. With it vLLM never needs more cache than for full attention.
+    A sliding window counts as full attention, because vLLM never needs more cache for it than for full
+    attention.
 
     Raises:
         UnreadableConfig: a field is missing or not a number, or the model has an unsupported feature.
@@ -100,7 +101,9 @@ def _layout(config: Mapping[str, Any]) -> Layout:
 
 
 def _with_experts(shape: Shape, config: Mapping[str, Any], layout: Layout) -> Shape:
-    """Return ``shape`` with the experts' fields filled in. ``config`` is that of a mixture of experts."""
+    """Return ``shape`` with the experts' fields filled in. ``config`` is the ``config.json`` of a mixture of
+    experts.
+    """
     width = _first(config, "moe_intermediate_size") or shape.intermediate
     shared = _count(config, "n_shared_experts") * width
     skipped = config.get("mlp_only_layers") or ()

@@ -76,7 +76,8 @@ class Kind:
 
 
 def kinds_of(node: Node, table: Table = kind_labels.TABLE) -> list[Kind]:
-    """Return the kinds of GPU of a node, if their memory is known. GPUs that pods share are left out."""
+    """Return the kinds of GPU of a node. Kinds of unknown memory are left out, and also GPUs that pods share.
+    """
     offered = sorted(name for name, amount in node.allocatable.items() if amount >= 1 and is_gpu(name))
     return [kind for name in offered if (kind := _kind(node, name, table)) is not None]
 
@@ -111,7 +112,9 @@ def _by_cloud(labels: Mapping[str, str], resource: str, table: Table) -> tuple[s
 
 
 def catalogued(labels: Mapping[str, str], resource: str) -> str | None:
-    """Return the catalogue's name of a node's devices, from the labels of the node, or ``None``."""
+    """Return the catalogue's name for the GPUs of a node, found by the node's labels. Return ``None`` if the
+    catalogue has none.
+    """
     label = _product_label(labels, resource)
     return _catalogued(label[1], resource) if label is not None else None
 
@@ -194,5 +197,5 @@ def _tolerates(toleration: Toleration, taint: Taint) -> bool:
 
 
 def holds(node: Node, needs: Mapping[str, float]) -> bool:
-    """Return whether a node has enough resources for a pod, as if no other pods ran on it."""
+    """Return whether a pod's needs fit on an empty node. Other pods on the node are not considered."""
     return all(node.allocatable.get(resource, 0.0) >= amount for resource, amount in needs.items())

@@ -1,5 +1,5 @@
-"""Warns if the number of GPUs in the spec differs from the planned number. The spec's number is used all the
-same.
+"""Warns if the number of GPUs in the spec differs from the planned number. The run still uses the spec's
+number.
 """
 
 from collections.abc import Callable
@@ -44,7 +44,7 @@ def _kind(spec: RFTJobSpec) -> str:
 
 
 def _held(spec: RFTJobSpec, planned: Callable[[RFTJobSpec], Plan]) -> str:
-    """Return the end of the warning: that the run does not fit on the spec's number of GPUs.
+    """Return the last part of the warning. It says that the run does not fit on the spec's number of GPUs.
 
     Return "" if the run fits, or if no plan can be made.
     """

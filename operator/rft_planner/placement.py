@@ -147,7 +147,7 @@ def recorded(before: Plan | None) -> Kind | None:
 
 
 def for_kind(spec: RFTJobSpec, kind: Kind) -> RFTJobSpec:
-    """Return the spec with the accelerator ``kind``, in the same form in which a user would name it."""
+    """Return the spec with ``kind`` as its accelerator, written as a user would write it."""
     named: dict[str, Any] = {"name": kind.name} if kind.name else {"memory": _mebibytes(kind.memory)}
     resources = (spec.resources or Resources()).model_copy(update={"accelerator": Accelerator(**named)})
     return spec.model_copy(update={"resources": resources})
@@ -188,7 +188,9 @@ def _offers(
 
 
 def _of_kind(error: Unplannable, title: str) -> Unplannable:
-    """Return the error with the kind of GPU in its message, because the spec does not name the kind."""
+    """Return the error with the kind of GPU added to its message. The user did not name this kind in the
+    spec.
+    """
     if error.reason != Reason.DOES_NOT_FIT:
         return error
     return Unplannable(error.reason, f"planned for {title}, the largest kind of GPU in the cluster: {error}")
@@ -229,7 +231,9 @@ def _not_there(made: Plan, spec: RFTJobSpec, nodes: Inventory, offered: Mapping[
 
 
 def _terms(name: str | None, spec: RFTJobSpec, nodes: Inventory) -> list[NodeTerm]:
-    """Return an accelerator's sets of node labels; [] if the user's node selector has one of the labels."""
+    """Return an accelerator's sets of node labels. Return [] if the user's node selector uses one of these
+    labels.
+    """
     theirs = (spec.resources.node_selector if spec.resources is not None else None) or {}
     terms = kind_labels.terms(name, nodes.table)
     return [] if any(label.key in theirs for term in terms for label in term.labels) else terms

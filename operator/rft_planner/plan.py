@@ -39,7 +39,9 @@ class Unplannable(ValueError):
 
 
 class _Gpus(NamedTuple):
-    """A number of GPUs, notes that explain it, and their division between the roles, None if not known."""
+    """A number of GPUs, notes that explain this number, and how the GPUs are divided between the roles (None
+    if not known).
+    """
 
     number: int
     notes: list[str]
@@ -195,7 +197,9 @@ def _balance(
 def _costs(
     spec: RFTJobSpec, derived: Effective, shape: Shape | None, rows: RowCounts | None
 ) -> StepCosts | None:
-    """Return an estimator of a step's time for divisions of the GPUs; ``None`` if their speed is unknown."""
+    """Return an estimator of the time of a step, for any division of the GPUs. Return ``None`` if their speed
+    is unknown.
+    """
     device = _device(spec)
     if shape is None or device is None:
         return None
@@ -205,8 +209,7 @@ def _costs(
 def _idle(
     spec: RFTJobSpec, derived: Effective, split: Split | None, costs: StepCosts | None
 ) -> IdleTime | None:
-    """Return in which share of a step GPUs are idle with a division, and a note. None if the share is not
-    known.
+    """Return the share of a step in which GPUs are idle, and a note. Return None if the share is not known.
     """
     if split is None or costs is None:
         return None
@@ -255,7 +258,7 @@ def _more_than_a_node_has(spec: RFTJobSpec, gpus: int) -> list[str]:
 
 
 def _most_gpus(spec: RFTJobSpec) -> int:
-    """Return the largest number of GPUs that a node with GPUs of the spec's kind has."""
+    """Return the maximum number of GPUs in one node, for the kind of GPU that the spec names."""
     device = _device(spec)
     return device.node if device is not None else NODE_GPUS
 
@@ -297,7 +300,9 @@ def _too_large(spec: RFTJobSpec, shape: Shape, work: MemoryDemand, memory: float
 
 
 def _fitting(spec: RFTJobSpec, shape: Shape, work: MemoryDemand, memory: float, gpus: int) -> str:
-    """Return the end of a message: changes that each make the run fit alone. Return "" if there are none."""
+    """Return the last part of a message: changes, each of which is enough to make the run fit. Return "" if
+    there are none.
+    """
     device = _device(spec)
     found = fixes(
         shape, work, memory, gpus, spec.sampling.max_tokens, device.resource if device is not None else NVIDIA
@@ -329,8 +334,8 @@ def _explained(shape: Shape, split: Split, memory: float) -> list[str]:
 
 
 def _samplers(split: Split) -> str:
-    """Return the end of a sentence in a note: the GPUs of each sampler, and whether training uses the same
-    GPUs.
+    """Return the last part of a sentence in a note: the GPUs of each sampler, and whether training uses the
+    same GPUs.
     """
     said = f", {split.samplers} samplers with {split.tensor_parallel} each" if split.samplers > 1 else ""
     return said + (", in turns on the same GPUs" if split.shared else "")
@@ -384,14 +389,14 @@ def _accelerator(spec: RFTJobSpec) -> Accelerator:
 
 
 def _device(spec: RFTJobSpec) -> Gpu | None:
-    """Return the catalogue's entry of the GPU that the spec names, or ``None``."""
+    """Return the entry in the catalogue for the GPU that the spec names, or ``None``."""
     accelerator = _accelerator(spec)
     default = accelerators.DEFAULT if accelerator.memory is None else ""
     return ACCELERATORS.get(accelerator.name or default)
 
 
 def _speed(spec: RFTJobSpec, split: Split | None) -> Speed | None:
-    """Return the speed of the GPUs with their division, or ``None`` if it is not known."""
+    """Return the speed of the GPUs in this division, or ``None`` if the speed is not known."""
     device = _device(spec)
     if split is None or device is None:
         return None

@@ -1,4 +1,4 @@
-"""Finds changes of a spec with which the job's pod fits on a node. Each change is checked by a new plan."""
+"""Finds changes of a spec that make the job's pod fit on a node. Each change is checked by a new plan."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -62,13 +62,15 @@ class NodeSpace:
         return any(holds(node, added(asked, self.aside)) for node in self.nodes)
 
     def most(self, resource: str) -> float:
-        """Return the largest amount of a resource that any node has for the trainer's container."""
+        """Return the most of a resource that the trainer's container can get on any node."""
         has = (node.allocatable.get(resource, 0.0) for node in self.nodes)
         return max(has, default=0.0) - self.aside.get(resource, 0.0)
 
     @property
     def largest(self) -> Node | None:
-        """The node with the most GPUs. If several have equally many, memory decides, then CPUs."""
+        """The node with the most GPUs. Of several such nodes, the one with the most memory, then with the
+        most CPUs.
+        """
 
         def size(node: Node) -> tuple[float, float, float, str]:
             has = node.allocatable
@@ -198,8 +200,8 @@ def _least(metadata: Sequence[object]) -> int:
 def _most(way: _Way, path: str, others: Sequence[FieldValue] = ()) -> FieldValue | None:
     """Return the highest value of a parameter with which the pod fits. It is below the present value.
 
-    ``others`` are changes that are made together with this one. Return None if the pod fits with no such
-    value.
+    ``others`` are changes that are made together with this one. Return None if no lower value makes the pod
+    fit.
     """
     values = _values(way, path)
 
@@ -225,7 +227,7 @@ def _first(holds_at: Callable[[int], bool], last: int) -> int:
 
 
 def _pair(way: _Way) -> tuple[FieldValue, ...] | None:
-    """Return the pair of parameters that must be lowered least to make the pod fit, or None."""
+    """Return the smallest changes of two parameters that together make the pod fit, or None."""
     pairs = [
         (FieldValue(one, value), other)
         for one, path in ((RANK, CONTEXT), (ROLLOUTS, CONTEXT), (RANK, ROLLOUTS))
@@ -262,7 +264,7 @@ def larger_accelerator(spec: RFTJobSpec, made: Plan, room: NodeSpace) -> str | N
 
 
 def smaller_model(spec: RFTJobSpec, made: Plan, room: NodeSpace) -> float | None:
-    """Return the largest usual model size with which the pod fits, in billions of parameters, or None."""
+    """Return the largest common model size with which the pod fits, in billions of parameters, or None."""
     *_, way = _ways(spec, made, room)
     for billions in _BILLIONS:
         model = way.spec.model.model_copy(update={"parameters": f"{billions}B"})
@@ -272,7 +274,7 @@ def smaller_model(spec: RFTJobSpec, made: Plan, room: NodeSpace) -> float | None
 
 
 def added(one: Amounts, other: Amounts) -> dict[str, float]:
-    """Return the sums of two sets of resource amounts, one sum per resource."""
+    """Add two sets of resource amounts. Return the sum for each resource."""
     return {name: one.get(name, 0.0) + other.get(name, 0.0) for name in (*one, *(set(other) - set(one)))}
 
 

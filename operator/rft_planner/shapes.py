@@ -80,7 +80,7 @@ class Shape:
 
     @property
     def embedding_parameters(self) -> int:
-        """Number of parameters of the embedding. An output layer with its own weights has as many."""
+        """Number of parameters of the embedding. A separate output layer has the same number."""
         return self.vocabulary * self.hidden
 
     @property
@@ -151,7 +151,7 @@ def estimated(parameters: float) -> Shape:
 
     - They have about ``0.13 · hidden³`` parameters. The factor is 0.117 for Llama 3.1 8B, 0.128 for 70B,
       0.166 for Qwen2.5 7B, and 0.244 for 32B.
-    - They have at most 80 columns of hidden size per layer.
+    - Their hidden size is at most 80 times the number of layers.
     - Their feed-forward part is at most four times as wide as the hidden size. The estimate has this width.
 
     The estimate has eight key-value heads. Its number of heads is rounded up to a multiple of eight, so that

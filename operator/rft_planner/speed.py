@@ -231,7 +231,7 @@ def busy_gpus(speed: Speed, prompts: float, passes: float) -> tuple[float, float
 
 
 def group_flops(shape: Shape, speed: Speed, lengths: Lengths, update: Update) -> float:
-    """Return the FLOPs to train on one prompt and its rollouts. Of two layouts the cheaper one counts.
+    """Return the FLOPs to train on one prompt and its rollouts, in the cheaper of two layouts.
 
     1. Each rollout is a row of its own, with the prompt.
     2. The prompt and all of its rollouts are one row, if this row fits into a micro-batch. The FLOPs of this

@@ -201,7 +201,8 @@ def _floor(share: float) -> float:
 
 
 def micro_batches(work: MemoryDemand, trainers: int = 1) -> list[int]:
-    """Return the micro-batch sizes to try, in tokens, the largest first. The longest sequence fits into each.
+    """Return the micro-batch sizes to try, in tokens, the largest first. Each has room for the longest
+    sequence.
 
     With several trainers, the largest size is at most a batch divided by the number of trainers, so that all
     trainers have work. It is larger only if the longest sequence needs more.

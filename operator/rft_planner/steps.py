@@ -14,7 +14,7 @@ OTHERWISE = (
 
 
 def first_expectation(max_tokens: int) -> float:
-    """Return the expected number of sampled tokens of a rollout before the first rollout of a run.
+    """Return the expected number of sampled tokens of a rollout, for the time before the run's first rollout.
 
     It is half of the maximum ``max_tokens``.
     """
