@@ -39,7 +39,7 @@ patterns, from which `rft suggest` makes experiments.
 
 
 def rules_by_heading() -> dict[Heading, list[str]]:
-    """Return the ids of the advice rules, by the heading of the tuning guide that they follow."""
+    """Return the ids of the advice rules for each heading of the tuning guide."""
     rules: tuple[AdviceRule | RunRule, ...] = (*RULES, *RUN_RULES)
     return {heading: [rule.id for rule in rules if heading in rule.headings] for heading in HEADINGS}
 

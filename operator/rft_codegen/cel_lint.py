@@ -159,7 +159,7 @@ def _path(tokens: list[_Token], start: int) -> tuple[str, ...]:
 
 
 def _items(tokens: list[_Token], node: Schema, expression: str) -> Iterator[str]:
-    """Yield the problems of a macro, such as ``all``, with the fields of a list's items that it reads.
+    """Yield a problem for each wrong field of a list item that a macro, such as ``all``, reads.
 
     - ``tokens``: the tokens of the rule.
     - ``node``: the schema of ``self``.

@@ -239,7 +239,7 @@ def dashboard_json() -> str:
 
 
 def monitoring_markdown() -> str:
-    """Return the Markdown text of the page of metrics, alerts and panels."""
+    """Return the Markdown text of the page that lists metrics, alerts and panels."""
     metrics = [
         (f"`{metric.name}`", metric.kind, ", ".join(f"`{label}`" for label in metric.labels), metric.help)
         for metric in METRICS.values()

@@ -110,7 +110,7 @@ def planned(model: str, rank: int, kind: str) -> Plan | None:
 
 
 def plans_markdown() -> str:
-    """Return the Markdown text of the page of plans."""
+    """Return the Markdown text of the page that lists the plans."""
     spec = spec_of(next(iter(MODELS)), RANKS[0], KINDS[0])
     made = plan(spec, "")
     assert made.effective is not None

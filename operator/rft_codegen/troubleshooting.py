@@ -162,6 +162,6 @@ HELP: dict[str, Help] = {
 
 
 def troubleshooting_markdown() -> str:
-    """Return the Markdown text of the page of reasons."""
+    """Return the Markdown text of the page that explains each reason of a condition."""
     rows = "".join(f"| `{reason}` | {help.means} | {help.do} |\n" for reason, help in HELP.items())
     return f"{_INTRODUCTION}\n| reason | what it means | what to do |\n| --- | --- | --- |\n{rows}"

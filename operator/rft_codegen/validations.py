@@ -68,7 +68,7 @@ def place(schema: Schema, texts: Iterable[Cel]) -> None:
 
 
 def _has(form: Form, text: str = "self") -> str:
-    """Return the CEL expression which says that the CEL value ``text`` has the form."""
+    """Return the CEL expression that tests whether the CEL value ``text`` has the form."""
     pattern = form.pattern.replace("\\", "\\\\").replace("'", "\\'")
     return f"{text}.matches('{pattern}')"
 
@@ -123,8 +123,8 @@ def bound_texts(schema: Schema, where: str) -> Iterator[Cel]:
 
 
 def drop_replaced(schema: Schema) -> None:
-    """Remove from a schema the patterns and limits that the rules of ``form_texts`` and ``bound_texts``
-    check.
+    """Remove patterns and limits from a schema if the rules of ``form_texts`` and ``bound_texts`` check them
+    instead.
     """
     for _, node in nodes(schema, ""):
         node.pop("pattern", None)
