@@ -21,7 +21,9 @@ _LIBRARIES = ("transformers", "peft")
 
 
 def config_problem(config: Any) -> str | None:
-    """Return why an adapter must not be loaded, or None. ``config`` is the JSON of its configuration."""
+    """Return why an adapter must not be loaded, or None. ``config`` is the adapter's configuration as
+    JSON.
+    """
     if not isinstance(config, dict):
         return "is not a JSON object"
     if (kind := config.get("peft_type", "LORA")) != "LORA":

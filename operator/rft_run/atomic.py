@@ -24,7 +24,9 @@ def temporary(target: Path) -> Path:
 
 
 def put(unfinished: Path, target: Path) -> None:
-    """Flush a file to the disk and rename it to ``target``, which may exist already. Raises OSError."""
+    """Flush a file to the disk, and rename it to ``target``. An existing ``target`` is replaced. Raises
+    OSError.
+    """
     sync(unfinished)
     unfinished.replace(target)
     sync(target.parent)
@@ -82,7 +84,7 @@ def new_folder(
 
 
 def _exchange(unfinished: Path, target: Path) -> None:
-    """Rename a folder to ``target``, and only then remove the folder that had this name before."""
+    """Rename a folder to ``target``. Afterwards, remove the folder that had the name ``target`` before."""
     old = unfinished.with_suffix(".old")
     target.rename(old)
     unfinished.rename(target)

@@ -66,7 +66,7 @@ def named(body: Mapping[str, Any], name: str, revision: str | None) -> dict[str,
 
 
 def licence_of(model: Path) -> str | None:
-    """Return the licence that the model card in a model's folder names. None if it names none."""
+    """Return the licence in the model card of a model's folder. Return None if the card names no licence."""
     try:
         # Files of the hub's cache are links.
         text = run_files.text(card_of(model), run_files.STATUS_BYTES, follow=True)
@@ -82,8 +82,8 @@ def licence_of(model: Path) -> str | None:
 
 
 def licence_said(adapter: Path) -> str | None:
-    """Return the base model's licence, as the model card in an adapter's folder names it. None if it names
-    none.
+    """Return the base model's licence from the model card of an adapter. Return None if the card names no
+    licence.
     """
     try:
         lines = run_files.text(card_of(adapter)).splitlines()
@@ -226,7 +226,8 @@ def peft_lines(
 ) -> Iterator[str]:
     """Yield the lines of Python that load an adapter with PEFT.
 
-    ``adapter``: the path of its folder, or its repository on the hub, whose branch is ``revision``.
+    ``adapter`` is the path of the adapter's folder, or its repository on the hub. ``revision`` is the branch
+    of this repository.
     """
     yield "from peft import PeftModel"
     yield "from transformers import AutoModelForCausalLM"

@@ -27,7 +27,7 @@ def read_state(checkpoint: Path) -> RunState:
 
 
 def is_of_old_release(checkpoint: Path) -> bool:
-    """Return whether an older release wrote the checkpoint, with torch.save."""
+    """Return whether the checkpoint was written by an older release, which used torch.save."""
     return pickle_of(checkpoint).exists() and not tensors_of(checkpoint).exists()
 
 

@@ -27,8 +27,8 @@ occur very often."""
 def cluster_text(text: str, most: int = MAX_MESSAGE) -> ClusterText:
     """Return a text without secrets and control characters, of at most ``most`` characters.
 
-    Secrets are replaced before the text is cut, because half a secret would not be found. Newlines and tabs
-    stay.
+    Secrets are replaced before the text is truncated, because a truncated secret would not be found. Newlines
+    and tabs are kept.
     """
     clean = _short(text) if len(text) <= _SHORT else _clean(text)
     return ClusterText(clean if len(clean) <= most else clean[: most - 1] + "…")

@@ -91,7 +91,9 @@ class RunConfig(Model):
 
     @property
     def pod_spec(self) -> RFTJobSpec:
-        """The spec from which the pod is made: ``spec``, with the platform's defaults for absent fields."""
+        """The spec from which the pod is made: ``spec``, with absent fields filled from the platform's
+        defaults.
+        """
         if self.defaults is None or self.plan is None:
             return self.spec
         return inherit(self.spec, self.defaults, accelerator_of(self.plan)).spec

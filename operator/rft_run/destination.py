@@ -69,7 +69,7 @@ def read_destination(text: str, *, private: bool = True) -> Destination:
 
 
 def _read(part: str, form: Form, text: str, example: str, before: str, after: str = "") -> str:
-    """Return ``part`` of the destination ``text`` if it has the form. Else raise ValueError."""
+    """Return ``part`` of the destination ``text`` if it has the required form. Else raise ValueError."""
     if form.has(part):
         return part
     guess = form.proposal(part)

@@ -41,7 +41,9 @@ class EvaluationRecord(Record):
         return mean_score(self.reward)
 
     def rewards_by_row(self) -> Mapping[tuple[int, str], float]:
-        """Return the reward of each graded row, by the row's line and digest. The digest may be empty."""
+        """Return the reward of each graded row. The key is the row's line and digest. The digest may be
+        empty.
+        """
         digests = self.rows if len(self.rows) == len(self.lines) else [""] * len(self.lines)
         pairs = zip(self.lines, digests, self.reward, strict=False)
         return {(line, digest): reward for line, digest, reward in pairs if reward is not None}

@@ -67,7 +67,7 @@ _EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="e
 def parse(line: str) -> Event | None:
     """Return the event in a line of output.
 
-    Return None if the line is no event, for example if a library printed it.
+    Return None if the line is not an event, for example if a library printed it.
     """
     if not line.startswith("{"):
         return None

@@ -70,7 +70,8 @@ def line_digests(stream: BinaryIO) -> Iterator[bytes]:
 def first_difference(before: Iterator[bytes], now: Iterator[bytes]) -> int | None:
     """Return the number of the first line that differs, counted from 1. None if all lines are equal.
 
-    ``before`` and ``now`` are the digests of the lines. A line that only one of them has counts as different.
+    ``before`` and ``now`` are the digests of the lines. If one of them has more lines, each additional line
+    counts as different.
     """
     pairs = zip_longest(before, now)
     return next((number for number, (old, new) in enumerate(pairs, start=1) if old != new), None)
@@ -183,13 +184,13 @@ def _encoded(digests: Sequence[str]) -> Iterator[bytes]:
 
 
 def merged(before: Fingerprint, now: Fingerprint) -> Fingerprint:
-    """Return the fingerprint ``before``, to which the inputs are added that only ``now`` has."""
+    """Return ``before``, with the inputs added that only ``now`` has."""
     parts = ("rows", "graders", "code", "models")
     return before.model_copy(update={part: getattr(now, part) | getattr(before, part) for part in parts})
 
 
 def read_line_digests(file: Path) -> Iterator[bytes]:
-    """Yield the digests of lines that are in a file. Each has ``LINE_BYTES`` bytes. Raises OSError."""
+    """Yield the line digests that a file contains. Each has ``LINE_BYTES`` bytes. Raises OSError."""
     with run_files.opened(file) as stream:
         while digest := stream.read(LINE_BYTES):
             yield digest

@@ -57,12 +57,14 @@ class RunFolder:
 
     @property
     def status(self) -> Path:
-        """The file with the status of a local run (``RFTJobStatus``). In a cluster the RFTJob has it."""
+        """The file with the status of a local run (``RFTJobStatus``). In a cluster, the status is in the
+        RFTJob.
+        """
         return self.path / "status.yaml"
 
     @property
     def metrics(self) -> Path:
-        """The file with the metrics of each training step, one line for each (``StepRecord``)."""
+        """The file with the metrics of training, with one line for each step (``StepRecord``)."""
         return self.path / "metrics.jsonl"
 
     @property
@@ -88,7 +90,7 @@ class RunFolder:
 
     @property
     def rendering(self) -> Path:
-        """The file with the date and the rules by which the run renders its prompts (``Rendering``)."""
+        """The file with the date and the rules that the run uses to render its prompts (``Rendering``)."""
         return self.path / "rendering.json"
 
     @property
@@ -136,7 +138,7 @@ class RunFolder:
         return self.checkpoints / step_name(step)
 
     def steps_with_rollouts(self) -> list[int]:
-        """Return the steps whose rollouts are in a file, in ascending order."""
+        """Return the steps that have a file of rollouts, in ascending order."""
         return _steps_in(self.rollouts, ROLLOUTS_SUFFIX)
 
     def evaluated_steps(self) -> list[int]:
@@ -151,7 +153,7 @@ class RunFolder:
 
 
 def step_name(step: int) -> str:
-    """Return the name of a step as file names have it, such as ``step-000042``."""
+    """Return the name of a step in file names, such as ``step-000042``."""
     return f"step-{step:06d}"
 
 

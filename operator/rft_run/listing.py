@@ -94,7 +94,7 @@ def _entry(line: bytes) -> FileEntry:
 
 
 def path_problem(path: str) -> str | None:
-    """Return why a path of the list is refused, or None if it is allowed."""
+    """Return why a path in the list is refused, or None if the path is allowed."""
     parts = path.split("/")
     if "" in parts:
         return "is absolute, or has an empty part; only paths relative to the folder are allowed"

@@ -25,7 +25,9 @@ class Record(BaseModel):
     )
 
     def dump(self) -> dict[str, Any]:
-        """Return the record as a JSON object with all fields that were set, including those set to null."""
+        """Return the record as a JSON object. It contains all fields that were set, also those that were set
+        to null.
+        """
         return self.model_dump(by_alias=True, exclude_unset=True)
 
     def as_line(self) -> str:

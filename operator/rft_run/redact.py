@@ -2,7 +2,7 @@
 
 They find what secret scanners for source code find: tokens by their form, values by the name beside them, and
 passwords in addresses. They do not find a secret that has neither a known form nor a name beside it. A hash
-without a name does not count as a secret, because revisions and digests look like it.
+without a name does not count as a secret, because revisions and digests look the same.
 """
 
 import html
@@ -82,9 +82,10 @@ def _redacted(text: str) -> str:
 
 
 def _decoded(found: Match) -> str:
-    """Return a word without secrets that are encoded for a URL or for HTML.
+    """Decode a word if it has a secret that is encoded for a URL or for HTML. Return it with the secret
+    replaced.
 
-    If the word has such a secret, it is decoded, and the secret is replaced. Otherwise the word is unchanged.
+    Return any other word unchanged.
     """
     plain = found[0]
     for _ in range(3):
@@ -122,7 +123,7 @@ def _without(text: str, spans: Iterable[tuple[int, int]]) -> str:
 
 
 def _values(text: str) -> list[tuple[int, int]]:
-    """Return the start and end index of each value of a secret name, in ascending order."""
+    """Return the start and end index of each value whose name marks it as secret, in ascending order."""
     beside = (
         _named(text, found)
         for found in _NAME.finditer(text)

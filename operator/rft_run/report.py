@@ -46,7 +46,7 @@ class ProgressReport(Model):
     ending: Ending | None = Field(None, description="The end of the attempt, in its last report.")
 
     def for_cluster(self) -> ClusterObject:
-        """Return the report as a JSON object, in which all texts may be shown in the cluster."""
+        """Return the report as a JSON object. All its texts are safe to show in the cluster."""
         return cluster_object(self.dump())
 
     def termination_message(self) -> ClusterObject:

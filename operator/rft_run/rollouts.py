@@ -49,7 +49,7 @@ class RolloutRecord(Record):
 
 
 def as_bytes(records: Sequence[RolloutRecord]) -> bytes:
-    """Return the content of the file with the rollouts of a step, before it is compressed."""
+    """Return the content of the file with a step's rollouts, not compressed yet."""
     return "".join(record.as_line() for record in records).encode()
 
 
@@ -81,7 +81,7 @@ def each_rollout(path: Path) -> Iterator[RolloutRecord]:
 
 
 def _problem(error: ValidationError) -> str:
-    """Return a message of one line about the first problem of an invalid record."""
+    """Return a one-line message about the first problem of an invalid record."""
     first = error.errors()[0]
     if first["type"] == "missing":
         return "a record has no line, completion or graders"

@@ -59,7 +59,9 @@ quote in such a text would be tried as the beginning of another text, which take
 
 
 class UnreadableFile(ValueError):
-    """A file is not a regular file, or is larger than its limit. The message does not have its path."""
+    """A file is not a regular file, or is larger than its limit. The message does not contain the file's
+    path.
+    """
 
 
 @contextmanager
@@ -104,7 +106,7 @@ def _descriptor(path: Path, flags: int) -> int:
 
 
 def _kind(path: Path) -> str | None:
-    """Return the kind of a special file, such as "a FIFO". None if the path is no special file."""
+    """Return the kind of a special file, such as "a FIFO". Return None if the file is not special."""
     try:
         return _named(path.lstat().st_mode)
     except OSError:
@@ -215,7 +217,9 @@ class _MergelessLoader(yaml.SafeLoader):
     """A YAML SafeLoader that refuses merge keys, because nested merge keys can take any amount of memory."""
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Leave a merge key as it is. The loader then fails, because it cannot construct a value from it."""
+        """Do not expand a merge key. Then the loader fails, because it cannot construct a value from the
+        key.
+        """
 
 
 def _values(value: object, known: dict[int, int]) -> int:
@@ -230,7 +234,7 @@ def _values(value: object, known: dict[int, int]) -> int:
 
 
 def lines(stream: IO[bytes], most: int, each: int = LINE_BYTES) -> Iterator[bytes]:
-    """Yield the lines of a stream, each with its newline. No other character ends a line.
+    """Yield the lines of a stream, each with its newline. Only a newline ends a line.
 
     Raises UnreadableFile if a line has more than ``each`` bytes, or if all lines together have more than
     ``most``.

@@ -111,8 +111,8 @@ _TAG = re.compile(r"(<([\w.:-]+)>)([^<\n]+)(?=</)")
 
 
 def without_tokens(text: str) -> str:
-    """Return a text without tokens, private keys and hashes of passwords. Their form alone shows that they
-    are secret.
+    """Return a text without tokens, private keys and password hashes. They are recognised by their form
+    alone.
     """
     if "PRIVATE KEY" in text:
         text = _PRIVATE_KEY.sub(REDACTED, text)
@@ -145,7 +145,7 @@ def _if(is_secret: Callable[[Match], bool]) -> Callable[[Match], str]:
 
 
 def _is_no_word(found: Match) -> bool:
-    """Return whether credentials follow a scheme such as ``basic``, and not a word, as in ``basic
+    """Return whether the text after a scheme such as ``basic`` is a credential, and not a word as in ``basic
     functions``.
     """
     value = found[2].rstrip(".")

@@ -1,4 +1,4 @@
-"""Pure functions that decide by the name beside a value whether the value is secret.
+"""Pure functions that decide whether a value is secret. They decide by the name beside the value.
 
 For example, the value of ``HF_TOKEN`` is secret, and that of ``maxTokens`` is not.
 """
@@ -120,7 +120,7 @@ def holds_secret(name: str, value: str, sentence: str = "") -> bool:
 
 
 def _words(name: str) -> list[str]:
-    """Return the words of a name in camelCase, snake_case or any other writing."""
+    """Return the words of a name. The name may be in camelCase, snake_case or any other form."""
     return [word.lower() for word in _WORDS.findall(name)]
 
 

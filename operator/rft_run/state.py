@@ -26,7 +26,7 @@ class RunState:
     - ``position`` is the position in the rows where the next step begins.
     - ``dropped_prompts`` is the number of prompts that were found during training to be too long. Prompts
       that were found before the first step are not counted.
-    - ``unknown`` has the fields that a newer release wrote. They are written again.
+    - ``unknown`` has the fields that a newer release wrote. They are kept when the state is saved again.
 
     A new field of this class needs a default, because older checkpoints lack the field.
     """

@@ -124,5 +124,5 @@ def _step(line: bytes, number: int) -> StepRecord:
 
 
 def as_lines(records: Sequence[StepRecord]) -> bytes:
-    """Return the content of ``metrics.jsonl`` with these records."""
+    """Return ``records`` as the content of a file ``metrics.jsonl``."""
     return "".join(record.as_line() for record in records).encode()

@@ -97,7 +97,7 @@ def _check_json(text: bytes, complete: bool, layout: RowLayout, place: str) -> N
 
 
 def _check_no_line(text: bytes, rest: bytes, complete: bool, layout: RowLayout, place: str) -> None:
-    """Raise DataError if the first line is not a row, and the file has another known format."""
+    """Raise DataError if the file has another known format, so that its first line is not a row."""
     if text.startswith(b"<"):
         raise DataError(
             f'{place}: begins with "<" like a web page: check the address, and whether it needs a login'
@@ -160,7 +160,7 @@ def check_columns(names: Mapping[str, Any], layout: RowLayout, place: str, holde
 
 
 def _check_row(value: dict[str, Any], raw: bytes, layout: RowLayout, place: str) -> None:
-    """Raise DataError if the first row can only be read with another ``layout``."""
+    """Raise DataError if the first row does not fit ``layout``, but fits another layout."""
     name = "conversations" if value.get("messages", value.get("prompt")) is None else "messages"
     if layout.format == "jsonl" and not layout.columns and _is_sharegpt(value.get(name)):
         mapped = "" if name == "conversations" else f", and {layout.where}.columns: {{messages: messages}}"

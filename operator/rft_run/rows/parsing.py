@@ -35,7 +35,7 @@ class Parsed(NamedTuple):
 
 
 def parsed(raw: bytes, layout: RowLayout) -> Parsed:
-    """Parse a line with a row. Raises ValueError, whose message does not have the line number."""
+    """Parse a line that contains a row. Raises ValueError. Its message does not have the line number."""
     value = object_of(raw)
     fields = _renamed(value, layout)
     if layout.format == "sharegpt":

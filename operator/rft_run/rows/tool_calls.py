@@ -35,7 +35,7 @@ class MalformedCall(ValueError):
 
 
 def style_of(tokenizer: Any, asked: ToolStyle | None) -> ToolStyle:
-    """Return the style in which tools are shown: ``asked``, unless it is None.
+    """Return the style in which tools are shown. It is ``asked``, unless ``asked`` is None.
 
     Without ``asked`` the style is ``template`` if transformers can read the model's tool calls, else
     ``text``.
@@ -89,7 +89,9 @@ def _function(tool: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def from_text(text: str) -> Message:
-    """Return the assistant's message that a text in the style ``text`` contains. Raises MalformedCall."""
+    """Return the assistant's message from a text that the model wrote in the style ``text``. Raises
+    MalformedCall.
+    """
     calls = [_read(found) for found in _CALL.findall(text)]
     rest = _CALL.sub("", text)
     if _OPEN in rest:

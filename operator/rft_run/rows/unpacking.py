@@ -99,7 +99,9 @@ def _from_csv(plain: Iterator[bytes], layout: RowLayout, place: str) -> Iterator
 
 
 def _decoded(lines: Iterator[bytes]) -> Iterator[str]:
-    """Yield the lines of a CSV file as text, without a byte order mark. A carriage return ends a line too."""
+    """Yield the lines of a CSV file as text, without a byte order mark. A carriage return also ends a
+    line.
+    """
     decoder = codecs.getincrementaldecoder("utf-8-sig")()
     for line in lines:
         yield from io.StringIO(decoder.decode(line), newline="")
@@ -107,7 +109,9 @@ def _decoded(lines: Iterator[bytes]) -> Iterator[str]:
 
 
 def _check_header(header: Sequence[str], layout: RowLayout, place: str) -> None:
-    """Raise DataError if the header of a CSV file has a wrong separator, a name twice, or no prompt."""
+    """Raise DataError if the header of a CSV file has a wrong separator, has a name twice, or has no
+    prompt.
+    """
     if not header:
         return  # an empty file has no rows, which another check reports
     separator = next((sign for sign in _SEPARATORS if sign in header[0]), None)
