@@ -55,7 +55,9 @@ def _problems(grader: Grader, index: int, code: Mapping[str, str]) -> Iterator[P
 
 
 def templates(grader: Grader) -> dict[str, str]:
-    """Return the templates of a stringCheck or textSimilarity grader. The keys are like stringCheck.input."""
+    """Return the templates of a stringCheck or textSimilarity grader, by path. A path is for example
+    ``stringCheck.input``.
+    """
     kinds = {"stringCheck": grader.string_check, "textSimilarity": grader.text_similarity}
     return {
         f"{kind}.{name}": text
@@ -119,7 +121,7 @@ def template_problem(text: str) -> str:
 def code_problem(source: str, function: str) -> str:
     """Return why the function ``function`` in Python source cannot be a grader, or "" if no reason is found.
 
-    The source is only parsed. A reason that shows only when the code runs is not found.
+    The source is only parsed. Errors that appear only when the code runs are not found.
     """
     tree = _parsed(source)
     if isinstance(tree, str):
@@ -140,7 +142,7 @@ def code_problem(source: str, function: str) -> str:
 def environment_problem(source: str, name: str) -> str:
     """Return why the class ``name`` in Python source cannot be an environment, or "" if no reason is found.
 
-    The source is only parsed. A reason that shows only when the code runs is not found.
+    The source is only parsed. Errors that appear only when the code runs are not found.
     """
     tree = _parsed(source)
     if isinstance(tree, str):
@@ -197,7 +199,7 @@ def signature_of(arguments: ast.arguments) -> inspect.Signature:
 
 
 def _bindings(tree: ast.Module, name: str) -> Iterator[ast.AST]:
-    """Yield the syntax nodes that may assign a value to ``name`` in a module. Some may not assign one."""
+    """Yield the syntax nodes that may assign a value to ``name`` in a module. Not all of them do."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             is_method = node not in tree.body and not _outside_functions(tree, node)
@@ -231,7 +233,7 @@ def _outside_functions(tree: ast.Module, wanted: ast.AST) -> bool:
 
 
 def _may_define_more(tree: ast.Module) -> bool:
-    """Return whether a source may define names that its syntax tree does not show."""
+    """Return whether a source may define names that cannot be found in its syntax tree."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and node.id in _DYNAMIC:
             return True

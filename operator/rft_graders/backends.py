@@ -35,7 +35,7 @@ _SLACK_SECONDS = 30.0
 
 
 def max_silence(timeouts: Sequence[float]) -> float:
-    """Return after how many seconds without any reply a grader process counts as lost.
+    """Return the number of seconds without any reply after which a grader process counts as lost.
 
     ``timeouts``: each grader's timeout in seconds. A healthy process may send nothing while a request reaches
     the timeout, the worker restarts, and the second try of the request reaches the timeout too.
@@ -47,7 +47,9 @@ class Backend(Protocol):
     """Runs graders outside the trainer's process: in the grader container, a local process or a server."""
 
     def ready(self, should_stop: ShouldStop) -> dict[str, str | None]:
-        """Wait until all graders load. Return for each grader why it does not load, or None if it loads."""
+        """Wait until each grader is loaded or has failed to load. Return for each grader its error, or
+        None.
+        """
 
     def exchange(self, requests: Sequence[GradeRequest], should_stop: ShouldStop) -> list[Graded]:
         """Return the score or the error of each request, in the order of the requests."""
@@ -80,7 +82,7 @@ class ContainerBackend:
         self._client: GraderClient | None = None
 
     def ready(self, should_stop: ShouldStop) -> dict[str, str | None]:
-        """Wait for the container. Return for each grader why it does not load, or None if it loads.
+        """Wait for the container and its graders. Return for each grader why it does not load, or None.
 
         Raises TrainerError when the container does not connect.
         """
@@ -101,7 +103,7 @@ class ContainerBackend:
         return [outcomes[index] for index in range(len(requests))]
 
     def converse(self, inbox: Inbox, should_stop: ShouldStop) -> None:
-        """See HostBackend. Raises TrainerError when the container is lost."""
+        """Do what ``HostBackend.converse`` describes. Raises TrainerError when the container is lost."""
         assert self._client is not None
         try:
             self._client.converse(inbox, should_stop)
@@ -147,7 +149,7 @@ class LocalBackend:
             set_dumpable(False)
 
     def ready(self, should_stop: ShouldStop) -> dict[str, str | None]:
-        """Start the process. Return for each grader why it does not load, or None if it loads.
+        """Start the process and wait for its graders. Return for each grader why it does not load, or None.
 
         Raises TrainerError when the process does not start.
         """
@@ -175,7 +177,7 @@ class LocalBackend:
         return [outcomes[index] for index in range(len(requests))]
 
     def converse(self, inbox: Inbox, should_stop: ShouldStop) -> None:
-        """Answer requests as ``HostBackend`` says.
+        """Answer requests in the way that ``HostBackend.converse`` describes.
 
         If the process dies, the requests that were sent to it get an error, and the process is started again.
         """

@@ -121,7 +121,9 @@ def string_check(completion: str, row: Mapping[str, Any], settings: StringCheck)
 
 
 def builtin(grader: Grader) -> Builtin | None:
-    """Return the score function of a grader that runs in the trainer's process, None for other graders."""
+    """Return the score function of a grader that runs in the trainer's process. Return None for other
+    graders.
+    """
     if (exact := grader.exact_match) is not None:
         return lambda completion, row: exact_match(completion, row, exact)
     if (number := grader.numeric) is not None:
@@ -134,7 +136,7 @@ def builtin(grader: Grader) -> Builtin | None:
 
 
 def _text(row: Mapping[str, Any], field: str) -> str:
-    """Return the text, number or boolean of a row's field as text. Raises ValueError for other values."""
+    """Return the value of a row's field as text. Raises ValueError if it is not a text, number or boolean."""
     value = row.get(field)
     if isinstance(value, bool):
         return "true" if value else "false"

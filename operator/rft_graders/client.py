@@ -73,7 +73,7 @@ Outcome = float | ValueError
 
 
 class Graded(NamedTuple):
-    """The score or the error of one request, and the text that the grader's code printed during it."""
+    """The score or the error of one request, and the text that the grader's code printed meanwhile."""
 
     outcome: Outcome
     printed: str = ""
@@ -126,10 +126,12 @@ class Listener:
 
 
 class Inbox:
-    """Requests for a grader process that come one by one, from any thread. ``select`` can wait for them."""
+    """A queue of requests for a grader process. Any thread can add requests, and ``select`` can wait for
+    them.
+    """
 
     def __init__(self) -> None:
-        """Begin without requests."""
+        """Create an empty inbox."""
         self.sent: dict[str, Future[Graded]] = {}
         """The futures of the requests that were sent and have no reply yet, by the id of the request."""
         self.ended = False
@@ -140,19 +142,19 @@ class Inbox:
         self._woken.setblocking(False)
 
     def put(self, request: GradeRequest) -> "Future[Graded]":
-        """Add a request. Return its future reply."""
+        """Add a request. Return a future for its reply."""
         future: Future[Graded] = Future()
         self._queue.put((request, future))
         self._signal()
         return future
 
     def close(self) -> None:
-        """End the inbox. No request may be put into it afterwards."""
+        """Close the inbox. Nobody may put a request into it afterwards."""
         self._queue.put(None)
         self._signal()
 
     def next(self) -> "tuple[GradeRequest, Future[Graded]] | None":
-        """Return the next request with its future, None if there is none now."""
+        """Return the next request with its future, or None if the inbox is empty."""
         try:
             entry = self._queue.get_nowait()
         except queue.Empty:
@@ -193,7 +195,9 @@ class GraderClient:
     """The trainer's end of the connection to a grader process."""
 
     def __init__(self, connection: socket.socket, max_silence: float) -> None:
-        """Use an open connection. Requests raise GraderLost if no reply comes for ``max_silence`` seconds."""
+        """Use ``connection``, which is open. Requests raise GraderLost if no reply comes for ``max_silence``
+        seconds.
+        """
         self._connection = connection
         self._reader = LineReader(connection, MAX_REPLY_BYTES)
         self._max_silence = max_silence
@@ -202,7 +206,7 @@ class GraderClient:
         """Ids of unanswered requests of earlier calls that were stopped. Late replies to them are ignored."""
 
     def hello(self, should_stop: ShouldStop) -> dict[str, str | None]:
-        """Wait until all graders load. Return for each grader why it does not load, or None if it loads.
+        """Wait until each grader is loaded or has failed to load. Return for each grader its error, or None.
 
         Raises GraderLost if the grader process is lost, and Preempted if the run should stop.
         """
@@ -286,7 +290,7 @@ class GraderClient:
         return True
 
     def close(self) -> None:
-        """Close the connection, which ends the grader process."""
+        """Close the connection. The grader process then ends."""
         self._connection.close()
 
     def _exchange(
@@ -348,7 +352,9 @@ class GraderClient:
                     raise GraderLost(f"the grader process sent nothing for {self._max_silence:g} s") from None
 
     def _received(self, timeout: float) -> dict[str, Any]:
-        """Return the next message. Raises TimeoutError after ``timeout`` seconds, and GraderLost."""
+        """Return the next message. Raises TimeoutError after ``timeout`` seconds, and GraderLost if the
+        process is lost.
+        """
         try:
             return self._reader.read(timeout)
         except Closed:

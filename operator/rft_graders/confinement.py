@@ -42,7 +42,7 @@ _FIRST_ABI_WITH_REFER, _FIRST_ABI_WITH_SCOPES = 2, 6
 
 
 class Level(enum.IntEnum):
-    """How far the kernel separates a worker and its programs from the other processes of the same user."""
+    """How strongly the kernel separates a worker and its programs from other processes of the same user."""
 
     NONE = 0
     """The kernel does not separate workers. Programs of two workers can reach each other's memory."""
@@ -98,7 +98,9 @@ def confine(abi: int | None = None) -> Level:
 
 
 def landlock_version() -> int:
-    """Return the version of Landlock that the kernel and the seccomp profile allow; 0 without Landlock."""
+    """Return the version of Landlock that the kernel and the seccomp profile allow. Return 0 without
+    Landlock.
+    """
     found = _libc().syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(_VERSION_FLAG))
     return max(0, int(found))
 
@@ -132,7 +134,7 @@ def _enter(libc: ctypes.CDLL, *, files: int = 0, scopes: int = 0) -> None:
 
 
 def _drop_capabilities(libc: ctypes.CDLL) -> None:
-    """Drop capabilities that give access to other processes. A process without any stays as it is."""
+    """Drop the capabilities that give access to other processes. Do nothing if this process has none."""
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
     sets = ctypes.create_string_buffer(struct.calcsize("=6I"))
     _check(libc.capget(header, sets), "capget")

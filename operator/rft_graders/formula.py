@@ -39,13 +39,17 @@ class FormulaProblem(ValueError):
 
 
 def variable(name: str) -> str:
-    """Return a grader's name as formulas write it: with _ for each dash, because a dash is a minus."""
+    """Return the name of a grader in formulas. Each dash becomes _, because a dash in a formula is a
+    minus.
+    """
     return name.replace("-", "_")
 
 
 @lru_cache(maxsize=64)
 def parsed(expression: str) -> ast.expr:
-    """Return the syntax tree of an expression. ``^`` is a power. Raises FormulaProblem if it is not valid."""
+    """Return the syntax tree of an expression. ``^`` means a power. Raises FormulaProblem if it is not
+    valid.
+    """
     try:
         tree = ast.parse(expression.strip().replace("^", "**"), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:

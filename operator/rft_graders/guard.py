@@ -73,7 +73,7 @@ def _kill_all(level: "confinement.Level") -> None:
 
 
 def _parent_is_out_of_reach() -> bool:
-    """Return whether the kernel really confines signals: this process must be unable to signal its parent."""
+    """Return whether this process cannot send signals to its parent, because the kernel confines signals."""
     try:
         os.kill(os.getppid(), 0)
     except PermissionError:
@@ -95,7 +95,7 @@ def _reaped(worker: int, options: int) -> int | None:
 
 
 def _end_like(status: int | None) -> NoReturn:
-    """End this process with the exit code or the signal with which the worker ended."""
+    """End this process in the same way as the worker: with its exit code or its signal."""
     code = 1 if status is None else os.waitstatus_to_exitcode(status)
     if code < 0:
         with contextlib.suppress(OSError):  # SIGKILL has no handler

@@ -53,7 +53,7 @@ def tools_of(environment: type) -> list[dict[str, Any]]:
 
 
 def _own_parameters(environment: type, name: str) -> int:
-    """Return how many leading parameters of a method the model does not fill: 1 for ``self``, else 0."""
+    """Return how many of a method's first parameters are not set by the model: 1 for ``self``, else 0."""
     static = inspect.getattr_static(environment, name)
     return 0 if isinstance(static, staticmethod | classmethod) else 1
 
@@ -138,7 +138,7 @@ def json_type(hint: Any) -> dict[str, Any]:
 
 
 def is_agent(environment: type) -> bool:
-    """Return whether a class plays its rollouts itself."""
+    """Return whether a class is an agent, which plays its rollouts itself."""
     method = getattr(environment, "rollout", None)
     return callable(method) and inspect.signature(method).parameters.keys() >= _AGENT
 
@@ -163,12 +163,14 @@ class Hosted:
 
     @property
     def playing(self) -> bool:
-        """Whether a rollout has begun and has no reward yet. While True, processes and files are kept."""
+        """Whether a rollout has begun and has no reward yet. While True, its processes and files are not
+        removed.
+        """
         return self._instance is not None
 
     def act(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """Run the action that the trainer asks for, and return its result. Raises what the user's code
-        raises.
+        """Run the action that the trainer asks for, and return its result. Exceptions of the user's code are
+        not caught.
 
         {"do": "describe"}                             -> {"tools": […], "replies": true, "agent": false}
         {"do": "reset", "row": {…}}                    -> {"text": "…"} or {}
@@ -231,7 +233,7 @@ async def _wait(result: Any) -> Any:
 
 
 def _said(result: Any) -> dict[str, Any]:
-    """Return what an environment's method returned as a text for the model, or {} for None."""
+    """Convert the result of an environment's method to a text for the model, or to {} if it is None."""
     if result is None:
         return {}
     text = result if isinstance(result, str) else json.dumps(result, default=str, ensure_ascii=False)
@@ -245,7 +247,7 @@ def _said(result: Any) -> dict[str, Any]:
 
 
 def number(value: Any) -> float:
-    """Return a reward as a number. Raises TypeError if it is no number, ValueError if it is not finite."""
+    """Return a reward as a number. Raises TypeError if it is not a number, ValueError if it is not finite."""
     if not isinstance(value, bool | int | float):
         try:
             value = float(value)  # a number of numpy or torch

@@ -1,4 +1,4 @@
-"""Makes ids of requests that nobody can guess. Earlier ids are recognized without a list of them."""
+"""Makes request ids that nobody can guess. It recognizes its own ids without a list of them."""
 
 import hashlib
 import secrets
@@ -8,7 +8,7 @@ class RequestIds:
     """Gives each request an id: a number, and a keyed hash of it. The key never leaves this process."""
 
     def __init__(self) -> None:
-        """Choose a random key. This object does not recognize ids that another object has made."""
+        """Choose a random key. This object recognizes only its own ids."""
         self._key = secrets.token_bytes(32)
         self._count = 0
 

@@ -74,7 +74,9 @@ def _names_draft(schema: Any) -> bool:
 
 
 def _check_references(resource: "Resource[Any]", registry: SchemaRegistry) -> None:
-    """Raise SchemaProblem if a reference leads outside the schema, except to a JSON Schema draft."""
+    """Raise SchemaProblem if a reference leads outside the schema. References to a JSON Schema draft are
+    allowed.
+    """
     pending = [(resource, registry.resolver_with_root(resource))]
     while pending:
         here, resolver = pending.pop()
@@ -92,7 +94,7 @@ def _check_references(resource: "Resource[Any]", registry: SchemaRegistry) -> No
 
 
 def _place(path: Any) -> str:
-    """Return the position of a schema's part as a JSON pointer, with / for the whole schema."""
+    """Return the position of a part of the schema as a JSON pointer. / means the whole schema."""
     return "/" + "/".join(str(part) for part in path)
 
 

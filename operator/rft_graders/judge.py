@@ -35,7 +35,7 @@ class Judge:
                 yield Call((index,), error)
 
     def outcomes(self, reply: Any, count: int) -> list[Outcome]:
-        """Return a list with the one score in the judge's answer.
+        """Return a list of one item: the score in the judge's answer.
 
         Raises ValueError if the answer has no clear score or label.
         """
@@ -60,7 +60,7 @@ class Judge:
 
 
 def _is_cut(reply: Any) -> bool:
-    """Return whether the judge's answer was cut because it reached the maximum number of tokens."""
+    """Return whether the judge's answer was truncated at the maximum number of tokens."""
     try:
         return bool(reply["choices"][0].get("finish_reason") == "length")
     except (TypeError, KeyError, IndexError, AttributeError):

@@ -23,7 +23,7 @@ class Started:
         self._kept = frozenset(tree_of(guard))
 
     def kill(self) -> tuple[int, bool]:
-        """Kill all processes of the worker that did not run yet at the time of ``__init__``.
+        """Kill all processes of the worker that were started after ``__init__``.
 
         Return how many were found, and whether all of them have ended. If each process starts the next one
         and ends, some processes may not be found.

@@ -146,7 +146,7 @@ def _before(match: re.Match[str]) -> str:
 
 
 def _sizes(match: re.Match[str]) -> tuple[Decimal, ...]:
-    """Return the possible values of a matched number. Its sign and its power are not applied yet.
+    """Return the possible values of a matched number, before its sign and its power are applied.
 
     Raises DecimalException, for example for a division by 0.
     """
@@ -200,7 +200,7 @@ def _glued(text: str) -> tuple[Decimal, ...]:
 
 
 def _raised(value: Decimal, match: re.Match[str]) -> Decimal:
-    """Return a number after its matched power: multiplied by a power of ten, or raised to a power.
+    """Apply the matched power to a number: multiply it by a power of ten, or raise it to a power.
 
     Return it unchanged if no power was matched. Raises DecimalException if the result is too large or
     undefined.
@@ -212,7 +212,7 @@ def _raised(value: Decimal, match: re.Match[str]) -> Decimal:
 
 
 def _part(value: Decimal, percent: str | None) -> Decimal:
-    """Return a number divided by 100 if it has a percent sign, or by 1000 if it has a per mille sign.
+    """Divide a number by 100 if it has a percent sign, or by 1000 if it has a per mille sign.
 
     Return any other number unchanged.
     """
@@ -299,7 +299,7 @@ def extract_number(text: str, settings: Numeric) -> Number | None:
 
 
 def _in_box(inside: str) -> Number | None:
-    """Return the only number after the last equals sign in a \\boxed{}. None: no number, or several."""
+    """Return the number after the last equals sign in a \\boxed{}, or None for no number or several."""
     places = _places(_EQUALS.split(normalized(inside))[-1])
     return _one(places[0]) if len(places) == 1 else None
 
@@ -319,8 +319,8 @@ def close(first: Number, second: Number, tolerance: float) -> bool:
 def expected_number(value: object, settings: Numeric) -> Number | None:
     """Return the expected number in the value of a row's field, or None if there is none.
 
-    If the value is a text with more than a number, the number is found as in a completion: as ``settings``
-    says. So the field may contain a whole solution that ends with the marker and the answer.
+    If the value is a text with other words beside the number, the number is found as in a completion, by
+    ``settings``. So the field may contain a whole solution that ends with the marker and the answer.
     """
     if isinstance(value, bool):
         return None

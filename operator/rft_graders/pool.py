@@ -23,7 +23,7 @@ class Log:
     """Writes lines to standard error of the grader process. Some lines are written only once."""
 
     def __init__(self, *, says_levels: bool) -> None:
-        """Start with no line written.
+        """Create a log that has written no line yet.
 
         ``says_levels``: whether to log how workers are confined even if the kernel can confine them fully.
         """
@@ -36,7 +36,7 @@ class Log:
         print(text, file=sys.stderr, flush=True)
 
     def once(self, text: str) -> None:
-        """Write a line, if it was not written before."""
+        """Write a line, unless the same line was written before."""
         with self._lock:
             if text in self._said:
                 return
@@ -45,17 +45,19 @@ class Log:
 
 
 class Slot:
-    """One worker process of a grader. It is started when it is needed, and replaced after it has ended."""
+    """One worker process of a grader. The slot starts the worker when needed, and replaces it after its
+    end.
+    """
 
     def __init__(self, code: Code, children: Children, log: Log) -> None:
-        """Begin without a worker."""
+        """Create a slot without a worker."""
         self._code = code
         self._children = children
         self._log = log
         self._worker: GraderWorker | None = None
 
     def start(self) -> GraderWorker:
-        """Return the worker process. Start it if none runs. Raises WorkerLost if it does not start."""
+        """Return the worker process. If none runs, start one. Raises WorkerLost if the start fails."""
         if self._worker is None:
             self._worker = GraderWorker(self._code, self._children)
             level = self._worker.level
@@ -159,13 +161,15 @@ class Pool:
                 threading.Thread(target=self._serve, args=(slot, queued, first), daemon=True).start()
 
     def load(self) -> dict[str, str | None]:
-        """Wait until all graders load. Return for each grader why it does not load, or None if it loads."""
+        """Wait until each grader is loaded or has failed to load. Return for each grader its error, or
+        None.
+        """
         return {name: loaded.result() for name, loaded in self._loaded.items()}
 
     def submit(self, request: dict[str, Any]) -> None:
         """Put a request into the queue of its grader. Raises KeyError for an unknown grader.
 
-        Later the callback ``reply`` of this pool gets the reply.
+        When the reply is ready, the pool calls its callback ``reply`` with it.
         """
         self._queues[request["grader"]].put(request)
 

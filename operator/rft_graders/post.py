@@ -107,7 +107,7 @@ def _json(content: bytes, place: str) -> Any:
 
 
 def _retry_after(value: str) -> float:
-    """Return for how many seconds a Retry-After header asks to wait, but at most ``MAX_RETRY_AFTER_SECONDS``.
+    """Return how many seconds a Retry-After header asks to wait, but at most ``MAX_RETRY_AFTER_SECONDS``.
 
     The header may have a number of seconds or a date. Return 0 if it has neither.
     """

@@ -26,7 +26,7 @@ class PrintedText:
         threading.Thread(target=self._collect, daemon=True).start()
 
     def take(self) -> str:
-        """Return the text printed since the last call. Dropped bytes are counted in its last line."""
+        """Return the text printed since the last call. Its last line says how many bytes were dropped."""
         with self._lock:
             self._read()
             if not self._kept and not self._lost:

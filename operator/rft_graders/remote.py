@@ -34,14 +34,16 @@ class RemoteBackend:
     """Runs graders that call a server. They need no process, and keep no connection open between batches."""
 
     def __init__(self, graders: Sequence[Grader]) -> None:
-        """Check URLs, prompt templates and tokens of the graders. Raises ConfigurationError for a bad one."""
+        """Check URLs, prompt templates and tokens of the graders. Raises ConfigurationError if one is not
+        valid.
+        """
         self._graders = {
             grader.name: _Grader(_remote(grader), token_reader(grader), grader.timeout_seconds)
             for grader in graders
         }
 
     def ready(self, should_stop: ShouldStop) -> dict[str, str | None]:
-        """Return None for each grader. Whether its server answers is only known after the first request."""
+        """Return None for each grader. Only the first request shows whether a grader's server answers."""
         del should_stop
         return dict.fromkeys(self._graders)
 
@@ -113,7 +115,7 @@ async def _call(client: httpx.AsyncClient, remote: Remote, target: Target, call:
 
 
 def _presentable(outcome: Outcome, token: str | None) -> Outcome:
-    """Return a score unchanged. Return an error as a short message in which the token is hidden."""
+    """Return a score unchanged. Return an error as a short message, with the token replaced."""
     if isinstance(outcome, ValueError):
         return ValueError(hidden(str(outcome), token)[:MAX_ERROR_CHARACTERS])
     return outcome

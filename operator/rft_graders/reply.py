@@ -138,7 +138,7 @@ def _only(values: list[Any]) -> Any:
 
 
 def _in_prose(text: str, scale: Scale | None) -> float:
-    """Return the score from sentences that say only the score, and perhaps a reason for it.
+    """Return the score from sentences that contain nothing but the score, and perhaps a reason for it.
 
     Raises ValueError if there is no score, or if there are different scores.
     """
@@ -158,7 +158,7 @@ def _in_prose(text: str, scale: Scale | None) -> float:
 
 
 def _said(sentence: str, low: float, high: float, *, bare: bool) -> float | None:
-    """Return the score that a sentence gives, or None if its number is perhaps not a score.
+    """Return the score in a sentence. Return None if the number in the sentence may not be a score.
 
     "8 out of 10" and "8/10" are 8 if 10 is the scale's maximum. ``bare``: whether a number without words is a
     score.

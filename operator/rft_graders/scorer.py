@@ -44,7 +44,7 @@ class Act:
 
 
 class Acting:
-    """Environments that act independently of each other, each in its own slot. See ``Scorer.acting``."""
+    """Runs actions of several environments at the same time, each in its own slot. See ``Scorer.acting``."""
 
     def __init__(self, backend: HostBackend, should_stop: ShouldStop) -> None:
         """Start a thread that sends the actions to the backend."""
@@ -56,7 +56,7 @@ class Acting:
         self._thread.start()
 
     def begin(self, act: Act) -> "Future[Graded]":
-        """Let an environment act. Return a future for the result of its action, or for its error.
+        """Start an action of an environment. Return a future for the action's result or error.
 
         The future raises TrainerError if the grader container is lost, and Preempted if the run should stop.
         """
@@ -69,7 +69,7 @@ class Acting:
             return failed
 
     def close(self) -> None:
-        """Return when every environment has answered, or the run should stop."""
+        """Wait until every action has ended, or the run should stop."""
         self._inbox.close()
         self._thread.join()
         self._inbox.release()
@@ -137,7 +137,7 @@ class Scorer:
 
     @classmethod
     def from_config(cls, config: RunConfig) -> Self:
-        """Return a scorer with the graders, and the environment, of a run's configuration."""
+        """Return a scorer for the graders and the environment in a run's configuration."""
         environment = config.spec.environment
         return cls(
             config.spec.scored_by,
@@ -171,7 +171,7 @@ class Scorer:
         self._backends.clear()
 
     def ready(self, should_stop: ShouldStop = _never) -> None:
-        """Wait until users' code is loaded. If ``ready`` was not called, the first ``score`` waits for this.
+        """Wait until users' code is loaded. Without this call, the first call of ``score`` waits.
 
         Raises:
             UserCodeError: if a grader does not load.
@@ -213,7 +213,7 @@ class Scorer:
         )
 
     def act(self, act: Act, should_stop: ShouldStop = _never) -> Graded:
-        """Let an environment act. Return the result of its action, or its error.
+        """Run an action of an environment. Return the action's result or error.
 
         Raises TrainerError if the grader container is lost, and Preempted if the run should stop.
         """
@@ -222,7 +222,9 @@ class Scorer:
 
     @contextmanager
     def acting(self, should_stop: ShouldStop = _never) -> Iterator[Acting]:
-        """Let environments act until the end of the ``with`` block. Calls of ``score`` wait until then."""
+        """Allow actions of environments until the ``with`` block ends. Calls of ``score`` wait for this
+        end.
+        """
         with self._lock:
             self._ready(should_stop)
             backend = next(backend for names, backend in self._backends if ENVIRONMENT in names)

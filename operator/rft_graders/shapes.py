@@ -27,7 +27,7 @@ Grade = Callable[[Asked], float]
 
 
 class CallShape(NamedTuple):
-    """One set of parameter names with which a user's function can be called."""
+    """A set of parameter names. A user's function with these parameters can be called."""
 
     shown: str
     """The parameters of this call shape, as error messages show them."""
@@ -182,7 +182,9 @@ _POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def _takes_two(parameters: Mapping[str, Parameter], required: set[str]) -> bool:
-    """Return whether a function takes completion and row as its first two parameters, under any names."""
+    """Return whether a function takes the completion and the row as its first two parameters. Their names do
+    not matter.
+    """
     ordered = [key for key, p in parameters.items() if p.kind in _POSITIONAL]
     if any(p.kind is Parameter.VAR_POSITIONAL for p in parameters.values()):
         return required <= set(ordered[:2])
@@ -233,7 +235,9 @@ def _is_of_texts(parameter: Parameter) -> bool:
 
 
 def _as_text(messages: list[dict[str, Any]]) -> str:
-    """Return messages as text: the only message's text, or a line ``role: text`` for each of several."""
+    """Return messages as text. A single message gives only its text, and several give a line ``role: text``
+    each.
+    """
     if len(messages) == 1:
         return str(messages[0].get("content"))
     return "\n".join(f"{message.get('role')}: {message.get('content')}" for message in messages)
@@ -246,7 +250,9 @@ def _finished(result: object) -> object:
 
 @functools.cache
 def _runner() -> Any:
-    """Return the event loop of this process. It is always the same one, so users' code can reuse a client."""
+    """Return the event loop of this process. It is the same in every call, so users' code can reuse a
+    client.
+    """
     import asyncio  # imported late, because it takes longer than all other imports here
 
     return asyncio.Runner()

@@ -50,7 +50,7 @@ def _small_and_apart(first: Any, second: Any) -> bool:
     """Return whether two numbers are both smaller than 0.001, and differ by more than 0.1% of the larger
     number.
 
-    math-verify rounds, and would call such numbers equal.
+    math-verify rounds, and would treat such numbers as equal.
     """
     if not (getattr(first, "is_number", False) and getattr(second, "is_number", False)):
         return False

@@ -61,7 +61,7 @@ def row_fields(template: str) -> list[str]:
 
 
 def root_of(field: str) -> str:
-    """Return the name in front of the path of a field in braces."""
+    """Return the name at the beginning of a field in braces, without the path after it."""
     match = _PATH.fullmatch(field)
     assert match is not None
     return match[1]
@@ -104,7 +104,7 @@ def _value(field: str, completion: str, row: Mapping[str, Any]) -> Any:
 
 
 def _at(value: Any, field: str) -> Any:
-    """Return the part of a value to which a field's path leads. Raises LookupError or TypeError."""
+    """Return the part of a value that the path of a field selects. Raises LookupError or TypeError."""
     for step in _STEP.finditer(field, len(root_of(field))):
         value = value[step[1]] if step[1] is not None else value[int(step[2])]
         if value is None:

@@ -1,4 +1,6 @@
-"""Reads bearer tokens of the graders http and model. They never reach messages, logs or other processes."""
+"""Reads bearer tokens of the graders http and model. The tokens never reach messages, logs or other
+processes.
+"""
 
 import os
 import re
@@ -21,7 +23,9 @@ It returns None for a grader without a token.
 
 
 def environment_variable(grader: str, key: str) -> str:
-    """Return the name of the environment variable that has a grader's token if no Secret is mounted."""
+    """Return the name of the environment variable for a grader's token. It is read if no Secret is
+    mounted.
+    """
     return "RFT_SECRET_" + re.sub(r"[^A-Z0-9]", "_", f"{grader}_{key}".upper())
 
 
@@ -65,5 +69,5 @@ def _read(grader: str, ref: SecretKeyRef, path: Path, environment: Mapping[str, 
 
 
 def hidden(text: str, token: str | None) -> str:
-    """Return ``text`` with [token] in place of the token. Servers may repeat it in error messages."""
+    """Return ``text`` with the token replaced by [token]. Servers may repeat the token in error messages."""
     return text.replace(token, "[token]") if token else text

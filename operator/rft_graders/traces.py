@@ -39,7 +39,9 @@ class Traces:
         self._before = self._counted()
 
     def left(self) -> bool:
-        """Return whether a process or a file may still exist that was started or made after ``begin``."""
+        """Return whether a process that was started after ``begin``, or a file that was made then, may still
+        exist.
+        """
         try:
             return (
                 self._counted() != self._before
@@ -51,8 +53,8 @@ class Traces:
             return True
 
     def _counted(self) -> tuple[int, int]:
-        """Return when a file was last made in the home folder or removed from it, and the number of page
-        faults of ended programs.
+        """Return when a file in the home folder was last created or removed, and the number of page faults of
+        ended programs.
 
         The time has a resolution of some milliseconds. Every program causes page faults, so a higher number
         shows that a program ran.

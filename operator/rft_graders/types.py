@@ -60,7 +60,9 @@ class Score:
 
     @property
     def failures(self) -> dict[str, str]:
-        """The errors by grader's name. Errors of canaries, the graders of weight 0, are left out."""
+        """The error of each failed grader, by the grader's name. Canaries, the graders of weight 0, are left
+        out.
+        """
         return {name: error for name, error in self.errors.items() if name not in self.canaries}
 
 

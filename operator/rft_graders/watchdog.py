@@ -23,7 +23,7 @@ class Children:
     """
 
     def __init__(self) -> None:
-        """Begin with no worker process."""
+        """Begin with an empty set of workers."""
         self.lock = threading.Lock()
         """Lock for the start of a worker. Otherwise the watchdog could kill the new worker as an orphan."""
         self.workers: set[int] = set()
@@ -32,15 +32,15 @@ class Children:
         self.closing = False
 
     def kill_orphans(self) -> None:
-        """Kill processes whose worker has ended, and remove their zombies. Take ``lock`` before the call."""
+        """Kill processes whose worker has ended, and remove their zombies. The caller must hold ``lock``."""
         for child in children_of(os.getpid()):
             if child not in self.workers and child not in self.stopped:
                 kill_tree(child)
                 reap(child)
 
     def forget(self, pid: int) -> str | None:
-        """Remove an ended worker. ``pid``: PID of its guard. Return why the watchdog killed the worker, or
-        None if it did not kill it.
+        """Remove an ended worker. Return why the watchdog killed it, or None if the watchdog did not kill it.
+        ``pid`` is the PID of the worker's guard.
         """
         with self.lock:
             self.workers.discard(pid)

@@ -66,8 +66,8 @@ else:
 def load(source: str, function: str, path: str | None = None) -> "shapes.Grade":
     """Execute the user's source. Return a function that calls its grader function and returns the score.
 
-    Raises what the source raises. ``path`` is the file of the source, or None if the source is not a file.
-    The source can import files beside this file.
+    Exceptions of the source are not caught. ``path`` is the file of the source, or None if the source is not
+    a file. The source can import files beside this file.
     """
     return shapes.adapted(_found(source, function, path), function)
 
@@ -75,7 +75,7 @@ def load(source: str, function: str, path: str | None = None) -> "shapes.Grade":
 def load_environment(source: str, name: str, path: str | None = None) -> "hosted.Hosted":
     """Execute the user's source. Return an object that runs its environment class ``name``.
 
-    Raises what the source raises.
+    Exceptions of the source are not caught.
     """
     found = _found(source, name, path)
     if not inspect.isclass(found):
@@ -125,7 +125,9 @@ def _module_of(path: str | None) -> ModuleType:
 
 
 def _without(module: ModuleType, function: str) -> str:
-    """Return the error message for a source that lacks the function. It lists the functions of the source."""
+    """Return the error message for a source without the function ``function``. It lists the functions of the
+    source.
+    """
     if hasattr(module, function):
         return f"{function} is a {type(getattr(module, function)).__name__}, which cannot be called"
     own = [
@@ -168,8 +170,8 @@ def act(environment: "hosted.Hosted", request: dict[str, Any]) -> dict[str, Any]
 
 
 def _keep_from_children(descriptor: int) -> None:
-    """Replace the descriptor by /dev/null in all children that are forked later. Started programs never get
-    it.
+    """Replace the descriptor by /dev/null in all children that are forked later. Programs that this process
+    starts never get the descriptor.
     """
     os.set_inheritable(descriptor, False)
 

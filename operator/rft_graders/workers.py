@@ -37,7 +37,9 @@ class WorkerLost(ScoreFailed):
 
 
 class Forged(WorkerLost):
-    """Some code wrote its own reply into the connection of a worker. The worker was killed because of it."""
+    """Some code wrote a reply of its own into the worker's connection. Because of this, the worker was
+    killed.
+    """
 
     def __init__(self, what: str, *, earlier: bool) -> None:
         """Make the error's message.
