@@ -31,7 +31,8 @@ class Revalued(NamedTuple):
 
 
 def _capital(*values: str) -> dict[Any, Any]:
-    """Return a map from each value of v1alpha1 to its spelling in v1beta1: ``all-linear`` to ``AllLinear``.
+    """Return a map from each value of v1alpha1 to its spelling in v1beta1: ``all-linear`` to
+    ``AllLinear``.
     """
     return {value: "".join(word[0].upper() + word[1:] for word in value.split("-")) for value in values}
 

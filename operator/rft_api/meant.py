@@ -70,7 +70,8 @@ _TRUE, _FALSE = ("true", "yes", "on", "y", "1"), ("false", "no", "off", "n", "0"
 
 
 def fold(name: str) -> str:
-    """Return a name in lower case, without dashes, underscores and spaces. Names are compared in this form.
+    """Return a name in lower case, without dashes, underscores and spaces. Names are compared in this
+    form.
     """
     return re.sub(r"[-_\s]", "", name).lower()
 

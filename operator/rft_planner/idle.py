@@ -90,7 +90,8 @@ def _reason(split: Split, costs: StepCosts, work: MemoryDemand, most: int, share
 
 
 def _enough(gpus: int, costs: StepCosts, work: MemoryDemand, most: int) -> int | None:
-    """Return the smallest number of GPUs, above ``gpus``, with which GPUs are idle only briefly, or ``None``.
+    """Return the smallest number of GPUs, above ``gpus``, with which GPUs are idle only briefly, or
+    ``None``.
     """
     for more in range(gpus + 1, most + 1):
         split = fitted(more, costs.shape, work, costs.memory, costs)

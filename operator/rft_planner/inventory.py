@@ -72,7 +72,8 @@ class Inventory(tuple[Node, ...]):
         return self._mixed[kind]
 
     def is_unlabelled(self, resource: str) -> bool:
-        """Return whether nodes have this extended resource, but no labels that tell the kind of their GPUs.
+        """Return whether nodes have this extended resource, but no labels that tell the kind of their
+        GPUs.
         """
         offering = [node for node in self if node.allocatable.get(resource, 0) >= 1]
         return bool(offering) and not any(kinds_of(node, self.table) for node in offering)

@@ -76,7 +76,8 @@ class Kind:
 
 
 def kinds_of(node: Node, table: Table = kind_labels.TABLE) -> list[Kind]:
-    """Return the kinds of GPU of a node. Kinds of unknown memory are left out, and also GPUs that pods share.
+    """Return the kinds of GPU of a node. Kinds of unknown memory are left out, and also GPUs that pods
+    share.
     """
     offered = sorted(name for name, amount in node.allocatable.items() if amount >= 1 and is_gpu(name))
     return [kind for name in offered if (kind := _kind(node, name, table)) is not None]

@@ -209,7 +209,8 @@ def _costs(
 def _idle(
     spec: RFTJobSpec, derived: Effective, split: Split | None, costs: StepCosts | None
 ) -> IdleTime | None:
-    """Return the share of a step in which GPUs are idle, and a note. Return None if the share is not known.
+    """Return the share of a step in which GPUs are idle, and a note. Return None if the share is not
+    known.
     """
     if split is None or costs is None:
         return None
