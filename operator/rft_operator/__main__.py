@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the operator until it gets a stop signal; return the exit code."""
+    """Run the operator until it gets a stop signal. Return the exit code."""
     options = _parser().parse_args(argv)
     log_to_stderr(logging.DEBUG if options.verbose else logging.INFO, LineFormatter())
     if not options.verbose:
@@ -88,7 +88,7 @@ def _leadership(options: argparse.Namespace, settings: Settings, signs: Signs) -
 
 
 def _act(cluster: Cluster, settings: Settings, signs: Signs, leadership: Leadership) -> int:
-    """Run kopf until it gets a stop signal; return the exit code. This process must hold the Lease."""
+    """Run kopf until it gets a stop signal, and return the exit code. This process must hold the Lease."""
     # kopf reads the name of its user, but a container's user has no name.
     os.environ.setdefault("LOGNAME", OPERATOR_NAME)
     signs.expect(watched_paths(settings.namespaces))

@@ -52,7 +52,7 @@ _RESOURCES = {
 
 
 class ClusterError(Exception):
-    """The API server refused a request, or did not answer it."""
+    """The API server refused a request, or did not answer the request."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(f"{status}: {message}")
@@ -226,7 +226,7 @@ class Cluster:
         return self._call("GET", "version")
 
     def has_group(self, group: str) -> bool:
-        """Return whether the API server has an API group, such as one of OpenShift."""
+        """Return whether the API server has the API group ``group``, for example one of OpenShift."""
         try:
             self._call("GET", f"apis/{group}")
         except NotFound:
@@ -236,7 +236,7 @@ class Cluster:
     # Writes.
 
     def create(self, manifest: Json) -> Json:
-        """Create an object. Raises Conflict if its name is taken."""
+        """Create an object. Raises Conflict if another object already has its name."""
         return self._call(
             "POST", self._path(manifest["kind"], manifest["metadata"]["namespace"]), body=manifest
         )
@@ -446,9 +446,7 @@ def _error(status: int, message: str) -> ClusterError:
 
 
 def _said(data: bytes) -> ClusterText:
-    """Return the message in the body of a refusal. An admission webhook or a policy may have written the
-    message.
-    """
+    """Return the message in the body of a refusal. It may come from an admission webhook or a policy."""
     try:
         return cluster_text(str(json.loads(data).get("message", "")), 500)
     except (ValueError, AttributeError):

@@ -63,7 +63,7 @@ class Controller:
     """
 
     def __init__(self, cluster: Cluster, reports: Reports, settings: Settings, chains: Chains) -> None:
-        """``chains`` is the cache of the owners of pods, which the controller fills.
+        """``chains`` is a cache of the owners of pods. The controller fills this cache.
 
         So the server that receives the trainers' reports need not read the owners from the API server.
         """
@@ -96,7 +96,7 @@ class Controller:
         ingest is off."""
 
     def is_own_write(self, key: Key, version: str) -> bool:
-        """Return whether a watch event only reflects the operator's own newest patch of the status.
+        """Return whether a watch event was caused by the operator's own newest patch of the status.
 
         ``version`` is the resource version of the RFTJob in the event.
         """
@@ -115,7 +115,8 @@ class Controller:
     def on_child_event(self, key: Key, pods_version: str = "", *, job_or_pod: bool = False) -> None:
         """Invalidate the cached children of an RFTJob, because one of them changed. Thread-safe.
 
-        ``job_or_pod``: whether this child is the Job or a pod. Then only the Job and the pods are read again.
+        ``job_or_pod``: whether this child is the Job or a pod. If true, only the Job and the pods are read
+        again.
         """
         self._cache.invalidate_children(key, pods_version, job_or_pod=job_or_pod)
 
@@ -218,8 +219,8 @@ class Controller:
         baseline.
 
         The status is written before the first child is created, so an RFTJob without a phase has no children.
-        If it has children all the same, creating a child ends in a conflict. The next reconciliation then
-        reads all children.
+        If children exist nevertheless, creating a child raises a Conflict. The next reconciliation then reads
+        all children.
         """
         baseline = baseline_to_read(document)
         if (document.get("status") or {}).get("phase"):
@@ -258,7 +259,7 @@ class Controller:
             return ()
 
     def poll_workloads(self) -> list[Key]:
-        """Read the Kueue Workloads of suspended child Jobs; return the RFTJobs whose Workload changed."""
+        """Read the Kueue Workloads of suspended child Jobs. Return the RFTJobs whose Workload changed."""
         return self._workloads.poll()
 
     def _with_workload(self, key: Key, observed: Observed) -> Observed:
@@ -268,17 +269,17 @@ class Controller:
         return replace(observed, workload=self._workloads.of(key, uid))
 
     def _completed(self, key: Key, observed: Observed) -> Observed:
-        """Return ``observed`` with what explains the state of the pods: the nodes, the Kueue Workload and
-        the Events.
+        """Return ``observed`` with data that explain the state of the pods: nodes, Kueue Workload and
+        Events.
         """
         return self._with_events(key, self._with_workload(key, self._with_nodes(observed)))
 
     def poll_events(self) -> list[Key]:
-        """Read the Events about the pods that jobs wait for; return the RFTJobs whose Events changed."""
+        """Read the Events about pods that jobs wait for. Return the RFTJobs whose Events changed."""
         return self._events.poll()
 
     def _with_events(self, key: Key, observed: Observed) -> Observed:
-        """Return ``observed`` with what Events say about a pod that does not start."""
+        """Return ``observed`` with the Events that may explain why a pod does not start."""
         return replace(observed, obstacles=self._events.of(key, needed(observed.child, observed.pods)))
 
     def _with_nodes(self, observed: Observed) -> Observed:
@@ -414,7 +415,9 @@ class Controller:
         return child_job(owner, spec, plan, image, reports=reports, counts=self._counts, platform=platform)
 
     def _post(self, owner: Owner, note: Note) -> None:
-        """Post an Event. A failure is only logged, because users also find the message in the status."""
+        """Post an Event. If this fails, only log the failure, because users also find the message in the
+        status.
+        """
         try:
             self._cluster.create(event(owner, note, datetime.now(UTC)))
         except Conflict:

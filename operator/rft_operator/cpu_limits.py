@@ -1,6 +1,4 @@
-"""Finds whether every container in a namespace must have a CPU limit, as its ResourceQuotas and LimitRanges
-say.
-"""
+"""Finds whether the ResourceQuotas and LimitRanges of a namespace require a CPU limit for every container."""
 
 import logging
 import threading
@@ -48,10 +46,12 @@ def _ranges_ask(ranges: Iterable[Raw]) -> bool:
 
 
 class CpuLimits:
-    """A cache that says for each namespace whether its containers need a CPU limit. Thread-safe."""
+    """A cache. It says for each namespace whether containers need a CPU limit. Thread-safe."""
 
     def __init__(self, quotas: Read, ranges: Read, clock: Callable[[], float] = time.monotonic) -> None:
-        """``quotas`` and ``ranges`` list the ResourceQuotas and the LimitRanges of a namespace."""
+        """``quotas`` and ``ranges`` are functions that return a namespace's ResourceQuotas and
+        LimitRanges.
+        """
         self._quotas = quotas
         self._ranges = ranges
         self._clock = clock

@@ -1,4 +1,4 @@
-"""The types of the input and of the result of a decision about an RFTJob."""
+"""The types of the facts for a decision about an RFTJob, and of its result."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class ChildKind(Enum):
 
 @dataclass(frozen=True)
 class Note:
-    """A Kubernetes Event to post about an RFTJob, of the type Warning if ``warning`` is true, else Normal."""
+    """A Kubernetes Event to post about an RFTJob. Its type is Warning if ``warning`` is true, else Normal."""
 
     reason: str
     message: ClusterText
@@ -108,7 +108,7 @@ class Facts:
 
     @cached_property
     def pod_spec(self) -> RFTJobSpec | None:
-        """The spec with the platform's defaults, from which the pod is made."""
+        """The spec with the platform's defaults filled in. The pod is made from it."""
         if self.spec is None or self.plan is None:
             return self.spec
         return inherit(self.spec, self.defaults, accelerator_of(self.plan)).spec

@@ -34,7 +34,7 @@ class WarningEvents:
     def __init__(
         self, read: Callable[[str], Iterable[Any]], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """``read`` returns the Events of a namespace that may say why something waits."""
+        """``read`` is a function that returns the Events of a namespace that may say why an object waits."""
         self._read, self._clock = read, clock
         self._lock = threading.Lock()
         self._waiting: dict[Key, frozenset[str]] = {}
@@ -104,12 +104,14 @@ class WarningEvents:
         return changed
 
     def _say(self, namespace: str, what: str) -> None:
-        """Log ``what`` as a warning, unless the last warning about ``namespace`` was equal."""
+        """Log ``what`` as a warning, unless the last warning about ``namespace`` had the same text."""
         if self._said.get(namespace) != what:
             _log.warning(what)
         self._said[namespace] = what
 
 
 def _content(found: tuple[Obstacle, ...]) -> set[tuple[str, str, str]]:
-    """Return the content of Events without their times, so that a repeated Event counts as unchanged."""
+    """Return the content of Events without their times. A repeated Event has the same content, so it is not a
+    change.
+    """
     return {(each.about, each.reason, each.message) for each in found}

@@ -32,7 +32,7 @@ STOPS_WITHOUT_STEP = 20
 
 @dataclass(frozen=True)
 class Failure:
-    """Why one pod failed."""
+    """The reason why one pod failed."""
 
     reason: str
     message: str
@@ -44,7 +44,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Hindrance:
-    """Why a pod does not start yet. The cause may be temporary, so the job does not fail."""
+    """The reason why a pod does not start yet. The cause may be temporary, so the job does not fail."""
 
     reason: str
     message: str
@@ -65,7 +65,7 @@ def _exit_code(pod: Pod) -> int | None:
 
 
 def _said(pod: Pod, otherwise: str) -> str:
-    """Return the message in which the trainer says why it ended, or ``otherwise`` if there is no message.
+    """Return the message in which the trainer says why it ended. If there is none, return ``otherwise``.
 
     The message is in the trainer's last report. Without a report, it is in the termination message of the
     trainer's container.
@@ -83,8 +83,8 @@ def configuration(case: Case) -> Failure | None:
 
 
 def data(case: Case) -> Failure | None:
-    """Return a Failure if rows of the dataset cannot be used. Its message is the trainer's, with the line
-    numbers of these rows.
+    """Return a Failure if rows of the dataset cannot be used. Its message comes from the trainer, and has the
+    line numbers of these rows.
     """
     return _permanent(case.pod, ExitCode.DATA, "the dataset cannot be read")
 
@@ -106,7 +106,7 @@ def _permanent(pod: Pod, code: ExitCode, otherwise: str) -> Failure | None:
 
 
 def out_of_memory(case: Case) -> Failure | None:
-    """Return a Failure if the trainer ran out of memory: it reported so, or the kernel killed it at its
+    """Return a Failure if the trainer had too little memory: it reported this, or the kernel killed it at its
     memory limit.
     """
     pod, plan = case
@@ -211,7 +211,7 @@ def stopped_too_often(pods: Sequence[Pod], plan: Plan | None) -> Failure | None:
 
 
 def _room(text: str) -> str:
-    """Return what the user should change after evictions of the pods. ``text`` is the kubelet's message."""
+    """Return advice on what to change after evictions of the pods. ``text`` is the kubelet's message."""
     if "memory" in text:
         return "Raise spec.resources.memory, so that only nodes with this memory free are chosen"
     return (

@@ -29,7 +29,7 @@ _CHILDREN = (("batch", "v1", "jobs"), ("", "v1", "pods"), ("", "v1", "configmaps
 
 
 def registry(operator: Operator, cluster: Cluster, signs: Signs) -> kopf.OperatorRegistry:
-    """Return the handlers of kopf for ``operator``. The answer to each watch is recorded in ``signs``."""
+    """Return kopf's handlers for ``operator``. They record the answer to each watch in ``signs``."""
     handlers = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=handlers)
@@ -103,19 +103,19 @@ class NoDifferences(kopf.DiffBaseStorage):
     """
 
     def build(self, **_: Any) -> kopf.BodyEssence:
-        """Return an empty essence, kopf's copy of an object, so that kopf has nothing to compare."""
+        """Return an empty essence (kopf's copy of an object), so that kopf has nothing to compare."""
         return kopf.BodyEssence()
 
     def fetch(self, **_: Any) -> kopf.BodyEssence | None:
-        """Return None, because no earlier essence, kopf's copy of an object, is stored."""
+        """Return None: no earlier essence (kopf's copy of an object) is stored."""
         return None
 
     def store(self, **_: Any) -> None:
-        """Store nothing. kopf would write the essence, its copy of an object, into annotations."""
+        """Store nothing. Otherwise kopf would write the essence (its copy of an object) into annotations."""
 
 
 def kopf_settings(watch_seconds: int) -> kopf.OperatorSettings:
-    """Return settings with which kopf posts no Events and stores no annotations.
+    """Return settings that make kopf post no Events and store no annotations.
 
     Each watch ends and is renewed after ``watch_seconds``.
     """

@@ -31,13 +31,13 @@ _log = logging.getLogger(__name__)
 
 
 class Signs:
-    """The times of the last sign of life of the event loop and of each watch.
+    """The times of the latest signs of life: one of the event loop, and one of each watch.
 
-    The event loop writes them, and the thread of the probe reads them.
+    The event loop writes these times, and the thread of the probe reads them.
     """
 
     def __init__(self, stale_seconds: float, now: Callable[[], float] = clock) -> None:
-        """``stale_seconds`` is the time without an answer after which a watch counts as dead."""
+        """``stale_seconds``: a watch without an answer for this time counts as dead."""
         self._stale_seconds = stale_seconds
         self._now = now
         self._loop: float | None = None

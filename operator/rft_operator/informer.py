@@ -56,7 +56,7 @@ class _Children:
     """Whether the Job or a pod has changed since all children were read."""
 
     def restored(self) -> Observed:
-        """Return the observed state of the children, with its snapshot decompressed."""
+        """Return the observed state of the children. The stored snapshot in it is decompressed."""
         if self.snapshot is None:
             return self.observed
         text = zlib.decompress(self.snapshot)
@@ -153,7 +153,9 @@ class InformerCache:
             return self._revisions.get(key, 0)
 
     def store(self, key: Key, revision: int, observed: Observed) -> None:
-        """Cache the children that were read, unless they were invalidated since ``revision`` was returned."""
+        """Cache the children that were read. Do nothing if they were invalidated since ``revision`` was
+        returned.
+        """
         snapshot = compressed(observed.snapshot.dump()) if observed.snapshot is not None else None
         # The other observed facts have caches of their own.
         children = replace(observed, received=None, nodes=(), workload=None, snapshot=None)
@@ -195,5 +197,7 @@ def decompressed(data: bytes) -> dict[str, Any]:
 
 
 def newest(one: str, other: str) -> str:
-    """Return the later of two resource versions of one kind of object, which are decimal numbers."""
+    """Return the later of two resource versions, which are decimal numbers. Both must be from the same kind
+    of object.
+    """
     return max(one, other, key=lambda version: (len(version), version))

@@ -43,7 +43,7 @@ sees even the first failure as an increase."""
 
 
 class JobFigures(NamedTuple):
-    """The values of one RFTJob that the metrics are computed from."""
+    """The values of one RFTJob from which the metrics are computed."""
 
     version: int
     phase: str = ""
@@ -58,7 +58,7 @@ class JobFigures(NamedTuple):
 
 
 def figures(document: Mapping[str, Any]) -> JobFigures:
-    """Return the values of an RFTJob that the metrics are computed from. Fields of the status may be missing
+    """Return the values of an RFTJob from which the metrics are computed. Fields of the status may be missing
     or unknown.
     """
     metadata, status = document["metadata"], document.get("status") or {}
@@ -84,7 +84,7 @@ class JobMetrics(Collector):
     """Counts RFTJobs for Prometheus. Thread-safe."""
 
     def __init__(self, registry: CollectorRegistry, now: Callable[[], float] = time.time) -> None:
-        """``now`` returns the time in seconds since 1970."""
+        """``now`` is a function that returns the time in seconds since 1970."""
         self._now = now
         self._lock = threading.Lock()
         self._jobs: dict[Key, JobFigures] = {}

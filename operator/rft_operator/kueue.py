@@ -31,7 +31,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Workload:
-    """What the operator needs to know of a Kueue Workload."""
+    """The data of a Kueue Workload that the operator needs."""
 
     name: str
     queue: str = ""
@@ -61,7 +61,7 @@ PLACES = (20, 50, 100, 200, 500, 1000, 2000, 5000)
 def rounded(place: int) -> int:
     """Round a position in a queue, so that it changes rarely.
 
-    A position up to 10 stays as it is. A larger position is rounded up to one of ``PLACES``. Each job that
+    A position up to 10 is not changed. A larger position is rounded up to one of ``PLACES``. Each job that
     Kueue admits changes the positions of all later jobs. Without rounding, the operator would write all these
     positions into statuses.
     """
@@ -77,7 +77,7 @@ class Held:
 
 
 def workload(raw: Raw) -> Workload:
-    """Parse a Kueue Workload. The object does not have its position in the queue, so ``place`` is 0."""
+    """Parse a Kueue Workload. The object does not say its position in the queue, so ``place`` is 0."""
     spec, status = raw.get("spec") or {}, raw.get("status") or {}
     conditions = {c.get("type"): c for c in status.get("conditions") or []}
     quota, evicted = conditions.get("QuotaReserved") or {}, conditions.get("Evicted") or {}

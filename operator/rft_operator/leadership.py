@@ -30,7 +30,7 @@ RELEASE_SECONDS = 2.0
 
 
 def end_process(why: str) -> None:
-    """End this process at once and without cleanup, so that it writes nothing more to the cluster."""
+    """End this process at once, without cleanup. So it writes nothing more to the cluster."""
     _log.critical("%s: this process ends, so that two operators are not active at once", why)
     os._exit(1)
 
@@ -70,11 +70,11 @@ class Leadership:
         return 0.0 if renewed is None else renewed + self.terms.deadline - self.now()
 
     def acquire(self) -> None:
-        """Wait without a time limit until this process holds the Lease.
+        """Wait until this process holds the Lease. There is no time limit.
 
         Raises:
             ClusterError: if the API server refuses, because a right or the namespace is missing. Also if the
-                pod cannot get the leader's label afterwards.
+            pod cannot get the leader's label afterwards.
         """
         said = ""
         while self._renewed is None:
@@ -116,7 +116,7 @@ class Leadership:
             )
 
     def turn(self) -> LeaseStep:
-        """Do the next step of the leader election, and return the step. If another process may have changed
+        """Do the next step of the leader election, and return this step. If another process may have changed
         the Lease, read the Lease first.
 
         Raises ClusterError if the API server refuses or does not answer a request.

@@ -38,7 +38,7 @@ class Terms:
 
     @property
     def deadline(self) -> float:
-        """Seconds for which the holder may write after it sent its last renewal of the Lease."""
+        """Seconds for which the holder may write, counted from when it sent its last renewal of the Lease."""
         return self.duration * 2 / 3
 
     @property
@@ -58,7 +58,7 @@ class LeaseRecord:
 
 @dataclass(frozen=True)
 class Seen:
-    """A record of the Lease. ``since`` is the time when this process first read it, on its own clock."""
+    """A record of the Lease. ``since`` is the time on this process's clock when it first read the record."""
 
     record: LeaseRecord
     since: float

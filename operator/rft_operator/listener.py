@@ -66,11 +66,11 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_open(self) -> bool:
-        """Whether the TLS handshake was completed. It stays true after the connection has ended."""
+        """Whether the TLS handshake was completed. This remains true after the connection has ended."""
         return self._transport is not None
 
     def end(self) -> None:
-        """Close the connection at once. Do nothing if its TLS handshake is not over yet."""
+        """Close the connection at once. Do nothing if its TLS handshake has not ended yet."""
         if self._transport is not None:
             self._transport.abort()
 
@@ -208,7 +208,7 @@ class BoundedListener:
     # Methods that the connections call.
 
     def opened(self, connection: Connection, transport: asyncio.Transport) -> asyncio.Protocol:
-        """Record that a connection is open: its TLS handshake is over, or it uses no TLS.
+        """Record that a connection is open: its TLS handshake is complete, or the connection has no TLS.
 
         Return a new protocol of aiohttp, which serves the connection.
         """

@@ -13,7 +13,7 @@ _INDENT = "    "
 class LineFormatter(logging.Formatter):
     """Formats a log record without secrets and control characters.
 
-    Every line after the first is indented, so that no line within a record looks like another record.
+    Every line after the first is indented. So no line of a record looks like the start of another record.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class LineFormatter(logging.Formatter):
 
 
 def write_error(error: Exception) -> None:
-    """Write to standard error why this process cannot start."""
+    """Write the reason why this process cannot start to standard error."""
     print(f"error: {cluster_text(str(error))}", file=sys.stderr)
 
 

@@ -20,7 +20,9 @@ _log = logging.getLogger(__name__)
 
 
 class Nodes:
-    """A cache of the cluster's nodes. Thread-safe: one thread at a time reads them from the API server."""
+    """A cache of the cluster's nodes. Thread-safe: only one thread at a time reads nodes from the API
+    server.
+    """
 
     def __init__(
         self,
@@ -30,7 +32,7 @@ class Nodes:
     ) -> None:
         """Make an empty cache.
 
-        - ``read``: lists the nodes of the cluster. ``None``: the cache stays empty.
+        - ``read``: a function that lists the nodes of the cluster. ``None``: the cache stays empty.
         - ``table``: the node labels that identify each kind of GPU.
         """
         self._read = read
@@ -73,7 +75,7 @@ class Nodes:
             self._say("" if self._nodes else "the cluster has no nodes, so plans are made without them")
 
     def _say(self, what: str) -> None:
-        """Log ``what`` as a warning, unless the previous call had the same text."""
+        """Log ``what`` as a warning, unless the previous call logged the same text."""
         if what and what != self._said:
             _log.warning(what)
         self._said = what

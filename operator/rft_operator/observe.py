@@ -28,7 +28,7 @@ pod, which differs between attempts."""
 
 @dataclass(frozen=True)
 class Terminated:
-    """How a container ended."""
+    """The way in which a container ended."""
 
     exit_code: int
     reason: str = ""
@@ -39,7 +39,7 @@ class Terminated:
 
 @dataclass(frozen=True)
 class Waiting:
-    """Why a container waits to start."""
+    """The reason why a container waits to start."""
 
     reason: str = ""
     message: str = ""
@@ -127,7 +127,7 @@ class Child:
 
 @dataclass(frozen=True)
 class Obstacle:
-    """What one Event says about an object that a run needs."""
+    """The content of one Event about an object that a run needs."""
 
     kind: str
     name: str
@@ -163,7 +163,7 @@ class Received:
 
 @dataclass(frozen=True)
 class Observed:
-    """The state of the cluster that the decision about one RFTJob uses."""
+    """The observed state of the cluster, for the decision about one RFTJob."""
 
     child: Child | None = None
     pods: tuple[Pod, ...] = ()
@@ -442,7 +442,8 @@ def _terminated(state: Raw) -> Terminated | None:
 
 
 def _waiting(states: Iterable[Raw]) -> Waiting | None:
-    """Return why a container waits. If several wait, return the reason of the first one.
+    """Return the reason why a container waits. If several containers wait, return the reason of the first
+    one.
 
     A container that only waits to be created does not count. Return None if no other container waits.
     """

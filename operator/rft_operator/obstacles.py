@@ -39,7 +39,7 @@ def needed(child: Child | None, pods: Iterable[Pod]) -> frozenset[str]:
     """Return the objects whose Events may say why a job's pod does not start. Each object is named by its
     key, as in ``Obstacle.about``.
 
-    Empty if the job does not wait for a pod.
+    The result is empty if the job does not wait for a pod.
     """
     if child is None or child.deleting or child.finished or child.suspended:
         return frozenset()
@@ -96,7 +96,7 @@ def blocked(
 
 
 def claim_blocked(spec: RFTJobSpec | None, obstacles: Iterable[Obstacle]) -> str:
-    """Return why a claim of the job gets no volume. Empty if no Event says why."""
+    """Return why a claim of the job gets no volume. Return "" if no Event says why."""
     of_claims: dict[str, list[Obstacle]] = {}
     for each in obstacles:
         if each.kind == CLAIM:
@@ -113,7 +113,9 @@ def _newest(found: Iterable[Obstacle]) -> Obstacle | None:
 
 
 def explained(what: str, message: str, spec: RFTJobSpec | None) -> str:
-    """Return ``what`` with the cause in Kubernetes' ``message`` and, if known, what to do about it."""
+    """Return ``what``, followed by the cause from Kubernetes' ``message``. If possible, also say what to
+    do.
+    """
     said, advice = f"{what}: {message.rstrip('.')}.", advised(message, spec)
     return f"{said} {advice}" if advice else said
 
@@ -255,8 +257,8 @@ def _sentence(text: str) -> str:
 
 
 def _or_correct(text: str, spec: RFTJobSpec | None) -> str:
-    """Return the end of a sentence. It tells the user to correct the fields of the spec that have the value
-    ``text``. Empty if no field has this value.
+    """Return the last part of a sentence. It tells the user to correct the fields of the spec that have the
+    value ``text``. Empty if no field has this value.
     """
     paths = list(paths_of(spec.dump(), text)) if spec is not None else []
     return f", or correct {' or '.join(paths)}" if paths else ""

@@ -81,7 +81,7 @@ class Operator:
     # Event handlers.
 
     def job_changed(self, key: Key, document: Mapping[str, Any], *, gone: bool) -> None:
-        """Queue an RFTJob that was created or changed, or that was deleted (``gone``)."""
+        """Queue an RFTJob that was created or changed. If ``gone`` is true, it was deleted."""
         if gone:
             self._known.discard(key)
             self._queue.forget(key)
@@ -105,7 +105,7 @@ class Operator:
         self._queue.add(key, 0.0, CHILD_DEBOUNCE_SECONDS)
 
     def pod_ended(self, uid: str) -> None:
-        """Drop what the ingest has cached about a pod that has ended or was deleted."""
+        """Drop the ingest's cached data of a pod that has ended or was deleted."""
         self._ingest.forget_pod(uid)
 
     def _enqueue(self, key: Key, delay: float = 0.0) -> None:
@@ -140,8 +140,8 @@ class Operator:
     async def stop(self) -> None:
         """Stop taking keys from the queue, and wait until the current reconciliations have ended.
 
-        If the reconciliations take longer than ``STOP_SECONDS``, ``is_idle`` stays false. A second call
-        changes nothing.
+        If the reconciliations take longer than ``STOP_SECONDS``, ``is_idle`` stays false. A second call does
+        nothing.
         """
         for task in self._tasks:
             task.cancel()

@@ -20,8 +20,8 @@ LAST_BACKOFF_SECONDS = 120.0
 class WorkQueue:
     """Gives each key to one worker at a time, when the key is due.
 
-    A key that is added a second time is due at the earlier of its two times. A key that is added while it
-    is being processed is queued again, and given out after that processing.
+    A key that is added a second time is due at the earlier of its two times. If a key is added while a worker
+    processes it, it is queued again. The next worker gets it after the first one has finished.
     """
 
     clock: Callable[[], float]
@@ -92,7 +92,8 @@ class WorkQueue:
         self._changed.set()
 
     def _settle(self) -> float | None:
-        """Remove stale entries, and keys that are being processed, from the head of the heap.
+        """Remove two kinds of entries from the head of the heap: stale ones, and keys that are being
+        processed.
 
         Return the seconds until the next key is due.
         """
@@ -107,7 +108,9 @@ class WorkQueue:
 
 @dataclass
 class Pace:
-    """A rate limiter: gives keys time slots, one every ``every`` seconds, in the order of the calls."""
+    """A rate limiter. It gives each key a time slot, in the order of the calls. There is one slot every
+    ``every`` seconds.
+    """
 
     clock: Callable[[], float]
     every: float
@@ -137,8 +140,8 @@ async def work(
 ) -> None:
     """Process keys of the queue for ever. Several tasks may run this function.
 
-    ``process`` returns the seconds after which to requeue the key, or ``None`` for never. If it raises an
-    error, ``failed`` is called with the key and the error, and the key is retried with back-off.
+    ``process`` returns the seconds after which to requeue the key, or ``None`` if the key is not requeued. If
+    it raises an error, ``failed`` is called with the key and the error, and the key is retried with back-off.
     """
     while True:
         key = await queue.get()

@@ -101,7 +101,7 @@ def reconcile(
 
 
 def _again(facts: Facts, verdict: Verdict) -> float | None:
-    """Return the seconds until the next decision, or ``None`` if no time is set for it.
+    """Return the seconds until the next decision, or ``None`` if it has no fixed time.
 
     The next decision comes at the time that the verdict sets, or at the run's deadline if the deadline is
     earlier.
@@ -246,7 +246,7 @@ def _accepted(facts: Facts) -> Gate:
 
 
 def _late_changes(facts: Facts) -> list[Problem]:
-    """Return the changes of the spec that the run ignores."""
+    """Return the changes of the spec that have no effect on the run."""
     snapshot = facts.observed.snapshot
     if snapshot is None or facts.job is None or facts.renews:
         return []
@@ -262,7 +262,7 @@ def _planned(facts: Facts) -> Gate:
 
 
 def _of_child(facts: Facts, verdict: Verdict) -> dict[str, Any]:
-    """Return the fields of the status about the plan and the child Job. Their keys are Python names."""
+    """Return the status fields about the plan and the child Job, by their Python names."""
     counted = sum(failure.counted for failure in failures_of(facts))
     fields: dict[str, Any] = {"failed_pods": max(facts.status.get("failedPods", 0), counted)}
     if facts.plan is not None:

@@ -1,4 +1,6 @@
-"""A cache of features of the API server: those of its version, and whether it assigns user IDs to pods."""
+"""A cache of two facts about the API server: its version's features, and whether it assigns user IDs to
+pods.
+"""
 
 import logging
 import threading
@@ -34,8 +36,8 @@ class Servers:
         assigns_users: AssignsUsers = "auto",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``version`` and ``has_group`` send a request to the API server. ``assigns_users`` is the setting of
-        the operator.
+        """``version`` and ``has_group`` are functions that ask the API server. ``assigns_users`` is a setting
+        of the operator.
         """
         self._version = version
         self._has_group = has_group

@@ -333,7 +333,7 @@ def waiting(facts: Facts) -> Verdict | None:
 
 
 def _last_created(facts: Facts) -> datetime | None:
-    """Return when the newest pod of the job was created, or ``None`` if there was none."""
+    """Return the time when the newest pod of the job was created, or ``None`` if the job has had no pod."""
     attempts = facts.observed.attempts
     return clock.parse(attempts[-1].created) if attempts else None
 
@@ -353,12 +353,12 @@ def _elsewhere(facts: Facts) -> str:
 
 
 def _and(message: str, other: str) -> str:
-    """Join two messages to one text of two sentences. ``other`` may be empty."""
+    """Join two messages into one text. ``other`` may be empty."""
     return f"{message.rstrip('.')}. {other}" if other else message
 
 
 def _held(facts: Facts, pod: Pod) -> Hindrance | None:
-    """Return why a pod does not start, or ``None`` if nothing prevents it. For an unschedulable pod the
+    """Return the reason why a pod does not start, or ``None`` if there is none. For an unschedulable pod the
     message names changes that would help.
     """
     found = hindrance(pod)
@@ -458,7 +458,7 @@ def _current(facts: Facts) -> Pod | None:
 
 
 def failures_of(facts: Facts) -> list[Failure]:
-    """Return why each failed pod of the current child Job failed, oldest first."""
+    """Return the failure of each failed pod of the current child Job, oldest first."""
     return [classify(pod, facts.plan) for pod in facts.observed.attempts if pod.failed]
 
 

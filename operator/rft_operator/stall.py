@@ -27,7 +27,7 @@ model."""
 
 @dataclass(frozen=True)
 class Silence:
-    """The time of a trainer's last report (``since``), and the allowed time without a further report."""
+    """The time of a trainer's last report (``since``), and how long it may be without a new report."""
 
     since: datetime
     allowed: float
@@ -65,8 +65,8 @@ def silence(run: RunStatus, now: datetime, otherwise: float) -> Silence:
 def step_seconds(run: RunStatus) -> float | None:
     """Return the expected duration of one step in seconds, or ``None`` if it is unknown.
 
-    It is the longer one of two durations: that of the last step, and the mean that the trainer expects for
-    the remaining steps.
+    The result is the longer of two durations: that of the last step, and the mean that the trainer expects
+    for the remaining steps.
     """
     progress = run.progress
     found = [run.metrics.step_seconds if run.metrics is not None else None]
@@ -76,11 +76,11 @@ def step_seconds(run: RunStatus) -> float | None:
 
 
 def last_word(report: ProgressReport | None, pod: Pod, status: Mapping[str, Any]) -> RunStatus | None:
-    """Return what the trainer in ``pod`` last reported, or ``None`` if it has reported nothing.
+    """Return the last report of the trainer in ``pod``, or ``None`` if it has reported nothing.
 
     - ``report``: the newest report in the operator's memory. After a restart of the operator it is ``None``.
-    - ``status``: the status of the RFTJob. It replaces the report that is ``None``. So the operator notices
-      even after a restart that a trainer hangs.
+    - ``status``: the status of the RFTJob. It is used if ``report`` is ``None``. So even after a restart, the
+      operator notices that a trainer hangs.
     """
     if report is not None:
         return report.run if report.attempt == pod.uid else None

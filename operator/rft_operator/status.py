@@ -54,8 +54,8 @@ def conditions(
 
 
 def decided(summary: Summary, old: Mapping[str, Any], generation: int, now: datetime) -> dict[str, Any]:
-    """Return the fields of ``RFTJobStatus`` that ``summary`` sets. The keys are their Python names. ``old``
-    is the present status.
+    """Return the fields of ``RFTJobStatus`` that ``summary`` sets, by their Python names. ``old`` is the
+    present status.
     """
     fields: dict[str, Any] = {
         "observed_generation": generation,
@@ -177,7 +177,7 @@ def _reward(status: Mapping[str, Any]) -> Reward | None:
 
 
 def merge_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the JSON merge patch that makes ``new`` out of ``old``. It is empty if both are equal."""
+    """Return the JSON merge patch that changes ``old`` into ``new``. It is empty if both are equal."""
     patch: dict[str, Any] = {key: None for key in old if key not in new}
     for key, value in new.items():
         before = old.get(key)

@@ -49,7 +49,7 @@ class FewConnections(ThreadingHTTPServer):
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
-        """Forget a connection that has ended."""
+        """Remove an ended connection from the list of open connections."""
         with self._lock:
             self._open.pop(request, None)
         super().shutdown_request(request)

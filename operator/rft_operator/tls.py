@@ -98,7 +98,7 @@ def server_context(pair: KeyPair) -> ssl.SSLContext:
 
 
 def bare_context() -> ssl.SSLContext:
-    """Return an SSL context of a server without a certificate."""
+    """Return an SSL context for a server. It has no certificate yet."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     # With TLS 1.2 a client could make the server repeat the costly key exchange on one connection.
@@ -107,7 +107,7 @@ def bare_context() -> ssl.SSLContext:
 
 
 def load_into(context: ssl.SSLContext, pair: KeyPair) -> None:
-    """Load the serving certificate into the SSL ``context``, which then uses it for new connections."""
+    """Load the serving certificate into the SSL ``context``. New connections then use this certificate."""
     # The ssl module reads certificates from files only. The folder is private and removed at once.
     with tempfile.TemporaryDirectory(prefix="rft-tls-") as folder:
         certificate, key = Path(folder, "tls.crt"), Path(folder, "tls.key")

@@ -91,9 +91,9 @@ class Workloads:
         return {uid: replace(each, place=rounded(places.get(each.name, 0))) for uid, each in found.items()}
 
     def _places(self, namespace: str, queue: str) -> dict[str, int]:
-        """Return the positions in a LocalQueue, counted from 1. The keys are the names of the Workloads.
+        """Return the positions of Workloads in a LocalQueue, counted from 1, by the name of the Workload.
 
-        Empty if the positions cannot be read, for example because Kueue has no visibility API.
+        The result is empty if the positions cannot be read, for example because Kueue has no visibility API.
         """
         if self._read_places is None:
             return {}
@@ -105,14 +105,14 @@ class Workloads:
         return {item["metadata"]["name"]: int(item["positionInLocalQueue"]) + 1 for item in items}
 
     def _say(self, what: str) -> None:
-        """Log ``what`` as a warning, unless the previous call had the same text."""
+        """Log ``what`` as a warning, unless the previous call logged the same text."""
         if what != self._said:
             _log.warning(what)
         self._said = what
 
 
 def _job_of(item: Any) -> str:
-    """Return the UID of the Job that a Workload belongs to, from a label of the Workload. Empty if the label
-    is missing.
+    """Return the UID of the Job of a Workload, from a label of the Workload. Return "" if the label is
+    missing.
     """
     return str((item["metadata"].get("labels") or {}).get(JOB_UID) or "")

@@ -36,7 +36,7 @@ class _Known:
 
 
 class AnswerCache:
-    """A cache of the reviews of tokens: to which pod each token belongs, or why it was refused."""
+    """A cache of the reviews of tokens: for each token its pod, or the reason why it was refused."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -124,8 +124,8 @@ class Chains:
 
 
 def _ahead(key: str) -> float:
-    """Return how many seconds before its expiry the cached review of a token is renewed. ``key`` is the
-    token's hash.
+    """Return how many seconds before its expiry a cached token review is renewed. ``key`` is the token's
+    hash.
     """
     least, most = RENEWED_BEFORE_SECONDS
     return least + (most - least) * int(key[:8], 16) / 2**32

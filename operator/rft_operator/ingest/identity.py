@@ -1,7 +1,7 @@
 """Authenticates reports: pure checks of the token, its pod, the pod's Job, and the Job's RFTJob.
 
 The RFTJob of a report is found only from the token, which the API server reviews. The URL and the body of the
-request have no influence.
+request are not used to find it.
 """
 
 from collections.abc import Collection, Mapping
@@ -33,7 +33,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Claims:
-    """The pod that a token belongs to, as the review of the token proves."""
+    """The pod of a token. The review of the token proves that it is this pod."""
 
     namespace: str
     pod_name: str

@@ -1,4 +1,6 @@
-"""The ingest: trainers POST their reports to it, over TLS and with a token that is bound to their pod."""
+"""The ingest: a TLS server that gets the trainers' reports by POST, with a token that is bound to their
+pod.
+"""
 
 import asyncio
 import logging
@@ -69,7 +71,7 @@ class Ingest:
         return application
 
     def forget_pod(self, pod_uid: str) -> None:
-        """Drop what is cached about a pod that was deleted: the review of its token, and its RFTJob."""
+        """Drop the cached data of a deleted pod: the review of its token, and its RFTJob."""
         self._cache.forget_pod(pod_uid)
         self._chains.forget_pod(pod_uid)
 

@@ -1,1 +1,1 @@
-"""Builds the manifests of the child objects from models, with pure functions."""
+"""Builds the manifests of the child objects, with pure functions."""

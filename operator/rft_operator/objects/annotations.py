@@ -23,8 +23,8 @@ _NAME = re.compile(r'[^\s,;"]+')
 def without_identity(annotations: Mapping[str, str], container: str) -> dict[str, str]:
     """Return a pod's annotations, changed so that no cloud webhook gives ``container`` an identity.
 
-    ``container`` is added to the lists in ``annotations``. The lists are written anew, without spaces and as
-    valid CSV. The webhook of EKS does not remove spaces, and it ignores a whole list that is not valid CSV.
+    ``container`` is added to the lists in ``annotations``. The lists are written without spaces and as valid
+    CSV. The webhook of EKS does not remove spaces, and it ignores a whole list that is not valid CSV.
     """
     skipped = {
         key: separator.join(dict.fromkeys([container, *_NAME.findall(annotations.get(key, ""))]))

@@ -69,7 +69,9 @@ class Owner:
 
     @property
     def reference(self) -> dict[str, Any]:
-        """The owner reference by which the garbage collector deletes a child object with its RFTJob."""
+        """The owner reference of a child object. With it, the garbage collector deletes the child with its
+        RFTJob.
+        """
         return {
             "apiVersion": API_VERSION,
             "kind": KIND,
@@ -80,7 +82,7 @@ class Owner:
         }
 
     def metadata(self, name: str, *, owned: bool = True) -> dict[str, Any]:
-        """Return the metadata of a child object with this name. If ``owned`` is false, it has no owner
+        """Return the metadata of a child object with this name. If ``owned`` is false, they have no owner
         reference.
         """
         metadata: dict[str, Any] = {"name": name, "namespace": self.namespace, "labels": self.labels}
@@ -96,7 +98,7 @@ def owner_of(document: dict[str, Any]) -> Owner:
 
 
 def queue_labels(metadata: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    """Return the labels of an object that a queue such as Kueue reads."""
+    """Return those labels of an object that a queue such as Kueue needs."""
     labels = metadata.get("labels") or {}
     return tuple((name, labels[name]) for name in QUEUE_LABELS if name in labels)
 
@@ -116,7 +118,7 @@ def controller(raw: dict[str, Any]) -> dict[str, Any] | None:
 def is_of(reference: Mapping[str, Any], group: str, kind: str) -> bool:
     """Return whether an owner reference names an object of a group and kind, in any version of the API.
 
-    The core group is "".
+    The core group has the name "".
     """
     api_version = str(reference.get("apiVersion", ""))
     return reference.get("kind") == kind and api_version.rpartition("/")[0] == group

@@ -1,4 +1,4 @@
-"""What the manifests of child objects need to know about the cluster and the namespace of a job."""
+"""Data about the cluster and a job's namespace that the manifests of child objects depend on."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -15,7 +15,7 @@ the cluster is OpenShift, else false."""
 
 @dataclass(frozen=True)
 class Platform:
-    """What the cluster supports, and what the cluster and a job's namespace require of pods."""
+    """What the cluster and a job's namespace support for pods, and what they require of pods."""
 
     cpu_limit: bool = False
     """Whether the namespace refuses containers without a CPU limit."""
@@ -28,8 +28,8 @@ class Platform:
 
 
 def is_at_least(version: dict[str, str], wanted: tuple[int, int]) -> bool:
-    """Return whether the API server has the version ``wanted`` or a newer one. ``version`` is its answer to
-    the question for its version.
+    """Return whether the API server has the version ``wanted`` or a newer one. ``version`` is its answer to a
+    request for its version.
 
     Clouds add a sign to the minor version, such as ``29+``. A version that is not a number counts as older.
     """

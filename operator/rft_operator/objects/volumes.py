@@ -60,7 +60,7 @@ class Mounted:
 
 
 def volumes(owner: Owner, spec: RFTJobSpec, *, reports: bool) -> list[Mounted]:
-    """Return every volume of the pod. If ``reports`` is true, the trainer can send reports to the ingest."""
+    """Return every volume of the pod. ``reports``: whether the trainer can send reports to the ingest."""
     found = [
         _config(owner),
         _runs(owner, spec),

@@ -9,7 +9,7 @@ from rft_run.cluster_text import cluster_object
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats a log record as JSON. It adds the entries of ``extra["fields"]``, which a log call may pass."""
+    """Formats a log record as JSON. If a log call passes ``extra["fields"]``, these entries are added."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return a log record as one line of JSON."""

@@ -86,7 +86,9 @@ def _is_leaving(job: Json) -> bool:
 
 
 def _refusal(job: Json, problems: Sequence[Problem]) -> Json:
-    """Return a Kubernetes Status with the problems as its causes, which kubectl prints as a list."""
+    """Return a Kubernetes Status for a refusal. The problems are its causes, which kubectl prints as a
+    list.
+    """
     causes = [
         {"reason": "FieldValueInvalid", "field": one_line(p.path), "message": one_line(p.message)}
         for p in problems

@@ -89,9 +89,7 @@ def _summary(request: dict[str, Any], response: dict[str, Any]) -> dict[str, Any
 
 
 class Readiness:
-    """The readiness of the webhook. ``reason`` says why the webhook is not ready. It is empty if the webhook
-    is ready.
-    """
+    """Whether the webhook is ready. If not, ``reason`` says why. If it is ready, ``reason`` is empty."""
 
     def __init__(self) -> None:
         self.reason = "the webhook has no certificate yet"
@@ -111,8 +109,8 @@ class Readiness:
 
 
 async def run(settings: WebhookSettings, source: Source, stop: asyncio.Event) -> None:
-    """Serve until ``stop`` is set. ``source`` returns the key pair to use. The webhook answers reviews once
-    it has a certificate that the API server can verify.
+    """Serve until ``stop`` is set. ``source`` is a function that returns the key pair to use. The webhook
+    answers reviews once it has a certificate that the API server can verify.
     """
     certificate = _Certificate(source)
     readiness = Readiness()

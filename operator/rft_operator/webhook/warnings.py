@@ -12,7 +12,7 @@ _NOTE = "{} more warnings are left out, because of the API server's limit"
 
 
 def fitted(texts: Sequence[str]) -> list[str]:
-    """Return as many warnings as fit into the limits, each in one line. If some are left out, a last warning
+    """Return as many warnings as the limits allow, each in one line. If some are left out, a last warning
     says how many.
     """
     lines = [_cut(_one_line(text)) for text in texts]
