@@ -66,7 +66,7 @@ class Commands(TyperGroup):
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Return a command, or None if there is none of this name."""
+        """Return a command, or None if no command has this name."""
         del ctx
         if cmd_name not in COMMANDS:
             return None
@@ -95,7 +95,7 @@ class Commands(TyperGroup):
 
 
 def function(name: str) -> Callable[..., Any] | typer.Typer:
-    """Return the function of a command, or the group of its subcommands. This imports its module."""
+    """Import a command's module. Return the function of the command, or the group of its subcommands."""
     module = importlib.import_module(f"rft_cli.commands.{COMMANDS[name]}")
     found: Callable[..., Any] | typer.Typer = getattr(module, f"{name}_" if name == "import" else name)
     return found

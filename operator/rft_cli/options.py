@@ -32,7 +32,7 @@ SendTokenTo = Annotated[
 
 
 def job_names(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Return the names of the jobs that begin with ``incomplete``, so that a shell can complete a name.
+    """Return the names of jobs that begin with ``incomplete``. A shell uses them to complete a name.
 
     Return no names if the cluster does not answer.
     """

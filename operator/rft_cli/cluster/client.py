@@ -85,7 +85,8 @@ class ClusterClient:
         return found
 
     def changes(self, name: str) -> Iterator[Body]:
-        """Yield an RFTJob as it is now, and again after each change. The generator never ends by itself.
+        """Yield an RFTJob in its present state, and again after each change. The generator never ends by
+        itself.
 
         Raises:
             UserError: if the job does not exist, or was deleted.
@@ -106,7 +107,9 @@ class ClusterClient:
                 time.sleep(RETRY_SECONDS)
 
     def _watched(self, name: str) -> Iterator[Body]:
-        """Yield an RFTJob as it is now and after each change, until the server ends the watch request."""
+        """Yield an RFTJob in its present state, and again after each change, until the server ends the watch
+        request.
+        """
         # Without a resourceVersion each watch begins with the current object, so no change is missed.
         stream = _kubernetes.watch.Watch().stream(
             self._objects.list_namespaced_custom_object,
@@ -192,7 +195,7 @@ class ClusterClient:
         return [self._api.sanitize_for_serialization(pod) for pod in answer.items]
 
     def create_pod(self, body: Body) -> None:
-        """Create a pod. If this raises Unreachable, the pod may have been created nevertheless."""
+        """Create a pod. If this raises Unreachable (no answer from the API server), the pod may exist."""
         with self._explained("a new pod", "create on pods"):
             self._core.create_namespaced_pod(self.namespace, body, _request_timeout=TIMEOUT)
 
@@ -304,7 +307,9 @@ def _apply(client: Any, body: Body, namespace: str, options: Body) -> str:
 
 
 def _message(error: ApiException) -> str:
-    """Return the message of the API server about an object that it refused. Empty if there is none."""
+    """Return the message in which the API server says why it refused an object. Return "" if there is
+    none.
+    """
     try:
         return str(json.loads(error.body or "")["message"])
     except (ValueError, TypeError, KeyError):

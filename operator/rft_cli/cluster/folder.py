@@ -1,4 +1,4 @@
-"""Makes the message about the folder of a job in the cluster that is on no volume."""
+"""Makes the message for a job in the cluster whose folder is not on a volume."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -34,13 +34,13 @@ class Unreachable(UserError):
 
 
 def handshake_status(said: str) -> int | None:
-    """Return the HTTP status with which the API server refused a WebSocket, from the client's message."""
+    """Return the HTTP status of a WebSocket that the API server refused, from the client's message."""
     found = _HANDSHAKE.search(said)
     return int(found[1]) if found else None
 
 
 class PodProcess:
-    """A command that runs in a container. Its output is read line by line, or a number of bytes at once."""
+    """A command that runs in a container. Callers read its output by line, or by number of bytes."""
 
     def __init__(self, socket: Any) -> None:
         """``socket`` is a connected ``websocket.WebSocket``."""
@@ -81,7 +81,7 @@ class PodProcess:
     def take(self, number: int) -> bytes:
         """Return exactly ``number`` bytes of the output.
 
-        Raises UserError if the output ends before, and the same errors as ``line``.
+        Raises UserError if the output has fewer bytes, and the same errors as ``line``.
         """
         parts, missing = [self._rest], number - len(self._rest)
         while missing > 0:
@@ -94,7 +94,7 @@ class PodProcess:
         return all_of_it[:number]
 
     def close(self) -> None:
-        """Close the connection. The command ends when it writes the next time."""
+        """Close the connection. The command ends at its next write."""
         self._socket.close(timeout=1)
         self._socket.shutdown()  # ``close`` does nothing if the server has closed the connection before
 

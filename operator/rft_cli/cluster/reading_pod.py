@@ -30,7 +30,7 @@ Body = dict[str, Any]
 def command(action: str, *arguments: str) -> list[str]:
     """Return the command that runs ``rft_cli.cluster.reader`` in the pod with these arguments.
 
-    The source of this module is in an environment variable of the pod. If the command had the source, the URL
+    The source of ``reader`` is in an environment variable of the pod. If the command had the source, the URL
     of the request would be longer than some proxies allow.
     """
     return ["sh", "-c", f'exec python -c "${SOURCE_VARIABLE}" "$@"', "rft", action, *arguments]
@@ -52,8 +52,8 @@ def claim_of(job: Mapping[str, Any]) -> str | None:
 
 
 def folder_mount(job: Mapping[str, Any], path: str) -> Body:
-    """Return a read-only mount at ``path`` with the run's folder alone. The claim may have folders of other
-    jobs.
+    """Return a mount at ``path``. It is read-only and has only the run's folder, because the claim may have
+    folders of other jobs.
 
     The folder's path on the claim is the same as that of ``Owner.folder``. The path in the status is not
     used, because the trainer reports it.
@@ -153,8 +153,8 @@ def owner_reference(job: Mapping[str, Any]) -> Body:
 
 
 def _beside(job: Mapping[str, Any]) -> Body:
-    """Return a pod affinity term that prefers the node of the job's own pod, because some volumes can be
-    mounted on one node only.
+    """Return a pod affinity term that prefers the node of the job's own pod. Some volumes can be mounted on
+    one node only.
     """
     term = {
         "labelSelector": {"matchLabels": {"rft.dev/job-uid": job["metadata"]["uid"]}},
@@ -185,7 +185,7 @@ def is_ready(pod: Mapping[str, Any]) -> bool:
 
 
 def why_it_waits(pod: Mapping[str, Any]) -> str:
-    """Return what the status of a pod says about why it does not run."""
+    """Return the reason in a pod's status why the pod does not run."""
     status = pod.get("status") or {}
     states = [each.get("state") or {} for each in status.get("containerStatuses") or []]
     waiting = [state["waiting"] for state in states if state.get("waiting")]

@@ -35,7 +35,7 @@ def service_name(job: Mapping[str, Any]) -> str:
     """Return the name of the Deployment and the Service for a job. Both have the same name.
 
     The name begins with ``serve-``, because the name of a Service must not begin with a digit. A job's name
-    may.
+    may begin with one.
     """
     return f"serve-{job['metadata']['name']}"
 
@@ -130,9 +130,9 @@ def _pod(
 def _model_mounts(model: str, mounts: Sequence[Body]) -> list[Body]:
     """Return read-only mounts of the volumes with the base model, or none for a model on the hub.
 
-    ``mounts`` are the mounts of the trainer. Of the volume of runs, only the model's folder is mounted,
-    because the volume may have folders of other jobs. Every other volume is mounted like in the trainer,
-    because files of a model may be links to files outside of the model's folder.
+    ``mounts`` are the mounts of the trainer. If the model is on the volume of runs, only the model's folder
+    is mounted, because this volume may have folders of other jobs. Every other volume is mounted as in the
+    trainer, because files of a model may be links to files outside of the model's folder.
     """
     path = PurePosixPath(model)
     found: list[Body] = []
@@ -151,7 +151,7 @@ def _is_needed(variable: str) -> bool:
 
 
 def _resources(of_trainer: Mapping[str, Any], amounts: Mapping[str, str]) -> Body:
-    """Return the trainer's requests, limits and claims, with the values of ``amounts`` in place of its own.
+    """Return the trainer's requests, limits and claims. Their amounts are replaced by those in ``amounts``.
 
     A resource that the trainer neither requests nor limits is not added.
     """

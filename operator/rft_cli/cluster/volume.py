@@ -19,7 +19,7 @@ POLL_SECONDS = 0.5
 
 
 class VolumeReader:
-    """Lists and reads the files of a run's folder, in a pod that runs."""
+    """Lists and reads the files of a run's folder, through a running pod."""
 
     def __init__(self, cluster: ClusterClient, pod: str) -> None:
         self._cluster, self._pod = cluster, pod
@@ -30,7 +30,7 @@ class VolumeReader:
             return read_listing(process.lines())
 
     def names(self, patterns: Sequence[str]) -> list[str]:
-        """Return the paths of the files that one of the patterns matches, without reading them. Raises
+        """Return the paths of the files that match at least one pattern, without reading the files. Raises
         UserError.
         """
         with self._process("names", *patterns) as process, _explained():
@@ -38,10 +38,11 @@ class VolumeReader:
 
     def content(self, wanted: Sequence[tuple[FileEntry, int]]) -> Generator[tuple[int, bytes], None, None]:
         """Yield the content of files in pieces. A piece is the index of a file in ``wanted``, and some bytes
-        of it.
+        of this file.
 
         ``wanted`` has for each file its entry, and the offset in bytes at which the content begins. If a file
-        was removed or shortened since it was listed, fewer bytes come than its entry says. Raises UserError.
+        was removed or shortened since it was listed, fewer bytes are yielded than its entry says. Raises
+        UserError.
         """
         with self._process("send") as process:
             lines = [f"{offset} {entry.size} {entry.path}\n" for entry, offset in wanted]
@@ -124,7 +125,9 @@ def _delete(cluster: ClusterClient, pod: str) -> None:
 
 
 def _remove_ended(cluster: ClusterClient, job: Mapping[str, Any]) -> None:
-    """Delete ended pods of earlier ``rft`` commands that were killed, or that could not delete their pod."""
+    """Delete ended pods that earlier ``rft`` commands left: the commands were killed, or could not delete
+    their pod.
+    """
     for pod in cluster.pods(reading_pod.selector(job)):
         if reading_pod.is_over(pod):
             cluster.delete_pod(pod["metadata"]["name"])

@@ -8,7 +8,7 @@ import typer
 
 
 class CompletedShell(StrEnum):
-    """Shells that ``rft`` completes in."""
+    """Shells for which ``rft`` can complete commands."""
 
     BASH = "bash"
     ZSH = "zsh"

@@ -51,8 +51,8 @@ def curve(
 
 
 def load_curve(source: str, context: str | None, namespace: str | None) -> Loaded:
-    """Return the reward curve of the folder or file ``source``. If it is no path, return that of the job
-    ``source``.
+    """Return the reward curve of the folder or file ``source``. If ``source`` is not a path, it is the name
+    of a job.
 
     Raises:
         UserError: if there is no such folder, file or job, or if it has no reward curve.

@@ -109,7 +109,7 @@ def evaluate(
 def _asked(
     source: Path, given: Given, step: int | None, best: bool, folder: Path
 ) -> tuple[EvaluationTask, TunedAdapter | None]:
-    """Return the evaluation that the user asks for. For a run, also return the adapter of the tuned policy.
+    """Return the evaluation that the user wants. For a run, also return the adapter of the tuned policy.
 
     Raises:
         UserError: if options do not belong together, or an input cannot be used.
@@ -177,7 +177,7 @@ def _folder(output: Path | None) -> Iterator[Path]:
 
 
 def _run(command: Sequence[str], folder: RunFolder) -> None:
-    """Let the trainer evaluate. Raises typer.Exit with its exit code if it did not succeed."""
+    """Run the evaluation in the trainer. If it fails, raise typer.Exit with the trainer's exit code."""
     with ProgressView(err(), "the sampler to end") as view:
         exit_code, end = train(command, folder.log, view.show, view.tick)
     if exit_code == ExitCode.OK:

@@ -154,7 +154,7 @@ def choose(folder: Path, step: int | None, best: bool) -> Chosen:
 
 
 def _is_whole(adapter: Path) -> bool:
-    """Return whether an adapter can be used. If it cannot, print the reason on standard error."""
+    """Return whether an adapter is complete and can be used. If not, print the reason on standard error."""
     try:
         problem = adapter_problem(adapter)
     except OSError as error:
@@ -244,7 +244,7 @@ def _card(run: RunFolder, config: RunConfig, chosen: Chosen, base: str | None, *
 
 
 def _merge(adapter: Path, target: Path, base: str, revision: str | None, dtype: Dtype) -> None:
-    """Merge the adapter into the base model, in a child process that runs the trainer's package.
+    """Merge the adapter into the base model, in a child process that uses the trainer's package.
 
     The process of ``rft`` itself never loads torch.
     """
@@ -278,7 +278,7 @@ def _placed(output: Path, force: bool) -> Iterator[Path]:
 def _make_readable(folder: Path) -> None:
     """Give the files the usual permissions of new files (umask).
 
-    The library that wrote the weights lets only their owner read them.
+    The library that wrote the weights allows only the owner to read them.
     """
     mask = os.umask(0)
     os.umask(mask)

@@ -111,7 +111,7 @@ def _kind(text: str) -> FieldGrader:
 
 
 def _likely(found: Survey, field: str) -> str:
-    """Return the kind of grader that suits the values of the field with the answers."""
+    """Return the kind of grader that fits the answers. ``field`` is the field that has the answers."""
     if are_numbers(found.answers[field]):
         return FieldGrader.NUMERIC
     return FieldGrader.EXACT_MATCH if max(found.lengths(field)) <= 16 else FieldGrader.TEXT_SIMILARITY

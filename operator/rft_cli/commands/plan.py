@@ -125,8 +125,8 @@ def known_rows(
 
 
 def on(accelerator: str, job: RFTJob) -> RFTJob:
-    """Return the job with the GPUs ``accelerator``. Their number is removed, so that the plan chooses the
-    number.
+    """Return the job for the GPUs ``accelerator``. The job's own number of GPUs is removed, so that the plan
+    chooses it.
 
     Raises:
         UserError: if the catalogue has no such GPU.
@@ -175,7 +175,7 @@ def outcome(
 def warn_of_override(
     job: RFTJob, config: Path | None, hub: bool, defaults: JobDefaults = NO_DEFAULTS
 ) -> None:
-    """Print a warning on standard error if the job sets another number of GPUs than the plan would choose."""
+    """Print a warning on standard error if the job sets a number of GPUs that the plan would not choose."""
 
     def made(spec: RFTJobSpec) -> Plan:
         found = outcome(job.model_copy(update={"spec": spec}), config, hub, None, [], defaults)

@@ -98,7 +98,7 @@ def _destination(text: str, public: bool) -> Destination:
 
 
 def _pushed(python: str, folder: Path, to: Destination) -> dict[str, Any]:
-    """Push a folder in a child process that runs the trainer's package, and return what it did.
+    """Push a folder in a child process that uses the trainer's package. Return the result as a JSON object.
 
     The libraries for the hub and for buckets belong to the trainer's packages.
     """
@@ -114,7 +114,7 @@ def _pushed(python: str, folder: Path, to: Destination) -> dict[str, Any]:
 
 
 def _loading(to: Destination, folder: Path, *, merged: bool) -> Iterator[str]:
-    """Yield the lines that say how to load the pushed files. ``folder`` has the same files."""
+    """Yield lines that say how to load the pushed files. ``folder`` has a copy of these files."""
     yield ""
     if isinstance(to, HubDestination):
         place, branch = to.repository, (None if to.revision == MAIN else to.revision)

@@ -71,7 +71,9 @@ def load_run(source: str, context: str | None, namespace: str | None) -> Reporte
 
 
 def format_of(output: Path | None) -> ReportFormat:
-    """Return the format by the name of the output file: HTML for .html and .htm, else Markdown."""
+    """Return the format of the page from the name of the output file: HTML for .html and .htm, else
+    Markdown.
+    """
     is_html = output is not None and output.suffix.lower() in (".html", ".htm")
     return ReportFormat.HTML if is_html else ReportFormat.MARKDOWN
 

@@ -70,7 +70,9 @@ def _changed(job: dict[str, Any], values: dict[str, Any], name: str | None) -> d
 
 
 def _value(pair: str) -> tuple[str, Any]:
-    """Return the field and the value in ``FIELD=VALUE``. The value is parsed as YAML, as in a manifest."""
+    """Return the field and the value of the text ``FIELD=VALUE``. The value is parsed as YAML, as in a
+    manifest.
+    """
     field, equals, text = pair.partition("=")
     if not field or not equals:
         raise UserError(f"--set {pair}: must be FIELD=VALUE, such as training.loraRank=16", UNREADABLE)

@@ -82,7 +82,7 @@ def run(
 
 
 def with_overrides(job: RFTJob, seed: int | None, max_steps: int | None) -> RFTJob:
-    """Return the job after the command's options were written into its spec. The new spec is validated.
+    """Return the job with the command's options written into its spec. The new spec is validated.
 
     Raises:
         UserError: if a value is out of range.
@@ -123,7 +123,7 @@ def _train(command: list[str], folder: RunFolder) -> int:
 
 
 def _summarize(folder: RunFolder) -> None:
-    """Print the reward curve and the results of a run, if there are any, and draw the curve into an image
+    """Print the reward curve and the results of a run, if there are any. Also draw the curve into an image
     file.
     """
     steps, status = records.steps(folder.metrics), records.status(folder.status)

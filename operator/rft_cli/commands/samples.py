@@ -56,9 +56,9 @@ def _rollouts(_job: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _of(job: str, paths: list[str], step: int | None) -> list[str]:
-    """Return the path of the file with the rollouts of ``step``, else of the newest step.
+    """Return a list with one path: the file of the rollouts of ``step``, or of the newest step if it is None.
 
-    Raises UserError.
+    The list is empty if no step has rollouts. Raises UserError if ``step`` has none.
     """
     steps = steps_of((Path(path).name for path in paths), ROLLOUTS_SUFFIX)
     if not steps:
@@ -111,7 +111,7 @@ def _chosen(folder: RunFolder, step: int | None) -> int:
 
 
 def _ranges(steps: Sequence[int]) -> str:
-    """Return step numbers in ascending order as a text such as ``1 to 3, 7``."""
+    """Return step numbers, which are in ascending order, as a text such as ``1 to 3, 7``."""
     parts: list[list[int]] = []
     for step in steps:
         if parts and parts[-1][-1] == step - 1:

@@ -107,7 +107,7 @@ def module_arguments(config: RunConfig, adapter: str, host: str, port: int, gpus
 
 
 def sampler_gpus(config: RunConfig) -> int:
-    """Return the number of GPUs of a server: as many as one sampler of the run had."""
+    """Return the number of GPUs of a server. It is the number that one sampler of the run had."""
     plan = config.plan
     if config.device == "cpu":
         return 0
@@ -144,7 +144,7 @@ def adapter_on_volume(job: Mapping[str, Any], step: int | None, best: bool, fold
 
 
 def request(name: str, port: int) -> str:
-    """Return a command that asks the server for a completion by the adapter ``name``."""
+    """Return a command that requests a completion by the adapter ``name`` from the server."""
     body = {"model": name, "messages": [{"role": "user", "content": "What is 3 + 4?"}], "temperature": 0}
     address = f"http://{HOST}:{port}/v1/chat/completions"
     return f"curl {address} -H 'Content-Type: application/json' -d {shlex.quote(json.dumps(body))}"
@@ -203,7 +203,7 @@ def _is_taken(port: int) -> bool:
 
 @contextmanager
 def _running(command: Sequence[str]) -> Iterator["subprocess.Popen[bytes]"]:
-    """Start a server, and at the end of the block end all its processes and remove its temporary files."""
+    """Start a server. At the end of the block, end all its processes and remove its temporary files."""
     # vLLM leaves sockets and a rendezvous file in TMPDIR, also after SIGTERM. The name is short, because the
     # path of a socket has at most 107 bytes.
     with tempfile.TemporaryDirectory(prefix="rft-") as temporary:

@@ -94,7 +94,7 @@ def _say_what_is_left(found: Suggestions, goal: Goal, others: list[Goal]) -> Non
 
 
 def _say_what_is_relative(body: dict[str, object], file: Path, folder: Path) -> None:
-    """Print a note if ``dataset.uri`` is a relative path, since the new manifests are in another folder."""
+    """Print a note if ``dataset.uri`` is a relative path, because the new manifests are in another folder."""
     spec = body.get("spec")
     dataset = spec.get("dataset") if isinstance(spec, dict) else None
     uri = dataset.get("uri") if isinstance(dataset, dict) else None

@@ -79,7 +79,7 @@ def _flags(given: list[str]) -> Iterator[tuple[str, Any]]:
 
 
 def flattened(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those fields of the API's JSON that have a value, as one flat object.
+    """Return the fields of the API's JSON that have a value, as one flat object.
 
     Fields that the service adds to a job are left out.
     """

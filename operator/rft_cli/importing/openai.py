@@ -121,7 +121,9 @@ def _add_tracking(draft: Draft, integrations: Any) -> None:
 
 
 def _add_sources(draft: Draft, body: Mapping[str, Any], options: Options) -> None:
-    """Set the model and the datasets. The ids of OpenAI's files name no files on this machine."""
+    """Set the model and the datasets. OpenAI's file ids cannot be used, because they are not files on this
+    machine.
+    """
     name = options.model or body.get("model") if not openai_graders.is_grader(body) else options.model
     if not isinstance(name, str) or model_problem(name):
         given = f"model {name!r} is closed, or is no hub id" if name else "a grader names no model to train"

@@ -76,7 +76,7 @@ def _add_one(draft: Draft, body: Body, name: str, options: Options, weight: int 
 
 
 def _say(draft: Draft, name: str, field: str, value: object) -> None:
-    """Add a note about a field of a grader that is not carried over."""
+    """Add a note that a field of a grader is not imported."""
     entry = next((each for each in OPENAI_GRADER_FIELDS if fold(each.theirs) == fold(field)), None)
     done = f"no counterpart: {entry.note}" if entry is not None else "no counterpart, and left out"
     draft.note(f"{name}.{field}", value, done)
@@ -114,7 +114,9 @@ def _text_similarity(draft: Draft, body: Body, name: str, _options: Options) -> 
 
 
 def _judge(draft: Draft, body: Body, name: str, options: Options, asked: str) -> dict[str, Any]:
-    """Return the settings of a judge. ``asked`` is the end of the prompt, which says how to reply."""
+    """Return the settings of a judge. ``asked`` is the last part of the prompt. It says how the judge must
+    reply.
+    """
     if options.judge_model is None:
         draft.note(
             f"{name}.model", body["model"], f"requests go to {options.judge_url}; --judge-url changes this"
@@ -296,7 +298,9 @@ def _of_call(name: str, given: list[tuple[float, float]]) -> tuple[float, float]
 
 
 def response_schema(body: object) -> str | None:
-    """Return the JSON schema in ``body``, the value of ``response_format``, as text. None if it has none."""
+    """Return the JSON schema in ``body``, the value of ``response_format``, as text. Return None if it has no
+    schema.
+    """
     if not isinstance(body, dict) or body.get("type") != "json_schema":
         return None
     inner = body.get("json_schema", body)

@@ -1,4 +1,4 @@
-"""Finds out which program a job's file is for, and reads the job."""
+"""Finds out which program an imported file was made for, and reads the job in it."""
 
 import json
 from typing import Any
@@ -54,7 +54,8 @@ def problems(draft: Draft) -> list[str]:
 def _with_code(grader: dict[str, Any]) -> dict[str, Any]:
     """Return a grader that the API's rules can check.
 
-    Only ``rft`` knows the field ``python.file``. So the returned grader has inline code in its place.
+    Only ``rft`` knows the field ``python.file``. So the returned grader has inline code in place of this
+    field.
     """
     if "python" not in grader:
         return grader

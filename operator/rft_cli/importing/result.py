@@ -15,7 +15,7 @@ DIGITS = 3
 
 
 def rows_of(file: str) -> dict[str, str]:
-    """Return the field ``spec.dataset`` for a file with rows."""
+    """Return the value of ``spec.dataset`` for a file with rows."""
     return {"uri": file} | ({"format": "csv"} if file.lower().endswith(".csv") else {})
 
 
@@ -75,8 +75,8 @@ class Draft:
             self.notes.append(found)
 
     def carry(self, theirs: str, value: Any) -> None:
-        """Set our counterpart of the other program's field ``theirs``. If there is no counterpart, add a note
-        instead.
+        """Set the RFTJob field that corresponds to ``theirs``, a field of the other program. If there is
+        none, add a note.
         """
         entry = find(self.origin, theirs)
         if entry is None:
@@ -107,7 +107,7 @@ class Draft:
         put(self.spec, path.removeprefix("spec."), fitting)
 
     def unique_name(self, wanted: str) -> str:
-        """Return a valid name for a grader, like ``wanted``, that no other grader of the draft has."""
+        """Return a valid name for a grader, similar to ``wanted``. No other grader of the draft has it."""
         base = label(wanted) or "grader"
         taken = {grader["name"] for grader in self.graders}
         names = (base if i == 1 else f"{base[:58]}-{i}" for i in range(1, len(taken) + 2))
@@ -126,7 +126,7 @@ class Draft:
 
 
 def label(text: str) -> str:
-    """Return a name that is made from the part of ``text`` after the last slash. It may be empty.
+    """Make a name from the part of ``text`` after the last slash, and return it. It may be empty.
 
     The name has only lowercase letters, digits and dashes, and begins with a letter.
     """
@@ -135,7 +135,7 @@ def label(text: str) -> str:
 
 
 def put(body: dict[str, Any], path: str, value: Any) -> None:
-    """Set the field of ``body`` at a path such as ``training.epochs``. Objects that it lacks are added."""
+    """Set the field of ``body`` at a path such as ``training.epochs``. Missing objects are added."""
     *parents, last = path.split(".")
     for part in parents:
         body = body.setdefault(part, {})

@@ -54,16 +54,14 @@ class Script(NamedTuple):
         return found[-1] if found else None
 
     def resolved(self, node: ast.expr | None) -> ast.expr | None:
-        """Return an expression. If it is a name, return the expression that the script assigns to
-        this name.
-        """
+        """Return an expression. If it is a name, return the expression that the script assigns to it."""
         seen = 0
         while isinstance(node, ast.Name) and seen < 5 and (value := self.assigned(node.id)) is not None:
             node, seen = value, seen + 1
         return node
 
     def literal(self, node: ast.expr | None) -> Any:
-        """Return the value of a constant expression. A name stands for what the script assigns to it.
+        """Return the value of a constant expression. A name has the value that the script assigns to it.
 
         Raises ValueError if there is no expression, or if its value is known only at run time.
         """
@@ -79,7 +77,7 @@ def is_script(text: str) -> bool:
 
 
 def read(text: str, options: Options) -> Draft:
-    """Return the draft of an RFTJob that trains as the script ``text`` does.
+    """Return the draft of an RFTJob for the training in the script ``text``.
 
     Raises:
         ImportProblem: if the script is not valid Python, or lacks what a job needs.
@@ -189,7 +187,9 @@ def _data_file(script: Script, node: ast.expr | None) -> str | None:
 
 
 def _add_config(draft: Draft, script: Script, config: Mapping[str, ast.expr]) -> list[float] | None:
-    """Carry over the fields of GRPOConfig. Return its ``reward_weights``, or None if it has no such list."""
+    """Copy the fields of GRPOConfig into the draft. Return its ``reward_weights``, or None without such a
+    list.
+    """
     weights = None
     for name, value in DEFAULTS.items():
         if name not in config:
@@ -233,7 +233,7 @@ def _add_setting(draft: Draft, name: str, value: Any) -> None:
 
 
 def _add_lora(draft: Draft, script: Script, name: str, node: ast.expr) -> None:
-    """Carry over a field of LoraConfig. A field with the value None has no effect."""
+    """Copy a field of LoraConfig into the draft. A field with the value None is left out."""
     try:
         value = script.literal(node)
     except (ValueError, TypeError, SyntaxError):
@@ -330,7 +330,7 @@ def _add_reward(draft: Draft, script: Script, node: ast.expr, weight: float) -> 
 
 
 def _range(function: _Function) -> tuple[float, float]:
-    """Return the lowest and the highest score that a function's code contains as a number.
+    """Return the lowest and the highest score that appear as numbers in a function's code.
 
     The range always includes 0 and 1.
     """
@@ -435,7 +435,9 @@ def _bound(node: ast.stmt) -> set[str]:
 
 
 def _is_quiet(node: ast.stmt) -> bool:
-    """Return whether a statement loads no dataset and no model, and starts no training."""
+    """Return whether a statement is safe to keep: it loads no dataset and no model, and starts no
+    training.
+    """
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return True
     text = ast.unparse(node)

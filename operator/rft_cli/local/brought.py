@@ -67,7 +67,7 @@ def write_records(folder: Path, job: Mapping[str, Any]) -> None:
 def refuse_other_run(folder: Path, job: Mapping[str, Any]) -> None:
     """Raise UserError if a folder has files of another run, or files that do not come from any run.
 
-    An earlier download of the job ``job`` may be in the folder.
+    Files of an earlier download of ``job`` are allowed.
     """
     config = previous(folder)
     if config is not None and config.job.uid == job["metadata"]["uid"]:

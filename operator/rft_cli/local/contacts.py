@@ -51,7 +51,7 @@ class Shell:
         return cls(os.environ, home)
 
     def names(self, *variables: str) -> tuple[str, ...]:
-        """Return the names of those ``variables`` that are set."""
+        """Return the names in ``variables`` that are set as environment variables."""
         return tuple(name for name in variables if self.environment.get(name))
 
     def first(self, *variables: str) -> str:
@@ -59,7 +59,7 @@ class Shell:
         return next((self.environment[name] for name in self.names(*variables)), "")
 
     def files(self, *paths: str) -> tuple[str, ...]:
-        """Return those of ``paths`` that are files in the home folder, with ``~/`` before each."""
+        """Return the paths that are files in the home folder, each with ``~/`` before it."""
         return tuple(f"~/{path}" for path in paths if (self.home / path).is_file())
 
     def is_on(self, variable: str) -> bool:
@@ -153,7 +153,9 @@ def _datasets(inputs: Inputs, shell: Shell) -> Iterator[Contact]:
 
 
 def _output(output: ResultTarget, shell: Shell) -> Iterator[Contact]:
-    """Yield the server that gets the adapter. With its address, the field shows what is written there."""
+    """Yield the server that gets the adapter. Its ``field`` also says to which place the adapter is
+    written.
+    """
     if output.hub is not None:
         contact = _of_hub(f"spec.output.hub, which writes {destination_of(output)}", shell)
         own = shell.names(PUSH_TOKEN)

@@ -29,8 +29,8 @@ class Hardware(NamedTuple):
 def visible_gpus(dev: Path = Path("/dev")) -> int:
     """Return the number of GPUs that this process may use.
 
-    CUDA_VISIBLE_DEVICES says the number. If this variable is not set, the device files in ``dev`` are
-    counted.
+    It is the number of GPUs in CUDA_VISIBLE_DEVICES. If this variable is not set, the device files in ``dev``
+    are counted.
     """
     allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if allowed is not None:

@@ -1,4 +1,6 @@
-"""Plays a job's environment without a model. The user gives the text of the model for each turn."""
+"""Plays a job's environment without a model. The user gives the text that the model would write in each
+turn.
+"""
 
 import json
 import tempfile

@@ -39,7 +39,8 @@ def foreseen(manifest: Manifest, document: Document) -> tuple[tuple[Problem, ...
 
 
 def _code(manifest: Manifest) -> tuple[dict[str, str], list[Problem]]:
-    """Return the code of python graders by the grader's name, and the problems of their ConfigMaps.
+    """Return the code of python graders by the grader's name, and the problems of the ConfigMaps with this
+    code.
 
     Only graders whose ConfigMap is in the manifest's file are returned.
     """

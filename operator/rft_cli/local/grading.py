@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Answer(NamedTuple):
-    """A completion to grade, and the row whose prompt it answers."""
+    """A completion to grade, and the row with its prompt."""
 
     row: RowLine
     completion: str
@@ -66,7 +66,7 @@ def gold(rows: Sequence[RowLine], graders: Sequence[Grader]) -> list[Answer]:
 def _gold_form(graders: Sequence[Grader]) -> tuple[str, str, str]:
     """Return the name of the row's field with the gold answer, and two texts.
 
-    In a right completion, these texts are before and after the gold answer.
+    In a correct completion, these texts are before and after the gold answer.
     """
     for grader in graders:
         if grader.math is not None:

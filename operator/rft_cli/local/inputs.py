@@ -14,7 +14,7 @@ from rft_run import atomic
 
 
 class Input(NamedTuple):
-    """An input file of the trainer: its place, and its content if the file must still be written."""
+    """An input file of the trainer: its location, and its content if the file is not written yet."""
 
     location: str
     """The absolute path of the file, or a URI that the trainer downloads."""
@@ -192,8 +192,8 @@ def located_graders(manifest: Manifest, overrides: Mapping[str, Path], folder: P
 
 
 def _beside(manifest: Manifest, name: str, given: Input) -> list[Input]:
-    """Return the files in a grader's ConfigMap other than its code. They are put into the folder of
-    the code.
+    """Return the other files in the ConfigMap with a grader's code. They are put into the folder of this
+    code.
     """
     python = next(grader.python for grader in manifest.job.spec.scored_by if grader.name == name)
     assert python is not None

@@ -14,7 +14,7 @@ from rft_run.folder import RunFolder
 
 @contextlib.contextmanager
 def locked(folder: RunFolder) -> Iterator[None]:
-    """Make the folder of a run and lock it, so that no second command writes into it.
+    """Create the folder of a run and lock it, so that no second command writes into it.
 
     Raises:
         UserError: if the folder cannot be written, or another command uses it.

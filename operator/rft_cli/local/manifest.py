@@ -32,7 +32,7 @@ class Manifest(NamedTuple):
 
     @property
     def folder(self) -> Path:
-        """The folder to which relative paths in the manifest refer."""
+        """The folder in which relative paths of the manifest begin."""
         return folder_of(self.path)
 
 
@@ -60,7 +60,7 @@ def as_written(path: Path) -> list[Document]:
 
 
 def folder_of(path: Path) -> Path:
-    """Return the folder to which relative paths in a manifest refer."""
+    """Return the folder in which relative paths of a manifest begin."""
     return Path.cwd() if path == STDIN else path.resolve().parent
 
 

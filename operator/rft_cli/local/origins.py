@@ -41,7 +41,9 @@ def origin_of(address: str) -> Origin | None:
 
 
 class Permission(NamedTuple):
-    """The servers that one value of ``--send-token-to`` names: HOST, HOST:PORT or an address."""
+    """One value of ``--send-token-to``: HOST, HOST:PORT or an address. It names the servers that may get a
+    token.
+    """
 
     text: str
 
@@ -59,7 +61,7 @@ class Permission(NamedTuple):
 
     @property
     def is_readable(self) -> bool:
-        """Whether the text can name a server at all."""
+        """Whether the text can be parsed as the name of a server."""
         return "://" in self.text or _HOST.fullmatch(self.text) is not None
 
 

@@ -44,7 +44,7 @@ class Supervisor:
 
     @property
     def stopping(self) -> bool:
-        """Whether the child process has been asked to stop."""
+        """Whether the child process has already been asked to stop."""
         return self._asked_at is not None
 
     def run(self, on_line: Callable[[str], None], on_tick: Callable[[], None]) -> int:
@@ -103,7 +103,7 @@ class Supervisor:
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         """Pass a signal on to the child process.
 
-        This method must not wait or lock, as it can interrupt any code.
+        This method must not wait or lock, because it can interrupt any code.
         """
         first = self._asked_at is None
         if self._asked_at is None:

@@ -27,14 +27,16 @@ class Source(Protocol):
     """Lists the files of a run's folder, and sends their content."""
 
     def files(self, patterns: Sequence[str]) -> list[FileEntry]:
-        """Return the files that one of the patterns matches."""
+        """Return the files that match at least one of the patterns."""
 
     def content(self, wanted: Sequence[tuple[FileEntry, int]]) -> Generator[tuple[int, bytes], None, None]:
-        """Yield the content of files, each from an offset in bytes on, in pieces with the file's index."""
+        """Yield the content of files in pieces, each with the file's index. Each file begins at a given
+        offset.
+        """
 
 
 class Transferred(NamedTuple):
-    """What a call of ``receive`` did."""
+    """The result of a call of ``receive``."""
 
     files: int
     """Number of files that are complete in the folder now."""
@@ -91,7 +93,7 @@ def receive(
 
 
 def _fetch(source: Source, wanted: list[tuple[FileEntry, Path]], more: Callable[[int], None]) -> int:
-    """Append what is missing to each partial file. Return the number of bytes that were sent."""
+    """Append the missing bytes to each partial file. Return the number of bytes that were sent."""
     if not wanted:
         return 0
     offsets = [part.stat().st_size for _, part in wanted]
@@ -143,9 +145,9 @@ def _part(folder: Path, entry: FileEntry) -> Path:
 
 
 def _placed(folder: Path, same: Sequence[FileEntry]) -> bool:
-    """Put a partial file at the paths of all entries in ``same``. These entries have equal content.
+    """Put a partial file at the paths of all entries in ``same``, which have equal content. Return True.
 
-    Return True. But if the partial file does not have the expected digest, remove it and return False.
+    If the partial file does not have the expected digest, remove it and return False.
     """
     part = folder / PARTIAL / same[0].sha256
     if digest_of(part) != same[0].sha256:
@@ -158,7 +160,7 @@ def _placed(folder: Path, same: Sequence[FileEntry]) -> bool:
 
 
 def _free(folder: Path, path: str) -> Path:
-    """Make the folder of a file, and remove an old file at its path. Return the path."""
+    """Create the folder of a file, and remove an old file at its path. Return the path."""
     target = folder / path
     for parent in reversed(target.relative_to(folder).parents[:-1]):
         run_files.refuse_link(folder / parent)
@@ -168,7 +170,7 @@ def _free(folder: Path, path: str) -> Path:
 
 
 def _remove_partial(folder: Path) -> None:
-    """Remove the folder of partial files. It may have files whose content the run does not have any more."""
+    """Remove the folder of partial files. Some of them may have content that is no longer in the run."""
     shutil.rmtree(folder / PARTIAL, ignore_errors=True)
 
 

@@ -45,9 +45,9 @@ def adapter_config(adapter: Path) -> dict[str, object]:
 
 
 def commit_in(config: Mapping[str, object], default: str | None = None) -> str | None:
-    """Return the commit of the base model with which an adapter was trained, from its configuration.
+    """Return the commit of an adapter's base model, from the adapter's configuration.
 
-    Return ``default`` if the configuration does not have it.
+    Return ``default`` if the configuration does not have the commit.
     """
     found = config.get("revision")  # the trainer writes the commit
     return found if isinstance(found, str) else default

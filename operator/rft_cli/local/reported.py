@@ -1,4 +1,4 @@
-"""Reads all that a report of a run shows, from the run's folder or from an RFTJob."""
+"""Reads all data that a report of a run shows, from the run's folder or from an RFTJob."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence

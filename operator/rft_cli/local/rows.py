@@ -173,7 +173,9 @@ def _read(given: Input, layout: RowLayout) -> Counted:
 
 @contextmanager
 def opened(given: Input) -> Iterator[IO[bytes]]:
-    """Yield the open file with the rows. Raises UserError if it is not on this machine or cannot be read."""
+    """Yield the open file with the rows. Raises UserError if the file is not on this machine or cannot be
+    read.
+    """
     if given.content is not None:
         yield BytesIO(given.content)
         return

@@ -25,7 +25,7 @@ NOT_READ = Input(os.devnull)
 
 
 class Given(NamedTuple):
-    """What the command line sets: values of the spec, and files in place of those of the job."""
+    """The values from the command line: values of the spec, and files that replace those of the job."""
 
     model: str | None = None
     adapter: Path | None = None
@@ -143,7 +143,7 @@ def _code_of_run(spec: RFTJobSpec, config: RunConfig, given: Mapping[str, Path])
 
 
 def _there(location: str | None, field: str, option: str) -> Input:
-    """Return an input that the run read. Raises UserError if it is a file that this machine lacks."""
+    """Return an input of the run. Raises UserError if the input is a file that is not on this machine."""
     if location is None or not ("://" in location or Path(location).is_file()):
         said = f"{location} is not a file on this machine" if location else "its file is not known here"
         raise UserError(f"{field}: {said}; name it with {option}", UNREADABLE)
@@ -151,12 +151,12 @@ def _there(location: str | None, field: str, option: str) -> Input:
 
 
 def last_step(run: RunFolder) -> int:
-    """Return the last recorded step of a run; 1 if the folder has no records of steps."""
+    """Return the last recorded step of a run. Return 1 if the folder has no records of steps."""
     return max((record.step for record in records.steps(run.metrics)), default=1)
 
 
 def _changed(job: RFTJob, given: Given) -> RFTJob:
-    """Return the job with the values of the command line. Raises UserError if one cannot be used."""
+    """Return the job with the values of the command line. Raises UserError if a value cannot be used."""
     spec = job.spec.dump()
     spec.pop("tracking", None)  # nothing is sent to a tracker
     if given.model is not None:
@@ -246,7 +246,8 @@ def _copy_rendering(run: RunFolder, target: RunFolder) -> None:
 def results(folder: RunFolder, seed: int) -> list[PolicyScores]:
     """Return the scores of each evaluated policy, in the order of the steps.
 
-    ``seed`` is for the random resampling that gives the intervals. Raises UserError if a file cannot be read.
+    ``seed`` is the seed of the random resampling for the intervals. Raises UserError if a file cannot be
+    read.
     """
     return [_of_policy(folder, step, seed) for step in folder.evaluated_steps()]
 

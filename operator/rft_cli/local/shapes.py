@@ -21,7 +21,7 @@ class Read(NamedTuple):
 
 
 class UntrainableModel(UserError):
-    """The model's ``config.json`` says that it cannot be trained."""
+    """The model's ``config.json`` shows that the model cannot be trained."""
 
 
 def shape_for(model: ModelSource, config: Path | None, *, hub: bool) -> Read | None:

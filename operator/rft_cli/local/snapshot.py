@@ -106,7 +106,8 @@ def build(
 
 
 def _cpu_dtype(before: RunConfig | None) -> Dtype:
-    """Return the dtype on the CPU for jobs that set none. ``before`` is the configuration of a resumed run.
+    """Return the dtype for jobs that run on the CPU and set none. ``before`` is the configuration of a
+    resumed run.
 
     A resumed run keeps its dtype, even on a machine that is faster with another dtype.
     """

@@ -1,4 +1,4 @@
-"""Reads the rows of a file before a manifest is written: columns, lengths, distinct prompts."""
+"""Reads the rows of a file before a manifest is written. Finds columns, lengths and distinct prompts."""
 
 import csv
 import io

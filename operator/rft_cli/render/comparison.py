@@ -19,7 +19,7 @@ LEAST_ROWS = 2
 
 
 class Table(NamedTuple):
-    """A table of the comparison, with a sentence that says what it means or why it is empty."""
+    """A table of the comparison. A sentence says what the table means, or why it is empty."""
 
     title: str
     heading: Sequence[str]
@@ -37,7 +37,9 @@ class Comparison(NamedTuple):
 
 
 def compare(runs: Mapping[str, ReportedRun], seed: int = 0) -> Comparison:
-    """Compare runs, which are given by name. ``seed`` is for the bootstrap that computes the intervals."""
+    """Compare ``runs``, whose keys are their names. ``seed`` is for the bootstrap that computes the
+    intervals.
+    """
     tables = [_differences(runs), _results(runs), _paired(runs, seed), _costs(runs)]
     return Comparison(list(runs), tables, rewards_chart(runs))
 

@@ -29,7 +29,7 @@ class Terminal(Console):
     """A console that writes a control character as ``\\x1b``, for example, and never interprets markup."""
 
     def __init__(self, **options: Any) -> None:
-        """``options`` are those of ``Console``."""
+        """``options`` are passed to ``Console``."""
         super().__init__(highlight=False, soft_wrap=True, markup=False, emoji=False, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:

@@ -1,4 +1,4 @@
-"""Returns the points of a reward curve, and draws its chart on the terminal."""
+"""Makes the points of a reward curve, and draws its chart on the terminal."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple

@@ -1,6 +1,6 @@
-"""Explains the exit codes of the trainer, and says what to do.
+"""Explains the exit codes of the trainer, and says what to do next.
 
-What to do may depend on the checkpoints of the run.
+The advice may depend on the checkpoints of the run.
 """
 
 from typing import NamedTuple
@@ -55,7 +55,7 @@ ENDINGS: dict[int, Explanation] = {
 
 
 def explain(exit_code: int, folder: RunFolder) -> Explanation:
-    """Return the explanation of an exit code. Unknown codes and codes that stand for a signal have one too.
+    """Return the explanation of an exit code. Unknown codes and the codes of signals are also explained.
 
     ``folder`` is the folder of the run. The explanation may say what the next call of ``rft run`` does. This
     depends on the checkpoints in the folder.

@@ -45,7 +45,7 @@ def verdict(result: EvaluationResult) -> str:
 
 
 def cells(name: str, scores: GraderEvaluation) -> tuple[str, ...]:
-    """Return the row of a score: name, base, tuned, difference, 95 % interval."""
+    """Return the table row for a score: name, base, tuned, difference, 95 % interval."""
     difference = scores.difference
     return (
         name,

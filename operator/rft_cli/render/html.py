@@ -32,10 +32,10 @@ ROLLOUTS = 2
 
 
 class Measurement(NamedTuple):
-    """A metric that gets a small chart.
+    """A metric that a small chart shows.
 
     - ``title``: the title of the chart, with the unit.
-    - ``value``: returns the value of the metric in the record of a step.
+    - ``value``: a function that returns the value of the metric in the record of a step.
     """
 
     title: str
@@ -102,7 +102,8 @@ def as_html(run: ReportedRun, *, refresh: int | None = None) -> str:
 
     All texts of the run are escaped. Secrets and control characters in them are replaced.
 
-    ``refresh``: the number of seconds after which a browser loads the page again. None: it does not.
+    ``refresh``: the number of seconds after which a browser loads the page again. None: the page is not
+    loaded again.
     """
     template = environment().get_template("report.html.j2")
     return template.render(
@@ -148,9 +149,9 @@ def environment() -> Environment:
 
 
 def shown(value: Any) -> Any:
-    """Return ``value`` in a form that a page may show.
+    """Return ``value`` in a form that is safe on a page.
 
-    In a text, secrets and control characters are replaced. A text is cut after ``SHOWN`` characters.
+    In a text, secrets and control characters are replaced. A text is truncated after ``SHOWN`` characters.
     """
     if isinstance(value, Markup) or not isinstance(value, str):
         return value

@@ -1,4 +1,4 @@
-"""Shows the jobs of a cluster as a table, or one job with all its changes until it ends."""
+"""Shows the jobs of a cluster as a table. It can also show all changes of one job until the job ends."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime

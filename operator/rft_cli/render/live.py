@@ -30,7 +30,7 @@ HEADERS = {
 
 
 class Runs(NamedTuple):
-    """The source of the runs that are served: a folder or a namespace. Both functions may raise UserError."""
+    """The source of the runs in the pages: a folder or a namespace. Both functions may raise UserError."""
 
     place: str
     """The name of the folder or namespace, for the heading."""
@@ -52,7 +52,7 @@ class TableRow(NamedTuple):
 
 
 class PageServer(ThreadingHTTPServer):
-    """An HTTP server for the pages, on 127.0.0.1. Port 0 means any free port."""
+    """An HTTP server for the pages, on 127.0.0.1. With port 0 it uses any free port."""
 
     daemon_threads = True
 

@@ -125,7 +125,9 @@ def table_lines(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterat
 
 
 def text_of(text: str) -> str:
-    """Return a text without secrets, because people share pages. Characters of Markdown are escaped."""
+    """Return a text for Markdown. Secrets are removed, because people share pages. Markdown characters are
+    escaped.
+    """
     return escaped(cluster_text(text))
 
 

@@ -36,13 +36,13 @@ def inherited(made: Plan) -> Iterator[str]:
 
 
 def _together(estimate: Estimate) -> bool:
-    """Whether a step is at least 5 % shorter than its sampling and training together, by their overlap."""
+    """Whether overlap makes a step at least 5 % shorter than the sum of its sampling and its training."""
     phases = (estimate.sampling_seconds or 0) + (estimate.update_seconds or 0)
     return (estimate.seconds_per_step or 0) < 0.95 * phases
 
 
 def expected(estimate: Estimate) -> Iterator[str]:
-    """Yield lines of text about the expected steps, time and cost of a run, as far as they are known."""
+    """Yield lines of text about the expected steps, time and cost of a run. Unknown values are left out."""
     if estimate.steps is not None:
         yield f"steps   about {estimate.steps}, {estimate.prompts_per_step} prompts each"
     if estimate.prompt_tokens is not None and estimate.completion_tokens is not None:

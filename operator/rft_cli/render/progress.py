@@ -59,7 +59,7 @@ class ProgressView:
     """
 
     def __init__(self, console: Terminal, awaited: str = "the checkpoint") -> None:
-        """``awaited``: for what the command waits after it has asked the trainer to stop."""
+        """``awaited``: what the command waits for after it has asked the trainer to stop."""
         self._console = console
         self._awaited = awaited
         live = Live(console=console, transient=True, auto_refresh=False)

@@ -9,7 +9,7 @@ from rft_run.rollouts import RolloutRecord
 
 
 def as_text(step: int, group: Sequence[RolloutRecord]) -> list[str]:
-    """Return a prompt of a step with its rollouts as text, the highest reward first."""
+    """Return a prompt of a step and its rollouts as text. The rollout with the highest reward comes first."""
     first = group[0]
     rewards = [record.reward for record in group if record.reward is not None]
     mean = sum(rewards) / len(rewards) if rewards else None

@@ -50,7 +50,7 @@ class PhaseTime(NamedTuple):
 
 
 class Used(NamedTuple):
-    """An amount that was planned, and what the run has used of it so far, as texts."""
+    """A planned amount, and how much of it the run has used so far, both as texts."""
 
     name: str
     planned: str
@@ -114,7 +114,7 @@ def as_text(value: Any) -> str:
 
 
 def advice(run: ReportedRun) -> list[GivenAdvice]:
-    """Return the advice that the run's own numbers give. Each message contains these numbers."""
+    """Return the advice that follows from the run's own numbers. Each message contains these numbers."""
     rules = {rule.id: rule for rule in RUN_RULES}
     return [
         GivenAdvice(

@@ -25,8 +25,8 @@ class Smoothed(NamedTuple):
 
 
 def window_of(count: int) -> int:
-    """Return how many points the window of a centred mean has, on a curve of ``count`` points. This number is
-    odd.
+    """Return the number of points in the window of a centred mean. The curve has ``count`` points. The result
+    is odd.
     """
     return max(LEAST_WINDOW, count // SHARE) | 1
 
@@ -50,7 +50,7 @@ def centred_mean(points: Sequence[Point]) -> list[Point]:
 
 
 def thinned(points: Sequence[Point]) -> list[Point]:
-    """Return at most 300 points of a curve: all of them, or means of neighbours."""
+    """Return at most 300 points: all points of a curve, or the means of neighbouring points."""
     if len(points) <= DRAWN:
         return list(points)
     edges = [index * len(points) // DRAWN for index in range(DRAWN + 1)]
@@ -59,7 +59,7 @@ def thinned(points: Sequence[Point]) -> list[Point]:
 
 
 def spread(count: int) -> list[int]:
-    """Return up to 300 evenly spaced indices below ``count``, the first and the last included."""
+    """Return up to 300 evenly spaced indices from 0 to ``count`` - 1, including both ends."""
     if count <= DRAWN:
         return list(range(count))
     return [round(i * (count - 1) / (DRAWN - 1)) for i in range(DRAWN)]

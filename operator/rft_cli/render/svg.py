@@ -106,7 +106,7 @@ def chart(title: str, series: Sequence[Series], bands: Sequence[Band] = (), note
 
 
 def round_steps(low: float, high: float, count: int = 4) -> list[float]:
-    """Return about ``count`` + 1 round numbers at equal distances, from at most ``low`` to at least
+    """Return about ``count`` + 1 round numbers at equal distances. They cover the range from ``low`` to
     ``high``.
     """
     if high - low <= abs(high) * 1e-9:
@@ -138,5 +138,5 @@ def _at(point: Point, frame: _Frame) -> str:
 
 
 def _marked(path: str) -> Markup:
-    """Return a path as text that the template does not escape. It has only numbers and SVG commands."""
+    """Mark a path as text that the template does not escape. The path has only numbers and SVG commands."""
     return Markup("{}").format(path)

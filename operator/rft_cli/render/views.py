@@ -56,7 +56,7 @@ def phase_of(job: Mapping[str, Any]) -> str:
 
 
 def plain_line(job: Mapping[str, Any]) -> str:
-    """Return a job as one line, without values that change all the time, such as its age."""
+    """Return a job as one line, without values that always change, such as its age."""
     shown = row(job, datetime.now(UTC))
     parts = [shown.phase, f"step {shown.steps}", f"reward {shown.reward}", f"eta {shown.eta}"]
     line = ", ".join(part for part in parts if not part.endswith(" -"))
