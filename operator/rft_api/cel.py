@@ -45,7 +45,9 @@ def escape(field: str) -> str:
 
 
 def exactly_one_of(where: str, fields: Sequence[str]) -> Cel:
-    """Return the CEL rule that exactly one of the optional ``fields`` of the object at ``where`` is set."""
+    """Return a CEL rule. It requires that exactly one of the optional ``fields`` of the object at ``where``
+    is set.
+    """
     given = ", ".join(f"has(self.{escape(field)})" for field in fields)
     return Cel(
         where,

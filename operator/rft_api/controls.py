@@ -33,9 +33,9 @@ _LINE_ENDS = re.compile("\r\n|[\r\v\f\x85\u2028\u2029]")
 
 
 def visible(text: str) -> str:
-    """Return a text for a terminal. Codes replace its control characters and invisible characters.
+    """Return a text that is safe for a terminal: codes replace control characters and invisible characters.
 
-    Newlines and tabs stay as they are.
+    Newlines and tabs are kept.
     """
     if text.translate(_KEPT).isprintable():
         return text
@@ -43,7 +43,7 @@ def visible(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return a text for one line of a terminal. Codes replace its control characters and invisible
+    """Return a text that is safe for one line of a terminal: codes replace control characters and invisible
     characters, also newlines and tabs.
     """
     return visible(text).replace("\n", r"\n").replace("\t", r"\t")

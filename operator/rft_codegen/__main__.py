@@ -38,7 +38,7 @@ def generated_files() -> dict[str, str]:
 
 
 def drift(root: Path) -> list[str]:
-    """Return a diff for each generated file under the folder ``root`` that is out of date."""
+    """Return a diff for each outdated generated file under the folder ``root``."""
     diffs = []
     for name, wanted in generated_files().items():
         path = root / name

@@ -94,7 +94,7 @@ def _check_references(resource: "Resource[Any]", registry: SchemaRegistry) -> No
 
 
 def _place(path: Any) -> str:
-    """Return the position of a part of the schema as a JSON pointer. / means the whole schema."""
+    """Return the position of a part of the schema as a JSON pointer. For the whole schema, return /."""
     return "/" + "/".join(str(part) for part in path)
 
 

@@ -214,7 +214,7 @@ class Cluster:
         return list(self._call("GET", path).get("items") or [])
 
     def serves_jobs(self) -> bool:
-        """Return whether the API server knows the resource RFTJob. It does once its CRD is installed."""
+        """Return whether the API server knows the resource RFTJob. This is true once the CRD is installed."""
         try:
             answer = self._call("GET", f"apis/{GROUP}/{VERSION}")
         except NotFound:

@@ -254,7 +254,7 @@ def completing(facts: Facts) -> Verdict | None:
 
 
 def _sidecar_time_left(facts: Facts, pod: Pod) -> float:
-    """Return for how many more seconds containers that other programs added may run after the trainer."""
+    """Return the seconds for which containers of other programs may still run after the trainer's end."""
     ended = clock.parse(pod.trainer.at) if pod.trainer is not None else None
     return SIDECAR_SECONDS - (facts.now - ended).total_seconds() if ended is not None else 0.0
 

@@ -86,7 +86,7 @@ class HostRun:
 
     @property
     def width(self) -> int:
-        """Number of bytes of one value in the run's dtype. Formulas call it w."""
+        """Number of bytes of one value in the run's dtype. Formulas call this number w."""
         return WIDTHS[self.dtype]
 
 
@@ -306,7 +306,7 @@ def _widths(shape: Shape) -> int:
 
 
 def in_process_sampling(shape: Shape, run: HostRun) -> list[Part]:
-    """Return the memory parts of the engine ``transformers`` that the trainer keeps during an update."""
+    """Return the parts of the memory that the engine ``transformers`` keeps during an update."""
     kernels = GENERATION_KERNELS if run.dtype == "bfloat16" else 0
     return [
         Part("sampling: compiled kernels", kernels),

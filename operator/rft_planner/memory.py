@@ -67,7 +67,7 @@ class MemoryDemand:
 
 
 def columns(shape: Shape) -> int:
-    """Return the number of feed-forward columns that one token uses. Formulas call it I."""
+    """Return the number of feed-forward columns that one token uses. Formulas call this number I."""
     return shape.experts_per_token * shape.expert_intermediate if shape.experts else shape.intermediate
 
 

@@ -71,7 +71,7 @@ class Kind:
 
     @property
     def title(self) -> str:
-        """The name of this kind of GPU that messages to users show."""
+        """The name of this kind of GPU in messages to users."""
         return self.name or (self.label[1] if self.label is not None else self.resource)
 
 

@@ -18,7 +18,9 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class UnsafeListing(ValueError):
-    """A line of a list does not describe a file, or has a path that is not allowed, or a list is too long."""
+    """A list of files is refused: a line does not describe a file, a path is not allowed, or the list is too
+    long.
+    """
 
 
 class FileEntry(NamedTuple):

@@ -80,7 +80,7 @@ secret, unless it belongs to a sentence."""
 
 @lru_cache(4096)
 def kind_of(name: str) -> Kind | None:
-    """Return the kind of a name, or None if the values of this name are not secret."""
+    """Return the kind of secret that a name stands for, or None if the values of this name are not secret."""
     words = _words(name)
     if not words or words[-1] in _ABOUT_SECRETS or not _REFERENCES.isdisjoint(words):
         return None

@@ -93,7 +93,9 @@ def serve(
 
 
 def module_arguments(config: RunConfig, adapter: str, host: str, port: int, gpus: int) -> list[str]:
-    """Return the module that serves an adapter, with its arguments. It needs the trainer's packages."""
+    """Return the module that serves an adapter, with its arguments. The module needs the trainer's
+    packages.
+    """
     model, plan = config.spec.model, config.plan
     arguments = [
         "rft_trainer.serve", "--base", model.name, "--adapter", adapter, "--name", config.job.name,
