@@ -1,1 +1,1 @@
-"""The trainer: does one reinforcement fine-tuning run. Its sampler is vLLM's server or transformers."""
+"""The trainer: does one reinforcement fine-tuning run. It samples with vLLM's server or transformers."""

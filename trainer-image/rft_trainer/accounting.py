@@ -7,7 +7,7 @@ from rft_trainer.rollout.groups import SampledBatch
 
 
 def count_batch(state: RunState, batch: Batch, sampled: SampledBatch) -> None:
-    """Update ``state`` after a step: its position in the data and its counts, for example of tokens."""
+    """Update ``state`` after a step: the position in the data, and counts such as tokens."""
     accepted = [rollout for group in sampled.groups for rollout in group.accepted]
     lengths = [len(rollout.generated.token_ids) for rollout in accepted]
     state.step += 1

@@ -1,4 +1,4 @@
-"""Runs one attempt and reports how it ended. No other module turns errors into exit codes."""
+"""Runs one attempt and reports how it ended. Only this module converts errors into exit codes."""
 
 import logging
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Canaries, graders of weight 0: finds the checkpoint to restore when the score of a canary falls."""
+"""Finds the checkpoint to restore when the score of a canary falls. A canary is a grader of weight 0."""
 
 from collections.abc import Sequence
 
@@ -22,10 +22,10 @@ def fall(stop: Stop | None, points: Sequence[RewardPoint], canaries: Sequence[st
 
 
 def checkpoint_due(stop: Stop | None, step: int) -> bool:
-    """Return whether a checkpoint is saved after ``step`` because of the canaries.
+    """Return whether a checkpoint must be saved after ``step``, because a canary may fall later.
 
-    This is the case only after the step ``WINDOW``, because the first ``WINDOW`` reward points usually end
-    there. The scores of a canary may be highest in these points and fall later. Then the run restores this
+    This is true only for the step ``WINDOW``, because the first ``WINDOW`` reward points usually end there.
+    The scores of a canary may be highest in these points and fall later. Then the run restores this
     checkpoint.
     """
     return stop is not None and stop.canary is not None and step == WINDOW
@@ -43,7 +43,7 @@ def last_before(checkpoints: Sequence[int], step: int) -> int | None:
 def kept(
     stop: Stop | None, points: Sequence[RewardPoint], canaries: Sequence[str], checkpoints: Sequence[int]
 ) -> set[int]:
-    """Return the steps of the checkpoints to keep, because a run may restore them when a canary falls.
+    """Return the steps of the checkpoints that a run may restore when a canary falls. They must be kept.
 
     Each canary has a best window: the ``WINDOW`` successive reward points with its highest mean score. A fall
     is measured from the best window. Only windows before the newest ``WINDOW`` points are compared, so

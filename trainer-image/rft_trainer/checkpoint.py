@@ -55,7 +55,7 @@ class Checkpoints:
     """Writes and reads the checkpoints of a run. Each is a folder with a name such as ``step-000042``."""
 
     def __init__(self, folder: RunFolder, keep: int, fence: Fence) -> None:
-        """``keep``: number of newest checkpoints to keep, besides the best one."""
+        """``keep``: how many of the newest checkpoints to keep. The best checkpoint is always kept too."""
         self._folder = folder
         self._keep = keep
         self._fence = fence
@@ -69,10 +69,10 @@ class Checkpoints:
         schedule: Any,
         also: Collection[int] = (),
     ) -> Path:
-        """Write the checkpoint of ``state.step`` and return its folder. Then remove old checkpoints.
+        """Write the checkpoint of ``state.step`` and remove old checkpoints. Return the new folder.
 
-        If the checkpoint exists, only its state file is written. The checkpoints of the steps ``also`` are
-        not removed. Raises Fenced, VolumeError.
+        If the checkpoint exists, only its state file is written. ``also``: steps whose checkpoints are not
+        removed. Raises Fenced, VolumeError.
         """
         self._fence.check()
         target = self._folder.checkpoint_of(state.step)
@@ -103,7 +103,7 @@ class Checkpoints:
 
         - the newest checkpoints
         - the checkpoint of ``best_step``, the step with the highest held-out reward
-        - the checkpoints of the steps ``also``
+        - the checkpoints of the steps in ``also``
         """
         for step in self._folder.steps_with_checkpoint()[: -self._keep]:
             if step != best_step and step not in also:
@@ -177,7 +177,7 @@ class Checkpoints:
         return state
 
     def _set_aside(self, steps: Iterable[int]) -> None:
-        """Rename checkpoints that cannot be read, to free their names. Raises Fenced, VolumeError."""
+        """Rename unreadable checkpoints, so that their names are free again. Raises Fenced, VolumeError."""
         self._fence.check()
         for step in steps:
             folder = self._folder.checkpoint_of(step)
@@ -195,9 +195,7 @@ class _Unreadable(Exception):
 
 
 def _refuse_other_shapes(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
-    """Raise ValueError if a saved moment of AdamW has another shape than its weight. torch does not check
-    this.
-    """
+    """Raise ValueError if a weight and its saved moments differ in shape: torch does not check this."""
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     for index, moments in saved["state"].items():
         for name, moment in moments.items():

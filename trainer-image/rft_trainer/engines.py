@@ -116,7 +116,7 @@ def _server_options(config: RunConfig, model: Path, shape: Shape, context_length
 
 
 def start_seconds(config: RunConfig, shape: Shape) -> float:
-    """Return the maximum time for a sampler's start, in seconds: from the spec, or from the model's size."""
+    """Return how many seconds a sampler's start may take: from the spec, or from the model's size."""
     given = config.spec.sampling.start_timeout_seconds
     return given or START_SECONDS + BF16 * shape.parameters / READ_BYTES_PER_SECOND
 
@@ -138,7 +138,7 @@ def roles_apart(config: RunConfig) -> bool:
 
 
 def first_sampler_gpu(config: RunConfig) -> int:
-    """Return the index of the first GPU that samples. The GPUs of the pod count from 0."""
+    """Return the index of the first GPU that samples. The first GPU of the pod has the index 0."""
     return trainers(config) if roles_apart(config) else 0
 
 
@@ -158,7 +158,7 @@ def _tensor_parallel(config: RunConfig, shape: Shape) -> int:
 
 
 def _refuse_without_batch_invariance() -> None:
-    """Raise ConfigurationError if results of vLLM would depend on the other requests of a batch."""
+    """Raise ConfigurationError if a completion of vLLM would depend on the other requests of its batch."""
     weakest = min(map(torch.cuda.get_device_capability, range(torch.cuda.device_count())))
     reason = no_batch_invariance(version("vllm"), weakest)
     if reason is not None:

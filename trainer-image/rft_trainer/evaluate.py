@@ -33,7 +33,7 @@ REWARD = "reward"
 
 @dataclass(frozen=True)
 class RowScores:
-    """Scores of one policy. The score of a row is the mean over its samples. None: no sample was graded.
+    """Scores of one policy. A row's score is the mean over its samples, or None if no sample was graded.
 
     - ``step``: the step after which the policy was evaluated. 0 for the starting policy.
     - ``lines``: the line number of each row.
@@ -63,7 +63,7 @@ class RowScores:
 
     @classmethod
     def read(cls, folder: RunFolder, step: int) -> "RowScores | None":
-        """Return the saved scores of a step; None if no scores are saved."""
+        """Return the saved scores of a step, or None if they are not saved."""
         try:
             found = run_files.json_of(folder.evaluation_of(step), run_files.EVALUATION_BYTES)
             return cls(**{entry.name: found[entry.name] for entry in fields(cls) if entry.name in found})
@@ -84,7 +84,7 @@ def evaluate(
     scorer: Scorer,
     should_stop: Callable[[], bool],
 ) -> RowScores:
-    """Return the scores of the current adapter on the held-out prompts, from ``heldout_rollouts``."""
+    """Sample and grade completions of the held-out prompts. Return the scores of the current adapter."""
     by_row = heldout_rollouts(prompts, spec, sampling, seed, generate, scorer, should_stop)
     return row_scores(prompts, by_row, spec, step)
 
@@ -101,8 +101,8 @@ def heldout_rollouts(
     """Return the graded rollouts of each held-out prompt. They are sampled with the sampler's current
     adapter.
 
-    ``sampling`` has the parameters of training. They are also used here, but with the temperature of the
-    evaluation. With greedy decoding each prompt gets one sample, and top-k and top-p are off.
+    ``sampling``: the parameters of training. Here they get the temperature of the evaluation. With greedy
+    decoding each prompt gets one sample, and top-k and top-p are off.
     """
     evaluation = spec.evaluation
     samples = evaluation.samples if evaluation.temperature > 0 else 1
@@ -204,7 +204,7 @@ def row_digest(row: Row) -> str:
 
 
 def is_best(state: RunState, reward: float) -> bool:
-    """Return whether a held-out reward is higher than those of all earlier trained policies of the run."""
+    """Return whether a held-out reward is higher than that of every earlier trained policy of the run."""
     return state.step > 0 and (state.best_reward is None or reward > state.best_reward)
 
 

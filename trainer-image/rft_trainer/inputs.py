@@ -64,7 +64,7 @@ def refuse_other_inputs(
 
 
 def begun_with_commit(folder: RunFolder) -> str | None:
-    """Return the hub commit of the base model at the start of the run. None: the commit was not saved.
+    """Return the hub commit of the base model with which the run began. None: this commit was not saved.
 
     The run continues with the weights of this commit, even if the model's branch or tag now points to another
     commit.
@@ -80,7 +80,7 @@ def _has_begun(folder: RunFolder) -> bool:
 
 
 def _forget_preflight(folder: RunFolder) -> None:
-    """Remove the saved preflight findings, which belong to other inputs, so that preflight runs again."""
+    """Remove the saved preflight findings, which are for other inputs. So the preflight runs again."""
     try:
         folder.preflight.unlink(missing_ok=True)
     except OSError as error:
@@ -127,7 +127,7 @@ def _text(file: Path) -> Text:
 
 
 def _code(config: RunConfig) -> dict[str, list[str]]:
-    """Return digests of the lines of each grader's Python code. Code that cannot be read is left out."""
+    """Return the digest of each line of each grader's Python code. Code that cannot be read is left out."""
     found = {}
     for grader in config.spec.scored_by:
         if grader.python is None:
@@ -145,7 +145,7 @@ def _code(config: RunConfig) -> dict[str, list[str]]:
 
 
 def _first_line(folder: RunFolder, field: str, file: Path) -> int | None:
-    """Return the number of a dataset's first line that changed since the run began; None if not known."""
+    """Return the number of a dataset's first line that changed after the run began; None if unknown."""
     if not run_files.is_own(known := folder.line_digests_of(field)):
         return None
     with readable(file), file.open("rb") as stream:
@@ -153,7 +153,7 @@ def _first_line(folder: RunFolder, field: str, file: Path) -> int | None:
 
 
 def _is_binary(file: Path) -> bool:
-    """Return whether a file is binary, for example compressed, so that it has no lines of text."""
+    """Return whether a file is binary, for example compressed, and so has no lines of text."""
     with file.open("rb") as stream:
         return b"\0" in stream.read(1024)
 

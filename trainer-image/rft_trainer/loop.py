@@ -99,7 +99,7 @@ class Run:
         return reason
 
     def deliver(self) -> list[str]:
-        """Copy the adapter of the complete run to ``spec.output``. Return a sentence about it, or none.
+        """Copy the final adapter to ``spec.output``. Return [a sentence about it], or [] without ``output``.
 
         Raises Fenced.
         """
@@ -201,7 +201,7 @@ class Run:
         step: int,
         should_stop: Callable[[], bool],
     ) -> tuple[Batch, SampledBatch]:
-        """Sample further prompts for groups without variance, in at most ``refillRounds`` rounds."""
+        """Sample further prompts to replace groups without variance, in at most ``refillRounds`` rounds."""
         wanted = len(sampled.kept)
         for _ in range(self.config.effective.refill_rounds):
             missing = wanted - len(sampled.varied)
@@ -235,7 +235,7 @@ class Run:
             parts.publisher.load()
 
     def _return_before_the_fall(self, parts: Parts) -> None:
-        """Restore the last checkpoint before a canary's fall.
+        """Restore the last checkpoint from before a canary's score fell.
 
         Some values of the state are totals, which are not restored: GPU time, grader errors and forged
         replies.
@@ -257,7 +257,7 @@ class Run:
         self._publish(parts)
 
     def _curve(self) -> list[RewardPoint]:
-        """Return the reward curve. It is [] if ``stop.canary`` is not set, because nothing else needs it."""
+        """Return the reward curve; [] without ``stop.canary``, because only this rule uses the curve."""
         stop = self._stop()
         return curve(self.monitors.records) if stop is not None and stop.canary is not None else []
 
@@ -448,11 +448,11 @@ class Run:
         return scores
 
     def _saved_evaluation(self, step: int) -> RowScores | None:
-        """Return the saved evaluation of a step, from this attempt or an earlier one; None without one."""
+        """Return the evaluation of a step that this or an earlier attempt saved, or None if none is saved."""
         return RowScores.read(self.folder, step)
 
     def _keep_best(self, parts: Parts, scores: RowScores) -> bool:
-        """Return whether the held-out reward is the highest so far. If so, save a checkpoint as the best."""
+        """Save a checkpoint as the best one if the held-out reward is the highest. Return whether it is."""
         if not is_best(self.state, scores.mean_reward):
             return False
         self.state.best_reward, self.state.best_step = scores.mean_reward, self.state.step

@@ -41,7 +41,7 @@ def grader_always_fails(batch: SampledBatch) -> Recommendation | None:
 
 
 def nothing_graded(batch: SampledBatch) -> Recommendation | None:
-    """Return a finding if every group was dropped because its completions could not be graded."""
+    """Return a finding if all groups were dropped because their completions could not be graded."""
     if any(not group.dropped for group in batch.groups):
         return None
     return _finding(
@@ -116,7 +116,7 @@ def save(folder: RunFolder, found: list[Recommendation]) -> None:
 
 
 def broken(found: list[Recommendation]) -> list[Recommendation]:
-    """Return those findings that are about graders that failed on every completion."""
+    """Return only the findings about graders that failed on every completion."""
     return [finding for finding in found if finding.rule == _GRADER_FAILS]
 
 

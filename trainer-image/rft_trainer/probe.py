@@ -55,7 +55,7 @@ _SCALES = [2.0**power for power in range(-12, 5)]
 
 @dataclass(frozen=True)
 class Answers:
-    """The log-probs of the fixed text with one adapter, by trainer and by sampler."""
+    """The log-probs of the fixed text with one adapter: those of the trainer and those of the sampler."""
 
     trainer: list[float]
     sampler: list[float]
@@ -104,9 +104,7 @@ class SamplerProbe:
             shutil.rmtree(self._adapters / f"probe-{number}", ignore_errors=True)
 
     def trainer_answers(self) -> list[float] | None:
-        """Return the trainer's log-probs of the fixed text, in nats. None if the sampler was not checked
-        before.
-        """
+        """Return the trainer's log-probs of the fixed text, in nats; None before the first check."""
         return self._trainer() if self._last is not None else None
 
     def after_load(self, version: int, trainer: list[float]) -> None:
@@ -128,7 +126,7 @@ class SamplerProbe:
             )
 
     def refuse_preflight(self, batch: SampledBatch, settings: Filter) -> None:
-        """Compare trainer and sampler on the first rollouts of the preflight. Raises SamplerMismatch."""
+        """Compare trainer and sampler on the preflight's first rollouts. Raises SamplerMismatch."""
         pairs: list[tuple[float, float]] = []
         for group in batch.groups:
             for rollout in group.rollouts:
@@ -203,7 +201,7 @@ class SamplerProbe:
         noise: float,
         should_stop: Callable[[], bool],
     ) -> None:
-        """Compare trainer and sampler on a few tokens that are drawn with the run's sampling parameters.
+        """Compare trainer and sampler on a few tokens, drawn with the run's sampling parameters.
 
         ``noise`` is the mean difference of log-probs for the fixed text, in nats. Only rounding causes this
         difference. At temperatures below 1 a larger difference is allowed. Raises SamplerMismatch.

@@ -3,7 +3,7 @@
     python -m rft_trainer.push --folder DIR --to DESTINATION [--public]
 
 ``rft push`` runs this module. Tokens and keys come from the environment or from the user's login. The result
-is one line of JSON on standard output: address, sent, kept and others.
+is one line of JSON on standard output, with the fields of ``Pushed``.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from rft_trainer.remote.sending import Pushed, PushError
 
 
 def push(folder: Path, to: Destination) -> Pushed:
-    """Copy the files of a folder to a destination. A push that is repeated sends only what differs.
+    """Copy the files of a folder to a destination. A repeated push sends only the files that differ.
 
     Raises PushError.
     """

@@ -22,7 +22,7 @@ _POLL_SECONDS = 0.5
 
 
 class Delivered(NamedTuple):
-    """What became of the copy: a sentence for the run's message, and the address if it succeeded."""
+    """The result of the copy: a sentence for the run's message, and the address if the copy succeeded."""
 
     message: str
     address: str | None
@@ -36,9 +36,9 @@ def deliver(
 ) -> Delivered | None:
     """Copy the run's adapter to ``spec.output``, or return None if the job has none.
 
-    ``best_step``: the step with the highest held-out reward, or 0. A temporary failure is repeated after
-    ``WAITS``, unless the run is asked to stop. Raises nothing for a failed copy: the message says that the
-    adapter is on the volume, and how to copy it.
+    ``best_step``: the step with the highest held-out reward, or 0. After a temporary failure the copy is
+    tried again after the waits in ``WAITS``, unless the run should stop. A failed copy raises no error: the
+    message says where the adapter is, and how to copy it.
     """
     output = config.spec.output
     to = destination_of(output) if output is not None else None
@@ -82,7 +82,7 @@ def _in_a_pod() -> bool:
 
 
 def _command(config: RunConfig, to: Destination, best: bool) -> str:
-    """Return the command that copies the same adapter."""
+    """Return the command with which a user can copy the same adapter."""
     job = config.job
     source = f"{job.name} -n {job.namespace}" if _in_a_pod() else config.run_dir
     options = " --best" if best else ""

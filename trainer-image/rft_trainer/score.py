@@ -139,7 +139,7 @@ def _score(
 
 
 def _use(parts: SamplingParts, policy: ScoredPolicy, model: str) -> None:
-    """Let the sampler use a policy. Raises ModelError if the adapter does not fit, and SamplerError."""
+    """Make the sampler use a policy. Raises ModelError if the adapter does not fit, and SamplerError."""
     if policy.adapter is None:
         return parts.engine.use_adapter(None)
     version = AdapterVersion(f"step-{policy.step}", policy.adapter)

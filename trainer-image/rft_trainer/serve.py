@@ -32,7 +32,7 @@ _CPU_CACHE_BYTES = 2**30
 
 
 class AdapterSettings(NamedTuple):
-    """What the server needs of an adapter's configuration."""
+    """The values of an adapter's configuration that the server needs."""
 
     rank: int
     revision: str | None
@@ -60,7 +60,7 @@ def options_of(
     - ``context_length``: the context of the server, in tokens. If it is greater than the model's context, the
       model's context is used.
 
-    On GPUs the key-value cache gets all memory that vLLM does not need otherwise.
+    On GPUs the key-value cache gets all memory that vLLM does not need for anything else.
     """
     cache = _CPU_CACHE_BYTES
     try:
@@ -87,7 +87,7 @@ def options_of(
 def serving_command(
     options: ServerOptions, base: str, adapter: Path, name: str, host: str, port: int
 ) -> list[str]:
-    """Return the command line of the server. It knows the adapter as ``name``, and the base as ``base``."""
+    """Return the server's command line. Requests call the adapter ``name`` and the base model ``base``."""
     own: Mapping[str, object] = {
         "served-model-name": base, "lora-modules": f"{name}={adapter}", "host": host, "port": port,
     }  # fmt: skip
@@ -123,7 +123,7 @@ def prepared(argv: list[str] | None = None) -> tuple[list[str], dict[str, str]]:
 
 
 def main() -> NoReturn:
-    """Become the server, or end with exit code 1 if it cannot be started."""
+    """Replace this process by the server. If the server cannot be started, end with exit code 1."""
     try:
         command, variables = prepared()
     except (ModelError, OSError, ValueError) as error:

@@ -186,12 +186,12 @@ def prepare_sampling(config: RunConfig, stack: ExitStack, should_stop: Callable[
 
 
 def warm_start_of(config: RunConfig) -> Path | None:
-    """Return the folder of the adapter that the starting policy has; None: it is the base model alone."""
+    """Return the folder of the starting policy's adapter. None: the run starts without an adapter."""
     return _path(config.spec.model.adapter.path if config.spec.model.adapter else None)
 
 
 def _settled(config: RunConfig) -> RunConfig:
-    """Set threads, algorithms and memory of this process. Return the configuration for this machine."""
+    """Set this process's threads, torch algorithms and memory. Return the configuration for this machine."""
     config = on_this_machine(config)
     torch.set_num_threads(machine.usable_cores())
     set_deterministic(config.spec.training.deterministic, config.device)
@@ -201,7 +201,7 @@ def _settled(config: RunConfig) -> RunConfig:
 
 
 def _base_files(config: RunConfig, revision: str | None) -> BaseFiles:
-    """Find the base model. Raises ModelError, and ConfigurationError if its context has no room."""
+    """Find the base model. Raises ModelError, and ConfigurationError if its context is too short."""
     spec = config.spec
     folder = models.resolve(spec.model.name, revision)
     shape = _shape(folder, spec.model)

@@ -12,7 +12,7 @@ from rft_run.state import RunState
 
 @dataclass(frozen=True)
 class Moment:
-    """The values after a step that the stop rules check."""
+    """The values that the stop rules check after a step."""
 
     state: RunState
     heldout_reward: float | None

@@ -5,8 +5,8 @@ code.
 - ``training.json``: the optimizer's settings, the schedule and the states of the random generators.
 
 Reading returns exactly the bits that were written. Older releases wrote one pickle, ``training.pt``, instead
-of both files. It is read with torch's unpickler for tensors and numbers. If the pickle names anything else,
-it is refused.
+of both files. It is read with torch's unpickler for tensors and numbers. A pickle with other types is
+refused.
 """
 
 import base64
@@ -102,7 +102,7 @@ def read(checkpoint: Path) -> TrainingState:
 
 
 def _explained(file: Path, reader: Callable[[Path], T]) -> T:
-    """Return what ``reader`` returns for a file. Raises NotRead, with the file's name, and OSError."""
+    """Return the result of ``reader`` for a file. Raises NotRead, with the file's name, and OSError."""
     try:
         return reader(file)
     except BROKEN as error:
@@ -112,8 +112,8 @@ def _explained(file: Path, reader: Callable[[Path], T]) -> T:
 def _tensors(file: Path) -> dict[str, Tensor]:
     """Return the tensors of a safetensors file.
 
-    The library safetensors is not used, because it would map the file into memory. Then a tensor would change
-    with the file, and a file that becomes shorter would kill the process. The library is also slower.
+    The library safetensors is not used, because it would map the file into memory. Then a change of the file
+    would change a tensor, and a file that becomes shorter would kill the process. The library is also slower.
     """
     header = safetensors_header(file)
     entries = {name: entry for name, entry in run_files.json_value(header).items() if name != "__metadata__"}

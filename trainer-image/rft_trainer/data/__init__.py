@@ -1,4 +1,4 @@
-"""Datasets: reads and checks rows, renders them into prompts, and puts them into their training order.
+"""Datasets: reads and checks rows, renders rows into prompts, and puts prompts into their training order.
 
 source     returns the local file of a path or URI; remote files are copied once into the run's folder
 unpacking  converts compressed and CSV files into JSON lines, with rft_run.rows

@@ -18,7 +18,7 @@ _MOMENTUM = 0.8
 
 
 def epoch_order(rows: int, seed: int, epoch: int) -> list[int]:
-    """Return the row numbers in a shuffled order, which depends on ``seed`` and ``epoch`` alone."""
+    """Return the row numbers in a shuffled order. Only ``seed`` and ``epoch`` determine this order."""
     digest = hashlib.sha256(f"order/{seed}/{epoch}".encode()).digest()
     order = list(range(rows))
     random.Random(int.from_bytes(digest[:8])).shuffle(order)

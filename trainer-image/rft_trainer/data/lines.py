@@ -22,7 +22,7 @@ _PLACE = np.dtype("<u8")
 
 
 class Lines:
-    """Returns lines of a file by their number, from 1.
+    """Random access to the lines of a file. The first line has the number 1.
 
     Only a newline ends a line, because JSON may contain the line separator U+2028.
     """
@@ -43,7 +43,7 @@ class Lines:
         return self._count
 
     def __getitem__(self, line: int) -> bytes:
-        """Return the bytes of a line. Raises DataError when the file became shorter after it was indexed."""
+        """Return the bytes of a line. Raises DataError if the file is now shorter than its index says."""
         two = os.pread(self._index, 2 * _PLACE.itemsize, (line - 1) * _PLACE.itemsize)
         begin, end = (int(place) for place in np.frombuffer(two, _PLACE))
         if end - begin > run_files.LINE_BYTES:
@@ -94,15 +94,15 @@ def _places(file: Path) -> Iterator[bytes]:
 
 
 def identity_of(file: Path) -> dict[str, Any]:
-    """Return path, size and modification time of a file, which identify its version. Raises OSError."""
+    """Return what identifies the version of a file: path, size and modification time. Raises OSError."""
     found = file.stat()
     return {"file": str(file), "bytes": found.st_size, "modifiedNanoseconds": found.st_mtime_ns}
 
 
 def recorded(about: Path) -> dict[str, Any] | None:
-    """Return the JSON object in the file at ``about``.
+    """Return the JSON object in the file ``about``.
 
-    Return None if the file cannot be read or has no JSON object.
+    Return None if the file cannot be read or does not contain a JSON object.
     """
     try:
         found = run_files.json_of(about)

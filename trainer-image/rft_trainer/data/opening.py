@@ -49,7 +49,7 @@ class Rows(Protocol):
 
     @property
     def files(self) -> Mapping[str, Path]:
-        """The local file of each dataset, by the manifest's field that names the dataset."""
+        """The local file of each dataset. A key is the field of the manifest that names the dataset."""
 
     def rendered(
         self, tokenizer: Tokenizer, arguments: Mapping[str, Any] | None, budget_tokens: int
@@ -63,7 +63,7 @@ class Rows(Protocol):
 
 @dataclass(frozen=True)
 class WholeRows:
-    """The rows of datasets in small files, all in memory. ``train`` is empty for an evaluation alone."""
+    """The rows of datasets in small files, all in memory. ``train`` is empty if nothing is trained."""
 
     train: list[Row]
     heldout: list[Row]
@@ -135,9 +135,9 @@ def open_rows(config: RunConfig, stack: ExitStack, should_stop: Callable[[], boo
 
 
 def open_heldout(config: RunConfig, stack: ExitStack, should_stop: Callable[[], bool]) -> Rows:
-    """Return the rows for an evaluation without training. Its held-out rows are those of a run.
+    """Return the rows for an evaluation without training. A run has the same held-out rows.
 
-    The training dataset is read only if rows of it are held out. Raises the errors of ``open_rows``.
+    The training dataset is read only if it has the held-out rows. Raises the errors of ``open_rows``.
     """
     if config.evaluation_path is None:
         return open_rows(config, stack, should_stop)
@@ -158,7 +158,7 @@ def _evaluation_rows(
 def _found(
     source: str, dataset: Dataset, folder: Path, field: str, should_stop: Callable[[], bool]
 ) -> tuple[Path, RowLayout]:
-    """Return a dataset's local file with JSON lines, and the layout of its rows."""
+    """Return the local file of a dataset, as JSON lines, and the layout of the dataset's rows."""
     layout = RowLayout.of(dataset, field)
     return as_json_lines(local_file(source, folder, should_stop), layout, folder, should_stop), layout
 

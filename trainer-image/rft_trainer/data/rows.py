@@ -46,7 +46,7 @@ class Prompt:
 def data_error(problems: Sequence[str]) -> DataError:
     """Return one error for all problems of a dataset.
 
-    Its message has the first problems, and the number of the other problems.
+    The error's message lists the first problems, and says how many more there are.
     """
     listed = "; ".join(problems[:MAX_LISTED])
     more = len(problems) - MAX_LISTED
@@ -60,7 +60,7 @@ def prompt_key(messages: Sequence[Message]) -> str:
 
 
 def required_fields(graders: Iterable[Grader]) -> dict[str, dict[str, Grader]]:
-    """Return which graders read each field of a row: ``{field: {name of the grader: grader}}``."""
+    """Return the graders that read each field of a row: ``{field: {name of the grader: grader}}``."""
     needs: dict[str, dict[str, Grader]] = {}
     for grader in graders:
         settings = grader.exact_match or grader.numeric or grader.math
@@ -93,7 +93,7 @@ def read_row(
 
 
 def _takes_any(grader: Grader) -> bool:
-    """Return whether a grader reads a row's field by a template, which accepts objects and lists as JSON."""
+    """Return whether a grader puts a row's field into a template. Then it may be an object or a list."""
     text = grader.text_similarity
     return (
         grader.model is not None

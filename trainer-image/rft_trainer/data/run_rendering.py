@@ -1,6 +1,6 @@
-"""Saves how a run renders its rows.
+"""Saves with which date and rules a run renders its rows.
 
-So all attempts render the rows in the same way, even on another day or with another release.
+So all attempts render the same prompts, even on another day or with another release.
 """
 
 from datetime import datetime
@@ -31,7 +31,7 @@ class Rendering(Record):
 
     @classmethod
     def of_run(cls, folder: RunFolder) -> Self:
-        """Return how the run renders its rows. The first attempt decides and saves it. Raises VolumeError."""
+        """Return a run's date and rules. The first attempt chooses and saves them. Raises VolumeError."""
         try:
             return cls.from_line(run_files.content(folder.rendering))
         except FileNotFoundError:

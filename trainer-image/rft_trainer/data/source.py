@@ -62,7 +62,7 @@ def shown(text: str) -> str:
 
 @contextlib.contextmanager
 def readable(file: str | Path) -> Iterator[None]:
-    """Convert errors of reading a local file into the trainer's errors, which name the file."""
+    """In the ``with`` block, convert read errors of a local file into errors that name the file."""
     try:
         _refuse_fifo(Path(file))
         yield
@@ -77,16 +77,14 @@ def readable(file: str | Path) -> Iterator[None]:
 
 
 def _refuse_fifo(file: Path) -> None:
-    """Raise UnreadableFile for a FIFO or a device: opening it could block forever, and reading it could never
-    end.
-    """
+    """Raise UnreadableFile for a FIFO or a device: opening or reading it could take forever."""
     with run_files.opened(file, follow=True):
         pass
 
 
 @contextlib.contextmanager
 def reading(source: str) -> Iterator[None]:
-    """Convert the errors of all storage libraries into the trainer's errors."""
+    """In the ``with`` block, convert the errors of all storage libraries into the trainer's errors."""
     try:
         yield
     except TrainerError:
@@ -96,7 +94,7 @@ def reading(source: str) -> Iterator[None]:
 
 
 def _cause(source: str, error: BaseException) -> BaseException:
-    """Return the original error of a failed read: fsspec reports every HTTP failure as a missing file."""
+    """Return the original error of a failed read. fsspec reports every HTTP error as a missing file."""
     over_http = source.startswith(("http://", "https://"))
     return error.__cause__ if over_http and error.__cause__ is not None else error
 
@@ -123,7 +121,7 @@ def _error_of(source: str, error: BaseException) -> TrainerError:
 
 
 def _http_status(error: BaseException) -> int | None:
-    """Return the HTTP status in an error of any library, or None if it has none."""
+    """Return the HTTP status in an error of any library. None: the error has no HTTP status."""
     places = (error, "status"), (getattr(error, "response", None), "status_code"), (error, "code")
     found = next((getattr(holder, name) for holder, name in places if hasattr(holder, name)), None)
     return int(str(found)) if str(found).isdigit() else None
@@ -135,7 +133,7 @@ def _remedy(source: str) -> str:
 
 
 def _copied(source: str, system: Any, path: str, folder: Path, should_stop: Callable[[], bool]) -> Path:
-    """Return the copy of a remote file, which this attempt or an earlier one has made."""
+    """Return the local copy of a remote file. Copy the file now, unless an earlier attempt has copied it."""
     target, about = folder / "rows.jsonl", folder / "source.json"
     before = _saved(about)
     if run_files.is_own(target) and before is not None and before.get("source") == shown(source):
@@ -165,9 +163,9 @@ def _saved(about: Path) -> dict[str, Any] | None:
 
 
 def _needs_room(folder: Path, size: int | None) -> None:
-    """Raise VolumeError if a copy of ``size`` bytes does not fit on the volume.
+    """Raise VolumeError if the volume has no room for a copy of ``size`` bytes.
 
-    If ``size`` is None, it is not known, and the free space is not checked.
+    If ``size`` is None, the size is not known, and the free space is not checked.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

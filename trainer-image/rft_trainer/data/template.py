@@ -47,7 +47,7 @@ class Lost(NamedTuple):
 
     @property
     def weight(self) -> tuple[int, int]:
-        """A sort key for how much the template drops.
+        """A sort key: it is greater if the template drops more.
 
         One dropped message counts more than any number of dropped parts.
         """
@@ -138,7 +138,7 @@ class ChatTemplate:
         return str(self._applied(messages, tools, tokenize=False))
 
     def opens_thought(self, ids: Sequence[int]) -> bool:
-        """Return whether a prompt's last tokens open the thought of a thinking model."""
+        """Return whether a prompt ends with the opening tag of a thought, as for thinking models."""
         return opens_thought(self._tokenizer.decode(list(ids[-_LAST_TOKENS:])))
 
     def _applied(self, messages: list[Message], tools: Tools, **options: Any) -> Any:
@@ -185,7 +185,7 @@ def _forms(messages: Sequence[Message]) -> Iterator[MessageForm]:
 
 
 def _told(form: MessageForm, lost: Lost, messages: Sequence[Message]) -> MessageForm:
-    """Return the form with warnings for the user, and with an error text if the template drops messages."""
+    """Add warnings for the user to a form, and an error message if the template drops messages."""
     notes = [f"the chat template drops {part}" for part in lost.parts]
     if form.developer != "developer" and any(message["role"] == "developer" for message in messages):
         notes.append("the chat template drops messages of the role developer: they get the role system")
@@ -238,7 +238,7 @@ def _tool(number: int) -> str:
 
 
 def _lost(text: str, probe: Sequence[Message], tools: Tools) -> Lost:
-    """Return which parts of a probe conversation are lost: their markers are missing in the rendered text."""
+    """Return the parts of a probe conversation whose markers are missing in the rendered text."""
     messages, parts = [], []
     for number, message in enumerate(probe, start=1):
         content = [_content(number)] if message["content"].strip() else []
@@ -261,5 +261,5 @@ def _lost(text: str, probe: Sequence[Message], tools: Tools) -> Lost:
 
 
 def _as_json(marker: str, text: str) -> bool:
-    """Return whether an argument's name is printed as JSON: not as Python code or inside a JSON string."""
+    """Return whether ``text`` has an argument's name as JSON, not as Python code or within a JSON string."""
     return marker in text and f"'{marker}'" not in text and f'\\"{marker}' not in text

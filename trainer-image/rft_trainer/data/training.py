@@ -15,9 +15,9 @@ from rft_trainer.data.rows import Prompt
 class Reached:
     """A prompt of an epoch, or the end of the epoch.
 
-    - ``prompt``: the prompt. None: the end of the epoch.
+    - ``prompt``: the prompt. None means the end of the epoch.
     - ``end``: the offset of the next row.
-    - ``dropped``: how many prompts were skipped as too long since ``read`` was called.
+    - ``dropped``: how many prompts were skipped since ``read`` was called, because they were too long.
     """
 
     prompt: Prompt | None
@@ -27,7 +27,7 @@ class Reached:
 
 @dataclass(frozen=True)
 class Batch:
-    """The prompts of a step. The next batch begins at ``after``; ``dropped`` prompts were skipped as too
+    """The prompts of a step. The next batch begins at ``after``. ``dropped``: number of prompts that were too
     long.
     """
 
@@ -93,7 +93,7 @@ class TrainingPrompts(ABC):
     def further(self, position: Position, count: int) -> Batch:
         """Return at most ``count`` more prompts for a batch that ends at ``position``, from the same epoch.
 
-        If the offset of ``position`` is 0, the batch ended with its epoch, so there are no more prompts.
+        If the offset of ``position`` is 0, the batch has the last prompts of its epoch: none is returned.
         Raises DataError.
         """
         if position.offset == 0:

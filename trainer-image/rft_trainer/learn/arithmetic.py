@@ -15,7 +15,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 
 
 def keep_input_dtype(model: Any) -> None:
-    """Stop PEFT's adapted layers from converting their input to float32, for arithmetic with ``rounded``."""
+    """Make PEFT's adapted layers keep the dtype of their input, instead of converting it to float32."""
     adapted: list[Any] = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
     for module in adapted:
         module.cast_input_dtype_enabled = False

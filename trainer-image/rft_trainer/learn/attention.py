@@ -58,9 +58,7 @@ D is the size of a head. Returns (T, heads, D). The arguments are, in this order
 
 @dataclass(frozen=True)
 class Forms:
-    """How attention is computed: ``shared`` for micro-batches with shared prompts, ``plain`` for
-    all others.
-    """
+    """How attention is computed: ``shared`` for micro-batches with shared prompts, ``plain`` for others."""
 
     plain: Form
     shared: Form
@@ -150,7 +148,7 @@ def choose(
 
 
 def suited(model: Any, dtype: torch.dtype, has_sequences_kernel: bool) -> Forms:
-    """Return the forms that fit a model's architecture and dtype, on a GPU with the needed kernels."""
+    """Return the forms of attention that a model's architecture and dtype allow on a GPU."""
     config = model.config
     text = config.get_text_config()
     halves = dtype in (torch.bfloat16, torch.float16)
@@ -226,7 +224,7 @@ PACKAGES = ("flash_attn_interface", "flash_attn")
 
 
 def sequences_kernel() -> SequencesKernel | None:
-    """Return the kernel for sequences of the first installed package of PACKAGES, else torch's, else None."""
+    """Return the kernel for sequences: of the first installed one of PACKAGES, else of torch, else None."""
     for package in PACKAGES:
         if find_spec(package) is not None:
             return _of_package(package)
@@ -251,7 +249,7 @@ def _of_package(package: str) -> SequencesKernel:
 
 
 def torch_has_sequences() -> bool:
-    """Return whether torch has ``varlen_attn`` with windows and grouped heads. torch 2.13 has it."""
+    """Return whether torch has ``varlen_attn`` with windows and grouped heads, as torch 2.13 does."""
     if find_spec("torch.nn.attention.varlen") is None:
         return False
     varlen = importlib.import_module("torch.nn.attention.varlen")
@@ -272,7 +270,7 @@ def _torch_sequences(
 
 
 def _sizes(window: int | None, whole: tuple[int, int]) -> tuple[int, int]:
-    """Return how many tokens before and after a query a kernel includes.
+    """Return how many tokens before a query, and how many after it, a kernel includes.
 
     ``window`` is the attention window in tokens, with the query itself. If it is None, there is no window.
     Then ``whole`` is returned, which is the kernel's value for no limit.

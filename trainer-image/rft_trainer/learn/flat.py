@@ -62,7 +62,7 @@ class FlatRows:
 
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy a tensor to a device. The CPU does not wait until the GPU has finished its earlier work."""
+    """Copy a tensor to a device, without waiting for the GPU's earlier work."""
     if device.type != "cuda":
         return tensor.to(device)
     # A copy from memory that is not pinned waits until the GPU has done all its work.
@@ -173,15 +173,13 @@ def block_mask(rows: FlatRows, window: int | None, block: int = BLOCK) -> BlockM
 
 
 def _ordered(chosen_I_J: Tensor) -> tuple[Tensor, Tensor]:
-    """Return, for each query block, how many key blocks are chosen, and all key blocks, chosen ones first."""
+    """For each query block, return the number of chosen key blocks, and all key blocks, chosen ones first."""
     index_I_J = chosen_I_J.int().argsort(dim=1, descending=True, stable=True)
     return chosen_I_J.sum(dim=1).int()[None, None], index_I_J.int()[None, None].contiguous()
 
 
 def visible_pairs(rows: FlatRows) -> int:
-    """Return the number of pairs of tokens in which one attends to the other. Attention windows are
-    ignored.
-    """
+    """Return in how many pairs of tokens one token attends to the other. Ignores attention windows."""
     text_P, prompt_P, position_P, first_P = rows.runs_P_4.unbind(dim=1)
     length_P = torch.cat([first_P[1:], torch.tensor([rows.length])]) - first_P
     own_P = length_P * (length_P + 1) // 2

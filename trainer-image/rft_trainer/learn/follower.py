@@ -25,7 +25,7 @@ log = logging.getLogger("rft_trainer")
 
 
 def serve(pipe: Connection) -> None:
-    """Execute the leader's commands until it closes the pipe. Raises TrainerError, torch.OutOfMemoryError."""
+    """Execute commands until the leader closes the pipe. Raises TrainerError, torch.OutOfMemoryError."""
     orders = follow(pipe)
     post: Post | None = next(orders, None)
     options: PolicyOptions | None = next(orders, None)

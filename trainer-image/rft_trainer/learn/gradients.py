@@ -34,7 +34,7 @@ class UpdateSettings:
     - ``micro_batch_tokens``: the size of a forward pass.
     - ``longest_shared_row``: maximum length of a row with several rollouts. None: no limit.
     - ``mini_batches``: number of optimizer steps.
-    - ``stale``: bounds of the mismatch weight for a batch that older weights have sampled.
+    - ``stale``: bounds of the mismatch weight for a batch that was sampled with older weights.
     """
 
     filter: Filter
@@ -48,7 +48,7 @@ class UpdateSettings:
     stale: MismatchBounds = FRESH
 
     def for_stale(self) -> "UpdateSettings":
-        """Return the settings for a batch that older weights have sampled."""
+        """Return the settings for a batch that was sampled with older weights."""
         return replace(self, loss=replace(self.loss, mismatch=self.stale))
 
 
@@ -83,8 +83,7 @@ class Finish:
 
 
 class OldLogprobs:
-    """The old log-probs of this process's micro-batches. They are by the weights before the batch's first
-    step.
+    """The old log-probs of this process's micro-batches: with the weights before the batch's first step.
 
     Each process keeps its own log-probs. For the gradients, it gets the same micro-batches again, in the same
     order.
@@ -160,9 +159,9 @@ class Accumulation:
 def _backward(policy: Policy, batch: MicroBatch, old_N: Tensor | None, begin: Begin) -> dict[str, Tensor]:
     """Add a micro-batch's gradients to those of the weights.
 
-    Return the micro-batch's part of the sums of ``UpdateMetrics``, on the device. ``old_N`` has the log-prob
-    of each token by the old policy. If ``old_N`` is None, the batch has had no optimizer step yet. Then the
-    old log-probs are the current ones, without gradient.
+    Return the micro-batch's part of the sums of ``UpdateMetrics``, on the device. ``old_N``: the log-prob of
+    each token by the old policy. If ``old_N`` is None, the batch has had no optimizer step yet. Then the old
+    log-probs are the current ones, without gradient.
     """
     settings = begin.settings
     penalized = settings.loss.kl_beta > 0

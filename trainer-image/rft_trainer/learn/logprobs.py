@@ -99,7 +99,7 @@ def _scaled(logits_n_V: Tensor, temperature: float) -> Tensor:
 
 
 class _GradientAhead(torch.autograd.Function):
-    """Log-probs of a chunk. Their gradients are computed already in the forward pass.
+    """Log-probs of a chunk. The forward pass already computes their gradients.
 
     The log-prob of a token depends on one hidden state only. So the gradient of the sum of log-probs has a
     row for each token. The backward pass multiplies each row by one number, and needs no logits.

@@ -119,7 +119,7 @@ class LossInputs:
     - ``advantages_S``: the advantage of each sequence.
     - ``sequence_N``: the index of each token's sequence, 0 to S-1.
     - ``mask_N``: 0 for tokens without loss, else 1.
-    - ``share_S``: the share of the rollout's trained tokens that each sequence has. None: all of them.
+    - ``share_S``: each sequence's share of the trained tokens of its rollout. None: each share is 1.
     """
 
     logprobs_N: Tensor
@@ -210,10 +210,10 @@ def k3(policy_N: Tensor, reference_N: Tensor) -> Tensor:
     the estimate is biased, for three reasons:
 
     - Tokens are drawn with top-k and top-p.
-    - Older weights may have sampled a batch.
+    - A batch may be sampled with older weights.
     - The first update of a batch changes the policy.
 
-    The estimate is still 0 if both policies agree.
+    The estimate is still 0 if both policies are equal.
     """
     log_ratio_N = reference_N - policy_N
     return log_ratio_N.exp() - log_ratio_N - 1
@@ -251,7 +251,7 @@ def settings_for(
     kl_beta: float,
     aggregation: LossAggregation,
 ) -> LossSettings:
-    """Return the loss settings of an objective for a batch that the current weights have sampled.
+    """Return the loss settings of an objective for a batch that was sampled with the current weights.
 
     They contain the structure of the objective, the clip distances, the weight of the KL term and the
     aggregation.
@@ -260,5 +260,5 @@ def settings_for(
 
 
 def whole_batch(lengths: Sequence[int], max_tokens: int) -> Denominators:
-    """Return the denominators of a mini-batch from the lengths of its unmasked completions, in tokens."""
+    """Compute the denominators of a mini-batch from the lengths of its unmasked completions, in tokens."""
     return Denominators(max(1, sum(lengths)), max(1, len(lengths)), max_tokens)

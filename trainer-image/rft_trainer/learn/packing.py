@@ -60,11 +60,11 @@ class PackedRow:
 
     @property
     def length(self) -> int:
-        """Number of tokens to compute. The last token of a completion predicts nothing and is left out."""
+        """Number of tokens to compute. The last token of a completion predicts no token and is left out."""
         return len(self.prompt_ids) + sum(len(completion.ids) - 1 for completion in self.completions)
 
     def masked(self) -> "PackedRow":
-        """Return the same row with all its completions masked: it is computed, but has no loss."""
+        """Return the same row with all completions masked. Such a row is computed, but has no loss."""
         return replace(self, completions=tuple(replace(one, masked=True) for one in self.completions))
 
 
@@ -101,7 +101,7 @@ class MicroBatch:
 def completions_by_prompt(group: Group, mask_truncated: bool) -> dict[tuple[int, ...], list[Completion]]:
     """Return the completions of a group's accepted rollouts, by their prompt.
 
-    All single answers of a group have its prompt. Segments may have several prompts. ``mask_truncated``:
+    All single answers have the prompt of the group. Segments may have other prompts. ``mask_truncated``:
     whether to mask the rollouts that were cut at ``maxTokens``.
     """
     found: dict[tuple[int, ...], list[Completion]] = {}
@@ -155,7 +155,7 @@ def rows_of_group(
 
 
 def _visible(row: PackedRow) -> float:
-    """Return the number of pairs of tokens of a row in which one attends to the other."""
+    """Return in how many pairs of tokens of a row one token attends to the other."""
     prompt = len(row.prompt_ids)
     return prompt * prompt / 2 + sum(
         seen * (prompt + seen / 2) for seen in (len(one.ids) - 1 for one in row.completions)
@@ -269,7 +269,7 @@ def _flattened(
 
 
 def _siblings_hidden(segments_B_T: Tensor) -> Tensor:
-    """Return the mask with which a token attends only to earlier tokens of its prompt and its own completion.
+    """Return a mask: a token attends only to earlier tokens of its prompt and of its own completion.
 
     In ``segments_B_T`` the prompt is 0, and each completion has another number. In the mask, True means that
     the query attends to the key.

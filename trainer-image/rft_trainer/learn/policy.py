@@ -137,7 +137,7 @@ class Policy:
             yield torch.ones_like(batch.positions_B_T)
 
     def head(self, hidden_n_H: Tensor) -> Tensor:
-        """Return logits (n, V), before division by the temperature, in float32 or the model's wider dtype."""
+        """Return logits (n, V), not yet divided by the temperature. Their dtype is float32 or wider."""
         logits_n_V: Tensor = self._inner.get_output_embeddings()(hidden_n_H)
         logits_n_V = logits_n_V.to(torch.promote_types(logits_n_V.dtype, torch.float32))
         if self._head_scale != 1:  # nearly always 1; skipped, because it costs time forward and backward
@@ -206,7 +206,7 @@ class Policy:
             )
 
     def _use(self, forms: attention.Forms) -> None:
-        """Use these forms of attention if short texts then have the same logits as with dense masks."""
+        """Use these forms of attention, but only if short texts get the same logits as with dense masks."""
         if forms == attention.DENSE:
             return
         usual = self._inner.config._attn_implementation
@@ -271,7 +271,7 @@ class Policy:
     def _tolerance(self) -> float:
         """The largest allowed ``_difference`` between two ways to compute the logits of a text.
 
-        In bfloat16 rounding alone exceeds the tolerance of float32. An ignored mask changes logits by 1 or
+        In bfloat16, rounding alone exceeds the tolerance of float32. An ignored mask changes logits by 1 or
         more.
         """
         return _TOLERANCE if self._inner.dtype == torch.float32 else 0.5
@@ -313,7 +313,7 @@ def _difference(found_N_V: Tensor, expected_N_V: Tensor) -> float:
 
 @contextmanager
 def short_windows(config: Any, window: int = _CHECKED_WINDOW) -> Iterator[None]:
-    """In the ``with`` block, shorten a model's attention windows, so that short texts exceed a window."""
+    """In the ``with`` block, shorten a model's attention windows, so that short texts exceed them."""
     longer = {name: value for name in _WINDOWS if (value := getattr(config, name, None)) and value > window}
     try:
         for name in longer:
@@ -396,7 +396,7 @@ def lora_config(training: Training, config: Any) -> LoraConfig:
 
 
 def _freeze(model: Any, adapter: str) -> None:
-    """Freeze an adapter's weights again: PEFT's ``set_adapter`` makes the active adapter trainable."""
+    """Freeze an adapter's weights again, after PEFT's ``set_adapter`` has made the adapter trainable."""
     for name, parameter in model.named_parameters():
         if f".{adapter}." in name:
             parameter.requires_grad_(False)

@@ -51,7 +51,7 @@ class Team:
                 dist.broadcast(tensor, src=0)
 
     def sum_to_leader(self, tensors: Sequence[Tensor]) -> None:
-        """Replace the leader's tensors by sums over all processes. Followers' tensors become undefined."""
+        """Replace the leader's tensors by sums over all processes. Followers get undefined values."""
         if self.size > 1:
             for tensor in tensors:
                 dist.reduce(tensor, dst=0)
@@ -136,7 +136,7 @@ class Followers:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """If the ``with`` block fails because a follower ended, raise the error of the follower instead."""
+        """If the ``with`` block fails because a follower has ended, raise this follower's error instead."""
         try:
             yield
         except torch.OutOfMemoryError:

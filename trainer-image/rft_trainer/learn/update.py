@@ -168,7 +168,7 @@ def _compute(
     followers: Followers,
     should_stop: Callable[[], bool],
 ) -> None:
-    """Compute rounds of one micro-batch per process.
+    """Compute all rounds. In a round each process computes one micro-batch.
 
     On a GPU the CPU does not wait for a result here. So the next micro-batch is built and copied while the
     GPU computes this one.
@@ -189,7 +189,7 @@ def _rounds(
 def rounds(
     rows: Sequence[PackedRow], max_tokens: int, processes: int, *, flat: bool = False
 ) -> Iterator[list[list[PackedRow]]]:
-    """Yield rounds. A round has one micro-batch for each process. ``flat``: see ``micro_batches``.
+    """Divide rows into rounds, with one micro-batch for each process. ``flat``: see ``micro_batches``.
 
     All processes must make the same number of forward passes, because each pass gathers the sharded layers
     from all processes. In the last round, processes without a micro-batch get a fully masked row.

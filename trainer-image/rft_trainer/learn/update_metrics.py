@@ -75,7 +75,7 @@ def combined(parts: Sequence[UpdateMetrics]) -> UpdateMetrics:
 
 
 def _to_means(metrics: UpdateMetrics) -> None:
-    """Turn sums into means, by dividing by the number of unmasked tokens."""
+    """Divide the sums by the number of unmasked tokens, to get means."""
     tokens = max(1, metrics.tokens)
     metrics.entropy = metrics.entropy / tokens if metrics.tokens and metrics.entropy is not None else None
     metrics.clip_fraction /= tokens

@@ -73,7 +73,7 @@ def step_record(
 
 
 def of_episodes(episodes: Sequence[Episode | None]) -> dict[str, Any]:
-    """Return the metrics of rollouts of several turns; {} if the step has none."""
+    """Return the metrics of rollouts of several turns, or {} if the step has no such rollouts."""
     played = [episode for episode in episodes if episode is not None]
     if not played:
         return {}

@@ -6,7 +6,7 @@
 - standard output
 
 If the folder cannot be written, the run ends (VolumeError), because it could not be resumed. The other
-outputs never delay the run. If their data cannot be delivered, it is lost.
+outputs never delay the run. Data that cannot be delivered to them is lost.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,7 +32,7 @@ class Monitors:
 
     - ``attempt``: the number of the attempt.
     - ``state``: returns the state of the run.
-    - ``status``: the training loop sets its fields. Each report has them.
+    - ``status``: the training loop sets its fields. Each report contains these fields.
     """
 
     def __init__(

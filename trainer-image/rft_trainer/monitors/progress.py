@@ -37,7 +37,7 @@ class Events:
         self._stream = stream or sys.stdout
 
     def emit(self, event: Event) -> None:
-        """Write one event. If nobody reads the pipe any more, training goes on without an error."""
+        """Write one event. If no process reads the pipe any more, training continues without an error."""
         try:
             self._stream.write(event.as_line())
             self._stream.flush()
@@ -63,7 +63,7 @@ class Status:
         self._step_seconds: float | None = None
 
     def add_output(self, **paths: str) -> None:
-        """Set fields of ``status.output``, each to a path."""
+        """Set fields of ``status.output``. Each value is a path."""
         self.output = self.output.model_copy(update=paths)
 
     def snapshot(self, state: RunState, records: Sequence[StepRecord]) -> RunStatus:
@@ -135,7 +135,7 @@ class Status:
         return (state.gpu_seconds + self._config.gpus * left) / 3600
 
     def _seconds_left(self, state: RunState) -> float | None:
-        """Return the expected seconds of the remaining steps at the current speed; None while not known."""
+        """Return how many seconds the remaining steps take at the current speed; None while not known."""
         if self.stage == "finished":
             return 0.0
         if self.total_steps is None or self._step_seconds is None:

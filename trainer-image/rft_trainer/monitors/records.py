@@ -86,7 +86,7 @@ def _of_episode(episode: Episode | None) -> dict[str, Any]:
 
 
 def remove_later(folder: RunFolder, last_step: int) -> None:
-    """Remove unfinished files, and the rollouts of steps after ``last_step``, which the run repeats."""
+    """Remove unfinished files, and the rollouts of steps after ``last_step``: the run repeats these steps."""
     for written in (folder.path, folder.rollouts, folder.adapters, folder.evaluations):
         atomic.remove_leftovers(written)
     for step in folder.steps_with_rollouts():

@@ -159,7 +159,7 @@ class Reporter:
 
     @property
     def fenced(self) -> bool:
-        """Whether the operator has answered that a newer attempt has replaced this attempt."""
+        """Whether the operator has answered that a newer attempt replaces this attempt."""
         return self._fenced
 
     @property
@@ -244,7 +244,7 @@ class Reporter:
             return None
 
     def _pause(self, until: float) -> None:
-        """Wait until ``until``, in seconds of the monotonic clock; after ``close``, at most one interval."""
+        """Wait until ``time.monotonic()`` is ``until``. After ``close``, wait at most one interval."""
         earliest = min(until, time.monotonic() + self._interval)
         with self._changed:
             while (now := time.monotonic()) < until:
@@ -287,7 +287,7 @@ class Reporter:
             self._stop = said.stop
 
     def _complain(self, kind: str, message: str) -> None:
-        """Log a problem with reports. One kind of problem is logged again only after a successful report."""
+        """Log a problem with reports, unless the same kind was logged since the last successful report."""
         if kind not in self._complaints:
             self._complaints.add(kind)
             log.warning("%s", message)
@@ -304,7 +304,7 @@ class Reporter:
         self._termination.write_text(message, encoding="utf-8")
 
     def _quietly(self, what: str, write: Callable[[], None]) -> None:
-        """Call ``write``, which writes the file ``what``. If it fails, log the first error and continue."""
+        """Call ``write``, which writes the file ``what``. A failure is only logged, and only once."""
         try:
             write()
         except (OSError, ValueError) as error:

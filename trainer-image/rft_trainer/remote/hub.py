@@ -14,10 +14,10 @@ _TEMPORARY = (408, 425, 429)
 
 
 def push_to_hub(folder: Path, to: HubDestination) -> Pushed:
-    """Copy the files of a folder to the repository, which is created if it is missing.
+    """Copy the files of a folder to a repository. If the repository is missing, it is created.
 
-    All files come in one commit, so a reader sees all of them or none. Files that are there already with the
-    same content are not sent again. Raises PushError.
+    All files are in one commit, so a reader sees all of them or none. Files that the repository already has
+    with the same content are not sent again. Raises PushError.
     """
     import huggingface_hub
 
@@ -47,7 +47,7 @@ def push_to_hub(folder: Path, to: HubDestination) -> Pushed:
 def _prepare(api: Any, to: HubDestination) -> None:
     """Create the repository and the branch if they are missing.
 
-    Raises PushError if the repository is public although it must be private.
+    Raises PushError if the repository exists and is public, but must be private.
     """
     from huggingface_hub.errors import RepositoryNotFoundError
 
@@ -67,7 +67,7 @@ def _prepare(api: Any, to: HubDestination) -> None:
 
 
 def _oids(api: Any, to: HubDestination) -> dict[str, str]:
-    """Return the identifier of the content of each file of the branch, by its path."""
+    """Return for the path of each file of the branch the identifier of its content."""
     entries = api.list_repo_tree(to.repository, revision=to.revision, repo_type="model", recursive=True)
     return {entry.path: entry.blob_id for entry in entries if hasattr(entry, "blob_id")}
 
@@ -82,7 +82,7 @@ def _commit(api: Any, to: HubDestination, files: dict[str, BufferedReader]) -> N
 
 
 def _error_of(to: HubDestination, error: BaseException) -> PushError:
-    """Return the error of a failed push, with what was expected and what to change."""
+    """Return the error of a failed push. Its message says what was expected and what to change."""
     from huggingface_hub.errors import OfflineModeIsEnabled
 
     response = getattr(error, "response", None) or getattr(error.__cause__, "response", None)

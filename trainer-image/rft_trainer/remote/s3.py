@@ -19,8 +19,8 @@ _PART = 64 << 20
 def push_to_s3(folder: Path, to: S3Destination) -> Pushed:
     """Copy the files of a folder to objects below the destination's prefix.
 
-    An object with the same size and digest is not sent again. The adapter's configuration is sent last, so a
-    copy that is not complete has either none or the one of the push before. Raises PushError.
+    An object with the same size and digest is not sent again. The adapter's configuration is sent last, so an
+    incomplete copy has no configuration, or that of an earlier push. Raises PushError.
     """
     prefix = to.uri.removeprefix("s3://")
     sent: list[str] = []
@@ -42,7 +42,7 @@ def push_to_s3(folder: Path, to: S3Destination) -> Pushed:
 
 
 def _sent(system: Any, path: str, file: BufferedReader, known: str | None) -> bool:
-    """Send a file, unless the object ``known`` is the same. Return whether it was the same."""
+    """Send a file, unless the bucket has the same object. Return True if the bucket had it already."""
     digest, size = sha256(file), file.seek(0, 2)
     file.seek(0)
     if known is not None and _is_same(system, path, digest, size):
@@ -69,7 +69,7 @@ def _is_same(system: Any, path: str, digest: str, size: int) -> bool:
 
 
 def _error_of(to: S3Destination, error: BaseException) -> PushError:
-    """Return the error of a failed push, with what was expected and what to change."""
+    """Return the error of a failed push. Its message says what was expected and what to change."""
     bucket = to.uri.removeprefix("s3://").partition("/")[0]
     if isinstance(error, ImportError):
         return PushError(f"{to}: {said(error)}: pip install 'rft-operator[remote-data]'")

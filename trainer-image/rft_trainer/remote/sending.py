@@ -1,4 +1,4 @@
-"""What both kinds of destinations need: the opened files, the result, and the error."""
+"""The parts that pushes to the hub and to a bucket share: open files, the result, and the error."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -20,13 +20,13 @@ class PushError(Exception):
     """The files could not be copied. The message names the destination and has no secrets."""
 
     def __init__(self, message: str, *, temporary: bool = False) -> None:
-        """``temporary``: whether the same push may succeed a little later."""
+        """``temporary``: whether the same push may succeed if it is repeated later."""
         super().__init__(message)
         self.temporary = temporary
 
 
 class Pushed(NamedTuple):
-    """The result of a push: where the files are, and their names."""
+    """The result of a push: the address of the files, and their names."""
 
     address: str
     sent: list[str]
@@ -39,7 +39,7 @@ class Pushed(NamedTuple):
 
 @contextmanager
 def opened(folder: Path) -> Iterator[dict[str, BufferedReader]]:
-    """Yield the files of a folder, open for reading, by their names. Folders in it are left out.
+    """Yield the files of a folder, open for reading, by their names. Subfolders are left out.
 
     Raises PushError for a link, a FIFO or a device, because others may write to the volume of a run.
     """
@@ -61,7 +61,7 @@ def opened(folder: Path) -> Iterator[dict[str, BufferedReader]]:
 def sha256(file: BufferedReader) -> str:
     """Return the SHA-256 digest of a whole file as hexadecimal digits.
 
-    Afterwards the file's position is its beginning.
+    Afterwards the file is at its beginning again.
     """
     file.seek(0)
     digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -70,14 +70,12 @@ def sha256(file: BufferedReader) -> str:
 
 
 def said(error: BaseException) -> str:
-    """Return the first line of an error's message and of its cause's, without secrets and without queries of
-    addresses.
-    """
+    """Return the first lines of the messages of an error and its cause, without secrets and URL queries."""
     found = (error,) if error.__cause__ is None else (error, error.__cause__)
     lines = [next(iter(str(each).strip().splitlines()), "") or type(each).__name__ for each in found]
     return redacted(shown(without_controls(": ".join(lines))))
 
 
 def set_variables(environment: Mapping[str, str], *names: str) -> list[str]:
-    """Return those of the variables' names that have a value."""
+    """Return the names of the environment variables that are set to a value."""
     return [name for name in names if environment.get(name)]

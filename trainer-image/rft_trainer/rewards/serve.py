@@ -1,7 +1,7 @@
 """``python -m rft_trainer.rewards.serve``: the command of the grader container in Jobs of earlier releases.
 
 The pod template of a Job never changes. So a run that was suspended before an upgrade still starts this
-command after it. If the tag of the image has stayed the same, the command runs in an image of the new
+command after the upgrade. If the image's tag has not changed, the command may run in an image of the new
 release.
 """
 

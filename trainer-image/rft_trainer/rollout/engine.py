@@ -28,7 +28,7 @@ class SamplingParameters:
     - ``stop``: texts. Each of them ends a completion.
     - ``stop_token_ids``: tokens. Each of them ends a completion.
 
-    The ``token_ids`` of a completion include the token that ended it, also if it is an end token.
+    The ``token_ids`` of a completion include the last token, also if this is an end token.
     """
 
     temperature: float
@@ -44,7 +44,7 @@ class SamplingParameters:
         return self.temperature == 0
 
     def at(self, temperature: float) -> "SamplingParameters":
-        """Return these parameters with another temperature. At temperature 0 top-k and top-p are off too."""
+        """Return these parameters with another temperature. Temperature 0 switches off top-k and top-p."""
         if temperature > 0:
             return replace(self, temperature=temperature)
         return replace(self, temperature=0.0, top_p=1.0, top_k=0)
@@ -130,8 +130,7 @@ class RolloutEngine(Protocol):
         """
 
     def logprobs(self, token_ids: Sequence[int]) -> list[float]:
-        """Return the log-probs of a text's tokens with the current adapter, in nats. The first token has
-        none.
+        """Return the log-prob, in nats, of each token of a text except the first, with the current adapter.
 
         Temperature is 1, and top-k and top-p are off. Raises SamplerError.
         """

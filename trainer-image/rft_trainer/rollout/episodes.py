@@ -35,7 +35,7 @@ ShouldStop = Callable[[], bool]
 
 @dataclass
 class _Playing:
-    """A rollout while it is played: its session, its messages and its counts so far."""
+    """A rollout that is being played: its session, and its messages and counts so far."""
 
     prompt: Prompt
     session: Session
@@ -60,7 +60,7 @@ class _Playing:
         self.waiting_seconds = max(0.0, self.waiting_seconds - closed.sampling_seconds)
 
     def generated(self) -> Generated:
-        """Return the tokens of all turns, the text of the last one, and how the rollout went."""
+        """Return the tokens of all turns, the text of the last turn, and the ``Episode``."""
         turns = [turn.generated for turn in self.session.turns]
         cut = self.session.limit is not None or (bool(turns) and turns[-1].truncated)
         episode = Episode(
@@ -194,7 +194,7 @@ class Episodes:
     def _played(
         self, index: int, one: _Playing, gateway: Gateway | None, done: dict[int, Generated]
     ) -> Steps:
-        """Play a rollout from its reset to its reward, and store the result in ``done[index]``."""
+        """Play a rollout from ``reset`` to its reward, and store the result in ``done[index]``."""
         known: float | ValueError | None = None
         try:
             if gateway is None:
@@ -285,7 +285,7 @@ class Episodes:
                 return
 
     def _next(self, one: _Playing) -> Turn | None:
-        """Return the next turn of a rollout, None if a limit ends it."""
+        """Return the next turn of a rollout, or None if a limit ends the rollout."""
         try:
             return one.session.chat(one.messages, self._tools or [])
         except LimitReached:
@@ -294,7 +294,7 @@ class Episodes:
             raise ConfigurationError(f"spec.environment: {error}") from error
 
     def _call(self, one: _Playing, call: dict[str, Any]) -> Steps:
-        """Make a tool call, and tell the model its result."""
+        """Make a tool call, and add its result to the messages for the model."""
         function = call["function"]
         arguments = json.loads(function["arguments"])
         one.tool_calls += 1
@@ -304,7 +304,7 @@ class Episodes:
         one.messages.append(_result(call, _failure(said["failed"]) if "failed" in said else said["text"]))
 
     def _reply(self, one: _Playing) -> Generator[Any, Any, bool]:
-        """Let the environment answer a turn without tool calls. Return False if it ends the rollout."""
+        """Let the environment answer a turn without tool calls. Return False if the rollout ends."""
         if not self._replies:
             return False
         said = yield from self._act(one, {"do": "reply", "text": one.messages[-1]["content"]})
@@ -313,7 +313,7 @@ class Episodes:
         return "text" in said
 
     def _act(self, one: _Playing, act: dict[str, Any]) -> Generator[Any, Graded, dict[str, Any]]:
-        """Let the environment act. Return the result of its action. Raises ValueError if it fails."""
+        """Let the environment act. Return the result of its action. Raises ValueError if the action fails."""
         began = time.monotonic()
         reply = yield act
         one.waiting_seconds += time.monotonic() - began
@@ -325,8 +325,7 @@ class Episodes:
 
 
 def _checked(asked: str, said: dict[str, Any]) -> dict[str, Any]:
-    """Return the result of an environment's action, without lone surrogates. Tokenizers refuse lone
-    surrogates.
+    """Return the result of an environment's action, without lone surrogates, which tokenizers refuse.
 
     Raises ValueError if the result has a wrong form. This is possible, because users' code can change what
     the environment's process writes.

@@ -23,7 +23,7 @@ from rft_trainer.rollout.segments import Segment
 
 @dataclass(frozen=True)
 class Rollout:
-    """One completion with its score. ``penalty``, for its length, is subtracted from its reward."""
+    """One completion with its score. ``penalty``, the length penalty, is subtracted from the reward."""
 
     generated: Generated
     score: Score
@@ -31,13 +31,13 @@ class Rollout:
 
     @property
     def segments(self) -> tuple[Segment, ...]:
-        """The segments of a rollout of several turns. Empty for a single answer, which needs none."""
+        """The segments of a rollout of several turns. Empty if the rollout is a single answer."""
         return self.generated.episode.segments if self.generated.episode is not None else ()
 
 
 @dataclass(frozen=True)
 class Group:
-    """The rollouts of a prompt. The accepted ones, which were graded, have advantages."""
+    """The rollouts of a prompt. ``accepted``: the graded rollouts, which have ``advantages``."""
 
     prompt: Prompt
     rollouts: tuple[Rollout, ...]
@@ -51,7 +51,7 @@ class Group:
 
     @property
     def flat(self) -> bool:
-        """Whether all rewards, after the length penalty, are equal, so that all advantages are zero."""
+        """Whether all rewards after the length penalty are equal. Then all advantages are zero."""
         return not self.dropped and zero_variance([penalized(r) for r in self.accepted])
 
 
@@ -109,7 +109,7 @@ def penalized(rollout: Rollout) -> float:
 def rollout_requests(
     prompts: Sequence[Prompt], count: int, parameters: SamplingParameters, seed: int, purpose: int | str
 ) -> list[Request]:
-    """Return ``count`` requests for each prompt. The requests of one prompt follow each other.
+    """Return ``count`` requests for each prompt, in the order of the prompts.
 
     The seed of a request depends on four values: ``seed``, ``purpose`` (a step or a name), the line of the
     row, and the number of the rollout.

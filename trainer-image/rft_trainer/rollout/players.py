@@ -1,7 +1,7 @@
 """Plays many rollouts of several turns side by side, each at its own pace.
 
-A rollout is a generator. It yields a Request where the model makes its next turn, and is resumed with the
-completion. It yields any other object where its environment acts, and is resumed with the reply.
+A rollout is a generator. When the model must make a turn, it yields a Request and is resumed with the
+completion. When the environment must act, it yields any other object and is resumed with the reply.
 """
 
 import queue
@@ -65,8 +65,7 @@ class Players:
         - ``sample``: begins to sample a batch of turns.
         - ``act``: lets the environment in a slot act.
         - ``batch_seconds``: sampling time of the last batch, in seconds.
-        - ``failure``: returns an error that ends all rollouts, also those whose environments act. It returns
-          None if there is no such error.
+        - ``failure``: returns an error that ends all rollouts at once, or None if there is no such error.
         """
         self.batch_seconds = batch_seconds
         self._failure = failure
@@ -115,14 +114,14 @@ class Players:
 
     @property
     def _due(self) -> bool:
-        """Whether the turns that wait are sampled now."""
+        """Whether to sample the waiting turns now."""
         if not self._turns or self._sampling >= self._batches:
             return False
         return not self._acting or (not self._together and self._seconds_left <= 0)
 
     @property
     def _seconds_left(self) -> float:
-        """Seconds for which the turns that wait can still wait for more turns."""
+        """For how many more seconds the waiting turns can wait for further turns."""
         patience = _PATIENCE * self.batch_seconds if self._batches == 1 else 0.0
         return self._waits_since + patience - time.monotonic()
 

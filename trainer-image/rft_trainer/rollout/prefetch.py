@@ -30,7 +30,7 @@ from rft_trainer.rollout.groups import SampledBatch
 
 @dataclass(frozen=True)
 class Ahead:
-    """A batch that was sampled ahead. After the last epoch: an empty batch, and ``sampled`` is None."""
+    """A batch that was sampled ahead. After the last epoch the batch is empty, and ``sampled`` is None."""
 
     batch: Batch
     sampled: SampledBatch | None

@@ -124,7 +124,7 @@ class RoutedEngine:
         self._on_all(lambda replica: replica.use_adapter(adapter))
 
     def _on_all(self, do: Callable[[Replica], None]) -> None:
-        """Call ``do`` for all samplers at the same time. Raises SamplerError if none is left."""
+        """Call ``do`` for all samplers at the same time. Raises SamplerError if no sampler is left."""
         begun: list[tuple[_Member, Future[None]]] = []
         for member in self._members:
             if member.lost is None:
@@ -213,7 +213,7 @@ class RoutedEngine:
             raise error
 
     def logprobs(self, token_ids: Sequence[int]) -> list[float]:
-        """Return log-probs, see RolloutEngine. All samplers are asked, to find one with another adapter."""
+        """Return log-probs, see RolloutEngine. Asks all samplers, to find a sampler with a wrong adapter."""
         answers: list[tuple[_Member, list[float]]] = []
         while not answers:
             asked = [
@@ -250,7 +250,7 @@ def route(requests: dict[int, Request], samplers: Sequence[int]) -> dict[int, di
     together.
 
     The home of a prompt is the sampler for which the hash of prompt and sampler is the largest. So if a
-    sampler is missing, only the prompts of this home move. A sampler gets at most its share of the groups,
+    sampler is missing, only its own prompts get another home. A sampler gets at most its share of the groups,
     rounded up. Further groups go to the sampler with the fewest groups.
     """
     groups: dict[tuple[int, ...], dict[int, Request]] = {}

@@ -44,7 +44,7 @@ def split_stops(stop: Sequence[str] | None, tokenizer: Any) -> Stops:
 
 
 def special_tokens(tokenizer: Any) -> dict[str, int]:
-    """Return the tokens that decoding leaves out, with their ids."""
+    """Return the special tokens, which decoding leaves out, with their ids."""
     added = {
         str(token): token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special
     }

@@ -1,9 +1,8 @@
 """The second rollout engine: plain ``transformers`` generation in the trainer's process.
 
 It is for unit tests, machines without vLLM, and CPUs on which vLLM's kernels are slow. It has no continuous
-batching. A completion that ends leaves its batch. The next batch starts only when all completions of the
-batch have ended. Each request has its own seed. So the results do not depend on the batches, apart from
-rounding.
+batching: a finished completion leaves its batch, but the next batch starts only when the whole batch is
+finished. Each request has its own seed. So the results do not depend on the batches, apart from rounding.
 """
 
 import logging
@@ -94,7 +93,7 @@ class TransformersEngine:
 
     @torch.no_grad()
     def _batch(self, requests: list[Request], should_stop: Callable[[], bool]) -> list[Generated]:
-        """Decode a batch with a KV cache. Finished completions leave the batch. Raises Preempted."""
+        """Decode a batch with a KV cache, and remove finished completions from it. Raises Preempted."""
         states = [_Growing(request, self._ends, self._tokenizer) for request in requests]
         batch, logits_B_V = self._prefill(requests)
         while True:
@@ -111,7 +110,7 @@ class TransformersEngine:
             logits_B_V = self._decode(batch, [states[row].last for row in batch.rows])
 
     def _prefill(self, requests: list[Request]) -> tuple["_Batch", Tensor]:
-        """Compute each different prompt once. Prompts are padded on the left.
+        """Compute each prompt once, even if several requests have it. Prompts are padded on the left.
 
         Returns the batch of all requests, and for each request the logits of its first token.
         """
@@ -157,9 +156,7 @@ class TransformersEngine:
 
 
 def end_tokens(*told: int | Sequence[int] | None) -> set[int]:
-    """Return all tokens that end a completion. ``told``: the tokenizer's and those of the generation
-    configuration.
-    """
+    """Return all tokens that end a completion. ``told``: those of tokenizer and generation configuration."""
     return {token for one in told for token in ([one] if isinstance(one, int) else one or ())}
 
 
@@ -191,7 +188,7 @@ class _Batch:
 
 
 class _Growing:
-    """A completion that is being generated: its tokens and log-probs so far."""
+    """An unfinished completion: its tokens and log-probs so far."""
 
     def __init__(self, request: Request, ends: set[int], tokenizer: Any) -> None:
         self.parameters = request.parameters.effective()

@@ -51,7 +51,7 @@ class VllmEngine:
         self.server.start()
 
     def wait_until_ready(self) -> None:
-        """Return when the server answers and has loaded the current adapter."""
+        """Wait until the server answers and has loaded the current adapter."""
         with self._lock:
             self._wait_until_ready()
 
@@ -71,7 +71,7 @@ class VllmEngine:
                 self._start_again(error)
 
     def _start_again(self, error: StartFailed) -> None:
-        """Start the server again after it ended during its start. Memory that was missing may be free by now.
+        """Start the server again, because its start failed. The memory that it lacked may be free now.
 
         Raises ``error`` in three cases:
 

@@ -12,20 +12,20 @@ ENTRY_MODULES = ("vllm.entrypoints.launchers.api_server.entry", "vllm.entrypoint
 
 
 def entry_module() -> str:
-    """Return the name of the module to run. Without vLLM it is the name in the newest release."""
+    """Return the name of the module to run. Without vLLM, return its name in the newest release."""
     folder = vllm_folder()
     return ENTRY_MODULES[0] if folder is None else entry_module_in(folder)
 
 
 def vllm_folder() -> Path | None:
-    """Return the folder of the installed vLLM. None: it is not installed."""
+    """Return the folder of the installed vLLM, or None if vLLM is not installed."""
     spec = find_spec("vllm")
     folders = spec.submodule_search_locations if spec is not None else None
     return Path(folders[0]) if folders else None
 
 
 def entry_module_in(folder: Path) -> str:
-    """Return the first of ENTRY_MODULES that the vLLM in ``folder`` has, or the last one."""
+    """Return the first of ENTRY_MODULES that exists in vLLM's ``folder``; if none does, the last one."""
     present = (module for module in ENTRY_MODULES if _file(folder, module).is_file())
     return next(present, ENTRY_MODULES[-1])
 

@@ -112,11 +112,11 @@ class VllmServer:
 
     @property
     def pid(self) -> int | None:
-        """The id of the server's process group; None before its start."""
+        """The id of the server's process group, or None before the server is started."""
         return self._process.pid if self._process else None
 
     def alive(self) -> bool:
-        """Whether the process still runs."""
+        """Whether the server's process still runs."""
         return self._process is not None and self._process.poll() is None
 
     def wait_until_ready(self, should_stop: Callable[[], bool] = lambda: False) -> None:
@@ -148,7 +148,7 @@ class VllmServer:
         )
 
     def reason(self) -> str:
-        """Return the error with which the server ended, else the last lines of its log."""
+        """Return the error with which the server ended. If its log has none, return the log's last lines."""
         try:
             written = run_files.end(self.log_file, run_files.STATE_BYTES, self._log_start)
             found = cause(written.decode(errors="replace"))
@@ -184,7 +184,7 @@ class VllmServer:
 
 
 class StartFailed(SamplerError):
-    """The server ended before it answered."""
+    """The server ended before its first answer."""
 
 
 def cause(log: str) -> str:
@@ -220,7 +220,7 @@ def command(options: ServerOptions, uds: Path) -> list[str]:
 def command_of(options: ServerOptions, own: Mapping[str, object]) -> list[str]:
     """Return the command line of a server.
 
-    ``own`` has the options, with their values, that only this kind of server has.
+    ``own``: the options, with values, that only this kind of server needs.
     """
     rank = next(rank for rank in SLOT_RANKS if rank >= options.lora_rank)
     arguments: dict[str, object] = {

@@ -46,8 +46,7 @@ def on_this_machine(config: RunConfig, env: Mapping[str, str] = os.environ) -> R
 
 
 def set_deterministic(deterministic: bool, device: str) -> None:
-    """Allow only deterministic algorithms of torch in this process if ``deterministic`` is true, else all of
-    them.
+    """Set whether torch may use only ``deterministic`` algorithms in this process, or all algorithms.
 
     If all algorithms are allowed, several threads sum the gradient of a repeated index in any order. Then two
     equal runs on a busy CPU end with different weights. On GPUs some operations have no deterministic

@@ -48,7 +48,7 @@ def load_base(folder: Path, dtype: torch.dtype, context: int | None = None, *, w
 
 
 def refuse_pickles(folder: Path) -> None:
-    """Raise ValueError for a model whose weights are only in pickles, such as ``pytorch_model.bin``."""
+    """Raise ValueError for a model that has its weights only as pickles, such as ``pytorch_model.bin``."""
     pickles = sorted(file.name for kind in ("*.bin", "*.pt", "*.pth") for file in folder.glob(kind))
     if pickles and not any(folder.glob("*.safetensors")):
         raise ValueError(
@@ -89,7 +89,7 @@ def check_adapter(adapter: Path) -> None:
 
 
 def attention_implementation(config: Any) -> str:
-    """Return "sdpa", or "eager" for attention with logit soft capping or sinks, which sdpa lacks."""
+    """Return "eager" for attention with logit soft capping or sinks, which sdpa lacks, else "sdpa"."""
     text = config.get_text_config()
     if getattr(text, "attn_logit_softcapping", None):
         return "eager"

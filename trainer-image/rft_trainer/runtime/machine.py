@@ -48,7 +48,7 @@ def usable_cores() -> int:
 
 
 def die_with_parent(signal_number: int = signal.SIGKILL) -> None:
-    """Ask the kernel to send this process a signal when the thread that started it ends."""
+    """Ask the kernel to signal this process when the thread that started this process ends."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, int(signal_number))
 
 

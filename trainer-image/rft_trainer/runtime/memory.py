@@ -11,7 +11,7 @@ _LOWER = "spec.training.maxContextLength, spec.training.loraRank or spec.samplin
 
 
 def refuse_too_little(config: RunConfig, limit: int | None = None) -> None:
-    """Compare the memory limit with the least memory that the plan needs.
+    """Refuse to run if the memory limit is lower than the minimum that the plan needs.
 
     ``limit`` is in bytes. If it is None, the container's own limit is compared.
 
@@ -32,8 +32,7 @@ def refuse_too_little(config: RunConfig, limit: int | None = None) -> None:
 
 
 def after_kills(error: Exception, config: RunConfig, kills: int) -> Exception:
-    """Return ``error``. If the sampler failed because it had too little memory, return MemoryExhausted
-    instead.
+    """Return MemoryExhausted if the sampler failed because it had too little memory, else ``error``.
 
     The sampler had too little memory if the kernel killed it, or if vLLM found that its key-value cache does
     not fit. ``kills``: how many processes the kernel had killed for memory at the start of the attempt.

@@ -46,7 +46,7 @@ def hyperparameters(config: RunConfig) -> dict[str, Any]:
 
 
 def _without_inherited(plan: Plan) -> dict[str, Any]:
-    """Return a plan without what the job inherits from the platform, which is no parameter of the run."""
+    """Return a plan without the list of what the job inherits: the list is no parameter of the run."""
     derived = plan.effective.model_copy(update={"inherited": None}) if plan.effective is not None else None
     return plan.model_copy(update={"effective": derived}).dump()
 

@@ -35,7 +35,7 @@ class MlflowTracker:
     """Logs with MLflow's synchronous client. The trainer queues the calls, so it does not have to wait."""
 
     def start(self, run: RunInfo) -> None:
-        """Find or create the MLflow run of the job. Parameters that it already has stay unchanged."""
+        """Find or create the MLflow run of the job. Parameters that this run already has are not changed."""
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         mlflow: Any = importlib.import_module("mlflow")

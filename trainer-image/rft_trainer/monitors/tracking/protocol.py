@@ -1,4 +1,4 @@
-"""The protocol of tracking backends, and the data that they get at the start of a run."""
+"""The interface of tracking backends, and the data that a backend gets at the start of a run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -42,10 +42,10 @@ class End:
 
 
 class Tracker(Protocol):
-    """The interface of a tracking backend. Methods may raise any error: the worker logs it and goes on."""
+    """The interface of a tracking backend. Methods may raise any error: the worker logs it and continues."""
 
     def start(self, run: RunInfo) -> None:
-        """Create the run in the backend, or open the run of an earlier attempt again."""
+        """Create the run in the backend, or reopen the run that an earlier attempt created."""
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
         """Log the numbers of one training step."""

@@ -69,7 +69,7 @@ class Sender:
         return ended and process is not None and process.returncode == 0
 
     def kill(self) -> None:
-        """Kill the tracking process. The tracking backend then shows the run as not closed."""
+        """Kill the tracking process. The tracking backend then shows the run as still open."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()

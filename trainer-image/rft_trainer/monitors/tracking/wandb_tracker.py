@@ -102,7 +102,7 @@ class WandbTracker:
             files.write_json(self._sent_file, self._sent)
 
     def _sent_before(self) -> dict[str, int]:
-        """Return the highest logged step of each kind of row, from W&B, or offline from the run's folder."""
+        """Return the highest logged step of each kind of row: from W&B; offline from the run's folder."""
         if not self._run.offline:
             summary = self._run.summary
             return {curve: _step(summary.get(key)) for curve, key in zip(CURVES, _KEYS, strict=True)}

@@ -33,7 +33,7 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 2.0, 60.0
 
 
 class TrackerWorker:
-    """Reads calls from a stream, and makes them to a tracking library. Each kind of error is logged once."""
+    """Reads calls from a stream, and calls a tracking library. Each kind of error is logged once."""
 
     def __init__(self, backend: str, tracker: Tracker, pause: Callable[[float], None] = time.sleep) -> None:
         self._backend = backend
@@ -58,7 +58,7 @@ class TrackerWorker:
             )
 
     def _until_started(self, run: RunInfo) -> None:
-        """Start the run in the backend, with retries until it succeeds. Other calls stay queued meanwhile."""
+        """Start the run in the backend, and retry until this succeeds. Other calls wait in the queue."""
         self._made(lambda: self._tracker.start(run), tries=None)
 
     def _bound(self, call: str, arguments: Mapping[str, Any]) -> Callable[[], None]:
@@ -68,7 +68,7 @@ class TrackerWorker:
         return lambda: method(arguments["step"], arguments["numbers"])
 
     def _made(self, call: Callable[[], None], tries: int | None) -> bool:
-        """Make a call to the tracking library, with retries and growing pauses. Return whether it succeeded.
+        """Call the tracking library, with retries after growing pauses. Return whether a call succeeded.
 
         ``tries`` is the maximum number of tries; None: no limit.
         """
@@ -93,14 +93,14 @@ class TrackerWorker:
 
 
 def without_secrets(text: str) -> str:
-    """Return a text without the values of secret environment variables. Libraries' errors may have them."""
+    """Remove the values of secret environment variables from a text. Libraries' errors may have them."""
     for secret in filter(None, map(os.environ.get, SECRETS)):
         text = text.replace(secret, "***")
     return text
 
 
 def main(argv: list[str]) -> None:
-    """Make the calls in standard input. Then exit without the exit hooks of libraries, which may hang."""
+    """Make the calls that standard input lists. Then exit without libraries' exit hooks, which may hang."""
     # On Ctrl-C the trainer still logs its last row, so this process must not end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     set_dumpable(False)

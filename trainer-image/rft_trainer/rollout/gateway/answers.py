@@ -20,7 +20,7 @@ FORCED = (
 
 
 class BadRequest(ValueError):
-    """A request that cannot be answered. ``param`` is the field of the request that is wrong."""
+    """A request that cannot be answered. ``param`` is the field of the request with the wrong value."""
 
     def __init__(self, message: str, param: str | None = None) -> None:
         super().__init__(message)
@@ -44,7 +44,7 @@ def error_body(message: str, kind: str, param: str | None = None) -> dict[str, A
 
 
 def asked_of(body: Mapping[str, Any]) -> AnswerOptions:
-    """Return the options of a request. Raises BadRequest for options that are not supported."""
+    """Return the options of a request. Raises BadRequest for an option that is not supported."""
     if body.get("n") not in (None, 1):
         raise BadRequest(f"n is {body['n']!r}; a turn has one completion, so leave n out", "n")
     if body.get("tool_choice") not in (None, "auto", "none"):
@@ -145,7 +145,7 @@ def _finite(value: object) -> bool:
 
 
 def usage(turn: Recorded) -> dict[str, int]:
-    """Return how many tokens the prompt and the completion of a turn have, as OpenAI's API does."""
+    """Return the token counts of a turn's prompt and completion, in the form of OpenAI's API."""
     prompt, completion = len(turn.prompt_ids), len(turn.generated.token_ids)
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
@@ -262,5 +262,5 @@ def completion_chunks(
 
 
 def models_answer() -> dict[str, Any]:
-    """Return the list of models for OpenAI's API. It has one model."""
+    """Return the list of models in the form of OpenAI's API. The list has one model."""
     return {"object": "list", "data": [{"id": MODEL, "object": "model", "created": 0, "owned_by": "rft"}]}

@@ -46,7 +46,7 @@ class BatchSampler:
         return future
 
     def close(self) -> None:
-        """Answer the requests that still wait, and end the threads."""
+        """Wait until all queued requests are answered, and end the threads."""
         for _ in self._threads:
             self._waiting.put(None)
         for thread in self._threads:

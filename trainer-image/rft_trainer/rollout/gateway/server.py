@@ -43,12 +43,12 @@ class _Closed(Exception):
 
 
 class _RunEnds(Exception):
-    """The engine has failed, or the chat template cannot continue a conversation. Either ends the run."""
+    """An error that ends the run: the engine failed, or the chat template cannot continue a conversation."""
 
 
 @dataclass
 class OpenRollout:
-    """A rollout that agents can reach, and the report of its agent."""
+    """A rollout that its agent can reach by HTTP, and the report of the agent."""
 
     name: str
     session: Session
@@ -113,7 +113,7 @@ class Gateway:
         return f"http://{_LOOPBACK}:{self._port}/rollouts/{name}/v1"
 
     def open_rollout(self, name: str, session: Session) -> str:
-        """Make a rollout reachable, and return its token. Raises ValueError for a name that is in use."""
+        """Make a rollout reachable, and return its access token. Raises ValueError if the name is in use."""
         if name in self._rollouts:
             raise ValueError(f"the rollout {name} is open already")
         rollout = self._rollouts[name] = OpenRollout(name, session)
@@ -264,7 +264,7 @@ class Gateway:
 
 
 def _refuse_closed(rollout: OpenRollout) -> None:
-    """Raise _Closed if a rollout was closed. To be called after each wait, before the rollout is changed."""
+    """Raise _Closed if a rollout was closed. Call this after each wait, before a change of the rollout."""
     if rollout.closed:
         raise _Closed
 

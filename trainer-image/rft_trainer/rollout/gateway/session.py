@@ -64,7 +64,7 @@ class Recorded:
 
 @dataclass(frozen=True)
 class _State:
-    """The messages of a conversation after one of its turns, and its tokens so far."""
+    """The messages and the tokens of a conversation after one of its turns."""
 
     history: tuple[str, ...]
     tools: tuple[dict[str, Any], ...]
@@ -106,7 +106,7 @@ class Session:
         adapter_version: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Begin without turns. ``parameters.max_tokens`` is the limit of one turn."""
+        """Begin without turns. ``parameters.max_tokens`` is the maximum number of tokens of one turn."""
         self.turns: list[Recorded] = []
         self.counts: Counter[str] = Counter()
         """The counts of ``toolCalls``, ``malformedCalls``, ``forks`` and ``ignoredParameters``."""
