@@ -4,8 +4,8 @@ The model is on torch's meta device: every operation of an update is called with
 computed. torch's flop counter has formulas for the FLOPs of matrix products. The bytes of an operation are
 those that it reads and writes, because in eager mode each operation is a kernel of its own.
 
-On a GPU, attention is one kernel, which cannot be called here. Formulas in ``Attention`` give its FLOPs and
-bytes.
+On a GPU, attention is one kernel, which cannot be called here. The formulas in ``Attention`` compute its
+FLOPs and bytes.
 
 There are two estimates of the time. The rates of the GPU come from its data sheet.
 
@@ -104,7 +104,7 @@ class Attention:
 
     @property
     def _arguments(self) -> float:
-        """The bytes of query and key in bfloat16. The output and the value have as many."""
+        """The bytes of query and key in bfloat16. Output and value together have the same number of bytes."""
         return self.tokens * self.head_dim * 2 * (self.heads + self.kv_heads)
 
     @property
@@ -114,7 +114,7 @@ class Attention:
 
 @dataclass
 class Count:
-    """FLOPs, bytes, and two times in seconds: the lower bound, and a time with the shares in ``REACHED``."""
+    """FLOPs, bytes, and two times in seconds: the lower bound and the assumed time."""
 
     flops: float = 0.0
     bytes: float = 0.0
@@ -133,7 +133,7 @@ class Count:
 class Account(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the FLOPs and the bytes of all operations in a ``with`` block, by phase.
 
-    An operation belongs to the adapter if one of its dimensions has the size ``rank``.
+    An operation belongs to the adapter if one of its tensors has a dimension of the size ``rank``.
     """
 
     device: Device
@@ -192,7 +192,7 @@ def _bytes(values: Any) -> float:
 
 
 class _Kernel(torch.autograd.Function):
-    """An attention kernel that only counts. Its output has the shape of the query, but no values."""
+    """An attention kernel that only counts its work. Its output has the shape of the query, but no values."""
 
     @staticmethod
     def forward(
@@ -238,7 +238,7 @@ def kernels(account: Account, rows: FlatRows, row: PackedRow, way: Way) -> Kerne
 
 @dataclass
 class Subject:
-    """A model with an adapter on the meta device, prepared in the same way as a policy on a GPU."""
+    """A model with an adapter on the meta device. It is prepared like a policy on a GPU."""
 
     model: Any
     rank: int
@@ -262,8 +262,7 @@ class Subject:
 
 
 def counted(subject: Subject, rows: Sequence[PackedRow], way: Way, device: Device) -> dict[Phase, Count]:
-    """Return, for each phase, the counts of one update with ``rows`` on ``device``. The update has no KL
-    term.
+    """Return the counts of each phase of an update with ``rows`` on ``device``, without a KL term.
 
     Each row is a micro-batch.
     """
@@ -344,11 +343,10 @@ HEAD = (
 def lines(
     name: str, label: str, tokens: int, before: dict[Phase, Count], after: dict[Phase, Count]
 ) -> Iterator[str]:
-    """Yield the table's lines for one model and layout: a line for each phase, their sum, and tokens per
-    second.
+    """Yield the table's lines for a model and layout: each phase, the sum, and the tokens per second.
 
     - ``name``, ``label``: the names of the model and of the layout.
-    - ``tokens``: a number of tokens. It is divided by the update's seconds to get the tokens per second.
+    - ``tokens``: the number of tokens that is divided by the update's seconds.
     - ``before``, ``after``: for each phase, the counts of the variants ``BEFORE`` and ``AFTER``.
     """
     whole = [_sum(counts) for counts in (before, after)]
@@ -391,8 +389,8 @@ def table(
 ) -> Iterator[str]:
     """Yield the table's lines for a model.
 
-    ``layouts`` has for each label the rows of an update, and a number of tokens. This number, divided by the
-    update's seconds, gives the tokens per second in the table.
+    ``layouts``: for each label the rows of an update, and the number of tokens from which the tokens per
+    second are computed.
     """
     for label, (rows, tokens) in layouts.items():
         # Each variant gets a new model, because the preparation of a model for one variant is not undone.

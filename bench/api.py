@@ -62,7 +62,7 @@ class Row(NamedTuple):
 
 
 def document(spec: dict[str, Any], old: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return the AdmissionReview of a job with ``spec``. With ``old`` it is an update, else a creation."""
+    """Return the AdmissionReview of a job with ``spec``: an update if ``old`` is given, else a creation."""
 
     def job(of: dict[str, Any]) -> dict[str, Any]:
         metadata = {"name": "bench", "namespace": "team", "uid": "6f0e", "generation": 1}
@@ -89,8 +89,7 @@ REVIEWS = {
 
 
 def in_process(what: str, given: dict[str, Any], count: int) -> Row:
-    """Measure ``count`` calls of ``review`` in this process. The time of a call includes parsing and writing
-    JSON.
+    """Measure ``count`` calls of ``review`` in this process, each with the parsing and writing of JSON.
 
     ``what`` is the label of the row. ``given`` is the AdmissionReview.
     """
@@ -147,7 +146,7 @@ def server(core: int) -> Iterator[ssl.SSLContext]:
 async def flood(context: ssl.SSLContext, connections: int, count: int) -> Row:
     """Send about ``count`` reviews as fast as possible, over ``connections`` connections.
 
-    Each connection sends its next review as soon as it has the response to the one before.
+    Each connection sends its next review as soon as it has the response to the previous review.
     """
     body, times = json.dumps(VALID).encode(), []
 
@@ -167,8 +166,8 @@ async def pace(context: ssl.SSLContext, per_second: int, seconds: int) -> Row:
     """Send ``per_second`` reviews in each second, for ``seconds`` seconds. No review waits for earlier
     responses.
 
-    Each review has a planned time. Its duration is measured from the planned time to the response. So the
-    duration includes a wait before the review is sent.
+    Each review has a planned time. Its duration is measured from the planned time to the response. So if a
+    review is sent late, the delay counts too.
     """
     body = json.dumps(VALID).encode()
     async with _session(context, 64) as session:

@@ -90,7 +90,7 @@ BEYOND = _texts(40, 20, 5, 12)
 
 @dataclass(frozen=True)
 class Result:
-    """Largest differences from transformers' log-probs, in nats. The names of the fields have two parts:
+    """Largest differences from transformers' log-probs, in nats. A field's name joins two of these parts:
 
     - ``below``: the prompts and completions are those of ``BELOW``.
     - ``beyond``: the prompts and completions are those of ``BEYOND``.
@@ -120,7 +120,7 @@ class Result:
 
 
 def own_logprobs(model: Any, texts: Texts) -> Tensor:
-    """Return the log-probs of the completions by ``model`` of transformers, one completion at a time."""
+    """Compute the completions' log-probs with transformers' ``model``, one completion at a time."""
     start = len(texts.prompt) - 1
     found = []
     with torch.no_grad():
@@ -131,14 +131,14 @@ def own_logprobs(model: Any, texts: Texts) -> Tensor:
 
 
 def policy_logprobs(policy: Policy, rows: Sequence[PackedRow]) -> Tensor:
-    """Return the log-probs of the completions in ``rows`` by the trainer."""
+    """Compute the log-probs of the completions in ``rows`` with the trainer."""
     batch = build(rows)
     with torch.no_grad():
         return unfiltered_logprobs(policy.hidden(batch), batch.target_N, policy.head, 1.0)
 
 
 def update(policy: Policy, rows: Sequence[PackedRow]) -> None:
-    """Make one optimizer step that makes the completions in ``rows`` more probable."""
+    """Make one optimizer step, after which the completions in ``rows`` are more probable."""
     batch = build(rows)
     logits = policy.head(policy.hidden(batch))
     optimizer = torch.optim.AdamW(policy.trainable(), lr=0.02)
@@ -216,7 +216,7 @@ def vllm_follows(model_type: str, folder: Path) -> str:
 
 
 def names_in_vllm(model_type: str, adapter: Path) -> str:
-    """Return whether vLLM's model class has all adapted layers, in words; "" if it cannot be imported."""
+    """Return in words whether vLLM's class of the model has all adapted layers; "" if it has no class."""
     from vllm.model_executor.models.registry import ModelRegistry
 
     kind: Any = ModelRegistry._try_load_model_cls(TRAINABLE[model_type])
@@ -231,7 +231,7 @@ def names_in_vllm(model_type: str, adapter: Path) -> str:
 
 
 def _reason(log: str) -> str:
-    """Return the error in the last lines of vLLM's log, as one line."""
+    """Find the error in the last lines of vLLM's log. Return it as one line."""
     lines = log.splitlines()
     errors = [line.split(mark, 1)[1] for mark in ERROR_MARKS for line in lines if mark in line]
     reason = (errors or lines)[0].split(" [type=")[0]

@@ -27,7 +27,7 @@ _MATRIX = 16 * 4096
 
 
 def state(weights: int) -> TrainingState:
-    """Return a state with this number of random weights, in matrices like those of LoRA with rank 16."""
+    """Return a training state with this number of random weights, in matrices as of LoRA with rank 16."""
     matrices = [torch.nn.Parameter(torch.randn(16, 4096)) for _ in range(weights // _MATRIX)]
     optimizer = torch.optim.AdamW(matrices)
     for matrix in matrices:
@@ -49,14 +49,14 @@ def write_pickle(folder: Path, saved: TrainingState) -> None:
 
 
 def seconds(call: Callable[[], object]) -> float:
-    """Return how long a call takes, in seconds."""
+    """Return how many seconds a call takes."""
     began = time.perf_counter()
     call()
     return time.perf_counter() - began
 
 
 def flushed(write: Callable[[Path, TrainingState], None], folder: Path, saved: TrainingState) -> None:
-    """Write a state, and flush its files to the disk."""
+    """Write a training state, and flush its files to the disk."""
     write(folder, saved)
     for file in folder.iterdir():
         atomic.sync(file)
@@ -65,7 +65,7 @@ def flushed(write: Callable[[Path, TrainingState], None], folder: Path, saved: T
 def measured(
     write: Callable[[Path, TrainingState], None], saved: TrainingState, rounds: int
 ) -> tuple[float, float, int]:
-    """Return the seconds of writing, the seconds of reading, and the number of bytes on the disk.
+    """Return the seconds to write, the seconds to read, and the number of bytes on the disk.
 
     ``write`` writes the state ``saved``. The seconds are medians of ``rounds`` measurements.
     """

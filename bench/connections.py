@@ -44,7 +44,7 @@ PAUSE_SECONDS = 0.25
 
 
 def addresses(count: int) -> list[str]:
-    """Return ``count`` addresses of this machine."""
+    """Return ``count`` different IP addresses of this machine."""
     return [f"127.1.{number // 250}.{1 + number % 250}" for number in range(count)]
 
 
@@ -54,9 +54,8 @@ async def crowd(
 ) -> AsyncIterator[None]:
     """Keep ``count`` connections open to the port ``port`` of this machine.
 
-    ``sources`` are the addresses of this end, used in turn. ``kind`` is one of ``KINDS``. When the server
-    closes a connection, a new one is opened one second later. So the number of connections stays about the
-    same.
+    ``sources`` are the client addresses, used in turn. ``kind`` is one of ``KINDS``. When the server closes a
+    connection, a new one is opened one second later. So the number of connections stays about the same.
     """
     opening = asyncio.Semaphore(64)
     tasks = [
@@ -75,7 +74,7 @@ async def crowd(
 async def _stay(
     port: int, kind: str, source: str, context: ssl.SSLContext, opening: asyncio.Semaphore
 ) -> None:
-    """Open a connection, send the data of its kind, wait until it is closed, and repeat after one second."""
+    """Open a connection, send the data of its kind, wait until the server closes it. Repeat after 1 s."""
     encrypted: dict[str, Any] = {} if kind == "silent" else {"ssl": context, "server_hostname": HERE}
     while True:
         with suppress(OSError), socket.socket() as plain:
@@ -131,7 +130,7 @@ async def measure(
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """Return the value below which this share (0 to 1) of ``values`` lies."""
+    """Return the percentile of ``values`` for this share (0 to 1)."""
     return sorted(values)[min(len(values) - 1, int(share * len(values)))]
 
 

@@ -1,6 +1,4 @@
-"""Attention functions that replace the GPU kernels in tests on a CPU. They take the same masks as the
-kernels. They are slow.
-"""
+"""Slow attention functions that replace the GPU kernels in tests on a CPU. They get the same masks."""
 
 from typing import Any
 
@@ -17,7 +15,7 @@ def by_operator(
     _module: Any, query: Tensor, key: Tensor, value: Tensor, mask: BlockMask,
     scaling: float | None = None, softcap: float | None = None, **_: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
-    """Compute ``flex_attention`` by calling torch's operator directly, which has gradients also on a CPU."""
+    """Compute ``flex_attention`` by torch's operator itself, which has gradients on a CPU too."""
 
     def score(value: Tensor, *_indices: Tensor) -> Tensor:
         return value if softcap is None else softcap * torch.tanh(value / softcap)
@@ -31,7 +29,7 @@ def by_pairs(
     _module: Any, query: Tensor, key: Tensor, value: Tensor, mask: BlockMask,
     scaling: float | None = None, softcap: float | None = None, **_: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
-    """Compute ``flex_attention`` with a dense mask made by ``mask_mod``. Faster than ``by_operator``."""
+    """Compute ``flex_attention`` with a dense mask from ``mask_mod``. Faster than ``by_operator``."""
     index = torch.arange(query.shape[2])
     allowed = mask.mask_mod(index, index, index[:, None], index[None, :])
     key, value = (part.repeat_interleave(query.shape[1] // part.shape[1], dim=1) for part in (key, value))
@@ -49,7 +47,7 @@ def by_sequence(
     - ``starts``: the index of the first token of each sequence. The last entry is the number of all tokens.
     - ``longest``: the length of the longest sequence.
     - ``window``: the size of the sliding window, or None without a window.
-    - ``scale``: the factor of the scores, or None for one divided by the square root of the head's size.
+    - ``scale``: the factor of the scores. None: 1 / the square root of the head's size.
     """
     parts = []
     for start, stop in zip(starts.tolist(), starts.tolist()[1:], strict=False):

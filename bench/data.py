@@ -37,10 +37,10 @@ class Start:
     """Measurements of one start.
 
     - ``first_step``: seconds until the first step.
-    - ``steps``: seconds until ``STEPS`` steps.
+    - ``steps``: seconds until the first ``STEPS`` steps have their prompts.
     - ``busy``: processor time until the first step, in seconds. It is less than ``first_step`` if the process
       waits, e.g. for the disk.
-    - ``held``: growth of the process's peak memory, in MiB.
+    - ``held``: how much the process's peak memory grew, in MiB.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Start:
 
 
 def write_rows(path: Path, size: int) -> None:
-    """Write about ``size`` bytes of rows, each of 0.5 kB. The file repeats one block of different rows."""
+    """Write about ``size`` bytes of rows of 0.5 kB each. One block of different rows is repeated."""
     block = b"".join(rows(BLOCK_BYTES))
     with path.open("wb") as file:
         for _ in range(max(1, size // len(block))):
@@ -64,7 +64,7 @@ def write_rows(path: Path, size: int) -> None:
 
 
 def rows(size: int) -> Iterator[bytes]:
-    """Yield different rows, ``size`` bytes in total."""
+    """Yield different rows, together about ``size`` bytes."""
     number = 0
     while size > 0:
         words = " ".join(f"{number * step % 9973} and then" for step in range(1, 30))
@@ -93,7 +93,7 @@ def run_config(folder: Path, rows: Path) -> RunConfig:
 
 
 def started(name: str, config: RunConfig, tokenizer: Tokenizer) -> Start:
-    """Open the rows as the trainer does, and choose the prompts of ``STEPS`` steps."""
+    """Open the rows as the trainer does, choose the prompts of ``STEPS`` steps, and measure both."""
     Path("/proc/self/clear_refs").write_text("5")
     before, began, worked = most_resident(), time.monotonic(), time.process_time()
     with ExitStack() as stack:

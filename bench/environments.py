@@ -86,12 +86,12 @@ class Case:
 
 
 def price_of(item: str, market: int) -> int:
-    """Return what the tool ``price`` of the environment ``market`` returns."""
+    """Return the result of the tool ``price`` of the environment ``market``."""
     return 10 + hashlib.sha256(f"{item} {market}".encode()).digest()[0] % 90
 
 
 def market_rows() -> list[dict[str, Any]]:
-    """Return the rows of ``market``: each has two example calls, about other items than its question."""
+    """Return the rows of ``market``. Each has a question, and two example calls for other items."""
     asked = [(item, market) for market in MARKETS for item in ITEMS]
     rows = []
     for place, (item, market) in enumerate(asked):
@@ -149,9 +149,7 @@ def train(case: Case, output: Path) -> Outcome:
 
 
 def results(found: dict[Case, Outcome]) -> Iterator[str]:
-    """Yield the lines of a Markdown table. It has held-out rewards, and rollout metrics at the beginning and
-    at the end of the run.
-    """
+    """Yield the lines of a Markdown table: held-out rewards, and rollout metrics at start and end."""
     yield (
         "| task | seed | rows | base | tuned | difference, 95 % interval | turns | tool calls | tool errors |"
         " waiting for environments | steps | minutes of steps |"
@@ -185,7 +183,7 @@ def _from_to(steps: Sequence[StepRecord], name: str) -> str:
 
 
 def where() -> str:
-    """Return the commit and the machine of the measurement."""
+    """Return the commit and the machine with which the benchmark ran."""
     load = os.getloadavg()[0]
     return f"Commit {commit()}, {processor()}, {os.cpu_count()} cores, load {load:.1f} at the end."
 

@@ -43,7 +43,7 @@ WINDOWS = (None, 1000)
 
 @dataclass(frozen=True)
 class Machine:
-    """What the checks run on: the device, and the sizes.
+    """The device and the sizes for the checks.
 
     ``length`` is the total number of tokens of the rows. ``kernels`` replaces the kernels of a GPU. If it is
     None, the kernels of the GPU are used.
@@ -80,7 +80,7 @@ def _row(prompt: int, *lengths: int) -> PackedRow:
 
 
 def _rows(machine: Machine, *, shared: bool) -> list[PackedRow]:
-    """Return rows of different lengths, which together have about ``length`` tokens."""
+    """Return rows of different lengths, with about ``length`` tokens in total."""
     part = machine.length // 16
     if shared:
         return [_row(4 * part, 3 * part, 1, 2 * part, part), _row(part, 4 * part + 3), _row(7, part // 2, 5)]
@@ -94,7 +94,7 @@ def _flat(machine: Machine, *, shared: bool) -> FlatRows:
 
 
 def _parts(machine: Machine, length: int) -> list[Tensor]:
-    """Return random query (1, 8, T, D), key and value (1, 2, T, D) in bfloat16, which need gradients.
+    """Return random query (1, 8, T, D), key and value (1, 2, T, D) in bfloat16, with ``requires_grad``.
 
     T is ``length``, and D is the size of a head.
     """
@@ -142,7 +142,7 @@ def _compared(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> list[float]:
 
 
 def check_sequences(machine: Machine) -> Found:
-    """Check that the kernel for plain rows has the same output and gradients as a dense mask."""
+    """Check that the kernel for plain rows gives the same output and gradients as a dense mask."""
     kernel = machine.sequences
     if kernel is None:
         return {"ok": True, "skipped": "no kernel for sequences is installed"}
@@ -158,7 +158,7 @@ def check_sequences(machine: Machine) -> Found:
 
 
 def check_blocks(machine: Machine) -> Found:
-    """Check that ``flex_attention`` has the output and gradients of a dense mask. Rows share prompts."""
+    """Check that ``flex_attention``, for shared prompts, gives the output and gradients of a dense mask."""
     rows = _flat(machine, shared=True)
     errors: dict[str, list[float]] = {}
     for window in WINDOWS:
@@ -195,7 +195,7 @@ def check_models(machine: Machine) -> Found:
 
 
 def _policy(folder: Path, machine: Machine, *, dense: bool) -> Policy:
-    """Return the policy of a model. Its adapter is not zero, so that it changes the model's output."""
+    """Return the policy of a model, with an adapter that changes the model's output."""
     before = os.environ.pop(attention.VARIABLE, None)
     if dense:
         os.environ[attention.VARIABLE] = "dense"
@@ -225,7 +225,7 @@ def _pass(policy: Policy, rows: list[PackedRow], other: Policy) -> list[float]:
 
 
 def check_head(machine: Machine) -> Found:
-    """Check that log-probs and gradients are the same if they are computed in small chunks or in one."""
+    """Check that log-probs and gradients in small chunks are the same as those in one large chunk."""
     draw = torch.Generator(machine.device).manual_seed(5)
     count, width, vocabulary = machine.length // 4, 64, 5000
     weight = torch.randn(vocabulary, width, generator=draw, device=machine.device, dtype=torch.bfloat16)
@@ -328,7 +328,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
 
 
 def line(name: str, check: Callable[[T], Found], machine: T) -> Found:
-    """Run a check on a machine and return its result. If the check raises an error, it has failed."""
+    """Run a check on a machine and return its result. A check that raises an error has failed."""
     started = time.perf_counter()
     try:
         found = check(machine)

@@ -57,7 +57,7 @@ class Outcome:
 
 
 def manifest(case: Case, documents: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return an example's YAML documents, with the ``klBeta`` and the seed of the case in its RFTJob."""
+    """Return the YAML documents of an example. Its RFTJob gets the ``klBeta`` and the seed of the case."""
     job, *others = documents
     spec = job["spec"]
     training = {**spec["training"], "klBeta": case.beta, "seed": case.seed}
@@ -74,8 +74,7 @@ def run(name: str, documents: Sequence[dict[str, Any]], output: Path) -> Outcome
     """Run the RFTJob in YAML documents, and return the run's results. If the run was interrupted, continue
     it.
 
-    The manifest is written to ``name``.yaml in the folder ``output``, and the run's folder is ``name`` beside
-    it.
+    In the folder ``output``, the manifest is the file ``name``.yaml, and the run's folder is ``name``.
     """
     output.mkdir(parents=True, exist_ok=True)
     written = output / f"{name}.yaml"
@@ -93,7 +92,7 @@ def outcome(folder: RunFolder) -> Outcome:
 
 
 def held_out(evaluation: EvaluationResult) -> tuple[str, str, str]:
-    """Return three cells of a table: the reward of base and tuned model, and the difference with interval."""
+    """Return three cells of a table: rewards of base and tuned model, and their difference with interval."""
     reward = evaluation.reward
     assert reward is not None
     assert reward.tuned is not None

@@ -77,8 +77,8 @@ class Peak:
         """Update the peaks with a new measurement.
 
         After vLLM has ended, the trainer's peak is not updated, for two reasons. All pages of the libraries
-        that both processes map would then count as the trainer's. And the peak would depend on the moment
-        when the trainer frees its weights, so on the machine's load.
+        that both processes map would then count as the trainer's. And the peak would depend on when the
+        trainer frees its weights, so on the machine's load.
         """
         self.total = max(self.total, sum(held.values()))
         if self.trees.get("vLLM") and not held["vLLM"]:
@@ -151,9 +151,9 @@ def run_config(case: Case, model: Path, folder: Path) -> RunConfig:
 
 
 def row(case: Case, what: str) -> dict[str, Any]:
-    """Return a row whose prompt leaves only the tokens of the completion free in the context.
+    """Return a row whose prompt fills the context, except for the tokens of the completion.
 
-    ``what`` is a text in the prompt. It makes the rows different.
+    ``what`` is a text in the prompt, by which the rows differ.
     """
     words = case.context - case.max_tokens - 48  # tokens that the chat template and the numbers add
     text = " ".join(["w1", what, *(["one"] * max(1, words))])
@@ -161,7 +161,7 @@ def row(case: Case, what: str) -> dict[str, Any]:
 
 
 def planned(case: Case, model: Path) -> Plan:
-    """Return the plan, with the recommended memory or the least memory, as ``case`` says."""
+    """Return the plan, with the recommended or the minimum memory, as ``case`` says."""
     shape = shape_of(model)
     comfortable = plan(spec_of(case, model), "uid", shape=shape)
     if not case.least:
@@ -175,10 +175,10 @@ def shape_of(model: Path) -> Shape:
 
 
 def spec_of(case: Case, model: Path, memory: str | None = None) -> RFTJobSpec:
-    """Return a job of two steps. In the second step the sampler uses an adapter, and AdamW has its state.
+    """Return the spec of a job of two steps. In the second step the sampler has an adapter, and AdamW its
+    state.
 
-    ``memory`` is the memory that the job requests. If it is None, the job requests no amount, and the plan
-    chooses it.
+    ``memory`` is the memory that the job requests. None: the plan chooses the memory.
     """
     return RFTJobSpec.model_validate(
         {
@@ -243,7 +243,7 @@ class Watch:
 
     Pages of files, mostly of libraries, are divided among these processes only, as in a container. So the
     result does not depend on other processes of the machine that map the same files. The kernel's own
-    proportional set size depends on them: it was 160 MiB smaller while another run was active.
+    proportional set size does: it was 160 MiB smaller while another run was active.
     """
 
     def __init__(self, root: int) -> None:
@@ -272,9 +272,9 @@ class Watch:
 
 
 def descendants(root: int) -> dict[int, int]:
-    """Return the PIDs of a process and all its descendants. The value of each PID is the PID of its parent.
+    """Return the PIDs of a process and all its descendants. The value for each PID is its parent's PID.
 
-    The value of ``root`` is 0.
+    The value for ``root`` is 0.
     """
     children: dict[int, list[int]] = {}
     for folder in Path("/proc").glob("[0-9]*"):
@@ -360,7 +360,7 @@ def _kibibytes(line: str) -> float:
 
 
 def model_named(name: str, folder: Path) -> Path:
-    """Return a folder with the model of that name; create it if it does not exist."""
+    """Return the folder of the model with this name. Create the model if the folder does not exist."""
     target = folder / name
     if not target.exists():
         _MODELS[name](target)
@@ -384,7 +384,7 @@ def endless_example(target: Path) -> None:
 
 
 def random_model(target: Path) -> None:
-    """Write a random model of 58 million parameters. It has few, wide layers and an untied output layer."""
+    """Write a random model of 58 million parameters, with few, wide layers and an untied output layer."""
     _random(target, vocabulary=32_000, layers=6, hidden=512, intermediate=2048, heads=8)
 
 

@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def _timed(command: list[str]) -> tuple[float, float]:
-    """Run a command. Return its elapsed time and its CPU time, in seconds."""
+    """Run a command. Return the elapsed time and the command's CPU time, in seconds."""
     before, started = os.times(), time.monotonic()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     after = os.times()
@@ -112,7 +112,7 @@ def _manifest(name: str) -> dict[str, Any]:
 
 
 def _hostile(row: int, number: int) -> str:
-    """Return a hostile text for the first rows, and "" for the others."""
+    """Return a hostile text for one of the first rows, and "" for any other row."""
     return HOSTILE[number % len(HOSTILE)] if row < HOSTILE_ROWS else ""
 
 

@@ -79,13 +79,13 @@ class Case:
 
 @dataclass(frozen=True)
 class Curve:
-    """The held-out rewards of a run, each with the seconds of training before it, in order."""
+    """The held-out rewards of a run, in order, each with the seconds of training before the evaluation."""
 
     points: tuple[tuple[float, float], ...]
 
     @property
     def seconds(self) -> float:
-        """Seconds of training until the reward was reached; infinite if it was not."""
+        """Seconds of training until the reward was reached; infinite if it was not reached."""
         return next((seconds for seconds, reward in self.points if reward >= TARGET), math.inf)
 
     @property
@@ -95,7 +95,7 @@ class Curve:
 
 
 def rows() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return the rows of the example: those that are trained on, and those that are held out."""
+    """Return the rows of the example: those for training, and those that are held out."""
     maps = [one.body for one in load_file(ROOT / "examples" / "arithmetic.yaml")]
     text = next(one["data"]["train.jsonl"] for one in maps if one["kind"] == "ConfigMap")
     found = [json.loads(line) for line in text.splitlines()]
@@ -118,7 +118,7 @@ def trl_case(case: Case, model: Path, minutes: float) -> dict[str, Any]:
 
 
 def spec_of(case: Case, model: Path, deadline: datetime) -> RFTJobSpec:
-    """Return the spec of our run. It completes at the reward or at ``deadline``, in UTC."""
+    """Return the spec of our run, which completes at the reward or at the time ``deadline`` (UTC)."""
     training: dict[str, Any] = {"seed": case.seed}
     sampling: dict[str, Any] = {"maxTokens": MAX_TOKENS}
     if case.settings == "equal":
@@ -147,8 +147,7 @@ def spec_of(case: Case, model: Path, deadline: datetime) -> RFTJobSpec:
 
 
 def measure(case: Case, folder: Path, minutes: float) -> Curve:
-    """Run a case in its folder, and return its curve. If the folder already has a curve, return it without a
-    run.
+    """Return the curve of a case. Run the case, unless its folder already has a curve.
 
     Raises RuntimeError if the trainer of the case failed.
     """
@@ -189,7 +188,7 @@ def _ours(case: Case, model: Path, folder: Path, deadline: datetime) -> Curve:
 
 
 def curve_of(folder: RunFolder) -> Curve:
-    """Return the held-out rewards of a run of ours, each after the seconds of its steps."""
+    """Return the held-out rewards of our run, each with the seconds of the steps before it."""
     seconds, at = 0.0, {0: 0.0}
     for record in read_steps(folder.metrics):
         seconds += record.step_seconds or 0.0
@@ -199,9 +198,9 @@ def curve_of(folder: RunFolder) -> Curve:
 
 
 def table(found: Mapping[Case, Curve]) -> Iterator[str]:
-    """Yield the lines of the table: for each seed the seconds until the reward is reached, and medians.
+    """Yield the lines of the table: the seconds until the reward is reached, for each seed and as median.
 
-    A run that did not reach the reward counts as slower than all others.
+    A run that did not reach the reward counts as the slowest.
     """
     yield f"| settings | side | s to {TARGET:g}, by seed | median s | times TRL | best reward, median |"
     yield "|---|---|---|--:|--:|--:|"
@@ -234,7 +233,7 @@ def _seconds(value: float) -> str:
 
 
 def main() -> None:
-    """Run all cases, with the sides in turn for each seed, and print the table."""
+    """Run all cases, seed by seed, with both trainers in turn. Print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,5 +1,4 @@
-"""Runs and measures the three trainers that ``bench/trainer.py`` compares. In this benchmark they are called
-sides.
+"""Runs and measures the three trainers, called sides, that ``bench/trainer.py`` compares.
 
 The sides are TRL, and our trainer with each of its two engines.
 """
@@ -67,13 +66,13 @@ class Case:
 
     @property
     def context(self) -> int:
-        """Length of the context: of the longest prompt and the longest completion together."""
+        """Length of the context: the longest prompt plus the longest completion."""
         return self.max_tokens + 64
 
 
 @dataclass(frozen=True)
 class Step:
-    """A step of a side, as the side reports it.
+    """The measurements of one step of a side, as the side reports them.
 
     - ``at``: the time at which the step ended.
     - ``phases``: the seconds of each phase.
@@ -89,14 +88,14 @@ class Step:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a run of one side. ``memory`` is the peak of all its processes together, in bytes."""
+    """The result of a run of one side. ``memory`` is the peak memory of all processes together, in bytes."""
 
     steps: tuple[Step, ...]
     memory: float
 
     @property
     def counted(self) -> tuple[Step, ...]:
-        """The steps that are measured: all except the first one."""
+        """The measured steps: all steps except the first one."""
         return self.steps[1:]
 
     @property
@@ -111,7 +110,7 @@ class Outcome:
 
     @property
     def cpu(self) -> float:
-        """Processor seconds per completion. This number depends least on other programs on the machine."""
+        """Processor seconds per completion. Other programs on the machine change this number least."""
         completions = sum(len(step.lengths) for step in self.counted)
         return (self.steps[-1].cpu_seconds - self.steps[0].cpu_seconds) / completions
 
@@ -126,7 +125,7 @@ class Outcome:
 
 
 def rows() -> list[dict[str, Any]]:
-    """Return the prompts of a step. Every step has the same prompts, because a batch is a whole epoch."""
+    """Return the rows with the prompts of a step. All steps have the same prompts: a batch is an epoch."""
     sums = [(12 + 7 * number, 85 - 9 * number) for number in range(PROMPTS)]
     return [
         {"messages": [{"role": "user", "content": f"What is {a} + {b}?"}], "answer": a + b} for a, b in sums
@@ -173,7 +172,7 @@ def spec_of(case: Case, engine: str) -> RFTJobSpec:
 
 
 def run_config(case: Case, engine: str, folder: Path) -> RunConfig:
-    """Return the configuration of a run of our trainer. Its micro-batches have as many tokens as TRL's."""
+    """Return the configuration of our trainer's run. Its micro-batches have as many tokens as TRL's."""
     for name, lines in {"rows": rows(), "held-out": [_another_row()]}.items():
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))
     spec = spec_of(case, engine)
@@ -306,9 +305,7 @@ def cpu_seconds(root: int) -> float:
 
 
 def prepare_trl() -> None:
-    """Create the Python environment of TRL. It gets the installed versions of the libraries that our trainer
-    uses too.
-    """
+    """Create TRL's Python environment. Libraries that our trainer uses too get their installed versions."""
     stamp = TRL_PYTHON.parent.parent / "installed"
     wanted = (TRL / "requirements.txt").read_text() + (ROOT / "constraints.txt").read_text()
     if stamp.exists() and stamp.read_text() == wanted:

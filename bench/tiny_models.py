@@ -1,4 +1,4 @@
-"""Random models of every model type that can be trained. They are so small that a test can create them."""
+"""Random models of every trainable model type, so small that a test can create them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -90,7 +90,7 @@ def window_of(model_type: str) -> int | None:
 
 
 def config_of(model_type: str, **fields: Any) -> Any:
-    """Return the config of a small model. ``fields`` replace those of ``CONFIGS``; None removes a field."""
+    """Return the config of a small model. ``fields`` replace fields of ``CONFIGS``; None removes a field."""
     kind, own = CONFIGS[model_type]
     window = window_of(model_type)
     given = {**SIZES, **({"sliding_window": window} if window else {}), **own, **fields}
@@ -106,7 +106,7 @@ def config_of(model_type: str, **fields: Any) -> Any:
 def write_model(config: Any, folder: Path) -> None:
     """Write a random model and a tokenizer into ``folder``.
 
-    The weights are large, so that different tokens get clearly different log-probs.
+    The weights are large, so that the log-probs of different tokens differ clearly.
     """
     torch.manual_seed(0)
     for part in (config, config.get_text_config()):

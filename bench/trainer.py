@@ -34,7 +34,7 @@ PHASES = ("rollout", "grade", "update", "publish")
 
 
 def tables(found: dict[tuple[str, str], list[Outcome]]) -> Iterator[str]:
-    """Yield the lines of a table for each arm: medians of the rounds, and ratios to TRL."""
+    """Yield the lines of a table for each arm: medians over the rounds, and their ratios to TRL's."""
     for arm in dict.fromkeys(arm for arm, _ in found):
         sides = {side: outcomes for (its_arm, side), outcomes in found.items() if its_arm == arm}
         yield f"\n{arm}\n"

@@ -121,7 +121,7 @@ class Outcome:
 
     @property
     def tokens(self) -> int:
-        """Number of tokens that are trained on. Each rollout counts with its completion and its prompt."""
+        """Number of trained tokens: for each rollout the tokens of prompt and completion."""
         return ROLLOUTS * (self.case.prompt + self.case.completion)
 
     @property
@@ -136,7 +136,7 @@ class Outcome:
 
 
 def needed_flops(shape: Shape, rows: Sequence[PackedRow], work: Update) -> float:
-    """Return the FLOPs of an update: forward and backward pass, and the reference policy's forward pass.
+    """Return the FLOPs of an update: its forward and backward pass, and the reference's forward pass.
 
     Two things are not counted: values that are computed a second time, and pairs of tokens that the mask
     hides. Chowdhery et al. 2022 (PaLM, appendix B) count in the same way.
@@ -187,7 +187,7 @@ def config_of(shape: Shape) -> Any:
 def random_model(name: str, folder: Path, device: str) -> Path:
     """Return the folder with a model of the shape ``name`` and random bfloat16 weights.
 
-    The folder is in ``folder``. If it does not exist, the model is created, on the device ``device``.
+    This folder is in ``folder``. If it does not exist, the model is created on ``device``.
     """
     target = folder / name.replace("/", "--")
     if not target.exists():
@@ -247,7 +247,7 @@ def group_of(case: Case, vocabulary: int) -> Group:
 
 
 def measure(case: Case, model: Path, accelerator: str | None, updates: int) -> Outcome:
-    """Make ``updates`` updates on one group, and measure them. Another update before them is not measured.
+    """Measure ``updates`` updates on one group. An additional first update is not measured.
 
     ``accelerator`` is the GPU's name in the catalogue, or None for the CPU.
 
@@ -323,7 +323,7 @@ def _held() -> float:
 
 
 def outcome_of(dumped: Mapping[str, Any]) -> Outcome:
-    """Return an outcome from the JSON object that ``asdict`` made of it."""
+    """Return the outcome from which ``asdict`` made this JSON object."""
     return Outcome(
         **{**dumped, "case": Case(**dumped["case"]), "seconds": tuple(dumped["seconds"])},
     )
@@ -379,7 +379,7 @@ def cases(arguments: argparse.Namespace, accelerator: str | None) -> Iterator[Ca
 
 
 def accounts(arguments: argparse.Namespace) -> Iterator[str]:
-    """Yield the lines of the table of FLOPs and bytes, and prime-rl's published tokens per second."""
+    """Yield the lines of the table of FLOPs and bytes. The last lines have prime-rl's published speeds."""
     name = arguments.accelerator or "nvidia-h100-80gb"
     context = arguments.context or 16_384
     yield f"{name}, torch {torch.__version__}, rank {arguments.rank}, context {context:,}\n"

@@ -101,7 +101,7 @@ async def run_all(
     options: argparse.Namespace,
     figures: Figures,
 ) -> None:
-    """Do all measurements of the operator, and add the results to ``figures``."""
+    """Make all measurements of the operator, and add the results to ``figures``."""
     with ExitStack() as stack:
         start_scheduler(plane, programs["kube-scheduler"], stack)
         async with Api(plane) as api:

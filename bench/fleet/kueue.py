@@ -75,7 +75,7 @@ async def start_kueue(api: Api, plane: ControlPlane, program: Path, stack: ExitS
 
 
 async def _project(api: Api, folder: Path) -> None:
-    """Write Kueue's certificate for its webhooks into ``folder``. In a cluster a kubelet would mount it."""
+    """Write the certificate of Kueue's webhooks into ``folder``, where a kubelet would mount it."""
     data: Json = {}
 
     async def made() -> bool:
@@ -90,7 +90,7 @@ async def _project(api: Api, folder: Path) -> None:
 
 
 def rendered() -> list[Json]:
-    """Return the objects that the chart renders."""
+    """Render Kueue's chart, and return its objects."""
     program = helm(default_layout().tools)
     command = [str(program), "template", "kueue", str(chart()), "--namespace", OWN_NAMESPACE]
     said = subprocess.run(command, capture_output=True, check=True, text=True).stdout
@@ -98,10 +98,9 @@ def rendered() -> list[Json]:
 
 
 def here(part: Json, port: int) -> None:
-    """Change an object of Kueue's chart in place, so that webhook requests go to this machine.
+    """Change an object of Kueue's chart, in place, so that its webhook requests go to this machine.
 
-    A Service becomes another name of this machine. In the configuration of a webhook, ``port`` replaces the
-    port.
+    A Service becomes an alias of this machine. In the configuration of a webhook the port becomes ``port``.
     """
     if part["kind"] == "Service":
         part["spec"] = {"type": "ExternalName", "externalName": "localhost"}

@@ -39,7 +39,7 @@ _MODELS: tuple[tuple[str, str | None], ...] = (
 
 @dataclass
 class Fleet:
-    """The operator that is measured, with everything that the measurements need."""
+    """The measured operator, with everything that the measurements need."""
 
     api: Api
     operator: Operator
@@ -48,10 +48,10 @@ class Fleet:
     figures: Figures
 
     async def reached(self, what: str, state: str, count: int, prefix: str) -> None:
-        """Wait until ``count`` RFTJobs, or their children, have reached ``state``.
+        """Wait until ``count`` RFTJobs, or child objects of ``count`` RFTJobs, have reached ``state``.
 
-        Only RFTJobs whose names begin with ``prefix`` count. If they do not reach the state, the error
-        message has the text ``what``.
+        Only RFTJobs whose names begin with ``prefix`` count. ``what`` is the text of the error message if
+        they do not reach the state.
         """
 
         async def there() -> bool:
@@ -61,7 +61,7 @@ class Fleet:
         await until(what, there, STUCK_SECONDS, 1)
 
     def effort(self) -> Callable[[str], None]:
-        """Start to measure the operator. Return a function that adds its CPU time and memory to the table."""
+        """Start to measure the operator. Return a function that adds CPU time and memory to the table."""
         forget_peak(self.operator)
         busy = cpu_seconds(self.operator)
 
@@ -94,7 +94,7 @@ async def make_nodes(api: Api, count: int) -> None:
 
 
 def rftjob(number: int, name: str, queue: str | None) -> Json:
-    """Return the RFTJob with this number. It names an accelerator, or leaves the choice to the operator."""
+    """Return the RFTJob with this number. Some RFTJobs name an accelerator, others do not."""
     model, accelerator = _MODELS[number % len(_MODELS)]
     metadata: Json = {"name": name, "namespace": NAMESPACE}
     if queue is not None:
@@ -112,9 +112,7 @@ def rftjob(number: int, name: str, queue: str | None) -> Json:
 
 
 async def _apply(fleet: Fleet, count: int, prefix: str, queue: str | None = None) -> None:
-    """Create ``count`` RFTJobs concurrently, in the Kueue queue ``queue`` if given. Their names begin with
-    ``prefix``.
-    """
+    """Create ``count`` RFTJobs concurrently, in Kueue's ``queue`` if given. ``prefix`` begins their names."""
 
     async def create(number: int) -> None:
         name = f"{prefix}{number:05}"
@@ -153,7 +151,7 @@ async def measure_start(fleet: Fleet, count: int) -> None:
 
 
 async def measure_rest(fleet: Fleet, seconds: float) -> None:
-    """Measure the operator for ``seconds`` while nothing changes."""
+    """Measure the operator for ``seconds`` seconds while no object changes."""
     print(f"\nno changes for {seconds:g} s", flush=True)
     began = time.time()
     await asyncio.sleep(seconds)
@@ -202,7 +200,7 @@ async def _of(fleet: Fleet, everyone: list[Trainer]) -> list[Json]:
 
 
 async def measure_restart(fleet: Fleet, count: int) -> None:
-    """Measure a restart of the operator while all jobs exist."""
+    """Measure a restart of the operator while all RFTJobs exist."""
     print("\nthe operator is restarted", flush=True)
     operator, figures = fleet.operator, fleet.figures
     await asyncio.to_thread(operator.stop)
@@ -220,7 +218,7 @@ async def measure_restart(fleet: Fleet, count: int) -> None:
 async def measure_ends(fleet: Fleet, count: int, seconds: float) -> None:
     """Measure the operator while the pods of ``count`` RFTJobs end. Some succeed and some fail.
 
-    They end within ``seconds`` seconds. The Job controller replaces failed pods.
+    All pods end within ``seconds`` seconds. The Job controller replaces failed pods.
     """
     print(f"\nthe pods of {count} RFTJobs end within {seconds:.0f} s", flush=True)
     figures, times, prefix = fleet.figures, fleet.times, "job-"

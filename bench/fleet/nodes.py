@@ -1,4 +1,4 @@
-"""Creates fake nodes that have the labels of four clouds, and objects as large as those of real nodes."""
+"""Creates fake nodes with the labels of four clouds. Their Node objects are as large as real ones."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -34,7 +34,7 @@ T4 = Gpu("Tesla-T4", 15360, "turing", (7, 5))
 
 @dataclass(frozen=True)
 class Machine:
-    """A type of node. ``labels`` and ``taints`` are those that its cloud sets."""
+    """A type of node. ``labels`` and ``taints`` are set by its cloud."""
 
     instance: str
     gpu: Gpu
@@ -126,7 +126,7 @@ MACHINES = (
 
 
 def node(number: int) -> Json:
-    """Return the fake node with this number. Its status is that of a node that is ready."""
+    """Return the fake node with this number. Its status says that it is ready."""
     machine = MACHINES[number % len(MACHINES)]
     name = f"node-{number:05}"
     has = {

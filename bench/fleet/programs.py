@@ -12,7 +12,7 @@ CHART = "RFT_KUEUE_CHART"
 
 
 class Missing(Exception):
-    """A program was not found. The message names it and says how to set its path."""
+    """A program was not found. The message names the program, and says how to set its path."""
 
 
 def found(names: Iterable[str]) -> dict[str, Path]:

@@ -12,9 +12,9 @@ FAILING_PERCENT = 5
 def write(folder: Path, *, ending_seconds: float | None) -> Path:
     """Write the stages into ``folder``. Return the file.
 
-    Pods start at once, and end within ``ending_seconds`` seconds. If it is None, they never end. Pods
-    that succeed end at moments that are evenly distributed over this time. Pods that fail end in the first
-    quarter of this time, because the Job controller starts a new pod for each of them.
+    Pods start at once, and end within ``ending_seconds`` seconds. None: they never end. Pods that succeed end
+    at moments that are evenly distributed over this time. Pods that fail end in the first quarter of this
+    time, because the Job controller starts a new pod for each of them.
     """
     # kwok manages only the pods of nodes that have a stage themselves.
     stages = [_stage("node", _NOT_RUNNING, "phase: Running", kind="Node")]

@@ -11,7 +11,7 @@ from bench.scale.process import percentile
 
 @dataclass
 class Figures:
-    """The results. Each one is printed when it is measured. At the end all are printed as a table."""
+    """The results. Each result is printed when it is measured, and all are printed as a table at the end."""
 
     rows: list[tuple[str, str]] = field(default_factory=list)
 
@@ -26,10 +26,10 @@ class Figures:
         self.add(f"{what}, p50 and p99", said)
 
     def requests(self, what: str, asked: Counter[str], by: float) -> None:
-        """Add a row with the number of requests divided by ``by``.
+        """Add a row with the number of requests, divided by the number ``by``.
 
-        ``by`` is a number of jobs, of reports or of minutes. The 12 most frequent kinds of requests are also
-        printed. Watches and requests for the Lease are not counted.
+        ``by`` counts jobs, reports or minutes. The 12 most frequent kinds of requests are also printed.
+        Watches and requests for the Lease are not counted.
         """
         busy = asked - standing(asked)
         self.add(what, f"{busy.total() / by:.1f}")

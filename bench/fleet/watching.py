@@ -1,6 +1,6 @@
 """Records when Jobs, pods and RFTJobs change, by watching the API server.
 
-The watches request tables. In a table an object has only a few cells.
+The watches request tables, in which each object has only a few cells.
 """
 
 import asyncio
@@ -28,8 +28,8 @@ class Times:
     of: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def note(self, state: str, name: str) -> None:
-        """Record that the RFTJob ``name`` has reached a state now. If a time is already recorded for this
-        state, the earlier time is kept.
+        """Record that the RFTJob ``name`` has reached a state now, unless a time is already recorded for this
+        state.
         """
         self.of.setdefault(state, {}).setdefault(name, time.monotonic())
 
@@ -50,17 +50,15 @@ class Times:
         return [max(0.0, ended[name] - begun[name]) for name in both]
 
     def span(self, first: str, then: str, prefix: str = "") -> float:
-        """Return the seconds from the first RFTJob's arrival in one state to the last RFTJob's arrival in
-        another.
-
-        ``first`` is the state of the first moment, and ``then`` the state of the second moment.
+        """Return the seconds between the earliest time of state ``first`` and the latest time of state
+        ``then``.
         """
         begun = [at for name, at in self.of[first].items() if name.startswith(prefix)]
         return max(at for name, at in self.of[then].items() if name.startswith(prefix)) - min(begun)
 
 
 def job_states(_: Cells) -> tuple[str, ...]:
-    """Return the states that a child Job has reached: always ``job``, because it exists."""
+    """Return the states that a child Job has reached. ``job`` is always one of them: the Job exists."""
     return ("job",)
 
 
@@ -86,9 +84,9 @@ def rftjob_states(cells: Cells) -> tuple[str, ...]:
 
 
 def _name(parts: int) -> Callable[[Cells], str]:
-    """Return a function that returns an RFTJob's name from the cells of one of its children.
+    """Return a function that finds an RFTJob's name in the cells of one of its child objects.
 
-    A child's name is the RFTJob's name with ``parts`` more parts. Each of these parts begins with a dash.
+    A child's name is the RFTJob's name and ``parts`` more parts, each of which begins with a dash.
     """
     return lambda cells: cells["Name"].rsplit("-", parts)[0] if parts else cells["Name"]
 
@@ -112,7 +110,7 @@ QUEUED: tuple[Watched, ...] = (
 
 @asynccontextmanager
 async def watching(api: Api, times: Times, watched: tuple[Watched, ...]) -> AsyncIterator[None]:
-    """Run the watches in ``watched`` during the ``with`` block."""
+    """During the ``with`` block, run the watches in ``watched``."""
     tasks = [asyncio.create_task(_follow(api, times, *each)) for each in watched]
     ended = asyncio.gather(*tasks)
     try:

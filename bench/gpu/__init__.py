@@ -1,1 +1,1 @@
-"""Measures on a machine with a GPU, in parts that each take less than nine minutes: ``make gpu-check``."""
+"""``make gpu-check``: measures on a machine with a GPU, in parts of less than nine minutes each."""

@@ -35,17 +35,17 @@ LEFT = 3
 
 
 def due(planned: Sequence[Part], done: Mapping[str, Found], again: bool) -> list[Part]:
-    """Return the parts that have no result yet; with ``again`` also those that have failed."""
+    """Return the parts without a result. With ``again`` also return the parts that failed."""
     return [part for part in planned if part.name not in done or (again and not done[part.name]["ok"])]
 
 
 def result_of(target: Target, part: Part) -> Path:
-    """Return the file with the result of a part."""
+    """Return the path of the file for a part's result."""
     return target.folder / "parts" / f"{part.name.replace(': ', '-').replace(' ', '-')}.json"
 
 
 def results(target: Target, planned: Sequence[Part]) -> dict[str, Found]:
-    """Return the stored results by the name of the part, in the order of ``planned``."""
+    """Return the stored results, in the order of ``planned``. The keys are the names of the parts."""
     files = {part.name: result_of(target, part) for part in planned}
     return {name: json.loads(file.read_text("utf-8")) for name, file in files.items() if file.exists()}
 
@@ -53,8 +53,8 @@ def results(target: Target, planned: Sequence[Part]) -> dict[str, Found]:
 def carry_out(part: Part, target: Target) -> Found:
     """Run a part in a process of its own. Write its result into a file, and return the result.
 
-    A part that has not ended after ``part.seconds`` is killed. The process is forked, so that it need not
-    import everything again. Forking is possible because this process has not used the GPU.
+    A part that has not ended after ``part.seconds`` is killed. The process is forked, so it does not import
+    everything again. Forking is possible because this process has not used the GPU.
     """
     file = result_of(target, part)
     file.parent.mkdir(parents=True, exist_ok=True)

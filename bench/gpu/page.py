@@ -67,7 +67,7 @@ def _kernels(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _numbers(found: Any, below: str | None) -> Iterator[float]:
-    """Yield all numbers in a JSON value; with ``below`` only those in an entry of that name."""
+    """Yield all numbers in a JSON value. With ``below``, yield only numbers within an entry of this name."""
     if isinstance(found, dict):
         for name, value in found.items():
             yield from _numbers(value, None if name == below else below)
@@ -130,5 +130,5 @@ def _yes(value: bool) -> str:
 
 
 def _cell(text: object) -> str:
-    """Return a text for a cell of a table: one line, at most 200 characters, without a bar."""
+    """Return a text for a cell of a Markdown table: one line of at most 200 characters, without ``|``."""
     return " ".join(str(text).split()).replace("|", "/")[:200]

@@ -1,4 +1,4 @@
-"""The parts of ``make gpu-check``: what each measures, and how long it may take."""
+"""The parts of ``make gpu-check``: what each part measures, and how long it may take."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -31,7 +31,7 @@ UPDATES = {"Qwen/Qwen3-0.6B": 180, "Qwen/Qwen3-4B": 420}
 
 @dataclass(frozen=True)
 class Target:
-    """What the parts run on. ``device``: ``cuda``, or ``cpu`` for a trial with tiny sizes."""
+    """Where the parts run. ``device``: ``cuda``, or ``cpu`` for a trial with tiny sizes."""
 
     device: str
     folder: Path
@@ -44,7 +44,7 @@ class Target:
 
     @property
     def kernels(self) -> gpu_check.Machine:
-        """What the checks of kernels run on."""
+        """The device and the sizes for the checks of kernels."""
         if self.small:
             return gpu_check.Machine(torch.device("cpu"), 256, 16, 1, ON_CPU)
         return gpu_check.Machine(torch.device("cuda"))
@@ -55,7 +55,7 @@ Found = dict[str, Any]
 
 @dataclass(frozen=True)
 class Part:
-    """One part. ``run`` returns what it found, with a key ``ok``: whether the part has passed."""
+    """One part. ``run`` returns its results. The entry ``ok`` says whether the part has passed."""
 
     name: str
     seconds: int
@@ -89,9 +89,7 @@ def locked_versions(text: str) -> dict[str, str]:
 
 
 def versions(target: Target) -> Found:
-    """Find the versions of packages, and the GPU. Fail if torch finds no GPU, or a package is missing or too
-    old.
-    """
+    """Find the GPU and the packages' versions. Fail without a GPU, or if a package is missing or too old."""
     locked = locked_versions((ROOT / "constraints-gpu.txt").read_text(encoding="utf-8"))
     packages: dict[str, dict[str, str | None]] = {}
     for name, oldest in OLDEST.items():
@@ -128,7 +126,7 @@ def arithmetic(target: Target) -> Found:
     """Train the arithmetic example.
 
     The part passes if the reward rises, every update reaches the sampler, and sampler and trainer agree. On a
-    CPU, a tiny model with random weights makes two steps, and its reward need not rise.
+    CPU, a tiny model with random weights makes two steps, and its reward may stay equal or fall.
     """
     folder = target.folder / "arithmetic"
     model, steps = (update.TINY, 2) if target.small else (None, None)
@@ -153,7 +151,7 @@ def planner(target: Target) -> Found:
 
 
 def one_update(model: str, layout: str, settings: str) -> Callable[[Target], Found]:
-    """Return a function that measures the update of ``model`` in this layout with these settings."""
+    """Return a function that measures an update of ``model`` with this layout and these settings."""
 
     def run(target: Target) -> Found:
         torch.set_num_threads(machine.usable_cores())

@@ -1,4 +1,4 @@
-"""Trains an example by ``rft run``, reads the memory of its processes, and judges what the run recorded."""
+"""Trains an example by ``rft run``, reads the memory of its processes, and checks the run's records."""
 
 import os
 import statistics
@@ -33,7 +33,7 @@ Such a model writes words like ``w17``. The first word of the completion must ha
 
 
 def manifest(target: Path, device: str, model: str | None = None, steps: int | None = None) -> Path:
-    """Write the arithmetic example for one GPU or the CPU into the file ``target``, and return the file.
+    """Write the arithmetic example, for one GPU or the CPU, into the file ``target``. Return the file.
 
     ``model`` is the name of a shape in ``bench.update``. If it is None, the job has the example's model and
     graders. Otherwise a model of this shape with random weights is written beside the file, and completions
@@ -87,7 +87,7 @@ def train(given: Path, folder: Path, device: str) -> Counter[str]:
 
 
 def host_memory(watch: Watch) -> Counter[str]:
-    """Return the host memory in MiB that all processes of a run use together."""
+    """Return the total host memory of all processes of a run, in MiB."""
     return Counter({"whole": round(sum(watch.held().values()) / MIB)})
 
 
@@ -140,10 +140,10 @@ def _commands(root: int) -> dict[int, str]:
 def compared(parts: Sequence[MemoryPart], peak: Mapping[str, float]) -> dict[str, Any]:
     """Return ``planned`` and ``measured`` memory in MiB, and whether each planned amount ``fits``.
 
-    The amounts have the keys ``whole``, ``training`` and ``sampling``. A planned amount fits if two
-    conditions hold: it is at least the measured amount, and at most ``LARGEST_PLAN`` times the measured
-    amount. ``fits`` has the keys ``training`` and ``sampling``, as far as they were measured. If neither was
-    measured, it has the key ``whole``.
+    The amounts have the keys ``whole``, ``training`` and ``sampling``. A planned amount fits if it is at
+    least the measured amount, and at most ``LARGEST_PLAN`` times the measured amount. ``fits`` has those of
+    the keys ``training`` and ``sampling`` that were measured. If neither was measured, it has the key
+    ``whole``.
 
     ``peak`` has the measured amounts.
     """
@@ -163,7 +163,7 @@ def memory_of(folder: Path, peak: Mapping[str, float]) -> dict[str, Any]:
 
 
 def learned(records: Sequence[StepRecord]) -> dict[str, Any]:
-    """Return what a run learned, and whether sampler and trainer agreed. Three of the values are booleans:
+    """Return how a run learned, and whether sampler and trainer agreed. Three of the values are booleans:
 
     - ``rises``: the mean reward of the last quarter of the steps is above that of the first quarter.
     - ``applied``: there were updates, and every update was published. After each update, the run itself has

@@ -38,8 +38,8 @@ SPEC: Json = {
 
 
 async def apply(api: Api, count: int) -> dict[str, tuple[float, float]]:
-    """Create all RFTJobs concurrently. Return two times for each name: when its RFTJob was sent, and when its
-    Job appeared.
+    """Create all RFTJobs concurrently. Return two times for each: when it was sent, and when its Job
+    appeared.
 
     Both times are in seconds of the clock ``time.monotonic``.
     """
@@ -74,25 +74,25 @@ async def apply(api: Api, count: int) -> dict[str, tuple[float, float]]:
 
 
 async def _failed(api: Api) -> str:
-    """Return the message of the first RFTJob in the list if it has failed, else an empty text."""
+    """Return the message of the first RFTJob in the list if this RFTJob has failed, else ""."""
     status = (await api.call("GET", f"{RFTJOBS}?limit=1"))["items"][0].get("status", {})
     return str(status.get("message")) if status.get("phase") in ("Failed", "Invalid") else ""
 
 
 async def last_steps(api: Api) -> Counter[int]:
-    """Return the number of jobs for each value of ``status.progress.step``."""
+    """Count the jobs for each value of ``status.progress.step``."""
     jobs = (await api.call("GET", RFTJOBS))["items"]
     return Counter(job["status"].get("progress", {}).get("step", 0) for job in jobs)
 
 
 def goal(what: str, reached: float, limit: float, unit: str) -> None:
-    """Print the result ``reached`` of the measurement ``what``, and whether it is at most ``limit``."""
+    """Print the result ``reached`` of the measurement ``what``, and whether ``limit`` was kept."""
     said = "goal reached" if reached <= limit else "GOAL MISSED"
     print(f"  {what:44}{reached:10.2f} {unit:4} goal {limit:g} {unit}: {said}", flush=True)
 
 
 def figure(what: str, number: float, unit: str) -> None:
-    """Print a result that has no goal."""
+    """Print a result for which no limit is set."""
     print(f"  {what:44}{number:10.2f} {unit}", flush=True)
 
 
@@ -160,9 +160,9 @@ async def measure_reports(
 
 
 def show(title: str, asked: Counter[str], by: int) -> None:
-    """Print the numbers of requests in ``asked``, each divided by ``by``, in descending order.
+    """Print the request counts in ``asked``, each divided by ``by``, largest first.
 
-    Requests that an idle operator also sends are left out. ``standing`` returns these requests.
+    Requests that an idle operator sends too, see ``standing``, are left out.
     """
     busy = asked - standing(asked)
     figure(title, busy.total() / by, "")

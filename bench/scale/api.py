@@ -64,7 +64,7 @@ class Api:
             return dict(said)
 
     async def find(self, path: str) -> Json | None:
-        """Return an object, or ``None`` if it does not exist."""
+        """Return an object, or ``None`` if the object does not exist."""
         async with self._session.get(path) as answer:
             return dict(await answer.json()) if answer.status == 200 else None
 
@@ -86,7 +86,7 @@ class Api:
 
 
 async def each(items: Iterable[T], act: Callable[[T], Awaitable[None]]) -> None:
-    """Call ``act`` for all items, at most ``AT_ONCE`` at the same time."""
+    """Call ``act`` for each item, with at most ``AT_ONCE`` calls at the same time."""
     room = asyncio.Semaphore(AT_ONCE)
 
     async def one(item: T) -> None:
@@ -99,7 +99,7 @@ async def each(items: Iterable[T], act: Callable[[T], Awaitable[None]]) -> None:
 async def until(
     what: str, holds: Callable[[], Awaitable[bool]], seconds: float = 600.0, poll: float = 0.5
 ) -> None:
-    """Wait until ``holds`` returns true. Raises SystemExit, with the text ``what``, after ``seconds``."""
+    """Wait until ``holds`` returns true. After ``seconds``, raise SystemExit with the text ``what``."""
     deadline = time.monotonic() + seconds
     while not await holds():
         if time.monotonic() > deadline:

@@ -16,14 +16,14 @@ class Audit:
     """Reads the operator's requests from the API server's audit log."""
 
     def __init__(self, log: Path) -> None:
-        """Read from the audit log in the file ``log``."""
+        """``log``: the path of the audit log."""
         self._log = log
 
     def between(self, since: float, until: float) -> Counter[str]:
         """Return the number of requests by verb and resource, such as ``patch rftjobs/status``.
 
-        Only requests count that the API server received from ``since`` until before ``until``. Both are in
-        seconds of the clock ``time.time``.
+        A request counts if the API server received it at ``since`` or later, and before ``until``. Both are
+        in seconds of the clock ``time.time``.
         """
         found: Counter[str] = Counter()
         for event in self._events():
@@ -45,5 +45,5 @@ class Audit:
 
 
 def standing(asked: Counter[str]) -> Counter[str]:
-    """Return those of the requests that an idle operator also sends: watches, and requests for its Lease."""
+    """Return only the requests that an idle operator sends too: watches, and requests for its Lease."""
     return Counter({what: n for what, n in asked.items() if what.startswith("watch ") or "leases" in what})

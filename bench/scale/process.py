@@ -42,7 +42,7 @@ def cpu_seconds(operator: Operator) -> float:
 
 
 async def quiet(operator: Operator) -> float:
-    """Wait until the operator is idle. Return the time of its last reconciliation, by ``time.time``."""
+    """Wait until the operator is idle. Return when it last reconciled, in seconds of ``time.time``."""
     before, since = -1.0, time.time()
     while time.time() - since < QUIET_SECONDS:
         await asyncio.sleep(1)

@@ -17,7 +17,7 @@ from rft_run.report import REPORT_PATH, TOKEN_AUDIENCE
 
 @dataclass
 class Trainer:
-    """A simulated trainer: a pod whose status is set to Running, and the pod's token."""
+    """A simulated trainer: a pod with the status Running, and the pod's token."""
 
     pod: Json
     address: str
@@ -89,7 +89,7 @@ async def trainers(api: Api, count: int) -> list[Trainer]:
 
 
 def address(number: int) -> str:
-    """Return the IP address of this machine from which the trainer with this number sends reports."""
+    """Return the IP address, of this machine, from which the trainer with this number sends reports."""
     return f"127.1.{number // 250}.{number % 250 + 1}"
 
 
@@ -117,10 +117,10 @@ async def push(trainer: Trainer, url: str, trust: ssl.SSLContext) -> int:
 async def report(
     everyone: Sequence[Trainer], url: str, trust: ssl.SSLContext, every: float, rounds: int
 ) -> Reported:
-    """Send a report of each trainer to ``url`` every ``every`` seconds, ``rounds`` times.
+    """Send ``rounds`` reports of each trainer to ``url``, one every ``every`` seconds.
 
     The trainers' reports are evenly distributed over the ``every`` seconds. Each report has a planned time.
-    Its duration is measured from the planned time. So the duration includes a wait before the report is sent.
+    Its duration is measured from the planned time. So if a report is sent late, the delay counts too.
     """
     said = Reported()
     started = time.monotonic()

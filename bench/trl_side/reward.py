@@ -21,9 +21,9 @@ MOST_STEPS = 10_000
 
 
 class HeldOut(TrainerCallback):
-    """Adds up the seconds of the steps, and evaluates the model after every few steps.
+    """Sums the seconds of the steps, and evaluates the model after every few steps.
 
-    It stops the training if the model reaches the reward, or after the time limit.
+    Stops the training when the model reaches the reward, or after the time limit.
     """
 
     trainer: GRPOTrainer
@@ -42,7 +42,7 @@ class HeldOut(TrainerCallback):
         self._began = time.monotonic()
 
     def on_step_end(self, _arguments: Any, state: Any, control: Any, **_named: Any) -> None:
-        """Add the step's time, and evaluate if it is due."""
+        """Add the step's time. Evaluate if an evaluation is due."""
         self._seconds += time.monotonic() - self._began
         if state.global_step % self._case["everySteps"] == 0:
             self._evaluate(state.global_step, control)
@@ -82,7 +82,7 @@ class HeldOut(TrainerCallback):
 def settings(case: dict[str, Any], folder: Path) -> GRPOConfig:
     """Return GRPOTrainer's arguments: the settings in ``equal`` if they are given, else TRL's defaults.
 
-    With TRL's defaults only what the benchmark needs is set.
+    With TRL's defaults, only the arguments that the benchmark needs are set.
     """
     if case["equal"] is not None:
         return arguments({**case, **case["equal"], "steps": MOST_STEPS}, folder)
@@ -94,7 +94,7 @@ def settings(case: dict[str, Any], folder: Path) -> GRPOConfig:
 
 
 def main() -> None:
-    """Train the case whose file is the first argument."""
+    """Train the case in the file that the first command-line argument names."""
     case = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     torch.set_num_threads(case["threads"])
     grade = grader_of(case)

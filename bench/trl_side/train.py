@@ -19,7 +19,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 
 class Timed(GRPOTrainer):
-    """Adds up the seconds of sampling and grading in a step, and records the completions' lengths."""
+    """Sums the seconds of sampling and of grading in a step, and records the completions' lengths."""
 
     seconds: dict[str, float]
     sampled: dict[str, list[int]]
@@ -55,7 +55,7 @@ class Steps(TrainerCallback):
         self._began = time.monotonic()
 
     def on_step_end(self, _arguments: Any, state: Any, _control: Any, **_named: Any) -> None:
-        """Write the measurements of the step that ends."""
+        """Write the measurements of the step that has ended."""
         phases = self.trainer.seconds
         rest = time.monotonic() - self._began - sum(phases.values())
         line = {"event": "step", "step": state.global_step, "phases": phases | {"update": rest}}
@@ -63,7 +63,7 @@ class Steps(TrainerCallback):
 
 
 def arguments(case: dict[str, Any], folder: Path) -> GRPOConfig:
-    """Return GRPOTrainer's arguments for the case. Comments name the settings of our trainer."""
+    """Return GRPOTrainer's arguments for the case. The comments name our trainer's settings."""
     return GRPOConfig(
         output_dir=str(folder),
         use_cpu=True,
@@ -98,7 +98,7 @@ def arguments(case: dict[str, Any], folder: Path) -> GRPOConfig:
 
 
 def grader_of(case: dict[str, Any]) -> Any:
-    """Return the reward function of the case, from the source that our side runs too."""
+    """Return the reward function of the case. Our side runs the same source."""
     space: dict[str, Any] = {}
     exec(compile(case["grader"], "grader", "exec"), space)  # noqa: S102  # the same source on both sides
     return space["grade"]
