@@ -16,7 +16,7 @@ CONTEXT_LENGTH = 4096
 
 @pytest.fixture(autouse=True)
 def torch_as_before() -> Iterator[None]:
-    """Restore torch's settings after a test, because a run changes them for the whole process."""
+    """Restore torch's settings after a test. A run changes these settings for the whole process."""
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
@@ -25,7 +25,7 @@ def torch_as_before() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def character_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the path of a random two-layer model whose tokens are characters.
+    """Return the path of a two-layer model with random weights. Its tokens are characters.
 
     About one of 14 sampled tokens is the end token.
     """
@@ -65,7 +65,7 @@ def s3_server() -> Iterator[str]:
 
 @pytest.fixture
 def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return a client of the S3 server. The environment has the server's address and credentials."""
+    """Return a client of the S3 server. Environment variables have the server's address and credentials."""
     boto3 = pytest.importorskip("boto3")
     for name, value in {
         "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "hidden", "AWS_DEFAULT_REGION": "us-east-1",
@@ -77,7 +77,7 @@ def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.fixture
 def bucket(s3: Any) -> Any:
-    """Return a client of the S3 server, which has an empty bucket called ``results``."""
+    """Create an empty bucket ``results`` on the S3 server. Return a client of the server."""
     s3.create_bucket(Bucket="results")
     for found in s3.list_objects_v2(Bucket="results").get("Contents", []):
         s3.delete_object(Bucket="results", Key=found["Key"])

@@ -4,7 +4,7 @@ from typing import Any
 
 
 class WordTokenizer:
-    """A tokenizer with one token for each word, and one more token for the generation prompt."""
+    """A tokenizer with one token for each word. The generation prompt is one token too."""
 
     chat_template: str | None = "words"
 

@@ -1,4 +1,4 @@
-"""Plays rollouts with an environment in its worker process, and a function in place of the model."""
+"""Plays rollouts with an environment in its worker process. A function replaces the model."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,7 +17,7 @@ TOKENIZER = Characters()
 
 
 class Speaker:
-    """An engine that completes a prompt with the text that a function returns for the prompt's text."""
+    """An engine that calls a function with a prompt's text. The function's result is the completion."""
 
     restarts, batches = 0, 1
 
@@ -34,7 +34,7 @@ def prompt(line: int = 1, **fields: Any) -> Prompt:
 
 
 class Played:
-    """Plays rollouts when it is called. Their only score is the reward of the environment."""
+    """A function that plays rollouts. The reward of the environment is the only score."""
 
     def __init__(
         self, source: str, say: Callable[[str], str], template: str | None = None, **settings: Any

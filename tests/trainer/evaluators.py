@@ -1,4 +1,4 @@
-"""Source code of evaluators, written for these tests.
+"""The source code of evaluators that were written for these tests.
 
 Each evaluator has the interface of a library: trl, OpenAI, eval-protocol, reward-kit or verl. These libraries
 are not installed.

@@ -1,4 +1,4 @@
-"""Programs that try to forge scores, and the grader that starts them."""
+"""Programs that try to forge scores, and the grader that starts these programs."""
 
 GRADER = """
 import subprocess, sys

@@ -1,4 +1,4 @@
-"""A fake grading service on this machine. A test sets its responses; the service records its requests."""
+"""A fake grading service on this machine. It returns the responses that a test sets, and records requests."""
 
 import contextlib
 import http.server
@@ -32,7 +32,7 @@ Respond = Callable[[Asked], Answer]
 
 
 class Service:
-    """The grading service. A handler can hang until the event ``released``, which ``close`` sets."""
+    """The grading service. A handler can wait for the event ``released``, which ``close`` sets."""
 
     def __init__(self, respond: Respond, context: ssl.SSLContext | None = None) -> None:
         self.asked: list[Asked] = []

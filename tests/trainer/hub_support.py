@@ -1,6 +1,6 @@
-"""A small server with those parts of the hub's API that an upload and a download of a model need.
+"""A small server with the parts of the hub's API that the upload and download of a model need.
 
-No server of the hub can be installed. The tests use it through the hub's own client library.
+The hub's own server cannot be installed. The tests call this server by the hub's client library.
 """
 
 import base64

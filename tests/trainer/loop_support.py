@@ -1,4 +1,4 @@
-"""Runs the whole training loop with a small model, for tests that compare one run with another."""
+"""Runs the whole training loop with a small model, for tests that compare two runs."""
 
 import io
 import json
@@ -46,7 +46,7 @@ def config(model: Path, run_dir: Path, **training: Any) -> RunConfig:
 
 
 def with_spec(config: RunConfig, **parts: Any) -> RunConfig:
-    """Return a copy of the configuration in which ``parts`` replace parts of the spec."""
+    """Return a copy of the configuration. ``parts`` replace fields of its spec."""
     spec = RFTJobSpec.model_validate({**config.spec.model_dump(by_alias=True, exclude_none=True), **parts})
     return config.model_copy(update={"spec": spec, "effective": effective(spec, "uid", 128)})
 

@@ -1,8 +1,8 @@
 """``python -m tests.trainer.random_user UID GROUP CONFIG``: runs one attempt as the user ``UID``.
 
 The user is like one that OpenShift assigns. It has no name, its main group is 0, and its other group is
-``GROUP``, the group of the volumes. The process can write only where this user and these groups can write. It
-can read every file, because a developer's Python may be in a home folder.
+``GROUP``, the group of the volumes. The process can write only where this user and these groups can write.
+The process can read every file, because a developer's Python may be in a home folder.
 """
 
 import ctypes

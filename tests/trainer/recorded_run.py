@@ -1,7 +1,7 @@
 """``python -m tests.trainer.recorded_run --config FILE``: runs the trainer and records requests to vLLM.
 
-The trainer runs in its own process, as in a pod. Before torch is imported, the trainer sets that waiting
-OpenMP threads sleep. In the process of pytest torch is already imported.
+The trainer runs in its own process, as in a pod. There it can make waiting OpenMP threads sleep, which works
+only before torch is imported. In the process of pytest, torch is already imported.
 """
 
 import sys

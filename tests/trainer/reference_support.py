@@ -39,7 +39,7 @@ class Trained:
 
 @pytest.fixture
 def batches(monkeypatch: pytest.MonkeyPatch) -> list[Trained]:
-    """Return a list to which the loop adds each batch on which it trains, in order."""
+    """Return a list. The loop appends each batch on which it trains."""
     found: list[Trained] = []
 
     def watched(policy: Any, optimizer: Any, groups: Any, settings: Any, *others: Any) -> UpdateMetrics:
@@ -104,7 +104,7 @@ class Reference:
 
 
 def completions(groups: Sequence[Group]) -> list[tuple[Sequence[int], Sequence[int], Tensor, float]]:
-    """Return for each accepted rollout: prompt tokens, completion tokens, sampler's log-probs, advantage."""
+    """Return, for each accepted rollout, prompt tokens, completion tokens, sampler's log-probs, advantage."""
     return [
         (
             group.prompt.token_ids,

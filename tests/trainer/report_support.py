@@ -1,4 +1,4 @@
-"""A fake ingest of the operator, which receives the trainer's reports in tests."""
+"""A fake ingest of the operator. In tests it receives the trainer's reports."""
 
 import http.server
 import json

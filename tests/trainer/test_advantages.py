@@ -1,4 +1,4 @@
-"""The advantages of a group's rollouts follow from the rewards in this group."""
+"""The advantages of rollouts are computed from the rewards of their group."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The trainer's process restarts itself with tcmalloc. Arguments and stop signals are not lost."""
+"""The trainer's process restarts itself with tcmalloc. It keeps its arguments, and loses no stop signal."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The two forms of attention for GPUs, ``sequences`` and ``blocks``, compute what dense masks compute.
+"""The two forms of attention for GPUs, ``sequences`` and ``blocks``, give the same results as dense masks.
 
 The tests run both forms and the dense masks on the CPU.
 """
@@ -64,13 +64,13 @@ def flat(rows: Sequence[PackedRow]) -> FlatRows:
 
 
 def pairs(rows: FlatRows, window: int | None) -> Tensor:
-    """Return (T, T): whether a token attends to another token, by the function for a pair of tokens."""
+    """Return (T, T): whether a token attends to another token. ``mask_mod`` decides it for each pair."""
     index = torch.arange(rows.length)
     return mask_mod(rows, window)(index, index, index[:, None], index[None, :])
 
 
 def dense(rows: Sequence[PackedRow], window: int | None) -> Tensor:
-    """Return (T, T): whether a token attends to another token, by the dense masks of rows without padding."""
+    """Return (T, T): whether a token attends to another token, from the dense masks of unpadded rows."""
     rule: Any = causal_mask_function if window is None else sliding_window_causal_mask_function(window)
     blocks = []
     for one in rows:
@@ -164,7 +164,7 @@ def test_rows_by_their_starts_and_positions_equal_separate_sequences(window: int
 
 
 class _Made(TorchDispatchMode):
-    """Adds up the bytes of all tensors that operations return, also of tensors that are soon deleted."""
+    """Sums the bytes of all tensors that operations return, also of tensors that are soon deleted."""
 
     total = 0
 
@@ -299,7 +299,7 @@ def test_a_prompt_is_shared_more_often_where_hidden_pairs_cost_nothing() -> None
 def test_nothing_in_the_loop_of_micro_batches_waits_for_a_number(
     character_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Code that reads a number from a tensor fails, because tensors on torch's meta device have no values."""
+    """On torch's meta device tensors have no values, so code that reads a number from a tensor fails."""
 
     def blocks(_module: Any, query: Tensor, *_: Any, **_arguments: Any) -> tuple[Tensor, None]:
         return query.transpose(1, 2), None

@@ -1,4 +1,4 @@
-"""Which prompts a training step gets, in which order, and how many."""
+"""The prompts of a training step: which ones, in which order, and how many."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""The account counts the FLOPs of an update, and the bytes that two versions of the update move."""
+"""``bench.account`` counts an update's FLOPs, and the bytes that two versions of the update move."""
 
 import pytest
 import torch

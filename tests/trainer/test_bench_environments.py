@@ -1,4 +1,4 @@
-"""The benchmark of environments: its jobs are valid, its rows are played, and its table has the numbers."""
+"""The benchmark of environments: its jobs are valid, its rows can be played, its table is complete."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Every adapter in a run's folder has a model card, and has the job's name of the base model."""
+"""Every adapter in a run's folder has a model card, and names the base model as the job does."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A checkpoint is complete or absent. Only the current attempt may write one."""
+"""A checkpoint is complete or does not exist. Only the newest attempt may write checkpoints."""
 
 import json
 import os
@@ -97,7 +97,7 @@ def damage_within(file: Path) -> None:
 
 
 def as_pickle(folder: Path, **changes: Any) -> Path:
-    """Replace the training state in a checkpoint by a pickle as of an older release. Return its path."""
+    """Replace a checkpoint's training state by a pickle, as in older releases. Return the pickle's path."""
     state = asdict(training_state.read(folder)) | changes
     tensors_of(folder).unlink()
     values_of(folder).unlink()
@@ -106,7 +106,7 @@ def as_pickle(folder: Path, **changes: Any) -> Path:
 
 
 def older(damage: Callable[[Path], object]) -> Callable[[Path], object]:
-    """Return a function that writes the pickle of an older release, and then damages the pickle."""
+    """Return a function that writes a pickle as an older release did, and then damages it."""
     return lambda file: damage(as_pickle(file.parent))
 
 
@@ -119,7 +119,7 @@ def cut(file: Path) -> None:
 
 
 def changed(**changes: Any) -> Callable[[Path], object]:
-    """Return a function that changes these values in ``training.json``."""
+    """Return a function that sets these values in the file ``training.json``."""
     return lambda file: file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
@@ -128,7 +128,7 @@ def other_tensors(file: Path) -> None:
 
 
 def shared(file: Path) -> None:
-    """Write a file in which a thousand tensors have the same data of 4 MiB."""
+    """Write a file in which a thousand tensors share the same 4 MiB of data."""
     entry = {"dtype": "F32", "shape": [1 << 20], "data_offsets": [0, 4 << 20]}
     header = json.dumps({f"adapter.{number}": entry for number in range(1000)}).encode()
     file.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4 << 20))
@@ -216,7 +216,7 @@ def test_every_part_is_read_to_the_bit_as_it_was_written(tmp_path: Path) -> None
 
 
 def flat(value: Any) -> Any:
-    """Return a state in which dtype, shape and bytes replace each tensor, so that states can be compared."""
+    """Return a copy of a state, with (dtype, shape, bytes) for each tensor, so that == can compare states."""
     if isinstance(value, torch.Tensor):
         return str(value.dtype), value.shape, bytes(value.contiguous().reshape(-1).view(torch.uint8).tolist())
     if isinstance(value, dict):
@@ -271,12 +271,12 @@ def test_code_in_the_pickle_of_a_checkpoint_does_not_run_and_the_error_says_what
 
 
 def of_no_archive(file: Path, content: Any) -> None:
-    """Write a plain pickle, without the zip archive that torch.save writes today."""
+    """Write a plain pickle, not a zip archive as torch.save writes it today."""
     torch.save(content, file, _use_new_zipfile_serialization=False)
 
 
 def behind_an_archive(file: Path, content: Any) -> None:
-    """Write a pickle followed by a zip archive, so that the file also counts as an archive."""
+    """Write a pickle and then a zip archive into one file, so that it also counts as an archive."""
     file.write_bytes(pickle.dumps(content) + file.read_bytes())
 
 
@@ -293,7 +293,7 @@ def test_code_in_another_kind_of_file_does_not_run_either(
 
 
 def packed(file: Path) -> None:
-    """Compress the entries of an archive. One small entry unpacks to 16 MiB."""
+    """Compress the entries of an archive. One of the small entries has 16 MiB when it is unpacked."""
     with zipfile.ZipFile(file) as archive:
         entries = {name: archive.read(name) for name in archive.namelist()}
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -307,7 +307,7 @@ def packed(file: Path) -> None:
 
 
 def expanded(file: Path) -> None:
-    """Save a weight with the shape of 4 TiB, but with the data of one number."""
+    """Save a weight whose shape means 4 TiB, but which has the data of only one number."""
     torch.save(
         torch.load(file, weights_only=True) | {"adapter": {"weight": torch.zeros(1).expand(1 << 40)}}, file
     )
@@ -399,7 +399,7 @@ def test_a_full_volume_is_named(tmp_path: Path) -> None:
 
 @contextmanager
 def files_of_at_most(size: int) -> Iterator[None]:
-    """Let a write fail when a file reaches ``size`` bytes, as on a full volume."""
+    """Make writes fail when a file would exceed ``size`` bytes, as on a full volume."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     try:

@@ -1,4 +1,4 @@
-"""From a dataset in any format, all readers get the same rows.
+"""All readers of a dataset get the same rows, in every format of the dataset.
 
 The trainer reads a small file as a whole, and a large file line by line. ``rft plan`` reads a file too.
 """

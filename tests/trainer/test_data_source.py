@@ -1,4 +1,4 @@
-"""A dataset at a remote address is copied once, by fsspec. The tests' servers run on this machine."""
+"""fsspec copies a remote dataset once. The servers of these tests run on this machine."""
 
 import functools
 import http.server

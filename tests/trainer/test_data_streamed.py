@@ -1,6 +1,6 @@
 """Training on large files.
 
-An epoch has every row once. A resumed run gets the same batches as a run without a stop. Broken rows are
+An epoch has every row once. A resumed run gets the same batches as an uninterrupted run. Invalid rows are
 reported.
 """
 

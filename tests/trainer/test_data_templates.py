@@ -1,6 +1,6 @@
 """A chat template that drops a message is an error.
 
-If a chat template writes today's date, all attempts of a run write the same date.
+If a chat template prints today's date, all attempts of a run print the same date.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Faults of an agent while it plays its rollout.
 
-A fault changes the agent's own rollout as expected, and changes no other rollout.
+A fault of an agent changes only its own rollout, and changes it as expected.
 """
 
 import time
@@ -70,7 +70,7 @@ except OSError as error:
 
 
 class Fault(NamedTuple):
-    """Code that an agent runs after its first turn, and what is expected of its rollout."""
+    """Code that an agent runs after its first turn, and the expected result of the rollout."""
 
     code: str
     error: str | None = None

@@ -119,7 +119,7 @@ class Environment:
 
 
 class Player:
-    """Plays rollouts with the tiny model, which samples with transformers."""
+    """Plays rollouts with the tiny model and the engine ``transformers``."""
 
     def __init__(self, model: Path, source: str, *, concurrency: int) -> None:
         self.engine = TransformersEngine(model, "cpu", "float32")

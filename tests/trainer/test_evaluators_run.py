@@ -1,4 +1,4 @@
-"""Evaluators written for other libraries are graders of ``rft run`` without a change."""
+"""``rft run`` can use evaluators written for other libraries as graders, without changes."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""rft export --merge: the merged model gives the same results as the base with the adapter."""
+"""rft export --merge: the merged model has the same results as the base model with the adapter."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Replies that users' code forges are counted in the metrics and in the status."""
+"""If users' code forges replies, the metrics and the status count these replies."""
 
 import io
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""An agent written for OpenAI's client needs only another base URL and API key to run in a rollout."""
+"""An agent written for OpenAI's client can play a rollout with only another base URL and API key."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ CALL = '<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>'
 
 
 def agent(client: Any, *, stream: bool) -> str:
-    """Run an agent's loop: ask the model and call the tools that it names, until it names none."""
+    """Run an agent's loop: ask the model and call the tools that it names, until an answer names no tool."""
     messages: list[Any] = [{"role": "user", "content": "1 + 1?"}]
     while True:
         if stream:

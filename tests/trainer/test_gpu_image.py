@@ -13,7 +13,7 @@ FIRST = next(server_options())
 
 
 def taken(**changes: object) -> SimpleNamespace:
-    """Return the settings of a vLLM engine started with the options FIRST, except for ``changes``."""
+    """Return the settings of a vLLM engine with the options FIRST. ``changes`` replace some settings."""
     same = {
         "model": str(FIRST.model),
         "dtype": FIRST.dtype,

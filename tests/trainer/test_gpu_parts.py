@@ -1,4 +1,4 @@
-"""``make gpu-check``: each part runs once, within its time, and the page says what the parts have found."""
+"""``make gpu-check``: each part runs once, within its time limit. The page has the parts' results."""
 
 import json
 import os

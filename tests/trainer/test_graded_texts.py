@@ -1,4 +1,4 @@
-"""Each text in graded_texts.txt gets the score that its line names. The file's top explains the columns."""
+"""Each text in graded_texts.txt gets the score in its line. The top of the file explains the columns."""
 
 from pathlib import Path
 

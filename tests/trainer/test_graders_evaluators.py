@@ -1,4 +1,4 @@
-"""Users can use their existing evaluators without a change.
+"""Users can use their existing evaluators as graders, without changes.
 
 The tests have evaluators with different arguments, results, imports and output. test_evaluators_run runs some
 evaluators with the command ``rft run``.
@@ -173,7 +173,7 @@ class Scored:
 
 
 class Array:
-    """A fake array, as of numpy or torch: ``tolist()`` returns its content as a list or a number."""
+    """A fake array of numpy or torch: ``tolist()`` returns the content as a list or a number."""
 
     def __init__(self, value: object) -> None:
         self._value = value

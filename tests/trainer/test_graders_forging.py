@@ -1,4 +1,4 @@
-"""Programs that a python grader starts try to forge scores. They change no score of another completion.
+"""Programs that a python grader starts try to forge scores. The scores of other completions do not change.
 
 The grader process and these programs have the same UID and no capabilities, as in the grader container.
 """
@@ -31,19 +31,19 @@ needs_scopes = pytest.mark.skipif(landlock_version() < 6, reason="Linux before 6
 
 
 def without_capabilities() -> None:
-    """Drop all capabilities, so that programs which this process starts as root have none."""
+    """Drop all capabilities: programs that this process starts as root then have no capabilities."""
     for capability in range(64):
         ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP
 
 
 class Graders(NamedTuple):
-    """A scorer, and the PID ``server`` of its grader process, which runs as in the grader container."""
+    """A scorer and its grader process with the PID ``server``, which runs as in the grader container."""
 
     scorer: Scorer
     server: int
 
     def attacked(self, program: str) -> tuple[Score, ScoredBatch]:
-        """Return the score of an attack, and the scores of completions graded during and after the attack."""
+        """Grade an attack. Return its score, and the scores of completions graded during and after it."""
         texts = [HONEST, program, *[HONEST] * 2]
         rows = [{"score": 0.25, "other": i / 8} for i in range(len(texts))]
         rows[1]["score"] = 0.0

@@ -1,4 +1,4 @@
-"""The graders http and model, with real servers. A failed request changes no scores of other requests."""
+"""The graders http and model, with real servers. A failed request does not change other requests' scores."""
 
 import datetime
 import ipaddress
@@ -65,7 +65,7 @@ def each(score: object) -> Respond:
 
 
 def one_by_one(*answers: Answer) -> Respond:
-    """Return a handler that gives these responses in order, and afterwards the score 1 to every item."""
+    """Return a handler that gives these responses in order. Later requests get the score 1 for each item."""
     left = iter(answers)
     return lambda asked: next(left, None) or each(1)(asked)
 

@@ -26,7 +26,7 @@ def respond(asked: Asked) -> Answer:
     """Answer a request to a grading service, or to the model of a judge.
 
     The service scores an item by the length of its completion. For the first item of each request it reports
-    an error. The judge's model gives a score, except to a completion that begins with a digit from 0 to 4.
+    an error. The judge's model gives a score, but not if the completion begins with a digit from 0 to 4.
     """
     if "items" in asked.body:
         scores = [{"id": one["id"], "score": len(one["completion"]) / 100} for one in asked.body["items"]]

@@ -1,4 +1,4 @@
-"""With ``reads: answer`` a grader ignores a thought before the answer. With ``whole`` it reads both."""
+"""With ``reads: answer`` a grader ignores the thought before the answer. With ``whole`` it reads both."""
 
 from typing import Any
 
@@ -84,8 +84,8 @@ def test_graders_of_formats_and_of_users_read_the_whole_and_others_the_answer() 
 def scores(completion: str, *, inside: bool = False, **row: object) -> dict[str, float]:
     """Return the scores of a completion by graders of all kinds that need no server and no other graders.
 
-    There are two graders of each kind: one has ``reads: answer``, and one has ``reads: whole``. The key of a
-    score is the grader's name, such as ``numeric-answer``.
+    There are two graders of each kind: one with ``reads: answer``, and one with ``reads: whole``. The key of
+    a score is the grader's name, such as ``numeric-answer``.
     """
     kinds = {**SETTINGS, "regex": {"pattern": "42", "fullMatch": True}, "jsonSchema": {"schema": "true"}}
     graders = [

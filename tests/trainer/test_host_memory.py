@@ -1,4 +1,4 @@
-"""The memory that a run's processes use is compared with the memory that the planner predicts.
+"""The memory of a run's processes is compared with the prediction of the planner.
 
 `make bench-memory` compares more models and longer sequences. tests/e2e/test_memory_limit.py tests a run in a
 pod whose limit is the planned minimum.

@@ -1,4 +1,4 @@
-"""An attempt ends if rows, graders or model changed since the first attempt. The error names the change."""
+"""An attempt ends if rows, graders or model changed since the first attempt. The error says what changed."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +19,7 @@ CODE = "def grade(completion, row):\n    return 1.0\n"
 
 @pytest.fixture
 def asked(tmp_path: Path) -> RunConfig:
-    """Return the configuration of a run that has recorded a step. The code of its grader is in a file."""
+    """Return the configuration of a run that has recorded a step. Its grader's code is in a file."""
     model = tmp_path / "model"
     model.mkdir()
     (model / "model.safetensors").write_bytes(safetensors("weights"))

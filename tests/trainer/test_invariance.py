@@ -53,7 +53,7 @@ Batch = list[Group]
 
 @dataclass(frozen=True)
 class Way:
-    """One of several ways to compute the same training steps, which must all give the same adapter."""
+    """A way to compute the training steps. All ways must give the same adapter."""
 
     micro_batch_tokens: int = 1024
     order: Callable[[Batch, random.Random], Batch] = lambda batch, _: batch
@@ -88,7 +88,7 @@ WITHOUT_CLIPPING = ("a restart in the middle", "all of it at once")
 
 
 def recorded(steps: int) -> list[Batch]:
-    """Return ``steps`` batches of made-up rollouts with different lengths.
+    """Return ``steps`` batches of invented rollouts with different lengths.
 
     Some rollouts are truncated, and one group of each batch has equal rewards.
     """
@@ -120,7 +120,7 @@ def fresh(model: Path, dtype: str) -> tuple[Policy, torch.optim.Optimizer, Sched
 def trained(
     model: Path, folder: Path, dtype: str, norm: float, way: Way
 ) -> tuple[Tensor, Tensor, list[float]]:
-    """Train in the given way. Return three values:
+    """Train in this way. Return three values:
 
     - the adapter's weights before the training, as a vector;
     - the adapter's weights after the training, as a vector;

@@ -1,6 +1,6 @@
-"""In a run's folder, a FIFO, a link or a huge file has the name of one of the run's files.
+"""A FIFO, a link or a huge file has the name and place of one of the run's files.
 
-The trainer replaces or refuses such a file.
+The trainer replaces or refuses this file.
 """
 
 import gzip

@@ -1,4 +1,4 @@
-"""Models and adapters are loaded only from safetensors. Code that comes with them is never executed."""
+"""Models and adapters are loaded only from safetensors files. Code in their folders is never executed."""
 
 import json
 import os
@@ -37,13 +37,13 @@ class Runs:
 
 @pytest.fixture
 def ran(tmp_path: Path) -> Path:
-    """Return the path of the file that hostile code creates if it runs."""
+    """Return the path of the file that the hostile code creates when it runs."""
     return tmp_path / "ran"
 
 
 @pytest.fixture
 def model(character_model: Path, tmp_path: Path) -> Path:
-    """Return the path of a copy of the model, which a test may change."""
+    """Return the path of a copy of the model. A test may change this copy."""
     return Path(shutil.copytree(character_model, tmp_path / "model"))
 
 
@@ -59,7 +59,7 @@ def change(file: Path, **values: Any) -> None:
 
 
 def names_a_module(adapter: Path, ran: Path) -> None:
-    """Write an adapter's configuration that makes PEFT import layers from a hostile module."""
+    """Write an adapter's configuration, by which PEFT would import layers from a hostile module."""
     (adapter.parent / "evil_layers.py").write_text(f"open({str(ran)!r}, 'w').close()\n")
     megatron = {"model_parallel_size": 1}
     change(adapter / "adapter_config.json", megatron_core="evil_layers", megatron_config=megatron)
@@ -130,7 +130,7 @@ def test_the_adapters_of_the_trainer_and_of_peft_are_loaded(character_model: Pat
 
 
 def code_of_a_class(model: Path, ran: Path) -> None:
-    """Let the model's config.json name a class in a Python file of the model's folder."""
+    """Change the model's config.json, so that it names a class in a Python file of the model's folder."""
     (model / "modeling_mine.py").write_text(f"open({str(ran)!r}, 'w').close()\nclass Config: ...\n")
     kinds = {"AutoConfig": "modeling_mine.Config", "AutoModelForCausalLM": "modeling_mine.Model"}
     change(model / "config.json", model_type="mine", architectures=["Mine"], auto_map=kinds)

@@ -18,10 +18,9 @@ def logits_n_v() -> torch.Tensor:
 
 
 def plain(logits: list[float], token: int, settings: Filter) -> tuple[float, float, bool]:
-    """Return the token's log-prob, the entropy, and whether the filters removed the token.
+    """Return the token's log-prob, the entropy, and whether the filters would remove the token.
 
-    If the filters removed the token, the log-prob and the entropy are those of the kept tokens and this
-    token.
+    If they would remove it, log-prob and entropy are computed from the kept tokens and this token.
     """
     weights = {i: math.exp(value / settings.temperature) for i, value in enumerate(logits)}
     ranked = sorted(weights, key=lambda i: -weights[i])[: settings.top_k or len(logits)]

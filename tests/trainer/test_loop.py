@@ -1,4 +1,4 @@
-"""Whole runs with a small model and the engine ``transformers``. A resumed run ends like an unstopped run."""
+"""Whole runs with a small model and the engine ``transformers``. Stopping and resuming changes no result."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Each of the nine documented parameters has an effect on requests to vLLM, the steps or the optimizer."""
+"""Each of the nine documented parameters changes requests to vLLM, the steps or the optimizer."""
 
 import json
 import os

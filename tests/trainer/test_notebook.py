@@ -1,4 +1,4 @@
-"""The notebook of the Python client runs from its first to its last cell, and is stored without outputs."""
+"""All cells of the Python client's notebook run. The notebook is stored without outputs."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def test_the_notebook_runs_to_its_last_cell(tmp_path: Path) -> None:
 
 
 def assert_higher(pattern: str, text: str) -> None:
-    """Assert that the second number of the pattern is higher than the first one, by 0.05 at least."""
+    """Assert that the pattern's second number is at least 0.05 higher than its first number."""
     found = re.search(pattern, text)
     assert found is not None, text
     assert float(found[2]) > float(found[1]) + 0.05

@@ -1,6 +1,6 @@
 """Several rollouts with the same prompt can be packed in one row, with one copy of the prompt.
 
-The results are the same as with one row for each rollout, and fewer tokens are computed.
+The results are those of one row for each rollout, but fewer tokens are computed.
 """
 
 from pathlib import Path

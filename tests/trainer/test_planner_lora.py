@@ -1,4 +1,4 @@
-"""The planner's numbers of parameters equal those of real ``transformers`` models and peft adapters."""
+"""The planner counts the parameters of real ``transformers`` models and peft adapters correctly."""
 
 from typing import Any, Literal
 

@@ -21,7 +21,7 @@ from tests.trainer.loop_support import config, run, with_spec
 
 
 class Watched:
-    """A sampler that records its calls. Like vLLM, it has its own copy of the model."""
+    """A sampler that records the calls of its methods. Like vLLM, it has its own copy of the model."""
 
     def __init__(self, engine: Any) -> None:
         self._engine = engine
@@ -57,7 +57,7 @@ class Watched:
 
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> list[Watched]:
-    """Return the list of samplers that a test's runs start. The runs prefetch, although they use the CPU."""
+    """Return a list that gets the samplers of a test's runs. The runs prefetch, although they use the CPU."""
     monkeypatch.setattr(machine, "usable_cores", lambda: 1)
     monkeypatch.setattr(Run, "_probe_sampler", lambda _self, _parts: None)
     monkeypatch.setattr(setup, "overlaps", lambda spec, gpus: True)
@@ -80,7 +80,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[Watched]:
 
 
 def lines(folder: Path) -> list[list[int]]:
-    """Return for each step the line numbers of its rows, in order."""
+    """Return, for each step in order, the line numbers of its rows."""
     paths = sorted((folder / "rollouts").glob("step-*.zst"))
     return [list(dict.fromkeys(one.line for one in read_rollouts(path))) for path in paths]
 

@@ -1,4 +1,4 @@
-"""Preflight: what the rewards of a few prompts show before training begins."""
+"""Preflight: the findings from the rewards of a few prompts, before training begins."""
 
 import io
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ PROMPT = Prompt(Row(1, [{"role": "user", "content": "1+1"}], {}, "key"), (1, 2))
 
 
 def batch(rewards: Sequence[Sequence[float | None]], *, cut: bool = False, error: str = "") -> SampledBatch:
-    """Return a batch whose groups have these rewards. ``None`` is the reward where the grader failed.
+    """Return a batch whose groups have these rewards. The reward ``None`` means that the grader failed.
 
     - ``cut`` says whether the completions are truncated.
     - ``error`` is the text of the grader's error for each rollout.
@@ -84,7 +84,7 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def never(folder: Path, model: Path, mode: str) -> Any:
-    """Return the configuration of a run whose grader looks for a word that no completion has."""
+    """Return the configuration of a run whose grader searches for a word that no completion contains."""
     made = config(model, folder)
     graders = [{"name": "never", "regex": {"pattern": "zebra"}}]
     document = made.spec.dump() | {"preflight": mode, "graders": graders}
@@ -140,7 +140,7 @@ def test_findings_are_events_when_they_are_found(character_model: Path, tmp_path
 
 
 def failing(folder: Path, model: Path, mode: str, body: str) -> Any:
-    """Return the configuration of a run whose python grader has this body."""
+    """Return the configuration of a run with a python grader. ``body`` is the grader function's body."""
     made = config(model, folder)
     graders = [{"name": "own", "python": {"inline": f"def grade(completion, row):\n    {body}"}}]
     document = made.spec.dump() | {"preflight": mode, "graders": graders}

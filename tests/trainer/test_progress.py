@@ -1,4 +1,4 @@
-"""The GPU-hours and the cost in the status: an expected total during a run, the real total at its end."""
+"""GPU-hours and cost in the status: during a run the expected total, at its end the real total."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""rft push copies what rft export writes to the hub and to a bucket. Each is read back by its own client."""
+"""rft push copies the files of rft export to the hub and to a bucket. The tests read the copies back."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A run works as any user that OpenShift may assign, with group 0 and the group of the volumes."""
+"""A run works under any user that OpenShift may assign, with group 0 and the group of the volumes."""
 
 import json
 import os
@@ -27,7 +27,7 @@ def volumes() -> Iterator[Path]:
 
 
 def volume(path: Path) -> Path:
-    """Make a folder like a volume with ``fsGroup``, owned by root. The group may write. Return its path."""
+    """Return a new folder like a volume with ``fsGroup``: root owns it, and the group may write."""
     path.mkdir()
     os.chown(path, 0, GROUP)
     path.chmod(0o2775)

@@ -139,7 +139,7 @@ def some_groups(count: int) -> list[Group]:
 def test_two_updates_of_a_batch_divided_over_processes_are_those_of_one_process(
     character_model: Path,
 ) -> None:
-    """Each process keeps the old log-probs of its own micro-batches, also if the number of batches is odd."""
+    """Each process keeps the old log-probs of its own micro-batches, also if their number is odd."""
     options = PolicyOptions(character_model, Training(lora_rank=4, lora_alpha=256), "cpu", "float32", 3)
     settings = replace(SETTINGS, mini_batches=2)
     alone = Policy(options)
@@ -163,7 +163,7 @@ def test_two_updates_of_a_batch_divided_over_processes_are_those_of_one_process(
 
 
 def test_a_distributed_deterministic_update_is_bitwise_reproducible(character_model: Path) -> None:
-    """The follower process uses all cores, but its threads must always add numbers in the same order."""
+    """The follower process uses all cores, but its threads must add numbers in a fixed order."""
     prompt, *drawn = some_rows(200)
     shared = [PackedRow(prompt.prompt_ids, tuple(one for row in drawn for one in row.completions))] * 2
     settings = replace(SETTINGS, micro_batch_tokens=4096, longest_shared_row=4096)

@@ -1,4 +1,4 @@
-"""A resumed run keeps the metrics up to its checkpoint. Each stop rule ends a run with its own reason."""
+"""A resumed run keeps the metrics of the steps up to its checkpoint. Each stop rule has its own reason."""
 
 import random
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""Refills replace groups with equal rewards by groups of the next rows. Long completions get a penalty."""
+"""Refills replace groups with equal rewards by groups of the next rows. Long completions have a penalty."""
 
 import json
 from pathlib import Path

@@ -259,7 +259,7 @@ def test_the_termination_message_is_the_newest_snapshot_within_its_limit(
 
 
 def everywhere(text: str) -> RunStatus:
-    """Return a status with ``text`` in each field that can have a text of a run."""
+    """Return a status with ``text`` in each field that can contain a text from a run."""
     return RunStatus(
         progress=Progress(step=3, stage="training"),
         reward=Reward(graders={text: 0.5}, history=[RewardPoint(step=1, reward=0.5, graders={text: 0.5})]),
@@ -270,7 +270,7 @@ def everywhere(text: str) -> RunStatus:
 
 
 def test_no_secret_or_control_character_leaves_the_trainer(tmp_path: Path, termination: Path) -> None:
-    """Secrets must be absent from termination messages, reports and the status of a local run."""
+    """Termination messages, reports and the status of a local run must not contain secrets."""
     made = config(tmp_path)
     (tmp_path / "run").mkdir()
     for sample in (*SECRETS, *ESCAPES):

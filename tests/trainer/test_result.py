@@ -20,7 +20,7 @@ HUB = {"hub": {"repository": "team/sums"}}
 
 
 class Sender:
-    """Stands for the network: it fails with the given errors, one for each attempt, and then succeeds."""
+    """Replaces the network: fails once with each of the given errors, in order, and then succeeds."""
 
     def __init__(self, *errors: Exception) -> None:
         self.errors = list(errors)

@@ -1,4 +1,4 @@
-"""The sampler: requests to it, the parsing of its responses, the start and the end of its process."""
+"""The sampler: its requests, the parsing of its responses, the start and the end of its process."""
 
 import os
 import signal

@@ -49,7 +49,7 @@ def asked(groups: int, rollouts: int = 3) -> list[Request]:
 
 
 class Mortal(TransformersEngine):
-    """A sampler that dies once as vLLM would: after ``dies_after`` answers the connection is lost."""
+    """A sampler that dies once, as vLLM would: it loses the connection after ``dies_after`` answers."""
 
     dies_after: int | None = None
     """None: the sampler does not die."""
@@ -74,7 +74,7 @@ class Mortal(TransformersEngine):
 
 
 class Recorded(dict[int, Generated]):
-    """Completions by the number of their request. Fails if a second completion is added for a request."""
+    """Completions by the number of their request. A second completion for the same request is an error."""
 
     def __ior__(self, other: object) -> "Recorded":  # type: ignore[override, misc]
         found = dict(other)  # type: ignore[call-overload]
@@ -85,7 +85,7 @@ class Recorded(dict[int, Generated]):
 
 @pytest.fixture(autouse=True)
 def one_thread_for_each_sampler() -> None:
-    """Use one CPU thread per sampler. The threads of several samplers would otherwise wait for each other."""
+    """Use one CPU thread for each sampler. With more threads, the samplers would wait for each other."""
     torch.set_num_threads(1)
 
 
@@ -169,7 +169,7 @@ def test_the_run_ends_with_the_samplers_error_when_none_is_left(character_model:
 
 
 class Shared:
-    """A sampler that was restarted. Another thread takes note of this after ``reads`` reads of the future."""
+    """A restarted sampler. It becomes ``ready`` only after its future was read ``reads`` times."""
 
     lost = None
 

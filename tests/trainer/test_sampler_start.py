@@ -1,6 +1,6 @@
 """The start of a sampler.
 
-The tests check the sampler's GPU memory, the time limit, the reason of a failed start, and the next starts.
+The tests check the sampler's GPU memory, the time limit, the reason for a failed start, and later starts.
 """
 
 import sys

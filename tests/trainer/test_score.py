@@ -1,4 +1,4 @@
-"""An evaluation without training gives the numbers that a run recorded, on the same rows."""
+"""An evaluation without training gives the same numbers on the same rows as a run."""
 
 import io
 import json
@@ -24,14 +24,14 @@ STEPS = 3
 
 @pytest.fixture(scope="module")
 def trained(character_model: Path, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
-    """Return the configuration of a finished run, whose greedy answers changed."""
+    """Return the configuration of a finished run, whose training changed the greedy answers."""
     config = rewarded(character_model, tmp_path_factory.mktemp("run"), loraRank=32)
     run(config)
     return config
 
 
 def elsewhere(config: RunConfig, folder: Path) -> RunConfig:
-    """Return the configuration with another folder, in which nothing has been written yet."""
+    """Return the configuration with another run folder, which is empty."""
     folder.mkdir()
     return config.model_copy(update={"run_dir": str(folder)})
 
@@ -85,7 +85,7 @@ def test_the_rollouts_are_written_as_a_run_writes_them(trained: RunConfig, tmp_p
 def test_separate_rows_are_evaluated_without_reading_the_training_rows(
     trained: RunConfig, tmp_path: Path
 ) -> None:
-    """The run itself could not take them, because it would train on all of them too."""
+    """The training dataset does not exist, so an attempt to read it would fail."""
     rows = Path(trained.dataset_path).read_text().splitlines()[:3]
     (tmp_path / "rows.jsonl").write_text("\n".join(rows))
     config = elsewhere(trained, tmp_path / "own").model_copy(

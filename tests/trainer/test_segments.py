@@ -100,8 +100,8 @@ def loss_of(
 def reference_loss(model: LlamaForCausalLM, group: Group, aggregation: LossAggregation) -> Tensor:
     """Return the loss of a group: the sum of -advantage * log-prob / divisor over the sampled tokens.
 
-    ``aggregation`` decides the divisor. Each segment is computed alone. The trainer's packing and objective
-    are not used.
+    ``aggregation`` determines the divisor. Each segment is computed alone, without the trainer's packing and
+    objective.
     """
     total = torch.zeros((), dtype=torch.float64)
     all_tokens = sum(len(one.generated.token_ids) for one in group.accepted)

@@ -1,4 +1,4 @@
-"""The command line of the server for an adapter. The server is not started here."""
+"""The command line of the server for an adapter. These tests do not start the server."""
 
 import itertools
 import json
@@ -75,9 +75,7 @@ def test_a_folder_that_is_no_adapter_is_refused(tmp_path: Path) -> None:
 def test_the_base_is_of_the_commit_with_which_the_adapter_was_trained(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The base is read from the hub client's cache, without network. Its branch has moved to another
-    commit.
-    """
+    """The base is read from the hub client's cache, without network. The cache has a newer commit too."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     cached, (trained, newer) = tmp_path / "hub" / "models--org--model", ("a" * 40, "b" * 40)

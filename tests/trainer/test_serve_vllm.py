@@ -38,7 +38,7 @@ TOKENS = 16
 
 @pytest.fixture
 def trained(character_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
-    """Return the folder of a run in float32, whose adapter changes greedy completions."""
+    """Return the folder of a float32 run. The run's adapter changes greedy completions."""
     # Such a small model is slower with several threads.
     monkeypatch.setattr(machine, "usable_cores", lambda: 1)
     asked = with_spec(
@@ -62,7 +62,7 @@ def trained(character_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 @contextmanager
 def serving(folder: Path, port: int, temporary: Path, log: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run ``rft serve`` in a process of its own, which is ended at the end of the block."""
+    """During the ``with`` block, run ``rft serve`` in a process of its own."""
     sources = os.pathsep.join([str(ROOT / "operator"), str(ROOT / "trainer-image")])
     environment = os.environ | {"PYTHONPATH": sources, "TMPDIR": str(temporary)}
     command = [sys.executable, "-m", "rft_cli.main", "serve", str(folder), "--port", str(port)]

@@ -1,4 +1,4 @@
-"""With ``maxStaleness`` 4, batches are sampled while up to four earlier steps are trained. None is lost."""
+"""With ``maxStaleness`` 4, up to four batches are sampled ahead of training. No batch is lost."""
 
 import shutil
 import threading
@@ -30,7 +30,7 @@ ROWS = 70
 
 @dataclass
 class Watched:
-    """How the test controls its runs, and what the runs did."""
+    """Settings by which a test controls its runs, and records of what the runs did."""
 
     needs: Callable[[int], int] | None = None
     """Decides when a batch that is sampled ahead may be sampled.
@@ -60,7 +60,7 @@ class Watched:
 
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
-    """Let runs sample ahead, also on a CPU. ``Watched.needs`` sets the order of sampling and updates."""
+    """Make runs sample ahead, even on a CPU. ``Watched.needs`` sets the order of sampling and updates."""
     found = Watched()
     monkeypatch.setattr(machine, "usable_cores", lambda: 1)
     monkeypatch.setattr(Run, "_probe_sampler", lambda _self, _parts: None)

@@ -1,4 +1,4 @@
-"""For a batch that older weights have sampled, the mismatch weights have a lower and an upper bound."""
+"""For a batch sampled with older weights, the mismatch weights have a lower and an upper bound."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -30,7 +30,7 @@ would end the run, because the log-probs of sampler and trainer would differ too
 
 @pytest.fixture
 def falsified(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the sampler run during training, with false log-probs in the first four rollouts of each batch."""
+    """Sample batches ahead. The sampler returns wrong log-probs for each batch's first four rollouts."""
     monkeypatch.setattr(machine, "usable_cores", lambda: 1)
     monkeypatch.setattr("rft_trainer.loop.Run._probe_sampler", lambda _self, _parts: None)
     monkeypatch.setattr(setup, "overlaps", lambda spec, gpus: True)
@@ -49,7 +49,7 @@ def falsified(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def weight_of(was: Tensor, drawn: Tensor, *, stale: bool) -> list[float]:
-    """Return the mismatch weight of each token of a rollout, as the descriptions of the spec's fields say.
+    """Compute the mismatch weight of each token of a rollout, as the spec's fields are documented.
 
     - ``was`` has the tokens' log-probs by the policy before the update.
     - ``drawn`` has the tokens' log-probs by the sampler.

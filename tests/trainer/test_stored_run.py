@@ -28,7 +28,7 @@ STORED = sorted((ROOT / "tests/stored").iterdir())
 
 @pytest.fixture(params=STORED, ids=lambda path: path.name)
 def stored(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """Return the path of a copy of the stored runs. In the copy its own path replaces ``@FOLDER@``."""
+    """Copy the stored runs, and return the path of the copy. This path replaces ``@FOLDER@`` in its files."""
     folder = tmp_path / "stored"
     shutil.copytree(request.param, folder)
     for path in folder.rglob("*"):

@@ -410,7 +410,7 @@ def test_a_process_that_dies_is_told_once_and_its_calls_are_counted(caplog: pyte
 
 
 class Unreliable:
-    """A tracker whose server does not answer the first ``failures`` calls."""
+    """A tracker whose first ``failures`` calls fail, because its server does not answer."""
 
     def __init__(self, failures: int) -> None:
         self.failures = failures

@@ -133,7 +133,7 @@ def test_the_sampler_follows_two_probe_adapters(engine: VllmEngine, folder: Path
 def trainer_logprobs(
     folder: Path, dtype: str, requests: list[Request], completions: list[Generated]
 ) -> list[float]:
-    """Return the trainer's log-prob of each sampled token, completion after completion, by the base model."""
+    """Return the trainer's log-prob of each sampled token, with the base model, in the completions' order."""
     policy = Policy(PolicyOptions(folder, Training(), "cpu", dtype, 0))
     found: list[float] = []
     for request, completion in zip(requests, completions, strict=True):

@@ -1,4 +1,4 @@
-"""Finds the processes of vLLM servers, for tests that nothing of a server is left."""
+"""Finds the processes of vLLM servers, to test that no process of a server is left."""
 
 from pathlib import Path
 
