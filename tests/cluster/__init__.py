@@ -4,7 +4,7 @@ Run ``python3 -m tests.cluster up`` in the repository root. The command starts t
 running, and prints the path of its kubeconfig. This package needs only the standard library, so it works
 before a virtual environment exists.
 
-There are four providers of a cluster. The first that works is used (``provider.py``):
+There are four providers of a cluster. The first one that works here is used (``provider.py``):
 
 1. the cluster of the kubeconfig in ``RFT_TEST_KUBECONFIG``;
 2. ``kind``, if a Docker engine answers. It has two workers if there is enough memory (``kind.py``);

@@ -37,7 +37,7 @@ PACKAGED_GO_SOURCES = Path("/usr/share/gocode/src")
 
 
 def kubernetes_binaries(cache: Path) -> Path:
-    """Return the folder with ``BINARIES``; build them first if they are not in the cache.
+    """Return the folder with ``BINARIES``. Build the binaries first if they are not in the cache.
 
     Raises:
         ClusterError: the source cannot be downloaded or does not build.
@@ -51,7 +51,7 @@ def kubernetes_binaries(cache: Path) -> Path:
 
 
 def missing_binaries(folder: Path) -> list[str]:
-    """Return the names in ``BINARIES`` that are not in ``folder``."""
+    """Return the names of the ``BINARIES`` that ``folder`` does not have."""
     return [name for name in BINARIES if not os.access(folder / name, os.X_OK)]
 
 
@@ -64,7 +64,7 @@ def server_binaries(cache: Path) -> Path:
 
 
 def etcd_program(folder: Path) -> Path:
-    """Return the path of etcd in ``folder``, or of Debian's etcd if there is none."""
+    """Return the path of etcd in ``folder``. If there is none, return the path of Debian's etcd."""
     return folder / "etcd" if os.access(folder / "etcd", os.X_OK) else Path("etcd")
 
 

@@ -15,7 +15,7 @@ def hierarchies() -> list[Path]:
 
 
 def check_controllers() -> None:
-    """Print which optional controllers are missing.
+    """Check the cgroup controllers. Print which optional ones are missing.
 
     Raises:
         ClusterError: a controller that the kubelet requires is missing.
@@ -33,8 +33,8 @@ def check_controllers() -> None:
 def make_cgroup(name: str) -> None:
     """Create the cgroup in every hierarchy.
 
-    In cgroup v1 a new cpuset has no CPUs and no memory nodes, so it accepts no processes. The settings of its
-    parent are copied into it.
+    In cgroup v1 a new cpuset has no CPUs and no memory nodes, so it accepts no processes. This function
+    copies the settings of the parent cpuset.
     """
     for root in hierarchies():
         folder = root / name

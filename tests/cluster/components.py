@@ -20,7 +20,7 @@ class Component:
 
 
 def components(spec: NodeSpec) -> list[Component]:
-    """Return all components. Their order has no effect, because each one waits until the others answer."""
+    """Return all components. Their order has no effect, because each component waits for the others."""
     return [
         _etcd(spec),
         _containerd(spec),
@@ -33,7 +33,7 @@ def components(spec: NodeSpec) -> list[Component]:
 
 
 def _feature_gates(spec: NodeSpec) -> list[str]:
-    """Return the option that switches on the TTL of Jobs. From Kubernetes 1.21 on no option is needed."""
+    """Return the option that enables the TTL of Jobs. Kubernetes 1.21 and newer need no option."""
     return ["--feature-gates=TTLAfterFinished=true"] if spec.minor_version < 21 else []
 
 
@@ -138,7 +138,7 @@ def _kubelet(spec: NodeSpec) -> Component:
 
 
 def _proxy(spec: NodeSpec) -> Component:
-    """Return the component kube-proxy. Its options keep it from changing the host's connection tracking."""
+    """Return the component kube-proxy. With its options it does not change the host's connection tracking."""
     return Component(
         "kube-proxy",
         [

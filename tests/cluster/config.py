@@ -1,4 +1,4 @@
-"""Writes the configuration files of the node's components. They are written again at every start."""
+"""Writes the configuration files of the node's components. Every start writes the files again."""
 
 import json
 from pathlib import Path
@@ -55,7 +55,7 @@ AUDIT_POLICY = {
 
 
 def write_configuration(spec: NodeSpec) -> None:
-    """Write all files that the command lines in ``components`` refer to, and the administrator's kubeconfig.
+    """Write all files that the command lines in ``components`` name, and the administrator's kubeconfig.
 
     Raises:
         ClusterError: ``openssl`` is missing or failed.

@@ -1,7 +1,7 @@
 """``python3 -m tests.cluster.control_plane``: runs an API server, etcd and controllers without a node.
 
 Jobs get pods, service accounts get tokens, and the garbage collector works, but no pod ever runs. The command
-needs no root. It uses free ports and a single folder, so it does not affect other clusters.
+does not need root. It uses free ports and a single folder, so it does not affect other clusters.
 """
 
 import json
@@ -51,7 +51,7 @@ class ControlPlane:
 
 @dataclass(frozen=True)
 class Further:
-    """Further command-line options of a control plane's programs, and the API server's audit policy."""
+    """Additional command-line options of a control plane's programs, and the API server's audit policy."""
 
     server: tuple[str, ...] = ()
     manager: tuple[str, ...] = ()
@@ -157,7 +157,7 @@ def _controller_manager(binaries: Path, folder: Path, kubeconfig: Path) -> list[
 
 
 def start(stack: ExitStack, folder: Path, command: Sequence[str]) -> "subprocess.Popen[bytes]":
-    """Start a program with a log in ``folder``. It is killed when ``stack`` closes or this process dies."""
+    """Start a program with a log in ``folder``. Closing ``stack``, or the end of this process, kills it."""
     log = stack.enter_context((folder / "logs" / f"{Path(command[0]).name}.log").open("wb"))
     process = subprocess.Popen(
         ["setpriv", "--pdeathsig", "KILL", *command],
@@ -188,7 +188,7 @@ def main() -> int:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Raise KeyboardInterrupt, so that all programs are stopped and the folder is removed."""
+    """Raise KeyboardInterrupt. Then all programs are stopped, and the folder is removed."""
     raise KeyboardInterrupt
 
 

@@ -1,4 +1,4 @@
-"""A test cluster that exists already."""
+"""A test cluster that was not started by the tests."""
 
 from pathlib import Path
 
@@ -21,12 +21,12 @@ class ExistingCluster:
         say("the cluster of RFT_TEST_KUBECONFIG keeps running")
 
     def load_images(self, archives: list[Path]) -> None:
-        """Raise ClusterError, because the cluster's nodes can only pull images from a registry."""
+        """Raise ClusterError: the cluster's nodes can get images only from a registry."""
         raise ClusterError(
             "cannot load images into the cluster of RFT_TEST_KUBECONFIG: push them to a "
             f"registry that its nodes can pull from ({', '.join(map(str, archives))})"
         )
 
     def describe(self) -> dict[str, str]:
-        """Return only the provider's name: nothing else is known about the cluster."""
+        """Return only the provider's name, because nothing else is known about the cluster."""
         return {"provider": "existing"}

@@ -1,4 +1,4 @@
-"""The part of a node that runs on the host: starts the node, and removes everything that the node created."""
+"""The host's part of a node: starts the node, and removes everything that the node created."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ CAP_SYS_RESOURCE = 24
 
 
 def check_machine() -> None:
-    """Raise ClusterError if this machine lacks something that a node needs and that cannot be installed."""
+    """Raise ClusterError if this machine cannot run a node, even after the installation of packages."""
     if os.geteuid() != 0:
         raise ClusterError("running a node needs root")
     if not succeeds("unshare", "--pid", "--fork", "--mount", "--net", "true"):
@@ -30,7 +30,7 @@ def check_machine() -> None:
 
 
 def plan_node(layout: Layout, binaries: Path) -> NodeSpec:
-    """Return the configuration of a node for this machine."""
+    """Choose the configuration of a node for this machine."""
     return NodeSpec(
         name=layout.name,
         binaries=binaries,
@@ -43,17 +43,17 @@ def plan_node(layout: Layout, binaries: Path) -> NodeSpec:
 
 
 class Starter:
-    """Starts a node, and keeps a pipe to the node open.
+    """Starts a node, and holds an open pipe to the node.
 
-    The node ends when the process of the Starter ends, even by SIGKILL. But after a call of ``keep`` the node
+    The node ends when the process of the Starter ends, even by SIGKILL. After a call of ``keep`` it
     continues.
     """
 
     def __init__(self, spec: NodeSpec) -> None:
-        """Write ``spec`` to a file, create everything that the node needs, and start the node.
+        """Write ``spec`` into a file, create everything that the node needs, and start the node.
 
         Raises:
-            ClusterError: something could not be created. ``remove_node`` then removes what exists already.
+            ClusterError: something could not be created. Then call ``remove_node`` for all that was created.
         """
         self.layout = spec.layout
         self.layout.record.write_text(spec.to_json())
@@ -122,7 +122,7 @@ def _lacks_capability(number: int) -> bool:
 
 
 def _snapshotter(state: Path) -> str:
-    """Return containerd's snapshotter: overlayfs if the file system of ``state`` supports it, else native."""
+    """Return containerd's snapshotter: overlayfs if ``state``'s file system supports it, else native."""
     with tempfile.TemporaryDirectory(dir=state) as folder:
         names = [Path(folder, name) for name in ("lower", "upper", "work", "merged")]
         for path in names:

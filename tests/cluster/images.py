@@ -22,7 +22,7 @@ class LoadedImages:
 
     @contextmanager
     def once(self, archive: Path) -> Iterator[bool]:
-        """Yield whether the archive must be loaded. If the ``with`` block succeeds, record that it is loaded.
+        """Yield whether to load the archive. If the ``with`` block succeeds, record the archive as loaded.
 
         Raises:
             ClusterError: the archive does not exist, or is not an image archive.
@@ -42,7 +42,7 @@ class LoadedImages:
 
 
 def _contents(archive: Path) -> str:
-    """Return a digest of an archive's list of images. The list has the digests of all layers."""
+    """Return a digest of an archive's list of images, which contains the digests of all layers."""
     try:
         with tarfile.open(archive) as tar:
             names = tar.getnames()

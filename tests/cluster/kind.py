@@ -1,4 +1,4 @@
-"""A test cluster that kind runs with Docker."""
+"""A test cluster that kind creates with Docker."""
 
 import json
 import shutil
@@ -36,7 +36,7 @@ class KindCluster:
         self.kubeconfig = layout.kubeconfig
 
     def up(self) -> None:
-        """Create the cluster and wait until its nodes are ready. Do nothing if it is ready already."""
+        """Create the cluster and wait until its nodes are ready. Do nothing if the cluster is ready."""
         with locked(self.layout.lock):
             if self._is_ready():
                 return
@@ -55,7 +55,7 @@ class KindCluster:
             self._remove()
 
     def load_images(self, archives: list[Path]) -> None:
-        """Load each archive into the nodes that run pods, unless it is loaded already."""
+        """Load each archive, unless it is loaded already, into the nodes that run pods."""
         loaded = LoadedImages(self.layout.data / "loaded-images")
         nodes = ",".join(self._nodes_for_pods())
         for archive in archives:
@@ -122,7 +122,7 @@ class KindCluster:
         return [name for name in names if "control-plane" not in name] or names
 
     def _none_comes(self) -> bool:
-        """Delete the cluster and wait one second. Return whether no container of the cluster exists then."""
+        """Delete the cluster. Return whether it has no container one second later."""
         self._kind("delete", "cluster", "--name", self.layout.name, "--kubeconfig", self.kubeconfig)
         time.sleep(1)
         label = f"label=io.x-k8s.kind.cluster={self.layout.name}"

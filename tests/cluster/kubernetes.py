@@ -1,4 +1,4 @@
-"""Calls kubectl for everything that the test cluster does with the Kubernetes API."""
+"""Calls kubectl for all requests of the test cluster to the Kubernetes API."""
 
 import json
 from pathlib import Path
@@ -32,8 +32,7 @@ class Kubernetes:
     def is_ready(self) -> bool:
         """Return whether the API server answers, all nodes are ready and pods can be created.
 
-        A controller must have created the default service account of the namespace. Without it no pod can be
-        created.
+        No pod can be created before a controller has created the namespace's default service account.
         """
         try:
             self.call("get", "--request-timeout=2s", "--raw=/readyz")
@@ -49,9 +48,9 @@ class Kubernetes:
         return items
 
     def set_gpus(self, count: int) -> None:
-        """Let every schedulable node advertise ``count`` GPUs. With 0 it advertises none.
+        """Make every schedulable node advertise ``count`` GPUs. With 0, nodes advertise no GPUs.
 
-        A restart of the kubelet removes the GPUs too.
+        After a restart, a kubelet advertises no GPUs any more.
         """
         amount = {GPU_RESOURCE: str(count) if count else None}
         patch = {"status": {"capacity": amount, "allocatable": amount}}
@@ -60,7 +59,7 @@ class Kubernetes:
             self.call("patch", *where, f"--patch={json.dumps(patch)}")
 
     def leave_claims_without_a_class(self) -> None:
-        """Unset the default storage class, so that claims without a class use volumes of ``make_volumes``."""
+        """Unset the default storage class: claims without a class then use volumes of ``make_volumes``."""
         nobody = {"metadata": {"annotations": {"storageclass.kubernetes.io/is-default-class": "false"}}}
         found = json.loads(self.call("get", "storageclasses", "--output=json"))["items"]
         for name in (one["metadata"]["name"] for one in found):

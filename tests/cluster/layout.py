@@ -22,14 +22,13 @@ class Layout:
         """Name of the kind cluster. Without kind it is the name of the node's cgroup and of the node's
         network link.
 
-        Each checkout has its own name. The name has at most 15 characters, because Linux allows no more for a
-        link.
+        Each checkout has its own name, of at most 15 characters: Linux allows no longer names of links.
         """
         return f"rft-{zlib.crc32(str(self.state).encode()):08x}"
 
     @property
     def choice(self) -> Path:
-        """File that records the provider of the running cluster (``provider.py``)."""
+        """File with the provider of the running cluster (``provider.py``)."""
         return self.state / "provider.json"
 
     @property
@@ -67,7 +66,7 @@ class Layout:
 
     @property
     def tools(self) -> Path:
-        """Folder with kubectl and helm, if they are not on the PATH."""
+        """Folder for kubectl and helm, if they are not on the PATH."""
         return self.cache / "bin"
 
 

@@ -1,8 +1,8 @@
 """Checks that ``down`` removes everything: compares the machine before ``up`` and after ``down``.
 
 Other programs change the machine too. So only the kinds of things that a node creates are compared. Other
-programs often start processes, but rarely create network namespaces. So the network namespaces of processes
-are compared, and not the processes themselves.
+programs often start processes, but rarely create network namespaces. So network namespaces are compared, not
+processes.
 """
 
 import json
@@ -65,7 +65,7 @@ def save_snapshot(layout: Layout) -> None:
 
 
 def compare_with_saved(layout: Layout) -> int:
-    """Print what is new since the saved snapshot. Return 1 if there is anything new, else 0.
+    """Print everything that is new since the saved snapshot. Return 1 if anything is new, else 0.
 
     Raises:
         ClusterError: there is no snapshot, because ``up`` has never run.
@@ -90,7 +90,7 @@ def _is_of_a_node(mount_point: str, layout: Layout) -> bool:
 
 
 def _network_namespaces() -> list[str]:
-    """Return the network namespaces of all processes. Those of a node's processes are its own."""
+    """Return the network namespaces of all processes. A node has its own network namespaces."""
     found = set()
     for pid in all_processes():
         with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
@@ -99,7 +99,7 @@ def _network_namespaces() -> list[str]:
 
 
 def _rules(command: str) -> list[str]:
-    """Return iptables rules and chains, without comments and packet counters."""
+    """Return the iptables rules and chains, without comments and packet counters."""
     if shutil.which(command) is None:
         return []
     lines = run(command).splitlines()

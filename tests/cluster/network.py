@@ -30,7 +30,7 @@ class Network:
 
     @property
     def host_address(self) -> str:
-        """The host's address, as the node and its pods reach it."""
+        """The address at which the node and its pods reach the host."""
         return str(ipaddress.ip_network(self.link)[1])
 
     @property
@@ -47,7 +47,7 @@ class Network:
         """A fixed ClusterIP for the operator's Service, because trainers in this cluster have no DNS.
 
         It is address number 20,000 of the range for Services. The API server could give this address to
-        another Service, but this is unlikely: 65,000 addresses are free, and the tests use a dozen.
+        another Service, but this is unlikely: it chooses from 65,000 addresses, and the tests use a dozen.
         """
         return str(ipaddress.ip_network(self.services)[20000])
 
@@ -55,7 +55,7 @@ class Network:
 def choose_network() -> Network:
     """Return address ranges that overlap no route of the host.
 
-    Several ranges are tried, one after the other. The first range for Services is 10.96.0.0/16.
+    Several ranges are tried, one after another. The first range for Services is 10.96.0.0/16.
 
     Raises:
         ClusterError: all of these ranges overlap a route.
@@ -92,7 +92,7 @@ def connect(network: Network, host_link: str, node_process: int) -> None:
 
 
 def configure_node_side(network: Network) -> None:
-    """Wait for the link, then set its address and the default route. Runs inside the node."""
+    """Wait for the link, then set the link's address and the default route. Runs inside the node."""
     run("ip", "link", "set", "lo", "up")
     link = ("ip", "link", "show", NODE_LINK)
     wait_until("link to the host", 20, lambda: succeeds(*link))
@@ -108,9 +108,9 @@ def configure_node_side(network: Network) -> None:
 
 
 def disconnect(host_link: str) -> None:
-    """Remove the host's end of the link, and with it the routes through the link.
+    """Remove the host's end of the link. This also removes the routes through the link.
 
-    Do nothing if the link is gone. The kernel removes it when the node ends.
+    Do nothing if the link does not exist: the kernel removes it when the node ends.
     """
     if succeeds("ip", "link", "show", host_link):
         run("ip", "link", "delete", host_link)

@@ -39,7 +39,7 @@ KERNEL_SETTINGS = {
 
 
 def main(spec_file: str) -> None:
-    """Run the node until it is killed, or until the process that started it ends without sending ``keep``."""
+    """Run the node until it is killed, or until its Starter's process ends without sending ``keep``."""
     spec = NodeSpec.from_json(Path(spec_file).read_text())
     signal.signal(signal.SIGTERM, _exit)
     _mount(spec)
@@ -49,7 +49,7 @@ def main(spec_file: str) -> None:
 
 
 class Supervisor:
-    """Starts the components, and restarts those that end."""
+    """Starts the components, and restarts components that end."""
 
     def __init__(self, spec: NodeSpec) -> None:
         self.logs = spec.layout.logs
@@ -88,7 +88,7 @@ class Supervisor:
         """Collect the exit codes of ended processes. An ended component starts again after
         ``RESTART_SECONDS``.
 
-        This process is PID 1 of its namespace. So it must also collect the orphans of the namespace.
+        This process is PID 1 of its namespace, so it must also collect the namespace's orphans.
         """
         with suppress(ChildProcessError):
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:

@@ -21,7 +21,7 @@ READY_SECONDS = 180
 
 
 class NodeCluster:
-    """A test cluster of one node that runs ``binaries``. None: the binaries built from Debian's source."""
+    """A test cluster of one node. ``binaries``: None means the binaries built from Debian's source."""
 
     def __init__(self, layout: Layout, binaries: Path | None) -> None:
         self.layout = layout
@@ -29,7 +29,7 @@ class NodeCluster:
         self.kubeconfig = layout.kubeconfig
 
     def up(self) -> None:
-        """Start the node and wait until pods can be created. Do nothing if it is ready already."""
+        """Start the node and wait until pods can be created. Do nothing if the node is ready."""
         with locked(self.layout.lock):
             if self._is_ready():
                 return
@@ -60,7 +60,7 @@ class NodeCluster:
                     _import_image(process, archive)
 
     def describe(self) -> dict[str, str]:
-        """Return the cluster's addresses, and the data needed to find the node's processes from the host."""
+        """Return the cluster's addresses, and data with which the host can find the node's processes."""
         process = first_process(self.layout.state)
         if process is None or not self._is_ready():
             raise ClusterError("the cluster is not running, or not ready yet")

@@ -60,10 +60,10 @@ def ensure_packages(names: Sequence[str]) -> None:
 
 
 def private_lists(work: Path, kind: str, suite: str) -> list[str]:
-    """Download package lists into ``work``. Return the options with which apt-get uses these lists.
+    """Download package lists into ``work``. Return the apt-get options for the use of these lists.
 
     The system's own lists are only for its own suite, and may lack sources. ``kind`` is ``deb-src`` for
-    sources, or ``deb`` for packages. With ``deb`` apt-get assumes that no package is installed.
+    sources, or ``deb`` for packages. With ``deb``, apt-get assumes that no package is installed.
 
     Raises:
         ClusterError: the lists cannot be downloaded.
@@ -96,7 +96,7 @@ def _installed(name: str) -> bool:
 
 @contextmanager
 def _services_not_started() -> Iterator[None]:
-    """Keep new services from starting, with a ``policy-rc.d`` script that exits with 101."""
+    """In the ``with`` block, no new service starts: a ``policy-rc.d`` script exits with 101."""
     if POLICY.exists():
         yield  # keep the administrator's policy
         return

@@ -1,6 +1,6 @@
 """Builds the pause image, because no registry is available.
 
-The kubelet runs a process from this image in each pod. The process keeps the pod's namespaces alive.
+The kubelet runs a process from this image in each pod. The pod's namespaces exist as long as this process.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ int main(void) {
 
 
 def pause_archive(cache: Path) -> Path:
-    """Return the pause image as a ``docker save`` archive. Build it first if it is not in the cache."""
+    """Return the path of the pause image, a ``docker save`` archive. Build it if it is not in the cache."""
     archive = cache / f"pause-1-{os.uname().machine}.tar"
     if not archive.exists():
         with scratch(cache / "pause-build") as work:
@@ -66,7 +66,7 @@ def _write_archive(target: Path, program: bytes) -> None:
 
 
 def _tar(files: dict[str, tuple[bytes, int]]) -> bytes:
-    """Return a tar archive of ``files``, which has content and mode of each file by its name."""
+    """Return a tar archive of ``files``: for each file name, the content and the mode."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for name, (content, mode) in files.items():

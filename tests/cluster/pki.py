@@ -1,4 +1,4 @@
-"""Creates certificates, service-account keys and kubeconfigs with ``openssl``, anew for each start."""
+"""Creates new certificates, service-account keys and kubeconfigs at each start, with ``openssl``."""
 
 import json
 from dataclasses import dataclass

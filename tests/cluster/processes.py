@@ -52,7 +52,7 @@ def all_processes() -> list[int]:
 
 
 def pid_in_own_namespace(pid: int) -> int | None:
-    """Return the PID that a process has in its own PID namespace.
+    """Return the PID of a process within its own PID namespace.
 
     Return None if the process has ended, or is in the PID namespace of this process.
     """

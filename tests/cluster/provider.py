@@ -1,4 +1,4 @@
-"""Chooses the cluster for the tests on this machine, and prints the reason."""
+"""Chooses the cluster for the tests on this machine, and prints the reason for the choice."""
 
 import json
 import os
@@ -29,10 +29,10 @@ class Provider(Protocol):
     kubeconfig: Path
 
     def up(self) -> None:
-        """Start the cluster and wait until pods can be created. Do nothing if it is running."""
+        """Start the cluster and wait until pods can be created. Do nothing if the cluster is running."""
 
     def down(self) -> None:
-        """Remove the cluster completely, also if it is only half started or has died."""
+        """Remove the cluster completely, even if its start was interrupted or it has died."""
 
     def load_images(self, archives: list[Path]) -> None:
         """Load images from ``docker save`` or OCI archives into every node that runs pods."""
@@ -42,8 +42,7 @@ class Provider(Protocol):
 
 
 def choose_provider(layout: Layout) -> Provider:
-    """Return the provider of the running cluster. If no cluster runs, return the first provider that works
-    here.
+    """Return the provider of the running cluster, or the first provider that works here if no cluster runs.
 
     Print which provider is used, and why.
 
@@ -95,7 +94,7 @@ def _obstacle_to_assets(folder: Path) -> str:
 
 
 def _started(layout: Layout, choice: dict[str, str]) -> Provider:
-    """Return the provider that ``up`` recorded in ``choice``, also if the environment now names another."""
+    """Return the provider that ``up`` wrote into ``choice``, even if the environment names another one."""
     binaries = Path(choice["binaries"]) if "binaries" in choice else None
     kind = choice["provider"] if choice["provider"] == "kind" or binaries else "old"
     if os.environ.get(WANTED, kind) not in ("", kind):

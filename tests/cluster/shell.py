@@ -15,7 +15,7 @@ TAIL_BYTES = 3000
 
 
 class ClusterError(Exception):
-    """The cluster cannot be created, started or reached. The message says why and how to solve it."""
+    """The cluster cannot be created, started or reached. The message says why, and what to do."""
 
 
 def say(message: str) -> None:
@@ -126,7 +126,7 @@ def locked(path: Path) -> Iterator[None]:
 
 @contextmanager
 def scratch(path: Path) -> Iterator[Path]:
-    """Yield an empty folder at ``path``. What a killed process left there is removed first."""
+    """Yield an empty folder at ``path``. Files that a killed process left there are removed first."""
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)
     try:
@@ -137,7 +137,7 @@ def scratch(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def staged(target: Path) -> Iterator[Path]:
-    """Yield an empty folder. Rename it to ``target`` if the ``with`` block succeeds."""
+    """Yield an empty folder. If the ``with`` block succeeds, the folder is renamed to ``target``."""
     with scratch(target.with_name(f"{target.name}.part")) as draft:
         yield draft
         draft.rename(target)

@@ -23,7 +23,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
-    """Layout of a second cluster. The first one is the cluster on which the tests run."""
+    """Layout of a second cluster. The first cluster is the one on which the tests run."""
     if "RFT_TEST_KUBECONFIG" in os.environ:
         pytest.skip("the tests do not start the cluster of RFT_TEST_KUBECONFIG")
     monkeypatch.setenv("RFT_CLUSTER_STATE", str(tmp_path / "cluster"))

