@@ -1,4 +1,4 @@
-"""Builds AdmissionReviews as the API server sends them."""
+"""Builds AdmissionReviews like those that the API server sends."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A fake API server whose responses are set by a test, for tests of commands that use a cluster."""
+"""A fake API server for tests of commands that use a cluster. The tests set its responses."""
 
 import json
 import threading
@@ -39,7 +39,7 @@ def pod(name: str, created: str) -> dict[str, Any]:
 
 
 class Server(ThreadingHTTPServer):
-    """The fake API server, with the objects that it returns and the requests that it has received.
+    """The fake API server: the objects that it returns, and the requests that it has received.
 
     ``watches`` has a list of events for each watch request, in order. Further watch requests get no events.
     """

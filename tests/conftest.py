@@ -1,4 +1,4 @@
-"""Settings for all tests: what the summary prints, and the file with the names of failed tests."""
+"""Settings for all tests: the printed summary, and the file with the names of failed tests."""
 
 from collections import Counter
 
@@ -19,14 +19,14 @@ _JUDGED = pytest.StashKey[Counter[str]]()
 
 @pytest.fixture(scope="session")
 def judged(request: pytest.FixtureRequest) -> "Counter[str]":
-    """For each gate, the number of manifests that it has checked."""
+    """The number of manifests that each gate has checked."""
     return request.config.stash.setdefault(_JUDGED, Counter())
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print the tables of the tests, and for each gate the number of manifests that it has checked.
+    """Print the tables of the tests, and the number of manifests that each gate has checked.
 
-    Also write the names of the failed tests with ``failures.write``.
+    Also write the names of the failed tests, by ``failures.write``.
     """
     failures.write(terminalreporter)
     for table in config.stash.get(TABLES, {}).values():

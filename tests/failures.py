@@ -11,9 +11,9 @@ VARIABLE = "RFT_FAILED_TESTS"
 
 
 def names(reports: Iterable[pytest.TestReport | pytest.CollectReport]) -> list[str]:
-    """Return the names of the failed tests, each once, quoted for the shell.
+    """Return the names of the failed tests, without duplicates, quoted for the shell.
 
-    For a test file that cannot be imported the name is the path of the file.
+    If a test file cannot be imported, its path is the name.
     """
     return list(dict.fromkeys(shlex.quote(report.nodeid) for report in reports))
 

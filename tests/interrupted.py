@@ -34,14 +34,14 @@ OF_ENGINES = ("links", "routes", "iptables rules", "cgroups")
 
 
 def containers() -> list[str]:
-    """Return the names of all containers. Empty if no Docker engine answers."""
+    """Return the names of all containers; none if no Docker engine answers."""
     if not succeeds("docker", "info"):
         return []
     return run("docker", "ps", "--all", "--format", "{{.Names}}").splitlines()
 
 
 def processes() -> list[str]:
-    """Return PID and command of every process that has a command line, except this one."""
+    """Return PID and command of every process with a command line, except for this process."""
     found = []
     for pid in all_processes():
         with suppress(OSError):
@@ -52,19 +52,19 @@ def processes() -> list[str]:
 
 
 def snapshot() -> leftovers.Snapshot:
-    """Return all that ``make test`` could leave behind: what a node creates, containers, and processes."""
+    """Return everything that ``make test`` could leave behind: a node's things, containers and processes."""
     node = leftovers.snapshot(default_layout())
     return {**node, "containers": containers(), "processes": processes()}
 
 
 def left_behind(before: leftovers.Snapshot) -> list[str]:
-    """Return what exists now but not before, except for what Docker itself creates."""
+    """Return everything that exists now but not in ``before``, except for Docker's own things."""
     found = leftovers.differences(before, snapshot())
     return [line for line in found if not (line.startswith(OF_ENGINES) and ENGINES.search(line))]
 
 
 def interrupted(moment: float, number: signal.Signals, log: Path) -> float:
-    """Run ``make test`` and interrupt it after ``moment`` seconds. Return the seconds until it then ended."""
+    """Interrupt ``make test`` after ``moment`` seconds. Return the seconds from the signal to its end."""
     with log.open("wb") as output:
         started = subprocess.Popen(
             ["make", "test"],
@@ -88,7 +88,7 @@ def interrupted(moment: float, number: signal.Signals, log: Path) -> float:
 
 
 def main() -> int:
-    """Interrupt ``make test`` repeatedly, and print a line each time. Return 1 if anything remained."""
+    """Interrupt ``make test`` repeatedly, and print a line each time. Return 1 if anything is left."""
     options = _parser().parse_args()
     draw = random.Random(options.seed)
     failed = False

@@ -1,7 +1,8 @@
 """Ports for the servers that tests start.
 
-The kernel gives a client a port from a range, often 32768 to 60999. If a test chose a port in this range, a
-client on the machine could get the port before the server uses it. So servers get ports outside this range.
+The kernel gives each client a port from a range, often 32768 to 60999. If a test chose a port in this range,
+a client on the machine could get this port before the server uses it. So servers get ports outside this
+range.
 """
 
 import random
@@ -15,7 +16,7 @@ _given: set[int] = set()
 
 
 def candidates(first: int, last: int) -> list[int]:
-    """Return the ports for servers if clients get ``first`` to ``last``. If none remain, return all ports."""
+    """Return the ports outside the clients' range ``first`` to ``last``, or all ports if there are none."""
     everything = range(LOWEST, HIGHEST + 1)
     return [port for port in everything if not first <= port <= last] or list(everything)
 
@@ -39,7 +40,7 @@ def free_port() -> int:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ``count`` ports, as ``free_port`` does."""
+    """Return ``count`` ports like those of ``free_port``."""
     return [free_port() for _ in range(count)]
 
 

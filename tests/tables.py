@@ -1,4 +1,4 @@
-"""Tables that tests fill. The summary of the test run prints them."""
+"""Tables into which tests write. The summary of the test run prints the tables."""
 
 from dataclasses import dataclass, field
 

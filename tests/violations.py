@@ -1,4 +1,4 @@
-"""For each rule across fields, a spec that breaks this rule only."""
+"""For each rule across fields, a spec that breaks only this rule."""
 
 from typing import Any, NamedTuple
 

@@ -1,4 +1,4 @@
-"""Waits until something in a cluster has happened."""
+"""Waits until a condition is true, for example in a cluster."""
 
 import time
 from collections.abc import Callable

@@ -21,7 +21,7 @@ OPERATOR_ACCOUNT = "system:serviceaccount:rft-system:rft-operator"
 
 @dataclass(frozen=True)
 class Scenario:
-    """A fault, or a manifest that is applied again. Each scenario has one row in the printed table."""
+    """A fault, or the second apply of a manifest. Each scenario has one row in the printed table."""
 
     name: str
     play: Callable[[Kubectl, Kubectl, Sequence[str], str, Moments], list[Outcome]]
@@ -44,7 +44,7 @@ def _alone(
     engine: str,
     when: Moments,
 ) -> list[Outcome]:
-    """Call ``play_one`` with the first of ``names`` only, because more jobs would test nothing more."""
+    """Call ``play_one`` with the first of ``names`` only: more jobs would not test more."""
     return [play_one(jobs, names[0], engine, when)]
 
 
@@ -106,14 +106,14 @@ def due(scenarios: list[Scenario], outcomes: list[Outcome], times: int) -> Itera
 
 
 def hit_jobs(scenario: Scenario, outcomes: list[Outcome]) -> int:
-    """Return the number of jobs in ``outcomes`` that a scenario has hit."""
+    """Return how many jobs in ``outcomes`` a scenario has hit."""
     return sum(one.hit for one in outcomes if one.fault == scenario.name)
 
 
 def chosen(names: list[str] | None, engine: str) -> list[Scenario]:
     """Return the scenarios that work with ``engine``.
 
-    If ``names`` has texts, return only the scenarios whose name begins with one of the texts.
+    If ``names`` is not empty, return only scenarios whose name begins with one of these texts.
     """
     asked = [
         scenario

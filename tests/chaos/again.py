@@ -17,7 +17,7 @@ A faulty operator would start a new run within one second."""
 
 
 def delete_and_apply(jobs: Kubectl, name: str, engine: str, when: Moments) -> Outcome:
-    """Delete a job at a random moment and apply it again. The new run must not change the old run's files."""
+    """Delete a job at a random moment, and apply it again. The old run's files must not change."""
     (moment,) = when.drawn(DELETED, 1)
     outcome, started = Outcome(DELETED, round(moment, 1)), time.monotonic()
     jobs.apply(job(name, engine))
@@ -50,9 +50,9 @@ def _not_new(found: Object, record: list[Object], old_folder: str | None) -> Ite
 
 
 def let_expire_and_apply(jobs: Kubectl, name: str, engine: str, when: Moments) -> Outcome:
-    """Apply a manifest again after the TTL has deleted the children of its job: no new run may start.
+    """Apply a manifest again after the TTL has deleted its job's child objects. No new run may start.
 
-    ``when`` is not used. It is an argument because all scenarios are called with the same arguments.
+    ``when`` is not used: all scenarios have the same arguments.
     """
     del when
     outcome, started = Outcome(EXPIRED, 0.0), time.monotonic()
@@ -87,7 +87,7 @@ def _children(jobs: Kubectl, selector: str) -> list[str]:
 
 
 def _content(jobs: Kubectl, folder: str | None) -> str:
-    """Return the paths and checksums of all files in a run's folder. Empty if ``folder`` is None."""
+    """Return the paths and checksums of all files in a run's folder; "" if ``folder`` is None."""
     if folder is None:
         return ""
     command = ["find", folder, "-type", "f", "-exec", "sha256sum", "{}", "+"]

@@ -33,7 +33,7 @@ COMPONENTS = ("etcd", "kube-apiserver", "kubelet", "containerd")
 
 @dataclass(frozen=True)
 class Target:
-    """The RFTJobs that a fault hits, and kubectl for their namespace and for the operator's namespace."""
+    """The RFTJobs that a fault must hit, and kubectl for their namespace and for the operator's."""
 
     jobs: Kubectl
     """kubectl in the namespace of the RFTJobs."""
@@ -50,7 +50,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault. ``inject`` injects the fault, and returns after the fault is over."""
+    """A fault. ``inject`` begins the fault, and returns when the fault is over."""
 
     name: str
     inject: Callable[[Target], None]
@@ -63,9 +63,7 @@ class Fault:
 
 
 def pids(program: str) -> list[int]:
-    """Return the PIDs of a program: a component of the node, or a program in a pod. They are PIDs of the
-    host.
-    """
+    """Return the PIDs, on the host, of a program: a component of the node, or a program in a pod."""
     if program in COMPONENTS:
         node = node_processes(default_layout().state)
         assert node, "this fault needs a node on this machine: `RFT_TEST_CLUSTER=old make cluster-up`"
@@ -88,7 +86,7 @@ def _in_a_container(pid: int) -> bool:
 
 
 def kill(program: str) -> Callable[[Target], None]:
-    """Return a fault that sends SIGKILL to a program, which its supervisor or the kubelet starts again."""
+    """Return a fault that sends SIGKILL to a program. Its supervisor or the kubelet starts it again."""
 
     def inject(_: Target) -> None:
         _send(pids(program), signal.SIGKILL)
@@ -97,7 +95,7 @@ def kill(program: str) -> Callable[[Target], None]:
 
 
 def freeze(seconds: float, *programs: str) -> Callable[[Target], None]:
-    """Return a fault that pauses programs for some seconds, with SIGSTOP and SIGCONT."""
+    """Return a fault that pauses programs for ``seconds``, with SIGSTOP and SIGCONT."""
 
     def inject(_: Target) -> None:
         with stopped(*programs):
@@ -107,7 +105,7 @@ def freeze(seconds: float, *programs: str) -> Callable[[Target], None]:
 
 
 def lose_node(seconds: float) -> Callable[[Target], None]:
-    """Return a fault that stops the node for some seconds. Meanwhile a second node is reported as ready.
+    """Return a fault that pauses the node for ``seconds``. Meanwhile a second node is reported as ready.
 
     If no node were ready, Kubernetes would assume that the network is broken, and evict no pod.
     """
@@ -124,7 +122,7 @@ def lose_node(seconds: float) -> Callable[[Target], None]:
 
 @contextmanager
 def neighbour(kubectl: Kubectl) -> Iterator[Callable[[], None]]:
-    """Create an unschedulable Node object without a machine. Yield a function that reports it as ready."""
+    """Create an unschedulable Node object without a machine. Yield a function that makes the Node ready."""
     node: Object = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": NEIGHBOUR}}
 
     def well() -> None:
@@ -164,7 +162,7 @@ def delete_pod(target: Target) -> None:
 
 
 def away_until_the_end(target: Target) -> None:
-    """Scale the operator to 0 until the child Jobs have ended."""
+    """Scale the operator to 0 replicas until the child Jobs have ended."""
     many = len(target.names)
     wait_until("all jobs have a pod", lambda: len(target.jobs.list("pods", target.selector)) == many, 120)
     target.operator.run("scale", OPERATOR, "--replicas=0")

@@ -32,7 +32,7 @@ def prerequisites() -> list[Object]:
 def job(name: str, engine: str, lost_node_seconds: int | None = None) -> Object:
     """Return an RFTJob of ``STEPS`` steps.
 
-    Its pods tolerate a lost node for ``lost_node_seconds``; None: the cluster's default.
+    Its pods tolerate a lost node for ``lost_node_seconds``. None: for the cluster's default time.
     """
     spec = {
         "model": {"name": "/models/tiny"},

@@ -1,4 +1,4 @@
-"""Finds out from the API server's audit log when a job's trainers started and ended."""
+"""Reads from the API server's audit log when a job's trainers started and ended."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -77,7 +77,7 @@ def _told(pod: str, state: Object) -> Iterator[Life]:
 
 
 def at_once(found: Iterable[Life]) -> list[tuple[str, str, float]]:
-    """Return the pairs of pods whose trainers ran at the same time, and the seconds for which both ran."""
+    """Return each pair of pods whose trainers ran at the same time, and for how many seconds."""
     pairs = []
     for one, other in combinations(found, 2):
         seconds = (min(one.ended, other.ended) - max(one.began, other.began)).total_seconds()

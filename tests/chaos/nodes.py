@@ -47,7 +47,7 @@ OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
 
 @dataclass
 class Seen:
-    """What was observed of one job during one event."""
+    """The observations of one job during one event."""
 
     event: str
     step: int
@@ -73,21 +73,21 @@ class Stage:
         self.near, self.far = placed(operator)
 
     def status(self, name: str) -> Object:
-        """Return the status of a job. Empty if it has none yet."""
+        """Return the status of a job; {} if the job has no status yet."""
         return dict(self.jobs.get("rftjob", name).get("status") or {})
 
     def folder(self, name: str) -> Path:
-        """Return the folder of a job's run on this machine."""
+        """Return the path, on this machine, of the folder of a job's run."""
         reported = self.status(name)["output"]["folder"]
         return self.volume / str(reported).removeprefix("/runs/")
 
     def attempt(self, name: str) -> int:
-        """Return the number of the attempt that may write to the run's folder, from ``attempt.json``."""
+        """Read from ``attempt.json`` the number of the attempt that may write to the run's folder."""
         number = json.loads((self.folder(name) / "attempt.json").read_text())["number"]
         return int(number)
 
     def nodes(self, *words: str, check: bool = True) -> None:
-        """Run a kubectl command on nodes. With ``check`` a command that fails raises AssertionError."""
+        """Run a kubectl command for nodes. With ``check``, a failed command raises AssertionError."""
         self.operator.run(*words, check=check)
 
     def ready(self, node: str) -> bool:
@@ -97,7 +97,7 @@ class Stage:
 
 
 def placed(operator: Kubectl) -> tuple[str, str]:
-    """Return the names of two worker nodes: the one on which the leading operator runs, and another one.
+    """Return the names of two worker nodes: the node of the leading operator, and another node.
 
     Raises:
         ClusterError: the cluster does not have two workers.
@@ -166,7 +166,7 @@ def killed(stage: Stage, names: Sequence[str]) -> dict[str, str]:
 
 
 def back_late(stage: Stage, names: Sequence[str]) -> dict[str, str]:
-    """Pause the far node and have its pods replaced. Continue the node while the new trainers run.
+    """Pause the far node until its pods are replaced. Continue the node while the new trainers run.
 
     The kubelet of the far node stays stopped, so it cannot end the old trainers. They must end by themselves.
     """
@@ -206,12 +206,12 @@ def commands_of(stage: Stage, names: Sequence[str]) -> list[str]:
 
 
 def run_command(stage: Stage, command: str) -> None:
-    """Run a kubectl command exactly as the status message has it."""
+    """Run a kubectl command exactly as it is in the status message."""
     stage.nodes(*shlex.split(command)[1:])
 
 
 def moved(stage: Stage, name: str) -> bool:
-    """Return whether the run's folder belongs to a later attempt than the first."""
+    """Return whether the run's folder belongs to the second or a later attempt."""
     with suppress(OSError, ValueError):
         return stage.attempt(name) > 1
     return False
@@ -229,7 +229,7 @@ def last_words(stage: Stage, name: str) -> str:
 
 
 def repair_nodes(stage: Stage) -> None:
-    """Make both nodes run, be ready and be schedulable again."""
+    """Start or continue the far node. Make both nodes ready and schedulable again."""
     state = docker("inspect", "--format", "{{.State.Status}}", stage.far).strip()
     if state == "paused":
         docker("unpause", stage.far)
@@ -279,7 +279,7 @@ def reported(status: Object) -> tuple[str, str]:
 
 
 def without_numbers(message: str) -> str:
-    """Return a message with its numbers replaced, so that messages of different steps are equal."""
+    """Replace the numbers in a message, so that messages of different steps are equal."""
     return re.sub(r"\d+", "N", message)
 
 

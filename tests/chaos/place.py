@@ -1,4 +1,4 @@
-"""Prepares what the jobs need: the test cluster, and a namespace with a volume."""
+"""Prepares the things that the jobs need: the test cluster, and a namespace with a volume."""
 
 import os
 import shutil

@@ -32,7 +32,7 @@ class Moments:
     """Latest time of a fault, in seconds after its job was applied: the duration of an undisturbed job."""
 
     def drawn(self, name: str, count: int) -> list[float]:
-        """Return ``count`` random moments in seconds, in descending order. ``name`` is part of the seed."""
+        """Return ``count`` random times in seconds, the latest first. ``name`` is part of the seed."""
         source = random.Random(f"{name}/{self.seed}")
         latest = max(EARLIEST_SECONDS, self.latest)
         return sorted((source.uniform(EARLIEST_SECONDS, latest) for _ in range(count)), reverse=True)
@@ -64,7 +64,7 @@ def play(
 ) -> list[Outcome]:
     """Inject one fault into all jobs ``names`` at the same time. Return the result for each job.
 
-    The jobs are applied at different times before the fault. ``when`` draws these times at random.
+    ``when`` draws at random how long before the fault each job is applied.
     """
     moments = when.drawn(fault.name, len(names))
     log = default_layout().logs / "audit.log"
@@ -139,7 +139,7 @@ def what_is_wrong(
 
 
 def logs(jobs: Kubectl, name: str) -> Iterator[str]:
-    """Yield the logs of a job's failed trainers, as long as their pods exist."""
+    """Yield the logs of a job's failed trainers whose pods still exist."""
     for pod in jobs.list("pods", f"{NAME_LABEL}={name}"):
         if pod["status"]["phase"] == "Failed":
             yield jobs.run("logs", pod["metadata"]["name"], "-c", "trainer", check=False).stdout
@@ -165,7 +165,7 @@ def _step(found: Object) -> int:
 
 
 def is_over(found: Object) -> bool:
-    """Return whether this is the status of a job that has ended."""
+    """Return whether a job with this status has ended."""
     return found.get("phase") in ("Succeeded", "Failed", "Cancelled")
 
 
@@ -176,7 +176,7 @@ def ended(jobs: Kubectl, name: str) -> Object | None:
 
 
 def _status(jobs: Kubectl, name: str) -> Object:
-    """Return the status of a job, or an empty one while the API server does not answer."""
+    """Return the status of a job; {} while the API server does not answer."""
     result = jobs.run("get", "rftjob", name, "-o", "json", check=False)
     return dict(json.loads(result.stdout).get("status") or {}) if result.returncode == 0 else {}
 

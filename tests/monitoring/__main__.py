@@ -38,12 +38,12 @@ _DURATION = re.compile(r"\[\d+[mh]\]")
 
 
 def shortened(text: str) -> str:
-    """Return a rule file or query with ranges of the length ``WINDOW`` and alerts that fire at once."""
+    """Change a rule file or query: ranges get the length ``WINDOW``, and alerts fire without waiting."""
     return re.sub(r"(\bfor: )\d+m", r"\g<1>0s", _DURATION.sub(f"[{WINDOW}]", text))
 
 
 class Scenario:
-    """Changes the operator's metrics as events would. Each call of ``turn`` raises the counters a little.
+    """Changes the operator's metrics, as real events would. Each call of ``turn`` increases the counters.
 
     If ``bad`` is true, the metrics make every alert fire. If it is false, they make every alert clear.
     """
@@ -53,7 +53,7 @@ class Scenario:
         self._version = 0
 
     def turn(self) -> None:
-        """Advance by one step."""
+        """Set all metrics, and increase the counters once."""
         metrics.LEASE_HELD.set(0 if self.bad else 1)
         metrics.WATCH_SILENCE.set(290 if self.bad else 3)
         metrics.RECONCILES.labels("error" if self.bad else "done").inc(3)
@@ -63,7 +63,7 @@ class Scenario:
         self._jobs()
 
     def _jobs(self) -> None:
-        """Show one job in each phase, and let more jobs end."""
+        """Report jobs in several phases to the metrics, and let another job end."""
         self._version += 1
         gpu = {"usage": {"gpuSeconds": 8.0 * self._version}, "progress": {"step": self._version}}
         self._show("trains", "Running", stalled=self.bad, reward={"latest": 0.5}, **gpu)
@@ -123,7 +123,7 @@ def prometheus(folder: Path, target: int) -> Iterator[str]:
 
 
 def ask(url: str, path: str, **query: str) -> Any:
-    """Return the data of an answer of Prometheus' API, or ``None`` if it does not answer."""
+    """Return the data in an answer of Prometheus' API, or ``None`` if Prometheus does not answer."""
     address = f"{url}/api/v1/{path}?{urllib.parse.urlencode(query)}"
     try:
         with urllib.request.urlopen(address, timeout=5) as answer:
@@ -133,19 +133,19 @@ def ask(url: str, path: str, **query: str) -> Any:
 
 
 def firing(url: str) -> set[str]:
-    """Return the names of the alerts that fire."""
+    """Return the names of the alerts that are firing."""
     alerts = (ask(url, "alerts") or {"alerts": []})["alerts"]
     return {alert["labels"]["alertname"] for alert in alerts if alert["state"] == "firing"}
 
 
 def without_result(url: str) -> list[str]:
-    """Return the queries of alerts and panels that have no result now."""
+    """Return those queries of alerts and panels that have no result now."""
     queries = [shortened(each.expr) for each in (*ALERTS, *PANELS)]
     return [query for query in queries if not (ask(url, "query", query=query) or {}).get("result")]
 
 
 def until(what: str, scenario: Scenario, reached: Callable[[], object]) -> None:
-    """Advance ``scenario`` until ``reached`` returns a true value, and print how long it took."""
+    """Call ``scenario.turn`` until ``reached`` returns a true value. Print how long this took."""
 
     def step() -> object:
         scenario.turn()

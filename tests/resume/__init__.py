@@ -1,1 +1,1 @@
-"""Checks that a run with vLLM that is killed repeatedly has the same result as an undisturbed run."""
+"""Checks that a run with vLLM gets the same result if it is killed repeatedly."""

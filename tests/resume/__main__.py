@@ -53,7 +53,7 @@ def differences(alone: Path, killed: Path) -> Iterator[str]:
 
 
 class Attempts:
-    """The attempts of a run, one after the other. ``trainer`` is the process of the newest attempt."""
+    """The attempts of a run, which follow each other. ``trainer`` is the process of the newest attempt."""
 
     def __init__(self, config: Path, log: IO[bytes]) -> None:
         """Start the first attempt."""
@@ -65,8 +65,8 @@ class Attempts:
 
         If ``seconds`` is None, wait until the run ends.
 
-        If a sampler is killed while it starts, its attempt ends. The next attempt is then started, as a Job
-        would do.
+        If a sampler is killed during its start, the attempt ends. Then the next attempt is started, as by a
+        Job.
         """
         deadline = None if seconds is None else time.monotonic() + seconds
         while True:
@@ -80,13 +80,13 @@ class Attempts:
             self.again()
 
     def again(self) -> None:
-        """Wait until the attempt has ended. Start the next one."""
+        """Wait until the attempt has ended. Then start the next attempt."""
         self.trainer.wait()
         self.trainer = start(self._config, self._log)
 
 
 def undisturbed_run(folder: Path, steps: int) -> float:
-    """Make a run without kills. Return its duration in seconds."""
+    """Make a run that is never killed. Return its duration in seconds."""
     began = time.monotonic()
     config = prepare(folder, steps)
     with (folder / "log").open("wb") as log:
@@ -104,8 +104,8 @@ def log_tail(folder: Path) -> str:
 def kill_repeatedly(folder: Path, alone: Path, options: argparse.Namespace) -> Iterator[str]:
     """Kill the trainer or the sampler ``options.kills`` times. Then wait until the run ends.
 
-    ``alone`` is the folder of the undisturbed run. Yield each difference of a checkpoint from that run, and a
-    message if the run fails or ends too early.
+    ``alone`` is the folder of the undisturbed run. Yield each difference between the checkpoints of both
+    runs, and a message if the run fails or ends too early.
     """
     config = prepare(folder, options.steps)
     with (folder / "log").open("wb") as log:
@@ -154,7 +154,7 @@ def _kills(attempts: Attempts, folder: Path, alone: Path, options: argparse.Name
 
 
 def different_parts(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
-    """Return the names of the parts in which two checkpoints differ. Both are given by ``digest``."""
+    """Return the names of the parts in which two checkpoints differ. Arguments: results of ``digest``."""
     return [part for part in one.keys() | other.keys() if one.get(part) != other.get(part)]
 
 

@@ -1,4 +1,4 @@
-"""The runs that are compared: their configuration, how they are started, and the files that they write."""
+"""The runs that are compared: their configuration, their start, and the files that they write."""
 
 import hashlib
 import json
@@ -118,7 +118,7 @@ def _hash(data: bytes) -> str:
 
 
 def left(folder: Path) -> dict[str, Any]:
-    """Return those results of an ended run that are compared."""
+    """Return the results of an ended run that are compared with those of another run."""
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     tokens = {path.name: json.loads(path.read_text()) for path in (folder / "rollouts").glob("tokens-*")}
     return {

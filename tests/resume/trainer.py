@@ -1,4 +1,4 @@
-"""The trainer, changed so that it also saves the tokens of each rollout.
+"""The trainer with a change: it also saves the tokens of each rollout.
 
 The unchanged trainer saves the text of a rollout, but not the tokens.
 """

@@ -41,7 +41,7 @@ SPEC = {
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault: what the API server does for some seconds, and in which namespaces."""
+    """A fault: what the API server does wrong for some seconds, and in which namespaces."""
 
     name: str
     touched: tuple[str, ...]
@@ -54,7 +54,7 @@ class Fault:
     def begin(self, proxy: Proxy) -> None:
         """Begin the fault: let the proxy refuse requests, or delay the responses of the API server.
 
-        Requests for the Lease are never refused, because the operator would end without its Lease.
+        Requests for the Lease are never refused, because without its Lease the operator would end.
         """
         proxy.delay = self.delay
         if self.instead is not None:
@@ -65,8 +65,7 @@ class Fault:
 def drawn(dice: random.Random) -> Fault:
     """Return a random fault.
 
-    It refuses requests in one namespace, refuses requests in all namespaces, or delays each part of a
-    response.
+    The fault refuses requests in one namespace or in all namespaces, or delays each part of a response.
     """
     kind = dice.choice(("namespace", "namespace", "all", "delay"))
     if kind == "delay":
@@ -129,7 +128,7 @@ class Soak:
         )
 
     def serve(self, namespace: str) -> float:
-        """Create an RFTJob, wait until it has a phase, and delete it. Return the seconds of the wait."""
+        """Create an RFTJob, wait until it has a phase, and delete it. Return the waiting time in seconds."""
         there = Api(self.api._cluster, namespace)
         self.jobs += 1
         made = {
@@ -177,7 +176,7 @@ class Soak:
 
 
 def prepared(kubeconfig: Path) -> Api:
-    """Return the API server with the CRD and the namespaces."""
+    """Create the CRD and the namespaces. Return the access to the API server."""
     api = Api(connect(str(kubeconfig)), NAMESPACES[0])
     api.call("POST", CRDS, yaml.safe_load((ROOT / "crds" / "rftjobs.rft.dev.yaml").read_text()))
     for name in NAMESPACES:
