@@ -62,7 +62,7 @@ class Machine:
 
     @property
     def sequences(self) -> attention.SequencesKernel | None:
-        """The attention kernel for rows without shared prompts; None if none is installed."""
+        """The attention kernel for rows without shared prompts. None: no kernel is installed."""
         return self.kernels.sequences if self.kernels else attention.sequences_kernel()
 
 

@@ -85,7 +85,7 @@ _NO_WINDOW = frozenset(
 
 
 def window_of(model_type: str) -> int | None:
-    """Return the size of the type's sliding window in tokens. None if the type has none."""
+    """Return the size of the type's sliding window in tokens. None: the type has no window."""
     return None if model_type in _NO_WINDOW else WINDOW
 
 

@@ -34,7 +34,7 @@ OF_ENGINES = ("links", "routes", "iptables rules", "cgroups")
 
 
 def containers() -> list[str]:
-    """Return the names of all containers; none if no Docker engine answers."""
+    """Return the names of all containers, or [] if no Docker engine answers."""
     if not succeeds("docker", "info"):
         return []
     return run("docker", "ps", "--all", "--format", "{{.Names}}").splitlines()

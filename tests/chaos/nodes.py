@@ -220,7 +220,7 @@ def moved(stage: Stage, name: str) -> bool:
 def last_words(stage: Stage, name: str) -> str:
     """Return the ``end`` event that a job's trainer logged on the far node.
 
-    If there is none, return a text that says so.
+    If the log has no such event, return a text that says so.
     """
     logs = f"/var/log/pods/{NAMESPACE}_{name}-*/trainer/*.log"
     found = docker("exec", stage.far, "sh", "-c", f"cat {logs} || true")

@@ -63,7 +63,7 @@ class Scenario:
         self._jobs()
 
     def _jobs(self) -> None:
-        """Report jobs in several phases to the metrics, and let another job end."""
+        """Report jobs in several phases to the metrics, and then the end of another job."""
         self._version += 1
         gpu = {"usage": {"gpuSeconds": 8.0 * self._version}, "progress": {"step": self._version}}
         self._show("trains", "Running", stalled=self.bad, reward={"latest": 0.5}, **gpu)

@@ -34,7 +34,7 @@ def main() -> int:
 
 
 def kept(folder: Path | None) -> AbstractContextManager[str]:
-    """Return a context manager that gives the folder of the runs.
+    """Return a context manager that yields the folder of the runs.
 
     If ``folder`` is given, it is created and kept. If it is None, a temporary folder is used and then
     deleted.

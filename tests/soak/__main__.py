@@ -52,7 +52,7 @@ class Fault:
     """Seconds of delay before each part of a response, in all namespaces."""
 
     def begin(self, proxy: Proxy) -> None:
-        """Begin the fault: let the proxy refuse requests, or delay the responses of the API server.
+        """Begin the fault: make the proxy refuse requests, or delay the responses of the API server.
 
         Requests for the Lease are never refused, because without its Lease the operator would end.
         """

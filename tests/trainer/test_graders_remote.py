@@ -60,12 +60,12 @@ def scored(one: Grader, *completions: str) -> ScoredBatch:
 
 
 def each(score: object) -> Respond:
-    """Return a handler that gives every item of a grading request this score."""
+    """Return a handler that returns this score for every item of a grading request."""
     return lambda asked: Answer({"scores": [score] * len(asked.body["items"])})
 
 
 def one_by_one(*answers: Answer) -> Respond:
-    """Return a handler that gives these responses in order. Later requests get the score 1 for each item."""
+    """Return a handler that sends these responses in order. Later requests get the score 1 for each item."""
     left = iter(answers)
     return lambda asked: next(left, None) or each(1)(asked)
 

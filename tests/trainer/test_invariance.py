@@ -1,4 +1,4 @@
-"""Training on equal rollouts gives the same adapter, however batches are divided or runs interrupted."""
+"""Training on equal rollouts gives the same adapter, even if batches are divided or runs interrupted."""
 
 import random
 from collections.abc import Callable, Sequence

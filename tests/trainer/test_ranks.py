@@ -1,4 +1,4 @@
-"""Training in several processes, connected by gloo, gives the results of training in one process."""
+"""Training in several processes, connected by gloo, has the same results as training in one process."""
 
 import json
 import os

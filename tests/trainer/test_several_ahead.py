@@ -30,7 +30,7 @@ ROWS = 70
 
 @dataclass
 class Watched:
-    """Settings by which a test controls its runs, and records of what the runs did."""
+    """Settings by which a test controls its runs, and records of the runs."""
 
     needs: Callable[[int], int] | None = None
     """Decides when a batch that is sampled ahead may be sampled.

@@ -178,8 +178,8 @@ def trainers(config: RunConfig) -> int:
 def _cache_bytes(config: RunConfig, shape: Shape) -> int | None:
     """Return the size of the key-value cache in bytes. None: vLLM chooses the size.
 
-    - On the CPU: the size in the plan. If the plan has none, a size that is enough for a step.
-    - On GPUs that trainer and sampler share: the size in the plan. If the plan has none, None.
+    - On the CPU: the size in the plan. If the plan has no size, a size that is enough for a step.
+    - On GPUs that trainer and sampler share: the size in the plan. If the plan has no size, None.
     - On GPUs that only the sampler uses: None.
 
     If vLLM chooses the size, it measures how much memory it needs for everything else. The cache gets the

@@ -339,7 +339,7 @@ class Run:
         return training.epochs, rollouts, self.state.expected_completion, training.batch_size_tokens
 
     def _stop(self) -> Stop | None:
-        """Return the newest ``spec.stop`` from the operator, else that of the run's configuration."""
+        """Return the newest ``spec.stop``: from the operator, else from the run's configuration."""
         return self.reporter.stop if self.reporter.stop is not None else self.spec.stop
 
     def _total_steps(self, parts: Parts) -> int:

@@ -55,7 +55,7 @@ _SCALES = [2.0**power for power in range(-12, 5)]
 
 @dataclass(frozen=True)
 class Answers:
-    """The log-probs of the fixed text with one adapter: those of the trainer and those of the sampler."""
+    """The log-probs of the fixed text with one adapter: from the trainer and from the sampler."""
 
     trainer: list[float]
     sampler: list[float]
@@ -163,9 +163,9 @@ class SamplerProbe:
         - ``sign``: a factor of the pattern.
         - ``others``: the log-probs of the text with other adapters.
 
-        The pattern is scaled up until the difference is at least ``SHIFT``. If no scale gives that, the scale
-        with the largest difference is used. Raises ModelError if this difference is too small to prove
-        anything.
+        The pattern is scaled up until the difference is at least ``SHIFT``. If no scale reaches ``SHIFT``,
+        the scale with the largest difference is used. Raises ModelError if this difference is too small to
+        prove anything.
         """
         best, best_scale = 0.0, 0.0
         for scale in _SCALES:

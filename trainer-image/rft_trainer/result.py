@@ -34,7 +34,7 @@ def deliver(
     should_stop: Callable[[], bool],
     send: Callable[[Path, Destination], Pushed] = push,
 ) -> Delivered | None:
-    """Copy the run's adapter to ``spec.output``, or return None if the job has none.
+    """Copy the run's adapter to ``spec.output``. Return None if the job has no ``spec.output``.
 
     ``best_step``: the step with the highest held-out reward, or 0. After a temporary failure the copy is
     tried again after the waits in ``WAITS``, unless the run should stop. A failed copy raises no error: the

@@ -4,8 +4,8 @@
         --context-length TOKENS [--dtype bfloat16] [--gpus N]
 
 ``rft serve`` runs this module, on this machine or in a cluster. The server has the options of a run's
-sampler. So a greedy completion of the server has the tokens that the trained policy gives. The process of
-this module becomes the server.
+sampler. So a greedy completion of the server has the same tokens as in the trainer. The process of this
+module becomes the server.
 """
 
 import argparse

@@ -161,7 +161,7 @@ def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Call
 
 
 def prepare_sampling(config: RunConfig, stack: ExitStack, should_stop: Callable[[], bool]) -> SamplingParts:
-    """Load and start what an evaluation without training needs. ``stack`` closes it at the end.
+    """Load and start everything that an evaluation without training needs. ``stack`` closes it at the end.
 
     Everything is as in a run with this configuration, but no policy is loaded beside the sampler. Raises the
     errors of models, data, graders and engine.
@@ -217,7 +217,7 @@ def _base_files(config: RunConfig, revision: str | None) -> BaseFiles:
 def _episodes(
     config: RunConfig, base: BaseFiles, tokenizer: Any, engine: RolloutEngine, scorer: Scorer
 ) -> Episodes | None:
-    """Return the object that plays the rollouts of the job's environment; None if the job has none."""
+    """Return the object that plays rollouts with the job's environment. None: the job has no environment."""
     environment = config.spec.environment
     if environment is None:
         return None
@@ -239,7 +239,7 @@ def _episodes(
 
 
 def _generation_ends(folder: Path) -> int | list[int] | None:
-    """Return the end tokens in a model's generation configuration; None if there are none."""
+    """Return the end tokens in a model's generation configuration. None: it has no end tokens."""
     from transformers import GenerationConfig
 
     try:

@@ -93,8 +93,8 @@ class TrainingPrompts(ABC):
     def further(self, position: Position, count: int) -> Batch:
         """Return at most ``count`` more prompts for a batch that ends at ``position``, from the same epoch.
 
-        If the offset of ``position`` is 0, the batch has the last prompts of its epoch: none is returned.
-        Raises DataError.
+        If the offset of ``position`` is 0, the batch ended with its epoch, and no prompt is returned. Raises
+        DataError.
         """
         if position.offset == 0:
             return Batch([], position, 0)

@@ -157,7 +157,7 @@ class Accumulation:
 
 
 def _backward(policy: Policy, batch: MicroBatch, old_N: Tensor | None, begin: Begin) -> dict[str, Tensor]:
-    """Add a micro-batch's gradients to those of the weights.
+    """Add the gradients of a micro-batch to the gradients of the weights.
 
     Return the micro-batch's part of the sums of ``UpdateMetrics``, on the device. ``old_N``: the log-prob of
     each token by the old policy. If ``old_N`` is None, the batch has had no optimizer step yet. Then the old

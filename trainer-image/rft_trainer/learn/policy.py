@@ -88,7 +88,7 @@ class Policy:
 
     @property
     def context_length(self) -> int | None:
-        """The model's own context length in tokens; None if its configuration has none."""
+        """The model's own context length in tokens. None: the model's configuration has no such value."""
         limit = getattr(self.config, "max_position_embeddings", None)
         return int(limit) if limit else None
 

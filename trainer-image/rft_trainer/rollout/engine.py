@@ -69,10 +69,10 @@ class Request:
 class Generated:
     """One completion.
 
-    - ``token_ids``: the sampled tokens. If there is an episode, those of all its turns.
+    - ``token_ids``: the sampled tokens. If there is an episode, the tokens of all its turns.
     - ``logprobs``: the log-prob of each token by the sampler, after temperature, top-k and top-p, in nats.
     - ``text``: the text of the completion. If there is an episode, the text of its last turn.
-    - ``episode``: how a rollout of several turns went. None: the completion is a single answer.
+    - ``episode``: the record of a rollout of several turns. None: the completion is a single answer.
     """
 
     token_ids: tuple[int, ...]

@@ -165,7 +165,7 @@ class Players:
             self._replies |= zip(numbers, found, strict=True)
 
     def _resume(self, number: int, value: Any) -> None:
-        """Let a rollout go on until it waits for a completion or a reply, or ends."""
+        """Continue a rollout until it waits for a completion or a reply, or ends."""
         slot, steps = self._rollouts[number]
         try:
             asked = steps.send(value)

@@ -1,9 +1,9 @@
 """Samples the next batches while the policy is trained on the current batch.
 
 One thread samples one batch after another. When a step begins, the batches of the next ``maxStaleness`` steps
-may be sampled, but not those of later steps. A batch is sampled by the adapter that is the newest saved one
-when the sampling of this batch begins. So this adapter is at most ``maxStaleness`` versions older than the
-policy that is trained on the batch.
+may be sampled, but not those of later steps. A batch is sampled by the adapter that is the newest when the
+sampling of this batch begins. So this adapter is at most ``maxStaleness`` versions older than the policy that
+is trained on the batch.
 
 With one batch ahead, a step takes as long as its sampling or its update, whichever is longer. With more
 batches ahead, this is true only on average: a step takes as long as the average sampling or the average

@@ -34,7 +34,7 @@ bfloat16.
 
 
 class _Member:
-    """One sampler. A thread of its own restarts it and loads its adapters, one after another.
+    """One sampler. It has a thread that restarts it and loads its adapters, one after another.
 
     If the sampler samples one batch at a time, the same thread sends the batches to it. Otherwise further
     threads send them.

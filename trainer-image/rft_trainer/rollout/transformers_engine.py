@@ -156,7 +156,7 @@ class TransformersEngine:
 
 
 def end_tokens(*told: int | Sequence[int] | None) -> set[int]:
-    """Return all tokens that end a completion. ``told``: those of tokenizer and generation configuration."""
+    """Return all tokens that end a completion. ``told``: from tokenizer and generation configuration."""
     return {token for one in told for token in ([one] if isinstance(one, int) else one or ())}
 
 

@@ -152,7 +152,7 @@ def request_body(model: str, request: Request) -> dict[str, Any]:
 
 
 def prompt_logprobs(answer: dict[str, Any], token_ids: Sequence[int]) -> list[float]:
-    """Return the log-prob of each token of a prompt. The first token has none and is left out."""
+    """Return the log-prob of each token of a prompt. The first token has no log-prob and is left out."""
     by_place = answer["choices"][0]["prompt_logprobs"][1:]
     return [float(known[str(token)]["logprob"]) for known, token in zip(by_place, token_ids[1:], strict=True)]
 

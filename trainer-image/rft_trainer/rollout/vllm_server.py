@@ -80,7 +80,9 @@ class ServerOptions:
 
 
 class VllmServer:
-    """One server in its own process group. Not thread-safe. After its death ``start`` starts a new one."""
+    """One server in its own process group. Not thread-safe. If the server has died, ``start`` starts a new
+    server.
+    """
 
     def __init__(self, options: ServerOptions) -> None:
         self._options = options
@@ -148,7 +150,7 @@ class VllmServer:
         )
 
     def reason(self) -> str:
-        """Return the error with which the server ended. If its log has none, return the log's last lines."""
+        """Return the error with which the server ended. If its log has no error, return the last lines."""
         try:
             written = run_files.end(self.log_file, run_files.STATE_BYTES, self._log_start)
             found = cause(written.decode(errors="replace"))

@@ -59,7 +59,7 @@ def refuse_pickles(folder: Path) -> None:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """Return the tokenizer of a model. Raises OSError and ValueError if the folder has none."""
+    """Return the tokenizer of a model. Raises OSError and ValueError if the folder has no tokenizer."""
     return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
 

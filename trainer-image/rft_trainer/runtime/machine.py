@@ -118,9 +118,9 @@ def total_memory() -> int:
 def give_large_blocks_back() -> bool:
     """Make glibc return large freed blocks to the kernel at once. Return whether glibc accepted the setting.
 
-    glibc returns only blocks that have their own memory map. A block has one if it has at least a minimum
-    size. By default this size grows up to 32 MiB, so tensors of many sizes fragment the heap. This function
-    makes the size fixed. The heap does not fragment then, but an update can take twice the time. So tcmalloc
+    glibc returns only blocks that have their own memory map. Only blocks of at least a minimum size have one.
+    By default this size grows up to 32 MiB, so tensors of many sizes fragment the heap. This function makes
+    the size fixed. The heap does not fragment then, but an update can take twice the time. So tcmalloc
     (module ``allocator``) is preferred if it is installed.
     """
     try:

@@ -66,7 +66,7 @@ def asked_of(body: Mapping[str, Any]) -> AnswerOptions:
 
 
 def messages_of(body: Mapping[str, Any]) -> list[Message]:
-    """Return the messages of a chat request. The content of each is one text. Raises BadRequest."""
+    """Return the messages of a chat request. The content of each message is one text. Raises BadRequest."""
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         raise BadRequest("messages is not a list of at least one message", "messages")

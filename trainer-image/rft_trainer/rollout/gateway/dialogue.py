@@ -109,7 +109,7 @@ class Dialogue:
         return tuple(self._tokenizer.encode(text, add_special_tokens=False))
 
     def _form(self, messages: Sequence[Message], tools: Tools) -> list[Message]:
-        """Return the messages in the form that the template needs. Raises ValueError if it drops one."""
+        """Return the messages in the template's form. Raises ValueError if the template drops a message."""
         full = [{**message, "content": message.get("content") or ""} for message in messages]
         form = self._template.form(full, _listed(tools))
         if form.lost:

@@ -39,7 +39,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class _Closed(Exception):
-    """The rollout was closed after the request had begun, so the request may not change it."""
+    """The rollout was closed after the request had begun, so the request must not change the rollout."""
 
 
 class _RunEnds(Exception):

@@ -252,7 +252,7 @@ class Session:
         raise LimitReached(limit, message)
 
     def _place(self, prompt_ids: tuple[int, ...]) -> _Open:
-        """Return the segment that a prompt extends, or a new one."""
+        """Return the segment that a prompt extends, or a new segment."""
         fitting = [segment for segment in self._segments if segment.extends(prompt_ids)]
         if fitting:
             return max(fitting, key=lambda segment: len(segment.token_ids))
