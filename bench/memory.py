@@ -111,7 +111,7 @@ def measure(case: Case, model: Path, folder: Path) -> Outcome:
     """Run a case in ``folder``. Return its planned and measured memory.
 
     Raises:
-        RuntimeError: the trainer failed. The message has the end of its log.
+        RuntimeError: the trainer failed. The message contains the end of its log.
     """
     config = run_config(case, model, folder)
     assert config.plan is not None

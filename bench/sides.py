@@ -260,7 +260,7 @@ def follow(command: list[str], folder: Path) -> tuple[list[Line], float]:
     """Run a side. Return the lines that it printed about steps, and its peak memory in bytes.
 
     Raises:
-        RuntimeError: the side failed. The message has the end of its log.
+        RuntimeError: the side failed. The message contains the end of its log.
     """
     # Waiting OpenMP threads must not spin on a shared machine. Our trainer sets this variable itself.
     ours = {"PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in ("operator", "trainer-image"))}

@@ -41,7 +41,7 @@ def pod(name: str, created: str) -> dict[str, Any]:
 class Server(ThreadingHTTPServer):
     """The fake API server: the objects that it returns, and the requests that it has received.
 
-    ``watches`` has a list of events for each watch request, in order. Further watch requests get no events.
+    ``watches``: a list of events for each watch request, in order. Further watch requests get no events.
     """
 
     daemon_threads = True

@@ -63,11 +63,11 @@ def manifest(target: Path, device: str, model: str | None = None, steps: int | N
 def train(given: Path, folder: Path, device: str) -> Counter[str]:
     """Run ``rft run`` on the manifest ``given``, and return the peaks of the memory in use, in MiB.
 
-    The key ``whole`` has the peak of all memory in use. On a GPU there may also be the keys ``training`` and
+    The key ``whole`` is the peak of all memory in use. On a GPU there may also be the keys ``training`` and
     ``sampling``, see ``gpu_memory``.
 
     Raises:
-        RuntimeError: if the run failed. The message has the end of its output.
+        RuntimeError: if the run failed. The message contains the end of its output.
     """
     source = os.pathsep.join(str(ROOT / part) for part in ("operator", "trainer-image"))
     command = [sys.executable, "-m", "rft_cli.main", "run", str(given), "--output", str(folder)]
@@ -108,7 +108,7 @@ def by_role(used: Sequence[str], processes: Sequence[str], commands: Mapping[int
     - ``training``: the memory that the trainer's processes use.
     - ``sampling``: the memory that the run's other processes use.
 
-    ``used`` and ``processes`` are lines that nvidia-smi printed. ``commands`` has the command line of each
+    ``used`` and ``processes`` are lines that nvidia-smi printed. ``commands``: the command line of each
     process of the run.
     """
     found = Counter({"whole": int(used[0])})
@@ -145,7 +145,7 @@ def compared(parts: Sequence[MemoryPart], peak: Mapping[str, float]) -> dict[str
     the keys ``training`` and ``sampling`` that were measured. If neither was measured, it has the key
     ``whole``.
 
-    ``peak`` has the measured amounts.
+    ``peak``: the measured amounts.
     """
     planned: Counter[str] = Counter()
     for part in parts:

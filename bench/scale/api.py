@@ -77,7 +77,7 @@ class Api:
     async def watch(
         self, path: str, query: str = "", accept: str = "application/json"
     ) -> AsyncIterator[Json]:
-        """Yield the events of a watch. ``query`` has further parameters, each preceded by ``&``."""
+        """Yield the events of a watch. ``query``: further parameters, each after a ``&``."""
         timeout, headers = aiohttp.ClientTimeout(total=None), {"Accept": accept}
         url = f"{path}?watch=true{query}"
         async with self._session.get(url, timeout=timeout, headers=headers) as answer:

@@ -250,7 +250,7 @@ def listening(stage: Stage, outcomes: dict[str, Seen], began: float) -> Iterator
     """Watch the status of the jobs during the ``with`` block. Append each new status message to
     ``Seen.said``.
 
-    ``outcomes`` has a ``Seen`` for each job, by the job's name. ``began`` is the time of the event, as
+    ``outcomes``: a ``Seen`` for each job, by the job's name. ``began`` is the time of the event, as
     ``time.monotonic`` returns it.
     """
     over = threading.Event()

@@ -40,7 +40,7 @@ def namespace(
 ) -> Iterator[Path]:
     """Create the namespace with the objects that all jobs share. Yield the volume's folder on the node.
 
-    - ``placed`` has fields for the spec of the pod that reads the volume.
+    - ``placed`` are fields for the spec of the pod that reads the volume.
     - ``mount`` is called with the volume's folder before anything uses the volume.
     - ``unmount`` is called with the volume's folder at the end, after the namespace is deleted.
     - ``keep``: at the end the namespace stays, and ``unmount`` is not called.

@@ -114,8 +114,8 @@ def what_is_wrong(
     """Yield each error in how a job ended. Also set ``outcome.lost``.
 
     - ``found`` is the job's status.
-    - ``record`` has the rows of the job's ``metrics.jsonl``.
-    - ``trainers`` has the start and end time of each trainer.
+    - ``record`` are the rows of the job's ``metrics.jsonl``.
+    - ``trainers`` are the start and end times of each trainer.
     - ``reached`` is the highest step that the interrupted attempts are known to have completed.
     """
     if found.get("phase") != "Succeeded":

@@ -65,7 +65,7 @@ def running(binaries: Path, folder: Path, further: Further | None = None) -> Ite
     """Run a control plane during the ``with`` block, with data, certificates and logs in ``folder``.
 
     Raises:
-        ClusterError: the API server did not start. The message has the end of its log.
+        ClusterError: the API server did not start. The message contains the end of its log.
     """
     further = further or Further()
     url, etcd = f"https://127.0.0.1:{free_port()}", f"http://127.0.0.1:{free_port()}"

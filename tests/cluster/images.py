@@ -13,7 +13,7 @@ from tests.cluster.shell import ClusterError, say
 class LoadedImages:
     """Records in a folder which image archives the cluster has loaded.
 
-    The folder has one empty file for each archive. The name of the file has a digest of the archive's
+    The folder has one empty file for each archive. The name of the file contains a digest of the archive's
     contents.
     """
 

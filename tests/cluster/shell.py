@@ -32,7 +32,7 @@ def run(
     """Run a command and return its stdout. If this process is interrupted, kill the command's process group.
 
     Raises:
-        ClusterError: the command is missing or failed. The message has the end of its stderr.
+        ClusterError: the command is missing or failed. The message contains the end of its stderr.
     """
     words = [str(word) for word in command]
     if shutil.which(words[0]) is None:
@@ -77,7 +77,7 @@ def run_contained(command: Sequence[str | Path], log: Path, env: Mapping[str, st
     kills ``unshare``, and with it all processes of the build.
 
     Raises:
-        ClusterError: the command failed. The message has the end of the log.
+        ClusterError: the command failed. The message contains the end of the log.
     """
     contained = ["setpriv", "--pdeathsig", "KILL", "unshare", "--fork", "--pid", "--mount-proc"]
     with log.open("ab") as output:

@@ -26,8 +26,8 @@ Weights = list[Tensor]
 class Trained:
     """A batch on which the loop trained.
 
-    ``weights`` has the adapter's weights just before each optimizer step. ``gradients`` has the gradients
-    that each step uses.
+    ``weights``: the adapter's weights just before each optimizer step. ``gradients``: the gradients that each
+    step uses.
     """
 
     groups: Sequence[Group]

@@ -51,9 +51,9 @@ def falsified(monkeypatch: pytest.MonkeyPatch) -> None:
 def weight_of(was: Tensor, drawn: Tensor, *, stale: bool) -> list[float]:
     """Compute the mismatch weight of each token of a rollout, as the spec's fields are documented.
 
-    - ``was`` has the tokens' log-probs by the policy before the update.
-    - ``drawn`` has the tokens' log-probs by the sampler.
-    - ``stale`` says whether an older policy sampled the rollout.
+    - ``was``: the tokens' log-probs by the policy before the update.
+    - ``drawn``: the tokens' log-probs by the sampler.
+    - ``stale``: whether an older policy sampled the rollout.
     """
     ratios = (was - drawn).exp().tolist()
     if not stale:

@@ -99,11 +99,11 @@ def attempt(
 ) -> None:
     """Log one attempt.
 
-    - ``rows`` has the rewards of the attempt's steps, by step.
-    - ``ending`` says how the attempt ends.
-    - ``before`` has the rewards of all steps before this attempt's first step. Without them this is the first
+    - ``rows``: the rewards of the attempt's steps, by step.
+    - ``ending``: how the attempt ends.
+    - ``before``: the rewards of all steps before this attempt's first step. Without them this is the first
       attempt, which also logs the evaluation of the base model.
-    - ``adapter`` is the folder of the final adapter. None: there is no final adapter.
+    - ``adapter``: the folder of the final adapter. None: there is no final adapter.
     """
     with Trackers(asked) as trackers:
         known = [record(step, reward) for step, reward in (before or {}).items()]

@@ -45,8 +45,8 @@ def plain_loss(
 ) -> tuple[Tensor, int]:
     """Return the loss of a mini-batch by the papers' formulas, and the number of clipped tokens.
 
-    - ``old`` has the log-probs of each completion's tokens before the update.
-    - ``found`` has the log-probs of the same tokens with the present weights.
+    - ``old``: the log-probs of each completion's tokens before the update.
+    - ``found``: the log-probs of the same tokens with the present weights.
     """
     low, high = {"grpo": (0.8, 1.2), "dapo": (0.8, 1.28), "cispo": (0.0, 1.28)}[objective]
     losses: list[Tensor] = []

@@ -84,8 +84,8 @@ class SamplerProbe:
     ) -> None:
         """Check the sampler with two probe adapters, and with a few tokens that it draws.
 
-        ``prompt`` has the ids of the tokens before the drawn tokens. Raises SamplerMismatch, ModelError, and
-        the engine's errors.
+        ``prompt``: the ids of the tokens before the drawn tokens. Raises SamplerMismatch, ModelError, and the
+        engine's errors.
         """
         with torch.random.fork_rng(), _restored(self._policy) as own:
             base = self._trainer()
@@ -111,7 +111,7 @@ class SamplerProbe:
         """Raise SamplerMismatch if the sampler's log-probs are the same as before, although the trainer's
         changed.
 
-        ``trainer`` has the trainer's log-probs with the version that the sampler has just loaded.
+        ``trainer``: the trainer's log-probs with the version that the sampler has just loaded.
         """
         assert self._last is not None
         answers = Answers(trainer, self._engine.logprobs(self._text))

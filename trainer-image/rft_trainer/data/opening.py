@@ -89,8 +89,8 @@ class WholeRows:
 class StreamedRows:
     """The rows of a dataset in a large file. A row is read when it is needed.
 
-    ``heldout`` has the rows of a separate evaluation dataset. It is None if there is no such dataset: then
-    rows of the sample are held out. It is empty if the evaluation is off.
+    ``heldout`` contains the rows of a separate evaluation dataset. It is None if there is no such dataset:
+    then rows of the sample are held out. It is empty if the evaluation is off.
     """
 
     lines: Lines

@@ -43,7 +43,7 @@ class Renderer:
     def prompt(self, row: Row) -> Prompt:
         """Return the prompt of a row: the row and the token ids of its messages.
 
-        Raises ValueError if the template fails or drops a message. The error has the line number.
+        Raises ValueError if the template fails or drops a message. The error contains the line number.
         """
         try:
             if self._as_before:

@@ -1,7 +1,7 @@
 """Reads large files. A row is read, checked and rendered only when training needs it.
 
 Before the start only the beginning of the file and a sample of its rows are checked. If an invalid line is
-found later, a checkpoint is saved and the run ends. The error has the line's number.
+found later, a checkpoint is saved and the run ends. The error contains the line's number.
 """
 
 import logging

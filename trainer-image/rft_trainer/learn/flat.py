@@ -179,7 +179,7 @@ def _ordered(chosen_I_J: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def visible_pairs(rows: FlatRows) -> int:
-    """Return in how many pairs of tokens one token attends to the other. Ignores attention windows."""
+    """Count the pairs of tokens in which one token attends to the other. Ignore attention windows."""
     text_P, prompt_P, position_P, first_P = rows.runs_P_4.unbind(dim=1)
     length_P = torch.cat([first_P[1:], torch.tensor([rows.length])]) - first_P
     own_P = length_P * (length_P + 1) // 2

@@ -118,7 +118,7 @@ class Accumulation:
     def __init__(self, policy: Policy, begin: Begin, team: Team, old: OldLogprobs | None = None) -> None:
         """Receive the leader's adapter weights and clear the gradients.
 
-        ``old`` has the old log-probs. They are used only if ``begin.measured`` is true.
+        ``old``: the old log-probs, which are used only if ``begin.measured`` is true.
         """
         self.metrics = UpdateMetrics(kl=0.0 if begin.settings.loss.kl_beta > 0 else None)
         self._policy, self._begin, self._team = policy, begin, team

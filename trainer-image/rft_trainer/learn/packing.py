@@ -155,7 +155,7 @@ def rows_of_group(
 
 
 def _visible(row: PackedRow) -> float:
-    """Return in how many pairs of tokens of a row one token attends to the other."""
+    """Count the pairs of tokens of a row in which one token attends to the other."""
     prompt = len(row.prompt_ids)
     return prompt * prompt / 2 + sum(
         seen * (prompt + seen / 2) for seen in (len(one.ids) - 1 for one in row.completions)

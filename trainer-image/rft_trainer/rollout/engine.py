@@ -114,7 +114,7 @@ class RolloutEngine(Protocol):
         """
 
     def wait_until_ready(self) -> None:
-        """Return when the sampler can be used. Raises SamplerError if it cannot be started."""
+        """Wait until the sampler can be used. Raises SamplerError if it cannot be started."""
 
     def use_adapter(self, adapter: AdapterVersion | None) -> None:
         """Make this the current adapter; None: sample from the base model alone. Raises SamplerError."""

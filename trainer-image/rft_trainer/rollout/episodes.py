@@ -116,7 +116,7 @@ class Episodes:
         """Return a completion for each request, in the order of the requests. Each completion has its
         episode.
 
-        ``requests`` has all requests of the first prompt, then all requests of the second prompt, and so on.
+        ``requests``: all requests of the first prompt, then all requests of the second prompt, and so on.
         Raises ConfigurationError if the chat template cannot continue a conversation. Also raises Preempted,
         and the errors of engine and grader container.
         """

@@ -19,7 +19,7 @@ def filter_set(scaled_n_V: Tensor, settings: Filter) -> tuple[Tensor, Tensor]:
     """Return the tokens that top-k keeps, and which of these tokens top-p keeps too.
 
     The first result (n, K) has the ids of the tokens, most probable first. The second result (n, K) says for
-    each token whether top-p keeps it. ``scaled_n_V`` has the logits, divided by the temperature. As in vLLM's
+    each token whether top-p keeps it. ``scaled_n_V``: the logits, divided by the temperature. As in vLLM's
     sampler, top-p is applied to the renormalized probabilities after top-k. The most probable token is always
     kept.
     """

@@ -112,7 +112,7 @@ class RoutedEngine:
         return sum(member.replica.restarts for member in self._members)
 
     def wait_until_ready(self) -> None:
-        """Return when all samplers can be used, also those that are restarted now. See RolloutEngine."""
+        """Wait until all samplers can be used, also after a restart. See RolloutEngine."""
         wait([one for member in self._members if (one := member.restarting) is not None])
         self._on_all(lambda replica: replica.wait_until_ready())
 

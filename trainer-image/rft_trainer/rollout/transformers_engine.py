@@ -170,7 +170,7 @@ def _by_prompt(request: Request) -> tuple[int, tuple[int, ...]]:
 
 @dataclass
 class _Batch:
-    """Completions that are decoded together. ``rows`` has the indices of their requests."""
+    """Completions that are decoded together. ``rows``: the indices of their requests."""
 
     rows: list[int]
     cache: Any

@@ -80,9 +80,7 @@ class ServerOptions:
 
 
 class VllmServer:
-    """One server in its own process group. Not thread-safe. If the server has died, ``start`` starts a new
-    server.
-    """
+    """One server in its own process group. Not thread-safe. If it has died, ``start`` starts a new one."""
 
     def __init__(self, options: ServerOptions) -> None:
         self._options = options
@@ -122,10 +120,10 @@ class VllmServer:
         return self._process is not None and self._process.poll() is None
 
     def wait_until_ready(self, should_stop: Callable[[], bool] = lambda: False) -> None:
-        """Return when the server answers.
+        """Wait until the server answers.
 
         Raises:
-            StartFailed: the server dies. The message has the error in the server's log.
+            StartFailed: the server dies. The message contains the error in the server's log.
             SamplerError: the server takes too long.
             Preempted: ``should_stop`` returns True.
         """

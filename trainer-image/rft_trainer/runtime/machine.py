@@ -55,8 +55,8 @@ def die_with_parent(signal_number: int = signal.SIGKILL) -> None:
 def memory_limit(root: Path = CGROUPS, process: Path = Path("/proc/self/cgroup")) -> int | None:
     """Return the memory limit of this container, in bytes. None: there is no limit.
 
-    In a container, ``root`` has the files of the cgroup. On a host, the file ``process`` has the path of
-    their folder.
+    In a container, ``root`` is the folder with the cgroup's files. On a host, the file ``process`` names the
+    folder with these files.
     """
     found = [
         limit
