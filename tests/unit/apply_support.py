@@ -1,6 +1,6 @@
-"""Replaces server-side apply, which the fake API server of the unit tests does not support.
+"""Replaces server-side apply, which the unit tests' fake API server does not support.
 
-The objects that would be applied are added to a list.
+Each object to apply is added to a list instead.
 """
 
 import pytest
@@ -9,7 +9,7 @@ from rft_cli.cluster.client import Body, ClusterClient
 
 
 def record_applied(monkeypatch: pytest.MonkeyPatch) -> list[Body]:
-    """Let ``ClusterClient.applying`` record objects and send nothing. Return the list of these objects."""
+    """Make ``ClusterClient.applying`` add each object to a list and send nothing. Return this list."""
     bodies: list[Body] = []
 
     class Applying:

@@ -32,9 +32,9 @@ def write_checkpoint(folder: RunFolder, step: int, state: RunState | None = None
 
 
 def as_old_release(checkpoint: Path) -> None:
-    """Replace the training state in a checkpoint by a ``training.pt``, as older releases wrote it.
+    """Replace a checkpoint's training state by a ``training.pt``, which older releases wrote.
 
-    The file has the form of ``torch.save``, but no content.
+    The file has the format of ``torch.save``, but no tensors.
     """
     tensors_of(checkpoint).unlink()
     values_of(checkpoint).unlink()

@@ -17,10 +17,10 @@ CPU time is limited, because other programs on the machine change it less than e
 
 @pytest.fixture(scope="session", autouse=True)
 def _constants_collected() -> None:
-    """Let Hypothesis collect the constants of all modules before the first test.
+    """Make Hypothesis collect the constants of all modules before the first test.
 
-    In a fresh clone this takes some seconds, once. Otherwise these seconds would count for the first test
-    that draws a value, and the test would exceed its limit.
+    In a fresh clone this takes some seconds, once. Otherwise the first test that uses Hypothesis would need
+    these seconds, and would exceed its limit of CPU time.
     """
 
     @given(strategies.integers(), strategies.text(), strategies.floats())
@@ -32,7 +32,7 @@ def _constants_collected() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _programs_parsed() -> None:
-    """Parse all modules before the first test, so that the time does not count for a test that reads them."""
+    """Parse all modules before the first test, so that the parsing uses no CPU time of a test."""
     programs()
 
 

@@ -65,7 +65,7 @@ class Characters:
 
 
 class TemplateReader(Characters):
-    """A tokenizer that finds tool calls itself, as those of transformers with a ``response_template`` do."""
+    """A tokenizer that finds tool calls, like a tokenizer of transformers with a ``response_template``."""
 
     response_template = "[name {arguments}]"
 
@@ -94,13 +94,13 @@ def generated(tokenizer: Characters, text: str, *, ends: bool = True) -> Generat
 
 
 def session(tokenizer: Characters, limits: RolloutLimits = LIMITS, **options: Any) -> Session:
-    """Return the session of a rollout whose seed is 7. ``options`` are further arguments of ``Session``."""
+    """Return a session of a rollout with seed 7. ``options`` are passed to ``Session``."""
     dialogue = Dialogue(tokenizer, None, frozenset({END}), vocabulary=VOCABULARY)
     return Session(dialogue, PARAMETERS, limits, 7, **options)
 
 
 class Scripted:
-    """A fake sampler. It answers each request with the next of ``texts``. ``requests`` has all its requests.
+    """A fake sampler. It keeps each request in ``requests``, and answers it with the next of ``texts``.
 
     ``before`` is called before each batch is sampled.
     """

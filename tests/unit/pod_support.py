@@ -64,7 +64,7 @@ def child_job() -> Body:
 
 
 class PodServer:
-    """The objects of the fake API server, and how it answers requests. Tests set its fields."""
+    """A fake API server. Tests set its fields: its objects, and how it answers requests."""
 
     def __init__(self, volume: Path) -> None:
         self.volume = volume

@@ -1,6 +1,6 @@
 """The differences between two specs.
 
-If a field is not set in a spec, the default that a run uses is compared.
+If a spec does not set a field, the field's default is compared.
 """
 
 from typing import Any

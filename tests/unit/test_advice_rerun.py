@@ -1,4 +1,4 @@
-"""A rerun is a new job with some other values than an earlier job.
+"""A rerun is a new job like an earlier job, but with some other values.
 
 The rerun names the earlier job as its baseline.
 """

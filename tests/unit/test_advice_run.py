@@ -57,8 +57,7 @@ def held_out(mean: float) -> EvaluationResult:
 def with_canary(rewards: list[float], scores: list[float]) -> RunStatus:
     """Return the status of a run with a canary grader.
 
-    ``rewards`` has the reward of each step. ``scores`` has the canary's score of each step, to which a little
-    noise is added.
+    ``rewards`` and ``scores`` have one value for each step. A little noise is added to the canary's scores.
     """
     noise = random.Random(0)
     history = [

@@ -1,4 +1,4 @@
-"""A suggested experiment changes one parameter within its range, and can be applied directly."""
+"""A suggested experiment changes one parameter within its range. Its manifest needs no edits."""
 
 import copy
 from typing import Any

@@ -1,4 +1,4 @@
-"""Values that are dumped as YAML and read again by kubectl's rules stay the same."""
+"""A value stays the same if it is dumped as YAML and read again by kubectl's rules."""
 
 from typing import Any
 

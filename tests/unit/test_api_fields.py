@@ -1,4 +1,4 @@
-"""A field of the API is found by its path, together with its description in the model."""
+"""The path of an API field leads to the field's description, default and range."""
 
 import pytest
 

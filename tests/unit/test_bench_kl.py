@@ -1,4 +1,4 @@
-"""The benchmark of the KL penalty: the manifests of its runs, and the tables that it makes of the results."""
+"""The benchmark of the KL penalty: the manifests of its runs, and the tables of their results."""
 
 from pathlib import Path
 

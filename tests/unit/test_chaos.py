@@ -1,4 +1,4 @@
-"""The checks that tests/chaos makes after it has injected a fault find every kind of error."""
+"""tests/chaos injects faults, and then runs checks. These checks find every kind of error."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

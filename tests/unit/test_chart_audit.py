@@ -1,6 +1,4 @@
-"""The audit of the chart complains about a finding without a written reason, and about a reason without a
-finding.
-"""
+"""The chart audit reports a finding of checkov without a reason, and a reason without a finding."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""The chart's NetworkPolicies are off by default. When on, they allow only traffic that each pod needs."""
+"""The chart's NetworkPolicies are off by default. If they are on, they allow only traffic that pods need."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A namespaced operator has the same rights as a cluster-wide one, and few rights at cluster scope."""
+"""A namespaced operator has the rights of a cluster-wide one in its namespaces, and few at cluster scope."""
 
 from typing import Any
 

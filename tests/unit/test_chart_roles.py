@@ -1,4 +1,4 @@
-"""The chart adds rights for RFTJobs to Kubernetes' roles view, edit and admin, but none to write a status."""
+"""The chart adds rights on RFTJobs to Kubernetes' roles view, edit and admin. None may write a status."""
 
 from tests.unit.chart_support import Json, rendered
 

@@ -1,4 +1,4 @@
-"""The schema of the chart's values refuses a value that the chart does not have, at every level."""
+"""The schema of the chart's values refuses unknown values, at every level."""
 
 import json
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ def resolved(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def objects(values: dict[str, Any], schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yield for each object in ``values`` its path, its values and its schema.
+    """Yield the path, the values and the schema of each object in ``values``.
 
     ``path`` is the path of ``values``. An object that is not in ``schema`` has the schema ``{}``.
     """

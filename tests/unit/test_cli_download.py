@@ -1,4 +1,4 @@
-"""rft download, samples and export of a job in the cluster. A command in a pod is a real process here."""
+"""rft download, samples and export of a job in the cluster. Commands in pods run on this machine."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ from tests.unit.pod_support import PodServer, child_job, finished_job, pods_serv
 
 @pytest.fixture
 def volume(tmp_path: Path) -> Path:
-    """Return a folder that stands for the run's folder on the job's volume. Two of its adapters are equal."""
+    """Return a folder that replaces the run's folder on the job's volume. Two of its adapters are equal."""
     path = tmp_path / "volume"
     folder = RunFolder(path)
     write_adapter(folder.adapter, "final" * 120_000)
@@ -65,7 +65,7 @@ def rft(*arguments: object) -> Result:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file that the run has written, by the file's path in ``folder``.
+    """Return the SHA-256 of each file of the run. The key is the file's path in ``folder``.
 
     Links, hidden files and the files that ``rft download`` adds are left out.
     """
@@ -411,10 +411,9 @@ def test_a_list_with_a_path_twice_or_too_many_files_is_refused(monkeypatch: pyte
 
 
 class Changing:
-    """A source of files with one file, ``metrics.jsonl``.
+    """A source with one file, ``metrics.jsonl``, which changes during the download.
 
-    The first ``rounds`` times that the file is read, its content does not have the listed digest. Later
-    the content has this digest.
+    The first ``rounds`` reads return content that does not match the listed digest. Later reads match it.
     """
 
     def __init__(self, rounds: int) -> None:

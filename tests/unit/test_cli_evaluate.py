@@ -1,4 +1,4 @@
-"""rft evaluate: how it calls the trainer, what it shows, and that no process or file is left.
+"""rft evaluate: how it calls the trainer, what it shows, and that it leaves no process or file.
 
 A fake trainer replaces the trainer, and writes the same files. tests/trainer tests the trainer itself.
 """
@@ -134,7 +134,7 @@ def asked(job: Path) -> dict[str, Any]:
 
 
 def left(job: Path) -> list[Path]:
-    """Return what the command left in the folder for temporary files."""
+    """Return the files that the command left in the folder for temporary files."""
     return list((job.parent / "tmp").iterdir())
 
 
@@ -289,7 +289,7 @@ def test_what_the_run_read_must_be_here_or_be_named(job: Path, finished: RunFold
 
 
 def test_a_run_never_continues_in_the_folder_of_an_evaluation(job: Path, finished: RunFolder) -> None:
-    """Else it would take the tuned policy's scores for its own."""
+    """Otherwise the run would use the evaluation's scores as its own."""
     assert evaluate(finished.path, "--output", job.parent / "out").exit_code == 0
     result = CliRunner().invoke(app, ["run", str(job), "--output", str(job.parent / "out")])
     assert result.exit_code == 1

@@ -1,4 +1,4 @@
-"""rft explain: what a field means, when to change it, and which field a misspelt name meant."""
+"""rft explain: what a field means, when to change it, and which field a misspelt name stands for."""
 
 import pytest
 from typer.testing import CliRunner

@@ -20,7 +20,7 @@ from tests.unit.checkpoint_support import write_adapter
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """Return the folder of a run of 30 steps with two checkpoints. The older one has the best reward."""
+    """Return the folder of a run of 30 steps with two checkpoints. The older one has the better reward."""
     folder = tmp_path / "run"
     write_adapter(folder / "adapter", "final")
     for step in (10, 20):

@@ -1,4 +1,4 @@
-"""What all commands of rft share: a quick start, version, help, completion, and the meaning of -o."""
+"""What all commands of rft share: few imports, version, help, shell completion, and the option -o."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The HTML page of rft report: what it shows, and that browsers never execute a text of the run."""
+"""The HTML page of rft report: what it shows, and that a browser executes no text of the run."""
 
 import re
 from html.parser import HTMLParser

@@ -30,7 +30,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 @pytest.fixture
 def applied(monkeypatch: pytest.MonkeyPatch) -> list[Body]:
-    """Return the list to which each object is added that a command applies. No object is sent."""
+    """Return a list. Each object that a command applies is added to the list, and not sent."""
     return record_applied(monkeypatch)
 
 

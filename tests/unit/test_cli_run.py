@@ -260,7 +260,7 @@ def test_what_is_suspended_or_cancelled_is_not_run(job: Path, field: str) -> Non
 def press_ctrl_c_at(monkeypatch: pytest.MonkeyPatch, *events: str, times: int = 1) -> None:
     """Send SIGINT to this process after each shown event whose name is in ``events``.
 
-    ``times`` is the number of signals after one event.
+    ``times`` is the number of signals after each event.
     """
     show = ProgressView.show
 

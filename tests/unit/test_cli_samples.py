@@ -1,6 +1,6 @@
 """rft samples shows the rollouts of a run in a folder.
 
-The tests of rft download test rft samples with a job in the cluster.
+For a job in the cluster, test_cli_download.py has the tests.
 """
 
 import json

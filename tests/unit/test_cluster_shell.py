@@ -1,4 +1,4 @@
-"""When a command of the test cluster is interrupted, all processes that it started end."""
+"""If a command of the test cluster is interrupted, all processes that the command started end too."""
 
 import signal
 import subprocess

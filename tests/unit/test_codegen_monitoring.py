@@ -1,4 +1,4 @@
-"""Alerts and panels query only metrics that exist. The pages have every metric, alert and reason."""
+"""Alerts and panels query only metrics that exist. The docs list every metric, alert and reason."""
 
 import json
 from pathlib import Path

@@ -18,7 +18,7 @@ def test_no_plan_has_more_gpus_than_verls_documentation(model: str, kind: str) -
 
 @pytest.fixture(scope="module")
 def page() -> str:
-    """The generated page. Its calculation does not count for the time of a test."""
+    """Generate the page once before the tests, because each test may use only 2 s of CPU time."""
     return plans_markdown()
 
 

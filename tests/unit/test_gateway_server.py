@@ -1,4 +1,4 @@
-"""The HTTP endpoint for rollouts: OpenAI's API, a token per rollout, sampling parameters from the spec."""
+"""The HTTP endpoint for rollouts: OpenAI's API, an access token per rollout, parameters from the spec."""
 
 import json
 import threading

@@ -1,6 +1,6 @@
 """Rollouts of several turns.
 
-If a prompt begins with the earlier tokens, it extends them. If it changes them, it begins a new segment.
+A prompt that begins with all earlier tokens extends them. Any other prompt begins a new segment.
 """
 
 import json
@@ -37,7 +37,7 @@ def turn(
     *tools: Any,
     ends: bool = True,
 ) -> list[dict[str, Any]]:
-    """Make a turn in which the model answers ``text``. Return the messages with this answer.
+    """Play a turn in which the model answers ``text``. Return the messages, with this answer as the last one.
 
     If ``ends`` is false, the answer was cut off at its maximum length.
     """
@@ -46,7 +46,7 @@ def turn(
 
 
 def texts(one: Session, tokenizer: Characters) -> list[list[str]]:
-    """Return for each segment the texts of its spans. Those in <> were sampled, the others are context."""
+    """Return the texts of the spans of each segment. Sampled spans are in <>. The others are context."""
     found = []
     for segment in one.segments:
         spans: list[tuple[bool, list[int]]] = [(False, list(segment.prompt_ids))]

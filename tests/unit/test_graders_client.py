@@ -1,4 +1,4 @@
-"""The trainer's end of the connection to a grader process: requests that cannot be sent."""
+"""The trainer's client of a grader process: a request that cannot be sent gets an error."""
 
 import socket
 from typing import Any
@@ -9,7 +9,7 @@ from rft_graders.client import GraderClient, GradeRequest, Inbox
 
 
 def nested(depth: int) -> list[Any]:
-    """Return a list in a list in a list, ``depth`` times."""
+    """Return lists that are nested ``depth`` levels deep."""
     found: list[Any] = []
     for _ in range(depth):
         found = [found]

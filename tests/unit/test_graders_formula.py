@@ -1,4 +1,4 @@
-"""Formulas that combine graders, templates with paths into rows, labels of judges, and clipped scales."""
+"""Formulas of graders, templates that read rows, labels from judges, and scales that clip scores."""
 
 import pytest
 

@@ -26,7 +26,7 @@ def answering(
 
     - ``missing`` is the number of bytes by which Content-Length is larger than the sent body.
     - ``chunk`` is the size of the response's chunks in bytes. 0: the response has no chunks.
-    - ``connections``, if given, gets the client's address of each new connection.
+    - ``connections`` is a list. The client's address of each new connection is added to it.
     """
 
     class Handler(BaseHTTPRequestHandler):

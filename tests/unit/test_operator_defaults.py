@@ -1,6 +1,4 @@
-"""The operator gives a job the platform's defaults when the job begins. If the defaults change later, its run
-does not change.
-"""
+"""A job gets the platform's defaults when it begins. If the defaults change later, its run stays the same."""
 
 import json
 from dataclasses import replace

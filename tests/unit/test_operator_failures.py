@@ -158,7 +158,7 @@ def test_evictions_end_a_run_with_what_to_change(message: str, advice: str) -> N
 
 
 def stopped_at(step: int, resumed_from: int) -> Pod:
-    """Return a preempted pod that resumed from the step ``resumed_from`` and reached ``step``."""
+    """Return a preempted pod. Its run resumed from step ``resumed_from`` and reached step ``step``."""
     ending = Ending(exit_code=75, reason="Retrying", message="stopped by SIGTERM")
     run = RunStatus(progress=Progress(stage="training", step=step, updated_at="2026-11-22T18:00:00Z"))
     report = ProgressReport(attempt="u", sequence=1, resumed_from_step=resumed_from, run=run, ending=ending)

@@ -1,4 +1,4 @@
-"""kopf is configured to use little memory: it reads lists in parts, and soon forgets objects."""
+"""kopf is configured to use little memory: it reads lists in pages, and keeps objects only briefly."""
 
 from rft_operator.handlers import IDLE_SECONDS, LIST_CHUNK, kopf_settings
 

@@ -1,6 +1,6 @@
 """The liveness probe finds a dead watch and a blocked event loop.
 
-A watch without events is not dead, and a watch that the API server refuses is not dead either.
+A watch without events counts as alive, and so does a watch that the API server refuses.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""The informer cache: an event or the resync makes an entry stale. The operator reads before it acts."""
+"""The informer cache: events and resyncs make entries stale. Stale entries are read again before use."""
 
 from dataclasses import replace
 from typing import Any

@@ -1,4 +1,4 @@
-"""The Lease never has two holders, whatever the order of reads, renewals, pauses and lost responses."""
+"""The Lease never has two holders, in any order of reads, renewals, pauses and lost responses."""
 
 import copy
 from collections.abc import Mapping

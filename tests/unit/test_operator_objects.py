@@ -144,7 +144,7 @@ def test_no_cloud_webhook_gives_users_code_the_identity_of_the_service_account()
 
 
 def skipped_by_eks(text: str) -> list[str]:
-    """Return the containers in an annotation as EKS reads them: one line of strict CSV. Spaces are kept."""
+    """Return the containers that EKS reads from an annotation: one line of strict CSV. Spaces are kept."""
     (first, *_) = csv.reader([text], strict=True)
     return first
 

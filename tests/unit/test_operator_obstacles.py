@@ -27,7 +27,7 @@ CLAIMED = replace(CHILD, claims=("runs",))
 def raw(message: str, kind: str = "Pod", reason: str = "FailedMount", **times: Any) -> dict[str, Any]:
     """Return an Event about an object of kind ``kind``, as an API server returns it.
 
-    ``times`` has the fields of the Event that are times. If there are none, ``lastTimestamp`` is ``NOW``.
+    ``times`` are the time fields of the Event. Without them, ``lastTimestamp`` is ``NOW``.
     """
     about = {
         "Pod": ("sums-x-1", "pod-1"),

@@ -844,8 +844,8 @@ def test_without_an_ingest_a_silent_trainer_is_not_stalled() -> None:
 def held_open(code: int, ended: datetime = NOW, *beside: str) -> Pod:
     """Return a running pod whose trainer ended at ``ended`` with exit code ``code``.
 
-    ``beside`` has the names of containers that other programs added to the pod, and that still run. Without
-    names it is one container, ``istio-proxy``.
+    ``beside`` are the names of further containers, which other programs added and which still run. The
+    default is one container, ``istio-proxy``.
     """
     trainer = Terminated(code, at=rfc3339(ended))
     return replace(POD, trainer=trainer, beside=beside or ("istio-proxy",))

@@ -1,4 +1,4 @@
-"""What reports change in a status: the reward curve, points after lost reports, times of conditions."""
+"""How reports change a status: the reward curve, fields left out of reports, and times of conditions."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

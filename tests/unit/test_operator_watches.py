@@ -1,4 +1,4 @@
-"""kopf repeats lists and watches for ever, whatever the answer is. ``Signs`` record what was answered."""
+"""kopf repeats failed lists and watches without end. ``Signs`` record the API server's answers."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

@@ -1,4 +1,4 @@
-"""The catalogue of accelerators has consistent names, labels and slices, and plausible numbers."""
+"""The catalogue of accelerators has consistent names, labels and MIG slices, and plausible numbers."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The number of GPUs with which sampling takes as long as training, and the division of these GPUs."""
+"""The number of GPUs with which sampling takes as long as training, and how the GPUs are divided."""
 
 import pytest
 
@@ -16,7 +16,7 @@ MEMORY = ACCELERATORS["nvidia-h100-80gb"].memory
 
 
 def balanced_for(sampling: float, update: float) -> Split:
-    """Return the balanced split if one GPU needs ``sampling`` s to sample and ``update`` s for the update."""
+    """Return the balanced split. One GPU would sample for ``sampling`` s and update for ``update`` s."""
     found = balanced(
         SHAPE, WORK, MEMORY, lambda split: StepSeconds(sampling / split.sampler_gpus, update / split.trainers)
     )

@@ -1,4 +1,4 @@
-"""The labels of a cloud's nodes name the kind of a node's GPUs.
+"""Labels that clouds put on nodes name the kind of GPU.
 
 The plan uses these labels to choose the nodes on which the pod may run.
 """

@@ -1,4 +1,4 @@
-"""A number of GPUs in the spec is always used. If the job needs another number, there is a warning."""
+"""The planner always uses the number of GPUs in the spec. If the job needs another number, it warns."""
 
 from typing import Any
 

@@ -26,7 +26,7 @@ def node(gpus: int = 2, cpu: float = 96, memory: float = 1000, product: str = L4
 
 
 def document(model: str, changes: Remedy = (), **fields: Any) -> dict[str, Any]:
-    """Return a manifest for the model, with the values that ``changes`` set, as a user would set them."""
+    """Return a manifest for the model, after a user has made these ``changes``."""
     made = manifest(model={"name": model}, **fields)
     for path, value in changes:
         _, section, field = path.split(".")
@@ -145,7 +145,7 @@ def test_the_requests_of_other_containers_are_subtracted() -> None:
 
 
 def fits(model: str, remedy: Remedy, nodes: list[Node], **fields: Any) -> bool:
-    """Return whether the job fits on a node after the changes in ``remedy``, by the operator's plan."""
+    """Return whether the job's new plan fits on a node, after the changes in ``remedy``."""
     made = placed(parse(document(model, remedy, **fields)).spec, "uid", nodes)
     held = made.memory_parts is not None
     return held and any(

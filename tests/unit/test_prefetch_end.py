@@ -1,4 +1,4 @@
-"""When a run that prefetches batches ends by an error, it begins no further batch."""
+"""After an error, a run that prefetches batches begins no further batch."""
 
 import time
 

@@ -42,16 +42,14 @@ class Theatre:
         return self.acts[number]
 
     def answer(self, number: int) -> None:
-        """Wait until the environment of the rollout ``number`` was asked. Then let it answer."""
+        """Wait for a request to the environment of the rollout ``number``. Then answer this request."""
         with self.begun:
             assert self.begun.wait_for(lambda: number in self.acts, 10)
         self.acts.pop(number).set_result("")
 
 
 def rollout(number: int, turns: int, ended: list[int]) -> Begin:
-    """Return a rollout whose environment acts after each turn. At its end it appends ``number`` to
-    ``ended``.
-    """
+    """Return a rollout whose environment acts after each turn. Its last turn adds ``number`` to ``ended``."""
 
     def steps(_slot: int) -> Steps:
         for _ in range(turns):

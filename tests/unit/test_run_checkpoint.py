@@ -1,4 +1,4 @@
-"""A checkpoint that is not complete is not used. Fields that a newer release wrote are kept."""
+"""An incomplete checkpoint is not used. Fields that a newer release wrote are kept."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Destinations of rft push: what is read, and how a wrong one is corrected."""
+"""Destinations of rft push: which are accepted, and how an error corrects a wrong one."""
 
 import pytest
 

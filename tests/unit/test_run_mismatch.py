@@ -1,6 +1,6 @@
-"""A run stops if two differences between the log-probs of sampler and trainer are above their limits.
+"""A run stops if the log-probs of sampler and trainer differ too much.
 
-They are the KL and the mean absolute difference.
+Both the KL and the mean absolute difference must be above their limits.
 """
 
 from rft_run.mismatch import LEAST_TOKENS, STOP_KL, STOP_MEAN_ABS, Mismatch

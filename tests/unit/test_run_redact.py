@@ -1,4 +1,4 @@
-"""Secrets of every form that scanners of source code know are redacted. Ordinary texts are not changed."""
+"""Secrets are redacted in every form that scanners of source code find. Ordinary texts are not changed."""
 
 import pytest
 from hypothesis import example, given, strategies
@@ -120,9 +120,9 @@ def test_a_text_without_end_is_read_up_to_a_limit() -> None:
     ],
 )  # fmt: skip
 def test_the_time_for_a_long_text_is_bounded(piece: str) -> None:
-    """A pattern may not need time in proportion to the square of the text's length.
+    """The time that a pattern needs must not grow with the square of the text's length.
 
-    Such a pattern makes this test exceed its limit of CPU time.
+    With such a pattern, this test exceeds its limit of CPU time.
     """
     cluster_text((piece * MAX_READ)[:MAX_READ])
 

@@ -1,4 +1,4 @@
-"""Tool calls that the tokenizer's own format finds in a text, and which of them are malformed."""
+"""Tool calls that a tokenizer finds in its own format: how they are read, and which are malformed."""
 
 from typing import Any
 

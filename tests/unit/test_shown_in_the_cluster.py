@@ -40,7 +40,7 @@ def written(decision: Decision) -> str:
 
 
 def leaked(write: Callable[[str], str], samples: tuple[Sample, ...] = SAMPLES) -> dict[str, list[str]]:
-    """Return for each sample the parts that ``write`` should hide, but returns.
+    """Return the parts of each sample that ``write`` should hide, but returns.
 
     A key of the result is the name of a sample. Samples without such parts are left out.
     """

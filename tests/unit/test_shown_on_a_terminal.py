@@ -71,7 +71,7 @@ def hostile_job(text: str = EVERY, phase: str = "Running") -> Json:
 
 
 def written(folder: Path, body: Json) -> Path:
-    """Write a manifest with control characters as escapes of YAML, as a stranger would. Return its path."""
+    """Write a manifest in which YAML escapes stand for control characters. Return its path."""
     path = folder / "job.yaml"
     path.write_text(yaml.safe_dump(body))
     return path

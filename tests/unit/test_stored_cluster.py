@@ -58,13 +58,13 @@ def of_a_newer_release(value: dict[str, Any], *paths: str) -> str:
 
 
 def with_snapshot(text: str, config: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return a copy of a ConfigMap, by default of the stored one, with ``text`` as its snapshot."""
+    """Return a copy of ``config``, or of the stored ConfigMap, with ``text`` as its snapshot."""
     config = config or stored("configmap")
     return config | {"data": config["data"] | {CONFIG_FILE: text}}
 
 
 def at_rest(config: dict[str, Any]) -> tuple[dict[str, Any], Observed]:
-    """Return the stored RFTJob, suspended, and its observed state, in which ``config`` is the only child."""
+    """Return the stored RFTJob as suspended, and its observed state. Its only child is ``config``."""
     document = stored("rftjob")
     document["status"]["phase"] = "Suspended"
     return document, observe(owner_of(document), RawState(config=config), None, None)

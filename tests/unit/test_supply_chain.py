@@ -1,4 +1,4 @@
-"""Installed packages except torch are pinned with hashes. A single file pins the base image."""
+"""All installed packages except torch are pinned with hashes. One file pins the base image."""
 
 import hashlib
 import http.server

@@ -67,7 +67,7 @@ Each of these modules checks every file, or opens only files that are not in a r
 
 
 def dotted(node: ast.expr) -> str:
-    """Return the dotted name that an expression is, such as ``torch.load``, or "" if it is no name."""
+    """Return the dotted name in an expression, such as ``torch.load``, or "" if the expression is no name."""
     if isinstance(node, ast.Name):
         return node.id
     return f"{dotted(node.value)}.{node.attr}" if isinstance(node, ast.Attribute) else ""
@@ -104,9 +104,7 @@ def keyword(call: ast.Call, name: str) -> object:
 
 
 def problem_of_call(call: ast.Call, names: dict[str, str]) -> str | None:
-    """Return what is unsafe in a call, or None if the call is safe. ``names`` is the result of
-    ``full_names``.
-    """
+    """Return why a call is unsafe, or None if it is safe. ``names`` is the result of ``full_names``."""
     said = dotted(call.func)
     first, _, rest = said.partition(".")
     name = names.get(first, first) + (f".{rest}" if rest else "")
@@ -128,7 +126,7 @@ def problem_of_call(call: ast.Call, names: dict[str, str]) -> str | None:
 
 
 def loader_of(call: ast.Call) -> str:
-    """Return the name of the loader class in a call of ``yaml.load``, or "" if there is none."""
+    """Return the name of the loader class in a call of ``yaml.load``, or "" if the call has none."""
     given = [*call.args[1:2], *(each.value for each in call.keywords if each.arg == "Loader")]
     return dotted(given[0]) if given else ""
 
@@ -155,7 +153,7 @@ def problem_of_model(call: ast.Call, owner: str, method: str) -> str | None:
 def problems(tree: ast.Module) -> Iterator[str]:
     """Yield each unsafe import and each unsafe call of a module.
 
-    They could load code or a pickle, or unpack an archive.
+    Each of them could load code or a pickle, or unpack an archive.
     """
     yield from (name for name in imported(tree) if name in UNPICKLERS)
     names = full_names(tree)
@@ -201,9 +199,9 @@ def test_no_program_loads_what_could_run_code(package: str) -> None:
 
 
 def of_a_benchmark(place: str) -> set[str]:
-    """Return the unsafe calls that the module at ``place`` may make. Only benchmarks may make such calls.
+    """Return the unsafe calls that the module at ``place`` may make. The set is empty except for benchmarks.
 
-    Benchmarks may make them, because they load only models that they made themselves.
+    Benchmarks may make such calls, because they load only models that they made themselves.
     """
     if not place.startswith("bench/"):
         return set()

@@ -6,9 +6,7 @@ import pytest
 
 
 def fake_trainer(folder: Path, monkeypatch: pytest.MonkeyPatch, source: str = "") -> None:
-    """Write a package ``rft_trainer`` that runs ``source`` below ``folder``. The child process of ``rft run``
-    imports it.
-    """
+    """Write a package ``rft_trainer`` for the child process of ``rft run``. ``source`` is its program."""
     package = folder / "path" / "rft_trainer"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
