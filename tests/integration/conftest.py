@@ -42,7 +42,7 @@ def kubeconfig() -> Path:
 def described(kubeconfig: Path) -> dict[str, str]:
     """What the provider knows about the test cluster, e.g. ``host_address``.
 
-    For an external cluster this is only the provider's name.
+    For an external cluster the provider knows only its own name.
     """
     return choose_provider(default_layout()).describe()
 

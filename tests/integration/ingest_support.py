@@ -12,8 +12,8 @@ Submit = Callable[..., Run]
 def body(pod: Object, step: int = 3, sequence: int | None = None, **progress: Any) -> bytes:
     """Return the body of a report that the trainer in ``pod`` sends after ``step`` steps.
 
-    - ``sequence`` is the sequence number of the report. None: it is ``step``.
-    - ``progress`` has more fields for the report's progress.
+    - ``sequence`` is the report's sequence number. None: the number is ``step``.
+    - ``progress`` are further fields of the report's progress.
     """
     points = [{"step": i, "reward": i / 100} for i in range(1, step + 1)]
     report = {
@@ -29,7 +29,7 @@ def body(pod: Object, step: int = 3, sequence: int | None = None, **progress: An
 
 
 class Trainer:
-    """The newest pod of ``run``, set to Running, with a token for its reports."""
+    """A simulated trainer: the newest pod of ``run``, set to Running, and a token for its reports."""
 
     def __init__(self, run: Run, operator: Operator, api: Api) -> None:
         self.run, self.operator = run, operator

@@ -19,7 +19,7 @@ def ready_nodes(api: Api) -> list[Object]:
 
 @contextmanager
 def gpus(api: Api, count: int, product: str | None = None) -> Iterator[Object]:
-    """Let the first ready node advertise ``count`` GPUs during the ``with`` block. Yield the node.
+    """Make the first ready node advertise ``count`` GPUs during the ``with`` block. Yield the node.
 
     ``product`` is the value of the node's label for the kind of GPU. If it is None, the node has no such
     label.
@@ -40,7 +40,7 @@ def _offer(api: Api, name: str, count: str | None, product: str | None) -> Objec
 
 @contextmanager
 def fake_node(api: Api, name: str, product: str, count: int) -> Iterator[None]:
-    """Add a node object with ``count`` GPUs, but without a machine. Its taint keeps all pods away."""
+    """Add a node object with ``count`` GPUs, but no machine. A taint keeps all pods away from the node."""
     amounts = {"cpu": "64", "memory": "512Gi", "pods": "100", GPU: str(count)}
     status: dict[str, Any] = {"capacity": amounts, "allocatable": amounts}
     body = {

@@ -116,7 +116,7 @@ class Run:
         return sorted(items, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
 
     def pod(self) -> Object:
-        """Wait until a pod exists that is not being deleted. Return the newest one."""
+        """Wait until the RFTJob has a pod that is not being deleted. Return the newest such pod."""
         return wait_until(
             "a pod",
             lambda: next((p for p in self.pods()[::-1] if "deletionTimestamp" not in p["metadata"]), None),
@@ -151,7 +151,7 @@ class Run:
         self.api.patch(PODS, f"{pod['metadata']['name']}/status", {"status": status})
 
     def token(self, pod: Object, audience: str = TOKEN_AUDIENCE) -> str:
-        """Return a token that is bound to a pod, as a kubelet would mount it."""
+        """Return a token that is bound to a pod, like the token that a kubelet mounts."""
         metadata = pod["metadata"]
         bound = {"kind": "Pod", "apiVersion": "v1", "name": metadata["name"], "uid": metadata["uid"]}
         spec = {"audiences": [audience], "expirationSeconds": 3600, "boundObjectRef": bound}
@@ -232,7 +232,7 @@ class Operator:
 
     @property
     def is_running(self) -> bool:
-        """Whether this operator was started, and no test has waited for its end since."""
+        """Whether this operator was started and has not been stopped, killed or waited for."""
         return self._process is not None
 
     @property
@@ -253,7 +253,7 @@ class Operator:
             return 0, str(error)
 
     def metric(self, line: str) -> float:
-        """Return the sum of the operator's metrics whose line begins with ``line``."""
+        """Return the sum of the values of all metrics whose line begins with ``line``."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self._metrics}/metrics", timeout=10) as answer:
             text = answer.read().decode()
         return sum(float(row.rsplit(" ", 1)[1]) for row in text.splitlines() if row.startswith(line))

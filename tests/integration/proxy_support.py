@@ -99,7 +99,7 @@ class Proxy:
         self._refused = None
 
     def answer_to(self, line: str) -> bytes | None:
-        """Return the answer that replaces the API server's, or None if the request is to be forwarded."""
+        """Return the answer to send in place of the API server's, or None to forward the request."""
         if self._refused is None:
             return None
         text, but, answer = self._refused

@@ -1,4 +1,4 @@
-"""The CRD is the same before and after a real API server has stored it."""
+"""A real API server stores the CRD without a change."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -23,7 +23,7 @@ def _differences(ours: Any, theirs: Any, path: str) -> Iterator[str]:
 
 
 def test_the_api_server_gives_the_crd_back_as_it_was_written(api: Api) -> None:
-    """If the stored CRD differs, Helm's server-side apply reports a conflict, and Argo CD a drift."""
+    """If the stored CRD differs, Helm's server-side apply reports a conflict, and Argo CD reports drift."""
     if not has_cel(api):
         pytest.skip("an API server without CEL drops the rules")
     stored = api.get(CRDS, "rftjobs.rft.dev")["spec"]

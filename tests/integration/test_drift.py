@@ -30,8 +30,8 @@ EXAMPLES = sorted((ROOT / "examples").rglob("*.yaml"))
 def lost(ours: Any, theirs: Any, path: str) -> Iterator[str]:
     """Yield a message for each value of ``ours`` that is missing or different in ``theirs``.
 
-    ``theirs`` is what the API server returned for ``ours``. Fields that are only in ``theirs`` are ignored.
-    An empty value counts as missing.
+    ``theirs`` is what the API server returned for ``ours``. Fields that only ``theirs`` has are ignored. An
+    empty value counts as missing.
     """
     if ours in (None, "", [], {}) and theirs in (None, "", [], {}):
         return

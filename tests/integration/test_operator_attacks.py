@@ -62,7 +62,7 @@ ADDRESSES = (f"127.2.0.{number}" for number in itertools.count(1))
 
 
 def refused(trainer: Trainer, attack: Attack) -> None:
-    """Send the report. Check the response and the log line, and that the trainer's RFTJob is unchanged."""
+    """Send the report. Check the response, the log line, and that the trainer's RFTJob stays the same."""
     before, source = trainer.run.job, next(ADDRESSES)
     tokens = [attack.token] if attack.token is not None else [""]
     assert asyncio.run(flood(trainer, tokens, attack.content, source)) == {attack.status: 1}
@@ -128,7 +128,7 @@ def test_a_pod_with_the_same_name_and_labels_in_another_namespace_is_refused(
 
 
 class _Elsewhere(NamedTuple):
-    """A stand-in for a ``Run``, which has only the attributes that ``Run.token`` reads."""
+    """A stand-in for ``Run`` with only the attribute that ``Run.token`` reads."""
 
     api: Api
 
@@ -153,7 +153,7 @@ def key(described: dict[str, str]) -> rsa.RSAPrivateKey:
 
 
 def signed_again(token: str, key: rsa.RSAPrivateKey, seconds: int) -> str:
-    """Return the token with another time of issue, signed with the API server's key."""
+    """Return the token with times that are ``seconds`` earlier, signed with the API server's key."""
     head, claims, _ = (part + "=" * (-len(part) % 4) for part in token.split("."))
     said = json.loads(base64.urlsafe_b64decode(claims))
     said |= {name: said[name] - seconds for name in ("iat", "nbf", "exp")}

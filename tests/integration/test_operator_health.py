@@ -61,7 +61,7 @@ def test_a_silent_watch_fails_the_probe_while_the_api_server_answers(
 
 
 def test_a_slow_api_server_does_not_fail_the_probe(watching: Operator, proxy: Proxy) -> None:
-    """The watches must reconnect so often that the test lasts longer than STALE_SECONDS."""
+    """The test waits for several reconnects of each watch, so it lasts longer than STALE_SECONDS."""
     before = proxy.watches.copy()
     proxy.delay = 3.0
     rounds = STALE_SECONDS // WATCH_SECONDS

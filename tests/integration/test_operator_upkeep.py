@@ -1,4 +1,4 @@
-"""Objects that the operator keeps up to date: serving certificates, ConfigMaps with the CA, and claims."""
+"""Objects that the operator keeps up to date: certificates, ConfigMaps with the CA, and volume claims."""
 
 from collections.abc import Callable, Iterator
 

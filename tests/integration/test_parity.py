@@ -1,6 +1,6 @@
 """A real API server accepts and refuses the same manifests as the models.
 
-Checks that no CRD schema can make are left out.
+Checks that a CRD's schema cannot express are left out.
 """
 
 import copy
@@ -83,7 +83,7 @@ def test_the_api_server_agrees_with_the_crds_schema_on_random_specs(
 
 
 class Reconciler:
-    """The operator without a webhook. Its condition ``Accepted`` says whether a manifest is valid."""
+    """The operator without a webhook. Its verdict on a manifest is the condition ``Accepted``."""
 
     def __init__(self, api: Api) -> None:
         self._api = api

@@ -38,7 +38,7 @@ class Release:
         self._process: subprocess.Popen[str] | None = None
 
     def apply(self, **spec: object) -> None:
-        """Start ``helm`` in the background: an install or upgrade with these fields changed."""
+        """Install or upgrade the release in the background, with these fields of the spec changed."""
         self.manifest["spec"].update(spec)
         (self._chart / "templates" / "job.yaml").write_text(json.dumps(self.manifest))
         program = [tool("helm"), "upgrade", "--install", self.name, str(self._chart), *self._options]

@@ -1,7 +1,6 @@
-"""If the API server refuses a watch, the operator tries this watch again without end.
+"""If the API server refuses a watch, the operator retries this watch without end.
 
-All other watches continue to work. An operator that must end ends within seconds, even while watches are
-refused.
+All other watches continue to work. While watches are refused, the operator can still end within seconds.
 """
 
 import signal
@@ -67,7 +66,7 @@ def serving(
 
 @pytest.fixture
 def running(serving: Operator, proxy: Proxy, api: Api, namespaces: tuple[str, str]) -> Operator:
-    """The operator of both namespaces. It is started if it does not run."""
+    """The operator of both namespaces. If it does not run, it is started."""
     proxy.accept()
     if not serving.is_running:
         forget_lease(api, namespaces[0])
@@ -77,9 +76,7 @@ def running(serving: Operator, proxy: Proxy, api: Api, namespaces: tuple[str, st
 
 
 def forget_lease(api: Api, namespace: str) -> None:
-    """Delete the Lease of an operator that ended without releasing it. So the next operator can start at
-    once.
-    """
+    """Delete the Lease that an ended operator did not release. So the next operator can start at once."""
     there = Api(api._cluster, namespace)
     if there.find(LEASES, "rft-operator") is not None:
         there.delete(LEASES, "rft-operator")

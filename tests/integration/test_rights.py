@@ -1,6 +1,6 @@
 """Least privilege: the chart grants exactly the rights that the operator uses.
 
-The tests read the operator's requests from the audit log. They run last, so the log has the requests during
+The tests read the operator's requests from the audit log. They run last, so the log contains the requests of
 all other tests.
 """
 
@@ -93,6 +93,6 @@ def test_the_cluster_role_is_enough_to_serve_all_namespaces(
 
 
 def watched_everywhere(account: Account) -> set[str]:
-    """Return the kinds of resources that the account watched in all namespaces with one request."""
+    """Return the kinds of resources that the account watched by one request for all namespaces."""
     asked = Audit().requests(account.user)
     return {one.right.resource for one in asked if one.right.verb == "watch" and not one.namespace}

@@ -1,4 +1,4 @@
-"""A real API server calls the webhook on this machine: refusals, warnings, and what happens if it fails."""
+"""A real API server calls the webhook on this machine: refusals, warnings, and a webhook that fails."""
 
 import base64
 import json
@@ -120,7 +120,7 @@ class Webhook:
         return self.send("PATCH", f"{RFTJOBS}/{name}", patch)
 
     def configuration(self) -> Object:
-        """The chart's ValidatingWebhookConfiguration with a URL in the place of the Service."""
+        """The chart's ValidatingWebhookConfiguration, with a URL instead of the Service."""
         webhook = {
             "name": "rftjobs.rft.dev",
             "admissionReviewVersions": ["v1"],
@@ -148,7 +148,7 @@ class Webhook:
         }
 
     def select(self, *, selected: bool) -> None:
-        """Turn the webhook on or off for the tests' namespace, by the label that its selector needs."""
+        """Turn the webhook on or off for the tests' namespace: set or remove the label that it selects."""
         labels = {key: value if selected else None for key, value in SELECTED.items()}
         self.api.call("PATCH", "api/v1/namespaces/{}", {"metadata": {"labels": labels}})
 
@@ -160,7 +160,7 @@ class Webhook:
 
 
 def job(**spec: Any) -> Object:
-    """Return a job whose pod the scheduler never places, because no node matches its selector."""
+    """Return a job whose pod is never scheduled, because no node matches the job's node selector."""
     made = small(
         **{"resources": {"accelerator": {"name": "cpu"}, "nodeSelector": {"rft.dev/none": "x"}}, **spec}
     )
@@ -169,7 +169,7 @@ def job(**spec: Any) -> Object:
 
 
 def _own_address(server: str, described: dict[str, str]) -> str:
-    """Return this machine's address, as the API server's machine sees it."""
+    """Return the address at which the API server reaches this machine."""
     named = os.environ.get("RFT_TEST_WEBHOOK_HOST") or described.get("host_address")
     if named:
         return named
