@@ -19,7 +19,7 @@ NAMESPACE = "rft-e2e"
 
 
 def cluster(*arguments: str) -> list[str]:
-    """Run a command of the test cluster. Return the words of its output."""
+    """Run a command of ``tests.cluster``. Return the words of the command's output."""
     command = [sys.executable, "-m", "tests.cluster", *arguments]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if result.returncode != 0:
@@ -30,8 +30,7 @@ def cluster(*arguments: str) -> list[str]:
 def install(*options: str) -> None:
     """Install or upgrade the operator's chart, with additional Helm options.
 
-    The webhook is off, unless the options turn it on. So invalid RFTJobs reach the operator, and the tests
-    test its own checks.
+    The webhook is off, unless the options turn it on. If it is off, the operator itself checks the RFTJobs.
     """
     off = ("--set", "webhook.enabled=false")
     command = [str(ROOT / "scripts" / "demo-cluster.sh"), "install", *off, *options]
@@ -64,7 +63,7 @@ def example() -> list[Object]:
 def variant(example: list[Object], name: str, **changes: Any) -> list[Object]:
     """Return a copy of ``example`` whose RFTJob has the name ``name`` and few steps.
 
-    ``changes`` has new values for fields of the RFTJob's spec. A mapping is merged into the field's value.
+    ``changes`` are new values for fields of the RFTJob's spec. A mapping is merged into the field's value.
     Any other value replaces the field's value.
     """
     objects: list[Object] = json.loads(json.dumps(example))

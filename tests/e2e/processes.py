@@ -1,4 +1,4 @@
-"""Finds processes of the test cluster's node among the processes of this machine."""
+"""Finds processes that run in the test cluster's node, among all processes of this machine."""
 
 import os
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def processes_with(text: str, *, uid: int | None = None) -> Iterator[int]:
-    """Yield the PIDs of processes whose command line contains ``text``, as seen by the host."""
+    """Yield this machine's PIDs of processes whose command line contains ``text``."""
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")

@@ -19,7 +19,7 @@ MANIFESTS = sorted((ROOT / "examples" / "advice").glob("*.yaml"))
 
 @pytest.fixture(scope="module")
 def webhook(kubectl: Kubectl) -> Iterator[Kubectl]:
-    """kubectl in a cluster in which the webhook answers."""
+    """kubectl for a cluster whose webhook answers."""
     install("--set", "webhook.enabled=true")
     bad = {
         "apiVersion": "rft.dev/v1alpha1",

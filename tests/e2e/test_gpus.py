@@ -1,4 +1,4 @@
-"""A job that needs a GPU, from scheduling to success. Its node advertises GPUs, but has none.
+"""A job that needs a GPU, from scheduling to success. Its node advertises GPUs, but has no GPUs.
 
 The trainer computes on the CPU.
 """
@@ -20,7 +20,7 @@ PRODUCT = "nvidia.com/gpu.product"
 
 @pytest.fixture(scope="module", autouse=True)
 def two_gpus(kubectl: Kubectl) -> Iterator[None]:
-    """Let every node advertise two L40S GPUs during the tests.
+    """Make every node advertise two L40S GPUs during the tests.
 
     The nodes get the label for the kind of GPU before they get the GPUs. The operator caches the nodes, and
     must never cache a node with GPUs but without this label.

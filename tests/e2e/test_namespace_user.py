@@ -44,7 +44,7 @@ def token(kubectl: Kubectl) -> str:
 
 @pytest.fixture(scope="module")
 def user(kubectl: Kubectl, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubectl]:
-    """kubectl of a user who has only the role ``edit`` in the tests' namespace."""
+    """kubectl as a user who has only the role ``edit`` in the tests' namespace."""
     kubectl.run("create", "serviceaccount", USER)
     kubectl.run("create", "rolebinding", USER, "--clusterrole=edit", f"--serviceaccount={NAMESPACE}:{USER}")
     config: dict[str, Any] = yaml.safe_load(kubectl.kubeconfig.read_text())

@@ -77,7 +77,7 @@ def place(kubectl: Kubectl) -> Iterator[None]:
 
 
 def queued(api: Api, name: str) -> Run:
-    """Create a deterministic job in the queue. It saves a checkpoint only when it is stopped."""
+    """Create a deterministic job in the queue. The job saves a checkpoint only when it is stopped."""
     document = job(name, "transformers")
     document["metadata"]["labels"] = {QUEUE_NAME: "train", PRIORITY: "low"}
     document["spec"]["training"] |= {"deterministic": True, "seed": 3}
@@ -118,7 +118,7 @@ def step_of(run: Run) -> int:
 
 
 def left(kubectl: Kubectl, run: Run) -> Object:
-    """Wait until a run has succeeded. Return its metrics and a hash of its adapter, for comparison."""
+    """Wait until a run has succeeded. Return its metrics and a hash of its adapter, to compare runs."""
     status = run.wait_for_phase("Succeeded", 300)
     folder = status["output"]["folder"]
 

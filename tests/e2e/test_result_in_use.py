@@ -1,6 +1,4 @@
-"""End-to-end tests of using a result: a run's folder is downloaded from the cluster, and its
-adapter served.
-"""
+"""End-to-end tests of a finished run: its folder is downloaded, and its adapter is served."""
 
 import hashlib
 import os
@@ -64,7 +62,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def digests_on_the_volume(kubectl: Kubectl, pod: str) -> dict[str, str]:
-    """Return the digests that sha256sum computes in a pod which mounts the run's folder."""
+    """Return digests of the run's files, computed by sha256sum in a pod that mounts them."""
     parts = "adapter checkpoints rollouts metrics.jsonl"
     said = kubectl.exec(pod, "reader", "sh", "-c", f"cd /folder && find {parts} -type f | xargs sha256sum")
     return {path: digest for digest, path in (line.split(maxsplit=1) for line in said.splitlines())}

@@ -1,7 +1,7 @@
 """The chart grants all rights that the operator needs: the API server refuses no request of the operator.
 
 tests/integration/test_rights.py tests that the chart grants no other rights. pytest runs the modules in
-alphabetical order. So the audit log has the operator's requests during the modules before this one.
+alphabetical order. So the audit log has the operator's requests from all earlier modules.
 """
 
 import pytest
