@@ -1,4 +1,4 @@
-"""Computes the object that an API server stores when it gets an object, without an API server.
+"""Computes, without an API server, the object that an API server would store.
 
 The steps are those of apiextensions-apiserver:
 
@@ -112,7 +112,7 @@ def _is_integer(_checker: Any, value: object) -> bool:
 def re2(pattern: str) -> re.Pattern[str]:
     """Return a Python pattern that matches the same texts as ``pattern`` does in Go's RE2.
 
-    In RE2 character classes have only ASCII characters, and ``$`` matches only at the very end.
+    In RE2 character classes contain only ASCII characters, and ``$`` matches only at the end of the text.
     """
     if "$" in pattern[:-1] or re.search(r"\\[^.\[\]]", pattern):
         raise NotImplementedError(

@@ -82,7 +82,7 @@ class Value(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """The type of a field without ``| None``, and the limits of the field by name, e.g. ``ge``."""
+    """The type of a field without ``| None``, and the field's limits by name, e.g. ``ge``."""
 
     type: Any
     limits: dict[str, Any]
@@ -169,7 +169,7 @@ PATTERNS: dict[str, tuple[list[str], list[str]]] = {
 
 @cache
 def cases() -> tuple[Case, ...]:
-    """Return all cases, those of rules across fields last."""
+    """Return all cases. The last ones are about rules across fields."""
     return tuple(map(_with_its_future, (*_metadata_cases(), *_spec_cases(), *_rule_cases())))
 
 
@@ -218,7 +218,7 @@ def sample(model: type[Model], given: Object | None = None) -> Object:
 
 
 def _companions(model: type[Model], given: Object) -> Object:
-    """Return the fields that a rule across fields requires if the fields ``given`` are set."""
+    """Return the further fields that rules across fields require when the fields ``given`` are set."""
     if model is Scale:
         return {"max": 1.5e308} if "min" in given else {"min": -1.5e308}
     stop = given.get("stop")
@@ -238,7 +238,7 @@ def _companions(model: type[Model], given: Object) -> Object:
 
 
 def good(kind: Kind) -> Any:
-    """Return the first valid value of ``values``."""
+    """Return the first valid value that ``values`` yields."""
     return next(value.value for value in values(kind) if value.below is None)
 
 
@@ -407,7 +407,7 @@ def _list_values(item: Kind, limits: dict[str, Any]) -> Iterator[Value]:
 
 
 def _different(item: Kind, count: int) -> list[Any]:
-    """Return ``count`` valid items. If items have a name, each item has another name."""
+    """Return ``count`` valid items. If items have a name, all names are different."""
     if isinstance(item.type, type) and issubclass(item.type, Model) and "name" in item.type.model_fields:
         return [sample(item.type, {"name": f"n{number}"}) for number in range(count)]
     return [good(item)] * count
@@ -458,7 +458,7 @@ def _spec_cases() -> Iterator[Case]:
 
 
 def _model_cases(model: type[Model], path: str, place: Place) -> Iterator[Case]:
-    """Yield the cases of every field of ``model``. The object of the model is at ``path``."""
+    """Yield the cases of every field of ``model``. ``path`` is the path of the model's object."""
     unknown = place({**sample(model), "noSuchField": 1})
     yield Case(
         f"{path}: unknown field", unknown, f"{path}.noSuchField", frozenset({Sight.UNKNOWN})
@@ -523,8 +523,8 @@ def _nested(kind: Kind, path: str, place: Place) -> Iterator[Case]:
 def _beside(value: Any) -> list[Any]:
     """Return a list with ``value`` in it.
 
-    If ``value`` is a grader with a weight of about 0, a grader with a weight is added. Without it, no grader
-    would make the reward.
+    If ``value`` is a grader with a weight of about 0, a second grader with a larger weight is added.
+    Otherwise no grader would contribute to the reward.
     """
     canary = isinstance(value, dict) and value.get("weight") in (0, math.nextafter(0, math.inf))
     return [value, sample(Grader, {"name": "weighted"})] if canary else [value]

@@ -68,7 +68,7 @@ class Gate:
     def disagreements(self, cases: Sequence[Case]) -> list[str]:
         """Return a message for each case with an unexpected verdict.
 
-        Give only cases for which ``can_judge`` is true.
+        Pass only cases for which ``can_judge`` is true.
         """
         verdicts = self.judge([case.manifest for case in cases])
         return [
@@ -89,7 +89,7 @@ def _disagreement(case: Case, verdict: Verdict) -> str:
 
 
 def names(text: str, path: str) -> bool:
-    """Return whether ``text`` contains ``path``, the path of a field, in the form of any gate.
+    """Return whether ``text`` contains the field's ``path``, in a form that any gate writes.
 
     API servers write ``graders[0].name`` or ``graders.0.name``. Kubernetes 1.20 omits the index.
     """
@@ -161,7 +161,7 @@ def _by_schema(manifests: Sequence[Object], by_cel: bool = True) -> list[Verdict
 
 
 def _by_webhook(manifests: Sequence[Object]) -> list[Verdict]:
-    """Return the webhook's verdicts on new jobs, without the API server, which checks its schema first."""
+    """Return the webhook's verdicts on new jobs. No API server checks the schema before the webhook."""
     answers = [review(admission_review(manifest))["response"] for manifest in manifests]
     return [Verdict(each["allowed"], each.get("status", {}).get("message", "")) for each in answers]
 
@@ -187,7 +187,7 @@ LOCAL = (MODEL, CLI, TRAINER, SCHEMA, WEBHOOK)
 
 
 class RestApi(Protocol):
-    """An API server that is called for one namespace, which replaces ``{}`` in a path."""
+    """An API server, called for one namespace. The namespace replaces ``{}`` in a path."""
 
     def call(self, method: str, path: str, body: Object | None = None) -> Object:
         """Send one request. Raise ClusterError if the API server refuses it."""
@@ -205,8 +205,8 @@ def api_server(
 ) -> Gate:
     """Return the gate of a real API server. The gate creates each manifest with ``dryRun=All``.
 
-    - ``evaluates``: the rules across fields that this server checks, with keys of lists, a webhook or CEL.
-    - ``by_cel``: whether the server checks the CEL rules in the CRD. CEL refuses 8.0 as a whole number.
+    - ``evaluates``: the rules across fields that this server checks, by list keys, a webhook or CEL.
+    - ``by_cel``: whether the server checks the CEL rules in the CRD. CEL refuses 8.0 for an integer.
     - ``strict``: whether requests have ``fieldValidation=Strict``. With it, servers from 1.25 on refuse
       unknown fields. Without it, they remove unknown fields.
     - ``tells_empty_from_null``: false for Kubernetes 1.20, which treats "" as null.

@@ -83,7 +83,7 @@ def _values(kind: Kind, depth: int) -> st.SearchStrategy[Any]:
 
 
 def _short(tried: list[Value]) -> list[Value]:
-    """Return the values except very long ones, which only make the test slow."""
+    """Return the values that are not very long. Long values only make the test slow."""
     return [value for value in tried if len(repr(value.value)) < 2000]
 
 
@@ -107,7 +107,7 @@ def _within(kind: Kind, depth: int) -> st.SearchStrategy[Any] | None:
 
 
 def has_whole_float(value: Any, schema: dict[str, Any]) -> bool:
-    """Return whether ``value`` has a float such as 8.0 for an integer. CEL refuses it. Clients write 8."""
+    """Return whether ``value`` has a float such as 8.0 for an integer. CEL refuses 8.0. Clients write 8."""
     if isinstance(value, dict):
         fields = schema.get("properties", {})
         return any(has_whole_float(each, fields.get(key, {})) for key, each in value.items())

@@ -53,7 +53,7 @@ def held(conditions: list[dict[str, Any]]) -> set[str]:
 
 
 def kstatus(conditions: list[dict[str, Any]]) -> str:
-    """Return the status that kstatus computes from the standard conditions, in kstatus's order."""
+    """Return the status that kstatus computes from the standard conditions, checked in kstatus's order."""
     true = held(conditions)
     return "InProgress" if "Reconciling" in true else "Failed" if "Stalled" in true else "Current"
 

@@ -1,4 +1,4 @@
-"""A spec of v1alpha1 is the same after it was converted to the draft of v1beta1 and back."""
+"""A spec of v1alpha1 stays the same when it is converted to the draft of v1beta1 and back."""
 
 import json
 from pathlib import Path
@@ -120,7 +120,7 @@ def test_an_empty_object_stays_an_empty_object() -> None:
 
 
 def fields(annotation: Any, path: str) -> dict[str, tuple[Any, ...]]:
-    """Return for each path at or below ``path`` all values that the field can have.
+    """Return all values that each field at or below ``path`` can have. The key is the field's path.
 
     Only the values of a Literal and of a bool are listed. A field of another type has ``()``.
     """

@@ -1,4 +1,4 @@
-"""Every program that checks manifests accepts and refuses the same ones, and names the refused field."""
+"""All programs that check manifests accept and refuse the same manifests, and name the refused field."""
 
 import subprocess
 import sys

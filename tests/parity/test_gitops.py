@@ -1,4 +1,4 @@
-"""Argo CD's Lua and Flux's CEL judge every phase as documented. The Kustomize base is the rendered chart."""
+"""Checks for Argo CD and Flux judge every phase as documented. The Kustomize base is the rendered chart."""
 
 import os
 import shutil
@@ -65,7 +65,7 @@ def new_job() -> Json:
 
 
 def argo(document: Json, *, at_the_end: bool = False) -> tuple[str, str]:
-    """Return health and message, as Argo CD gets them from the Lua script."""
+    """Return the health and the message that the Lua script gives to Argo CD."""
     lupa = pytest.importorskip("lupa", reason="no Lua: pip install lupa")
     script = (GITOPS / "argocd" / "health.lua").read_text(encoding="utf-8")
     if at_the_end:

@@ -95,7 +95,7 @@ def kubectl() -> Path:
 
 
 def by_kubectl(kubectl: Path, path: Path) -> list[Any] | None:
-    """Return the objects that kubectl reads from a file. None if it refuses the file."""
+    """Return the objects that kubectl reads from a file, or None if kubectl refuses the file."""
     command = [str(kubectl), "annotate", "--local", "--output=json", f"--filename={path}", "read=yes"]
     ran = subprocess.run(
         command, capture_output=True, text=True, check=False, env={"KUBECONFIG": "/dev/null"}
@@ -119,7 +119,7 @@ def by_us(path: Path) -> list[Any] | None:
 
 
 def same(theirs: Any, ours: Any) -> bool:
-    """Return whether values and types are equal. kubectl writes 0.0 and large floats as whole numbers."""
+    """Return whether values and types are equal. kubectl may write 0.0 and large floats as whole numbers."""
     if isinstance(theirs, dict) and isinstance(ours, dict):
         return theirs.keys() == ours.keys() and all(same(theirs[key], ours[key]) for key in theirs)
     if isinstance(theirs, list) and isinstance(ours, list):

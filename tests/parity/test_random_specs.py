@@ -51,7 +51,7 @@ def test_all_gates_agree_about_random_specs(document: dict[str, Any], judged: Co
 
 
 def _every_field_is_valid(document: dict[str, Any]) -> bool:
-    """Return whether the models accept the document. Rules across fields that no schema has are ignored."""
+    """Return whether the models accept the document. Only the rules across fields in the schema count."""
     try:
         job = RFTJob.model_validate(document, by_alias=True, by_name=False)
     except ValidationError:

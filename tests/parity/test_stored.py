@@ -23,7 +23,7 @@ EXAMPLES = sorted((ROOT / "examples").rglob("*.yaml"))
 
 
 def lost(before: Any, after: Any, path: str = "") -> list[str]:
-    """Return the paths at which ``after`` has no value or another value than ``before``."""
+    """Return the paths whose value in ``before`` is missing or different in ``after``."""
     if isinstance(before, dict) and isinstance(after, dict):
         return [where for key in before for where in lost(before[key], after.get(key), f"{path}.{key}")]
     if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
