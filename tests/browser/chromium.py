@@ -24,7 +24,7 @@ Json = dict[str, Any]
 
 @dataclass
 class Visit:
-    """The requests, messages and sizes of a page that was opened at one width, with its screenshot."""
+    """A page that was opened at one width: its requests, messages and sizes, and a screenshot."""
 
     width: int
     scroll_width: int
@@ -49,7 +49,7 @@ def program() -> str | None:
 
 
 def visit(address: str, widths: tuple[int, ...], *, dark: bool = False) -> list[Visit]:
-    """Open the page at ``address`` once for each width in pixels. Return a visit for each width.
+    """Open the page at ``address`` once for each width in pixels. Return a ``Visit`` for each width.
 
     ``dark`` asks for the page's dark colors. Raises TimeoutError if the browser does not answer.
     """

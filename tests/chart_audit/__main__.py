@@ -38,7 +38,7 @@ class Argument(NamedTuple):
 
 
 def arguments(path: Path = ARGUED) -> list[Argument]:
-    """Return the findings that are allowed, with their reasons. Raises ValueError if one has no reason."""
+    """Return the allowed findings and their reasons. Raises ValueError if a finding has no reason."""
     found = [
         Argument(entry["check"], frozenset(entry["objects"]), (entry.get("why") or "").strip())
         for entry in yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -79,7 +79,7 @@ def complaints(found: Iterable[Finding], argued: Iterable[Argument]) -> list[str
 
 
 def checked(checkov: Path, values: tuple[str, ...]) -> Iterator[Finding]:
-    """Yield what checkov finds in the chart with these values. checkov downloads nothing from its vendor.
+    """Yield checkov's findings in the chart with these values. checkov downloads nothing from its vendor.
 
     Raises RuntimeError if helm or checkov fails.
     """

@@ -27,7 +27,7 @@ PACKAGES = ("vllm", "torch", "transformers", "peft", "triton")
 
 
 def start_again(folder: Path) -> None:
-    """Replace this process by a new one whose dynamic loader finds the stub first."""
+    """Replace this process by a new one whose dynamic loader finds the stub library first."""
     vllm = vllm_folder()
     if vllm is None:
         raise SystemExit("vLLM is not installed for this Python: use the one of the image's environment")
@@ -55,9 +55,9 @@ def parser() -> tuple[Any, Any]:
 
 
 def differences(options: ServerOptions, engine: object) -> dict[str, tuple[object, object]]:
-    """Return the settings that vLLM parsed differently than the trainer meant them, by name.
+    """Return the settings whose parsed value is not the one that the trainer wanted, by name.
 
-    Each has two values: the meant one from ``options``, and the parsed one from ``engine``.
+    Each setting has two values: the wanted one from ``options``, and the parsed one from ``engine``.
     """
     wanted = {
         "model": str(options.model),
@@ -100,7 +100,7 @@ def check() -> int:
 
 
 def main() -> int:
-    """Start this program again with the stub. If this was done, run ``check`` and return its exit status."""
+    """Start this program again with the stub. The new process runs ``check`` and returns its exit status."""
     if _STUBBED not in os.environ:
         start_again(Path(tempfile.mkdtemp(prefix="rft-libcuda-")))
     try:

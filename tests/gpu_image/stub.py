@@ -23,7 +23,7 @@ def undefined(libraries: Iterable[Path]) -> set[str]:
 
 
 def source(names: Iterable[str]) -> str:
-    """Return C code in which each function reports that there is no device."""
+    """Return C code of functions with these names. Each function reports that there is no device."""
     return "".join(f"int {name}(void) {{ return {_NO_DEVICE}; }}\n" for name in sorted(names))
 
 

@@ -3,8 +3,8 @@
 The test cluster's API server may be old, and ignore parts of the CRD. So the tests use one of two servers:
 
 - kube-apiserver, if ``KUBEBUILDER_ASSETS`` has a current one. It runs with etcd, but without controllers.
-- apiextensions-apiserver otherwise, which is built. It is the part of kube-apiserver for custom resources. It
-  has no pods and no ``/api``, so kubectl does not work with it.
+- Otherwise apiextensions-apiserver, built from source. It is the part of kube-apiserver for custom resources.
+  It has no pods and no ``/api``, so kubectl does not work with it.
 
 The tests send REST requests, which both servers answer.
 

@@ -48,7 +48,7 @@ class Server:
 def running(binaries: Path, folder: Path) -> Iterator[Server]:
     """Run an API server with its own etcd during the ``with`` block. Yield the server.
 
-    ``binaries`` has the programs. Data, certificates and logs are written into ``folder``.
+    ``binaries`` is the folder with the programs. Data, certificates and logs are written into ``folder``.
 
     Raises:
         ClusterError: the API server did not start. The message has the end of its log.

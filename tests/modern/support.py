@@ -37,7 +37,7 @@ def patch(server: Server, name: str, body: Object, subresource: str = "") -> htt
 
 
 def started(server: Server, phase: str = "Running", **spec: Any) -> str:
-    """Create an RFTJob and set a status in which it has started. Return its name."""
+    """Create an RFTJob, and set its status as if its run had started. Return its name."""
     answer = create(server, named(**spec))
     assert answer.status_code == 201, answer.text
     name = str(answer.json()["metadata"]["name"])

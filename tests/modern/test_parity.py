@@ -15,13 +15,13 @@ pytestmark = [pytest.mark.modern, pytest.mark.timeout(300, func_only=True)]
 
 
 class DefaultNamespace:
-    """The API server, called for the namespace ``default``, as ``RestApi`` of the parity tests."""
+    """A ``RestApi``, as the parity tests need it, for the namespace ``default`` of the API server."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
 
     def call(self, method: str, path: str, body: Object | None = None) -> Object:
-        """Send one request. ``default`` replaces ``{}`` in the path. Raise ClusterError if it is refused."""
+        """Send one request. ``default`` replaces ``{}`` in the path. A refusal raises ClusterError."""
         answer = self._server.call(method, f"/{path.format('default')}", body)
         if answer.is_error:
             raise ClusterError(answer.status_code, str(answer.json().get("message")))
