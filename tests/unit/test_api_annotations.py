@@ -1,4 +1,4 @@
-"""An annotation that widens the rights of a pod is refused. All other annotations are kept."""
+"""An annotation that gives a pod more rights is refused. All other annotations are kept."""
 
 import pytest
 

@@ -80,8 +80,8 @@ def resolved(schema: Json) -> Json:
 def differences(model: type[BaseModel], schema: Json, path: str) -> Iterator[tuple[str, set[str]]]:
     """Yield the differences between the fields of ``model`` and those of its part of the chart's schema.
 
-    A difference is a path, and the names of the fields that only one of the two has. ``path`` is the path of
-    ``model``. The models in the fields of ``model`` are compared too.
+    A difference is a path, and the names of fields that only the model or only the schema has. ``path`` is
+    the path of ``model``. The models in the fields of ``model`` are compared too.
     """
     schema = resolved(schema)
     fields = {info.alias or name: info for name, info in model.model_fields.items()}

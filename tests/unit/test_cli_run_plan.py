@@ -1,6 +1,6 @@
-"""rft run makes a plan for this machine. It uses the same rules as the operator.
+"""rft run makes a plan for this machine by the same rules as the operator.
 
-So it refuses the same runs, and chooses the same micro-batch.
+So rft run refuses the same runs, and chooses the same micro-batch.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""rft ui serves the pages of runs only to browsers that send the token. It changes nothing."""
+"""rft ui serves the pages of runs only to browsers that send the token. It never changes a run."""
 
 import http.client
 import threading

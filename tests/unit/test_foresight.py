@@ -1,4 +1,4 @@
-"""rft validate finds errors in graders, names, quantities and rows that would make the job fail later.
+"""rft validate finds errors that would make the job fail later: in graders, names, quantities and rows.
 
 The command never runs users' code.
 """

@@ -1,4 +1,4 @@
-"""The work queue: when a key is due, and how long it waits after an error.
+"""The work queue: when a key is due, and how long a key waits after an error.
 
 Only one worker at a time processes a key.
 """

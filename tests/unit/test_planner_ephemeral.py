@@ -1,4 +1,4 @@
-"""The ephemeral storage that a run requests, for the files that it writes to the disk of its node."""
+"""The ephemeral storage that a run requests for the files that it writes to its node's disk."""
 
 from typing import Any
 

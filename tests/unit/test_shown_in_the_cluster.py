@@ -78,8 +78,7 @@ def waits(reason: str, message: str) -> Json:
 def report(text: str, **ending: Any) -> Json:
     """Return a trainer's report that has ``text`` in each text field, and as the name of a grader.
 
-    ``ending`` has fields that are added to the report's ``ending``. Without them the report has no
-    ``ending``.
+    ``ending`` are further fields of the report's ``ending``. Without them the report has no ``ending``.
     """
     advice = {"rule": text, "parameter": text, "message": text}
     return {
