@@ -60,8 +60,7 @@ class Starter:
         make_cgroup(spec.name)
         write_configuration(spec)
         self.process = self._spawn()
-        wait_until("sign of the node's first process", 20, lambda: self._first_process() is not None)
-        connect(spec.network, spec.name, self._first_process() or 0)
+        connect(spec.network, spec.name, self._await_first_process())
 
     def check(self) -> None:
         """Raise ClusterError if the node has ended."""
@@ -88,9 +87,21 @@ class Starter:
                 start_new_session=True,
             )
 
-    def _first_process(self) -> int | None:
-        self.check()
-        return first_process(self.layout.state)
+    def _await_first_process(self) -> int:
+        """Wait until the node's first process is found. Return its PID, as seen by the host.
+
+        A process that executes another program has no environment for a moment, so it may be found once and
+        not found the next time.
+        """
+        found: list[int] = []
+
+        def seen() -> bool:
+            self.check()
+            found.extend(filter(None, [first_process(self.layout.state)]))
+            return bool(found)
+
+        wait_until("sign of the node's first process", 20, seen)
+        return found[0]
 
 
 def remove_node(layout: Layout) -> None:
