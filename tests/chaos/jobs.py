@@ -88,7 +88,8 @@ def write_model(folder: Path) -> None:
     fast: Any = PreTrainedTokenizerFast
     llama: Any = LlamaForCausalLM
     tokenizer = fast(tokenizer_object=raw, eos_token="<end>", unk_token="?")
-    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    # The end token after each message lets an environment continue a conversation.
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}<end>{% endfor %}"
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
     config = LlamaConfig(
