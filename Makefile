@@ -135,8 +135,8 @@ soak: setup ## The operator against an API server that refuses, delays and close
 interrupted: setup ## Interrupt make test at random moments, and name what stays behind; run it alone (TIMES)
 	.venv/bin/python -m tests.interrupted --times $(or $(TIMES),10)
 
-resume: setup ## Kill a run with vLLM at random moments, and compare its end with one left alone (KILLS)
-	.venv/bin/python -m tests.resume --kills $(or $(KILLS),10)
+resume: setup ## Kill a run with vLLM at random moments, and compare its end with one left alone (KILLS, ARGS)
+	.venv/bin/python -m tests.resume --kills $(or $(KILLS),10) $(ARGS)
 
 clean: cluster-down ## Remove what the targets made in this checkout
 	rm -rf .venv .cache .cluster runs

@@ -15,7 +15,7 @@ from typing import IO
 
 from rft_run.exit_codes import ExitCode
 from rft_trainer.rollout.vllm_server import reap
-from tests.resume.runs import checkpoints, digest, left, prepare, start
+from tests.resume.runs import checkpoints, digest, left, prepare, start, start_environment
 
 
 def main() -> int:
@@ -23,7 +23,7 @@ def main() -> int:
     options = _parser().parse_args()
     with kept(options.folder) as name:
         alone, killed = Path(name) / "alone", Path(name) / "killed"
-        seconds = undisturbed_run(alone, options.steps)
+        seconds = undisturbed_run(alone, options)
         print(f"undisturbed run: {options.steps} steps in {seconds:.0f} s", flush=True)
         # The mean time between kills is an eighth of the run's duration. Each kill also costs a restart, so
         # the run lasts about ten such intervals.
@@ -53,12 +53,20 @@ def differences(alone: Path, killed: Path) -> Iterator[str]:
 
 
 class Attempts:
-    """The attempts of a run, which follow each other. ``trainer`` is the process of the newest attempt."""
+    """The attempts of a run, which follow each other.
+
+    ``trainer`` is the trainer's process of the newest attempt. ``environment`` is the process of its
+    environment, or None.
+    """
 
     def __init__(self, config: Path, log: IO[bytes]) -> None:
         """Start the first attempt."""
         self._config, self._log = config, log
-        self.trainer = start(config, log)
+        self._start()
+
+    def _start(self) -> None:
+        self.environment = start_environment(self._config.parent, self._log)
+        self.trainer = start(self._config, self._log)
 
     def ends_within(self, seconds: float | None) -> int | None:
         """Return the exit code of the run, or None if the run does not end within ``seconds``.
@@ -81,16 +89,26 @@ class Attempts:
 
     def again(self) -> None:
         """Wait until the attempt has ended. Then start the next attempt."""
+        self._end()
+        self._start()
+
+    def kill(self) -> None:
+        """Kill the newest attempt. Wait until its processes have ended."""
+        self.trainer.kill()
+        self._end()
+
+    def _end(self) -> None:
         self.trainer.wait()
-        self.trainer = start(self._config, self._log)
+        if self.environment is not None:
+            self.environment.wait()
 
 
-def undisturbed_run(folder: Path, steps: int) -> float:
+def undisturbed_run(folder: Path, options: argparse.Namespace) -> float:
     """Make a run that is never killed. Return its duration in seconds."""
     began = time.monotonic()
-    config = prepare(folder, steps)
+    config = prepare(folder, options.steps, options.environment)
     with (folder / "log").open("wb") as log:
-        code = start(config, log).wait()
+        code = Attempts(config, log).trainer.wait()
     if code != 0:
         sys.exit(f"the run ended with {code}:\n{log_tail(folder)}")
     return time.monotonic() - began
@@ -102,12 +120,12 @@ def log_tail(folder: Path) -> str:
 
 
 def kill_repeatedly(folder: Path, alone: Path, options: argparse.Namespace) -> Iterator[str]:
-    """Kill the trainer or the sampler ``options.kills`` times. Then wait until the run ends.
+    """Kill a process of the run ``options.kills`` times. Then wait until the run ends.
 
     ``alone`` is the folder of the undisturbed run. Yield each difference between the checkpoints of both
     runs, and a message if the run fails or ends too early.
     """
-    config = prepare(folder, options.steps)
+    config = prepare(folder, options.steps, options.environment)
     with (folder / "log").open("wb") as log:
         attempts = Attempts(config, log)
         try:
@@ -116,7 +134,7 @@ def kill_repeatedly(folder: Path, alone: Path, options: argparse.Namespace) -> I
             if code != 0:
                 yield f"the run ended with {code}:\n{log_tail(folder)}"
         finally:
-            attempts.trainer.kill()
+            attempts.kill()
             reap(folder)
 
 
@@ -136,7 +154,7 @@ def _kills(attempts: Attempts, folder: Path, alone: Path, options: argparse.Name
         if attempts.ends_within(moment) is not None:
             yield f"the run ended before kill {kill} of {options.kills}:\n{log_tail(folder)}"
             return
-        what = kill_one(attempts.trainer, folder, draw)
+        what = kill_one(attempts, folder, draw)
         found = checkpoints(folder)
         wrong = [
             f"after kill {kill}: {part} of step {number}"
@@ -149,7 +167,8 @@ def _kills(attempts: Attempts, folder: Path, alone: Path, options: argparse.Name
             flush=True,
         )
         yield from wrong
-        if what == "trainer":
+        if what != "sampler":
+            # The trainer ends if its environment is lost, as it does in a pod.
             attempts.again()
 
 
@@ -158,11 +177,20 @@ def different_parts(one: Mapping[str, str], other: Mapping[str, str]) -> list[st
     return [part for part in one.keys() | other.keys() if one.get(part) != other.get(part)]
 
 
-def kill_one(trainer: subprocess.Popen[bytes], folder: Path, draw: random.Random) -> str:
-    """Kill the sampler or the trainer, at random. If no sampler is running yet, kill the trainer."""
-    if draw.random() < 0.5 and reap(folder):
+def kill_one(attempts: Attempts, folder: Path, draw: random.Random) -> str:
+    """Kill the sampler, the environment or the trainer, at random. Return its name.
+
+    If no sampler is running yet, or if the run has no environment, kill the trainer.
+    """
+    chosen = draw.random()
+    if attempts.environment is not None:
+        if chosen < 1 / 3:
+            attempts.environment.kill()
+            return "environment"
+        chosen = (chosen - 1 / 3) * 3 / 2
+    if chosen < 0.5 and reap(folder):
         return "sampler"
-    trainer.kill()
+    attempts.trainer.kill()
     return "trainer"
 
 
@@ -176,6 +204,11 @@ def _parser() -> argparse.ArgumentParser:
         help="most seconds between two kills (default: a quarter of the run's duration)",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed for the random moments (default 0)")
+    parser.add_argument(
+        "--environment",
+        action="store_true",
+        help="rollouts of two turns with an environment, whose process is killed too",
+    )
     parser.add_argument("--folder", type=Path, help="keep both runs in this folder, which must not exist yet")
     return parser
 

@@ -13,7 +13,7 @@ import torch
 
 from rft_api.effective import effective
 from rft_api.job import RFTJobSpec
-from rft_run.config import JobIdentity, RunConfig
+from rft_run.config import GRADER_CONFIG_FILE, JobIdentity, RunConfig, grader_config
 from rft_trainer import training_state
 from rft_trainer.runtime import models
 from tests.trainer.loop_support import COMPARED
@@ -21,14 +21,40 @@ from tests.trainer.loop_support import COMPARED
 ROOT = Path(__file__).parents[2]
 TRAINER = "tests.resume.trainer"
 CONTEXT = 128
+GAME = """
+class Environment:
+    def reset(self, answer, **row):
+        self.answer, self.tries, self.reward = int(answer), 0, 0.0
+
+    def reply(self, text):
+        self.tries += 1
+        digits = "".join(c for c in text if c.isdigit())[:4]
+        if not digits:
+            return "Say a number."
+        self.reward = 1 / (1 + abs(int(digits) - self.answer) / 10)
+        if self.tries == 2 or int(digits) == self.answer:
+            return None
+        return "More." if int(digits) < self.answer else "Less."
+
+    def get_reward(self):
+        return self.reward
+"""
+"""An environment of two turns. Replies and reward depend only on the row and on what the model says."""
 
 
-def spec(model: Path, steps: int) -> dict[str, Any]:
-    """Return a spec of ``steps`` short steps, in deterministic mode. Every checkpoint is kept."""
+def spec(model: Path, steps: int, game: bool) -> dict[str, Any]:
+    """Return a spec of ``steps`` short steps, in deterministic mode. Every checkpoint is kept.
+
+    If ``game`` is true, rollouts have an environment and no grader.
+    """
+    scored: dict[str, Any] = {"graders": [{"name": "right", "numeric": {}}]}
+    if game:
+        environment = {"python": {"inline": GAME}, "maxTurns": 2, "concurrency": 8}
+        scored = {"graders": [], "environment": environment}
     return {
+        **scored,
         "model": {"name": str(model)},
         "dataset": {"uri": "./rows.jsonl"},
-        "graders": [{"name": "right", "numeric": {}}],
         "training": {
             "batchSizeTokens": 1024,
             "maxContextLength": CONTEXT,
@@ -47,8 +73,11 @@ def spec(model: Path, steps: int) -> dict[str, Any]:
     }
 
 
-def prepare(folder: Path, steps: int) -> Path:
-    """Write the rows and the configuration of a run into ``folder``. Return the configuration's path."""
+def prepare(folder: Path, steps: int, game: bool) -> Path:
+    """Write the rows and the configuration of a run into ``folder``. Return the configuration's path.
+
+    If ``game`` is true, write also the configuration of the environment's process, as for a grader container.
+    """
     folder.mkdir(parents=True)
     rows = [
         {"messages": [{"role": "user", "content": f"What is {a} + {b}?"}], "answer": str(a + b)}
@@ -56,7 +85,10 @@ def prepare(folder: Path, steps: int) -> Path:
         for b in range(10, 25)
     ]
     (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    parsed = RFTJobSpec.model_validate(spec(models.resolve(models.EXAMPLE_MODEL), steps))
+    parsed = RFTJobSpec.model_validate(spec(models.resolve(models.EXAMPLE_MODEL), steps, game))
+    if game:
+        hosted = grader_config(parsed, {}).model_dump_json(by_alias=True, exclude_none=True)
+        (folder / GRADER_CONFIG_FILE).write_text(hosted)
     config = RunConfig(
         job=JobIdentity(name="resumed", namespace="default", uid="uid"),
         spec=parsed,
@@ -64,6 +96,7 @@ def prepare(folder: Path, steps: int) -> Path:
         run_dir=str(folder),
         dataset_path=str(folder / "rows.jsonl"),
         device="cpu",
+        grader_socket=str(_socket(folder)) if game else None,
     )
     path = folder / "config.json"
     path.write_text(config.model_dump_json(by_alias=True, exclude_none=True))
@@ -71,12 +104,29 @@ def prepare(folder: Path, steps: int) -> Path:
 
 
 def start(config: Path, log: IO[bytes]) -> subprocess.Popen[bytes]:
-    """Start an attempt of the run."""
+    """Start the trainer of an attempt of the run."""
+    return _start([TRAINER, "--config", str(config)], log)
+
+
+def start_environment(folder: Path, log: IO[bytes]) -> subprocess.Popen[bytes] | None:
+    """Start the process of the environment, as in a grader container. Return None for a run without one.
+
+    It connects to the trainer's socket. It ends when the trainer ends.
+    """
+    settings = folder / GRADER_CONFIG_FILE
+    if not settings.exists():
+        return None
+    return _start(["rft_graders.serve", "--socket", str(_socket(folder)), "--config", str(settings)], log)
+
+
+def _socket(folder: Path) -> Path:
+    return folder / "graders.sock"
+
+
+def _start(module: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
     path = os.pathsep.join(map(str, (ROOT, ROOT / "operator", ROOT / "trainer-image")))
-    return subprocess.Popen(
-        [sys.executable, "-m", TRAINER, "--config", str(config)],
-        stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": path},
-    )  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": path}
+    return subprocess.Popen([sys.executable, "-m", *module], stdout=log, stderr=log, env=environment)
 
 
 def checkpoints(folder: Path) -> dict[int, Path]:
