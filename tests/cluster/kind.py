@@ -16,6 +16,8 @@ WORKERS = 2
 MEBIBYTES_FOR_WORKERS = 8 * 1024
 """Free memory in MiB that two workers need. With less memory the cluster has only one node. A trainer needs
 3.5 GiB, and a node 0.5 GiB."""
+IP_FAMILIES = ("ipv4", "ipv6", "dual")
+"""Values of kind's ``ipFamily``: pods and Services have addresses of this family, or of both."""
 READY_SECONDS = 240
 SETTLE_SECONDS = 60
 _AUDIT = "/etc/kubernetes/rft-test-audit"  # in the node, a folder that kubeadm creates anyway
@@ -28,11 +30,13 @@ class KindCluster:
     mounted into all nodes, so a pod sees the same files on every node.
     """
 
-    def __init__(self, layout: Layout, program: Path, image: str | None) -> None:
-        """``program`` is the path of kind. ``image`` is the image of the nodes; None: kind's default."""
+    def __init__(self, layout: Layout, program: Path, image: str | None, ip_family: str = "ipv4") -> None:
+        """``program`` is the path of kind. ``image`` is the image of the nodes; None: kind's default.
+        ``ip_family`` is one of IP_FAMILIES."""
         self.layout = layout
         self.program = program
         self.image = image
+        self.ip_family = ip_family
         self.kubeconfig = layout.kubeconfig
 
     def up(self) -> None:
@@ -69,9 +73,11 @@ class KindCluster:
             raise ClusterError("the cluster is not running, or not ready yet")
         gateway = "{{range .IPAM.Config}}{{.Gateway}} {{end}}"
         addresses = run("docker", "network", "inspect", "kind", "--format", gateway).split()
-        hosts = [address for address in addresses if ":" not in address]
+        wants_ipv6 = self.ip_family == "ipv6"
+        hosts = [address for address in addresses if (":" in address) == wants_ipv6]
         return {
             "provider": "kind",
+            "ip_family": self.ip_family,
             "host_address": hosts[0] if hosts else "",
             "service_account_key": str(self._key),
             "nodes_for_pods": ",".join(self._nodes_for_pods()),
@@ -93,7 +99,7 @@ class KindCluster:
         )
 
     def _write_choice(self) -> None:
-        choice = {"provider": "kind", "program": str(self.program)}
+        choice = {"provider": "kind", "program": str(self.program), "ip_family": self.ip_family}
         self.layout.state.mkdir(parents=True, exist_ok=True)
         self.layout.choice.write_text(json.dumps(choice | ({"image": self.image} if self.image else {})))
 
@@ -103,12 +109,13 @@ class KindCluster:
         for log in self.layout.logs.iterdir():
             log.unlink()
         (self.layout.config / "policy.yaml").write_text(json.dumps(AUDIT_POLICY))
-        configuration = self.layout.config / "kind.yaml"
+        path = self.layout.config / "kind.yaml"
         workers = WORKERS if _available_mebibytes() >= MEBIBYTES_FOR_WORKERS else 0
         say(f"starting kind with {f'a control plane and {workers} workers' if workers else 'one node'}")
-        configuration.write_text(json.dumps(cluster_configuration(self.layout, workers), indent=2))
+        configuration = cluster_configuration(self.layout, workers, self.ip_family)
+        path.write_text(json.dumps(configuration, indent=2))
         image: tuple[str, ...] = ("--image", self.image) if self.image else ()
-        where = ("--name", self.layout.name, "--kubeconfig", self.kubeconfig, "--config", configuration)
+        where = ("--name", self.layout.name, "--kubeconfig", self.kubeconfig, "--config", path)
         self._kind("create", "cluster", *where, *image, "--wait", f"{READY_SECONDS}s")
         control_plane = f"{self.layout.name}-control-plane"
         run("docker", "cp", f"{control_plane}:/etc/kubernetes/pki/sa.key", self._key)
@@ -139,8 +146,8 @@ class KindCluster:
         self.layout.choice.unlink(missing_ok=True)
 
 
-def cluster_configuration(layout: Layout, workers: int) -> dict[str, Any]:
-    """Return the content of kind's configuration file: the nodes, and the API server's audit log."""
+def cluster_configuration(layout: Layout, workers: int, ip_family: str = "ipv4") -> dict[str, Any]:
+    """Return the content of kind's configuration file: the nodes, their IP family, and the audit log."""
     policy, log = f"{_AUDIT}/policy.yaml", f"{_AUDIT}-logs/audit.log"
     api_server = {
         "extraArgs": [
@@ -166,6 +173,7 @@ def cluster_configuration(layout: Layout, workers: int) -> dict[str, Any]:
     return {
         "kind": "Cluster",
         "apiVersion": "kind.x-k8s.io/v1alpha4",
+        "networking": {"ipFamily": ip_family},
         "nodes": [control_plane, *({"role": "worker", "extraMounts": [volumes]} for _ in range(workers))],
     }
 

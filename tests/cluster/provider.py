@@ -8,13 +8,14 @@ from typing import Protocol
 
 from tests.cluster.build import missing_binaries
 from tests.cluster.existing import ExistingCluster
-from tests.cluster.kind import KindCluster
+from tests.cluster.kind import IP_FAMILIES, KindCluster
 from tests.cluster.layout import Layout
 from tests.cluster.node_cluster import NodeCluster
 from tests.cluster.shell import ClusterError, say, succeeds
 
 WANTED = "RFT_TEST_CLUSTER"
 NODE_IMAGE = "RFT_KIND_NODE_IMAGE"
+IP_FAMILY = "RFT_KIND_IP_FAMILY"
 KINDS = ("kind", "node", "old")
 """Values of ``RFT_TEST_CLUSTER``:
 
@@ -47,7 +48,8 @@ def choose_provider(layout: Layout) -> Provider:
     Print which provider is used, and why.
 
     Raises:
-        ClusterError: the provider in ``RFT_TEST_CLUSTER`` is unknown or does not work here.
+        ClusterError: the provider in ``RFT_TEST_CLUSTER`` is unknown or does not work here, or
+            ``RFT_KIND_IP_FAMILY`` is unknown.
     """
     if kubeconfig := os.environ.get("RFT_TEST_KUBECONFIG"):
         say(f"using the cluster of RFT_TEST_KUBECONFIG, {kubeconfig}")
@@ -63,7 +65,8 @@ def choose_provider(layout: Layout) -> Provider:
         obstacle = _obstacle_to_kind()
         if not obstacle:
             say("using kind: a Docker engine answers")
-            return KindCluster(layout, Path(shutil.which("kind") or ""), os.environ.get(NODE_IMAGE))
+            program = Path(shutil.which("kind") or "")
+            return KindCluster(layout, program, os.environ.get(NODE_IMAGE), _ip_family())
         if wanted:
             raise ClusterError(f"{WANTED}=kind, but {obstacle}")
         say(f"not using kind: {obstacle}")
@@ -78,6 +81,13 @@ def choose_provider(layout: Layout) -> Provider:
         say(f"not using the binaries in KUBEBUILDER_ASSETS: {obstacle}")
     say("using a node on this machine, built from Debian's source package")
     return NodeCluster(layout, None)
+
+
+def _ip_family() -> str:
+    family = os.environ.get(IP_FAMILY, "ipv4")
+    if family not in IP_FAMILIES:
+        raise ClusterError(f"{IP_FAMILY}={family} is not one of {', '.join(IP_FAMILIES)}")
+    return family
 
 
 def _obstacle_to_kind() -> str:
@@ -100,5 +110,6 @@ def _started(layout: Layout, choice: dict[str, str]) -> Provider:
     if os.environ.get(WANTED, kind) not in ("", kind):
         say(f"the running cluster is {kind}; {WANTED} takes effect after `down`")
     if kind == "kind":
-        return KindCluster(layout, Path(choice["program"]), choice.get("image"))
+        family = choice.get("ip_family", "ipv4")
+        return KindCluster(layout, Path(choice["program"]), choice.get("image"), family)
     return NodeCluster(layout, binaries)

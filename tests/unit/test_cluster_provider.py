@@ -10,14 +10,14 @@ from tests.cluster.existing import ExistingCluster
 from tests.cluster.kind import KindCluster, cluster_configuration
 from tests.cluster.layout import Layout
 from tests.cluster.node_cluster import NodeCluster
-from tests.cluster.provider import NODE_IMAGE, WANTED, choose_provider
+from tests.cluster.provider import IP_FAMILY, NODE_IMAGE, WANTED, choose_provider
 from tests.cluster.shell import ClusterError
 
 
 @pytest.fixture
 def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
     """Return the layout of a machine without any test cluster. Each test adds what one provider needs."""
-    for name in ("RFT_TEST_KUBECONFIG", "KUBEBUILDER_ASSETS", WANTED, NODE_IMAGE):
+    for name in ("RFT_TEST_KUBECONFIG", "KUBEBUILDER_ASSETS", WANTED, NODE_IMAGE, IP_FAMILY):
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "bin").mkdir()
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
@@ -56,6 +56,26 @@ def test_kind_is_used_if_a_docker_engine_answers(
     found = choose_provider(layout)
     assert isinstance(found, KindCluster)
     assert found.image == "kindest/node:here"
+
+
+def test_kind_gets_the_chosen_ip_family_and_keeps_it_while_it_runs(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program(layout, "kind")
+    program(layout, "docker")
+    monkeypatch.setenv(IP_FAMILY, "ipv6")
+    found = choose_provider(layout)
+    assert isinstance(found, KindCluster)
+    assert cluster_configuration(layout, 2, found.ip_family)["networking"] == {"ipFamily": "ipv6"}
+    found._write_choice()
+    monkeypatch.delenv(IP_FAMILY)
+    running = choose_provider(layout)
+    assert isinstance(running, KindCluster)
+    assert running.ip_family == "ipv6"
+    layout.choice.unlink()
+    monkeypatch.setenv(IP_FAMILY, "IPv6")
+    with pytest.raises(ClusterError, match="RFT_KIND_IP_FAMILY=IPv6 is not one of ipv4, ipv6, dual"):
+        choose_provider(layout)
 
 
 def test_ready_binaries_are_used_if_there_is_no_docker_engine(
