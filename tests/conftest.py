@@ -1,11 +1,12 @@
-"""Settings for all tests: the printed summary, and the file with the names of failed tests."""
+"""Settings for all tests: their order, what the summary prints, and the file that names failed tests."""
 
 from collections import Counter
+from collections.abc import Generator
 
 import pytest
 from hypothesis import settings
 
-from tests import failures
+from tests import failures, with_kueue
 from tests.tables import TABLES
 
 # No deadline: the time of one example depends on the machine's other load. Examples are the same in each run,
@@ -21,6 +22,27 @@ _JUDGED = pytest.StashKey[Counter[str]]()
 def judged(request: pytest.FixtureRequest) -> "Counter[str]":
     """The number of manifests that each gate has checked."""
     return request.config.stash.setdefault(_JUDGED, Counter())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the tests with Kueue one after another. They share one installation of Kueue."""
+    items[:] = with_kueue.together(items)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Load Kueue's image while the first tests run, if any of the selected tests needs Kueue."""
+    if not session.config.option.collectonly and any(map(with_kueue.needs_kueue, session.items)):
+        with_kueue.start_loading(session.config)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None]:
+    """Remove Kueue before the next test that must not have it, and at the end."""
+    try:
+        yield
+    finally:
+        if not with_kueue.needs_kueue(nextitem):
+            with_kueue.remove(item.config)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from rft_api.loader import load_file
+from tests.integration.kueue_release_support import clear_interrupted
 from tests.kubectl import Kubectl, Object
 
 ROOT = Path(__file__).parents[2]
@@ -39,14 +40,15 @@ def install(*options: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def kubectl() -> Iterator[Kubectl]:
+def kubectl(request: pytest.FixtureRequest) -> Iterator[Kubectl]:
     """kubectl in the tests' namespace. The operator is installed from its chart."""
     status = json.loads(" ".join(cluster("status")))
     # Downloaded only if it is not on the PATH.
     program = shutil.which("kubectl", path=f"{cluster('tools')[0]}:{os.environ['PATH']}")
     assert program is not None
-    install()
     kubectl = Kubectl(Path(program), Path(status["kubeconfig"]), NAMESPACE)
+    clear_interrupted(request.config, kubectl.kubeconfig)
+    install()
     kubectl.run("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait")
     kubectl.run("create", "namespace", NAMESPACE)
     yield kubectl

@@ -4,22 +4,14 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from functools import partial
 
 import pytest
 
 from rft_operator.cluster import connect
 from tests.chaos.jobs import STEPS, job, prerequisites, reader
 from tests.e2e.conftest import NAMESPACE
-from tests.integration.kueue_support import (
-    KUEUE,
-    PRIORITY,
-    QUEUE_NAME,
-    Kueue,
-    WaitMessages,
-    answers,
-    installed,
-)
+from tests.integration.kueue_release_support import KUEUE, installed
+from tests.integration.kueue_support import PRIORITY, QUEUE_NAME, Kueue, WaitMessages
 from tests.integration.operator_support import JOBS, RFTJOBS, Api, Object, Run
 from tests.kubectl import Kubectl
 from tests.tables import table
@@ -46,19 +38,18 @@ def api(kubectl: Kubectl) -> Api:
 
 
 @pytest.fixture
-def kueue(kubectl: Kubectl, api: Api) -> Iterator[Kueue]:
+def kueue(request: pytest.FixtureRequest, kubectl: Kubectl, api: Api) -> Iterator[Kueue]:
     """Kueue with a queue "train". In this queue jobs of higher priority preempt other jobs."""
-    with installed(kubectl.kubeconfig):
-        wait_until("Kueue's webhook answers", partial(answers, api), 240, poll=1.0)
-        kueue = Kueue(api)
-        kueue.flavor("any")
-        kueue.cluster_queue("train", "any", QUOTA, preemption={"withinClusterQueue": "LowerPriority"})
-        kueue.local_queue("train", "train")
-        for name, value in (("low", 1), ("high", 100)):
-            body = {"kind": "WorkloadPriorityClass", "metadata": {"name": name}, "value": value}
-            kueue.make(f"{KUEUE}/workloadpriorityclasses", body)
-        yield kueue
-        kueue.remove()
+    installed(request.config, kubectl.kubeconfig)
+    kueue = Kueue(api)
+    kueue.flavor("any")
+    kueue.cluster_queue("train", "any", QUOTA, preemption={"withinClusterQueue": "LowerPriority"})
+    kueue.local_queue("train", "train")
+    for name, value in (("low", 1), ("high", 100)):
+        body = {"kind": "WorkloadPriorityClass", "metadata": {"name": name}, "value": value}
+        kueue.make(f"{KUEUE}/workloadpriorityclasses", body)
+    yield kueue
+    kueue.remove()
 
 
 @pytest.fixture

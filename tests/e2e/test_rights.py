@@ -1,7 +1,7 @@
 """The chart grants all rights that the operator needs: the API server refuses no request of the operator.
 
-tests/integration/test_rights.py tests that the chart grants no other rights. pytest runs the modules in
-alphabetical order. So the audit log has the operator's requests from all earlier modules.
+tests/integration/test_rights.py tests that the chart grants no other rights. This module runs after all other
+e2e tests (tests/with_kueue.py). So the audit log has the operator's requests during these tests.
 """
 
 import pytest

@@ -15,6 +15,7 @@ from rft_operator.cluster import ClusterError, Conflict, connect
 from tests.cluster.layout import default_layout
 from tests.cluster.provider import choose_provider
 from tests.integration.account_support import Account, account
+from tests.integration.kueue_release_support import clear_interrupted
 from tests.integration.operator_support import (
     CRDS,
     OPERATORS,
@@ -48,13 +49,14 @@ def described(kubeconfig: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def api(kubeconfig: Path) -> Iterator[Api]:
+def api(request: pytest.FixtureRequest, kubeconfig: Path) -> Iterator[Api]:
     """The API server, with the CRD and a new namespace that no other operator serves."""
     api = Api(connect(str(kubeconfig)), f"rft-it-{uuid4().hex[:8]}")
     try:
         api.call("GET", "version")
     except ClusterError as error:
         pytest.skip(f"the test cluster of {kubeconfig} does not answer ({error}); run `make cluster-up`")
+    clear_interrupted(request.config, kubeconfig)
     stopped = _stop_other_operators(api)
     _install_crd(api)
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": api.namespace}}

@@ -1,34 +1,22 @@
-"""Installs Kueue from its own chart, creates queues, and checks what the status of waiting jobs says."""
+"""Creates Kueue's queues, and checks what the status of waiting jobs says."""
 
-import os
-import subprocess
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from urllib.parse import quote
 
-import pytest
-import yaml
-
-from rft_operator.cluster import ClusterError, NotFound
+from rft_operator.cluster import NotFound
 from rft_operator.objects.names import QUEUE_LABELS
 from rft_operator.workloads import JOB_UID
-from tests.cluster.layout import default_layout
-from tests.cluster.provider import choose_provider
-from tests.integration.account_support import tool
+from tests.integration.kueue_release_support import KUEUE
 from tests.integration.operator_support import Api, Object, Run
 from tests.tables import Table
 from tests.waiting import wait_until
 
-CHART, IMAGE, ARCHIVE = "RFT_KUEUE_CHART", "RFT_KUEUE_IMAGE", "RFT_KUEUE_ARCHIVE"
-NAMESPACE = "kueue-system"
-KUEUE = "apis/kueue.x-k8s.io/v1beta1"
 WORKLOADS = "apis/kueue.x-k8s.io/v1beta2/namespaces/{}/workloads"
 LOCAL_QUEUES = f"{KUEUE}/namespaces/{{}}/localqueues"
-CONTROLLER = f"apis/apps/v1/namespaces/{NAMESPACE}/deployments/kueue-controller-manager"
 QUEUE_NAME, PRIORITY = QUEUE_LABELS
 PRODUCT_LABEL = "nvidia.com/gpu.product"
 MESSAGE_WITHIN = 10.0
@@ -139,95 +127,3 @@ class Kueue:
 def gone(api: Api, path: str, name: str) -> bool:
     """Return whether an object does not exist."""
     return api.find(path, name) is None
-
-
-def answers(api: Api) -> bool:
-    """Return whether Kueue's webhook answers. Helm does not wait for this. Before, no Job can be created."""
-    flavor = {"apiVersion": "kueue.x-k8s.io/v1beta1", "kind": "ResourceFlavor", "metadata": {"name": "probe"}}
-    try:
-        api.create(f"{KUEUE}/resourceflavors?dryRun=All", flavor)
-    except ClusterError:
-        return False
-    return True
-
-
-def restart(api: Api) -> None:
-    """Restart Kueue's controller, because it reads its configuration only when it starts."""
-    for replicas in (0, 1):
-        api.call("PATCH", CONTROLLER, {"spec": {"replicas": replicas}})
-        wait_until(
-            f"Kueue's controller has {replicas} replicas",
-            lambda: api.call("GET", CONTROLLER).get("status", {}).get("replicas", 0) == replicas,  # noqa: B023
-            60,
-        )
-
-
-def image_of(tag: str) -> list[str]:
-    """Return Helm's settings for an image that is already on the nodes."""
-    repository, _, version = tag.rpartition(":")
-    manager = "controllerManager.manager"
-    return [
-        f"{manager}.image.repository={repository}",
-        f"{manager}.image.tag={version}",
-        f"{manager}.image.pullPolicy=Never",
-    ]
-
-
-class Release:
-    """The installation of Kueue's chart."""
-
-    def __init__(self, kubeconfig: Path, chart: str, settings: Sequence[str]) -> None:
-        self._helm = [tool("helm"), "--kubeconfig", str(kubeconfig), "--namespace", NAMESPACE]
-        self._kubectl = [tool("kubectl"), "--kubeconfig", str(kubeconfig)]
-        self._chart = chart
-        self._settings = settings
-
-    def apply(self, configuration: Path | None = None) -> None:
-        """Install or upgrade the chart. ``configuration`` replaces the chart's default configuration."""
-        options = [word for setting in self._settings for word in ("--set", setting)]
-        if configuration is not None:
-            options += ["--set-file", f"managerConfig.controllerManagerConfigYaml={configuration}"]
-        wait = ("--install", "--create-namespace", "--wait", "--timeout", "5m")
-        done = subprocess.run(
-            [*self._helm, "upgrade", "kueue", self._chart, *wait, *options],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-
-    def configuration(self) -> str:
-        """Return the controller's default configuration, from the chart."""
-        shown = subprocess.run(
-            [*self._helm, "show", "values", self._chart], capture_output=True, text=True, check=True
-        ).stdout
-        return str(yaml.safe_load(shown)["managerConfig"]["controllerManagerConfigYaml"])
-
-    def remove(self) -> None:
-        """Uninstall the chart with its CRDs."""
-        for command in (
-            [*self._helm, "uninstall", "kueue", "--wait", "--timeout", "60s"],
-            [*self._kubectl, "delete", "namespace", NAMESPACE, "--ignore-not-found"],
-        ):
-            subprocess.run(command, capture_output=True, check=False)
-
-
-@contextmanager
-def installed(kubeconfig: Path) -> Iterator[Release]:
-    """Install Kueue from the chart in RFT_KUEUE_CHART. Uninstall it afterwards, together with its CRDs."""
-    chart = os.environ.get(CHART)
-    if not chart:
-        pytest.skip(
-            f"no Kueue: set {CHART} to its chart, {IMAGE} to its image, {ARCHIVE} to an archive of the image"
-        )
-    settings = ["controllerManager.manager.resources.requests.cpu=50m"]
-    if image := os.environ.get(IMAGE):
-        settings += image_of(image)
-    if archive := os.environ.get(ARCHIVE):
-        choose_provider(default_layout()).load_images([Path(archive)])
-    release = Release(kubeconfig, chart, settings)
-    try:
-        release.apply()
-        yield release
-    finally:
-        release.remove()

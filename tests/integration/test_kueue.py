@@ -11,23 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from rft_planner.sizes import quantity
+from tests.integration.kueue_release_support import CONTROLLER, KUEUE, KueueRelease, installed
 from tests.integration.kueue_support import (
-    CONTROLLER,
-    KUEUE,
     PRIORITY,
     PRODUCT_LABEL,
     QUEUE_NAME,
     WORKLOADS,
     Kueue,
-    Release,
     WaitMessages,
-    answers,
     gone,
-    installed,
-    restart,
 )
 from tests.integration.operator_support import CONFIG_MAPS, JOBS, RFTJOBS, Api, Object, Operator, Run
 from tests.tables import table
@@ -43,15 +37,13 @@ def messages(request: pytest.FixtureRequest) -> WaitMessages:
     )
 
 
-@pytest.fixture(scope="module")
-def running(api: Api, kubeconfig: Path) -> Iterator[Release]:
-    with installed(kubeconfig) as release:
-        wait_until("Kueue's webhook answers", partial(answers, api), 240, poll=1.0)
-        yield release
+@pytest.fixture
+def running(request: pytest.FixtureRequest, api: Api, kubeconfig: Path) -> KueueRelease:
+    return installed(request.config, kubeconfig)
 
 
 @pytest.fixture
-def kueue(running: Release, api: Api) -> Iterator[Kueue]:
+def kueue(running: KueueRelease, api: Api) -> Iterator[Kueue]:
     """Kueue with a ClusterQueue of four CPUs, and the LocalQueue "team" that uses it."""
     kueue = Kueue(api)
     kueue.flavor("cpu")
@@ -325,17 +317,9 @@ def test_a_job_whose_pods_are_not_ready_in_time_is_evicted(
     messages: WaitMessages,
     kueue: Kueue,
     queue: Callable[..., Run],
-    running: Release,
-    api: Api,
-    tmp_path: Path,
+    running: KueueRelease,
 ) -> None:
-    changed = yaml.safe_load(running.configuration())
-    changed["waitForPodsReady"] = {"timeout": "5s", "requeuingStrategy": {"backoffBaseSeconds": 600}}
-    configuration = tmp_path / "configuration.yaml"
-    configuration.write_text(yaml.safe_dump(changed))
-    running.apply(configuration)
-    restart(api)
-    wait_until("Kueue's webhook answers", partial(answers, api), 240, poll=1.0)
+    running.configure(waitForPodsReady={"timeout": "5s", "requeuingStrategy": {"backoffBaseSeconds": 600}})
     run = queue("1")
     admitted(run)
     began = wait_until(

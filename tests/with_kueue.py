@@ -1,0 +1,108 @@
+"""Lets all tests with Kueue share one installation of it: they run one after another.
+
+Kueue is installed for the first of them. It is removed after the last one, because the other tests need a
+cluster without Kueue: its webhook is called for every new Job.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CHART, IMAGE, ARCHIVE = "RFT_KUEUE_CHART", "RFT_KUEUE_IMAGE", "RFT_KUEUE_ARCHIVE"
+
+
+class Item(Protocol):
+    """What decides the place of a test in the order: the part of ``pytest.Item`` that is used here."""
+
+    @property
+    def path(self) -> Path:
+        """The test's module."""
+
+    def get_closest_marker(self, name: str) -> object | None:
+        """Return the test's marker of this name, or None if it has none."""
+
+
+T = TypeVar("T", bound=Item)
+
+
+class Removable(Protocol):
+    """An installation of Kueue."""
+
+    def remove(self) -> None:
+        """Uninstall Kueue, and wait until its webhook and its CRDs are gone."""
+
+
+INSTALLED = pytest.StashKey[Removable]()
+"""Kueue, while this session has installed it."""
+FAILED = pytest.StashKey[str]()
+"""Why Kueue could not be installed in this session."""
+_LOADING = pytest.StashKey["subprocess.Popen[str]"]()
+
+
+def needs_kueue(item: Item | None) -> bool:
+    """Return whether a test has the marker ``kueue``. ``None`` stands for no test."""
+    return item is not None and item.get_closest_marker("kueue") is not None
+
+
+def together(items: Iterable[T]) -> list[T]:
+    """Return the tests in their order, but all tests with Kueue one after another, behind the e2e tests.
+
+    The e2e tests use the installed operator, and the integration tests stop it. So the integration tests with
+    Kueue cannot be before an e2e test. The e2e test of the operator's rights uses no operator. It reads what
+    the operator requested during the other tests, so it is behind the tests with Kueue.
+    """
+    found = list(items)
+    others = [item for item in found if not needs_kueue(item)]
+    ends = [n for n, item in enumerate(others, 1) if item.get_closest_marker("e2e") and not _on_rights(item)]
+    first, rest = (others[: ends[-1]], others[ends[-1] :]) if ends else ([], others)
+    on_rights = [item for item in first if _on_rights(item)]
+    first = [item for item in first if not _on_rights(item)]
+    return [*first, *filter(needs_kueue, found), *on_rights, *rest]
+
+
+def _on_rights(item: Item) -> bool:
+    return item.path.name == "test_rights.py"
+
+
+def start_loading(config: pytest.Config) -> None:
+    """Start to load Kueue's image into the nodes, so that it is there when the first test needs it."""
+    chart, archive = os.environ.get(CHART), os.environ.get(ARCHIVE)
+    if not chart or not archive:
+        return
+    command = [sys.executable, "-m", "tests.cluster", "load-image", str(Path(archive).absolute())]
+    nothing = subprocess.DEVNULL
+    config.stash[_LOADING] = subprocess.Popen(
+        command, cwd=ROOT, stdin=nothing, stdout=nothing, stderr=subprocess.PIPE, text=True
+    )
+    config.add_cleanup(lambda: _stop_loading(config))
+
+
+def wait_for_image(config: pytest.Config) -> None:
+    """Wait until Kueue's image is loaded. Fail with what the command said if it is not."""
+    process = config.stash.get(_LOADING, None)
+    if process is None:
+        return
+    errors = process.communicate()[1]
+    del config.stash[_LOADING]
+    assert process.returncode == 0, f"Kueue's image was not loaded: {errors}"
+
+
+def _stop_loading(config: pytest.Config) -> None:
+    process = config.stash.get(_LOADING, None)
+    if process is not None:
+        process.terminate()
+        process.communicate()
+
+
+def remove(config: pytest.Config) -> None:
+    """Remove Kueue if this session has installed it."""
+    release = config.stash.get(INSTALLED, None)
+    if release is not None:
+        del config.stash[INSTALLED]
+        release.remove()
