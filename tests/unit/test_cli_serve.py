@@ -4,6 +4,7 @@ A small program replaces vLLM.
 """
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -25,6 +26,7 @@ from rft_cli.main import app
 from tests.ports import free_port
 from tests.unit.checkpoint_support import write_adapter
 from tests.unit.pod_support import PodServer, child_job, finished_job, pods_served
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -242,10 +244,53 @@ def test_a_signal_to_rft_ends_the_server(
     port = free_port()
     command = [sys.executable, "-c", SIGNALLING, str(port), kind, str(int(number))]
     assert serve._run_server(command, port, "ready") == 0
-    [process] = started
+    process, watcher = started
+    assert watcher.returncode == -signal.SIGKILL
     expected = signal.SIGTERM if kind == "obeys" else signal.SIGKILL
     assert process.returncode == -expected
     assert list(tmp_path.iterdir()) == []
+
+
+SERVING = """
+import subprocess, sys
+from rft_cli.commands import serve
+serve._run_server([sys.executable, "-c", sys.argv[2]], int(sys.argv[1]), "ready")
+"""
+
+
+WITH_AN_ENGINE = """
+import subprocess, sys
+engine = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+print(engine.pid, flush=True)
+engine.wait()
+"""
+
+
+def test_a_killed_rft_leaves_neither_the_server_nor_its_engine(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SERVING, str(free_port()), WITH_AN_ENGINE]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as rft:
+        assert rft.stdout is not None
+        engine = int(rft.stdout.readline())
+        server = int(fields_of(engine)[1])
+        children = Path(f"/proc/{rft.pid}/task/{rft.pid}/children")
+        wait_until("the watcher starts", lambda: len(children.read_text().split()) == 2, poll=0.02)
+        assert is_running(engine)
+        assert is_running(server)
+        rft.kill()
+    wait_until("both end", lambda: not (is_running(engine) or is_running(server)), poll=0.02)
+
+
+def fields_of(pid: int) -> list[str]:
+    """Return the state of a process, the PID of its parent, and further fields."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return fields_of(pid)[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def test_a_port_that_is_in_use_is_refused() -> None:

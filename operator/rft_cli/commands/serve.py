@@ -20,7 +20,7 @@ from rft_cli.commands.export import choose
 from rft_cli.commands.source import ended_by_signals
 from rft_cli.errors import INVALID, UNREADABLE, UserError
 from rft_cli.local.brought import run_config
-from rft_cli.local.process import kill_group
+from rft_cli.local.process import kill_group, killed_with_this_process
 from rft_cli.local.snapshot import previous
 from rft_cli.local.trainer import trainer_command
 from rft_cli.options import BestCheckpoint, CheckpointStep, Context, Namespace, connect
@@ -205,7 +205,10 @@ def _is_taken(port: int) -> bool:
 
 @contextmanager
 def _running(command: Sequence[str]) -> Iterator["subprocess.Popen[bytes]"]:
-    """Start a server. At the end of the block, end all its processes and remove its temporary files."""
+    """Start a server. At the end of the block, end all its processes and remove its temporary files.
+
+    If this process is killed, the processes of the server end too. The temporary files then stay.
+    """
     # vLLM leaves sockets and a rendezvous file in TMPDIR, also after SIGTERM. The name is short, because the
     # path of a socket has at most 107 bytes.
     with tempfile.TemporaryDirectory(prefix="rft-") as temporary:
@@ -214,10 +217,13 @@ def _running(command: Sequence[str]) -> Iterator["subprocess.Popen[bytes]"]:
         # which then ends the server.
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, env=environment)
         try:
-            yield process
+            with killed_with_this_process(process):
+                try:
+                    yield process
+                finally:
+                    process.terminate()
+                    with suppress(subprocess.TimeoutExpired):
+                        process.wait(END_SECONDS)
         finally:
-            process.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(END_SECONDS)
             kill_group(process)
             process.wait()

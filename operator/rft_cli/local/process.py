@@ -5,6 +5,7 @@ import os
 import queue
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +22,12 @@ SECOND_THOUGHT_SECONDS = 1.0
 """A second stop signal within this number of seconds is ignored.
 
 timeout(1), make and terminals may send a signal twice."""
+
+_KILL_AT_END_OF_INPUT = """
+import os, signal, sys
+sys.stdin.buffer.read()
+os.killpg(int(sys.argv[1]), signal.SIGKILL)
+"""
 
 INTERRUPTED = 130
 """Exit code of ``rft run`` after a second Ctrl-C."""
@@ -137,3 +144,26 @@ def kill_group(process: "subprocess.Popen[Any]") -> None:
     """Kill a child process that leads its own process group, and all processes of the group."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def killed_with_this_process(process: "subprocess.Popen[Any]") -> Iterator[None]:
+    """Kill the process group of ``process`` if this process ends within the block, even by SIGKILL.
+
+    ``process`` leads its own process group. A small program waits for this process: its standard input is a
+    pipe that closes when this process ends. PR_SET_PDEATHSIG is not enough. Its signal reaches only
+    ``process``, and not the processes that it started, such as the engine of vLLM.
+    """
+    # -S and -I: it starts fast, and reads neither the working folder nor the user's settings.
+    command = [sys.executable, "-I", "-S", "-c", _KILL_AT_END_OF_INPUT, str(process.pid)]
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # so that Ctrl-C does not reach it
+    ) as watcher:
+        try:
+            yield
+        finally:
+            watcher.kill()  # before its pipe closes
