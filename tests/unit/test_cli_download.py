@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Generator, Iterator
@@ -374,6 +375,70 @@ def test_the_adapter_of_a_job_is_exported_without_what_is_not_needed(
     assert result.exit_code == 0, result.output
     assert content.encode() in (tmp_path / "out" / "adapter_model.safetensors").read_bytes()
     assert "`org/model`" in (tmp_path / "out" / "README.md").read_text()
+
+
+def checkpoint_files(step: int) -> list[str]:
+    return [f"checkpoints/step-{step:06d}/adapter/*", f"checkpoints/step-{step:06d}/state.json"]
+
+
+def read(server: PodServer) -> list[list[str]]:
+    """Return the patterns of the files that a pod has read, after those of the records."""
+    listed = [arguments for action, *arguments in server.commands if action == "list"]
+    assert listed[:1] in ([], [["metrics.jsonl"]])
+    return listed[1:]
+
+
+@pytest.mark.parametrize(
+    ("options", "has_final", "expected"),
+    [
+        ([], True, [["adapter/*"]]),
+        ([], False, [checkpoint_files(20)]),
+        (["--step", 10], True, [checkpoint_files(10)]),
+        (["--best"], True, [checkpoint_files(20), checkpoint_files(10)]),
+    ],
+)
+def test_an_export_reads_no_checkpoint_that_it_does_not_need(
+    server: PodServer, volume: Path, options: list[object], has_final: bool, expected: list[list[str]]
+) -> None:
+    write_checkpoint(RunFolder(volume), 5)
+    if not has_final:
+        shutil.rmtree(volume / "adapter")
+    result = rft("export", "sums", "--output", "out", *options)
+    assert result.exit_code == 0, result.output
+    assert read(server) == expected
+
+
+def test_an_export_reads_an_older_checkpoint_if_the_newest_cannot_be_used(
+    server: PodServer, volume: Path, tmp_path: Path
+) -> None:
+    for adapter in (volume / "adapter", volume / "checkpoints" / "step-000020" / "adapter"):
+        weights = adapter / "adapter_model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-1])
+    result = rft("export", "sums", "--output", "out")
+    assert result.exit_code == 0, result.output
+    assert b"older" in (tmp_path / "out" / "adapter_model.safetensors").read_bytes()
+    assert result.stderr.count("left out: ") == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "removed", "message"),
+    [
+        (["--step", 15], [], "in the folder of sums; there are checkpoints of steps 10, 20"),
+        (["--step", 10], ["checkpoints"], "step 10: has no checkpoint in the folder of sums; it has no"),
+        ([], ["checkpoints", "adapter"], "sums: has neither an adapter nor a checkpoint"),
+        (["--step", 10, "--best"], [], "--step and --best exclude each other"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_exported_is_said_before_a_file_is_read(
+    server: PodServer, volume: Path, options: list[object], removed: list[str], message: str
+) -> None:
+    for name in removed:
+        shutil.rmtree(volume / name)
+    result = rft("export", "sums", "--output", "out", *options)
+    assert result.exit_code == 1
+    assert message in " ".join(result.stderr.split())
+    assert [action for action, *_ in server.commands] in ([], ["names"])
+    assert server.pods == {}
 
 
 @pytest.mark.parametrize(

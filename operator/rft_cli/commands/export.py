@@ -4,15 +4,15 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import typer
 
-from rft_cli.commands.source import run_folder
+from rft_cli.commands.source import Fetch, run_folder
 from rft_cli.errors import INVALID, UNREADABLE, UserError
 from rft_cli.local import records
 from rft_cli.local.snapshot import previous
@@ -23,9 +23,11 @@ from rft_run import atomic, run_files
 from rft_run.card import Card, licence_said, named, render
 from rft_run.checkpoint import adapter_problem
 from rft_run.config import RunConfig
-from rft_run.folder import ADAPTER, RunFolder, adapter_of, card_of, state_of, step_name
+from rft_run.folder import ADAPTER, RunFolder, adapter_of, card_of, state_of, steps_of
 
 ADAPTER_CONFIG = "adapter_config.json"
+_FILES = ("metrics.jsonl", f"{ADAPTER}/*", f"checkpoints/*/{ADAPTER}/*", "checkpoints/*/state.json")
+"""Patterns of those files of a job's folder that an export may need."""
 
 
 class Dtype(StrEnum):
@@ -81,10 +83,11 @@ def export(
     cannot be read or written.
     """
     refuse_unused(base, merge)
-    with run_folder(source, context, namespace, image, lambda job: needed(job, step, best)) as folder:
-        chosen = choose(folder, step, best)
-        with _placed(output, force) as unfinished:
-            write_export(folder, chosen, unfinished, base=base, merge=merge, dtype=dtype)
+    with (
+        chosen_of(source, step, best, context, namespace, image) as (folder, chosen),
+        _placed(output, force) as unfinished,
+    ):
+        write_export(folder, chosen, unfinished, base=base, merge=merge, dtype=dtype)
     out().print(f"{'merged model' if merge else 'adapter'} of {chosen.what}: {output}", markup=False)
 
 
@@ -111,17 +114,72 @@ def write_export(
         card_of(target).write_text(render(card), encoding="utf-8")
 
 
-def needed(job: Mapping[str, Any], step: int | None, best: bool) -> list[str]:
-    """Return ``fnmatch`` patterns for those files of a job's folder that an export needs.
+@contextmanager
+def chosen_of(
+    source: str, step: int | None, best: bool, context: str | None, namespace: str | None, image: str | None
+) -> Iterator[tuple[Path, Chosen]]:
+    """Yield the folder of a run, and the adapter in it that the options select. See ``choose``.
 
-    The patterns match the records for the model card. They also match the final adapter, if no option selects
-    a checkpoint and there is a final adapter. Otherwise they match the adapters and states of checkpoints.
+    If ``source`` is a job in the cluster, the folder has the files that ``fetch_adapter`` copies.
     """
-    name = "*" if step is None else step_name(step)
-    of_checkpoints = [f"checkpoints/{name}/{ADAPTER}/*", f"checkpoints/{name}/state.json"]
-    output = (job.get("status") or {}).get("output") or {}
-    is_final = step is None and not best and output.get("adapter")
-    return ["metrics.jsonl", *([f"{ADAPTER}/*"] if is_final else of_checkpoints)]
+    refuse_both(step, best)
+
+    def fetch_chosen(paths: list[str], fetch: Fetch) -> None:
+        fetch_adapter(source, paths, fetch, step, best)
+
+    with run_folder(source, context, namespace, image, _FILES, fetch_chosen) as folder:
+        yield folder, choose(folder, step, best)
+
+
+def refuse_both(step: int | None, best: bool) -> None:
+    """Raise UserError if both ``--step`` and ``--best`` are given."""
+    if step is not None and best:
+        raise UserError("--step and --best exclude each other; give only one", INVALID)
+
+
+def fetch_adapter(job: str, paths: list[str], fetch: Fetch, step: int | None, best: bool) -> None:
+    """Fetch the records of a job, and the adapters among which ``choose`` finds the one to export.
+
+    ``paths``: the files of the job's folder. They decide as much as possible, because a pod reads each
+    fetched file twice. So an older checkpoint is fetched only if the newer ones cannot be used, or if it is
+    the best one.
+
+    Raises:
+        UserError: if there is no such adapter.
+    """
+    configs = [Path(path) for path in paths if path.endswith(f"/{ADAPTER}/{ADAPTER_CONFIG}")]
+    steps = steps_of((config.parent.parent.name for config in configs), "")
+    has_final = step is None and not best and f"{ADAPTER}/{ADAPTER_CONFIG}" in paths
+    if step is not None and step not in steps:
+        raise _no_checkpoint(step, f"the folder of {job}", steps)
+    if not steps and not has_final:
+        raise UserError(
+            f"{job}: has neither an adapter nor a checkpoint; export it after its first checkpoint", INVALID
+        )
+    run = RunFolder(fetch([str(RunFolder(Path()).metrics)]))
+    if has_final and _problem(fetch([f"{ADAPTER}/*"]) / ADAPTER) is None:
+        return
+    for each in reversed(steps) if step is None else [step]:
+        fetch(_files_of(each))
+        if _problem(adapter_of(run.checkpoint_of(each))) is None:
+            break
+    else:
+        return  # none can be used, and ``choose`` says why
+    if best and (wanted := _best_step(run.checkpoint_of(each))) != each:
+        if wanted not in steps:
+            raise _no_checkpoint(wanted, f"the folder of {job}", steps)
+        fetch(_files_of(wanted))
+
+
+def _files_of(step: int) -> list[str]:
+    """Return patterns of a checkpoint's adapter and state."""
+    checkpoint = RunFolder(Path()).checkpoint_of(step)
+    return [f"{adapter_of(checkpoint)}/*", str(state_of(checkpoint))]
+
+
+def _no_checkpoint(step: int, where: str, steps: Sequence[int]) -> UserError:
+    kept = f"there are checkpoints of steps {', '.join(map(str, steps))}" if steps else "it has no checkpoint"
+    return UserError(f"step {step}: has no checkpoint in {where}; {kept}", INVALID)
 
 
 def choose(folder: Path, step: int | None, best: bool) -> Chosen:
@@ -132,8 +190,7 @@ def choose(folder: Path, step: int | None, best: bool) -> Chosen:
     Raises:
         UserError: if there is no such adapter.
     """
-    if step is not None and best:
-        raise UserError("--step and --best exclude each other; give only one", INVALID)
+    refuse_both(step, best)
     if (folder / ADAPTER_CONFIG).is_file():
         if step is not None or best:
             raise UserError(f"{folder}: is an adapter and has no steps; name the run's folder", INVALID)
@@ -146,22 +203,24 @@ def choose(folder: Path, step: int | None, best: bool) -> Chosen:
         raise UserError(f"{folder}: has neither an adapter nor a checkpoint; name a run's folder", UNREADABLE)
     wanted = _best_step(run.checkpoint_of(steps[-1])) if best else steps[-1] if step is None else step
     if wanted not in steps:
-        kept = ", ".join(map(str, steps))
-        raise UserError(
-            f"step {wanted}: has no checkpoint in {folder}; there are checkpoints of steps {kept}", INVALID
-        )
+        raise _no_checkpoint(wanted, str(folder), steps)
     return Chosen(adapter_of(run.checkpoint_of(wanted)), f"step {wanted}", wanted)
 
 
 def _is_whole(adapter: Path) -> bool:
     """Return whether an adapter is complete and can be used. If not, print the reason on standard error."""
-    try:
-        problem = adapter_problem(adapter)
-    except OSError as error:
-        raise UserError(f"{adapter}: cannot be read: {error.strerror}", UNREADABLE) from error
+    problem = _problem(adapter)
     if problem is not None:
         err().print(f"left out: {problem}", markup=False, soft_wrap=True)
     return problem is None
+
+
+def _problem(adapter: Path) -> str | None:
+    """Return why an adapter cannot be used, or None if it can. Raises UserError if it cannot be read."""
+    try:
+        return adapter_problem(adapter)
+    except OSError as error:
+        raise UserError(f"{adapter}: cannot be read: {error.strerror}", UNREADABLE) from error
 
 
 def _best_step(newest: Path) -> int:

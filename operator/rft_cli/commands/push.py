@@ -15,12 +15,11 @@ from rft_cli.commands.export import (
     Dtype,
     MergeBase,
     MergedDtype,
-    choose,
-    needed,
+    chosen_of,
     refuse_unused,
     write_export,
 )
-from rft_cli.commands.source import ended_by_signals, run_folder
+from rft_cli.commands.source import ended_by_signals
 from rft_cli.errors import INVALID, UNREADABLE, UserError
 from rft_cli.local.trainer import trainer_command
 from rft_cli.options import BestCheckpoint, CheckpointStep, Context, Namespace, TrainerImage
@@ -64,16 +63,18 @@ def push(
     refuse_unused(base, merge)
     to = _destination(destination, public)
     trainer = trainer_command()
-    with run_folder(source, context, namespace, image, lambda job: needed(job, step, best)) as folder:
-        chosen = choose(folder, step, best)
-        with tempfile.TemporaryDirectory(prefix="rft-") as name, ended_by_signals():
-            written = Path(name)
-            try:
-                write_export(folder, chosen, written, base=base, merge=merge, dtype=dtype)
-            except OSError as error:
-                raise UserError(f"{name}: cannot be written: {error}", UNREADABLE) from error
-            done = _pushed(trainer[0], written, to)
-            lines = list(_loading(to, written, merged=merge))
+    with (
+        chosen_of(source, step, best, context, namespace, image) as (folder, chosen),
+        tempfile.TemporaryDirectory(prefix="rft-") as name,
+        ended_by_signals(),
+    ):
+        written = Path(name)
+        try:
+            write_export(folder, chosen, written, base=base, merge=merge, dtype=dtype)
+        except OSError as error:
+            raise UserError(f"{name}: cannot be written: {error}", UNREADABLE) from error
+        done = _pushed(trainer[0], written, to)
+        lines = list(_loading(to, written, merged=merge))
     what = "merged model" if merge else "adapter"
     for other in done["others"]:
         err().print(f"also there, not of this push: {other}", markup=False, soft_wrap=True)

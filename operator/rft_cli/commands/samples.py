@@ -1,15 +1,15 @@
 """``rft samples``: shows the rollouts of a step with their scores."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from rft_api.controls import as_json
-from rft_cli.commands.source import run_folder
+from rft_cli.commands.source import Fetch, run_folder
 from rft_cli.errors import INVALID, UNREADABLE, UserError
 from rft_cli.local import records
 from rft_cli.local.brought import PARTS
@@ -45,14 +45,12 @@ def samples(
     The rollouts of a job in the cluster are read from its volume, as rft download does. Exit code 1: no such
     job, step or row; 2: no such folder.
     """
-    with run_folder(
-        source, context, namespace, image, _rollouts, lambda found: _of(source, found, step)
-    ) as folder:
+
+    def choose(paths: list[str], fetch: Fetch) -> None:
+        fetch(_of(source, paths, step))
+
+    with run_folder(source, context, namespace, image, PARTS["rollouts"], choose) as folder:
         _show(RunFolder(folder), step, row, limit, output)
-
-
-def _rollouts(_job: Mapping[str, Any]) -> tuple[str, ...]:
-    return PARTS["rollouts"]
 
 
 def _of(job: str, paths: list[str], step: int | None) -> list[str]:

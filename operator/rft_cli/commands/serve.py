@@ -16,9 +16,9 @@ import httpx
 import typer
 import yaml
 
-from rft_cli.commands.export import choose
+from rft_cli.commands.export import choose, refuse_both
 from rft_cli.commands.source import ended_by_signals
-from rft_cli.errors import INVALID, UNREADABLE, UserError
+from rft_cli.errors import UNREADABLE, UserError
 from rft_cli.local.brought import run_config
 from rft_cli.local.process import kill_group, killed_with_this_process
 from rft_cli.local.snapshot import previous
@@ -62,8 +62,7 @@ def serve(
         return
     if "/" in source:
         raise UserError(f"{source}: there is no such folder", UNREADABLE)
-    if step is not None and best:
-        raise UserError("--step and --best exclude each other; give only one", INVALID)
+    refuse_both(step, best)
     cluster = connect(context, namespace)
     # Imported here, because the kubernetes client takes a second, which folders on this machine do not need.
     from rft_cli.cluster.reading_pod import FOLDER

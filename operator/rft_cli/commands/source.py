@@ -5,11 +5,10 @@ first.
 import re
 import signal
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from rft_cli.errors import UNREADABLE, UserError
 from rft_cli.local.brought import write_records
@@ -20,9 +19,12 @@ from rft_cli.render.console import err
 
 _JOB_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 
-Patterns = Callable[[Mapping[str, Any]], Sequence[str]]
-"""A function that gets an RFTJob. It returns ``fnmatch`` patterns for those files of the job's folder that a
-command needs."""
+Fetch = Callable[[Sequence[str]], Path]
+"""A function that copies the files that some ``fnmatch`` patterns match, and returns the folder with the
+copies."""
+
+Choose = Callable[[list[str], Fetch], None]
+"""A function that gets paths of files of a job's folder, and fetches those that a command needs."""
 
 
 @contextmanager
@@ -31,8 +33,8 @@ def run_folder(
     context: str | None,
     namespace: str | None,
     image: str | None,
-    patterns: Patterns,
-    choose: Callable[[list[str]], list[str]] | None = None,
+    patterns: Sequence[str],
+    choose: Choose,
 ) -> Iterator[Path]:
     """Yield the folder of a run: ``source`` itself, if it is a folder on this machine.
 
@@ -40,9 +42,8 @@ def run_folder(
     temporary folder, and this folder is yielded.
 
     - ``image``: the image of the pod that reads the job's volume; None: the image of the job
-    - ``patterns``: a function that returns the patterns of the files to copy
-    - ``choose``: None, or a function that gets the paths of these files, and returns patterns of fewer files
-      to copy. The pod reads only these files.
+    - ``patterns``: ``fnmatch`` patterns of the files that the command may need
+    - ``choose``: gets the paths of these files. The pod reads only the files that it fetches.
 
     Raises:
         UserError: if there is no such folder or job, or the job's folder cannot be read.
@@ -59,12 +60,16 @@ def run_folder(
 
     job = cluster.job(source)
     with tempfile.TemporaryDirectory(prefix="rft-") as folder:
+        files = 0
         with ended_by_signals(), volume_of(cluster, job, image, err().print) as volume:
-            wanted = patterns(job)
-            if choose is not None:
-                wanted = choose(volume.names(wanted))
-            received = receive(volume, wanted, Path(folder))
-        err().print(f"{source}: {received.files} files of the job's volume were read")
+
+            def fetch(wanted: Sequence[str]) -> Path:
+                nonlocal files
+                files += receive(volume, wanted, Path(folder)).files
+                return Path(folder)
+
+            choose(volume.names(patterns), fetch)
+        err().print(f"{source}: {files} files of the job's volume were read")
         write_records(Path(folder), job)
         yield Path(folder)
 
