@@ -36,6 +36,7 @@ class Card(NamedTuple):
 
     config: RunConfig
     step: int
+    """The step after which the run saved the adapter, or 0 if it is not known."""
     revision: str | None = None
     licence: str | None = None
     curve: Sequence[tuple[int, float]] = ()
@@ -111,7 +112,7 @@ def _front(card: Card) -> Iterator[str]:
 def _heading(card: Card) -> Iterator[str]:
     spec = card.config.spec
     kind = "A model with a LoRA adapter merged into it" if card.merged else "A LoRA adapter"
-    yield f"# {card.config.job.name}, step {card.step}"
+    yield f"# {card.config.job.name}" + (f", step {card.step}" if card.step else "")
     yield ""
     yield (
         f"{kind}, trained by reinforcement learning with {spec.training.objective} to raise the scores of"

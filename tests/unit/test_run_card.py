@@ -66,6 +66,11 @@ def test_a_card_shows_the_evaluation_of_its_own_step_only(step: int, shown: bool
     assert ("## Held-out evaluation" in render(Card(config(), step, evaluation=result))) is shown
 
 
+@pytest.mark.parametrize(("step", "heading"), [(30, "# job, step 30"), (0, "# job")])
+def test_a_card_names_its_step_if_it_is_known(step: int, heading: str) -> None:
+    assert heading in render(Card(config(), step)).splitlines()
+
+
 def test_a_base_in_a_folder_is_no_id_of_the_hub() -> None:
     text = render(Card(config("/models/mine"), 1))
     assert "base_model:" not in text.split("# job")[0]

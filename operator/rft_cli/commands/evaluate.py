@@ -139,7 +139,9 @@ def _asked(
             UNREADABLE,
         )
     chosen, run = choose(source, step, best), RunFolder(source)
-    tuned = TunedAdapter(chosen.folder.resolve(), chosen.step or scoring.last_step(run))
+    # Step 0 is the policy before training, so an adapter of an unknown step gets another number.
+    step_of_adapter = chosen.step or records.last_step(records.steps(run.metrics)) or 1
+    tuned = TunedAdapter(chosen.folder.resolve(), step_of_adapter)
     return scoring.of_run(run, config, tuned.folder, given), tuned
 
 

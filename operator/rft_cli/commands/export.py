@@ -285,7 +285,7 @@ def _card(run: RunFolder, config: RunConfig, chosen: Chosen, base: str | None, *
     model.
     """
     steps = records.steps(run.metrics)
-    step = chosen.step if chosen.step is not None else max((record.step for record in steps), default=0)
+    step = chosen.step if chosen.step is not None else records.last_step(steps)
     model = config.spec.model
     revision = records.commit_in(records.adapter_config(chosen.folder), model.revision)
     if base is not None:

@@ -1,6 +1,6 @@
 """Reads the records in the folder of a run. If a file cannot be read, a UserError names its path."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,6 +28,11 @@ def steps(path: Path) -> list[StepRecord]:
         if "reward" not in record.model_fields_set:
             raise UserError(f"{path}: line {number}: has no reward", UNREADABLE)
     return records
+
+
+def last_step(found: Iterable[StepRecord]) -> int:
+    """Return the last step of these records, or 0 if there are none."""
+    return max((record.step for record in found), default=0)
 
 
 def adapter_config(adapter: Path) -> dict[str, object]:

@@ -150,11 +150,6 @@ def _there(location: str | None, field: str, option: str) -> Input:
     return Input(location)
 
 
-def last_step(run: RunFolder) -> int:
-    """Return the last recorded step of a run. Return 1 if the folder has no records of steps."""
-    return max((record.step for record in records.steps(run.metrics)), default=1)
-
-
 def _changed(job: RFTJob, given: Given) -> RFTJob:
     """Return the job with the values of the command line. Raises UserError if a value cannot be used."""
     spec = job.spec.dump()
