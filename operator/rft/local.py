@@ -68,7 +68,12 @@ def plan(job: RFTJob) -> Plan:
 
 
 def run_locally(
-    job: RFTJob, folder: str | Path, on_step: Callable[[StepRecord], None] | None = None
+    job: RFTJob,
+    folder: str | Path,
+    on_step: Callable[[StepRecord], None] | None = None,
+    *,
+    push_to: Sequence[str] = (),
+    public: bool = False,
 ) -> ReportedRun:
     """Train on this machine until the end, as ``rft run`` does. Return the data of the run's report.
 
@@ -77,6 +82,9 @@ def run_locally(
 
     ``on_step`` gets the record of each step soon after the step's end. If a run is resumed, it first gets the
     records of the earlier steps.
+
+    If the job has ``spec.output``, ``push_to`` must name its destination, as ``--push-to`` of ``rft run``
+    does. ``public`` allows that it is a public repository.
 
     The run stops with a checkpoint if ``on_step`` raises an exception, or if the program is interrupted
     (KeyboardInterrupt). Then the caller gets this exception. Raises RFTError if the run does not complete.
@@ -87,6 +95,8 @@ def run_locally(
         file.flush()
         # -P: modules in the working folder, which may come with a stranger's rows, are never imported.
         command = [sys.executable, "-P", "-m", "rft_cli.main", "run", file.name, "--output", str(folder)]
+        command += [f"--push-to={destination}" for destination in push_to]
+        command += ["--public"] if public else []
         with _stopped_at_errors(command) as process:
             last, size, ended = 0, 0, False
             while not ended:

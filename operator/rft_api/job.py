@@ -86,6 +86,7 @@ class RFTJobSpec(Model):
         description=(
             "Where the adapter is copied at the end of the run. If absent, it stays on the volume. If the"
             " copy fails, the run has succeeded nevertheless, and its message says how to repeat the copy."
+            " rft run starts only if --push-to names the same place."
         ),
     )
     stop: Stop | None = Field(None, description="Conditions under which the run completes early.")

@@ -29,6 +29,16 @@ SendTokenTo = Annotated[
         help="Server that may get your token if the manifest sends it there; may be repeated.",
     ),
 ]
+PushTo = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="DESTINATION",
+        envvar="RFT_PUSH_TO",
+        help=(
+            "Where spec.output may write: hf://OWNER/NAME[@REVISION] or s3://BUCKET/PREFIX; may be repeated."
+        ),
+    ),
+]
 
 
 def job_names(ctx: typer.Context, incomplete: str) -> list[str]:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +44,15 @@ def _contacts(shell: Shell, dataset: str = "/rows.jsonl", evaluation: str | None
     return contacts(parse(manifest(**own)).spec, inputs, shell)
 
 
-def refused(shell: Shell, *allowed: str, **spec: Any) -> str:
+def refused(
+    shell: Shell, *allowed: str, push_to: Sequence[str] = (), public: bool = False, **spec: Any
+) -> str:
     """Return the message that refuses a run, or "" if the run may start.
 
-    ``allowed`` are the values of ``--send-token-to``.
+    ``allowed`` are the values of ``--send-token-to``, and ``push_to`` those of ``--push-to``.
     """
     try:
-        refuse_untrusted(_contacts(shell, **spec), permissions(allowed))
+        refuse_untrusted(_contacts(shell, **spec), permissions(allowed, push_to, public=public))
     except UserError as error:
         return str(error)
     return ""
@@ -103,27 +106,97 @@ def test_a_stored_hub_token_is_named_too(tmp_path: Path) -> None:
     assert said == f"https://huggingface.co (spec.model.name): {file}"
 
 
-HUB = {"output": {"hub": {"repository": "team/sums", "revision": "v2"}}}
-S3 = {"output": {"s3": {"uri": "s3://bucket/sums"}}}
+HUB: dict[str, Any] = {"output": {"hub": {"repository": "team/sums", "revision": "v2"}}}
+PUBLIC: dict[str, Any] = {"output": {"hub": {"repository": "team/sums", "private": False}}}
+S3: dict[str, Any] = {"output": {"s3": {"uri": "s3://bucket/sums"}}}
 
 
 @pytest.mark.parametrize(
-    ("spec", "environment", "place", "credential"),
+    ("spec", "environment", "said"),
     [
-        (HUB, {"HF_TOKEN": SECRET}, "https://huggingface.co", "HF_TOKEN"),
-        (HUB, {"HF_TOKEN": SECRET, "RFT_PUSH_TOKEN": SECRET}, "https://huggingface.co", "RFT_PUSH_TOKEN"),
-        (HUB, {"HF_ENDPOINT": "https://hub.corp"}, "https://hub.corp", "no credential"),
-        (S3, {"AWS_PROFILE": "me"}, "https://s3.amazonaws.com", "AWS_PROFILE"),
+        (
+            HUB,
+            {"HF_TOKEN": SECRET},
+            "https://huggingface.co (spec.output.hub.repository, which writes hf://team/sums@v2): HF_TOKEN",
+        ),
+        (
+            HUB,
+            {"HF_TOKEN": SECRET, "RFT_PUSH_TOKEN": SECRET},
+            "https://huggingface.co (spec.output.hub.repository, which writes hf://team/sums@v2):"
+            " RFT_PUSH_TOKEN",
+        ),
+        (
+            PUBLIC,
+            {"HF_ENDPOINT": "https://hub.corp"},
+            "https://hub.corp (spec.output.hub.repository, which writes hf://team/sums, a public repository):"
+            " no credential",
+        ),
+        (
+            S3,
+            {"AWS_PROFILE": "me"},
+            "https://s3.amazonaws.com (spec.output.s3.uri, which writes s3://bucket/sums): AWS_PROFILE",
+        ),
     ],
 )
 def test_where_the_result_is_written_is_said_before_the_start(
-    spec: dict[str, Any], environment: dict[str, str], place: str, credential: str
+    spec: dict[str, Any], environment: dict[str, str], said: str
 ) -> None:
-    written = (
-        "hub, which writes hf://team/sums@v2" if spec is HUB else "s3.uri, which writes s3://bucket/sums"
+    assert found(shell(**environment), **spec) == [said]
+
+
+@pytest.mark.parametrize(
+    ("spec", "field", "to"),
+    [(HUB, "hub.repository", "hf://team/sums@v2"), (S3, "s3.uri", "s3://bucket/sums")],
+)
+@pytest.mark.parametrize("environment", [{}, {"HF_TOKEN": SECRET, "AWS_PROFILE": "me"}])
+def test_the_result_is_written_only_where_the_option_says(
+    environment: dict[str, str], spec: dict[str, Any], field: str, to: str
+) -> None:
+    mine = shell(**environment)
+    assert refused(mine, **spec) == (
+        f"spec.output.{field}: this machine would write the adapter to {to}; no option of yours names a"
+        f" destination; to allow this one, add --push-to {to}, or remove spec.output from the manifest"
     )
-    assert found(shell(**environment), **spec) == [f"{place} (spec.output.{written}): {credential}"]
-    assert refused(shell(**environment), **spec) == ""
+    assert refused(mine, push_to=["hf://me/other", to], **spec) == ""
+
+
+@pytest.mark.parametrize(
+    ("spec", "other"),
+    [
+        (HUB, "hf://team/sums"),
+        (HUB, "hf://team/sums@v"),
+        (HUB, "hf://team/sum@v2"),
+        (PUBLIC, "hf://team/sums@v2"),
+        (S3, "s3://bucket/sum"),
+        (S3, "s3://bucket/sums/deeper"),
+        (S3, "s3://bucke/sums"),
+        (S3, "hf://bucket/sums"),
+        ({"output": {"s3": {"uri": "s3://bucket/sums/deeper"}}}, "s3://bucket/sums"),
+    ],
+)
+def test_a_destination_that_is_only_similar_is_not_allowed(spec: dict[str, Any], other: str) -> None:
+    said = refused(shell(), push_to=[other], public=True, **spec)
+    assert f"; allowed is {other}; to allow this one, add --push-to " in said
+
+
+def test_a_public_repository_needs_an_option_of_its_own() -> None:
+    allowed = "hf://team/sums"
+    assert refused(shell(), push_to=[allowed], **PUBLIC) == (
+        "spec.output.hub.repository: this machine would write the adapter to hf://team/sums, a public"
+        " repository; allowed is hf://team/sums, if it is private; to allow this one, add --public, or remove"
+        " spec.output from the manifest"
+    )
+    assert "add --push-to hf://team/sums --public, or" in refused(shell(), **PUBLIC)
+    assert refused(shell(), push_to=[allowed], public=True, **PUBLIC) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [("team/sums", "hf://team/sums"), ("s3a://b-c/sums", "s3://b-c/sums"), ("", "for instance hf://")],
+)
+def test_an_option_that_names_no_destination_is_refused(text: str, meant: str) -> None:
+    with pytest.raises(UserError, match=f"^--push-to: .* allowed are hf://.* write {meant}"):
+        permissions([], [text])
 
 
 @pytest.mark.parametrize(
@@ -386,6 +459,43 @@ def test_servers_that_are_always_allowed_come_from_the_environment(
 ) -> None:
     monkeypatch.setenv("RFT_SEND_TOKEN_TO", "judge.corp evil.example")
     assert "contacts https://evil.example" in run(job).stdout
+
+
+@pytest.fixture
+def pushing(job: Path) -> Path:
+    """Return the path of a manifest that writes its result to the hub. No other server gets a token."""
+    job.write_text(JOB.replace(", secretRef: {name: s, key: api-key}", "") + PUSHED)
+    return job
+
+
+PUSHED = "  output: {hub: {repository: team/sums}}\n"
+
+
+def test_a_run_that_would_write_elsewhere_starts_nothing_and_writes_nothing(pushing: Path) -> None:
+    result = run(pushing, "--push-to", "hf://team/other")
+    assert result.exit_code == 1
+    assert "spec.output.hub.repository: this machine would write" in result.stderr
+    assert not (pushing.parent / "out").exists()
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_run_writes_where_the_option_allows_also_when_it_is_resumed(pushing: Path, again: bool) -> None:
+    options = ["--push-to", "hf://team/sums", "--push-to", "s3://bucket/sums"]
+    if again:
+        run(pushing, *options)
+        assert "add --push-to hf://team/sums, or" in run(pushing).stderr
+    result = run(pushing, *options)
+    assert result.stdout.startswith("resuming sums" if again else "starting sums")
+    assert "(spec.output.hub.repository, which writes hf://team/sums): HF_TOKEN" in result.stdout
+
+
+def test_destinations_that_are_always_allowed_come_from_the_environment(
+    pushing: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RFT_PUSH_TO", "s3://bucket/sums hf://team/sums")
+    assert "which writes hf://team/sums" in run(pushing).stdout
+    pushing.write_text(pushing.read_text().replace("team/sums", "team/sums, private: false"))
+    assert "add --public, or" in run(pushing).stderr
 
 
 def test_a_module_in_the_working_folder_is_imported_by_no_process_of_the_trainer(

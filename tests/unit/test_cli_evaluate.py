@@ -84,6 +84,7 @@ spec:
   graders: [{name: number, numeric: {}}]
   training: {seed: 7}
   tracking: {wandb: {project: p, secretRef: {name: s, key: k}}}
+  output: {hub: {repository: team/sums}}
   storage: {ephemeral: {}}
 """
 
@@ -151,7 +152,7 @@ def test_a_manifest_s_starting_policy_is_scored_and_no_file_stays(job: Path) -> 
     assert argv[2:] == ["--evaluate", "--limit", "2"]
     assert config["datasetPath"] == str(job.parent / "train.jsonl")
     assert config["effective"]["seed"] == 7
-    assert "tracking" not in config["spec"]
+    assert not {"tracking", "output"} & config["spec"].keys()
     assert left(job) == []
 
 
@@ -162,6 +163,7 @@ def test_it_says_first_whom_it_contacts_and_nothing_of_it_is_on_standard_output(
     assert said[1].startswith("contacts https://huggingface.co (spec.model.name):")
     assert "wandb" not in result.output
     assert "contacts" not in result.stdout
+    assert "which writes" not in result.stderr  # an evaluation pushes nothing, so it needs no --push-to
 
 
 def test_a_token_for_a_strange_server_is_refused_and_nothing_is_written(
@@ -291,7 +293,8 @@ def test_what_the_run_read_must_be_here_or_be_named(job: Path, finished: RunFold
 def test_a_run_never_continues_in_the_folder_of_an_evaluation(job: Path, finished: RunFolder) -> None:
     """Otherwise the run would use the evaluation's scores as its own."""
     assert evaluate(finished.path, "--output", job.parent / "out").exit_code == 0
-    result = CliRunner().invoke(app, ["run", str(job), "--output", str(job.parent / "out")])
+    command = ["run", str(job), "--output", str(job.parent / "out"), "--push-to", "hf://team/sums"]
+    result = CliRunner().invoke(app, command)
     assert result.exit_code == 1
     assert 'metadata.name: was "sums-evaluation", is now "sums"' in result.stderr
 

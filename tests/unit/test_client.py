@@ -163,6 +163,23 @@ def test_a_run_here_returns_what_its_report_is_made_of(
     assert (tmp_path / "run" / "run.json").is_file()
 
 
+def test_a_run_here_writes_its_result_only_where_the_caller_allows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_trainer(tmp_path, monkeypatch)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'path'}:{OPERATOR}")
+    (tmp_path / "rows.jsonl").write_text(
+        '{"messages": [{"role": "user", "content": "1 + 1"}], "answer": 2}\n'
+    )
+    monkeypatch.chdir(tmp_path)
+    job = built(output={"hub": {"repository": "team/sums", "private": False}})
+    with pytest.raises(RFTError, match="exit code 1"):
+        run_locally(job, "run", push_to=["hf://team/sums"])
+    assert not (tmp_path / "run").exists()
+    run_locally(job, "run", push_to=["s3://bucket/sums", "hf://team/sums"], public=True)
+    assert (tmp_path / "run" / "run.json").is_file()
+
+
 RFT = """
 import json, pathlib, signal, sys, time
 folder = pathlib.Path(sys.argv[sys.argv.index("--output") + 1])

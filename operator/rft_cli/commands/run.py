@@ -16,7 +16,7 @@ from rft_cli.local.inputs import Overrides, resolve
 from rft_cli.local.lock import locked
 from rft_cli.local.manifest import load, with_spec
 from rft_cli.local.trainer import tail, train, trainer_command
-from rft_cli.options import SendTokenTo
+from rft_cli.options import PushTo, SendTokenTo
 from rft_cli.render.console import err, out, reports_errors
 from rft_cli.render.curve import HeldOutReward, points_of_steps, print_curve
 from rft_cli.render.endings import explain
@@ -48,12 +48,17 @@ def run(
     seed: Annotated[int | None, typer.Option(help="Sets spec.training.seed.")] = None,
     max_steps: Annotated[int | None, typer.Option(help="Sets spec.stop.maxSteps.")] = None,
     send_token_to: SendTokenTo = None,
+    push_to: PushTo = None,
+    public: Annotated[
+        bool, typer.Option("--public", help="Allow that spec.output writes to a public repository.")
+    ] = False,
 ) -> None:
     """Train on this machine, without a cluster. The same command resumes a stopped run.
 
     Prints first which servers the run contacts, and which of your tokens each server gets. A token goes only
     to its vendor's own server, or to a server that your settings or --send-token-to name. If another server
-    would get a token, the run does not start.
+    would get a token, the run does not start. Nor does it start if spec.output names another destination than
+    --push-to.
     """
     manifest = load(file)
     job = with_overrides(manifest.job, seed, max_steps)
@@ -64,7 +69,8 @@ def run(
     overrides = Overrides(dataset, evaluation_dataset, by_name(grader or []))
     inputs = resolve(manifest, overrides, folder.inputs)
     contacted = contacts.contacts(job.spec, inputs, Shell.of_this_process())
-    contacts.refuse_untrusted(contacted, contacts.permissions(send_token_to or []))
+    allowed = contacts.permissions(send_token_to or [], push_to or [], public=public)
+    contacts.refuse_untrusted(contacted, allowed)
     command = trainer_command()
     with locked(folder):
         before = snapshot.previous(folder.path)

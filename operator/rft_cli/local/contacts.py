@@ -6,6 +6,10 @@ these servers:
 - a server that a setting of the user names
 - the vendor's own server
 - a server that ``--send-token-to`` names
+
+For the same reason, the result is written only to a destination that ``--push-to`` names. The server of the
+destination is the user's own, but the manifest chooses which repository or bucket the user's credential
+changes there.
 """
 
 import netrc
@@ -13,7 +17,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from rft_api.graders import Grader
 from rft_api.job import RFTJobSpec
@@ -22,7 +26,7 @@ from rft_cli.errors import INVALID, UserError
 from rft_cli.local.inputs import Inputs
 from rft_cli.local.origins import Permission, origin_of, shown
 from rft_graders.tokens import environment_variable
-from rft_run.destination import PUSH_TOKEN, destination_of
+from rft_run.destination import PUSH_TOKEN, Destination, HubDestination, destination_of, read_destination
 
 HUB = "https://huggingface.co"
 S3, GOOGLE = "https://s3.amazonaws.com", "https://storage.googleapis.com"
@@ -32,6 +36,7 @@ YOUR_WANDB = "the server that wandb login chose, or W&B's own"
 """A text in place of an address. It is shown if neither the manifest nor the environment names W&B's
 server."""
 OPTION = "--send-token-to"
+PUSH_OPTION, PUBLIC_OPTION = "--push-to", "--public"
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,8 @@ class Contact:
     own: tuple[str, ...] = ()
     """Names of files in which the user has stored credentials for exactly this host, such as netrc. These
     credentials need no permission."""
+    writes: Destination | None = None
+    """Where the run writes its result on this server, or None if it only reads."""
 
     @property
     def place(self) -> str:
@@ -91,7 +98,19 @@ class Contact:
 
     def __str__(self) -> str:
         sent = ", ".join((*self.credentials, *self.own)) or "no credential"
-        return f"{self.place} ({self.field}): {sent}"
+        written = f", which writes {_described(self.writes)}" if self.writes is not None else ""
+        return f"{self.place} ({self.field}{written}): {sent}"
+
+
+class Allowed(NamedTuple):
+    """What the user allows on the command line or by environment variables."""
+
+    servers: Sequence[Permission] = ()
+    """The servers that ``--send-token-to`` names."""
+    destinations: Sequence[Destination] = ()
+    """The destinations that ``--push-to`` names."""
+    public: bool = False
+    """Whether the result may be written to a public repository of the hub."""
 
 
 def contacts(spec: RFTJobSpec, inputs: Inputs, shell: Shell) -> list[Contact]:
@@ -153,16 +172,14 @@ def _datasets(inputs: Inputs, shell: Shell) -> Iterator[Contact]:
 
 
 def _output(output: ResultTarget, shell: Shell) -> Iterator[Contact]:
-    """Yield the server that gets the adapter. Its ``field`` also says to which place the adapter is
-    written.
-    """
+    """Yield the server that gets the adapter, with the destination there."""
+    to = destination_of(output)
     if output.hub is not None:
-        contact = _of_hub(f"spec.output.hub, which writes {destination_of(output)}", shell)
+        contact = _of_hub("spec.output.hub.repository", shell)
         own = shell.names(PUSH_TOKEN)
-        yield replace(contact, credentials=own or contact.credentials)
+        yield replace(contact, credentials=own or contact.credentials, writes=to)
     if output.s3 is not None:
-        field = f"spec.output.s3.uri, which writes {output.s3.uri}"
-        yield replace(_dataset("spec.output.s3.uri", output.s3.uri, shell), field=field)
+        yield replace(_dataset("spec.output.s3.uri", output.s3.uri, shell), writes=to)
 
 
 def _dataset(field: str, uri: str, shell: Shell) -> Contact:
@@ -230,27 +247,41 @@ def _with_netrc(contact: Contact, shell: Shell) -> Contact:
     return replace(contact, credentials=contact.credentials + more)
 
 
-def permissions(texts: Sequence[str]) -> list[Permission]:
-    """Return the servers that ``--send-token-to`` names. Raises UserError if a text names no server."""
-    found = [Permission(text) for text in texts]
-    for permission in found:
+def permissions(
+    send_token_to: Sequence[str], push_to: Sequence[str] = (), *, public: bool = False
+) -> Allowed:
+    """Return what the options ``--send-token-to``, ``--push-to`` and ``--public`` allow.
+
+    Raises UserError if a text names no server or no destination.
+    """
+    servers = [Permission(text) for text in send_token_to]
+    for permission in servers:
         if not permission.is_readable:
             raise UserError(
                 f"{OPTION}: {shown(permission.text)!r} names no server; allowed are HOST, HOST:PORT and an"
                 " address; write for instance judge.example.com",
                 INVALID,
             )
-    return found
+    return Allowed(servers, [_destination(text) for text in push_to], public)
 
 
-def refuse_untrusted(found: Sequence[Contact], permitted: Sequence[Permission]) -> None:
-    """Raise UserError if a server in ``found`` would get a credential, but is neither trusted nor permitted.
+def _destination(text: str) -> Destination:
+    try:
+        return read_destination(text)
+    except ValueError as error:
+        raise UserError(f"{PUSH_OPTION}: {error}", INVALID) from error
 
-    ``permitted``: the servers that ``--send-token-to`` names.
+
+def refuse_untrusted(found: Sequence[Contact], allowed: Allowed) -> None:
+    """Raise UserError if a server in ``found`` would get a credential, but is neither trusted nor allowed, or
+    if the result would be written to a destination that is not allowed.
     """
-    refused = [contact for contact in found if not _may_be_sent(contact, permitted)]
+    refused = [
+        *(_refusal(contact) for contact in found if not _may_be_sent(contact, allowed.servers)),
+        *filter(None, (_push_refusal(contact, allowed) for contact in found)),
+    ]
     if refused:
-        raise UserError("\n".join(map(_refusal, refused)), INVALID)
+        raise UserError("\n".join(refused), INVALID)
 
 
 def _may_be_sent(contact: Contact, permitted: Sequence[Permission]) -> bool:
@@ -273,3 +304,34 @@ def _refusal(contact: Contact) -> str:
         f"{contact.field}: this machine would send {names} to {contact.place}; {allowed}{setting};"
         f" {write} this server, add {OPTION} {place}"
     )
+
+
+def _push_refusal(contact: Contact, allowed: Allowed) -> str:
+    """Return why the result may not be written where the manifest says, or "" if it may.
+
+    Only an equal destination is allowed. Another prefix or branch may hold other results of the user. A run
+    for which no credential was found is refused too, because the libraries find credentials in more places.
+    """
+    to = contact.writes
+    if to is None:
+        return ""
+    permitted = list(map(str, allowed.destinations))
+    missing = [] if str(to) in permitted else [f"{PUSH_OPTION} {to}"]
+    if _is_public(to) and not allowed.public:
+        missing.append(PUBLIC_OPTION)
+    if not missing:
+        return ""
+    names = f"allowed is {' or '.join(permitted)}" if permitted else "no option of yours names a destination"
+    private = ", if it is private" if permitted and PUBLIC_OPTION in missing else ""
+    return (
+        f"{contact.field}: this machine would write the adapter to {_described(to)}; {names}{private}; to"
+        f" allow this one, add {' '.join(missing)}, or remove spec.output from the manifest"
+    )
+
+
+def _is_public(to: Destination) -> bool:
+    return isinstance(to, HubDestination) and not to.private
+
+
+def _described(to: Destination) -> str:
+    return f"{to}, a public repository" if _is_public(to) else str(to)

@@ -153,7 +153,8 @@ def _there(location: str | None, field: str, option: str) -> Input:
 def _changed(job: RFTJob, given: Given) -> RFTJob:
     """Return the job with the values of the command line. Raises UserError if a value cannot be used."""
     spec = job.spec.dump()
-    spec.pop("tracking", None)  # nothing is sent to a tracker
+    for field in ("tracking", "output"):  # nothing is sent to a tracker, and no adapter is pushed
+        spec.pop(field, None)
     if given.model is not None:
         local = Path(given.model).expanduser()
         kept = {key: value for key, value in spec["model"].items() if key not in ("revision", "parameters")}
