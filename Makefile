@@ -2,7 +2,7 @@
 # make test   every check and every test
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help setup demo demo-cluster cluster-up cluster-down images generate gpu-image lint lock audit sbom pin-base format test test-old test-unit bench-api bench-memory bench-operator bench-fleet bench-connections bench-data bench-trainer bench-reward bench-update gpu-check bench-architectures bench-kl bench-checkpoint chaos chaos-nodes interrupted resume clean monitoring kustomize chart-audit bench-report bench-gateway soak bench-environments
+.PHONY: help setup demo demo-cluster cluster-up cluster-down images generate gpu-image lint lock audit sbom pin-base format test test-old test-unit bench-api bench-memory bench-operator bench-fleet bench-connections bench-data bench-trainer bench-reward bench-update gpu-check bench-architectures bench-kl bench-checkpoint chaos chaos-nodes interrupted resume clean monitoring kustomize chart-audit bench-report bench-gateway soak skew bench-environments
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -132,6 +132,10 @@ monitoring: setup ## Ask every alert and panel of a real Prometheus, which must 
 soak: setup ## The operator against an API server that refuses, delays and closes at random (MINUTES)
 	@source scripts/ready-programs.sh && use_ready_programs && \
 	  .venv/bin/python -m tests.soak --minutes $(or $(MINUTES),30)
+skew: setup ## Let this release and those of COMMITS continue each other's runs and jobs
+	@source scripts/ready-programs.sh && use_ready_programs && \
+	  .venv/bin/python -m tests.skew $(COMMITS)
+
 interrupted: setup ## Interrupt make test at random moments, and name what stays behind; run it alone (TIMES)
 	.venv/bin/python -m tests.interrupted --times $(or $(TIMES),10)
 
