@@ -5,6 +5,9 @@ Kubernetes posts such an Event about one of three objects:
 - about the child Job, if the API server refuses the pod
 - about the pod, if a node cannot start it
 - about a PersistentVolumeClaim, if it gets no volume
+
+``advised`` says what to do about a message of Kubernetes. The message may also be the API server's refusal of
+a Job or claim.
 """
 
 import re
@@ -133,23 +136,32 @@ _FIELDS = {
     "cpu": "spec.resources.cpu",
     "limits.cpu": "spec.resources.cpuLimit",
     "ephemeral-storage": "spec.resources.ephemeralStorage",
-    "storage": "spec.storage.claimTemplate.size",
 }
+_SIZE = "claimTemplate.size"
 
 
-def _field_of(resource: str) -> str:
+def _fields_of(resource: str, amount: str, spec: RFTJobSpec | None) -> list[str]:
+    """Return the fields of the spec that set how much of a resource an object requests. ``amount`` is what it
+    requests. Empty if no field is known.
+    """
     name = resource.removeprefix("requests.").removeprefix("limits.")
     if "/" in name and "gpu" in name:
-        return "spec.resources.gpus"
-    return _FIELDS.get(resource) or _FIELDS.get(name, "")
+        return ["spec.resources.gpus"]
+    if name == "storage" or name.endswith("/requests.storage"):
+        # The message does not say which claim of the run it is about.
+        sizes = [path for path in paths_of(spec.dump(), amount) if path.endswith(_SIZE)] if spec else []
+        return sizes or [f"spec.storage.{_SIZE}"]
+    found = _FIELDS.get(resource) or _FIELDS.get(name)
+    return [found] if found else []
 
 
-def _quota(message: str, _spec: RFTJobSpec | None) -> str:
+def _quota(message: str, spec: RFTJobSpec | None) -> str:
     found = re.search(r"exceeded quota: (\S+), requested: (\S+), used: \S+, limited: \S+", message)
     if found is None:
         return ""
-    fields = [_field_of(part.partition("=")[0]) for part in found[2].split(",")]
-    lower = f"lower {' and '.join(dict.fromkeys(filter(None, fields)))}, " if any(fields) else ""
+    asked = [part.partition("=")[::2] for part in found[2].split(",")]
+    fields = dict.fromkeys(field for name, amount in asked for field in _fields_of(name, amount, spec))
+    lower = f"lower {' and '.join(fields)}, " if fields else ""
     return _sentence(f"{lower}wait until other objects are gone, or raise the ResourceQuota {found[1]}")
 
 
@@ -164,17 +176,19 @@ def _must_specify(message: str, _spec: RFTJobSpec | None) -> str:
     )
 
 
-def _limit_range(message: str, _spec: RFTJobSpec | None) -> str:
+def _limit_range(message: str, spec: RFTJobSpec | None) -> str:
     found = re.search(
-        r"(maximum|minimum) (\S+) usage per (?:Container|Pod) is (\S+), but (limit|request) is ([^\s.,]+)",
+        r"(maximum|minimum) (\S+) usage per (?:Container|Pod|PersistentVolumeClaim) is (\S+),"
+        r" but (limit|request) is ([^\s.,]+)",
         message,
     )
     if found is None:
         return ""
     # The message names no container. The amounts of the grader's container are fixed.
-    field = "" if found[5] in GRADER_AMOUNTS else _field_of(f"{found[4]}s.{found[2]}")
+    fixed = found[2] != "storage" and found[5] in GRADER_AMOUNTS
+    fields = [] if fixed else _fields_of(f"{found[4]}s.{found[2]}", found[5], spec)
     verb = "lower" if found[1] == "maximum" else "raise"
-    change = f"{verb} {field} to {found[3].rstrip('.,')}, or " if field else ""
+    change = f"{verb} {' and '.join(fields)} to {found[3].rstrip('.,')}, or " if fields else ""
     return _sentence(f"{change}change the namespace's LimitRange")
 
 
@@ -236,7 +250,14 @@ def _policy(message: str, _spec: RFTJobSpec | None) -> str:
     )
     if found is None:
         return ""
-    return f"The policy {found[1] or found[2]} of this cluster refuses the pod: ask who maintains it"
+    return f"The policy {found[1] or found[2]} of this cluster refuses this: ask who maintains the policy"
+
+
+def _invalid(message: str, spec: RFTJobSpec | None) -> str:
+    """Name the fields of the spec that have a value which the API server calls invalid in a Job or claim."""
+    values = re.findall(r'(?:Invalid|Unsupported|Duplicate) value: "([^"]+)"', message)
+    paths = dict.fromkeys(path for value in values for path in paths_of(spec.dump(), value)) if spec else {}
+    return f"Correct {' or '.join(paths)}" if paths else ""
 
 
 _REMEDIES: tuple[Callable[[str, RFTJobSpec | None], str], ...] = (
@@ -249,6 +270,7 @@ _REMEDIES: tuple[Callable[[str, RFTJobSpec | None], str], ...] = (
     _no_class,
     _security,
     _policy,
+    _invalid,
 )
 
 

@@ -209,7 +209,8 @@ def to_create(facts: Facts) -> Verdict | None:
     if facts.observed.child is not None:
         return None
     if facts.observed.refused:
-        said = f"{facts.observed.refused} The operator tries again."
+        refused, again = facts.observed.refused, "The operator tries again."
+        said = " ".join(filter(None, (refused, advised(refused, facts.spec), again)))
         return Verdict("Pending", Reason.FAILED_CREATE, said, ensure=_missing(facts))
     return Verdict(
         "Pending", Reason.WAITING_FOR_POD, "The operator creates the child Job.", ensure=_missing(facts)

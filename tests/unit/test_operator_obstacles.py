@@ -11,7 +11,7 @@ from rft_operator.clock import rfc3339
 from rft_operator.cluster import ClusterError
 from rft_operator.events import WarningEvents
 from rft_operator.observe import Obstacle, Pod, Terminated, child, obstacle
-from rft_operator.obstacles import blocked, is_current, needed
+from rft_operator.obstacles import advised, blocked, is_current, needed
 from tests.unit.reconcile_support import CHILD, NOW, POD, STARTED, once, rftjob
 
 KEY = ("team", "sums")
@@ -92,7 +92,7 @@ QUOTA = (
         ),
         (
             'Error creating: admission webhook "policy.example.com" denied the request: no owner label',
-            "The policy policy.example.com of this cluster refuses the pod: ask who maintains it.",
+            "The policy policy.example.com of this cluster refuses this: ask who maintains the policy.",
         ),
         ("Error creating: something new", "The child Job cannot create its pod: something new."),
     ],
@@ -103,6 +103,45 @@ def test_a_job_that_cannot_create_its_pod_says_why_and_what_to_change(message: s
     assert found.reason == "FailedCreate"
     assert wanted in found.message
     assert "sums-x-" not in found.message, "the pod's name changes with each attempt"
+
+
+TWO_CLAIMS = parse(
+    rftjob(
+        model={"name": "SmolLM2-135M", "cache": {"claimTemplate": {"size": "40Gi"}}},
+        storage={"claimTemplate": {"size": "5Gi"}},
+        template={"volumes": [{"name": "e", "mountPath": "/data/train", "configMap": "rows"}]},
+    )
+).spec
+FULL = "exceeded quota: few, requested: {0}={1}, used: {0}=0, limited: {0}=1Gi."
+
+
+@pytest.mark.parametrize(
+    ("message", "wanted"),
+    [
+        (FULL.format("requests.storage", "5Gi"), "Lower spec.storage.claimTemplate.size, wait"),
+        (FULL.format("requests.storage", "40Gi"), "Lower spec.model.cache.claimTemplate.size, wait"),
+        (FULL.format("requests.storage", "7Gi"), "Lower spec.storage.claimTemplate.size, wait"),
+        (
+            FULL.format("fast.storageclass.storage.k8s.io/requests.storage", "5Gi"),
+            "Lower spec.storage.claimTemplate.size, wait",
+        ),
+        (FULL.format("count/jobs.batch", "1"), "Wait until other objects are gone, or raise"),
+        (
+            "maximum storage usage per PersistentVolumeClaim is 1Gi, but request is 40Gi.",
+            "Lower spec.model.cache.claimTemplate.size to 1Gi, or change the namespace's LimitRange.",
+        ),
+        (
+            'Job.batch "x" is invalid: spec.template.spec.containers[0].volumeMounts[5].mountPath: Invalid'
+            ' value: "/data/train": must be unique.',
+            "Correct spec.template.volumes[0].mountPath.",
+        ),
+        ('Job.batch "x" is invalid: metadata.name: Invalid value: "x": too long.', ""),
+    ],
+)
+def test_a_refused_job_or_claim_is_explained_by_the_field_to_change(message: str, wanted: str) -> None:
+    said = advised(message, TWO_CLAIMS)
+    assert said.startswith(wanted)
+    assert bool(said) is bool(wanted)
 
 
 @pytest.mark.parametrize(

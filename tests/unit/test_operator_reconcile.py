@@ -659,6 +659,20 @@ def test_a_refused_child_object_is_reported_and_tried_again() -> None:
     assert "cannot be created" not in made.status["message"]
 
 
+def test_a_refused_child_object_is_reported_with_the_field_to_change() -> None:
+    said = (
+        'PersistentVolumeClaim sums-x cannot be created: 403: persistentvolumeclaims "sums-x" is forbidden:'
+        " exceeded quota: few, requested: requests.storage=5Gi, used: requests.storage=0, limited:"
+        " requests.storage=1Gi."
+    )
+    document = rftjob({"phase": "Pending"}, storage={"claimTemplate": {"size": "5Gi"}})
+    decision = once(document, Observed(refused=said))
+    assert decision.status["message"] == (
+        f"{said} Lower spec.storage.claimTemplate.size, wait until other objects are gone, or raise the"
+        " ResourceQuota few. The operator tries again."
+    )
+
+
 LOST = Node("worker-2", silent_since="2026-11-22T17:58:00Z", schedulable=False)
 
 
