@@ -36,6 +36,8 @@ CONNECT_SECONDS = 5.0
 READ_SECONDS = 30.0
 MAX_LOG_BYTES = 64 * 1024
 CHUNK_BYTES = 64 * 1024
+_NO_DRY_RUN = "does not support dry run"
+"""Part of the answer to a dry run if an admission webhook may have side effects."""
 _RESOURCES = {
     "Job": "apis/batch/v1/namespaces/{}/jobs",
     "ConfigMap": "api/v1/namespaces/{}/configmaps",
@@ -240,6 +242,21 @@ class Cluster:
         return self._call(
             "POST", self._path(manifest["kind"], manifest["metadata"]["namespace"]), body=manifest
         )
+
+    def takes(self, manifest: Json) -> bool:
+        """Ask the API server by a dry run whether it would create an object. Nothing is stored.
+
+        Raises what ``create`` would raise. Return false if the API server cannot say it: where a webhook may
+        have side effects, it refuses every dry run.
+        """
+        path = self._path(manifest["kind"], manifest["metadata"]["namespace"])
+        try:
+            self._call("POST", path, {"dryRun": "All"}, body=manifest)
+        except ClusterError as error:
+            if error.status == 400 and _NO_DRY_RUN in str(error):
+                return False
+            raise
+        return True
 
     def merge_data(self, kind: str, namespace: str, name: str, version: str, data: Json) -> Json:
         """Merge ``data`` into a ConfigMap or Secret. Raises Conflict if its resource version is not

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -45,6 +45,8 @@ from rft_run.report import ReportAnswer
 _log = logging.getLogger(__name__)
 MAX_EVENT_MESSAGE = 1000
 AGAIN_AFTER_CONFLICT_SECONDS = 0.2
+Request = Callable[[dict[str, Any]], dict[str, Any]]
+"""A function that sends a manifest to the API server. It returns the object of the answer."""
 
 
 class NotMade(Exception):
@@ -313,6 +315,7 @@ class Controller:
 
     def _act(self, key: Key, owner: Owner, raw: RawState, decision: Decision) -> None:
         try:
+            self._ask(owner, decision)
             for part in decision.ensure:
                 self._ensure(owner, raw, decision, part)
         except NotMade as refused:
@@ -341,6 +344,29 @@ class Controller:
         with suppress(NotFound):
             remove(owner.namespace, name, uid)
 
+    def _ask(self, owner: Owner, decision: Decision) -> None:
+        """Ask the API server by dry runs whether it takes the child Job and the claims of a run.
+
+        So a run that cannot be made leaves no snapshot, and no claim of a size that the user then corrects.
+        If only the Job is missing, nothing is asked, because creating the Job tells the same. Raises NotMade
+        if the API server refuses one of them.
+        """
+        parts = decision.ensure
+        if ChildKind.JOB not in parts or len(parts) == 1:
+            return
+        self._put(self._manifest(owner, decision, ChildKind.JOB), self._takes)
+        if ChildKind.CLAIM in parts:
+            self._put(self._manifest(owner, decision, ChildKind.CLAIM), self._takes)
+        self._put_cache(owner, decision.pod_spec, self._takes)
+
+    def _takes(self, manifest: dict[str, Any]) -> dict[str, Any]:
+        """Let the API server check an object that is not created. Return the object."""
+        if not self._cluster.takes(manifest):
+            metadata = manifest["metadata"]
+            said = "%s %s/%s is created without a dry run, because an admission webhook does not support it"
+            _log.info(said, manifest["kind"], metadata["namespace"], metadata["name"])
+        return manifest
+
     def _ensure(self, owner: Owner, raw: RawState, decision: Decision, part: ChildKind) -> None:
         if part is ChildKind.CA and raw.ca is not None:
             version = raw.ca["metadata"]["resourceVersion"]
@@ -353,13 +379,13 @@ class Controller:
             with suppress(NotFound):
                 self._cluster.delete_config(owner.namespace, owner.child, raw.config["metadata"]["uid"])
         if part is ChildKind.JOB:
-            self._ensure_cache(owner, decision.pod_spec)
-        made = self._create(self._manifest(owner, decision, part))
+            self._put_cache(owner, decision.pod_spec, self._cluster.create)
+        made = self._put(self._manifest(owner, decision, part), self._cluster.create)
         if part is ChildKind.JOB:
             self._counts = "podFailurePolicy" not in made.get("spec", {})
 
-    def _ensure_cache(self, owner: Owner, spec: RFTJobSpec | None) -> None:
-        """Create the PersistentVolumeClaim in which models from the hub are cached, unless it exists.
+    def _put_cache(self, owner: Owner, spec: RFTJobSpec | None, request: Request) -> None:
+        """Send the PersistentVolumeClaim in which models from the hub are cached, unless it exists.
 
         Only the pods need this claim. So it is created together with the child Job, and it is not read in
         every reconciliation.
@@ -368,7 +394,7 @@ class Controller:
         if cache is None or cache.claim_template is None:
             return
         try:
-            self._create(claim(owner, cache.claim_template, owner.cache))
+            self._put(claim(owner, cache.claim_template, owner.cache), request)
         except Conflict as error:
             if "already exists" not in str(error):
                 raise
@@ -377,12 +403,14 @@ class Controller:
             if self._cluster.claim(owner.namespace, owner.cache) is None:
                 raise
 
-    def _create(self, manifest: dict[str, Any]) -> dict[str, Any]:
-        """Create an object, and return it. Raises NotMade if the API server refuses it, and Conflict if its
-        name is taken.
+    def _put(self, manifest: dict[str, Any], request: Request) -> dict[str, Any]:
+        """Send an object by ``request``, which creates it or only asks whether it can be created. Return what
+        ``request`` returns.
+
+        Raises NotMade if the API server refuses the object, and Conflict if its name is taken.
         """
         try:
-            return self._cluster.create(manifest)
+            return request(manifest)
         except Conflict:
             raise
         except ClusterError as error:

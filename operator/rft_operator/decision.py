@@ -19,11 +19,14 @@ from rft_run.report import ProgressReport
 
 
 class ChildKind(Enum):
-    """The kinds of child objects of a run, in the order in which they are created."""
+    """The kinds of child objects of a run, in the order in which they are created.
 
-    CLAIM = "claim"
+    ConfigMaps come first. If a later object is refused, the operator can still replace them, but not a claim.
+    """
+
     CONFIG = "config"
     CA = "ca"
+    CLAIM = "claim"
     JOB = "job"
 
 

@@ -489,9 +489,9 @@ def _missing(facts: Facts) -> tuple[ChildKind, ...]:
     if spec is None or facts.plan is None:
         return ()
     there = {
-        ChildKind.CLAIM: spec.storage.claim_template is None or observed.claim_exists,
         ChildKind.CONFIG: observed.config_exists and not facts.renews,
         ChildKind.CA: observed.ca_current,
+        ChildKind.CLAIM: spec.storage.claim_template is None or observed.claim_exists,
         ChildKind.JOB: observed.child is not None,
     }
     return tuple(part for part in ChildKind if not there[part])

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from kubernetes.client import Configuration
 
-from rft_operator.cluster import Cluster, ClusterError, NotFound, Unavailable
+from rft_operator.cluster import Cluster, ClusterError, Conflict, NotFound, Unavailable
 
 NODES = b'{"kind":"NodeList","items":[{"metadata":{"name":"a"}},{"metadata":{"name":"b"}}],"metadata":{}}'
 
@@ -20,13 +20,20 @@ def in_chunks(body: bytes, size: int) -> bytes:
 
 @contextmanager
 def answering(
-    status: int, body: bytes, *, missing: int = 0, chunk: int = 0, connections: list[object] | None = None
+    status: int,
+    body: bytes,
+    *,
+    missing: int = 0,
+    chunk: int = 0,
+    connections: list[object] | None = None,
+    paths: list[str] | None = None,
 ) -> Iterator[Cluster]:
     """Run a server that answers every request with ``status`` and ``body``. Yield a client of the server.
 
     - ``missing`` is the number of bytes by which Content-Length is larger than the sent body.
     - ``chunk`` is the size of the response's chunks in bytes. 0: the response has no chunks.
     - ``connections`` is a list. The client's address of each new connection is added to it.
+    - ``paths``, if given, gets the path of each request, with its query.
     """
 
     class Handler(BaseHTTPRequestHandler):
@@ -37,7 +44,13 @@ def answering(
             if connections is not None:
                 connections.append(self.client_address)
 
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.do_GET()
+
         def do_GET(self) -> None:
+            if paths is not None:
+                paths.append(self.path)
             self.send_response(status)
             if chunk:
                 self.send_header("Transfer-Encoding", "chunked")
@@ -104,3 +117,34 @@ def test_a_refused_list_raises_when_its_first_item_is_read() -> None:
 def test_a_truncated_refusal_raises_unavailable() -> None:
     with answering(503, b'{"message":', missing=40) as cluster, pytest.raises(Unavailable):
         names(cluster)
+
+
+JOB = {"kind": "Job", "metadata": {"name": "sums-x", "namespace": "team"}}
+SIDE_EFFECTS = b'{"message":"admission webhook \\"a.example.com\\" does not support dry run"}'
+
+
+def test_a_dry_run_asks_the_api_server_to_store_nothing() -> None:
+    paths: list[str] = []
+    with answering(201, b"{}", paths=paths) as cluster:
+        assert cluster.takes(JOB) is True
+    assert paths == ["/apis/batch/v1/namespaces/team/jobs?dryRun=All"]
+
+
+def test_a_dry_run_that_a_webhook_with_side_effects_prevents_is_no_refusal() -> None:
+    with answering(400, SIDE_EFFECTS) as cluster:
+        assert cluster.takes(JOB) is False
+        with pytest.raises(ClusterError, match="does not support dry run"):
+            cluster.create(JOB)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(400, ClusterError), (403, ClusterError), (409, Conflict), (500, Unavailable)]
+)
+def test_a_refused_dry_run_raises_what_the_creation_would_raise(
+    status: int, kind: type[ClusterError]
+) -> None:
+    with answering(status, b'{"message":"exceeded quota: few"}') as cluster:
+        for request in (cluster.takes, cluster.create):
+            with pytest.raises(ClusterError, match="exceeded quota: few") as refused:
+                request(JOB)
+            assert type(refused.value) is kind

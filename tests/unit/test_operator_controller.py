@@ -10,7 +10,7 @@ import pytest
 
 from rft_advice.baseline import ANNOTATION
 from rft_api.validation import parse
-from rft_operator.cluster import Conflict
+from rft_operator.cluster import ClusterError, Conflict
 from rft_operator.controller import Controller
 from rft_operator.ingest.cache import Chains
 from rft_operator.ingest.reports import Reports
@@ -201,34 +201,127 @@ def test_a_baseline_created_after_the_start_is_compared_at_the_next_event_of_a_p
 
 
 class NewCluster(FakeCluster):
-    """A fake cluster with an RFTJob that has no children yet. It records what the controller creates."""
+    """A fake cluster with an RFTJob that has no children yet. It records what the controller asks about by
+    dry runs, and what it creates.
+    """
 
     def __init__(self, document: Json) -> None:
         super().__init__(document)
+        self.asked: list[Json] = []
         self.made: list[Json] = []
+        self.exists: RawState = RawState()
+        """The children that exist."""
         self.taken = ""
         """Name of an object that already exists, so that creating it fails."""
+        self.refused = ""
+        """Kind of the objects that the API server refuses."""
+        self.has_dry_run = True
+
+    @property
+    def children(self) -> list[tuple[str, str]]:
+        """Kind and name of each created object, without Events."""
+        return [named(each) for each in self.made if each["kind"] != "Event"]
 
     def state(self, owner: Owner, baseline: str | None, pods_version: str) -> RawState:
-        return RawState()
+        return self.exists
+
+    def claim(self, namespace: str, name: str) -> Json | None:
+        return None
+
+    def takes(self, manifest: Json) -> bool:
+        self.asked.append(manifest)
+        if self.has_dry_run:
+            self._admit(manifest)
+        return self.has_dry_run
 
     def create(self, manifest: Json) -> Json:
-        if manifest["metadata"]["name"] == self.taken:
-            raise Conflict(409, "already exists")
+        self._admit(manifest)
         self.made.append(manifest)
         return manifest
+
+    def _admit(self, manifest: Json) -> None:
+        if manifest["metadata"]["name"] == self.taken:
+            raise Conflict(409, "already exists")
+        if manifest["kind"] == self.refused:
+            raise ClusterError(403, "exceeded quota: few, requested: a=1, used: a=1, limited: a=1")
+
+
+def named(manifest: Json) -> tuple[str, str]:
+    """Return kind and name of an object."""
+    return manifest["kind"], manifest["metadata"]["name"]
+
+
+def new(**spec: Any) -> tuple[NewCluster, Controller, str]:
+    """Return a fake cluster with a new RFTJob, its controller, and the name of the child Job."""
+    document = rftjob(**spec)
+    cluster = NewCluster(document)
+    controller = Controller(cast(Any, cluster), Reports(), SETTINGS, Chains(lambda: 0.0))
+    return cluster, controller, owner_of(document).child
 
 
 @pytest.mark.parametrize("exists", [False, True])
 def test_the_claim_for_models_is_made_before_the_child_job_and_may_exist(exists: bool) -> None:
     cache = {"claimTemplate": {"size": "40Gi"}}
-    document = rftjob(model={"name": "SmolLM2-135M", "cache": cache})
-    cluster = NewCluster(document)
-    claim_name = owner_of(document).cache
-    cluster.taken = claim_name if exists else ""
-    controller = Controller(cast(Any, cluster), Reports(), SETTINGS, Chains(lambda: 0.0))
+    cluster, controller, child = new(model={"name": "SmolLM2-135M", "cache": cache})
+    cluster.taken = f"{child}-hub" if exists else ""
     controller.process(KEY)
-    made = [(each["kind"], each["metadata"]["name"]) for each in cluster.made if each["kind"] != "Event"]
-    child = owner_of(document).child
-    claims = [] if exists else [("PersistentVolumeClaim", claim_name)]
-    assert made == [("ConfigMap", child), *claims, ("Job", child)]
+    claims = [] if exists else [("PersistentVolumeClaim", f"{child}-hub")]
+    assert cluster.children == [("ConfigMap", child), *claims, ("Job", child)]
+
+
+CLAIMS = {
+    "model": {"name": "SmolLM2-135M", "cache": {"claimTemplate": {"size": "40Gi"}}},
+    "storage": {"claimTemplate": {"size": "5Gi"}},
+}
+
+
+def test_the_api_server_is_asked_about_the_job_and_its_claims_before_anything_is_made() -> None:
+    cluster, controller, child = new(**CLAIMS)
+    controller.process(KEY)
+    claims = [("PersistentVolumeClaim", child), ("PersistentVolumeClaim", f"{child}-hub")]
+    assert [named(each) for each in cluster.asked] == [("Job", child), *claims]
+    assert cluster.children == [("ConfigMap", child), *claims, ("Job", child)]
+    of_job = [each for each in (*cluster.asked, *cluster.made) if each["kind"] == "Job"]
+    assert of_job[0] == of_job[1], "the dry run must check what is created"
+
+
+@pytest.mark.parametrize("kind", ["Job", "PersistentVolumeClaim"])
+def test_a_run_that_the_api_server_refuses_leaves_nothing_and_is_asked_about_again(kind: str) -> None:
+    cluster, controller, child = new(**CLAIMS)
+    cluster.refused = kind
+    for _ in range(3):
+        with pytest.raises(ClusterError, match="exceeded quota"):  # so the queue retries with back-off
+            controller.process(KEY)
+    assert cluster.children == []
+    assert [each["kind"] for each in cluster.asked].count(kind) == 3
+    status = cluster.jobs["sums"]["status"]
+    assert f"{kind} {child} cannot be created: 403: exceeded quota: few" in status["message"]
+    assert "startTime" not in status
+    cluster.refused = ""
+    document = cluster.jobs["sums"]
+    spec = {**document["spec"], "storage": {"claimTemplate": {"size": "2Gi"}}, "training": {"epochs": 4}}
+    controller.on_update(KEY, {**document, "spec": spec, "metadata": {**document["metadata"], **EDITED}})
+    controller.process(KEY)
+    made = {each["kind"]: each for each in cluster.made[::-1] if each["kind"] != "Event"}
+    assert made["PersistentVolumeClaim"]["spec"]["resources"]["requests"] == {"storage": "2Gi"}
+    assert '"epochs": 4' in made["ConfigMap"]["data"]["run.json"]
+    assert "Job" in made
+
+
+EDITED = {"resourceVersion": "1000", "generation": 2}
+
+
+def test_a_job_is_made_unasked_if_a_webhook_makes_dry_runs_impossible() -> None:
+    cluster, controller, child = new()
+    cluster.has_dry_run = False
+    controller.process(KEY)
+    assert cluster.children == [("ConfigMap", child), ("Job", child)]
+
+
+def test_nothing_is_asked_if_only_the_job_is_missing() -> None:
+    cluster, controller, child = new()
+    cluster.exists = RawState(config=cluster.config)
+    cluster.jobs["sums"]["status"] = {"phase": "Pending"}
+    controller.process(KEY)
+    assert cluster.children == [("Job", child)]
+    assert cluster.asked == []

@@ -275,7 +275,7 @@ def test_exclusive_conditions_never_hold_together(first: tuple[Any, ...]) -> Non
 
 def test_a_new_jobs_children_are_created_in_order() -> None:
     decision = once(rftjob(storage={"claimTemplate": {"size": "1Gi"}}), Observed())
-    assert decision.ensure == (ChildKind.CLAIM, ChildKind.CONFIG, ChildKind.CA, ChildKind.JOB)
+    assert decision.ensure == (ChildKind.CONFIG, ChildKind.CA, ChildKind.CLAIM, ChildKind.JOB)
     assert "startTime" not in decision.status, "the run has no start time before its Job exists"
     assert [note.reason for note in decision.notes] == ["Planned", "WaitingForPod"]
 
