@@ -27,6 +27,8 @@ LATE_SECONDS = 60.0
 STOP_SECONDS = 10.0
 GROWN_MEBIBYTES = 40.0
 """Maximum growth in MiB of the memory of one operator process after its first round."""
+LEASE_SECONDS = 100
+START_SECONDS = 60.0
 FAULT_SECONDS = (5.0, 40.0)
 ROUNDS_PER_STOP = 6
 ANSWERS = {"403": answer(403), "404": answer(404), "503": answer(503), "closed": CLOSED}
@@ -147,8 +149,13 @@ class Soak:
         return took
 
     def start(self) -> None:
-        """Start a new operator process, and wait until its ingest accepts connections."""
-        self.operator.start()
+        """Start a new operator process, and wait until its ingest accepts connections.
+
+        If the operator before it was stopped during a fault, it may have kept its Lease. The new one then waits
+        until the Lease has expired.
+        """
+        self.operator.launch()
+        wait_until("the operator listens", self.operator.listens, LEASE_SECONDS + START_SECONDS)
         self.began_with = 0.0
 
     def stop(self) -> float:
@@ -203,7 +210,7 @@ def main() -> int:
                 options.log or folder / "operator.log",
                 everywhere=True,
                 RFT_WATCH_NAMESPACES=",".join(NAMESPACES),
-                RFT_LEASE_SECONDS="100",  # a delay of some seconds must not end the process
+                RFT_LEASE_SECONDS=str(LEASE_SECONDS),  # a delay of some seconds must not end the process
             )
             soak = Soak(api, proxy, operator, random.Random(options.seed))
             try:
