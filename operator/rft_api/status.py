@@ -112,6 +112,10 @@ class NodeTerm(Model):
     labels: list[NodeLabel] = Field(description="The labels.")
 
 
+TrainerBase = Literal["whole", "divided"]
+"""Where the base model is during training, if several GPUs train."""
+
+
 class Plan(Model):
     """The plan of a run: values that were derived before the run."""
 
@@ -167,6 +171,13 @@ class Plan(Model):
         description="Number of GPUs, up to 8, with which sampling and training take the same time.",
     )
     trainer_gpus: Int | None = Field(None, ge=1, description="Number of GPUs that train.")
+    trainer_base: TrainerBase | None = Field(
+        None,
+        description=(
+            "Where the base model is during training: whole on each GPU that trains, or with its layers"
+            " divided among them. If absent: divided."
+        ),
+    )
     sampler_gpus: Int | None = Field(
         None,
         ge=1,

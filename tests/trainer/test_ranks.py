@@ -16,13 +16,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from peft import PeftModel
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM
 
 from rft_api.parameters import Training
-from rft_api.status import Plan
+from rft_api.status import Plan, TrainerBase
 from rft_graders.types import Score
 from rft_run.errors import MemoryExhausted, ModelError
 from rft_trainer.data import Prompt, Row
+from rft_trainer.engines import base_divided
 from rft_trainer.learn.gradients import Begin, UpdateSettings
 from rft_trainer.learn.objective import settings_for, whole_batch
 from rft_trainer.learn.packing import Completion, PackedRow, micro_batches
@@ -30,12 +32,13 @@ from rft_trainer.learn.policy import Policy, PolicyOptions
 from rft_trainer.learn.ranks import ALONE, Followers, MemberLost, _error_of
 from rft_trainer.learn.update import accumulate, rounds, update
 from rft_trainer.learn.update_metrics import UpdateMetrics
+from rft_trainer.loop import Run
 from rft_trainer.rollout.engine import Generated
 from rft_trainer.rollout.filter import Filter
 from rft_trainer.rollout.groups import Group, Rollout
 from rft_trainer.runtime import machine
 from rft_trainer.runtime.device import set_deterministic
-from tests.trainer.loop_support import config, run
+from tests.trainer.loop_support import config, run, with_spec
 
 SETTINGS = UpdateSettings(
     filter=Filter(1.0, 5, 1.0),
@@ -96,31 +99,34 @@ def warm_start(character_model: Path, tmp_path_factory: pytest.TempPathFactory) 
     return folder
 
 
-def test_two_processes_compute_the_gradients_of_one_with_and_without_a_warm_start(
-    character_model: Path, warm_start: Path
+@pytest.mark.parametrize("divided", [True, False], ids=["divided", "whole"])
+@pytest.mark.parametrize("warm", [False, True], ids=["new", "warm"])
+def test_two_processes_compute_the_gradients_of_one_with_a_divided_and_with_a_whole_base(
+    character_model: Path, warm_start: Path, divided: bool, warm: bool
 ) -> None:
     training, rows = Training(lora_rank=4, lora_alpha=8), some_rows(7)
-    for start in (None, warm_start):
-        options = PolicyOptions(character_model, training, "cpu", "float32", 3, start)
-        alone = Policy(options)
-        with team(2, options) as (followers, divided):
-            # In the second round the follower must use the weights that the leader changed.
-            for _ in range(2):
-                expected, counted = gradients(alone, Followers(1, "cpu", None), rows)
-                found, divided_counted = gradients(divided, followers, rows)
-                assert len(found) == len(expected) > 0
-                assert max(float(gradient.abs().max()) for gradient in expected) > 1e-4
-                for one, other in zip(found, expected, strict=True):
-                    torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-8)
-                assert divided_counted.metrics.tokens == counted.metrics.tokens
-                wanted = dict(zip(range(20), counted.metrics.sums(), strict=False))
-                got = dict(zip(range(20), divided_counted.metrics.sums(), strict=False))
-                wanted.pop(7), got.pop(7)  # this sum also counts the padding rows of the last round
-                assert got == pytest.approx(wanted, rel=1e-4, abs=1e-6)
-                with torch.no_grad():
-                    for policy in (alone, divided):
-                        for number, parameter in enumerate(policy.trainable()):
-                            parameter.add_(0.01 * (number % 3 - 1))
+    start = warm_start if warm else None
+    options = PolicyOptions(character_model, training, "cpu", "float32", 3, start, divided=divided)
+    alone = Policy(options)
+    with team(2, options) as (followers, together):
+        assert any(isinstance(value, DTensor) for value in together._model.parameters()) == divided
+        # In the second round the follower must use the weights that the leader changed.
+        for _ in range(2):
+            expected, counted = gradients(alone, Followers(1, "cpu", None), rows)
+            found, counted_together = gradients(together, followers, rows)
+            assert len(found) == len(expected) > 0
+            assert max(float(gradient.abs().max()) for gradient in expected) > 1e-4
+            for one, other in zip(found, expected, strict=True):
+                torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-8)
+            assert counted_together.metrics.tokens == counted.metrics.tokens
+            wanted = dict(zip(range(20), counted.metrics.sums(), strict=False))
+            got = dict(zip(range(20), counted_together.metrics.sums(), strict=False))
+            wanted.pop(7), got.pop(7)  # this sum also counts the padding rows of the last round
+            assert got == pytest.approx(wanted, rel=1e-4, abs=1e-6)
+            with torch.no_grad():
+                for policy in (alone, together):
+                    for number, parameter in enumerate(policy.trainable()):
+                        parameter.add_(0.01 * (number % 3 - 1))
 
 
 def some_groups(count: int) -> list[Group]:
@@ -136,11 +142,13 @@ def some_groups(count: int) -> list[Group]:
     return groups
 
 
+@pytest.mark.parametrize("divided", [True, False], ids=["divided", "whole"])
 def test_two_updates_of_a_batch_divided_over_processes_are_those_of_one_process(
-    character_model: Path,
+    character_model: Path, divided: bool
 ) -> None:
     """Each process keeps the old log-probs of its own micro-batches, also if their number is odd."""
-    options = PolicyOptions(character_model, Training(lora_rank=4, lora_alpha=256), "cpu", "float32", 3)
+    training = Training(lora_rank=4, lora_alpha=256)
+    options = PolicyOptions(character_model, training, "cpu", "float32", 3, divided=divided)
     settings = replace(SETTINGS, mini_batches=2)
     alone = Policy(options)
 
@@ -150,9 +158,9 @@ def test_two_updates_of_a_batch_divided_over_processes_are_those_of_one_process(
         return [update(policy, optimizer, one, settings, lambda: False, followers) for one in batches]
 
     expected = updated(alone, Followers(1, "cpu", None))
-    with team(2, options) as (followers, divided):
-        found = updated(divided, followers)
-        for one, other in zip(divided.trainable(), alone.trainable(), strict=True):
+    with team(2, options) as (followers, together):
+        found = updated(together, followers)
+        for one, other in zip(together.trainable(), alone.trainable(), strict=True):
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
     for made, wanted in zip(found, expected, strict=True):
         assert made.steps == wanted.steps == 2
@@ -190,6 +198,37 @@ def test_a_distributed_run_agrees_with_one_process_and_its_adapter_can_be_loaded
     PeftModel.from_pretrained(
         AutoModelForCausalLM.from_pretrained(character_model), str(tmp_path / "divided" / "adapter")
     )
+
+
+def test_a_run_goes_on_from_checkpoints_with_a_divided_and_with_a_whole_base(
+    character_model: Path, tmp_path: Path
+) -> None:
+    def trained(name: str, steps: int, made: Plan) -> Run:
+        asked = config(character_model, tmp_path / name, maxContextLength=128)
+        asked = with_spec(asked, evaluation={"fraction": 0}, stop={"maxSteps": steps})
+        return run(asked.model_copy(update={"plan": made}))
+
+    def rows(name: str) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+
+    trained("alone", 3, Plan(trainer_gpus=1))
+    bases: tuple[TrainerBase, ...] = ("divided", "whole", "divided")
+    for step, base in enumerate(bases):
+        resumed = trained("changed", step + 1, Plan(trainer_gpus=2, trainer_base=base))
+        assert resumed.monitors.status.resumed_from_step == step
+    for one, other in zip(rows("alone"), rows("changed"), strict=True):
+        for key in ("step", "reward", "loss", "gradNorm", "kl", "entropy", "completionTokens"):
+            assert other[key] == pytest.approx(one[key], rel=1e-3, abs=1e-6), key
+
+
+def test_a_plan_of_an_older_release_divides_the_base(character_model: Path, tmp_path: Path) -> None:
+    asked = config(character_model, tmp_path)
+    older = Plan.model_validate({"gpus": 4, "device": "cuda", "trainerGpus": 2, "samplerGpus": 2})
+    assert base_divided(asked)
+    assert base_divided(asked.model_copy(update={"plan": older}))
+    for base in ("divided", "whole"):
+        planned = older.model_copy(update={"trainer_base": base})
+        assert base_divided(asked.model_copy(update={"plan": planned})) == (base == "divided")
 
 
 def test_a_killed_follower_ends_the_update_and_is_named(character_model: Path) -> None:

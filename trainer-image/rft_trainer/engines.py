@@ -175,6 +175,14 @@ def trainers(config: RunConfig) -> int:
     return (config.plan and config.plan.trainer_gpus) or 1
 
 
+def base_divided(config: RunConfig) -> bool:
+    """Return whether the processes of distributed training shard the base model.
+
+    A plan of an older release does not say so: then they shard it.
+    """
+    return config.plan is None or config.plan.trainer_base != "whole"
+
+
 def _cache_bytes(config: RunConfig, shape: Shape) -> int | None:
     """Return the size of the key-value cache in bytes. None: vLLM chooses the size.
 

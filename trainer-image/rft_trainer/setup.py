@@ -27,7 +27,7 @@ from rft_trainer.data.opening import open_heldout, open_rows
 from rft_trainer.data.run_rendering import Rendering
 from rft_trainer.data.source import discard
 from rft_trainer.data.training import TrainingPrompts
-from rft_trainer.engines import model_dtype, roles_apart, sampler_share, start_engine, trainers
+from rft_trainer.engines import base_divided, model_dtype, roles_apart, sampler_share, start_engine, trainers
 from rft_trainer.inputs import MODEL, WARM_START, begun_with_commit, refuse_other_inputs
 from rft_trainer.learn.gradients import MICRO_BATCH_TOKENS, UpdateSettings
 from rft_trainer.learn.objective import MismatchBounds, settings_for
@@ -131,7 +131,16 @@ def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Call
         # A sampler that starts measures the free memory of its GPU, which must not change meanwhile.
         engine.wait_until_ready()
     dtype = model_dtype(config)
-    options = PolicyOptions(folder, spec.training, config.device, dtype, effective.seed, warm_start, context)
+    options = PolicyOptions(
+        folder,
+        spec.training,
+        config.device,
+        dtype,
+        effective.seed,
+        warm_start,
+        context,
+        divided=base_divided(config),
+    )
     with followers.watched():
         policy = Policy(options, followers.gather(options))
     budget = context - spec.sampling.max_tokens

@@ -16,7 +16,7 @@ from rft_trainer.rollout.filter import Filter
 class Measure:
     """Command to all followers: compute log-probs of these rows with the leader's adapter.
 
-    The layers are sharded over all processes, so each process has to make the same forward pass.
+    If the layers are sharded over all processes, each process has to make the same forward pass.
     """
 
     rows: list[PackedRow]

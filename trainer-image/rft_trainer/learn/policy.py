@@ -37,7 +37,8 @@ _WINDOWS = ("sliding_window", "attention_chunk_size")
 class PolicyOptions:
     """Arguments of a policy. They are equal in all processes of distributed training.
 
-    ``context``: length of the run's longest sequence, in tokens. None: the model's context length.
+    - ``context``: length of the run's longest sequence, in tokens. None: the model's context length.
+    - ``divided``: whether several processes shard the base model. If not, each of them has the whole base.
     """
 
     folder: Path
@@ -47,10 +48,11 @@ class PolicyOptions:
     seed: int
     warm_start: Path | None = None
     context: int | None = None
+    divided: bool = True
 
 
 class Policy:
-    """Model, adapter and tokenizer of a run. The model is sharded if there are several processes."""
+    """Model, adapter and tokenizer of a run. Several processes have the whole model each, or shard it."""
 
     def __init__(self, options: PolicyOptions, team: Team = ALONE) -> None:
         """Load the base model and add an adapter. Raises ModelError if one of them cannot be used."""
@@ -70,10 +72,11 @@ class Policy:
         self.config: Any = base.config.get_text_config()
         self._model: Any = _with_adapter(base, options, leads=team.rank == 0)
         self._inner: Any = self._model.get_base_model()
-        if team.size > 1:
-            sharding.divide(
-                self._model, self._inner.base_model, self.config.num_hidden_layers, self.device, team
-            )
+        if team.size > 1 and options.divided:
+            layers = self.config.num_hidden_layers
+            sharding.divide(self._model, self._inner.base_model, layers, self.device, team)
+        elif team.size > 1:
+            sharding.replicate(self._model, self.device, team)
         self._model.train()
         if options.device == "cuda":
             self._model.gradient_checkpointing_enable({"use_reentrant": False})

@@ -1,8 +1,8 @@
 """Distributed training on one node: the trainer is the leader (rank 0), the other processes are followers.
 
-The only state of a follower is its shard of the base model. The leader sends commands to each follower over a
-pipe. Tensors are exchanged with ``torch.distributed`` (NCCL or gloo) over the loopback interface. A trainer
-on one device is a team of size 1: it starts no followers and exchanges nothing.
+The only state of a follower is the frozen base model, or its shard of it. The leader sends commands to each
+follower over a pipe. Tensors are exchanged with ``torch.distributed`` (NCCL or gloo) over the loopback
+interface. A trainer on one device is a team of size 1: it starts no followers and exchanges nothing.
 """
 
 import logging

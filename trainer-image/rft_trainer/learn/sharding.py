@@ -1,7 +1,8 @@
-"""Shards a frozen base model over several devices with FSDP2. Every device has the whole adapter.
+"""Places a frozen base model on the devices of a team. Every device has the whole adapter.
 
-Only decoder layers are sharded. The embedding and the output layer are not sharded, because they may share
-their weights. A sharded output layer would also be gathered again for each chunk of logits.
+Either every device has the whole base model too, or FSDP2 shards it over the devices. Then only decoder
+layers are sharded. The embedding and the output layer are not, because they may share their weights. A
+sharded output layer would also be gathered again for each chunk of logits.
 """
 
 from collections.abc import Iterator
@@ -16,6 +17,14 @@ from rft_run.errors import ModelError
 from rft_trainer.learn.ranks import Team
 
 _ADAPTER = "lora_"
+
+
+def replicate(model: nn.Module, device: torch.device, team: Team) -> None:
+    """Move ``model`` to the device, whole, with the leader's values in every process.
+
+    ``model``: on the leader, the complete model in host memory. On a follower, a model on the meta device.
+    """
+    _place(model.modules(), device, team)
 
 
 def divide(model: nn.Module, decoder: nn.Module, layers: int, device: torch.device, team: Team) -> None:

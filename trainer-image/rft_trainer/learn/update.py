@@ -191,8 +191,10 @@ def rounds(
 ) -> Iterator[list[list[PackedRow]]]:
     """Divide rows into rounds, with one micro-batch for each process. ``flat``: see ``micro_batches``.
 
-    All processes must make the same number of forward passes, because each pass gathers the sharded layers
-    from all processes. In the last round, processes without a micro-batch get a fully masked row.
+    If the base is sharded, all processes must make the same number of forward passes, because each pass
+    gathers the layers from all processes. In the last round, processes without a micro-batch get a fully
+    masked row. With a whole base the row is not needed, but it takes no longer than the micro-batches of the
+    others.
     """
     chunks = micro_batches(rows, max_tokens, flat=flat)
     while found := list(islice(chunks, processes)):
