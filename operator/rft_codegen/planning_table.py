@@ -78,7 +78,8 @@ The table shows how the plan divides the GPUs of a job with {workload}. Each col
 `spec.resources.gpus`. A cell has:
 
 - GPUs that train + samplers × GPUs of each sampler. These numbers are *italic* if GPUs sample and train in
-  turns.
+  turns. A "d" follows the GPUs that train if they divide the layers of the base model. Otherwise each of them
+  has the whole base.
 - the percentage of a step's time in which GPUs are idle. The planner estimates it; it was not measured.
 
 – means that the run does not fit. The plan then names changes that make the run fit.
@@ -168,7 +169,8 @@ def _roles(made: Plan) -> str:
     if made.trainer_gpus is None or made.sampler_gpus is None:
         return "–"
     servers = made.sampler_servers or 1
-    said = f"{made.trainer_gpus} + {servers} × {made.sampler_gpus // servers}"
+    divided = "d" if made.trainer_base == "divided" else ""
+    said = f"{made.trainer_gpus}{divided} + {servers} × {made.sampler_gpus // servers}"
     shared = made.trainer_gpus + made.sampler_gpus > made.gpus
     return f"{f'*{said}*' if shared else said}, {made.idle_share or 0:.0%}"
 

@@ -17,6 +17,10 @@ The speed of a device, which is its operations per second and its bandwidth, is 
 without sparsity. No program is as fast. If variants of a device have the same name, the slower variant is
 used.
 
+The link of a device is the rate at which it receives from the other devices of its node. It is half of the
+manufacturer's number, which counts both directions. The link is NVLink or Infinity Fabric, if all variants of
+a device have it, and else 16 lanes of PCI Express. Bridges between two or four cards do not count.
+
 In November 2026, the speeds were compared with public copies of data sheets, and with the tables of
 torchtitan (``tools/utils.py``) and Lightning (``fabric/utilities/throughput.py``). These were compared:
 
@@ -24,12 +28,14 @@ torchtitan (``tools/utils.py``) and Lightning (``fabric/utilities/throughput.py`
   MI325X
 - the operations per second of MI250X
 - the number of processors of slices
+- the links by generation of NVLink and PCI Express, and of MI300X
 
 These were not compared with any source:
 
 - RTX 3090, RTX 5090, RTX 6000 Ada, RTX PRO 6000 and H200 NVL
 - the operations per second of A10G
 - the bandwidths of T4, A100 80 GB as a PCIe card, H100 NVL and MI250X
+- which generation of PCI Express a device has, and the links of MI250X and MI325X
 
 A node has 8 devices, except for three kinds: DGX-2 has 16 V100, Google Cloud's a2-megagpu-16g has 16 A100 40
 GB, and a compute tray of GB200 NVL72 has 4. These numbers were not compared with a list of machines.
@@ -49,6 +55,10 @@ AMD = "amd.com/gpu"
 TERA = 1e12
 NODE_GPUS = 8
 """Number of GPUs of a typical node."""
+# Links in one direction, in TB/s. PCI Express has 16 lanes.
+PCIE3, PCIE4, PCIE5 = 0.016, 0.032, 0.064
+NVLINK4, NVLINK5 = 0.45, 0.9
+INFINITY_FABRIC = 0.448
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,8 @@ class Device:
     bf16."""
     bandwidth: float
     """Bandwidth between the device's memory and its processors, in bytes per second."""
+    link: float
+    """Bytes per second that the device can receive from the other devices of its node."""
     products: tuple[str, ...] = ()
     """Values of the node label with the product's name, for this device. The key of this label is
     ``nvidia.com/gpu.product``, or ``amd.com/gpu.product-name`` for AMD.
@@ -76,14 +88,23 @@ class Device:
 
 
 def _device(
-    gib: float, tflops: float, tbps: float, *products: str, resource: str = NVIDIA, node: int = NODE_GPUS
+    gib: float,
+    tflops: float,
+    tbps: float,
+    link: float,
+    *products: str,
+    resource: str = NVIDIA,
+    node: int = NODE_GPUS,
 ) -> Device:
-    return Device(gib * GIB, tflops * TERA, tbps * TERA, products, resource, node)
+    return Device(gib * GIB, tflops * TERA, tbps * TERA, link * TERA, products, resource, node)
 
 
 def _slice(profile: str, gib: float, tflops: float, tbps: float) -> Device:
-    """Return a MIG slice with the resource name of NVIDIA's device plugin for MIG strategy ``mixed``."""
-    return _device(gib, tflops, tbps, resource=f"nvidia.com/mig-{profile}", node=1)
+    """Return a MIG slice with the resource name of NVIDIA's device plugin for MIG strategy ``mixed``.
+
+    Slices have no NVLink.
+    """
+    return _device(gib, tflops, tbps, PCIE4, resource=f"nvidia.com/mig-{profile}", node=1)
 
 
 def _a100_slice(profile: str, gib: float, processors: int, eighths: int) -> Device:
@@ -102,50 +123,64 @@ def _h100_slice(profile: str, gib: float, processors: int, eighths: int) -> Devi
 
 ACCELERATORS = MappingProxyType(
     {
-        "nvidia-t4-16gb": _device(14.5, 65, 0.3, "Tesla-T4"),
-        "nvidia-v100-16gb": _device(15.7, 112, 0.9, "Tesla-V100-SXM2-16GB", "Tesla-V100-PCIE-16GB"),
+        "nvidia-t4-16gb": _device(14.5, 65, 0.3, PCIE3, "Tesla-T4"),
+        "nvidia-v100-16gb": _device(15.7, 112, 0.9, PCIE3, "Tesla-V100-SXM2-16GB", "Tesla-V100-PCIE-16GB"),
         "nvidia-v100-32gb": _device(
-            31.7, 112, 0.9, "Tesla-V100-SXM2-32GB", "Tesla-V100-PCIE-32GB", "Tesla-V100S-PCIE-32GB", node=16
+            31.7,
+            112,
+            0.9,
+            PCIE3,
+            "Tesla-V100-SXM2-32GB",
+            "Tesla-V100-PCIE-32GB",
+            "Tesla-V100S-PCIE-32GB",
+            node=16,
         ),
-        "nvidia-a10-24gb": _device(21.9, 125, 0.6, "NVIDIA-A10"),
-        "nvidia-a10g-24gb": _device(21.9, 70, 0.6, "NVIDIA-A10G"),
-        "nvidia-a40-48gb": _device(44.3, 149.7, 0.696, "NVIDIA-A40"),
-        "nvidia-rtx-3090-24gb": _device(23.5, 71, 0.936, "NVIDIA-GeForce-RTX-3090"),
-        "nvidia-rtx-4090-24gb": _device(23.5, 165.2, 1.008, "NVIDIA-GeForce-RTX-4090"),
-        "nvidia-rtx-5090-32gb": _device(31.3, 209.5, 1.792, "NVIDIA-GeForce-RTX-5090"),
-        "nvidia-rtx-a6000-48gb": _device(47.2, 154.8, 0.768, "NVIDIA-RTX-A6000"),
-        "nvidia-rtx-6000-ada-48gb": _device(47.2, 364.2, 0.96, "NVIDIA-RTX-6000-Ada-Generation"),
+        "nvidia-a10-24gb": _device(21.9, 125, 0.6, PCIE4, "NVIDIA-A10"),
+        "nvidia-a10g-24gb": _device(21.9, 70, 0.6, PCIE4, "NVIDIA-A10G"),
+        "nvidia-a40-48gb": _device(44.3, 149.7, 0.696, PCIE4, "NVIDIA-A40"),
+        "nvidia-rtx-3090-24gb": _device(23.5, 71, 0.936, PCIE4, "NVIDIA-GeForce-RTX-3090"),
+        "nvidia-rtx-4090-24gb": _device(23.5, 165.2, 1.008, PCIE4, "NVIDIA-GeForce-RTX-4090"),
+        "nvidia-rtx-5090-32gb": _device(31.3, 209.5, 1.792, PCIE5, "NVIDIA-GeForce-RTX-5090"),
+        "nvidia-rtx-a6000-48gb": _device(47.2, 154.8, 0.768, PCIE4, "NVIDIA-RTX-A6000"),
+        "nvidia-rtx-6000-ada-48gb": _device(47.2, 364.2, 0.96, PCIE4, "NVIDIA-RTX-6000-Ada-Generation"),
         "nvidia-rtx-pro-6000-96gb": _device(
             94.5,
             503.8,
             1.597,
+            PCIE5,
             "NVIDIA-RTX-PRO-6000-Blackwell-Server-Edition",
             "NVIDIA-RTX-PRO-6000-Blackwell-Workstation-Edition",
         ),
-        "nvidia-l4-24gb": _device(21.9, 121, 0.3, "NVIDIA-L4"),
-        "nvidia-l40-48gb": _device(44.3, 181, 0.864, "NVIDIA-L40"),
-        "nvidia-l40s-48gb": _device(44.3, 362, 0.864, "NVIDIA-L40S"),
+        "nvidia-l4-24gb": _device(21.9, 121, 0.3, PCIE4, "NVIDIA-L4"),
+        "nvidia-l40-48gb": _device(44.3, 181, 0.864, PCIE4, "NVIDIA-L40"),
+        "nvidia-l40s-48gb": _device(44.3, 362, 0.864, PCIE4, "NVIDIA-L40S"),
         "nvidia-a100-40gb": _device(
-            39.3, 312, 1.555, "NVIDIA-A100-SXM4-40GB", "NVIDIA-A100-PCIE-40GB", node=16
+            39.3, 312, 1.555, PCIE4, "NVIDIA-A100-SXM4-40GB", "NVIDIA-A100-PCIE-40GB", node=16
         ),
-        "nvidia-a100-80gb": _device(79.1, 312, 1.935, "NVIDIA-A100-SXM4-80GB", "NVIDIA-A100-80GB-PCIe"),
+        "nvidia-a100-80gb": _device(
+            79.1, 312, 1.935, PCIE4, "NVIDIA-A100-SXM4-80GB", "NVIDIA-A100-80GB-PCIe"
+        ),
         "nvidia-a100-80gb-mig-1g.10gb": _a100_slice("1g.10gb", 9.5, 14, 1),
         "nvidia-a100-80gb-mig-2g.20gb": _a100_slice("2g.20gb", 19.5, 28, 2),
         "nvidia-a100-80gb-mig-3g.40gb": _a100_slice("3g.40gb", 39.2, 42, 4),
-        "nvidia-h100-80gb": _device(79.1, 989.4, 3.35, "NVIDIA-H100-80GB-HBM3"),
+        "nvidia-h100-80gb": _device(79.1, 989.4, 3.35, NVLINK4, "NVIDIA-H100-80GB-HBM3"),
         "nvidia-h100-80gb-mig-1g.10gb": _h100_slice("1g.10gb", 9.5, 16, 1),
         "nvidia-h100-80gb-mig-2g.20gb": _h100_slice("2g.20gb", 19.5, 32, 2),
         "nvidia-h100-80gb-mig-3g.40gb": _h100_slice("3g.40gb", 39.2, 60, 4),
-        "nvidia-h100-pcie-80gb": _device(79.1, 756, 2.0, "NVIDIA-H100-PCIe"),
-        "nvidia-h100-nvl-94gb": _device(93.0, 835, 3.9, "NVIDIA-H100-NVL"),
-        "nvidia-h20-96gb": _device(95.0, 148, 4.0, "NVIDIA-H20"),
-        "nvidia-h200-141gb": _device(139.7, 989.4, 4.8, "NVIDIA-H200"),
-        "nvidia-h200-nvl-141gb": _device(139.7, 835, 4.8, "NVIDIA-H200-NVL"),
-        "nvidia-b200-180gb": _device(178.3, 2250, 7.7, "NVIDIA-B200"),
-        "nvidia-gb200-186gb": _device(184.3, 2500, 8.0, "NVIDIA-GB200", node=4),
-        "amd-mi250x-64gb": _device(63.9, 191.5, 1.6, resource=AMD),  # one of the module's two devices
-        "amd-mi300x-192gb": _device(191.6, 1307.4, 5.3, "AMD_Instinct_MI300X_OAM", resource=AMD),
-        "amd-mi325x-256gb": _device(255.6, 1307.4, 6.0, "AMD_Instinct_MI325_OAM", resource=AMD),
+        "nvidia-h100-pcie-80gb": _device(79.1, 756, 2.0, PCIE5, "NVIDIA-H100-PCIe"),
+        "nvidia-h100-nvl-94gb": _device(93.0, 835, 3.9, PCIE5, "NVIDIA-H100-NVL"),
+        "nvidia-h20-96gb": _device(95.0, 148, 4.0, NVLINK4, "NVIDIA-H20"),
+        "nvidia-h200-141gb": _device(139.7, 989.4, 4.8, NVLINK4, "NVIDIA-H200"),
+        "nvidia-h200-nvl-141gb": _device(139.7, 835, 4.8, PCIE5, "NVIDIA-H200-NVL"),
+        "nvidia-b200-180gb": _device(178.3, 2250, 7.7, NVLINK5, "NVIDIA-B200"),
+        "nvidia-gb200-186gb": _device(184.3, 2500, 8.0, NVLINK5, "NVIDIA-GB200", node=4),
+        "amd-mi250x-64gb": _device(63.9, 191.5, 1.6, PCIE4, resource=AMD),  # one of the module's two devices
+        "amd-mi300x-192gb": _device(
+            191.6, 1307.4, 5.3, INFINITY_FABRIC, "AMD_Instinct_MI300X_OAM", resource=AMD
+        ),
+        "amd-mi325x-256gb": _device(
+            255.6, 1307.4, 6.0, INFINITY_FABRIC, "AMD_Instinct_MI325_OAM", resource=AMD
+        ),
     }
 )
 """The devices, by the name that ``spec.resources.accelerator.name`` uses."""

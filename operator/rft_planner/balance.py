@@ -11,7 +11,7 @@ from typing import NamedTuple
 from rft_planner.accelerators import NODE_GPUS
 from rft_planner.memory import MemoryDemand
 from rft_planner.shapes import Shape
-from rft_planner.split import Split, apart
+from rft_planner.split import Split, apart, preferred
 
 
 class StepSeconds(NamedTuple):
@@ -48,4 +48,5 @@ def balanced(
         for count in range(2, NODE_GPUS + 1)
         for split in apart(count, shape, work, memory)
     ]
-    return min(found, key=lambda pair: round(pair[1].uneven, 2), default=None)
+    chosen = preferred(found, lambda step: step.whole(overlapped=True))
+    return min(chosen, key=lambda pair: round(pair[1].uneven, 2), default=None)

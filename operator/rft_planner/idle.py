@@ -12,7 +12,7 @@ from rft_planner.memory import MemoryDemand
 from rft_planner.overlap import overlaps
 from rft_planner.shapes import Shape
 from rft_planner.speed import speed_of
-from rft_planner.split import LITTLE_IDLE, Cost, Split, divisions, fitted
+from rft_planner.split import LITTLE_IDLE, Cost, Split, choices, fitted
 
 _SAME = 0.005
 """Idle shares with a smaller difference are taken as equal, because a plan shows two digits."""
@@ -71,8 +71,8 @@ def idle_time(split: Split, costs: StepCosts, work: MemoryDemand, most: int) -> 
 
 
 def _reason(split: Split, costs: StepCosts, work: MemoryDemand, most: int, share: float) -> str:
-    others = divisions(split.gpus, costs.shape, work, costs.memory)
-    if min((costs(other).idle for other in others), default=share) < share - _SAME:
+    others = choices(split.gpus, costs.shape, work, costs.memory, costs)
+    if min((cost.idle for _, cost in others), default=share) < share - _SAME:
         why = "with any other division that leaves them less idle, a step takes longer"
     else:
         why = "no other division that fits into the memory of the GPUs leaves them less idle"

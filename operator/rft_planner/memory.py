@@ -72,12 +72,20 @@ def columns(shape: Shape) -> int:
 
 
 @lru_cache(SUMS_KEPT)
-def training(shape: Shape, work: MemoryDemand, tokens: int, gpus: int = 1) -> tuple[Part, ...]:
-    """Return the parts of a trainer's memory on each of ``gpus`` GPUs, with micro-batches of ``tokens``."""
-    gathered = [Part("training: gathered layers", gathered_layers(shape))] if gpus > 1 else []
+def training(
+    shape: Shape, work: MemoryDemand, tokens: int, gpus: int = 1, divided: bool = True
+) -> tuple[Part, ...]:
+    """Return the parts of a trainer's memory on each of ``gpus`` GPUs, with micro-batches of ``tokens``.
+
+    ``divided`` says whether several GPUs divide the layers of the base model, or each GPU has the whole base.
+    """
+    shared = divided and gpus > 1
+    gathered = [Part("training: gathered layers", gathered_layers(shape))] if shared else []
+    buffers = [Part("training: communication buffers", GIB)] if gpus > 1 else []
     return (
-        Part("training: base weights", base_weights(shape, gpus)),
+        Part("training: base weights", base_weights(shape, gpus if shared else 1)),
         *gathered,
+        *buffers,
         Part("training: adapter and optimizer", adapter_and_optimizer(shape, work)),
         Part("training: saved activations", saved_activations(shape, tokens)),
         Part("training: one layer's recomputation", layer_peak(shape, tokens)),
@@ -94,12 +102,12 @@ def base_weights(shape: Shape, gpus: int = 1) -> float:
 
 
 def gathered_layers(shape: Shape) -> float:
-    """Return the bytes of three complete layers in bf16, and 1 GiB for buffers of the communication library.
+    """Return the bytes of three complete layers in bf16.
 
     FSDP2 has the current layer twice: as gathered bytes, and as the weights that it copies from them. At the
     same time it gathers the bytes of the next layer.
     """
-    return 3 * BF16 * shape.layer_parameters + GIB
+    return 3 * BF16 * shape.layer_parameters
 
 
 def adapter_and_optimizer(shape: Shape, work: MemoryDemand) -> float:

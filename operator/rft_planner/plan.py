@@ -97,6 +97,7 @@ def plan(
             "memory_parts": [_in_mebibytes(part) for part in gpus.split.parts],
             "micro_batch_tokens": gpus.split.micro_batch,
             "trainer_gpus": gpus.split.trainers,
+            "trainer_base": "divided" if gpus.split.divided else "whole",
             "sampler_gpus": gpus.split.sampler_gpus,
             "sampler_servers": gpus.split.samplers,
             "sampler_memory_share": gpus.split.sampler_share,
@@ -125,6 +126,7 @@ def plan(
         estimate=expected.estimate,
         notes=[
             *gpus.notes,
+            *_base(spec, derived, shape, gpus.split),
             *held.notes,
             *expected.notes,
             *(found.note for found in (idle, even) if found is not None and found.note),
@@ -331,6 +333,19 @@ def _explained(shape: Shape, split: Split, memory: float) -> list[str]:
         placed,
         f"the memory is calculated for {_billions(shape)} parameters and micro-batches of"
         f" {split.micro_batch} tokens; it has not been measured on a GPU yet",
+    ]
+
+
+def _base(spec: RFTJobSpec, derived: Effective, shape: Shape | None, split: Split | None) -> list[str]:
+    """Return a note that says where the base model is, if several GPUs train."""
+    if shape is None or split is None or split.trainers == 1:
+        return []
+    if not split.divided:
+        return [f"each of the {split.trainers} GPUs that train has the whole base model"]
+    whole = training(shape, _demand(spec, derived), split.micro_batch, split.trainers, divided=False)
+    return [
+        f"the {split.trainers} GPUs that train divide the layers of the base model: with the whole base each"
+        f" would need {_gib(total(whole))} for training"
     ]
 
 

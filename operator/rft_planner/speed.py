@@ -3,14 +3,16 @@
 Lengths are in tokens, times in seconds.
 
 None of this was measured, so a result is only an order of magnitude. A program does not reach the rates in a
-GPU's data sheet. ``COMPUTED`` and ``READ`` are the assumed shares of these rates. A result does not include
-the time for loading, grading, communication between GPUs, and the writing of adapters.
+GPU's data sheet. ``COMPUTED``, ``READ`` and ``GATHERED`` are the assumed shares of these rates. A result does
+not include the time for loading, grading, the writing of adapters, and the exchange of adapters and gradients
+between the GPUs that train.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 from rft_planner.accelerators import Device
-from rft_planner.memory import BF16, SAMPLER_SEQUENCES
+from rft_planner.memory import BF16, SAMPLER_SEQUENCES, base_weights
 from rft_planner.shapes import Shape
 from rft_planner.split import Split
 
@@ -26,6 +28,9 @@ READ = 0.5
 Chen 2026, "Memory-Bound but Not Bandwidth-Limited" (arXiv), measured one sequence with models of 7B to 8B.
 Decoding reached 81 % on an L4. It reached 27 % on an H100, where the start of kernels takes most of the time.
 """
+GATHERED = 0.5
+"""Assumed share of the rate of a GPU's link at which it gathers the layers of a divided base. The number is a
+guess."""
 PASS_SECONDS = 0.005
 """Seconds that vLLM needs for each forward pass of any model, to schedule it and to start its kernels. The
 number is a guess."""
@@ -53,6 +58,9 @@ class Speed:
     """Bytes of the key-value cache on each GPU that samples."""
     samplers: int = 1
     """Number of samplers. Each has ``sampler_gpus // samplers`` GPUs and a part of a step's prompts."""
+    link: float | None = None
+    """Bytes per second at which a GPU that trains gathers the layers of the base, by its data sheet. None: it
+    gathers nothing, because it has the whole base."""
 
     @property
     def tensor_parallel(self) -> int:
@@ -94,6 +102,7 @@ def speed_of(split: Split, device: Device, memory: float) -> Speed:
         micro_batch=split.micro_batch,
         cache_bytes=split.cache_bytes(memory),
         samplers=split.samplers,
+        link=device.link if split.divided else None,
     )
 
 
@@ -209,10 +218,27 @@ def update_seconds(
 
     The training takes ``rounds`` steps. Each trainer computes one micro-batch at a time. At the end of a step
     some trainers may have no micro-batch left, and wait for the others.
+
+    If the base is divided, the next layer is gathered while the current one computes. So the longer of the
+    two decides the time.
     """
     work = prompts * group_flops(shape, speed, lengths, update)
     passes = micro_batches(speed, lengths, prompts / rounds, update.rollouts)
-    return work * spread(passes, speed.trainers) / passes / (speed.flops * COMPUTED)
+    computed = work * spread(passes, speed.trainers) / passes / (speed.flops * COMPUTED)
+    if speed.link is None:
+        return computed
+    gathered = rounds * math.ceil(passes / speed.trainers) * gathered_bytes(shape, speed.trainers, update)
+    return max(computed, gathered / (speed.link * GATHERED))
+
+
+def gathered_bytes(shape: Shape, trainers: int, update: Update) -> float:
+    """Return the bytes that a GPU receives to train on one micro-batch, if ``trainers`` GPUs divide the base.
+
+    It receives the parts of all other GPUs for the forward pass and again for the backward pass, and once
+    more for each further forward pass.
+    """
+    times = 2 + int(update.reference) + update.measured
+    return times * (base_weights(shape) - base_weights(shape, trainers))
 
 
 def micro_batches(speed: Speed, lengths: Lengths, prompts: float, rollouts: int) -> float:

@@ -1,5 +1,6 @@
 """The plan of a job: the number of GPUs follows from the model's size and the accelerator's memory."""
 
+import re
 from typing import Any
 
 import pytest
@@ -55,6 +56,22 @@ def test_the_plan_has_the_memory_parts_and_the_trainers_settings() -> None:
     assert weights.mebibytes == pytest.approx(2 * 7.616e9 / 2**20, rel=0.001)
     assert (made.micro_batch_tokens, made.trainer_gpus, made.sampler_gpus) == (16_384, 1, 1)
     assert made.sampler_memory_share is not None
+
+
+@pytest.mark.parametrize(
+    ("model", "base", "said"),
+    [
+        ("Qwen/Qwen2.5-7B", "whole", r"each of the \d GPUs that train has the whole base model"),
+        ("Qwen/Qwen2.5-72B", "divided", r"the \d GPUs that train divide .* would need 1\d\d\.\d GiB for tra"),
+    ],
+)
+def test_a_plan_says_whether_the_gpus_that_train_divide_the_base(model: str, base: str, said: str) -> None:
+    made = planned(model, resources={"gpus": 8})
+    assert (made.trainer_gpus or 0) > 1
+    assert made.trainer_base == base
+    assert any(re.match(said, note) for note in made.notes or [])
+    gathered = "training: gathered layers" in {part.name for part in made.memory_parts or []}
+    assert gathered == (base == "divided")
 
 
 def test_a_plan_for_the_cpu_has_no_gpu_settings() -> None:

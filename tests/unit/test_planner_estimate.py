@@ -18,7 +18,17 @@ from rft_planner.estimate import ASSUMED_PROMPT, Found, RowCounts, estimate, eva
 from rft_planner.memory import MemoryDemand
 from rft_planner.plan import plan
 from rft_planner.shapes import Shape
-from rft_planner.speed import Lengths, Speed, Update, group_flops, sampling_seconds, speed_of, weights_read
+from rft_planner.speed import (
+    GATHERED,
+    Lengths,
+    Speed,
+    Update,
+    group_flops,
+    sampling_seconds,
+    speed_of,
+    update_seconds,
+    weights_read,
+)
 from rft_planner.split import smallest
 from tests.manifests import manifest
 
@@ -256,6 +266,24 @@ def test_faster_gpus_never_take_more_hours(model: str, flops: float, bandwidth: 
     assert before is not None
     assert after is not None
     assert after <= before
+
+
+def test_a_divided_base_costs_time_where_gathering_its_layers_takes_longer_than_computing() -> None:
+    shape, lengths = CATALOGUE[MODEL], Lengths(1024, 1024, 2048)
+    whole = Speed(4, 2, 2, H100.bf16_flops, H100.bandwidth, 16_384, 20e9)
+
+    def seconds(link: float | None, reference: bool = False) -> float:
+        update = Update(4, 0, reference=reference)
+        return update_seconds(shape, replace(whole, link=link), lengths, 8, update)
+
+    assert seconds(H100.link) == seconds(None)
+    # Each of both trainers computes two of the four micro-batches, and each time gathers the other half of
+    # the layers, in bfloat16: for the forward pass, for the backward pass, and for the reference.
+    layers = shape.parameters - 2 * shape.embedding_parameters
+    for reference, times in ((False, 2), (True, 3)):
+        gathered = 2 * times * 2 * layers / 2
+        assert seconds(1e9, reference) == pytest.approx(gathered / (1e9 * GATHERED), rel=1e-4)
+        assert seconds(1e9, reference) > 2 * seconds(None, reference)
 
 
 def test_the_reference_policy_costs_a_forward_pass() -> None:

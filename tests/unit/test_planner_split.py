@@ -6,14 +6,24 @@ from hypothesis import strategies as st
 
 from rft_planner.accelerators import ACCELERATORS
 from rft_planner.catalogue import CATALOGUE
-from rft_planner.memory import USABLE, MemoryDemand, base_weights, sampling, total, training
+from rft_planner.memory import (
+    USABLE,
+    MemoryDemand,
+    base_weights,
+    gathered_layers,
+    sampling,
+    total,
+    training,
+)
 from rft_planner.shapes import Shape, estimated
+from rft_planner.sizes import GIB
 from rft_planner.split import (
     LITTLE_IDLE,
     MAX_GPUS,
     Cost,
     Costs,
     Split,
+    choices,
     fitted,
     micro_batches,
     shared,
@@ -128,6 +138,43 @@ def test_training_is_divided_if_it_does_not_fit_on_one_gpu() -> None:
         (2 * 72.7e9 - embeddings) / 4 + embeddings, rel=0.01
     )
     assert "training: gathered layers" in parts
+
+
+def divides(model: str, gpus: int, costs: Costs | None = None) -> set[bool]:
+    """Return which bases the divisions have that come into question, if several GPUs train."""
+    found = choices(gpus, CATALOGUE[model], work(), ACCELERATORS["nvidia-h100-80gb"].memory, costs)
+    return {split.divided for split, _ in found if split.trainers > 1}
+
+
+def test_a_base_that_fits_is_whole_on_each_gpu_that_trains_and_a_larger_one_is_divided() -> None:
+    assert divides("Qwen/Qwen2.5-7B", 4) == {False}
+    assert divides("Qwen/Qwen2.5-72B", 8) == {True}
+    # In turns the sampler leaves too little memory for the whole base, with separate GPUs it does not.
+    assert divides("Qwen/Qwen2.5-14B", 4) == {False, True}
+
+
+def costs_by_base(whole_seconds: float) -> Costs:
+    """Return a function by which a step with a divided base takes 1 s, and one with a whole base as given."""
+    return lambda split: Cost(1.0 if split.divided else whole_seconds, 0.0)
+
+
+def test_a_base_that_fits_is_divided_only_where_the_step_is_then_much_shorter() -> None:
+    assert divides("Qwen/Qwen2.5-7B", 4, costs_by_base(1.09)) == {False}
+    # Where a divided base leaves no more room for anything, it is not considered.
+    assert divides("Qwen/Qwen2.5-7B", 4, costs_by_base(1.11)) == {False, True}
+    assert divides("Qwen/Qwen2.5-72B", 8, costs_by_base(0.5)) == {True}
+
+
+@pytest.mark.parametrize("shape", CATALOGUE.values(), ids=CATALOGUE.keys())
+def test_a_whole_base_needs_the_memory_of_training_on_one_gpu_and_buffers(shape: Shape) -> None:
+    alone = training(shape, work(), 4096)
+    whole, divided = (training(shape, work(), 4096, 4, divided) for divided in (False, True))
+    assert total(whole) == pytest.approx(total(alone) + GIB)
+    names = {part.name for part in whole} - {part.name for part in alone}
+    assert names == {"training: communication buffers"}
+    assert total(whole) - total(divided) == pytest.approx(
+        base_weights(shape) - base_weights(shape, 4) - gathered_layers(shape)
+    )
 
 
 @pytest.mark.parametrize("shape", CATALOGUE.values(), ids=CATALOGUE.keys())
