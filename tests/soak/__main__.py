@@ -151,8 +151,8 @@ class Soak:
     def start(self) -> None:
         """Start a new operator process, and wait until its ingest accepts connections.
 
-        If the operator before it was stopped during a fault, it may have kept its Lease. The new one then waits
-        until the Lease has expired.
+        If the operator before it was stopped during a fault, it may have kept its Lease. The new one then
+        waits until the Lease has expired.
         """
         self.operator.launch()
         wait_until("the operator listens", self.operator.listens, LEASE_SECONDS + START_SECONDS)
