@@ -14,7 +14,7 @@ from typing import Any
 
 from rft_operator.cluster import ClusterError
 from rft_operator.observe import Obstacle, obstacle
-from rft_operator.obstacles import is_current
+from rft_operator.obstacles import current
 from rft_operator.queue import Key
 
 POLL_SECONDS = 5.0
@@ -82,7 +82,7 @@ class WarningEvents:
         now = datetime.now(UTC)
         try:
             read = (obstacle(raw) for raw in self._read(namespace))
-            found = [each for each in read if each.about in wanted and is_current(each, now)]
+            found = current((each for each in read if each.about in wanted), now)
         except ClusterError as error:
             self._say(
                 namespace, f"{namespace}: Events cannot be read, so no status says why pods wait: {error}"

@@ -12,12 +12,11 @@ from typing import NamedTuple
 from rft_api.conditions import Reason
 from rft_api.status import Plan
 from rft_operator.observe import Pod
+from rft_operator.refusals import PULL_REASONS
 from rft_run.cluster_text import cluster_text
 from rft_run.exit_codes import PERMANENT, REASONS, UNCOUNTED, ExitCode
 
 _LOST_REASONS = ("Evicted", "NodeLost", "NodeShutdown", "Shutdown", "Terminated", "NodeAffinity")
-_PULL_REASONS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
-_CONFIG_REASONS = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
 _SIGNALS = (128 + 9, 128 + 15)
 """Exit codes of a trainer that SIGKILL or SIGTERM ended before it could report."""
 MAX_MESSAGE = 2000
@@ -249,7 +248,7 @@ def classify(pod: Pod, plan: Plan | None) -> Failure:
 
 def image_pull(pod: Pod) -> Hindrance | None:
     """Return a Hindrance if the container image of the pod cannot be pulled."""
-    if pod.waiting is None or pod.waiting.reason not in _PULL_REASONS:
+    if pod.waiting is None or pod.waiting.reason not in PULL_REASONS:
         return None
     return Hindrance(Reason.IMAGE_PULL, f"{pod.waiting.reason}: {pod.waiting.message}")
 
@@ -259,14 +258,17 @@ def unschedulable(pod: Pod) -> Hindrance | None:
     return Hindrance(Reason.UNSCHEDULABLE, pod.unschedulable) if pod.unschedulable else None
 
 
-def container_config(pod: Pod) -> Hindrance | None:
-    """Return a Hindrance if a Secret or ConfigMap is missing, or if the container cannot be created."""
-    if pod.waiting is None or pod.waiting.reason not in _CONFIG_REASONS:
+def container_waits(pod: Pod) -> Hindrance | None:
+    """Return a Hindrance if a container waits to start for any other reason than its image.
+
+    For example, a Secret is missing, or the container cannot be created.
+    """
+    if pod.waiting is None:
         return None
     return Hindrance(Reason.CANNOT_START, f"{pod.waiting.reason}: {pod.waiting.message}")
 
 
-HINDRANCES: tuple[Callable[[Pod], Hindrance | None], ...] = (unschedulable, image_pull, container_config)
+HINDRANCES: tuple[Callable[[Pod], Hindrance | None], ...] = (unschedulable, image_pull, container_waits)
 
 
 def hindrance(pod: Pod) -> Hindrance | None:

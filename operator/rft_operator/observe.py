@@ -67,6 +67,11 @@ class Pod:
     """False if the pod's condition Ready is False. Kubernetes sets this condition to False also while the
     pod's node does not answer."""
     unschedulable: str = ""
+    """Why the pod has no node, in the words of the scheduler or the API server. Empty if nobody says so."""
+    judged: bool = True
+    """Whether the pod has a node, or somebody has said why it has none. If not, its scheduler has not looked
+    at it yet."""
+    scheduler: str = ""
     requests: Mapping[str, float] = field(default_factory=dict)
     """What all containers of the pod together request of each resource, in CPUs, bytes or devices. Native
     sidecars are included."""
@@ -347,6 +352,7 @@ def pod(raw: Raw) -> Pod:
     states = _states(status.get("containerStatuses"))
     trainer = _terminated(states.get(TRAINER_CONTAINER, {}))
     unscheduled = _condition(status, "PodScheduled", "False") or {}
+    node_name = raw.get("spec", {}).get("nodeName") or ""
     return Pod(
         name=metadata["name"],
         uid=metadata["uid"],
@@ -358,10 +364,13 @@ def pod(raw: Raw) -> Pod:
         reason=status.get("reason", ""),
         message=status.get("message", ""),
         started=(states.get(TRAINER_CONTAINER, {}).get("running") or {}).get("startedAt") or "",
-        scheduled=bool(raw.get("spec", {}).get("nodeName")),
-        node=raw.get("spec", {}).get("nodeName") or "",
+        scheduled=bool(node_name),
+        node=node_name,
         ready=_condition(status, "Ready", "False") is None,
-        unschedulable=unscheduled.get("message", "") if unscheduled.get("reason") == "Unschedulable" else "",
+        # The reason may also be SchedulingGated or SchedulerError.
+        unschedulable="" if node_name else unscheduled.get("message") or unscheduled.get("reason") or "",
+        judged=bool(node_name or unscheduled),
+        scheduler=raw.get("spec", {}).get("schedulerName") or "",
         requests=_requests(raw.get("spec", {})),
         waiting=_waiting([*_states(status.get("initContainerStatuses")).values(), *states.values()]),
         trainer=trainer,

@@ -5,21 +5,16 @@ Kubernetes posts such an Event about one of three objects:
 - about the child Job, if the API server refuses the pod
 - about the pod, if a node cannot start it
 - about a PersistentVolumeClaim, if it gets no volume
-
-``advised`` says what to do about a message of Kubernetes. The message may also be the API server's refusal of
-a Job or claim.
 """
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import Any
 
 from rft_api.conditions import Reason
 from rft_api.job import RFTJobSpec
 from rft_operator.failures import Hindrance
-from rft_operator.objects.pod import GRADER_AMOUNTS
 from rft_operator.observe import CLAIM, Child, Obstacle, Pod
+from rft_operator.refusals import advised, claims_of, explained, or_correct
 
 FRESH_SECONDS = 150.0
 """For this many seconds an Event about a pod counts as current. While its cause lasts, the kubelet repeats
@@ -34,15 +29,20 @@ OF_PODS = frozenset(
         "FailedPrepareDynamicResources",
     )
 )
-"""Reasons of the Events that say why a pod cannot start. A pod can start in spite of other Warnings, such as
-those about DNS."""
+"""Reasons of the Events that say why a pod cannot start on its node. A pod can start in spite of other
+Warnings, such as those about DNS."""
+_ATTACH = "FailedAttachVolume"
+_NO_RESOURCE_CLAIM = "FailedResourceClaimCreation"
+_PULL_SECRET = "FailedToRetrieveImagePullSecret"
+_PROVISIONING = ("ExternalProvisioning", "Provisioning")
+_TIMED_OUT = ("timed out waiting for the condition", "context deadline exceeded")
 
 
 def needed(child: Child | None, pods: Iterable[Pod]) -> frozenset[str]:
     """Return the objects whose Events may say why a job's pod does not start. Each object is named by its
     key, as in ``Obstacle.about``.
 
-    The result is empty if the job does not wait for a pod.
+    Empty if the job does not wait for a pod.
     """
     if child is None or child.deleting or child.finished or child.suspended:
         return frozenset()
@@ -62,6 +62,30 @@ def is_current(found: Obstacle, now: datetime) -> bool:
     if found.kind in ("Job", CLAIM) or found.at is None:
         return True
     return now - found.at < timedelta(seconds=FRESH_SECONDS)
+
+
+def current(found: Iterable[Obstacle], now: datetime) -> list[Obstacle]:
+    """Return the Events whose causes may still exist.
+
+    Two kinds of Events about a pod are not repeated while their cause lasts, so an old one may count too:
+
+    - A volume is attached to another node. It counts as long as the kubelet says that it waits for volumes.
+    - A resource claim cannot be created. It counts until the pod has a node, which ``blocked`` checks.
+    """
+    events = list(found)
+    waits = {each.uid for each in events if is_current(each, now) and _is_timeout(each)}
+    return [
+        each
+        for each in events
+        if is_current(each, now)
+        or each.reason == _NO_RESOURCE_CLAIM
+        or (each.reason == _ATTACH and each.uid in waits)
+    ]
+
+
+def _is_timeout(found: Obstacle) -> bool:
+    """Return whether an Event only says that a kubelet has waited too long for volumes."""
+    return found.reason == "FailedMount" and found.message.rstrip(".").endswith(_TIMED_OUT)
 
 
 def blocked(
@@ -89,17 +113,47 @@ def blocked(
             Reason.FAILED_CREATE, explained("The child Job cannot create its pod", refused.message, spec)
         )
     if not pod.scheduled:
-        claim = claim_blocked(spec, found)
-        return Hindrance(Reason.CANNOT_START, claim) if claim else None
-    of_pod = _newest(each for each in found if each.about == pod.uid and each.reason in OF_PODS)
-    if of_pod is not None:
-        said = explained(f"The pod cannot start on node {pod.node}: {of_pod.reason}", of_pod.message, spec)
-        return Hindrance(Reason.CANNOT_START, said)
+        waits = unplaced(spec, pod, found)
+        return Hindrance(Reason.CANNOT_START, waits) if waits else None
+    of_pod = [each for each in found if each.about == pod.uid and each.reason in OF_PODS]
+    said = _newest(each for each in of_pod if not _is_timeout(each)) or _newest(of_pod)
+    if said is not None:
+        what = f"The pod cannot start on node {pod.node}: {said.reason}"
+        return Hindrance(Reason.CANNOT_START, explained(what, said.message, spec))
     return None
 
 
+def unplaced(spec: RFTJobSpec | None, pod: Pod, obstacles: Iterable[Obstacle]) -> str:
+    """Return what keeps a pod from getting a node: a claim without a volume, or a resource claim that cannot
+    be created. Empty if no Event says why.
+    """
+    found = list(obstacles)
+    claim = claim_blocked(spec, found)
+    if claim:
+        return claim
+    refused = _newest(each for each in found if each.about == pod.uid and each.reason == _NO_RESOURCE_CLAIM)
+    if refused is None:
+        return ""
+    return explained("A resource claim of the pod cannot be created", refused.message, spec)
+
+
+def provisioning(spec: RFTJobSpec | None, obstacles: Iterable[Obstacle]) -> str:
+    """Return which claim waits for a program that makes its volume. Empty if no Event says so."""
+    found = _newest(each for each in obstacles if each.kind == CLAIM and each.reason in _PROVISIONING)
+    if found is None:
+        return ""
+    said = f"The claim {found.name} gets no volume yet: {found.reason}: {found.message.rstrip('.')}."
+    return f"{said} If this lasts, change {claims_of(spec) or 'the claim'}."
+
+
+def pull_secret(spec: RFTJobSpec | None, pod: Pod, obstacles: Iterable[Obstacle]) -> str:
+    """Return which Secret for the image's registry is missing. Empty if no Event says so."""
+    found = _newest(each for each in obstacles if each.about == pod.uid and each.reason == _PULL_SECRET)
+    return advised(found.message, spec) if found is not None else ""
+
+
 def claim_blocked(spec: RFTJobSpec | None, obstacles: Iterable[Obstacle]) -> str:
-    """Return why a claim of the job gets no volume. Return "" if no Event says why."""
+    """Return why a claim of the job gets no volume. Empty if no Event says why."""
     of_claims: dict[str, list[Obstacle]] = {}
     for each in obstacles:
         if each.kind == CLAIM:
@@ -108,193 +162,12 @@ def claim_blocked(spec: RFTJobSpec | None, obstacles: Iterable[Obstacle]) -> str
     found = _newest(each for each in last if each is not None and each.hinders)
     if found is None:
         return ""
-    return explained(f"The claim {found.name} gets no volume: {found.reason}", found.message, spec)
+    said = explained(f"The claim {found.name} gets no volume: {found.reason}", found.message, spec)
+    if advised(found.message, spec):
+        return said
+    fields = or_correct(found.name, spec) or ", or correct spec.storage.claimTemplate"
+    return f"{said} Change the claim{fields}."
 
 
 def _newest(found: Iterable[Obstacle]) -> Obstacle | None:
     return max(found, key=lambda each: each.at.timestamp() if each.at is not None else 0.0, default=None)
-
-
-def explained(what: str, message: str, spec: RFTJobSpec | None) -> str:
-    """Return ``what``, followed by the cause from Kubernetes' ``message``. If possible, also say what to
-    do.
-    """
-    said, advice = f"{what}: {message.rstrip('.')}.", advised(message, spec)
-    return f"{said} {advice}" if advice else said
-
-
-def advised(message: str, spec: RFTJobSpec | None) -> str:
-    """Return a sentence that says what to do about a message of Kubernetes, or "" if no advice is known."""
-    advice = next((text for remedy in _REMEDIES if (text := remedy(message, spec))), "")
-    return f"{advice}." if advice else ""
-
-
-# Remedies: each returns a sentence for the messages that it knows, else "".
-
-_FIELDS = {
-    "memory": "spec.resources.memory",
-    "cpu": "spec.resources.cpu",
-    "limits.cpu": "spec.resources.cpuLimit",
-    "ephemeral-storage": "spec.resources.ephemeralStorage",
-}
-_SIZE = "claimTemplate.size"
-
-
-def _fields_of(resource: str, amount: str, spec: RFTJobSpec | None) -> list[str]:
-    """Return the fields of the spec that set how much of a resource an object requests. ``amount`` is what it
-    requests. Empty if no field is known.
-    """
-    name = resource.removeprefix("requests.").removeprefix("limits.")
-    if "/" in name and "gpu" in name:
-        return ["spec.resources.gpus"]
-    if name == "storage" or name.endswith("/requests.storage"):
-        # The message does not say which claim of the run it is about.
-        sizes = [path for path in paths_of(spec.dump(), amount) if path.endswith(_SIZE)] if spec else []
-        return sizes or [f"spec.storage.{_SIZE}"]
-    found = _FIELDS.get(resource) or _FIELDS.get(name)
-    return [found] if found else []
-
-
-def _quota(message: str, spec: RFTJobSpec | None) -> str:
-    found = re.search(r"exceeded quota: (\S+), requested: (\S+), used: \S+, limited: \S+", message)
-    if found is None:
-        return ""
-    asked = [part.partition("=")[::2] for part in found[2].split(",")]
-    fields = dict.fromkeys(field for name, amount in asked for field in _fields_of(name, amount, spec))
-    lower = f"lower {' and '.join(fields)}, " if fields else ""
-    return _sentence(f"{lower}wait until other objects are gone, or raise the ResourceQuota {found[1]}")
-
-
-def _must_specify(message: str, _spec: RFTJobSpec | None) -> str:
-    found = re.search(r"failed quota: (\S+): must specify (\S+)", message)
-    if found is None:
-        return ""
-    set_field = "set spec.resources.cpuLimit, or " if "limits.cpu" in found[2] else ""
-    return (
-        f"The ResourceQuota {found[1]} wants {found[2]} on every container: {set_field}give the namespace a"
-        " LimitRange with a default for it"
-    )
-
-
-def _limit_range(message: str, spec: RFTJobSpec | None) -> str:
-    found = re.search(
-        r"(maximum|minimum) (\S+) usage per (?:Container|Pod|PersistentVolumeClaim) is (\S+),"
-        r" but (limit|request) is ([^\s.,]+)",
-        message,
-    )
-    if found is None:
-        return ""
-    # The message names no container. The amounts of the grader's container are fixed.
-    fixed = found[2] != "storage" and found[5] in GRADER_AMOUNTS
-    fields = [] if fixed else _fields_of(f"{found[4]}s.{found[2]}", found[5], spec)
-    verb = "lower" if found[1] == "maximum" else "raise"
-    change = f"{verb} {' and '.join(fields)} to {found[3].rstrip('.,')}, or " if fields else ""
-    return _sentence(f"{change}change the namespace's LimitRange")
-
-
-_NOT_FOUND = re.compile(
-    r'\b(configmap|secret|serviceaccount|persistentvolumeclaim|storageclass)\S* "?([^\s"]+)"? not found',
-    re.IGNORECASE,
-)
-
-
-def _missing(message: str, spec: RFTJobSpec | None) -> str:
-    found = _NOT_FOUND.search(message)
-    if found is None:
-        return ""
-    name = found[2].rpartition("/")[2]
-    return f"Create {_KINDS[found[1].lower()]} {name}{_or_correct(name, spec)}"
-
-
-_KINDS = {
-    "configmap": "the ConfigMap",
-    "secret": "the Secret",
-    "serviceaccount": "the ServiceAccount",
-    "persistentvolumeclaim": "the PersistentVolumeClaim",
-    "storageclass": "the StorageClass",
-}
-
-
-_NO_KEY = re.compile(r"references non-existent (?:config|secret) key: (\S+)|couldn't find key (\S+) in ")
-
-
-def _key(message: str, spec: RFTJobSpec | None) -> str:
-    found = _NO_KEY.search(message)
-    if found is None:
-        return ""
-    key = found[1] or found[2]
-    return f"Add the key {key}{_or_correct(key, spec)}"
-
-
-def _attached(message: str, _spec: RFTJobSpec | None) -> str:
-    if "Multi-Attach" not in message:
-        return ""
-    return "The pod starts by itself once the other node has released the volume"
-
-
-def _no_class(message: str, _spec: RFTJobSpec | None) -> str:
-    if "no storage class is set" not in message:
-        return ""
-    return "Set spec.storage.claimTemplate.storageClassName, or make one StorageClass the default"
-
-
-def _security(message: str, _spec: RFTJobSpec | None) -> str:
-    if "violates PodSecurity" not in message:
-        return ""
-    return "The Pod Security level of the namespace refuses the pod: see what spec.template adds to the pod"
-
-
-def _policy(message: str, _spec: RFTJobSpec | None) -> str:
-    found = re.search(
-        r"admission webhook \"([^\"]+)\" denied the request|ValidatingAdmissionPolicy '([^']+)'", message
-    )
-    if found is None:
-        return ""
-    return f"The policy {found[1] or found[2]} of this cluster refuses this: ask who maintains the policy"
-
-
-def _invalid(message: str, spec: RFTJobSpec | None) -> str:
-    """Name the fields of the spec that have a value which the API server calls invalid in a Job or claim."""
-    values = re.findall(r'(?:Invalid|Unsupported|Duplicate) value: "([^"]+)"', message)
-    paths = dict.fromkeys(path for value in values for path in paths_of(spec.dump(), value)) if spec else {}
-    return f"Correct {' or '.join(paths)}" if paths else ""
-
-
-_REMEDIES: tuple[Callable[[str, RFTJobSpec | None], str], ...] = (
-    _quota,
-    _must_specify,
-    _limit_range,
-    _missing,
-    _key,
-    _attached,
-    _no_class,
-    _security,
-    _policy,
-    _invalid,
-)
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def _or_correct(text: str, spec: RFTJobSpec | None) -> str:
-    """Return the last part of a sentence. It tells the user to correct the fields of the spec that have the
-    value ``text``. Empty if no field has this value.
-    """
-    paths = list(paths_of(spec.dump(), text)) if spec is not None else []
-    return f", or correct {' or '.join(paths)}" if paths else ""
-
-
-def paths_of(value: Any, wanted: str, path: str = "spec") -> Iterator[str]:
-    """Yield the path of each field in ``value`` that is equal to ``wanted``. ``path`` is the path of
-    ``value``.
-    """
-    if isinstance(value, Mapping):
-        for name, child in value.items():
-            yield from paths_of(child, wanted, f"{path}.{name}")
-    elif isinstance(value, list):
-        for number, child in enumerate(value):
-            yield from paths_of(child, wanted, f"{path}[{number}]")
-    elif value == wanted:
-        yield path

@@ -20,7 +20,8 @@ from rft_operator.kueue import held, other_kind
 from rft_operator.objects.job import own_count_limit
 from rft_operator.objects.names import QUEUE_LABEL, owner_of
 from rft_operator.observe import Pod
-from rft_operator.obstacles import advised, blocked, claim_blocked, explained
+from rft_operator.obstacles import blocked, provisioning, pull_secret, unplaced
+from rft_operator.refusals import advised, explained, or_correct
 from rft_operator.stall import Silence, last_word, silence
 from rft_planner.unschedulable import explain_unschedulable
 
@@ -32,6 +33,8 @@ SIDECAR_SECONDS = 15.0
 After this time, the operator counts the job as complete, and ends its pod."""
 NODES_RECHECK_SECONDS = 300.0
 """Seconds until a job with an unschedulable pod is checked again, because nodes are not watched."""
+UNJUDGED_SECONDS = 15.0
+"""Seconds after which the message says that no scheduler has looked at a pod."""
 
 
 def cancelled(facts: Facts) -> Verdict | None:
@@ -209,8 +212,8 @@ def to_create(facts: Facts) -> Verdict | None:
     if facts.observed.child is not None:
         return None
     if facts.observed.refused:
-        refused, again = facts.observed.refused, "The operator tries again."
-        said = " ".join(filter(None, (refused, advised(refused, facts.spec), again)))
+        advice = advised(facts.observed.refused, facts.pod_spec)
+        said = _and(facts.observed.refused, f"{advice} The operator tries again.".strip())
         return Verdict("Pending", Reason.FAILED_CREATE, said, ensure=_missing(facts))
     return Verdict(
         "Pending", Reason.WAITING_FOR_POD, "The operator creates the child Job.", ensure=_missing(facts)
@@ -317,10 +320,13 @@ def waiting(facts: Facts) -> Verdict | None:
     ensure, patch = _missing(facts), _own_count(facts)
     failures = failures_of(facts)
     held = (_held(facts, pod) if pod is not None else None) or blocked(
-        facts.spec, facts.observed.child, pod, facts.observed.obstacles, _last_created(facts)
+        facts.pod_spec, facts.observed.child, pod, facts.observed.obstacles, _last_created(facts)
     )
     phase: Phase = "Starting" if pod is not None and pod.scheduled else "Pending"
     elsewhere = _elsewhere(facts)
+    unjudged = _unjudged_seconds(facts, pod)
+    if held is None and unjudged is not None and unjudged >= UNJUDGED_SECONDS and pod is not None:
+        held = Hindrance(Reason.UNSCHEDULABLE, _without_scheduler(facts, pod))
     if held is not None:
         again = NODES_RECHECK_SECONDS if held.reason == Reason.UNSCHEDULABLE else None
         said = _and(held.message, elsewhere)
@@ -330,7 +336,29 @@ def waiting(facts: Facts) -> Verdict | None:
         said = _and(_of_attempt(len(failures), failures[-1]), _held_open(newest))
         return Verdict("Starting", Reason.RETRYING, said, ensure=ensure, patch_child=patch)
     message = _and("The pod starts." if phase == "Starting" else "Waiting for the pod.", elsewhere)
-    return Verdict(phase, Reason.WAITING_FOR_POD, message, ensure=ensure, patch_child=patch)
+    again = UNJUDGED_SECONDS - unjudged if unjudged is not None else None
+    return Verdict(
+        phase, Reason.WAITING_FOR_POD, message, ensure=ensure, patch_child=patch, requeue_after=again
+    )
+
+
+def _unjudged_seconds(facts: Facts, pod: Pod | None) -> float | None:
+    """Return for how many seconds no scheduler has looked at a pod, or ``None`` if a scheduler has."""
+    created = clock.parse(pod.created) if pod is not None and not pod.judged else None
+    return (facts.now - created).total_seconds() if created is not None else None
+
+
+def _without_scheduler(facts: Facts, pod: Pod) -> str:
+    """Return a message about a pod at which no scheduler has looked.
+
+    A scheduler does not look at a pod before its resource claims exist, and posts no Event about this.
+    """
+    said = f"The scheduler {pod.scheduler} has not looked at pod {pod.name} since {pod.created}."
+    template = facts.pod_spec.template if facts.pod_spec is not None else None
+    names = [each.resource_claim_name for each in (template and template.resource_claims) or []]
+    claims = [f"the ResourceClaim {name} exists{or_correct(name, facts.pod_spec)}" for name in names if name]
+    correct = or_correct(pod.scheduler, facts.pod_spec)
+    return f"{said} Find out whether {', '.join(claims) or f'this scheduler runs in the cluster{correct}'}."
 
 
 def _last_created(facts: Facts) -> datetime | None:
@@ -362,9 +390,13 @@ def _held(facts: Facts, pod: Pod) -> Hindrance | None:
     """Return the reason why a pod does not start, or ``None`` if there is none. For an unschedulable pod the
     message names changes that would help.
     """
-    found = hindrance(pod)
+    found, spec, events = hindrance(pod), facts.pod_spec, facts.observed.obstacles
     if found is not None and found.reason == Reason.CANNOT_START:
-        return Hindrance(found.reason, explained("The pod cannot start", found.message, facts.spec))
+        return Hindrance(found.reason, explained("The pod cannot start", found.message, spec))
+    if found is not None and found.reason == Reason.IMAGE_PULL:
+        return Hindrance(
+            found.reason, _and(found.message, pull_secret(spec, pod, events) or advised(found.message, spec))
+        )
     if found is None or found.reason != Reason.UNSCHEDULABLE or facts.pod_spec is None or facts.plan is None:
         return found
     ending = next((other.name for other in facts.observed.attempts if other.alive and other.deleting), None)
@@ -377,7 +409,9 @@ def _held(facts: Facts, pod: Pod) -> Hindrance | None:
     said = explain_unschedulable(
         facts.pod_spec, facts.plan, facts.observed.nodes, pod.requests, found.message
     )
-    helps = claim_blocked(facts.spec, facts.observed.obstacles) or advised(found.message, facts.spec)
+    helps = unplaced(spec, pod, events) or " ".join(
+        filter(None, (provisioning(spec, events), advised(found.message, spec)))
+    )
     return Hindrance(found.reason, _and(said, helps))
 
 

@@ -111,7 +111,9 @@ def test_the_advice_on_memory_is_not_repeated_if_the_trainer_gave_it() -> None:
         (replace(POD, unschedulable="0/1 nodes are available"), "Unschedulable"),
         (replace(POD, waiting=Waiting("ImagePullBackOff", "back-off")), "ImagePull"),
         (replace(POD, waiting=Waiting("ErrImageNeverPull", "not present")), "ImagePull"),
+        (replace(POD, waiting=Waiting("SignatureValidationFailed", "no signature")), "ImagePull"),
         (replace(POD, waiting=Waiting("CreateContainerConfigError", "secret")), "CannotStart"),
+        (replace(POD, waiting=Waiting("PostStartHookError", "a reason that no list has")), "CannotStart"),
     ],
 )
 def test_the_reason_why_a_pod_does_not_start_is_found(waiting: Pod, reason: str) -> None:
