@@ -1,15 +1,18 @@
 """If something prevents a job from starting, the status says so within 30 seconds.
 
 The message names the cause, and the field to change or what to do. The message disappears after the cause is
-removed. Each case has its own namespace. In each case a real part of Kubernetes refuses something: the API
-server, the Job controller, the scheduler or the kubelet.
+removed. In each case a real part of Kubernetes refuses something: the API server, a controller, the scheduler
+or the kubelet. All cases run at the same time.
+
+``pytest tests/e2e/test_obstacles.py`` prints a table of the cases.
 """
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
@@ -27,10 +30,30 @@ CLEARED_SECONDS = 300.0
 
 It is long, because the Job controller waits longer after each failed attempt to create a pod.
 """
+SHARED = "rft-obstacles"
+"""Namespace of all cases that do not need one of their own. It is also the prefix of all other names."""
+CLUSTER_WIDE = frozenset(
+    (
+        "CSIDriver",
+        "MutatingAdmissionPolicy",
+        "MutatingAdmissionPolicyBinding",
+        "Namespace",
+        "Node",
+        "PersistentVolume",
+        "PriorityClass",
+        "RuntimeClass",
+        "StorageClass",
+        "ValidatingAdmissionPolicy",
+        "ValidatingAdmissionPolicyBinding",
+        "ValidatingWebhookConfiguration",
+    )
+)
+"""Kinds of objects that are in no namespace."""
 NOWHERE = {"nodeSelector": {"rft.dev/none": "here"}}
 """Resources of a job whose pod fits on no node. They are for cases in which no pod needs to start."""
-SMALL = {"gpus": 0, "cpu": "50m"}
+SMALL = {"gpus": 0, "cpu": "50m", "memory": "64Mi"}
 """Resources of a job so small that many pods fit on one node at the same time."""
+WAITS = {**SMALL, **NOWHERE}
 NO_IMAGE = {"image": "registry.invalid/none:1"}
 """An image that cannot be pulled, so a pod with this image does not train.
 
@@ -43,127 +66,718 @@ class Case:
     """A job that cannot start, the objects that prevent this, and words that the status message must have."""
 
     name: str
+    change: str
+    """What the message says to change: a field of the spec, or another object. The message has this text."""
     says: tuple[str, ...]
-    """Words that the message must have: the cause, and the field to change or what to do."""
+    """Further words that the message must have: the cause."""
     spec: Object = field(default_factory=dict)
     """Fields of the job's spec that replace the usual ones."""
     objects: tuple[Object, ...] = ()
     """Objects that are applied before the job."""
+    alone: bool = False
+    """Whether the case has its own namespace, because its objects affect all jobs of a namespace."""
+    probe: str = ""
+    """Kind of the object that the API server must refuse before the job is created: a policy and a webhook
+    have an effect some moments after they were applied."""
     mend: tuple[Object, ...] = ()
-    """Objects that are applied to remove the cause. If there are none, ``objects`` are deleted."""
+    """Objects that are applied to remove the cause."""
+    gone: tuple[Object, ...] = ()
+    """Objects that are deleted to remove the cause. If there are none, ``objects`` are deleted. Nothing is
+    deleted if ``mend``, ``patch`` or ``resume`` is set."""
     patch: Object = field(default_factory=dict)
-    """A merge patch of the job that removes the cause."""
+    """Changes of the spec that remove the cause of a job that has no child Job yet."""
+    resume: Object = field(default_factory=dict)
+    """Changes of the spec that remove the cause of a job that has a child Job. The job is suspended first,
+    because these fields can change only while it is suspended."""
+
+    @property
+    def job(self) -> str:
+        """Name of the RFTJob."""
+        return self.name.lower().replace(" ", "-")
+
+    @property
+    def namespace(self) -> str:
+        """Namespace of the RFTJob."""
+        return own_namespace(self.name) if self.alone else SHARED
+
+    def is_told(self, status: Mapping[str, Any]) -> bool:
+        """Return whether the message of a status names the cause, and what to change."""
+        message = str(status.get("message") or "")
+        return all(part in message for part in (self.change, *self.says))
+
+
+def own_namespace(name: str) -> str:
+    """Return the namespace that only the case with this name has."""
+    return f"rft-obstacle-{name.lower().replace(' ', '-')}"
 
 
 def _object(kind: str, name: str, api: str = "v1", **rest: Any) -> Object:
     return {"apiVersion": api, "kind": kind, "metadata": {"name": name}, **rest}
 
 
-def _quota(**hard: str) -> tuple[Object, ...]:
+def _quota(name: str, field: str, resource: str, amount: str, *says: str, **spec: Any) -> Case:
+    """Return a case in which a ResourceQuota allows too little of ``resource``."""
+    quota = _object("ResourceQuota", "few", spec={"hard": {resource: amount}})
+    said = ("exceeded quota: few", *says)
+    return Case(name, field, said, {"resources": WAITS, **spec}, (quota,), alone=True)
+
+
+def _range(name: str, field: str, says: str, limit: Object, **spec: Any) -> Case:
+    """Return a case in which a LimitRange refuses a container or a claim."""
+    limits = _object("LimitRange", "range", spec={"limits": [{"type": "Container", **limit}]})
+    return Case(name, field, (says,), {"resources": WAITS, **spec}, (limits,), alone=True)
+
+
+def _claim(name: str, volume: str = "", mode: str = "ReadWriteOnce", storage_class: str = "") -> Object:
+    """Return a PersistentVolumeClaim. It is bound to the volume ``volume``, if that is not empty."""
+    spec = {
+        "accessModes": [mode],
+        "resources": {"requests": {"storage": "1Mi"}},
+        "storageClassName": storage_class,
+        **({"volumeName": volume} if volume else {}),
+    }
+    return _object("PersistentVolumeClaim", name, spec=spec)
+
+
+def _volume(
+    name: str, claim: str, mode: str = "ReadWriteOnce", storage_class: str = "", **source: Any
+) -> Object:
+    """Return a PersistentVolume for the claim ``claim``. If that is empty, it is for any claim."""
+    spec = {
+        "accessModes": [mode],
+        "capacity": {"storage": "1Mi"},
+        "storageClassName": storage_class,
+        **({"claimRef": {"namespace": SHARED, "name": claim}} if claim else {}),
+        **(source or {"hostPath": {"path": "/tmp"}}),
+    }
+    return _object("PersistentVolume", f"{SHARED}-{name}", spec=spec)
+
+
+def _on_claim(name: str) -> Object:
+    """Return the spec of a job that stores its run in an existing claim, with an image that is missing."""
+    return {"storage": {"persistentVolumeClaim": {"claimName": name}}, "template": NO_IMAGE}
+
+
+def _pod(name: str, claim: str, **spec: Any) -> Object:
+    """Return a pod with a claim. The pod never runs, because its image cannot be pulled."""
+    container = {
+        "name": "main",
+        "image": NO_IMAGE["image"],
+        "volumeMounts": [{"name": "v", "mountPath": "/v"}],
+    }
+    volume = {"name": "v", "persistentVolumeClaim": {"claimName": claim}}
+    return _object("Pod", name, spec={"containers": [container], "volumes": [volume], **spec})
+
+
+def _only_in(name: str) -> Object:
+    """Return a selector of the namespace of one case, for a policy or a webhook."""
+    return {"matchLabels": {"kubernetes.io/metadata.name": own_namespace(name)}}
+
+
+def _policy(name: str, group: str, resource: str, expression: str, message: str) -> tuple[Object, ...]:
+    """Return a ValidatingAdmissionPolicy for one case."""
+    api = "admissionregistration.k8s.io/v1"
+    rule = {"apiGroups": [group], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": [resource]}
+    bound = own_namespace(name)
     return (
-        _object("ResourceQuota", "few", spec={"hard": {k.replace("__", "."): v for k, v in hard.items()}}),
+        _object(
+            "ValidatingAdmissionPolicy",
+            bound,
+            api,
+            spec={
+                "failurePolicy": "Fail",
+                "matchConstraints": {"namespaceSelector": _only_in(name), "resourceRules": [rule]},
+                "validations": [{"expression": expression, "message": message}],
+            },
+        ),
+        _object(
+            "ValidatingAdmissionPolicyBinding",
+            bound,
+            api,
+            spec={"policyName": bound, "validationActions": ["Deny"]},
+        ),
     )
 
 
-def _refused(name: str, says: tuple[str, ...], *objects: Object, **spec: Any) -> Case:
-    """Return a case in which the API server refuses an object of the run.
+def _webhook(name: str) -> Object:
+    """Return a webhook for the pods of one case. No program serves it."""
+    rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}
+    hook = {
+        "name": "pods.rft-obstacle.dev",
+        "admissionReviewVersions": ["v1"],
+        "sideEffects": "None",
+        "failurePolicy": "Fail",
+        "timeoutSeconds": 2,
+        "namespaceSelector": _only_in(name),
+        "clientConfig": {"service": {"namespace": own_namespace(name), "name": "none"}},
+        "rules": [rule],
+    }
+    api = "admissionregistration.k8s.io/v1"
+    return _object("ValidatingWebhookConfiguration", own_namespace(name), api, webhooks=[hook])
 
-    No node has the label that the pod asks for. So no trainer starts after the cause is removed.
+
+def _injected(name: str) -> tuple[Object, ...]:
+    """Return a policy that adds a container to the pods of one case, as service meshes do, and Pod Security
+    for the namespace of the case.
     """
-    return Case(name, says, {"resources": {**SMALL, **NOWHERE}, **spec}, objects)
+    api, bound = "admissionregistration.k8s.io/v1", own_namespace(name)
+    rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}
+    container = 'Object.spec.containers{name: "mesh", image: "registry.invalid/mesh:1"}'
+    level = {"pod-security.kubernetes.io/enforce": "restricted"}
+    return (
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": bound, "labels": level}},
+        _object(
+            "MutatingAdmissionPolicy",
+            bound,
+            api,
+            spec={
+                "failurePolicy": "Fail",
+                "reinvocationPolicy": "Never",
+                "matchConstraints": {"namespaceSelector": _only_in(name), "resourceRules": [rule]},
+                "mutations": [
+                    {
+                        "patchType": "ApplyConfiguration",
+                        "applyConfiguration": {
+                            "expression": f"Object{{spec: Object.spec{{containers: [{container}]}}}}"
+                        },
+                    }
+                ],
+            },
+        ),
+        _object("MutatingAdmissionPolicyBinding", bound, api, spec={"policyName": bound}),
+    )
+
+
+def _template(**changes: Any) -> Object:
+    """Return the spec of a job with changes of its pod, whose image is missing."""
+    return {"template": {**NO_IMAGE, **changes}}
+
+
+def _unplaced(**changes: Any) -> Object:
+    """Return the spec of a job with changes of its pod, which fits on no node."""
+    return {"resources": WAITS, "template": changes}
+
+
+def _graded(secret: str, key: str) -> Object:
+    """Return the spec of a job with a grader that needs a Secret."""
+    server = {"url": "https://grader.invalid", "secretRef": {"name": secret, "key": key}}
+    return {"graders": [{"name": "remote", "http": server}], "template": NO_IMAGE}
 
 
 ROWS = _object("ConfigMap", "rows", data={"train.jsonl": '{"prompt": "1+1", "answer": 2}\n'})
-LATE = {"stop": {"deadline": "2026-01-01T00:00:00Z"}}
+DEADLINE = "2026-01-01T00:00:00Z"
+NEVER_STARTS = {"resources": WAITS, "template": None}
+"""What a suspended job resumes with if its image was wrong: the right image, and no node for it."""
+UNPLACED = {"resources": {**SMALL, "nodeSelector": None}}
+"""What a suspended job resumes with if its pod asked for a node that does not exist."""
+TAKEN = {"rft.dev/obstacle": "here"}
+NODE: Object = {
+    "apiVersion": "v1",
+    "kind": "Node",
+    "metadata": {
+        "name": "rft-obstacle",
+        "labels": TAKEN,
+        "annotations": {"volumes.kubernetes.io/controller-managed-attach-detach": "true"},
+    },
+    "spec": {"taints": [{"key": "rft.dev/obstacle", "effect": "NoSchedule"}]},
+}
+"""A Node without a machine, to which volumes can be attached. No job tolerates its taint."""
+ELSEWHERE = {"nodeName": "rft-obstacle"}
+USER, HOLDER = _pod("user", "private", **ELSEWHERE), _pod("holder", "attached", **ELSEWHERE)
+FORCED = {"rft.dev/force-memory": "true"}
+LEAST = 30
+"""The smallest number of obstacles that this module must try."""
 
 CASES = (
-    _refused("quota on memory", ("few", "spec.resources.memory"), *_quota(limits__memory="1Mi")),
-    _refused("quota on CPU limits", ("few", "spec.resources.cpuLimit"), *_quota(limits__cpu="1m")),
-    _refused("quota on CPU requests", ("few", "spec.resources.cpu"), *_quota(requests__cpu="1m")),
-    _refused("quota on pods", ("few", "pods=1", "ResourceQuota few"), *_quota(pods="0")),
-    _refused(
-        "LimitRange with a maximum",
-        ("maximum memory usage", "Lower spec.resources.memory to 10Mi"),
-        _object("LimitRange", "range", spec={"limits": [{"type": "Container", "max": {"memory": "10Mi"}}]}),
+    # Refused by the API server: the pod, the Job, or another child object.
+    _quota("quota on memory", "spec.resources.memory", "limits.memory", "1Mi"),
+    _quota("quota on CPU limits", "spec.resources.cpuLimit", "limits.cpu", "1m"),
+    _quota("quota on CPU requests", "spec.resources.cpu", "requests.cpu", "1m"),
+    _quota("quota on disk", "spec.resources.ephemeralStorage", "requests.ephemeral-storage", "1Mi"),
+    _quota(
+        "quota on GPUs",
+        "spec.resources.gpus",
+        "requests.nvidia.com/gpu",
+        "0",
+        resources={"accelerator": {"name": "nvidia-h100-80gb"}, "gpus": 1, **NOWHERE},
     ),
-    _refused("quota on Jobs", ("Job", "few"), *_quota(**{"count/jobs__batch": "0"})),
-    _refused("quota on ConfigMaps", ("ConfigMap", "few"), *_quota(**{"count/configmaps": "0"})),
-    _refused(
+    _quota("quota on pods", "ResourceQuota few", "pods", "0", "pods=1"),
+    _quota("quota on Jobs", "ResourceQuota few", "count/jobs.batch", "0", "Job"),
+    _quota("quota on ConfigMaps", "ResourceQuota few", "count/configmaps", "0", "ConfigMap"),
+    _quota(
         "quota on claims",
-        ("PersistentVolumeClaim", "few"),
-        *_quota(persistentvolumeclaims="0"),
+        "spec.storage.persistentVolumeClaim",
+        "persistentvolumeclaims",
+        "0",
+        storage={"claimTemplate": {"size": "1Gi"}},
+    ),
+    _quota(
+        "quota on storage",
+        "spec.storage.claimTemplate.size",
+        "requests.storage",
+        "1Mi",
+        storage={"claimTemplate": {"size": "1Gi"}},
+    ),
+    _range(
+        "LimitRange with a maximum",
+        "spec.resources.memory to 10Mi",
+        "maximum memory usage",
+        {"max": {"memory": "10Mi"}},
+    ),
+    _range(
+        "LimitRange with a minimum",
+        "spec.resources.cpu to 1",
+        "minimum cpu usage",
+        {"min": {"cpu": "1"}},
+    ),
+    _range(
+        "LimitRange with a ratio",
+        "spec.resources.cpuLimit",
+        "cpu max limit to request ratio",
+        {"maxLimitRequestRatio": {"cpu": "2"}},
+        resources={**WAITS, "cpuLimit": "1"},
+    ),
+    _range(
+        "LimitRange on claims",
+        "spec.storage.claimTemplate.size to 1Mi",
+        "maximum storage usage",
+        {"type": "PersistentVolumeClaim", "max": {"storage": "1Mi"}},
         storage={"claimTemplate": {"size": "1Gi"}},
     ),
     Case(
         "missing ServiceAccount",
-        ('serviceaccount "reader" not found', "spec.template.serviceAccountName"),
-        {"resources": {**SMALL, **NOWHERE}, "template": {"serviceAccountName": "reader"}},
+        "spec.template.serviceAccountName",
+        ('serviceaccount "reader" not found',),
+        _unplaced(serviceAccountName="reader"),
         mend=(_object("ServiceAccount", "reader"),),
     ),
     Case(
-        "missing ConfigMap of the rows",
-        ('configmap "others" not found', "Create the ConfigMap others", "spec.dataset.configMap.name"),
-        {"dataset": {"configMap": {"name": "others"}}, "template": NO_IMAGE},
-        mend=({**ROWS, "metadata": {"name": "others"}},),
+        "missing PriorityClass",
+        "spec.template.priorityClassName",
+        ("no PriorityClass with name rft-obstacles-urgent was found",),
+        _unplaced(priorityClassName=f"{SHARED}-urgent"),
+        mend=(_object("PriorityClass", f"{SHARED}-urgent", "scheduling.k8s.io/v1", value=0),),
     ),
     Case(
-        "missing ConfigMap of a volume",
-        ('configmap "extra" not found', "spec.template.volumes[0].configMap"),
-        {"template": {**NO_IMAGE, "volumes": [{"name": "e", "mountPath": "/extra", "configMap": "extra"}]}},
-        mend=({**ROWS, "metadata": {"name": "extra"}},),
+        "missing RuntimeClass",
+        "spec.template.runtimeClassName",
+        ('RuntimeClass "rft-obstacles-kata" not found',),
+        _unplaced(runtimeClassName=f"{SHARED}-kata"),
+        mend=(_object("RuntimeClass", f"{SHARED}-kata", "node.k8s.io/v1", handler="runc"),),
     ),
     Case(
-        "missing claim",
-        ('persistentvolumeclaim "runs" not found', "spec.storage.persistentVolumeClaim.claimName"),
-        {"storage": {"persistentVolumeClaim": {"claimName": "runs"}}, "template": NO_IMAGE},
+        "Pod Security",
+        "spec.template.annotations",
+        ('violates PodSecurity "restricted:latest"', '"mesh"'),
+        {"resources": WAITS},
+        _injected("Pod Security"),
+        alone=True,
+        probe="Pod",
         mend=(
-            _object(
-                "PersistentVolumeClaim",
-                "runs",
-                spec={"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}},
-            ),
+            {
+                "apiVersion": "v1",
+                "kind": "Namespace",
+                "metadata": {
+                    "name": own_namespace("Pod Security"),
+                    "labels": {"pod-security.kubernetes.io/enforce": "privileged"},
+                },
+            },
         ),
     ),
     Case(
-        "missing StorageClass",
-        ("storageclass", "fast", "not found", "spec.storage.claimTemplate.storageClassName"),
+        "policy on pods",
+        "The policy rft-obstacle-policy-on-pods",
+        ("denied request: pods need an owner",),
+        {"resources": WAITS},
+        _policy("policy on pods", "", "pods", "has(object.metadata.labels.owner)", "pods need an owner"),
+        alone=True,
+        probe="Pod",
+    ),
+    Case(
+        "policy on Jobs",
+        "spec.template.labels",
+        ("denied request: set spec.template.labels.owner",),
+        {"resources": WAITS},
+        _policy(
+            "policy on Jobs",
+            "batch",
+            "jobs",
+            "has(object.metadata.labels.owner)",
+            "set spec.template.labels.owner",
+        ),
+        alone=True,
+        probe="Job",
+        patch={"template": {"labels": {"owner": "me"}}},
+    ),
+    Case(
+        "webhook that does not answer",
+        "The webhook pods.rft-obstacle.dev",
+        ("failed calling webhook",),
+        {"resources": WAITS},
+        (_webhook("webhook that does not answer"),),
+        alone=True,
+        probe="Pod",
+    ),
+    Case(
+        "label of 64 characters",
+        "spec.template.labels",
+        ("must be no more than 63",),
+        _unplaced(labels={"team": "t" * 64}),
+        patch={"template": {"labels": {"team": "t"}}},
+    ),
+    Case(
+        "mount path twice",
+        "spec.template.volumes[0].mountPath",
+        ("must be unique",),
+        _unplaced(volumes=[{"name": "e", "mountPath": "/data/train", "configMap": "rows"}]),
+        patch={"template": {"volumes": [{"name": "e", "mountPath": "/extra", "configMap": "rows"}]}},
+    ),
+    Case(
+        "toleration with a value too much",
+        "spec.resources.tolerations[0]",
+        ("value must be empty",),
+        {"resources": {**WAITS, "tolerations": [{"key": "a", "operator": "Exists", "value": "b"}]}},
+        patch={"resources": {"tolerations": [{"key": "a", "operator": "Exists"}]}},
+    ),
+    Case(
+        "affinity of a wrong form",
+        "spec.template.affinity",
+        ("cannot unmarshal",),
+        _unplaced(affinity={"podAffinity": "near"}),
+        patch={"template": {"affinity": None}},
+    ),
+    Case(
+        "access modes that exclude each other",
+        "spec.storage.claimTemplate.accessModes",
+        ("may not use ReadWriteOncePod with other access modes",),
         {
-            "storage": {"claimTemplate": {"size": "1Mi", "storageClassName": "fast", "retain": False}},
+            "resources": WAITS,
+            "storage": {
+                "claimTemplate": {
+                    "size": "1Mi",
+                    "accessModes": ["ReadWriteOncePod", "ReadWriteMany"],
+                    "retain": False,
+                }
+            },
+        },
+        patch={"storage": {"claimTemplate": {"accessModes": ["ReadWriteOncePod"]}}},
+    ),
+    Case(
+        "deadline before the first step",
+        f"spec.stop.deadline {DEADLINE}",
+        ("Move the deadline",),
+        {"resources": WAITS, "stop": {"deadline": DEADLINE}},
+        patch={"stop": {"deadline": "2099-01-01T00:00:00Z"}},
+    ),
+    # Refused by the scheduler or a controller: the pod gets no node.
+    Case(
+        "no node has the label",
+        "spec.resources.nodeSelector",
+        ("node affinity/selector",),
+        {"resources": WAITS, "template": NO_IMAGE},
+        resume=UNPLACED,
+    ),
+    Case(
+        "too much memory",
+        "spec.resources.memory",
+        ("Insufficient memory",),
+        {"resources": {**SMALL, "memory": "64Ti"}, "template": NO_IMAGE},
+        resume={"resources": SMALL},
+    ),
+    Case(
+        "no GPU",
+        "spec.resources.accelerator.name: cpu",
+        ("Insufficient nvidia.com/gpu",),
+        {"resources": {"accelerator": {"name": "nvidia-h100-80gb"}, "gpus": 1}, "template": NO_IMAGE},
+        resume={"resources": {**WAITS, "accelerator": {"name": "cpu"}}},
+    ),
+    Case(
+        "taint that is not tolerated",
+        "spec.resources.tolerations",
+        ("untolerated taint",),
+        {"resources": {**SMALL, "nodeSelector": TAKEN}, "template": NO_IMAGE},
+        resume=UNPLACED,
+    ),
+    Case(
+        "topology without a node",
+        "spec.template.topologySpreadConstraints",
+        ("topology spread constraints",),
+        _template(
+            topologySpreadConstraints=[
+                {"maxSkew": 1, "topologyKey": "rft.dev/none", "whenUnsatisfiable": "DoNotSchedule"}
+            ]
+        ),
+        resume={"template": {"topologySpreadConstraints": None}},
+    ),
+    Case(
+        "pod affinity to no pod",
+        "spec.template.affinity",
+        ("pod affinity rules",),
+        _template(
+            affinity={
+                "podAffinity": {
+                    "requiredDuringSchedulingIgnoredDuringExecution": [
+                        {
+                            "labelSelector": {"matchLabels": {"rft.dev/none": "here"}},
+                            "topologyKey": "kubernetes.io/hostname",
+                        }
+                    ]
+                }
+            }
+        ),
+        resume={"template": {"affinity": None}},
+    ),
+    Case(
+        "missing scheduler",
+        "spec.template.schedulerName",
+        ("scheduler nobody",),
+        _template(schedulerName="nobody"),
+        resume={"template": {"schedulerName": None}},
+    ),
+    Case(
+        "missing ResourceClaim",
+        "spec.template.resourceClaims[0].resourceClaimName",
+        ("gpus-of-nobody", "not found"),
+        _template(resourceClaims=[{"name": "gpu", "resourceClaimName": "gpus-of-nobody"}]),
+        resume={"template": {"resourceClaims": None}},
+    ),
+    Case(
+        "missing ResourceClaimTemplate",
+        "spec.template.resourceClaims[0].resourceClaimTemplateName",
+        ("gpus-of-all", "not found"),
+        _template(resourceClaims=[{"name": "gpu", "resourceClaimTemplateName": "gpus-of-all"}]),
+        resume={"template": {"resourceClaims": None}},
+    ),
+    Case(
+        "missing claim",
+        "spec.storage.persistentVolumeClaim.claimName",
+        ('persistentvolumeclaim "missing" not found',),
+        _on_claim("missing"),
+        mend=(_volume("missing", "missing"), _claim("missing", f"{SHARED}-missing")),
+    ),
+    Case(
+        "missing StorageClass",
+        "spec.storage.claimTemplate.storageClassName",
+        ("storageclass", f"{SHARED}-fast", "not found"),
+        {
+            "storage": {
+                "claimTemplate": {"size": "1Mi", "storageClassName": f"{SHARED}-fast", "retain": False}
+            },
             "template": NO_IMAGE,
         },
         mend=(
             _object(
                 "StorageClass",
-                "fast",
+                f"{SHARED}-fast",
                 "storage.k8s.io/v1",
                 provisioner="rft.dev/none",
                 volumeBindingMode="WaitForFirstConsumer",
             ),
         ),
     ),
-    Case("missing image", ("ImagePull",), {"template": NO_IMAGE}, patch={"spec": {"cancel": True}}),
     Case(
-        "no node has the label",
-        ("node",),
-        {"resources": {**SMALL, **NOWHERE}},
-        patch={"spec": {"cancel": True}},
-    ),
-    Case(
-        "deadline before the first step",
-        ("spec.stop.deadline 2026-01-01T00:00:00Z", "Move the deadline"),
-        {"resources": {**SMALL, **NOWHERE}, **LATE},
-        patch={"spec": {"stop": {"deadline": "2099-01-01T00:00:00Z"}}},
-    ),
-    Case(
-        "mount path twice",
-        ("mountPath", "must be unique"),
+        "provisioner that does not answer",
+        "spec.storage.claimTemplate",
+        ("rft.dev/none",),
         {
-            "resources": {**SMALL, **NOWHERE},
-            "template": {"volumes": [{"name": "e", "mountPath": "/data/train", "configMap": "rows"}]},
+            "storage": {
+                "claimTemplate": {"size": "1Mi", "storageClassName": f"{SHARED}-slow", "retain": False}
+            },
+            "template": NO_IMAGE,
         },
-        patch={
-            "spec": {"template": {"volumes": [{"name": "e", "mountPath": "/extra", "configMap": "rows"}]}}
+        (_object("StorageClass", f"{SHARED}-slow", "storage.k8s.io/v1", provisioner="rft.dev/none"),),
+        mend=(_volume("slow", "", storage_class=f"{SHARED}-slow"),),
+    ),
+    Case(
+        "no free volume of the class",
+        "spec.storage.persistentVolumeClaim.claimName",
+        ("find available persistent volumes to bind",),
+        _on_claim("bare"),
+        (
+            _object(
+                "StorageClass",
+                f"{SHARED}-bare",
+                "storage.k8s.io/v1",
+                provisioner="kubernetes.io/no-provisioner",
+                volumeBindingMode="WaitForFirstConsumer",
+            ),
+            _claim("bare", storage_class=f"{SHARED}-bare"),
+        ),
+        mend=(_volume("bare", "", storage_class=f"{SHARED}-bare"),),
+    ),
+    Case(
+        "access mode that the volume lacks",
+        "spec.storage.persistentVolumeClaim.claimName",
+        ("incompatible accessMode",),
+        _on_claim("read-only"),
+        (
+            _volume("read-only", "", "ReadOnlyMany"),
+            _claim("read-only", f"{SHARED}-read-only"),
+        ),
+        mend=(_volume("read-only", "read-only"),),
+    ),
+    Case(
+        "volume on another node",
+        "spec.storage.persistentVolumeClaim.claimName",
+        ("node affinity",),
+        _on_claim("far"),
+        (
+            _volume(
+                "far",
+                "far",
+                hostPath={"path": "/tmp"},
+                nodeAffinity={
+                    "required": {
+                        "nodeSelectorTerms": [
+                            {"matchExpressions": [{"key": "rft.dev/none", "operator": "Exists"}]}
+                        ]
+                    }
+                },
+            ),
+            _claim("far", f"{SHARED}-far"),
+        ),
+        patch={"cancel": True},
+    ),
+    Case(
+        "claim that another pod uses alone",
+        "spec.storage.persistentVolumeClaim.claimName",
+        ("ReadWriteOncePod",),
+        _on_claim("private"),
+        (
+            _volume("private", "private", "ReadWriteOncePod"),
+            _claim("private", f"{SHARED}-private", "ReadWriteOncePod"),
+            USER,
+        ),
+        gone=(USER,),
+    ),
+    Case(
+        "volume attached to another node",
+        "spec.storage.persistentVolumeClaim.claimName",
+        ("Multi-Attach error",),
+        _on_claim("attached"),
+        (
+            _volume("attached", "attached", csi={"driver": "rft.dev", "volumeHandle": "attached"}),
+            _claim("attached", f"{SHARED}-attached"),
+            HOLDER,
+        ),
+        patch={"cancel": True},
+    ),
+    # Refused by the kubelet: the pod has a node and does not start there.
+    Case(
+        "missing ConfigMap of the rows",
+        "spec.dataset.configMap.name",
+        ('configmap "others" not found', "Create the ConfigMap others"),
+        {"dataset": {"configMap": {"name": "others"}}, "template": NO_IMAGE},
+        mend=({**ROWS, "metadata": {"name": "others"}},),
+    ),
+    Case(
+        "missing ConfigMap of a volume",
+        "spec.template.volumes[0].configMap",
+        ('configmap "extra" not found',),
+        _template(volumes=[{"name": "e", "mountPath": "/extra", "configMap": "extra"}]),
+        mend=({**ROWS, "metadata": {"name": "extra"}},),
+    ),
+    Case(
+        "missing Secret of a grader",
+        "spec.graders[0].http.secretRef.name",
+        ('secret "remote" not found', "Create the Secret remote"),
+        _graded("remote", "token"),
+        mend=(_object("Secret", "remote", stringData={"token": "x"}),),
+    ),
+    Case(
+        "missing key of a Secret",
+        "spec.graders[0].http.secretRef.key",
+        ("non-existent secret key: password", "Add the key password"),
+        _graded("keyless", "password"),
+        (_object("Secret", "keyless", stringData={"token": "x"}),),
+        mend=(_object("Secret", "keyless", stringData={"password": "x"}),),
+    ),
+    Case(
+        "missing Secret of the model",
+        "spec.model.secretRef.name",
+        ("CreateContainerConfigError", 'secret "hub" not found', "Create the Secret hub"),
+        {
+            "model": {
+                "name": "HuggingFaceTB/SmolLM2-135M-Instruct",
+                "secretRef": {"name": "hub", "key": "token"},
+            }
         },
+        mend=(_object("Secret", "hub", stringData={"token": "x"}),),
+    ),
+    Case(
+        "missing key of a ConfigMap",
+        "spec.template.env[0].valueFrom.configMapKeyRef.key",
+        ("CreateContainerConfigError", "couldn't find key endpoint", "Add the key endpoint"),
+        {
+            "template": {
+                "env": [
+                    {
+                        "name": "HF_ENDPOINT",
+                        "valueFrom": {"configMapKeyRef": {"name": "rows", "key": "endpoint"}},
+                    }
+                ]
+            }
+        },
+        patch={"cancel": True},
+    ),
+    Case(
+        "missing image",
+        "spec.template.image",
+        ("ImagePull", NO_IMAGE["image"]),
+        {"template": NO_IMAGE},
+        resume=NEVER_STARTS,
+    ),
+    Case(
+        "image that must not be pulled",
+        "spec.template.imagePullPolicy",
+        ("ErrImageNeverPull", NO_IMAGE["image"]),
+        _template(imagePullPolicy="Never"),
+        resume=NEVER_STARTS,
+    ),
+    Case(
+        "name that no image can have",
+        "spec.template.image",
+        ("InvalidImageName",),
+        {"template": {"image": "Registry/UPPER:1"}},
+        resume=NEVER_STARTS,
+    ),
+    Case(
+        "missing pull Secret",
+        "spec.template.imagePullSecrets[0].name",
+        ("ImagePull", "Create the Secret pull"),
+        _template(imagePullSecrets=[{"name": "pull"}]),
+        resume=NEVER_STARTS,
+    ),
+    Case(
+        "sandbox that cannot be made",
+        "spec.template.runtimeClassName",
+        ("FailedCreatePodSandBox", 'no runtime for "rft-none" is configured'),
+        _template(runtimeClassName=f"{SHARED}-none"),
+        (_object("RuntimeClass", f"{SHARED}-none", "node.k8s.io/v1", handler="rft-none"),),
+        resume={"template": {"runtimeClassName": None}},
+    ),
+    Case(
+        "node without the driver of the volume",
+        "spec.storage.persistentVolumeClaim.claimName",
+        ("rft-none.dev not found in the list of registered CSI drivers",),
+        _on_claim("driverless"),
+        (
+            _object("CSIDriver", "rft-none.dev", "storage.k8s.io/v1", spec={"attachRequired": False}),
+            _volume("driverless", "driverless", csi={"driver": "rft-none.dev", "volumeHandle": "d"}),
+            _claim("driverless", f"{SHARED}-driverless"),
+        ),
+        patch={"cancel": True},
+    ),
+    Case(
+        "missing folder of the volume",
+        "spec.storage.persistentVolumeClaim.claimName",
+        ("hostPath type check failed",),
+        _on_claim("folderless"),
+        (
+            _volume("folderless", "folderless", hostPath={"path": "/rft-none", "type": "Directory"}),
+            _claim("folderless", f"{SHARED}-folderless"),
+        ),
+        patch={"cancel": True},
     ),
 )
 
@@ -178,111 +792,219 @@ def _job(case: Case) -> Object:
         "resources": SMALL,
         "storage": {"ephemeral": {}},
     }
-    return {**_object("RFTJob", "job", "rft.dev/v1alpha1"), "spec": {**spec, **case.spec}}
+    job = _object("RFTJob", case.job, "rft.dev/v1alpha1", spec={**spec, **case.spec})
+    # The trainer would need more memory, but none of these jobs trains.
+    return _in(case.namespace, {**job, "metadata": {"name": case.job, "annotations": FORCED}})
 
 
-def _namespace(case: Case) -> str:
-    return f"rft-obstacle-{case.name.lower().replace(' ', '-')}"
+def _in(namespace: str, made: Object) -> Object:
+    """Return an object in a namespace. An object of the whole cluster stays as it is."""
+    if made["kind"] in CLUSTER_WIDE:
+        return made
+    return {**made, "metadata": {**made["metadata"], "namespace": namespace}}
+
+
+def _placed(case: Case, objects: tuple[Object, ...]) -> list[Object]:
+    return [_in(case.namespace, made) for made in objects]
+
+
+def _cluster_wide() -> list[Object]:
+    """Return the objects of all cases that are in no namespace, and the Node without a machine."""
+    found = [made for case in CASES for made in (*case.objects, *case.mend) if made["kind"] in CLUSTER_WIDE]
+    return [NODE, *(made for made in found if made["kind"] != "Namespace")]
+
+
+def _delete(kubectl: Kubectl, objects: list[Object], *options: str) -> None:
+    """Delete objects. Pods end at once, because no kubelet answers for those on ``NODE``."""
+    at_once = ("--grace-period=0", "--force", "--ignore-not-found")
+    kubectl.run("delete", "-f", "-", *at_once, *options, stdin=yaml.safe_dump_all(objects))
 
 
 @pytest.fixture(scope="module")
-def places(kubectl: Kubectl) -> Iterator[dict[str, Kubectl]]:
-    """kubectl in the namespace of each case, by the name of the case."""
-    found = {}
-    for case in CASES:
-        found[case.name] = copy(kubectl)
-        found[case.name].namespace = _namespace(case)
-    names = sorted(place.namespace for place in found.values())
-    kubectl.run("delete", "namespace", *names, "--ignore-not-found", "--wait")
-    kubectl.apply(*(_object("Namespace", name) for name in names))
-    yield found
-    kubectl.run("delete", "namespace", *names, "--wait=false")
-    kubectl.run("delete", "storageclass", "fast", "--ignore-not-found")
+def everywhere(kubectl: Kubectl) -> Kubectl:
+    """kubectl without a namespace of its own, so that one call can have objects of several namespaces."""
+    found = copy(kubectl)
+    found.namespace = ""
+    return found
 
 
-def _message(place: Kubectl) -> str:
-    return str((place.get("rftjob", "job").get("status") or {}).get("message") or "")
+@pytest.fixture(scope="module")
+def cases(everywhere: Kubectl) -> Iterator[dict[str, Case]]:
+    """The cases that this cluster can have, by their jobs' names. Their namespaces exist."""
+    found = {case.job: case for case in CASES if _is_possible(everywhere, case)}
+    namespaces = [_object("Namespace", name) for name in sorted({case.namespace for case in found.values()})]
+    pods = [_in(case.namespace, made) for case in CASES for made in case.objects if made["kind"] == "Pod"]
+
+    def clean_up(*options: str) -> None:
+        _delete(everywhere, [*pods, *namespaces, *_cluster_wide()], *options)
+
+    clean_up("--wait")
+    everywhere.apply(*namespaces)
+    try:
+        yield found
+    finally:
+        clean_up("--wait=false")
 
 
-def _tells(message: str, case: Case) -> bool:
-    return all(part in message for part in case.says)
+def _is_possible(kubectl: Kubectl, case: Case) -> bool:
+    """Return whether the API server knows the kinds of a case's policies."""
+    kinds = {made["kind"] for made in case.objects if made["kind"].endswith("AdmissionPolicy")}
+    known = kubectl.run("get", "--raw=/apis/admissionregistration.k8s.io/v1", check=False).stdout
+    return all(f'"{kind}"' in known for kind in kinds)
 
 
-def _seconds_until(what: str, open_cases: dict[str, float], is_so: Any, limit: float) -> dict[str, float]:
-    """Return the seconds that each case took until ``is_so`` was true for it, by the name of the case.
+def _prepare(kubectl: Kubectl, cases: dict[str, Case]) -> None:
+    """Apply the objects that prevent the jobs' start, and wait until they have an effect."""
+    namespaces = sorted({case.namespace for case in cases.values()})
+    kubectl.apply(NODE, *(_in(name, ROWS) for name in namespaces))
+    kubectl.apply(*(made for case in cases.values() for made in _placed(case, case.objects)))
 
-    ``open_cases`` has the time at which each case started, by its name. ``is_so`` is called with a name.
+    def accounts() -> bool:
+        found = json.loads(kubectl.run("get", "serviceaccounts", "-A", "-o", "json").stdout)["items"]
+        return {each["metadata"]["namespace"] for each in found} >= set(namespaces)
+
+    def quotas() -> bool:
+        found = json.loads(kubectl.run("get", "resourcequotas", "-A", "-o", "json").stdout)["items"]
+        return all((each.get("status") or {}).get("hard") for each in found)
+
+    wait_until("every namespace has a service account", accounts, 60)
+    wait_until("every quota counts", quotas, 60)
+    for case in cases.values():
+        if case.probe:
+            wait_until(f"{case.name}: an effect", partial(_is_refused, kubectl, case), 60)
+    wait_until("the volume is attached to the other node", lambda: _attach(kubectl), 60)
+
+
+def _is_refused(kubectl: Kubectl, case: Case) -> bool:
+    """Return whether the API server refuses the object that the case's policy or webhook is for."""
+    pod = {"containers": [{"name": "main", "image": NO_IMAGE["image"]}], "restartPolicy": "Never"}
+    made = {
+        "Pod": _object("Pod", "probe", spec=pod),
+        "Job": _object("Job", "probe", "batch/v1", spec={"template": {"spec": pod}}),
+    }[case.probe]
+    tried = yaml.safe_dump(_in(case.namespace, made))
+    answer = kubectl.run("create", "--dry-run=server", "-f", "-", stdin=tried, check=False)
+    return case.says[-1] in answer.stderr
+
+
+def _attach(kubectl: Kubectl) -> bool:
+    """Report the volume of a case as attached to ``NODE``, as the volume's driver would."""
+    found = json.loads(kubectl.run("get", "volumeattachments", "-o", "json").stdout)["items"]
+    ours = [each for each in found if each["spec"]["nodeName"] == NODE["metadata"]["name"]]
+    for each in ours:
+        where = ("volumeattachment", each["metadata"]["name"], "--subresource=status", "--type=merge")
+        kubectl.run("patch", *where, "-p", json.dumps({"status": {"attached": True}}))
+    return bool(ours)
+
+
+def _statuses(kubectl: Kubectl) -> dict[str, Object]:
+    """Return the status of each RFTJob in the cluster, by the job's name."""
+    found = json.loads(kubectl.run("get", "rftjobs", "-A", "-o", "json").stdout)["items"]
+    return {each["metadata"]["name"]: each.get("status") or {} for each in found}
+
+
+def _seconds_until(
+    what: str,
+    kubectl: Kubectl,
+    started: dict[str, float],
+    is_so: Callable[[str, Object], bool],
+    limit: float,
+) -> dict[str, float]:
+    """Return the seconds that each case took until ``is_so`` was true for it, by the name of its job.
+
+    ``started`` has the time at which each case started. ``is_so`` is called with the name and the status.
 
     Raises:
-        AssertionError: ``is_so`` is still false for a case after ``limit`` seconds. The message has ``what``
-            and the names of these cases.
+        AssertionError: ``is_so`` is still false for a case after ``limit`` seconds. The message has ``what``,
+            and the messages of these cases.
     """
     took: dict[str, float] = {}
+    seen: dict[str, Object] = {}
 
     def all_are() -> bool:
-        for name, started in open_cases.items():
-            if name not in took and is_so(name):
-                took[name] = time.monotonic() - started
-        return len(took) == len(open_cases)
+        seen.update(_statuses(kubectl))
+        for name in started.keys() - took.keys():
+            if is_so(name, seen.get(name, {})):
+                took[name] = time.monotonic() - started[name]
+        return len(took) == len(started)
 
     try:
         wait_until(what, all_are, limit, poll=0.5)
     except AssertionError as error:
-        missing = sorted(open_cases.keys() - took.keys())
-        raise AssertionError(f"{what}: not for {', '.join(missing)}") from error
+        missing = {name: seen.get(name, {}).get("message") for name in sorted(started.keys() - took.keys())}
+        raise AssertionError(f"{what}: not for {json.dumps(missing, indent=1)}") from error
     return took
 
 
+def _create(kubectl: Kubectl, cases: dict[str, Case]) -> dict[str, float]:
+    """Create the jobs, some at a time. Return when each was created."""
+    started: dict[str, float] = {}
+    jobs = list(cases.values())
+    for first in range(0, len(jobs), 10):
+        some = jobs[first : first + 10]
+        started |= dict.fromkeys((case.job for case in some), time.monotonic())
+        kubectl.apply(*map(_job, some))
+    return started
+
+
+def _change(kubectl: Kubectl, case: Case, spec: Object) -> None:
+    where = ("rftjob", case.job, f"--namespace={case.namespace}", "--type=merge")
+    kubectl.run("patch", *where, "-p", json.dumps({"spec": spec}))
+
+
+def _mend(kubectl: Kubectl, cases: dict[str, Case]) -> dict[str, float]:
+    """Remove the causes. Return when each was removed."""
+    began = time.monotonic()
+    others = [case for case in cases.values() if not case.patch and not case.resume]
+    kubectl.apply(*(made for case in others for made in _placed(case, case.mend)))
+    gone = [made for case in others if not case.mend for made in _placed(case, case.gone or case.objects)]
+    _delete(kubectl, gone, "--wait=false")
+    mended = dict.fromkeys((case.job for case in others), began)
+    for name, case in cases.items():
+        if case.patch or case.resume:
+            mended[name] = time.monotonic()
+            _change(kubectl, case, case.patch or {"suspend": True})
+    return mended
+
+
 def test_what_keeps_a_job_from_starting_is_told_and_goes_when_it_is_mended(
-    places: dict[str, Kubectl], request: pytest.FixtureRequest
+    everywhere: Kubectl, cases: dict[str, Case], request: pytest.FixtureRequest
 ) -> None:
-    cases = {case.name: case for case in CASES}
-    started, texts = {}, {}
-    for name, case in cases.items():
-        place = places[name]
-        place.apply(ROWS)
-        if case.objects:
-            place.apply(*case.objects)
-    for name, case in cases.items():
-        places[name].apply(_job(case))
-        started[name] = time.monotonic()
+    texts: dict[str, str] = {}
+    resumed: set[str] = set()
 
-    def told(name: str) -> bool:
-        texts[name] = _message(places[name])
-        return _tells(texts[name], cases[name])
+    def told(name: str, status: Object) -> bool:
+        conditions: list[Object] = status.get("conditions") or []
+        ready: Object = next((each for each in conditions if each["type"] == "Ready"), {})
+        texts[name] = f"{ready.get('reason')}: {status.get('message')}"
+        return cases[name].is_told(status)
 
-    try:
-        told_after = _seconds_until("the cause is told", started, told, 120)
-    except AssertionError as error:
-        untold = {name: text for name, text in texts.items() if not _tells(text, cases[name])}
-        raise AssertionError(f"{error}: {untold}") from error
+    def cleared(name: str, status: Object) -> bool:
+        case = cases[name]
+        if case.resume and name not in resumed:
+            if status.get("phase") == "Suspended":
+                _change(everywhere, case, {"suspend": False, **case.resume})
+                resumed.add(name)
+            return False
+        return not case.is_told(status) and not (case.resume and status.get("phase") == "Suspended")
 
-    mended = {}
-    for name, case in cases.items():
-        place = places[name]
-        if case.patch:
-            place.run("patch", "rftjob", "job", "--type=merge", "-p", json.dumps(case.patch))
-        elif case.mend:
-            place.apply(*case.mend)
-        else:
-            place.run("delete", "-f", "-", stdin=yaml.safe_dump_all(case.objects))
-        mended[name] = time.monotonic()
+    _prepare(everywhere, cases)
+    told_after = _seconds_until("the cause is told", everywhere, _create(everywhere, cases), told, 120)
     cleared_after = _seconds_until(
-        "the message goes",
-        mended,
-        lambda name: not _tells(_message(places[name]), cases[name]),
-        CLEARED_SECONDS,
+        "the message goes", everywhere, _mend(everywhere, cases), cleared, CLEARED_SECONDS
     )
     printed = table(
         request.config,
         "What keeps a job from starting",
         "obstacle",
-        "status message",
-        "shown after",
+        "condition Ready: reason and text",
+        "what to change",
+        "told after",
         "gone after the cause was removed",
     )
-    for name in cases:
-        row = (name, texts[name], f"{told_after[name]:.0f} s", f"{cleared_after[name]:.0f} s")
-        printed.rows.append(row)
+    for name, case in cases.items():
+        seconds = (f"{told_after[name]:.0f} s", f"{cleared_after[name]:.0f} s")
+        printed.rows.append((case.name, texts[name].replace("\n", " "), case.change, *seconds))
     late = {name: round(seconds) for name, seconds in told_after.items() if seconds > TOLD_SECONDS}
     assert not late, f"seconds until the status named the cause, allowed {TOLD_SECONDS:.0f}: {late}"
+    assert len(cases) >= LEAST, f"{len(cases)} obstacles on this cluster, at least {LEAST} are needed"

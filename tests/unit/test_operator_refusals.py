@@ -39,7 +39,7 @@ def template(**changes: Any) -> dict[str, Any]:
             "exceeded quota: few, requested: fast.storageclass.storage.k8s.io/requests.storage=1Gi,"
             " used: fast.storageclass.storage.k8s.io/requests.storage=0, limited: x=1Mi",
             {"storage": TEMPLATE, "model": CACHE},
-            "Lower spec.storage.claimTemplate.size or spec.model.cache.claimTemplate.size, wait",
+            "Lower spec.storage.claimTemplate.size, wait",
         ),
         (
             "exceeded quota: few, requested: requests.storage=2Gi, used: requests.storage=0,"
