@@ -62,6 +62,13 @@ def of_pod(**status: Any) -> Observed:
     return replace(STARTED, pods=(pod(raw_pod(**status)),))
 
 
+def unplaced(text: str) -> Observed:
+    """Return the state of a job whose pod has no node. ``text`` is the scheduler's message."""
+    waiting = raw_pod(conditions=[condition("PodScheduled", "False", "Unschedulable", text)])
+    waiting["spec"].pop("nodeName")
+    return replace(STARTED, pods=(pod(waiting),), nodes=())
+
+
 def ended(message: str, code: int) -> Json:
     terminated = {"exitCode": code, "reason": "Error", "message": message}
     return {
@@ -161,9 +168,7 @@ PATHS: dict[str, Callable[[str], Observed]] = {
     "reason of a pod": lambda text: of_pod(phase="Failed", reason=text),
     "image that cannot be pulled": lambda text: of_pod(**waits("ImagePullBackOff", text)),
     "container that cannot be made": lambda text: of_pod(**waits("CreateContainerConfigError", text)),
-    "pod that is not scheduled": lambda text: replace(
-        of_pod(conditions=[condition("PodScheduled", "False", "Unschedulable", text)]), nodes=()
-    ),
+    "pod that is not scheduled": unplaced,
     "failed Job": failed_job,
     "refusal of the API server": refused,
     "log of a stalled trainer": stalled,
