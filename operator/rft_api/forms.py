@@ -1,7 +1,7 @@
-"""The forms that texts of the API must have.
+"""The formats that the text of an API field can have, such as a name, a path or a size.
 
-Each form has a regular expression, a description in words, and a function that guesses a correction. Messages
-never show the regular expression. They show the words, and the corrected text if it can be guessed.
+Each format has a regular expression, a description in words, and a function that guesses a correction.
+Messages never show the regular expression. They show the words, and the corrected text if it can be guessed.
 """
 
 import re

@@ -166,10 +166,10 @@ def _argument(text: str) -> Decimal | None:
 
 
 def _mixed(whole: Decimal | None, top: Decimal | None, bottom: Decimal | None) -> tuple[Decimal, ...]:
-    """Return the possible values of ``whole`` + ``top`` / ``bottom``; ``whole`` may be None.
+    """Return ``whole`` + ``top`` / ``bottom`` as a tuple. ``whole`` may be None: it is left out.
 
-    If the fraction is not between 0 and 1, ``whole`` and the fraction are two separate values. Return () if
-    ``top`` or ``bottom`` is None.
+    If the fraction is not between 0 and 1, return ``whole`` and the fraction as two values, not their sum.
+    Return () if ``top`` or ``bottom`` is None.
     """
     if top is None or bottom is None:
         return ()

@@ -163,8 +163,10 @@ def switch(env: Mapping[str, str], name: str, default: bool) -> bool:
 
 
 def assigns_users(env: Mapping[str, str], name: str) -> AssignsUsers:
-    """Return the value of an environment variable, which must be ``auto``, ``true`` or ``false``. Raises
-    BadSettings for any other value.
+    """Return whether the cluster assigns user IDs to pods: ``auto``, ``true`` or ``false``.
+
+    Read it from the environment variable ``name``; the default is ``auto``. Raises BadSettings for any other
+    value.
     """
     text = env.get(name) or Settings.assigns_users
     for allowed in get_args(AssignsUsers):

@@ -210,7 +210,11 @@ def _settled(config: RunConfig) -> RunConfig:
 
 
 def _base_files(config: RunConfig, revision: str | None) -> BaseFiles:
-    """Find the base model. Raises ModelError, and ConfigurationError if its context is too short."""
+    """Find the base model, and read its shape and its context length.
+
+    Raises ModelError if the model is missing or cannot be used. Raises ConfigurationError if ``maxTokens``
+    leaves no room for a prompt in the context.
+    """
     spec = config.spec
     folder = models.resolve(spec.model.name, revision)
     shape = _shape(folder, spec.model)

@@ -127,7 +127,8 @@ def given(path: Path, rows: Sequence[RowLine]) -> list[Answer]:
             raise UserError(f'{place}: is neither a text nor {{"line": 1, "completion": "…"}}', UNREADABLE)
         row = by_line.get(entry["line"]) if "line" in entry else _nth(rows, number)
         if row is None:
-            raise UserError(f"{place}: the dataset has no row in line {entry.get('line', number)}", INVALID)
+            wrong = f"no row in line {entry['line']}" if "line" in entry else f"only {len(rows)} rows"
+            raise UserError(f"{place}: the dataset has {wrong}", INVALID)
         found.append(Answer(row, entry["completion"]))
     return found
 

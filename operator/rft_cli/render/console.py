@@ -62,7 +62,7 @@ def err() -> Terminal:
 
 
 def write(text: str) -> None:
-    """Write lines to standard output without wrapping and colours, such as YAML, JSON or a log."""
+    """Write text such as YAML, JSON or a log to standard output, without wrapping and without colours."""
     typer.echo(visible(text))
 
 
