@@ -66,9 +66,9 @@ class Fall(NamedTuple):
 
 
 def largest_fall(points: Sequence[RewardPoint], canaries: Sequence[str], least: float) -> Fall | None:
-    """Return the largest fall of a canary for which there is advice, or None if there is none.
+    """Return the largest of the canaries' falls that meet the conditions for advice, or None.
 
-    ``least`` is the minimum by which the mean score of the canary must fall.
+    ``least`` is the minimum by which a canary's mean score must fall.
     """
     falls = [found for name in canaries if (found := _fall(points, name, least)) is not None]
     return max(falls, key=lambda fall: fall.size, default=None)

@@ -398,7 +398,7 @@ class Metrics(Model):
     )
     tool_calls: float | None = Field(None, description="Mean number of tool calls in a rollout.")
     tool_errors: Int | None = Field(
-        None, ge=0, description="Number of tool calls of the last step that failed or could not be read."
+        None, ge=0, description="Number of failed or unreadable tool calls in the last step."
     )
     limited_fraction: float | None = Field(
         None, description="Fraction of the rollouts that a limit of the environment ended."

@@ -98,8 +98,8 @@ def newest_report(observed: Observed) -> ProgressReport | None:
 
 
 def with_report(status: Mapping[str, Any], report: ProgressReport | None) -> dict[str, Any]:
-    """Return ``status`` with the fields of the report. If the report is older than ``status``, return it
-    unchanged.
+    """Return ``status`` with the fields of the report. If the report is None or older than ``status``, return
+    ``status`` unchanged.
     """
     return overlaid(status, RFTJobStatus(**reported(status, report)))
 

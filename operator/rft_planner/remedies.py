@@ -264,7 +264,7 @@ def larger_accelerator(spec: RFTJobSpec, made: Plan, room: NodeSpace) -> str | N
 
 
 def smaller_model(spec: RFTJobSpec, made: Plan, room: NodeSpace) -> float | None:
-    """Return the largest common model size with which the pod fits, in billions of parameters, or None."""
+    """Return the largest model size of ``_BILLIONS`` with which the pod fits on a node, or None."""
     *_, way = _ways(spec, made, room)
     for billions in _BILLIONS:
         model = way.spec.model.model_copy(update={"parameters": f"{billions}B"})

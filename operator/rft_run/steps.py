@@ -64,7 +64,7 @@ class StepRecord(Record):
     tool_calls: float | None = None
     """Mean number of tool calls in a rollout."""
     tool_errors: Whole | None = None
-    """Number of tool calls in the step that failed or could not be read."""
+    """Number of failed or unreadable tool calls in the step."""
     limited_fraction: float | None = None
     """Share of the rollouts that a limit of the environment ended."""
     environment_errors: Whole | None = None

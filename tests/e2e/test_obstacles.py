@@ -170,7 +170,7 @@ def _pod(name: str, claim: str, **spec: Any) -> Object:
 
 
 def _only_in(name: str) -> Object:
-    """Return a selector of the namespace of one case, for a policy or a webhook."""
+    """Return a ``namespaceSelector`` that matches only the namespace of the case ``name``."""
     return {"matchLabels": {"kubernetes.io/metadata.name": own_namespace(name)}}
 
 

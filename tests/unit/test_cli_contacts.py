@@ -463,7 +463,7 @@ def test_servers_that_are_always_allowed_come_from_the_environment(
 
 @pytest.fixture
 def pushing(job: Path) -> Path:
-    """Return the path of a manifest that writes its result to the hub. No other server gets a token."""
+    """Return the path of a manifest that pushes its result to the hub. Its judge gets no token."""
     job.write_text(JOB.replace(", secretRef: {name: s, key: api-key}", "") + PUSHED)
     return job
 

@@ -70,7 +70,7 @@ class NotRead(Exception):
 
 
 def write(checkpoint: Path, state: TrainingState) -> None:
-    """Write the two files into the folder of a checkpoint.
+    """Write ``training.safetensors`` and ``training.json`` into the folder of a checkpoint.
 
     Raises OSError and SafetensorError if the volume is full. Raises TypeError if the optimizer's settings
     cannot be written as JSON.
