@@ -54,6 +54,8 @@ NOWHERE = {"nodeSelector": {"rft.dev/none": "here"}}
 SMALL = {"gpus": 0, "cpu": "50m", "memory": "64Mi"}
 """Resources of a job so small that many pods fit on one node at the same time."""
 WAITS = {**SMALL, **NOWHERE}
+HAS_OWNER = "has(object.metadata.labels) && 'owner' in object.metadata.labels"
+"""CEL expression: whether an object has the label ``owner``. It may have no labels at all."""
 NO_IMAGE = {"image": "registry.invalid/none:1"}
 """An image that cannot be pulled, so a pod with this image does not train.
 
@@ -389,7 +391,7 @@ CASES = (
         "The policy rft-obstacle-policy-on-pods",
         ("denied request: pods need an owner",),
         {"resources": WAITS},
-        _policy("policy on pods", "", "pods", "has(object.metadata.labels.owner)", "pods need an owner"),
+        _policy("policy on pods", "", "pods", HAS_OWNER, "pods need an owner"),
         alone=True,
         probe="Pod",
     ),
@@ -402,7 +404,7 @@ CASES = (
             "policy on Jobs",
             "batch",
             "jobs",
-            "has(object.metadata.labels.owner)",
+            HAS_OWNER,
             "set spec.template.labels.owner",
         ),
         alone=True,
