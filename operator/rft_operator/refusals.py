@@ -10,6 +10,7 @@ from typing import Any
 
 from rft_api.job import RFTJobSpec
 from rft_operator.objects.pod import GRADER_AMOUNTS
+from rft_planner.plan import CPU_NAME
 from rft_run.config import GRADER_CONTAINER, TRAINER_CONTAINER
 
 PULL_REASONS = (
@@ -336,13 +337,16 @@ def _placing(message: str, spec: RFTJobSpec | None) -> str:
 
 
 def _selectors(spec: RFTJobSpec | None) -> str:
-    by_label = spec is not None and spec.resources is not None and bool(spec.resources.node_selector)
-    by_affinity = spec is not None and spec.template is not None and bool(spec.template.affinity)
-    found = [
-        *(["spec.resources.nodeSelector"] if by_label or not by_affinity else []),
-        *(["spec.template.affinity"] if by_affinity else []),
-    ]
-    return " or ".join(found)
+    """Return the fields of the spec from which the pod's node selector and node affinity are made."""
+    resources, template = (spec.resources, spec.template) if spec is not None else (None, None)
+    accelerator = resources.accelerator if resources is not None else None
+    there = {
+        "spec.resources.nodeSelector": resources is not None and bool(resources.node_selector),
+        "spec.template.affinity": template is not None and bool(template.affinity),
+        "spec.resources.accelerator.name": accelerator is not None
+        and accelerator.name not in (None, CPU_NAME),
+    }
+    return " or ".join(path for path, is_set in there.items() if is_set) or "spec.resources.nodeSelector"
 
 
 def claims_of(spec: RFTJobSpec | None) -> str:

@@ -162,9 +162,10 @@ def test_a_run_succeeds_and_its_pod_has_no_further_rights(kubectl: Kubectl, exam
 
 
 def api_server_address(kubectl: Kubectl) -> str:
-    """Return the address at which pods reach the API server: the address of its Service."""
+    """Return the address at which pods reach the API server, as in a URL: the address of its Service."""
     service = kubectl.run("get", "service", "kubernetes", "-n", "default", "-o", "jsonpath={.spec.clusterIP}")
-    return service.stdout.strip()
+    address = service.stdout.strip()
+    return f"[{address}]" if ":" in address else address
 
 
 def volume_files(kubectl: Kubectl, example: list[Object], folder: str) -> set[str]:

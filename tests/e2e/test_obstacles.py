@@ -488,8 +488,8 @@ CASES = (
     ),
     Case(
         "no GPU",
-        "spec.resources.accelerator.name: cpu",
-        ("Insufficient nvidia.com/gpu",),
+        "spec.resources.accelerator.name",
+        ("The pod needs 1 nvidia.com/gpu",),
         {"resources": {"accelerator": {"name": "nvidia-h100-80gb"}, "gpus": 1}, "template": NO_IMAGE},
         resume={"resources": {**WAITS, "accelerator": {"name": "cpu"}}},
     ),
@@ -539,7 +539,7 @@ CASES = (
     Case(
         "missing ResourceClaim",
         "spec.template.resourceClaims[0].resourceClaimName",
-        ("gpus-of-nobody", "not found"),
+        ("ResourceClaim gpus-of-nobody",),  # the scheduler may say nothing about it
         _template(resourceClaims=[{"name": "gpu", "resourceClaimName": "gpus-of-nobody"}]),
         resume={"template": {"resourceClaims": None}},
     ),

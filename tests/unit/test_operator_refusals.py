@@ -173,6 +173,11 @@ def template(**changes: Any) -> dict[str, Any]:
         ),
         (
             f"{NO_NODE} 2 node(s) didn't match Pod's node affinity/selector.",
+            {"resources": {"accelerator": {"name": "nvidia-h100-80gb"}, "gpus": 1}},
+            "Change spec.resources.accelerator.name, or label a node.",
+        ),
+        (
+            f"{NO_NODE} 2 node(s) didn't match Pod's node affinity/selector.",
             template(affinity={"nodeAffinity": {}}),
             "Change spec.template.affinity, or label a node.",
         ),
