@@ -291,8 +291,18 @@ def follow(command: list[str], folder: Path) -> tuple[list[Line], float]:
 def _read(process: subprocess.Popen[str], lines: list[Line]) -> None:
     assert process.stdout is not None
     for text in process.stdout:
-        if text.startswith('{"event": "step"'):
-            lines.append(((time.monotonic(), cpu_seconds(process.pid)), json.loads(text)))
+        line = step_line(text)
+        if line is not None:
+            lines.append(((time.monotonic(), cpu_seconds(process.pid)), line))
+
+
+def step_line(text: str) -> dict[str, Any] | None:
+    """Return the event of a step in a line that a side printed. Return None for any other line."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and found.get("event") == "step" else None
 
 
 def cpu_seconds(root: int) -> float:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from rft_operator.leadership import LEADER_LABEL
+from rft_run.events import EndEvent, parse
 from rft_run.exit_codes import ExitCode
 from tests.chaos.faults import pids
 from tests.chaos.jobs import STEPS, job
@@ -224,8 +225,14 @@ def last_words(stage: Stage, name: str) -> str:
     """
     logs = f"/var/log/pods/{NAMESPACE}_{name}-*/trainer/*.log"
     found = docker("exec", stage.far, "sh", "-c", f"cat {logs} || true")
-    lines = [line for line in found.splitlines() if '"event": "end"' in line]
-    return lines[-1].partition(" F ")[2][:200] if lines else "the log has no end event"
+    return last_end(found)
+
+
+def last_end(log: str) -> str:
+    """Return the last ``end`` event in the log file of a container, which the kubelet has written."""
+    lines = [line.partition(" F ")[2] for line in log.splitlines()]
+    ends = [line for line in lines if isinstance(parse(line), EndEvent)]
+    return ends[-1][:200] if ends else "the log has no end event"
 
 
 def repair_nodes(stage: Stage) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 
+from rft_run.events import StepEvent, parse
 from tests.chaos.faults import Fault, Target
 from tests.chaos.jobs import CHECKPOINT_EVERY, NAME_LABEL, STEPS, job
 from tests.chaos.lives import Life, at_once, lives, read
@@ -147,8 +148,8 @@ def logs(jobs: Kubectl, name: str) -> Iterator[str]:
 
 def last_step(log: str) -> int:
     """Return the highest step in a trainer's log, or 0 if the log has no step."""
-    steps = [json.loads(line)["step"] for line in log.splitlines() if line.startswith('{"event": "step"')]
-    return max(steps, default=0)
+    events = map(parse, log.splitlines())
+    return max((event.step for event in events if isinstance(event, StepEvent)), default=0)
 
 
 def recorded(jobs: Kubectl, found: Object) -> list[Object]:

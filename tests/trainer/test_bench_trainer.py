@@ -1,9 +1,11 @@
 """The benchmark against TRL gives both trainers the same settings, and does not measure the first step."""
 
+import json
 from pathlib import Path
 
-from bench.sides import Case, Outcome, Step, run_config, trl_case
+from bench.sides import Case, Outcome, Step, run_config, step_line, trl_case
 from rft_planner.steps import first_expectation, prompts_per_step
+from rft_run.events import StageEvent, StepEvent
 
 
 def case(model: Path) -> Case:
@@ -31,6 +33,17 @@ def test_our_derived_settings_are_those_that_trl_gets(character_model: Path, tmp
     assert (derived.loss_aggregation, derived.seed) == ("token", trl["seed"])
     assert config.plan is not None
     assert config.plan.micro_batch_tokens == trl["microBatch"] * derived.max_context_length
+
+
+def test_the_steps_of_both_trainers_are_read_from_what_they_print() -> None:
+    ours = StepEvent(event="step", step=2).as_line()
+    theirs = json.dumps({"event": "step", "step": 2})
+    for text in (ours, theirs):
+        found = step_line(text)
+        assert found is not None
+        assert found["step"] == 2
+    for other in ("", "Loading weights", '"step"', StageEvent(event="stage", stage="training").as_line()):
+        assert step_line(other) is None
 
 
 def test_the_first_step_is_not_measured() -> None:

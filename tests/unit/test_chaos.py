@@ -1,13 +1,16 @@
 """tests/chaos injects faults, and then runs checks. These checks find every kind of error."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from rft_run.events import EndEvent, StageEvent, StepEvent
 from tests.chaos.__main__ import SCENARIOS, due
 from tests.chaos.jobs import STEPS
 from tests.chaos.lives import Life, at_once, lives
+from tests.chaos.nodes import last_end
 from tests.chaos.rounds import Moments, Outcome, last_step, table, what_is_wrong
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -140,6 +143,11 @@ def test_a_life_ends_with_a_final_phase_even_if_the_container_state_is_lost() ->
     assert [(one.ended - NOON).total_seconds() for one in lives(events, "u")] == [6.0]
 
 
-def test_the_last_step_is_read_from_the_log() -> None:
-    log = '{"event": "stage"}\n{"event": "step", "step": 3}\n{"event": "step", "step": 4}\nkilled\n'
-    assert (last_step(log), last_step("")) == (4, 0)
+def test_the_last_step_and_the_end_are_read_from_a_log_of_the_trainer() -> None:
+    steps = [StepEvent(event="step", step=step) for step in (3, 4)]
+    last = EndEvent(event="end", exit_code=76, reason="Fenced", message="replaced")
+    lines = [event.as_line() for event in (StageEvent(event="stage", stage="training"), *steps, last)]
+    assert (last_step("".join([*lines, "killed"])), last_step("")) == (4, 0)
+    of_kubelet = "".join(f"2026-11-30T07:00:00.0Z stdout F {line}" for line in lines)
+    assert json.loads(last_end(of_kubelet))["exitCode"] == 76
+    assert last_end("2026-11-30T07:00:00.0Z stderr F Killed") == "the log has no end event"
