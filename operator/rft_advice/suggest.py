@@ -256,8 +256,8 @@ def _manifest(document: Mapping[str, Any], baseline: str, path: str, value: Any)
 def variant(document: Mapping[str, Any], name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
     """Return the manifest of a new job with this name and spec. Its baseline is the job in ``document``.
 
-    Two kinds of fields are left out: those that suspend or cancel a single run, and those that the API server
-    added.
+    These fields are left out: those that suspend or cancel a single run, those that the API server added, and
+    ``output`` if it is unchanged. Otherwise the new job would overwrite the result of its baseline.
     """
     found = copy.deepcopy(dict(document["metadata"]))
     metadata = {key: found[key] for key in _KEPT_METADATA if found.get(key)}
@@ -270,8 +270,23 @@ def variant(document: Mapping[str, Any], name: str, spec: Mapping[str, Any]) -> 
             **metadata,
             "annotations": {**annotations, ANNOTATION: str(found["name"])},
         },
-        "spec": {key: part for key, part in spec.items() if key not in _SWITCHES},
+        "spec": {
+            key: part
+            for key, part in spec.items()
+            if key not in _SWITCHES and not (key == "output" and part == document["spec"].get("output"))
+        },
     }
+
+
+def left_out(document: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
+    """Return a sentence that says that ``variant`` left ``output`` out of ``manifest``, or "" if it did not.
+
+    ``document`` is the manifest of the baseline.
+    """
+    if not document["spec"].get("output") or manifest["spec"].get("output"):
+        return ""
+    name = document["metadata"]["name"]
+    return f"spec.output is left out, so that the result of {name} is not overwritten"
 
 
 def experiment_name(baseline: str, field: str, value: Any) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from rft_advice.baseline import ANNOTATION, changes
 from rft_advice.rerun import NoSuchItem, rerun
+from rft_advice.suggest import left_out
 from rft_api.fields import UnknownField
 from rft_api.validation import parse
 from tests.manifests import manifest
@@ -35,6 +36,17 @@ def test_only_what_was_asked_for_changes() -> None:
     }
     assert "status" not in after
     assert before["spec"]["training"] == {"learningRate": 1e-4}
+
+
+def test_the_result_of_the_earlier_job_is_not_overwritten() -> None:
+    before = stored(output={"s3": {"uri": "s3://results/first"}})
+    after = rerun(before, {"training.loraRank": 16})
+    assert "output" not in after["spec"]
+    assert left_out(before, after) == "spec.output is left out, so that the result of job is not overwritten"
+    elsewhere = rerun(before, {"output.s3.uri": "s3://results/second"})
+    assert elsewhere["spec"]["output"] == {"s3": {"uri": "s3://results/second"}}
+    for document in (before, stored()):
+        assert left_out(document, elsewhere) == ""
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,16 @@ def test_the_changed_job_is_applied_with_its_baseline(server: Server, applied: l
     assert applied[0]["metadata"]["annotations"] == {ANNOTATION: "job"}
 
 
+def test_a_job_with_an_output_is_run_again_without_it_and_this_is_said(
+    server: Server, applied: list[Body]
+) -> None:
+    server.jobs[0]["spec"]["output"] = {"hub": {"repository": "team/sums"}}
+    result = rerun("job", "--set", "training.loraRank=16")
+    assert result.exit_code == 0, result.output
+    assert "spec.output is left out, so that the result of job is not overwritten; --set" in result.stderr
+    assert "output" not in applied[0]["spec"]
+
+
 def test_a_job_that_exists_is_not_changed(server: Server, applied: list[Body]) -> None:
     server.jobs.append(job("second"))
     result = rerun("job", "--name", "second")

@@ -56,6 +56,13 @@ def test_each_manifest_says_what_it_changes_and_why(job_file: Path) -> None:
     assert result.stdout.count("---\n") == 2
 
 
+def test_an_experiment_does_not_write_over_the_result_of_its_baseline(job_file: Path) -> None:
+    job_file.write_text(JOB + "  output: {hub: {repository: team/sums}}\n" + ROWS)
+    result = runner.invoke(app, ["suggest", "--goal", "better-quality", str(job_file)])
+    assert "# spec.output is left out, so that the result of sums is not overwritten.\n" in result.stdout
+    assert all("output" not in document.body["spec"] for document in load_documents(result.stdout))
+
+
 def test_advice_on_an_experiment_is_a_comment_in_it(job_file: Path) -> None:
     result = runner.invoke(app, ["suggest", "--goal", "faster-convergence", str(job_file)])
     assert "# advice: spec.training.learningRate: 0.00015 is above" in result.stdout

@@ -7,6 +7,7 @@ import typer
 
 from rft_advice.rerun import NoSuchItem
 from rft_advice.rerun import rerun as made_from
+from rft_advice.suggest import left_out
 from rft_api.controls import visible
 from rft_api.dumper import dump
 from rft_api.fields import UnknownField
@@ -14,7 +15,7 @@ from rft_api.loader import UnreadableManifest, load_documents
 from rft_api.validation import check
 from rft_cli.errors import INVALID, UNREADABLE, UserError
 from rft_cli.options import Context, Namespace, connect
-from rft_cli.render.console import out, reports_errors
+from rft_cli.render.console import err, out, reports_errors
 
 
 @reports_errors
@@ -40,13 +41,16 @@ def rerun(
     """Start a copy of a job in the cluster with other values, such as --set training.loraRank=16.
 
     The old job becomes the baseline of the new job, for rft compare. Both jobs use the same ConfigMaps,
-    Secrets and claims.
+    Secrets and claims. spec.output is left out unless --set changes it.
 
     Exit code 1: the new job is not valid, or exists already; 2: --set cannot be read.
     """
     cluster = connect(context, namespace)
-    body = _changed(cluster.job(name), dict(_value(pair) for pair in values or []), new_name)
+    earlier = cluster.job(name)
+    body = _changed(earlier, dict(_value(pair) for pair in values or []), new_name)
     called = body["metadata"]["name"]
+    if note := left_out(earlier, body):
+        err().print(f"{note}; --set output.FIELD=VALUE names another destination", markup=False)
     if output is not None:
         _write(body, output)
         return

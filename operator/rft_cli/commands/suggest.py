@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rft_advice.suggest import Experiment, Goal, Suggestions, other_goals
+from rft_advice.suggest import Experiment, Goal, Suggestions, left_out, other_goals
 from rft_advice.suggest import suggest as suggested
 from rft_api.controls import one_line
 from rft_api.dumper import dump
@@ -36,7 +36,8 @@ def suggest(
     except InvalidManifest as error:
         lines = "\n".join(f"  {problem}" for problem in error.problems)
         raise UserError(f"{document.source}: is not valid:\n{lines}", INVALID) from error
-    texts = {each.name: _text(_as_written(each, written.body), goal) for each in found.experiments}
+    body = written.body
+    texts = {each.name: _text(_as_written(each, body), body, goal) for each in found.experiments}
     if output is None and texts:
         write("---\n".join(texts.values()).removesuffix("\n"))
     elif output is not None:
@@ -57,12 +58,14 @@ def _as_written(experiment: Experiment, body: dict[str, Any]) -> Experiment:
     return experiment._replace(manifest={**experiment.manifest, "spec": spec})
 
 
-def _text(experiment: Experiment, goal: Goal) -> str:
+def _text(experiment: Experiment, baseline: dict[str, Any], goal: Goal) -> str:
     """Return the manifest of an experiment as YAML, with comments that explain the experiment."""
+    without = left_out(baseline, experiment.manifest)
     comments = [
         f"{experiment.path}: {experiment.old} -> {experiment.new}",
         f"Toward {goal}: {experiment.why}.",
         *(f"advice: {advice}" for advice in experiment.advice),
+        *([f"{without}."] if without else []),
     ]
     return "".join(f"# {one_line(line)}\n" for line in comments) + dump(experiment.manifest)
 
