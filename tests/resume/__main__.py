@@ -28,7 +28,9 @@ def main() -> int:
         # The mean time between kills is an eighth of the run's duration. Each kill also costs a restart, so
         # the run lasts about ten such intervals.
         options.latest = options.latest or seconds / 4
-        wrong = list(kill_repeatedly(killed, alone, options)) or list(differences(alone, killed))
+        wrong = list(kill_repeatedly(killed, alone, options))
+        if has_ended(killed):  # also if it ended before the last kill
+            wrong += differences(alone, killed)
         print("\n".join(wrong) or "nothing differs")
     return 1 if wrong else 0
 
@@ -43,6 +45,11 @@ def kept(folder: Path | None) -> AbstractContextManager[str]:
         return tempfile.TemporaryDirectory(prefix="rft-resume-")
     folder.mkdir(parents=True)
     return nullcontext(str(folder))
+
+
+def has_ended(folder: Path) -> bool:
+    """Return whether a run has written its final adapter."""
+    return (folder / "adapter" / "adapter_model.safetensors").exists()
 
 
 def differences(alone: Path, killed: Path) -> Iterator[str]:
