@@ -784,7 +784,20 @@ CASES = (
 )
 
 
+KEPT = _object(
+    "PersistentVolumeClaim",
+    "kept-runs",
+    spec={
+        "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": "1Mi"}},
+        "storageClassName": "",
+    },
+)
+"""The claim of the jobs that are suspended: a job with ephemeral storage cannot be suspended."""
+
+
 def _job(case: Case) -> Object:
+    kept = {"persistentVolumeClaim": {"claimName": KEPT["metadata"]["name"]}}
     spec: Object = {
         "model": {"name": "HuggingFaceTB/SmolLM2-135M-Instruct"},
         "dataset": {"configMap": {"name": "rows"}},
@@ -792,7 +805,7 @@ def _job(case: Case) -> Object:
         "training": {"batchSizeTokens": 1024, "maxContextLength": 256},
         "sampling": {"engine": "transformers", "maxTokens": 64},
         "resources": SMALL,
-        "storage": {"ephemeral": {}},
+        "storage": kept if case.resume else {"ephemeral": {}},
     }
     job = _object("RFTJob", case.job, "rft.dev/v1alpha1", spec={**spec, **case.spec})
     # The trainer would need more memory, but none of these jobs trains.
@@ -859,6 +872,7 @@ def _prepare(kubectl: Kubectl, cases: dict[str, Case]) -> None:
     """Apply the objects that prevent the jobs' start, and wait until they have an effect."""
     namespaces = sorted({case.namespace for case in cases.values()})
     kubectl.apply(NODE, *(_in(name, ROWS) for name in namespaces))
+    kubectl.apply(*(_in(name, KEPT) for name in sorted({c.namespace for c in cases.values() if c.resume})))
     kubectl.apply(*(made for case in cases.values() for made in _placed(case, case.objects)))
 
     def accounts() -> bool:
