@@ -9,15 +9,13 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-import yaml
 
-from rft_operator.cluster import ClusterError, Conflict, connect
+from rft_operator.cluster import ClusterError, connect
 from tests.cluster.layout import default_layout
 from tests.cluster.provider import choose_provider
 from tests.integration.account_support import Account, account
 from tests.integration.kueue_release_support import clear_interrupted
 from tests.integration.operator_support import (
-    CRDS,
     OPERATORS,
     RFTJOBS,
     ROOT,
@@ -25,6 +23,8 @@ from tests.integration.operator_support import (
     Object,
     Operator,
     Run,
+    create_namespace,
+    install_crd,
 )
 from tests.waiting import wait_until
 
@@ -58,11 +58,8 @@ def api(request: pytest.FixtureRequest, kubeconfig: Path) -> Iterator[Api]:
         pytest.skip(f"the test cluster of {kubeconfig} does not answer ({error}); run `make cluster-up`")
     clear_interrupted(request.config, kubeconfig)
     stopped = _stop_other_operators(api)
-    _install_crd(api)
-    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": api.namespace}}
-    api.call("POST", "api/v1/namespaces", namespace)
-    # The service account "default" is created shortly after its namespace.
-    wait_until("the account 'default'", lambda: api.find("api/v1/namespaces/{}/serviceaccounts", "default"))
+    install_crd(api)
+    create_namespace(api)
     yield api
     api.call("DELETE", f"api/v1/namespaces/{api.namespace}")
     for path, replicas in stopped:
@@ -92,20 +89,6 @@ def _stop_other_operators(api: Api) -> list[tuple[str, int]]:
 
 def _has_no_pods(api: Api, path: str) -> bool:
     return not api.call("GET", path).get("status", {}).get("replicas")
-
-
-def _install_crd(api: Api) -> None:
-    crd = yaml.safe_load((ROOT / "crds" / "rftjobs.rft.dev.yaml").read_text())
-    try:
-        api.call("POST", CRDS, crd)
-    except Conflict:
-        api.call("PATCH", f"{CRDS}/{crd['metadata']['name']}", {"spec": crd["spec"]})
-
-    def established() -> bool:
-        conditions = api.get(CRDS, crd["metadata"]["name"]).get("status", {}).get("conditions") or []
-        return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
-
-    wait_until("the CRD is established", established)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

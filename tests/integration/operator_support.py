@@ -16,8 +16,10 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from rft_api.status import Progress, RunStatus
-from rft_operator.cluster import Cluster, NotFound
+from rft_operator.cluster import Cluster, Conflict, NotFound
 from rft_operator.objects.names import uid8
 from rft_run.report import REPORT_PATH, TOKEN_AUDIENCE, Ending, ProgressReport
 from tests.ports import free_ports
@@ -72,6 +74,34 @@ class Api:
 def has_cel(api: Api) -> bool:
     """Return whether the API server kept the CRD's CEL rules. Kubernetes 1.20 drops unknown fields."""
     return "x-kubernetes-validations" in json.dumps(api.get(CRDS, "rftjobs.rft.dev"))
+
+
+def install_crd(api: Api, file: Path = ROOT / "crds" / "rftjobs.rft.dev.yaml") -> Object:
+    """Install the CRD in ``file``, or change the installed one to it. Wait until it is established.
+
+    Return the CRD.
+    """
+    crd: Object = yaml.safe_load(file.read_text())
+    name = crd["metadata"]["name"]
+    try:
+        api.call("POST", CRDS, crd)
+    except Conflict:
+        api.patch(CRDS, name, {"spec": crd["spec"]})
+
+    def established() -> bool:
+        conditions = api.get(CRDS, name).get("status", {}).get("conditions") or []
+        return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
+
+    wait_until("the CRD is established", established)
+    return crd
+
+
+def create_namespace(api: Api) -> None:
+    """Create the tests' namespace, and wait until pods can be created in it."""
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": api.namespace}}
+    api.call("POST", "api/v1/namespaces", namespace)
+    # The service account "default" is created shortly after its namespace.
+    wait_until("the account 'default'", lambda: api.find("api/v1/namespaces/{}/serviceaccounts", "default"))
 
 
 class Run:

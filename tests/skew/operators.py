@@ -7,22 +7,26 @@ written as the first release's trainer would.
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import yaml
-
-from rft_operator.cluster import Conflict, connect
-from tests.integration.operator_support import CONFIG_MAPS, CRDS, RFTJOBS, Api, Object, Operator, Run
+from rft_operator.cluster import connect
+from tests.integration.operator_support import (
+    CONFIG_MAPS,
+    RFTJOBS,
+    Api,
+    Object,
+    Operator,
+    Run,
+    create_namespace,
+    install_crd,
+)
 from tests.skew.releases import Release
 from tests.waiting import wait_until
 
 SECONDS = 60.0
-CRD_SECONDS = 5.0
-"""Seconds after which the API server uses a replaced CRD. No condition says when this is so."""
-SPEC = {
+SPEC: Object = {
     "model": {"name": "HuggingFaceTB/SmolLM2-135M-Instruct"},
     "dataset": {"configMap": {"name": "rows"}},
     "graders": [{"name": "right", "numeric": {}}],
@@ -52,29 +56,23 @@ print(json.dumps(report.termination_message() if end else report.dump()))
 def prepared(kubeconfig: Path) -> Api:
     """Create a namespace. Return the API server."""
     api = Api(connect(str(kubeconfig)), f"rft-skew-{uuid4().hex[:8]}")
-    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": api.namespace}}
-    api.call("POST", "api/v1/namespaces", namespace)
-    wait_until("the account 'default'", lambda: api.find("api/v1/namespaces/{}/serviceaccounts", "default"))
+    create_namespace(api)
     return api
 
 
 def install(release: Release, api: Api) -> None:
-    """Install the CRD of a release, or replace the installed one by it. Wait until the API server uses it."""
-    crd = yaml.safe_load(release.crd.read_text())
-    path, name = CRDS, crd["metadata"]["name"]
-    try:
-        api.call("POST", path, crd)
-    except Conflict:
-        installed = api.get(path, name)["metadata"]["resourceVersion"]
-        crd["metadata"]["resourceVersion"] = installed
-        api.call("PUT", f"{path}/{name}", crd)
+    """Install the CRD of a release. Wait until the API server adds the defaults of this CRD to an RFTJob."""
+    crd = install_crd(api, release.crd)
+    (version,) = crd["spec"]["versions"]
+    spec = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    fields = spec["properties"]["training"]["properties"]
+    wanted = {name for name, field in fields.items() if "default" in field} | SPEC["training"].keys()
 
-    def served() -> bool:
-        conditions = api.get(path, name).get("status", {}).get("conditions") or []
-        return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
+    def adds_its_defaults() -> bool:
+        probe = api.create(f"{RFTJOBS}?dryRun=All", _job())
+        return bool(probe["spec"]["training"].keys() == wanted)
 
-    wait_until("the CRD is established", served)
-    time.sleep(CRD_SECONDS)
+    wait_until(f"the CRD of {release.name} is served", adds_its_defaults)
 
 
 def continued(writer: Release, reader: Release, api: Api, kubeconfig: Path, log: Path) -> None:
@@ -130,14 +128,17 @@ def _shown(run: Run) -> str:
     return f"phase {run.status.get('phase')}: {run.status.get('message')}"
 
 
-def _submitted(api: Api) -> Run:
-    body = {
+def _job() -> Object:
+    return {
         "apiVersion": "rft.dev/v1alpha1",
         "kind": "RFTJob",
         "metadata": {"name": f"skew-{uuid4().hex[:6]}"},
         "spec": SPEC,
     }
-    return Run(api, api.create(RFTJOBS, body))
+
+
+def _submitted(api: Api) -> Run:
+    return Run(api, api.create(RFTJOBS, _job()))
 
 
 def _report(release: Release, pod: Object, number: int, end: str = "") -> Any:

@@ -10,13 +10,11 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
-
 from rft_operator.cluster import connect
 from tests.cluster.build import server_binaries
 from tests.cluster.control_plane import running
 from tests.cluster.layout import default_layout
-from tests.integration.operator_support import CRDS, RFTJOBS, ROOT, Api, Operator, Run
+from tests.integration.operator_support import RFTJOBS, Api, Operator, Run, install_crd
 from tests.integration.proxy_support import CLOSED, Proxy, answer
 from tests.waiting import wait_until
 
@@ -185,7 +183,7 @@ class Soak:
 def prepared(kubeconfig: Path) -> Api:
     """Create the CRD and the namespaces. Return the access to the API server."""
     api = Api(connect(str(kubeconfig)), NAMESPACES[0])
-    api.call("POST", CRDS, yaml.safe_load((ROOT / "crds" / "rftjobs.rft.dev.yaml").read_text()))
+    install_crd(api)
     for name in NAMESPACES:
         made = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
         api.call("POST", "api/v1/namespaces", made)
