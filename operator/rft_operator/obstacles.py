@@ -14,7 +14,7 @@ from rft_api.conditions import Reason
 from rft_api.job import RFTJobSpec
 from rft_operator.failures import Hindrance
 from rft_operator.observe import CLAIM, Child, Obstacle, Pod
-from rft_operator.refusals import advised, claims_of, explained, or_correct
+from rft_operator.refusals import advised, claims_or_the_claim, explained, or_correct
 
 FRESH_SECONDS = 150.0
 """For this many seconds an Event about a pod counts as current. While its cause lasts, the kubelet repeats
@@ -143,7 +143,7 @@ def provisioning(spec: RFTJobSpec | None, obstacles: Iterable[Obstacle]) -> str:
     if found is None:
         return ""
     said = f"The claim {found.name} gets no volume yet: {found.reason}: {found.message.rstrip('.')}."
-    return f"{said} If this lasts, change {claims_of(spec) or 'the claim'}."
+    return f"{said} If this lasts, change {claims_or_the_claim(spec)}."
 
 
 def pull_secret(spec: RFTJobSpec | None, pod: Pod, obstacles: Iterable[Obstacle]) -> str:

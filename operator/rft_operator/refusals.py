@@ -364,6 +364,11 @@ def claims_of(spec: RFTJobSpec | None) -> str:
     return " or ".join(path for path, value in there.items() if value is not None)
 
 
+def claims_or_the_claim(spec: RFTJobSpec | None) -> str:
+    """Return the fields that ``claims_of`` returns, or "the claim" if there are none."""
+    return claims_of(spec) or "the claim"
+
+
 def _sandbox(message: str, _spec: RFTJobSpec | None) -> str:
     found = re.search(r'no runtime for "([^"]+)" is configured', message)
     if found is not None:
@@ -380,10 +385,9 @@ def _driver(message: str, spec: RFTJobSpec | None) -> str:
     found = re.search(r"driver name (\S+) not found in the list of registered CSI drivers", message)
     if found is None:
         return ""
-    claims = claims_of(spec)
     return (
         f"Install the CSI driver {found[1]} on the node, choose other nodes by spec.resources.nodeSelector,"
-        f" or correct {claims or 'the claim'}"
+        f" or correct {claims_or_the_claim(spec)}"
     )
 
 
@@ -391,10 +395,9 @@ def _folder(message: str, spec: RFTJobSpec | None) -> str:
     found = re.search(r"hostPath type check failed: (\S+)|path \"([^\"]+)\" does not exist", message)
     if found is None:
         return ""
-    claims = claims_of(spec)
     return (
         f"Create {found[1] or found[2]} on the node, correct the PersistentVolume, or correct"
-        f" {claims or 'the claim'}"
+        f" {claims_or_the_claim(spec)}"
     )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from rft_run.exit_codes import ExitCode
+from rft_run.folder import RunFolder, adapter_weights_of
 from rft_trainer.rollout.vllm_server import reap
 from tests.resume.runs import checkpoints, digest, left, prepare, start, start_environment
 
@@ -49,7 +50,7 @@ def kept(folder: Path | None) -> AbstractContextManager[str]:
 
 def has_ended(folder: Path) -> bool:
     """Return whether a run has written its final adapter."""
-    return (folder / "adapter" / "adapter_model.safetensors").exists()
+    return adapter_weights_of(RunFolder(folder).adapter).exists()
 
 
 def differences(alone: Path, killed: Path) -> Iterator[str]:

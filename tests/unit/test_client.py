@@ -149,35 +149,31 @@ def test_a_run_here_that_cannot_start_is_an_error(
     assert list(tmp_path.iterdir()) == []  # the temporary manifest is deleted
 
 
-def test_a_run_here_returns_what_its_report_is_made_of(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the working folder. It has rows, and ``run_locally`` starts a fake trainer in it."""
     fake_trainer(tmp_path, monkeypatch)
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'path'}:{OPERATOR}")
     (tmp_path / "rows.jsonl").write_text(
         '{"messages": [{"role": "user", "content": "1 + 1"}], "answer": 2}\n'
     )
     monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_run_here_returns_what_its_report_is_made_of(here: Path) -> None:
     run = run_locally(built(training={"loraRank": 16}), "run")
     assert (run.name, run.spec.training.lora_rank) == ("job", 16)
-    assert (tmp_path / "run" / "run.json").is_file()
+    assert (here / "run" / "run.json").is_file()
 
 
-def test_a_run_here_writes_its_result_only_where_the_caller_allows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fake_trainer(tmp_path, monkeypatch)
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'path'}:{OPERATOR}")
-    (tmp_path / "rows.jsonl").write_text(
-        '{"messages": [{"role": "user", "content": "1 + 1"}], "answer": 2}\n'
-    )
-    monkeypatch.chdir(tmp_path)
+def test_a_run_here_writes_its_result_only_where_the_caller_allows(here: Path) -> None:
     job = built(output={"hub": {"repository": "team/sums", "private": False}})
     with pytest.raises(RFTError, match="exit code 1"):
         run_locally(job, "run", push_to=["hf://team/sums"])
-    assert not (tmp_path / "run").exists()
+    assert not (here / "run").exists()
     run_locally(job, "run", push_to=["s3://bucket/sums", "hf://team/sums"], public=True)
-    assert (tmp_path / "run" / "run.json").is_file()
+    assert (here / "run" / "run.json").is_file()
 
 
 RFT = """
