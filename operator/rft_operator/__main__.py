@@ -30,7 +30,7 @@ from rft_operator.running import run
 from rft_operator.settings import BadSettings, Settings, from_env
 
 CRD_SECONDS = 2.0
-"""Seconds between two checks whether the CRD is installed. The operator waits for it at the start."""
+"""Seconds between two checks whether the CRD is installed. The operator waits for the CRD at its start."""
 _log = logging.getLogger(__name__)
 
 
@@ -58,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     cluster = connect(options.kubeconfig, options.context, settings.workers + REVIEW_THREADS)
     leadership = _leadership(options, settings, signs)
-    # PID 1 of a container ignores SIGTERM without a handler, and may wait for the CRD or the Lease for long.
+    # This process is PID 1 of its container, so it ignores SIGTERM unless it has a handler. It may wait for
+    # the CRD or the Lease for a long time.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     _wait_for_crd(cluster)
     try:
@@ -103,13 +104,13 @@ def _act(cluster: Cluster, settings: Settings, signs: Signs, leadership: Leaders
             settings.namespaces,
         )
     except Exception:
-        _log.critical("kopf or a task of it has failed, so the process ends with exit code 1", exc_info=True)
+        _log.critical("kopf or one of its tasks failed, so this process ends with exit code 1", exc_info=True)
         code = 1
     if operator.is_idle:
         leadership.release()
         return code
-    # A write may still reach the API server, so the next operator has to wait until the Lease expires. Python
-    # would wait for the thread that sent it.
+    # A write may still reach the API server, so the next operator has to wait until the Lease expires. A
+    # normal exit of Python would wait for the thread that sends this write.
     _log.warning("the API server has not answered all requests, so the Lease is not released")
     logging.shutdown()
     os._exit(code)
@@ -118,8 +119,8 @@ def _act(cluster: Cluster, settings: Settings, signs: Signs, leadership: Leaders
 def _collect_seldom() -> None:
     """Run Python's full garbage collections ten times less often, and exclude imported objects from them.
 
-    A full collection stops the whole process, so that the ingest answers no reports meanwhile. With 1,000
-    jobs a full collection took 0.1 to 0.3 s and ran every six seconds. It freed only some hundred objects.
+    A full collection stops the whole process, and the ingest answers no reports during this time. With 1,000
+    jobs a full collection took 0.1 to 0.3 s and ran every six seconds. It freed only a few hundred objects.
     """
     gc.collect()
     gc.freeze()
@@ -132,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--kubeconfig", help="run outside the cluster with this kubeconfig")
     parser.add_argument("--context", help="context of the kubeconfig; if absent, its current context")
     parser.add_argument(
-        "--namespace", action="append", help="watch only this namespace; may be given more than once"
+        "--namespace", action="append", help="watch only this namespace; repeat the option for further ones"
     )
     parser.add_argument("--verbose", action="store_true", help="log every call")
     return parser

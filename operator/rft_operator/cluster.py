@@ -37,7 +37,7 @@ READ_SECONDS = 30.0
 MAX_LOG_BYTES = 64 * 1024
 CHUNK_BYTES = 64 * 1024
 _NO_DRY_RUN = "does not support dry run"
-"""Part of the answer to a dry run if an admission webhook may have side effects."""
+"""Part of the API server's error message for a dry run, if an admission webhook may have side effects."""
 _RESOURCES = {
     "Job": "apis/batch/v1/namespaces/{}/jobs",
     "ConfigMap": "api/v1/namespaces/{}/configmaps",
@@ -244,10 +244,10 @@ class Cluster:
         )
 
     def takes(self, manifest: Json) -> bool:
-        """Ask the API server by a dry run whether it would create an object. Nothing is stored.
+        """Check by a dry run that the API server would create an object. Nothing is stored.
 
-        Raises what ``create`` would raise. Return false if the API server cannot say it: where a webhook may
-        have side effects, it refuses every dry run.
+        Return true if the API server would create the object. Return false if no dry run is possible, because
+        an admission webhook may have side effects. Otherwise raise the error that ``create`` would raise.
         """
         path = self._path(manifest["kind"], manifest["metadata"]["namespace"])
         try:
@@ -349,8 +349,8 @@ class Cluster:
         try:
             answer = self._call("GET", path, query | {"resourceVersion": version})
         except Unavailable:
-            # The API server answers so after three seconds if its cache is older than the requested version.
-            # Without a version it returns the newest list.
+            # The API server waits three seconds until its cache has the requested version, then it gives up.
+            # If the request has no version, the API server returns the newest list.
             answer = self._call("GET", path, query)
         return list(answer.get("items") or [])
 
@@ -399,7 +399,7 @@ class Cluster:
         url = f"{self._configuration.host}/{path}"
         if query:
             url = f"{url}?{urlencode(query)}"
-        # A log is text, which has to be accepted too.
+        # The answer is JSON, except that a log is plain text.
         headers = {"Accept": "application/json, */*", "User-Agent": "rft-operator", **self._authorization()}
         data = None
         if body is not None:
@@ -419,10 +419,11 @@ class Cluster:
         raise _error(answer.status, f"{method} {path}: {said}")
 
     def _timeout(self, method: str, path: str) -> urllib3.Timeout:
-        """Return the timeouts of a request. A write connects only while this process holds the Lease.
+        """Return the timeouts of a request.
 
-        So the connect timeout of a write is at most the seconds for which this process still holds the Lease.
-        Raises NotLeading for a write if this process has lost the Lease already.
+        A write must not begin after this process has lost the Lease. So the connect timeout of a write is at
+        most the seconds for which this process still holds the Lease. Raises NotLeading for a write if this
+        process has lost the Lease already.
         """
         left = self.fence() if method != "GET" else math.inf
         if left <= 0:
@@ -430,7 +431,7 @@ class Cluster:
         return urllib3.Timeout(connect=min(CONNECT_SECONDS, self._seconds, left), read=self._seconds)
 
     def _authorization(self) -> dict[str, str]:
-        # Asking each time lets the client refresh tokens that expire.
+        # Called for each request, because auth_settings() also renews an expired token.
         bearer = self._configuration.auth_settings().get("BearerToken")
         return {"Authorization": bearer["value"]} if bearer else {}
 
@@ -463,7 +464,7 @@ def _error(status: int, message: str) -> ClusterError:
 
 
 def _said(data: bytes) -> ClusterText:
-    """Return the message in the body of a refusal. It may come from an admission webhook or a policy."""
+    """Return the message in the body of a refusal. An admission webhook or a policy may have written it."""
     try:
         return cluster_text(str(json.loads(data).get("message", "")), 500)
     except (ValueError, AttributeError):

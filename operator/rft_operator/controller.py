@@ -46,7 +46,8 @@ _log = logging.getLogger(__name__)
 MAX_EVENT_MESSAGE = 1000
 AGAIN_AFTER_CONFLICT_SECONDS = 0.2
 Request = Callable[[dict[str, Any]], dict[str, Any]]
-"""A function that sends a manifest to the API server. It returns the object of the answer."""
+"""A function that sends a manifest to the API server. It returns the created object, or the manifest after a
+dry run."""
 
 
 class NotMade(Exception):
@@ -303,7 +304,7 @@ class Controller:
         try:
             written = self._cluster.patch_status(document, patch)
         except NotFound:
-            # The RFTJob was deleted in between. Its watch event may be lost in a gap of the watch.
+            # The RFTJob was deleted after it was read. If the watch was interrupted, this event may be lost.
             metrics.JOBS.forget(key)
             self._cache.invalidate(key)
             return False
@@ -345,11 +346,11 @@ class Controller:
             remove(owner.namespace, name, uid)
 
     def _ask(self, owner: Owner, decision: Decision) -> None:
-        """Ask the API server by dry runs whether it takes the child Job and the claims of a run.
+        """Check by dry runs that the API server would create the child Job and the claims of a run.
 
-        So a run that cannot be made leaves no snapshot, and no claim of a size that the user then corrects.
-        If only the Job is missing, nothing is asked, because creating the Job tells the same. Raises NotMade
-        if the API server refuses one of them.
+        Raises NotMade if the API server refuses one of them. Then nothing of the run has been created yet: no
+        snapshot, and no claim with a size that the user must correct. If only the Job is missing, there is no
+        dry run, because a refused Job leaves nothing behind either.
         """
         parts = decision.ensure
         if ChildKind.JOB not in parts or len(parts) == 1:
@@ -360,7 +361,7 @@ class Controller:
         self._put_cache(owner, decision.pod_spec, self._takes)
 
     def _takes(self, manifest: dict[str, Any]) -> dict[str, Any]:
-        """Let the API server check an object that is not created. Return the object."""
+        """Check an object by a dry run, and return it unchanged. If no dry run is possible, log this."""
         if not self._cluster.takes(manifest):
             metadata = manifest["metadata"]
             said = "%s %s/%s is created without a dry run, because an admission webhook does not support it"
@@ -399,15 +400,16 @@ class Controller:
             if "already exists" not in str(error):
                 raise
         except NotMade:
-            # When a run resumes, a full quota refuses the claim before the API server sees that it exists.
+            # If a run resumes, the claim exists already. But if the quota is full, the API server refuses the
+            # claim before it finds this out.
             if self._cluster.claim(owner.namespace, owner.cache) is None:
                 raise
 
     def _put(self, manifest: dict[str, Any], request: Request) -> dict[str, Any]:
-        """Send an object by ``request``, which creates it or only asks whether it can be created. Return what
-        ``request`` returns.
+        """Send an object by ``request``, a function that creates it or only checks it by a dry run.
 
-        Raises NotMade if the API server refuses the object, and Conflict if its name is taken.
+        Return the result of ``request``. Raises NotMade if the API server refuses the object, and Conflict if
+        its name is taken.
         """
         try:
             return request(manifest)
@@ -416,7 +418,8 @@ class Controller:
         except ClusterError as error:
             if isinstance(error, NotLeading) or not error.status:
                 raise  # not a refusal: the request was not sent, or not answered
-            # A quota or a policy refuses it, or an admission webhook does not answer. The status must say so.
+            # A quota or a policy refuses the object, or an admission webhook does not answer. The message of
+            # NotMade, which the status shows, says which.
             what = f"{manifest['kind']} {manifest['metadata']['name']}"
             raise NotMade(f"{what} cannot be created: {error}.", error) from error
 

@@ -46,7 +46,7 @@ def _ranges_ask(ranges: Iterable[Raw]) -> bool:
 
 
 class CpuLimits:
-    """A cache. It says for each namespace whether containers need a CPU limit. Thread-safe."""
+    """A cache of the answer, for each namespace, whether containers need a CPU limit. Thread-safe."""
 
     def __init__(self, quotas: Read, ranges: Read, clock: Callable[[], float] = time.monotonic) -> None:
         """``quotas`` and ``ranges`` are functions that return a namespace's ResourceQuotas and

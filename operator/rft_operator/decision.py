@@ -21,7 +21,8 @@ from rft_run.report import ProgressReport
 class ChildKind(Enum):
     """The kinds of child objects of a run, in the order in which they are created.
 
-    ConfigMaps come first. If a later object is refused, the operator can still replace them, but not a claim.
+    The ConfigMaps come first, because the operator can replace a ConfigMap if the API server refuses a later
+    object. It cannot replace a claim.
     """
 
     CONFIG = "config"
@@ -51,7 +52,7 @@ class Decision:
     defaults: JobDefaults = NO_DEFAULTS
     """The platform's defaults for this run, to be stored in the run's snapshot."""
     pod_spec: RFTJobSpec | None = None
-    """The spec with the platform's defaults. All child objects but the snapshot are made from it."""
+    """The spec with the platform's defaults. The child objects are made from it, except the snapshot."""
     plan: Plan | None = None
     ensure: tuple[ChildKind, ...] = ()
     patch_child: dict[str, Any] | None = None
@@ -103,7 +104,8 @@ class Facts:
     defaults.
     """
     renews: bool
-    """Whether the snapshot of the spec is replaced, because a field changed that a resumed run may change."""
+    """Whether a new snapshot replaces the present one, for example because the user changed the spec of a
+    suspended run."""
     plan: Plan | None
     unplannable: Unplannable | None
     report: ProgressReport | None

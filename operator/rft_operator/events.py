@@ -22,7 +22,7 @@ SELDOM_SECONDS = 30.0
 """Seconds between two reads of the Events of a namespace in which no job began to wait within the last
 minute.
 
-The API server reads Events from etcd, and jobs may wait for days.
+Such jobs may wait for days, and each read is a load on etcd, so the operator reads less often.
 """
 _NEW_SECONDS = 60.0
 _log = logging.getLogger(__name__)

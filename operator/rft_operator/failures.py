@@ -95,7 +95,8 @@ def user_code(case: Case) -> Failure | None:
 
 def sampler_mismatch(case: Case) -> Failure | None:
     """Return a Failure if the sampler gives tokens other probabilities than the policy that is trained."""
-    return _permanent(case.pod, ExitCode.SAMPLER_MISMATCH, "the sampler does not sample from the policy")
+    said = "the sampler does not sample from the policy that is trained"
+    return _permanent(case.pod, ExitCode.SAMPLER_MISMATCH, said)
 
 
 def _permanent(pod: Pod, code: ExitCode, otherwise: str) -> Failure | None:
@@ -182,7 +183,7 @@ def unknown(case: Case) -> Failure | None:
 
 
 def stopped_too_often(pods: Sequence[Pod], plan: Plan | None) -> Failure | None:
-    """Return why a run fails because its pods were stopped too often, or ``None`` if the run goes on.
+    """Return a Failure if the pods of a run were stopped too often, or ``None`` if the run goes on.
 
     Only stops that do not count towards ``retry.limit`` are counted here. ``pods`` are the failed pods of the
     present child Job, oldest first.
@@ -203,8 +204,8 @@ def stopped_too_often(pods: Sequence[Pod], plan: Plan | None) -> Failure | None:
     return Failure(
         Reason.INTERRUPTED,
         f"Stopped {in_vain} times in a row before a step was made; the last time: {last}. Give the job a"
-        " higher priority, or nodes that are not taken back, by spec.resources.nodeSelector and"
-        " spec.resources.tolerations",
+        " higher priority, or choose nodes that the cloud does not take back, by spec.resources.nodeSelector"
+        " and spec.resources.tolerations",
         counted=False,
     )
 
@@ -212,7 +213,7 @@ def stopped_too_often(pods: Sequence[Pod], plan: Plan | None) -> Failure | None:
 def _room(text: str) -> str:
     """Return advice on what to change after evictions of the pods. ``text`` is the kubelet's message."""
     if "memory" in text:
-        return "Raise spec.resources.memory, so that only nodes with this memory free are chosen"
+        return "Raise spec.resources.memory, so that the scheduler chooses a node with more free memory"
     return (
         "Choose nodes with more free disk by spec.resources.nodeSelector, or give spec.storage a claim in"
         " place of ephemeral storage"

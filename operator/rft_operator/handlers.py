@@ -34,7 +34,7 @@ def registry(operator: Operator, cluster: Cluster, signs: Signs) -> kopf.Operato
 
     @kopf.on.login(registry=handlers)
     async def login(**_: Any) -> kopf.AiohttpSession:
-        # The credentials of ``Cluster``: kopf's own login needs a cluster with DNS.
+        # kopf gets the credentials of ``Cluster``, because kopf's own login only works in a cluster with DNS.
         info = kopf.ConnectionInfo(**cluster.login())
         session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context()),
@@ -122,7 +122,7 @@ def kopf_settings(watch_seconds: int) -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
     settings.persistence.diffbase_storage = NoDifferences()
-    # The watched resources are fixed, so no rights to list namespaces and CRDs are needed.
+    # kopf does not search for resources to watch, so the operator needs no right to list namespaces and CRDs.
     settings.scanning.disabled = True
     settings.peering.standalone = True
     settings.watching.server_timeout = watch_seconds  # whole seconds: the API server takes no others
@@ -130,7 +130,7 @@ def kopf_settings(watch_seconds: int) -> kopf.OperatorSettings:
     settings.watching.connect_timeout = 10.0
     settings.watching.reconnect_backoff = RELIST_SECONDS
     settings.networking.error_backoffs = Backoff()
-    # With thousands of jobs, whole lists as dictionaries would be most of the memory.
+    # With thousands of jobs, a whole list as Python dictionaries would be most of the process's memory.
     settings.watching.chunk_size = LIST_CHUNK
     settings.queueing.idle_timeout = IDLE_SECONDS
     for group, version, plural in _CHILDREN:

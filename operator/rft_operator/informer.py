@@ -128,8 +128,8 @@ class InformerCache:
 
         If a read of the children has already begun, its result will not be stored.
 
-        - ``job_or_pod``: whether only the Job or a pod changed. Then the cached children are not dropped, but
-          marked as stale.
+        - ``job_or_pod``: whether the changed child is the Job or a pod. If true, the cached children are not
+          dropped, but marked as stale.
         - ``pods_version``: the resource version of the pod that changed, or "" if no pod changed.
         """
         with self._lock:

@@ -117,8 +117,8 @@ def held(found: Workload | None, queue: str) -> Held:
         said = (
             f"The child Job is suspended until LocalQueue {queue} admits it."
             if queue
-            else "Somebody has suspended the child Job, which names no queue. To let it run, set its"
-            " spec.suspend to false."
+            else "Somebody has suspended the child Job, and no label of the Job names a queue. To let the Job"
+            " run, set its spec.suspend to false."
         )
         return Held(Reason.QUEUED, said)
     if not found.active:
@@ -153,8 +153,8 @@ def other_kind(node_labels: Mapping[str, str], plan: Plan) -> str:
     """Return a message if the queue sends the pod to another kind of GPU than that of the plan, else "".
 
     ``node_labels`` are the labels that the pod's node must have. When Kueue admits a Job, it adds the node
-    labels of the flavor that it chose. If the plan requires a label of its kind of GPU, the flavor has the
-    same kind. The plan requires no such label if no node of the kind exists yet.
+    labels of the flavor that it chose. This flavor can have another kind of GPU only if the plan requires no
+    label for its kind of GPU. The plan requires none if no node of this kind existed when it was made.
     """
     resource = plan.gpu_resource or resource_of(plan.accelerator)
     product = node_labels.get(product_key(resource))
@@ -163,10 +163,11 @@ def other_kind(node_labels: Mapping[str, str], plan: Plan) -> str:
     name = catalogued(node_labels, resource)
     if name == plan.accelerator:
         return ""
-    kind = f"resources.accelerator.name to {name}" if name else "resources.accelerator.memory to its memory"
+    memory = "resources.accelerator.memory to the memory of these GPUs"
+    kind = f"resources.accelerator.name to {name}" if name else memory
     return (
         f"The flavor that Kueue chose has nodes with {product_key(resource)}={product}, but the plan is made"
-        f" for {plan.accelerator} and stays as it is: the run may not fit there. Set {kind}, or"
+        f" for {plan.accelerator} and does not change: the run may not fit on these nodes. Set {kind}, or"
         " resources.nodeSelector to nodes of the planned kind."
     )
 

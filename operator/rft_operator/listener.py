@@ -20,7 +20,7 @@ from aiohttp.typedefs import Handler
 from rft_operator.listening import listening, peer_of
 
 BACKLOG = 1024
-"""Number of connections that the kernel holds until the listener accepts them."""
+"""Largest number of connections that wait in the kernel until the listener accepts them."""
 SAID_AGAIN_SECONDS = 10.0
 """Shortest time in seconds between two log messages about the number of closed connections."""
 ACCEPT_RETRY_SECONDS = 0.1
@@ -255,8 +255,8 @@ class BoundedListener:
                 self._begin(Connection(peer, self), accepted, context)
             else:
                 accepted.close()
-            # Connections that wait in the kernel are accepted without a pause in between, and would keep the
-            # event loop from everything else.
+            # While connections wait in the kernel, sock_accept returns at once. Without this pause, the event
+            # loop would do nothing else.
             await asyncio.sleep(0)
 
     def _has_place(self, peer: str) -> bool:

@@ -20,7 +20,7 @@ def listening(host: str, port: int, setting: str = "the port", backlog: int = BA
     - ``host``: the IP address. With ``EVERYWHERE`` the socket listens on all addresses, IPv6 and IPv4. On a
       machine without IPv6, it listens on all IPv4 addresses.
     - ``setting``: the name of the setting with the port, for an error message.
-    - ``backlog``: the number of connections that the kernel holds until they are accepted.
+    - ``backlog``: the largest number of connections that wait in the kernel until they are accepted.
 
     Raises:
         CannotListen: if another program listens on the port, or this machine does not have the address.

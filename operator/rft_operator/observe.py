@@ -67,10 +67,11 @@ class Pod:
     """False if the pod's condition Ready is False. Kubernetes sets this condition to False also while the
     pod's node does not answer."""
     unschedulable: str = ""
-    """Why the pod has no node, in the words of the scheduler or the API server. Empty if nobody says so."""
+    """Why the pod has no node, in the words of the scheduler or the API server. Empty if the pod has a node,
+    or if no reason is known yet."""
     judged: bool = True
-    """Whether the pod has a node, or somebody has said why it has none. If not, its scheduler has not looked
-    at it yet."""
+    """Whether the pod has a node, or a condition that says why it has none. If false, the scheduler has not
+    looked at the pod yet."""
     scheduler: str = ""
     requests: Mapping[str, float] = field(default_factory=dict)
     """What all containers of the pod together request of each resource, in CPUs, bytes or devices. Native

@@ -53,11 +53,12 @@ def needed(child: Child | None, pods: Iterable[Pod]) -> frozenset[str]:
 
 
 def is_current(found: Obstacle, now: datetime) -> bool:
-    """Return whether the cause of an Event may still exist.
+    """Return whether the cause of an Event may still exist, if only the age of the Event is considered.
 
-    An Event about a pod is current for ``FRESH_SECONDS``. An Event about a Job counts until the Job has a
-    pod, because the Job controller waits longer and longer before it tries again to create the pod. An Event
-    about a claim counts until there is a newer Event about this claim. ``blocked`` does the last two checks.
+    An Event about a pod is current for ``FRESH_SECONDS``. An Event about a Job or a claim is current at any
+    age: the Job controller, for example, waits longer and longer before it tries again to create a pod.
+    ``blocked`` ignores an Event about a Job once the Job has a pod, and an Event about a claim once there is
+    a newer one about this claim.
     """
     if found.kind in ("Job", CLAIM) or found.at is None:
         return True
@@ -67,10 +68,13 @@ def is_current(found: Obstacle, now: datetime) -> bool:
 def current(found: Iterable[Obstacle], now: datetime) -> list[Obstacle]:
     """Return the Events whose causes may still exist.
 
-    Two kinds of Events about a pod are not repeated while their cause lasts, so an old one may count too:
+    Two kinds of Events about a pod are not repeated while their cause lasts, so they count even if they are
+    old:
 
-    - A volume is attached to another node. It counts as long as the kubelet says that it waits for volumes.
-    - A resource claim cannot be created. It counts until the pod has a node, which ``blocked`` checks.
+    - The Event that a volume is attached to another node counts as long as the kubelet reports that it waits
+      for volumes.
+    - The Event that a resource claim cannot be created counts until the pod has a node. ``blocked`` checks
+      this.
     """
     events = list(found)
     waits = {each.uid for each in events if is_current(each, now) and _is_timeout(each)}
@@ -124,8 +128,8 @@ def blocked(
 
 
 def unplaced(spec: RFTJobSpec | None, pod: Pod, obstacles: Iterable[Obstacle]) -> str:
-    """Return what keeps a pod from getting a node: a claim without a volume, or a resource claim that cannot
-    be created. Empty if no Event says why.
+    """Return a message that says why a pod gets no node: a claim has no volume, or a resource claim cannot be
+    created. Empty if no Event says so.
     """
     found = list(obstacles)
     claim = claim_blocked(spec, found)
@@ -138,7 +142,9 @@ def unplaced(spec: RFTJobSpec | None, pod: Pod, obstacles: Iterable[Obstacle]) -
 
 
 def provisioning(spec: RFTJobSpec | None, obstacles: Iterable[Obstacle]) -> str:
-    """Return which claim waits for a program that makes its volume. Empty if no Event says so."""
+    """Return a message about a claim whose volume another program still has to make. Empty if no Event
+    reports such a claim.
+    """
     found = _newest(each for each in obstacles if each.kind == CLAIM and each.reason in _PROVISIONING)
     if found is None:
         return ""
@@ -147,13 +153,13 @@ def provisioning(spec: RFTJobSpec | None, obstacles: Iterable[Obstacle]) -> str:
 
 
 def pull_secret(spec: RFTJobSpec | None, pod: Pod, obstacles: Iterable[Obstacle]) -> str:
-    """Return which Secret for the image's registry is missing. Empty if no Event says so."""
+    """Return advice about a missing Secret for the image's registry. Empty if no Event reports one."""
     found = _newest(each for each in obstacles if each.about == pod.uid and each.reason == _PULL_SECRET)
     return advised(found.message, spec) if found is not None else ""
 
 
 def claim_blocked(spec: RFTJobSpec | None, obstacles: Iterable[Obstacle]) -> str:
-    """Return why a claim of the job gets no volume. Empty if no Event says why."""
+    """Return a message that says why a claim of the job gets no volume. Empty if no Event says why."""
     of_claims: dict[str, list[Obstacle]] = {}
     for each in obstacles:
         if each.kind == CLAIM:

@@ -55,8 +55,8 @@ def reconcile(
 ) -> Decision:
     """Return the new status of an RFTJob and the changes to its children.
 
-    - ``no_progress_seconds``: seconds without a report after which a run counts as stalled. They apply before
-      the first step and in evaluations.
+    - ``no_progress_seconds``: seconds without a report after which a run counts as stalled. This limit is for
+      the time before the first step, and for evaluations.
     - ``checked``: the result of ``check`` for ``document``, if the caller has it already.
     - ``defaults``: the present defaults of the platform. A run gets them if it has no snapshot yet.
     """
@@ -173,7 +173,7 @@ def _replaces(
     - ``snapshot`` is ``None``, because this release cannot read the stored snapshot.
     - No pod of the run ever ran (``never_ran``), and a value has changed. Perhaps wrong values kept the pod
       from running.
-    - A pod ran, and ``follows`` says that a resumed run gets the present spec.
+    - A pod ran, and the user changed a field that may change when a run resumes. See ``follows``.
     """
     if snapshot is None:
         return True

@@ -1,7 +1,8 @@
-"""Says what to do about a message with which Kubernetes refuses something, with pure functions.
+"""Gives advice on a message with which Kubernetes refuses something, with pure functions.
 
-A remedy knows one kind of message. It returns a sentence that says which field of the spec to change, or what
-else to do. The first remedy of ``_REMEDIES`` that knows a message decides.
+A remedy is a function for one kind of message. It returns a sentence that says which field of the spec to
+change, or what else to do. For any other message it returns "". The advice is the sentence of the first
+remedy in ``_REMEDIES`` that returns one.
 """
 
 import re
@@ -37,7 +38,7 @@ def advised(message: str, spec: RFTJobSpec | None) -> str:
     return f"{advice}." if advice else ""
 
 
-# Remedies: each returns a sentence for the messages that it knows, else "".
+# Remedies: each returns a sentence for one kind of message, and "" for all other messages.
 
 _FIELDS = {
     "memory": "spec.resources.memory",
@@ -50,7 +51,8 @@ _FIELDS = {
 def _field_of(resource: str, amount: str, spec: RFTJobSpec | None) -> str:
     """Return the field of the spec that decides how much of ``resource`` a run requests, or "".
 
-    ``amount`` is what the refused object requests. It tells two claims of a run apart.
+    ``amount`` is the amount of the resource that the refused object requests. If a run has two claims, the
+    amount shows which of them was refused.
     """
     # A quota may be for one StorageClass: fast.storageclass.storage.k8s.io/requests.storage.
     in_class = resource.rpartition(".storageclass.storage.k8s.io/")[2]
@@ -64,7 +66,7 @@ def _field_of(resource: str, amount: str, spec: RFTJobSpec | None) -> str:
 
 
 def _of_templates(field: str, spec: RFTJobSpec | None) -> str:
-    """Return the paths of a field of the claim templates in the spec."""
+    """Return the paths of the field ``field`` in the claim templates of the spec, joined by "or"."""
     cache = spec.model.cache.claim_template if spec is not None and spec.model.cache is not None else None
     runs = spec is None or spec.storage.claim_template is not None or cache is None
     found = [f"spec.storage.claimTemplate.{field}"] if runs else []
@@ -90,8 +92,8 @@ def _must_specify(message: str, _spec: RFTJobSpec | None) -> str:
         return ""
     set_field = "set spec.resources.cpuLimit, or " if "limits.cpu" in found[2] else ""
     return (
-        f"The ResourceQuota {found[1]} wants {found[2]} on every container: {set_field}give the namespace a"
-        " LimitRange with a default for it"
+        f"The ResourceQuota {found[1]} requires {found[2]} on every container: {set_field}give the namespace"
+        f" a LimitRange with a default for {found[2]}"
     )
 
 
@@ -103,7 +105,8 @@ def _limit_range(message: str, spec: RFTJobSpec | None) -> str:
     )
     if found is None:
         return ""
-    # The message names no container. The amounts of the grader's container are fixed.
+    # The message does not name the container. If the amount is one of the grader container, no field changes
+    # it.
     fixed = found[2] != "storage" and found[5] in GRADER_AMOUNTS
     field = "" if fixed else _field_of(f"{found[4]}s.{found[2]}", found[5], spec)
     verb = "lower" if found[1] == "maximum" else "raise"
@@ -115,7 +118,8 @@ def _ratio(message: str, _spec: RFTJobSpec | None) -> str:
     found = re.search(r"(\S+) max limit to request ratio per (?:Container|Pod) is ([^\s,]+)", message)
     if found is None:
         return ""
-    # The trainer's memory request is equal to its limit. Only the grader's container can differ.
+    # The trainer's memory request is equal to its limit. So for memory, only the grader container can be
+    # refused, and no field changes its amounts.
     cpu = f"set spec.resources.cpuLimit to at most {found[2]} times spec.resources.cpu, or "
     return _sentence(f"{cpu if found[1] == 'cpu' else ''}change the namespace's LimitRange")
 
@@ -176,7 +180,9 @@ def _key(message: str, spec: RFTJobSpec | None) -> str:
 
 
 def _image(message: str, spec: RFTJobSpec | None) -> str:
-    """The kubelet has no image. The field is that of the spec, or the value of the operator's chart."""
+    """Give advice if the kubelet has no image for a container. The name of the image comes from the spec, or
+    from a value of the operator's chart.
+    """
     reason = message.partition(":")[0]
     if reason not in PULL_REASONS:
         return ""
@@ -217,12 +223,13 @@ def _security(message: str, _spec: RFTJobSpec | None) -> str:
     others = [name for part in named for name in re.findall(r'"([^"]+)"', part) if name not in _OWN]
     if not others:
         return (
-            "The Pod Security level of the namespace refuses the pod: see what spec.template adds to the pod"
+            "The Pod Security level of the namespace refuses the pod: correct what spec.template adds to the"
+            " pod"
         )
     names = ", ".join(dict.fromkeys(others))
     return (
         f"Another program of this cluster, such as a service mesh, adds the container {names} to the pod:"
-        " keep it out by spec.template.annotations or spec.template.labels, or change the namespace's Pod"
+        " prevent this by spec.template.annotations or spec.template.labels, or change the namespace's Pod"
         " Security level"
     )
 
@@ -237,8 +244,8 @@ def _policy(message: str, _spec: RFTJobSpec | None) -> str:
     if found is None:
         return ""
     return (
-        f"The policy {found[1] or found[2]} of this cluster refuses the object: do what it says, or ask who"
-        " maintains it"
+        f"The policy {found[1] or found[2]} of this cluster refuses the object: do what its message says, or"
+        " ask the person who maintains the policy"
     )
 
 
@@ -247,8 +254,8 @@ def _webhook(message: str, _spec: RFTJobSpec | None) -> str:
     if found is None:
         return ""
     return (
-        f"The webhook {found[1]} of this cluster does not answer: ask who maintains it. The job goes on by"
-        " itself once it answers"
+        f"The webhook {found[1]} of this cluster does not answer: ask the person who maintains it. The job"
+        " goes on by itself once the webhook answers"
     )
 
 
@@ -263,7 +270,9 @@ _UNREADABLE = re.compile(r"cannot unmarshal \S+ into Go struct field \S*?(spec\.
 
 
 def _invalid(message: str, spec: RFTJobSpec | None) -> str:
-    """The API server refuses a value of the child Job, the pod or the claim. A field of the spec has it."""
+    """Give advice if the API server refuses a value of the child Job, the pod or the claim. The advice names
+    the field of the spec that has this value.
+    """
     found = _UNREADABLE.search(message) or _WRONG.search(message)
     if found is None:
         return ""
@@ -280,7 +289,8 @@ def _is_in(path: str, field: str) -> bool:
 
 
 _CHILD_FIELDS: tuple[tuple[str, str], ...] = (
-    # A path in the child Job, its pod or a claim, as a regular expression; then the field of the RFTJob.
+    # Each pair: the path of a field in the child Job, its pod or a claim, as a regular expression, and the
+    # field of the RFTJob that sets it.
     (r"(?:metadata\.)?(labels|annotations)", r"spec.template.\1"),
     (r"(?:initC|c)ontainers\[\d+\]\.(image|env)", r"spec.template.\1"),
     (r"(?:initC|c)ontainers\[\d+\]\.volumeMounts|volumes", "spec.template.volumes"),
@@ -310,23 +320,25 @@ def _of_child_field(path: str, spec: RFTJobSpec | None) -> str:
 
 
 _PLACING: tuple[tuple[str, str], ...] = (
-    # Words of the scheduler, and what to do.
+    # Each pair: a regular expression for the scheduler's message, and what to do.
     (r"pod topology spread constraints", "change spec.template.topologySpreadConstraints"),
     (r"anti-affinity rules|pod affinity rules", "change spec.template.affinity"),
     (r"PersistentVolume's node affinity|volume node affinity conflict", "{claim}"),
     (r"node affinity/selector", "change {selector}, or label a node"),
     (r"ReadWriteOncePod", "wait until the other pod has ended, or {claim}"),
     (r"persistent volumes to bind", "{claim}, or create a PersistentVolume for it"),
-    (r"scheduling gates", "whoever has added the gates to the pod must remove them"),
+    (r"scheduling gates", "the person or program that added the scheduling gates must remove them"),
     (r"cannot allocate all claims|resource claim", "change spec.template.resourceClaims"),
-    (r"were unschedulable", "let a node take pods again: kubectl uncordon"),
-    # The last: most clusters have nodes whose taints no job tolerates.
+    (r"were unschedulable", "make a cordoned node schedulable again: kubectl uncordon"),
+    # This pair is the last one, because most clusters have nodes whose taints no job tolerates.
     (r"untolerated taint", "for a tainted node, add a toleration to spec.resources.tolerations"),
 )
 
 
 def _placing(message: str, spec: RFTJobSpec | None) -> str:
-    """The scheduler finds no node. Its message counts the nodes for each cause."""
+    """Give advice if the scheduler finds no node. The scheduler's message has the causes, and for each cause
+    the number of nodes.
+    """
     claims = claims_of(spec)
     words = {
         "claim": f"correct {claims}" if claims else "change the claim",
@@ -374,11 +386,12 @@ def _sandbox(message: str, _spec: RFTJobSpec | None) -> str:
     if found is not None:
         return (
             f"The node has no container runtime with the handler {found[1]}: correct"
-            " spec.template.runtimeClassName, or choose nodes that have it by spec.resources.nodeSelector"
+            " spec.template.runtimeClassName, or choose nodes with this handler by"
+            " spec.resources.nodeSelector"
         )
     if "pod sandbox" not in message:
         return ""
-    return "Ask who maintains the node, or choose other nodes by spec.resources.nodeSelector"
+    return "Ask the person who maintains the node, or choose other nodes by spec.resources.nodeSelector"
 
 
 def _driver(message: str, spec: RFTJobSpec | None) -> str:
@@ -429,8 +442,9 @@ def _sentence(text: str) -> str:
 
 
 def or_correct(text: str, spec: RFTJobSpec | None) -> str:
-    """Return the end of a sentence. It tells the user to correct the fields of the spec that have the value
-    ``text``. Empty if no field has this value.
+    """Return ", or correct" with the paths of the fields of the spec that have the value ``text``.
+
+    The result is the end of a sentence of advice. Empty if no field has this value.
     """
     paths = _paths(text, spec)
     return f", or correct {' or '.join(paths)}" if paths else ""

@@ -32,7 +32,8 @@ def run(
     """Run kopf and ``operator`` until SIGTERM or SIGINT. If ``namespaces`` is empty, the watches are
     cluster-wide.
 
-    When one of kopf's root tasks ends, the process has ``END_SECONDS`` to end, or it ends at once.
+    When one of kopf's root tasks ends, the whole process ends too: normally, or by force after
+    ``END_SECONDS``.
 
     Raises:
         Exception: the error of a root task of kopf that failed.
@@ -57,7 +58,7 @@ async def _run(
         namespaces=namespaces,
         stop_flag=stop,
     )
-    # In place of kopf's own, which do not say afterwards whether there was a signal.
+    # These handlers replace those of kopf, which do not record whether a signal arrived.
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     ending = asyncio.create_task(_end_after_the_first(tasks))
@@ -72,9 +73,11 @@ async def _run(
 
 
 async def _end_after_the_first(tasks: Collection[asyncio.Task[None]]) -> None:
-    """Wait until one of kopf's root tasks ends. Then give this process ``END_SECONDS`` to end.
+    """Wait until one of kopf's root tasks ends. Then start a timer that ends this process by force after
+    ``END_SECONDS``.
 
-    This limit is needed because kopf's other tasks may wait for requests that nobody answers.
+    Without the timer, the process might never end: kopf's other tasks may wait for requests that nobody
+    answers.
     """
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     timer = threading.Timer(END_SECONDS, _end)

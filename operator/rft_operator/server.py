@@ -1,5 +1,5 @@
-"""A cache of two facts about the API server: its version's features, and whether it assigns user IDs to
-pods.
+"""A cache of two facts about the API server: which features its version has, and whether it assigns user IDs
+to pods.
 """
 
 import logging

@@ -38,7 +38,7 @@ UNJUDGED_SECONDS = 15.0
 
 
 def cancelled(facts: Facts) -> Verdict | None:
-    """``spec.cancel`` is true: the operator deletes the child Job. When no pod exists any more, the job is
+    """If ``spec.cancel`` is true, the operator deletes the child Job. When no pod exists any more, the job is
     Cancelled.
 
     On SIGTERM the trainer saves a checkpoint.
@@ -70,15 +70,15 @@ def _until_gone(facts: Facts, reason: str, doing: str) -> Verdict | None:
 
 
 def invalid(facts: Facts) -> Verdict | None:
-    """The spec is invalid, and no child Job exists: the job is Invalid until the spec is corrected."""
+    """If the spec is invalid and no child Job exists, the job is Invalid until the spec is corrected."""
     if facts.spec is not None or facts.observed.child is not None:
         return None
     return Verdict("Invalid", Reason.INVALID_SPEC, joined(facts.problems))
 
 
 def name_taken(facts: Facts) -> Verdict | None:
-    """An object of another owner already has the name of a child object of this RFTJob. The job stays Pending
-    while this object exists. The operator never changes it.
+    """If an object of another owner has the name of a child object of this RFTJob, the job stays Pending
+    while this object exists. The operator never changes the object.
     """
     if not facts.observed.conflicts:
         return None
@@ -92,7 +92,7 @@ def name_taken(facts: Facts) -> Verdict | None:
 
 
 def succeeded(facts: Facts) -> Verdict | None:
-    """The child Job is complete: the job is Succeeded."""
+    """If the child Job is complete, the job is Succeeded."""
     child = facts.observed.child
     return _completed(facts) if child is not None and child.complete else None
 
@@ -105,7 +105,7 @@ def _completed(facts: Facts) -> Verdict:
 
 
 def failed(facts: Facts) -> Verdict | None:
-    """The run failed permanently or too often, or the child Job has failed: the job is Failed."""
+    """If the run failed permanently or too often, or the child Job has failed, the job is Failed."""
     child = facts.observed.child
     if child is None:
         return None
@@ -121,7 +121,8 @@ def failed(facts: Facts) -> Verdict | None:
         times = "once" if len(counted) == 1 else f"{len(counted)} times; the last failure"
         return _failure(facts, reason, f"Failed {times}: {last.message}")
     current = _current(facts)
-    # A run that trains is not ended for earlier stops, which an older release did not limit.
+    # A run that trains now does not fail for the stops of earlier pods: an older release of the operator did
+    # not limit their number.
     trains = current is not None and current.phase == "Running"
     over = [pod for pod in facts.observed.attempts if pod.failed]
     stopped = None if trains else stopped_too_often(over, facts.plan)
@@ -130,7 +131,7 @@ def failed(facts: Facts) -> Verdict | None:
     if child.failed and child.failed_reason == Reason.ACTIVE_DEADLINE:
         said = (
             f"The child Job was active for spec.activeDeadlineSeconds, {child.deadline} s. The run's folder"
-            " has its last checkpoint; a new RFTJob needs a longer time"
+            " has its last checkpoint; a new RFTJob needs a larger activeDeadlineSeconds"
         )
         return _failure(facts, Reason.ACTIVE_DEADLINE, said)
     if child.failed:
@@ -145,8 +146,8 @@ def _failure(facts: Facts, reason: str, message: str) -> Verdict:
 
 
 def suspended(facts: Facts) -> Verdict | None:
-    """``spec.suspend`` is true: the operator deletes the child Job. When no pod exists any more, the job is
-    Suspended.
+    """If ``spec.suspend`` is true, the operator deletes the child Job. When no pod exists any more, the job
+    is Suspended.
     """
     if not facts.wants("suspend"):
         return None
@@ -156,8 +157,8 @@ def suspended(facts: Facts) -> Verdict | None:
 
 
 def leaving(facts: Facts) -> Verdict | None:
-    """The previous child Job or one of its pods still exists: the operator waits until all of them are gone
-    before it creates a new Job.
+    """If the previous child Job or one of its pods still exists, the operator waits until all of them are
+    gone before it creates a new Job.
 
     Two trainers must never write to one run's folder at the same time.
     """
@@ -170,9 +171,7 @@ def leaving(facts: Facts) -> Verdict | None:
 
 
 def too_late(facts: Facts) -> Verdict | None:
-    """``stop.deadline`` has passed before the first step, and no pod runs: the operator deletes the child
-    Job.
-
+    """If ``stop.deadline`` passed before the first step, and no pod runs, the operator deletes the child Job.
     The run starts once the user sets a later deadline. After the first step, the trainer itself ends the run
     at the deadline.
     """
@@ -186,14 +185,15 @@ def too_late(facts: Facts) -> Verdict | None:
     child = facts.observed.child
     said = (
         f"spec.stop.deadline {clock.rfc3339(deadline)} has passed, and the run has made no step."
-        " Move the deadline, or leave it out"
+        " Set a later deadline, or remove the field"
     )
     return Verdict("Invalid", Reason.DEADLINE, said, delete_child=child is not None and not child.deleting)
 
 
 def deadline_of(facts: Facts) -> datetime | None:
-    """Return ``stop.deadline`` of the current spec, because it may change during a run. Return ``None`` if
-    the spec has no deadline.
+    """Return ``stop.deadline``, or ``None`` if the spec has no deadline.
+
+    It comes from the RFTJob's present spec, not from the snapshot, because it may change during a run.
     """
     spec = facts.job.spec if facts.job is not None else facts.spec
     stop = spec.stop if spec is not None else None
@@ -201,14 +201,14 @@ def deadline_of(facts: Facts) -> datetime | None:
 
 
 def unplannable(facts: Facts) -> Verdict | None:
-    """No plan can be made for the spec, and no child Job exists: the job is Invalid."""
+    """If no plan can be made for the spec, and no child Job exists, the job is Invalid."""
     if facts.unplannable is None or facts.observed.child is not None:
         return None
     return Verdict("Invalid", facts.unplannable.reason, str(facts.unplannable))
 
 
 def to_create(facts: Facts) -> Verdict | None:
-    """No child Job exists: the operator creates it, and the other child objects that it needs."""
+    """If no child Job exists, the operator creates it, with the other child objects that it needs."""
     if facts.observed.child is not None:
         return None
     if facts.observed.refused:
@@ -221,7 +221,8 @@ def to_create(facts: Facts) -> Verdict | None:
 
 
 def queued(facts: Facts) -> Verdict | None:
-    """The child Job is suspended, because a queue such as Kueue has not admitted it yet or has preempted it.
+    """If the child Job is suspended, the job is Queued: a queue such as Kueue has not admitted the Job yet,
+    or has preempted it.
 
     When a queue suspends a Job, the Job controller deletes its pods, and the trainer saves a checkpoint.
     Only the queue resumes the Job.
@@ -243,7 +244,11 @@ def _succeeded(pod: Pod) -> bool:
 
 
 def completing(facts: Facts) -> Verdict | None:
-    """The trainer has ended successfully, but the child Job is not complete yet: the job is still Running."""
+    """If the trainer has ended successfully, but the child Job is not complete yet, the job is still Running.
+
+    If containers of other programs run for more than ``SIDECAR_SECONDS`` after the trainer, the operator ends
+    the Job, and the job is Succeeded.
+    """
     newest = facts.observed.attempts[-1] if facts.observed.attempts else None
     if newest is None or newest.failed or not _succeeded(newest):
         return None
@@ -253,7 +258,7 @@ def completing(facts: Facts) -> Verdict | None:
     left = _sidecar_time_left(facts, newest)
     if left > 0:
         return Verdict("Running", Reason.TRAINING, said, requeue_after=left)
-    # Containers that other programs have added would keep the pod and its GPUs for ever.
+    # Containers that other programs have added would keep the pod running, and its GPUs in use, for ever.
     return replace(_completed(facts), patch_child=end_now(facts))
 
 
@@ -268,15 +273,15 @@ def _held_open(pod: Pod | None) -> str:
     if pod is None or not pod.failed or pod.phase != "Running" or not pod.beside:
         return ""
     return (
-        f"The next attempt starts when pod {pod.name} has ended, but it still has running containers that"
-        f" were added to it: {', '.join(pod.beside)}. Make them native sidecars, or keep them out by"
-        ' spec.template.annotations, such as sidecar.istio.io/inject: "false".'
+        f"The next attempt starts when pod {pod.name} has ended, but containers that another program added to"
+        f" this pod still run: {', '.join(pod.beside)}. Make them native sidecars, or keep them out of the"
+        ' pod by spec.template.annotations, such as sidecar.istio.io/inject: "false".'
     )
 
 
 def node_lost(facts: Facts) -> Verdict | None:
-    """The node of a pod does not answer. The pod may still run on this node, so no other pod of the job may
-    start.
+    """If the node of a pod does not answer, the job is Running and stalled. The pod may still run on this
+    node, so no other pod of the job may start.
     """
     said = _lost(facts)
     if not said:
@@ -289,7 +294,7 @@ def node_lost(facts: Facts) -> Verdict | None:
 
 
 def _lost(facts: Facts) -> list[str]:
-    """Return a message for each pod whose node does not answer. It names commands that end such a pod."""
+    """Return a message for each pod whose node does not answer, with commands that end the pod."""
     silent = {node.name: node.silent_since for node in facts.observed.nodes if node.silent_since}
     pods = [pod for pod in facts.observed.pods if pod.alive and pod.node in silent]
     return [
@@ -310,8 +315,8 @@ def _nodes_again(facts: Facts) -> float | None:
 
 
 def waiting(facts: Facts) -> Verdict | None:
-    """The pod of the job does not run: it does not exist yet, has no node yet, or cannot start. The message
-    says which of these is true, and why.
+    """If no pod of the job runs, the job is Pending or Starting. The message says why: the pod does not exist
+    yet, has no node yet, or cannot start.
     """
     pod = _current(facts)
     # A native sidecar may wait to be started again while the trainer runs.
@@ -416,7 +421,9 @@ def _held(facts: Facts, pod: Pod) -> Hindrance | None:
 
 
 def running(facts: Facts) -> Verdict | None:
-    """A pod of the job runs. The message says whether its trainer prepares, trains, or makes no progress."""
+    """The last stage: a pod of the job runs. The message says whether its trainer prepares, trains, or makes
+    no progress.
+    """
     ensure, patch = _missing(facts), _own_count(facts)
     pod = _current(facts)
     run = last_word(facts.report, pod, facts.status) if pod is not None else None
@@ -434,7 +441,9 @@ def running(facts: Facts) -> Verdict | None:
 
 
 def _preparing(facts: Facts, pod: Pod | None, run: RunStatus | None) -> Verdict:
-    """The trainer has made no step yet. If it sends no report for too long, the run counts as stalled."""
+    """Return the verdict about a trainer that has made no step yet. If it sends no report for too long, the
+    run counts as stalled.
+    """
     ensure, patch = _missing(facts), _own_count(facts)
     said = "The trainer prepares its model and data."
     since = clock.parse(
@@ -451,8 +460,8 @@ def _preparing(facts: Facts, pod: Pod | None, run: RunStatus | None) -> Verdict:
             "Starting", Reason.STARTING, said, ensure=ensure, patch_child=patch, requeue_after=left
         )
     cause = (
-        f"{quiet} The trainer still prepares its model and data, or its reports do not arrive: can pod"
-        f" {pod.name} reach the hub, its volumes and the operator's Service?"
+        f"{quiet} The trainer still prepares its model and data, or its reports do not arrive. Check whether"
+        f" pod {pod.name} can reach the hub, its volumes and the operator's Service."
     )
     lines = "\n".join(_and_its_log(cause, pod, facts.observed.last_lines))
     return Verdict(
@@ -505,8 +514,8 @@ def _retry_limit(facts: Facts) -> int:
 def _own_count(facts: Facts) -> dict[str, Any] | None:
     """Return the patch that corrects the ``backoffLimit`` of the child Job, or None if the limit is right.
 
-    If the API server dropped the Job's ``podFailurePolicy``, the Job also counts preemptions as failures.
-    Then the limit is raised, and the operator counts the failures itself.
+    If the API server dropped the Job's ``podFailurePolicy``, the Job controller also counts preemptions as
+    failures. Then the patch raises the limit, and the operator counts the failures itself.
     """
     child = facts.observed.child
     if child is None or facts.spec is None:

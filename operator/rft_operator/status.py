@@ -115,7 +115,7 @@ def reported(old: Mapping[str, Any], report: ProgressReport | None) -> dict[str,
     fields = {name: value for name, value in report.run if value is not None}
     fields["progress"] = _progress(old, report.run.progress)
     if fields["progress"].step > report.run.progress.step:
-        # The new attempt has not read its checkpoint yet, so it knows nothing of what the run has so far.
+        # The new attempt has not read its checkpoint yet, so its report has no earlier results.
         return {"progress": fields["progress"]}
     reward = merge_reward(old, report)
     return fields if reward is None else {**fields, "reward": reward}
@@ -145,7 +145,7 @@ def is_behind(status: Mapping[str, Any], report: ProgressReport) -> bool:
     attempt, step = int(known.get("attempt", 0)), int(known.get("step", 0))
     if progress.attempt != attempt:
         return progress.attempt < attempt
-    # Without a volume a new pod starts at step 0 again, which is then the step it resumed from.
+    # Without a volume, a new pod starts at step 0 again. Then resumed_from_step is 0, and the report is new.
     return progress.step < step and progress.step < report.resumed_from_step
 
 

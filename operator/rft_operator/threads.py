@@ -43,7 +43,7 @@ class FewConnections(ThreadingHTTPServer):
             if oldest is not None:
                 del self._open[oldest]
         if oldest is not None:
-            # Its thread reads the end of the stream, and ends.
+            # After this, the thread of the connection reads the end of the stream, and ends.
             with suppress(OSError):
                 oldest.shutdown(socket.SHUT_RDWR)
         super().process_request(request, client_address)

@@ -467,7 +467,7 @@ CASES = (
     Case(
         "deadline before the first step",
         f"spec.stop.deadline {DEADLINE}",
-        ("Move the deadline",),
+        ("Set a later deadline",),
         {"resources": WAITS, "stop": {"deadline": DEADLINE}},
         patch={"stop": {"deadline": "2099-01-01T00:00:00Z"}},
     ),

@@ -104,7 +104,7 @@ def test_the_message_says_when_kueue_considers_the_workload_again() -> None:
 
 def test_without_a_workload_the_message_names_the_queue_or_its_absence() -> None:
     assert held(None, "team").message == "The child Job is suspended until LocalQueue team admits it."
-    assert "names no queue" in held(None, "").message
+    assert "no label of the Job names a queue" in held(None, "").message
 
 
 def test_a_workload_without_conditions_is_reported_as_waiting() -> None:
@@ -286,4 +286,5 @@ def test_a_flavor_with_another_gpu_is_reported_with_the_field_to_set() -> None:
 
 
 def test_a_flavor_with_an_unknown_gpu_is_reported_too() -> None:
-    assert "Set resources.accelerator.memory to its memory" in other_kind({PRODUCT: "Custom-9"}, L40S)
+    said = "Set resources.accelerator.memory to the memory of these GPUs"
+    assert said in other_kind({PRODUCT: "Custom-9"}, L40S)

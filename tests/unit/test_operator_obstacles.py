@@ -71,7 +71,7 @@ QUOTA = (
         (
             'Error creating: pods "sums-x-a" is forbidden: failed quota: cpus: must specify limits.cpu for:'
             " grader,trainer",
-            "set spec.resources.cpuLimit, or give the namespace a LimitRange with a default for it.",
+            "set spec.resources.cpuLimit, or give the namespace a LimitRange with a default for limits.cpu.",
         ),
         (
             'Error creating: pods "sums-x-a" is forbidden: error looking up service account team/reader:'
@@ -88,11 +88,11 @@ QUOTA = (
         ),
         (
             'Error creating: pods "a" is forbidden: violates PodSecurity "restricted:latest": seccompProfile',
-            "see what spec.template adds to the pod.",
+            "correct what spec.template adds to the pod.",
         ),
         (
             'Error creating: admission webhook "policy.example.com" denied the request: no owner label',
-            "The policy policy.example.com of this cluster refuses the object: do what it says, or ask",
+            "The policy policy.example.com of this cluster refuses the object: do what its message says",
         ),
         ("Error creating: something new", "The child Job cannot create its pod: something new."),
     ],

@@ -103,15 +103,15 @@ def template(**changes: Any) -> dict[str, Any]:
             " set securityContext.allowPrivilegeEscalation=false), unrestricted capabilities (containers"
             ' "trainer", "mesh" must set securityContext.capabilities.drop=["ALL"])',
             {},
-            "such as a service mesh, adds the container mesh to the pod: keep it out by"
+            "such as a service mesh, adds the container mesh to the pod: prevent this by"
             " spec.template.annotations",
         ),
-        (POLICY, {}, "The policy owners of this cluster refuses the object: do what it says, or ask"),
+        (POLICY, {}, "The policy owners of this cluster refuses the object: do what its message says"),
         (
             'Internal error occurred: failed calling webhook "pods.example.com": failed to call webhook: Post'
             ' "https://none.team.svc:443/?timeout=2s": service "none" not found',
             {},
-            "The webhook pods.example.com of this cluster does not answer: ask who maintains it.",
+            "The webhook pods.example.com of this cluster does not answer: ask the person who maintains it.",
         ),
         (
             'configmaps "sums" is forbidden: unable to create new content in namespace team because it is'
@@ -203,7 +203,7 @@ def template(**changes: Any) -> dict[str, Any]:
             {},
             "Wait until the other pod has ended, or correct spec.storage.persistentVolumeClaim.claimName.",
         ),
-        ("Scheduling is blocked due to non-empty scheduling gates", {}, "Whoever has added the gates"),
+        ("Scheduling is blocked due to non-empty scheduling gates", {}, "The person or program that added"),
         (f"{NO_NODE} 3 node(s) were unschedulable.", {}, "kubectl uncordon"),
         (
             'Multi-Attach error for volume "v" Volume is already used by pod(s) holder',
@@ -220,7 +220,7 @@ def template(**changes: Any) -> dict[str, Any]:
         (
             "Failed to create pod sandbox: rpc error: code = Unknown desc = failed to setup network",
             {},
-            "Ask who maintains the node",
+            "Ask the person who maintains the node",
         ),
         (
             'MountVolume.MountDevice failed for volume "v" : kubernetes.io/csi: attacher.MountDevice failed'

@@ -33,7 +33,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Claims:
-    """The pod of a token. The review of the token proves that it is this pod."""
+    """The pod to which a token belongs, as the API server said when it reviewed the token."""
 
     namespace: str
     pod_name: str

@@ -48,8 +48,8 @@ class Ingest:
         - ``executor``: tokens are reviewed in its threads.
         - ``accepted``: called with the key of each RFTJob that has a new report.
         - ``namespaces``: only reports from these namespaces are accepted. Empty: all namespaces.
-        - ``chains``: a cache that maps pods to RFTJobs. The controller fills it too, since it reads both
-          anyway.
+        - ``chains``: a cache that maps pods to RFTJobs. The controller fills it too, because it reads the
+          pods and the RFTJobs anyway.
         """
         self._namespaces = namespaces
         self._cluster = cluster
@@ -154,7 +154,7 @@ class Ingest:
         except Refused as refusal:
             return refusal
         except ClusterError as error:
-            # This says nothing about the token, so nothing is cached.
+            # The token may be valid or not, so no result is cached.
             _log.warning("a token could not be reviewed: %s", error)
             raise Refused(503, "the API server does not answer; try again") from error
         if pod is None:

@@ -62,7 +62,7 @@ def run_config(
         if grader.python is not None and grader.python.config_map is not None
     }
     evaluation = spec.evaluation.dataset
-    # The models accept an absent field, but no null.
+    # In a RunConfig these fields may be absent, but not null.
     optional: dict[str, Any] = {
         "evaluation_path": dataset_path(evaluation, EVALUATION_DIR) if evaluation is not None else None,
         "grader_code": code or None,

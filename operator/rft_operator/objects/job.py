@@ -54,7 +54,7 @@ def child_job(
             "completions": 1,
             "parallelism": 1,
             "backoffLimit": own_count_limit(spec.retry.limit) if counts else spec.retry.limit,
-            # Otherwise the next pod could start while the last one still runs, and both would hold GPUs.
+            # Otherwise the next pod could start while the last one still runs, and both would use GPUs.
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": {
                 "rules": [

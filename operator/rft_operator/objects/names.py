@@ -39,7 +39,7 @@ class Owner:
 
     @property
     def child(self) -> str:
-        """The common name of the child Job, its ConfigMap and its PersistentVolumeClaim."""
+        """The name of the child Job. Its ConfigMap and its PersistentVolumeClaim have the same name."""
         return f"{self.name}-{uid8(self.uid)}"
 
     @property

@@ -134,7 +134,7 @@ def _placement(
 ) -> dict[str, Any]:
     selector, terms = plan.node_selector or {}, plan.node_terms or []
     if owner.queue and selector:
-        # Kueue compares the node selector with the labels of a flavor. It ignores alternatives whose labels
+        # Kueue compares the node selector with the labels of a flavor. It ignores affinity terms whose labels
         # the flavor lacks.
         terms = []
     elif terms:
@@ -144,7 +144,8 @@ def _placement(
         affinity = pod_anti_affinity(affinity, owner.uid)
     tolerations = [toleration.dump() for toleration in resources.tolerations or []]
     if plan.gpus and resources.gpu_claim is None:
-        # GPU nodes often have a taint named after the resource; some API servers add this toleration.
+        # GPU nodes often have a taint whose key is the name of the resource. Only some API servers add this
+        # toleration themselves.
         tolerations.append({"key": _resource(plan), "operator": "Exists", "effect": "NoSchedule"})
     wanted = {
         "serviceAccountName": template.service_account_name,
@@ -157,7 +158,7 @@ def _placement(
         "priorityClassName": template.priority_class_name,
         "runtimeClassName": template.runtime_class_name,
         "schedulerName": template.scheduler_name,
-        # The image is for Linux, so no value of the user replaces this label.
+        # The image is for Linux. This label is the last entry, so a label of the user cannot replace it.
         "nodeSelector": {
             **selector,
             **(resources.node_selector or {}),

@@ -134,8 +134,8 @@ def _shared_memory(spec: RFTJobSpec) -> Mounted:
 
 
 def _token() -> Mounted:
-    # The token is bound to the pod and to the ingest's audience. As a credential for the API server itself,
-    # it is refused with 401.
+    # The token is bound to the pod and to the ingest's audience. If somebody sends it to the API server as a
+    # credential, the answer is 401.
     source = {
         "projected": {
             "defaultMode": _READ_BY_GROUP,
@@ -154,7 +154,7 @@ def _token() -> Mounted:
 
 
 def _ca(owner: Owner) -> Mounted:
-    # A directory and no subPath, because the kubelet does not update files mounted by subPath.
+    # The whole volume is mounted, because the kubelet does not update a file that is mounted by subPath.
     return Mounted("ca", {"configMap": {"name": owner.ca}}, trainer=CA_DIR, read_only=True)
 
 
@@ -194,7 +194,7 @@ def _grader_code(spec: RFTJobSpec) -> list[Mounted]:
         if grader.python is None or grader.python.config_map is None:
             continue
         code = grader.python.config_map
-        # Every key, since the code may import the others.
+        # All keys of the ConfigMap are mounted, because the grader's file may import the others.
         source = {"configMap": {"name": code.name}}
         path = f"{GRADER_CODE_DIR}/{grader.name}"
         found.append(Mounted(f"code-{i}", source, trainer=path, grader=path, read_only=True))
