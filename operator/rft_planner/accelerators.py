@@ -108,15 +108,19 @@ def _slice(profile: str, gib: float, tflops: float, tbps: float) -> Device:
 
 
 def _a100_slice(profile: str, gib: float, processors: int, eighths: int) -> Device:
-    """Return a slice of an A100 80 GB. It has ``processors`` of the GPU's 108 processors, and ``eighths`` / 8
-    of its bandwidth.
+    """Return a slice of an A100 80 GB.
+
+    ``processors`` is how many of the GPU's 108 processors the slice has. ``eighths`` is how many eighths of
+    the GPU's memory bandwidth it has.
     """
     return _slice(profile, gib, 312 * processors / 108, 1.935 * eighths / 8)
 
 
 def _h100_slice(profile: str, gib: float, processors: int, eighths: int) -> Device:
-    """Return a slice of an H100 80 GB. It has ``processors`` of the GPU's 132 processors, and ``eighths`` / 8
-    of its bandwidth.
+    """Return a slice of an H100 80 GB.
+
+    ``processors`` is how many of the GPU's 132 processors the slice has. ``eighths`` is how many eighths of
+    the GPU's memory bandwidth it has.
     """
     return _slice(profile, gib, 989.4 * processors / 132, 3.35 * eighths / 8)
 

@@ -119,8 +119,9 @@ def _gpt_oss(layers: int, experts: int) -> Shape:
 
 
 def _each(name: str, shapes: Mapping[str, Shape], context: int) -> dict[str, Shape]:
-    """Return the shapes by model name, each with ``context`` tokens. A model name is ``name`` with {}
-    replaced by the size.
+    """Return ``shapes`` with model names as keys, and with a context length of ``context`` tokens.
+
+    A model name is ``name`` with {} replaced by the model's size, which is the key in ``shapes``.
     """
     return {name.format(size): replace(shape, context=context) for size, shape in shapes.items()}
 

@@ -1,8 +1,8 @@
 """Calculates the CPU and memory requests of the trainer's container.
 
 For a run on the CPU, the memory is by default enough for the largest useful micro-batch. If the spec requests
-less memory, the micro-batch is smaller. A request is refused if it is too small for micro-batches of one
-sequence. For a run on GPUs, a request that is too small only gives a warning.
+less memory, the micro-batch is smaller. If the memory is too small even for micro-batches of one sequence,
+there is no plan for the run. For a run on GPUs, a request that is too small only gives a warning.
 """
 
 from collections.abc import Mapping

@@ -140,10 +140,10 @@ def beside(spec: RFTJobSpec) -> float:
 
 
 def sizes(shape: Shape, run: HostRun) -> Iterator[HostSize]:
-    """Yield sizes of micro-batch and cache, from the recommended size to the minimum.
+    """Yield pairs of a micro-batch and a cache, from the recommended sizes to the smallest ones.
 
     Each size is half of the size before it. The smallest micro-batch is one sequence of the maximum length.
-    The smallest cache has room for one group of such sequences.
+    The smallest cache has room for the sequences of one prompt, each of the maximum length.
     """
     tokens, cache = comfortable(run)
     group = run.work.rollouts * run.work.context
@@ -249,7 +249,10 @@ def saved_activations(shape: Shape, run: HostRun, tokens: int) -> float:
 
 
 def attention_mask(run: HostRun, tokens: int) -> float:
-    """Return the bytes of the attention mask for a row with a shared prompt: (w + 2) · M²."""
+    """Return the bytes of the attention mask for a row with a shared prompt: (w + 2) · M².
+
+    w is the bytes of one value in the run's dtype, and M is ``tokens``.
+    """
     return (run.width + 2) * tokens**2
 
 
@@ -258,7 +261,8 @@ def backward_peak(shape: Shape, run: HostRun, tokens: int) -> float:
 
     One of these tensors is the logits, and the other one is the gradients of one layer. They do not exist at
     the same time. The gradients of one layer are 4 · M · (4 I + 2 H) bytes in both dtypes, because the
-    gradients of the adapter's inputs are float32.
+    gradients of the adapter's inputs are float32. M is ``tokens``, I is the number of feed-forward columns
+    that a token uses, and H is the hidden size.
     """
     layer = FLOAT32 * tokens * (4 * columns(shape) + 2 * shape.hidden)
     last = 2 * FLOAT32 * tokens * shape.hidden
@@ -268,13 +272,16 @@ def backward_peak(shape: Shape, run: HostRun, tokens: int) -> float:
 def logits_chunk(shape: Shape, run: HostRun, tokens: int) -> float:
     """Return the bytes of the logits of one chunk: N · V times 38, 20 or 12.
 
-    - 38 if top-p sorts: it needs sorted values with 64-bit indices, gathered values, and gradients.
-    - Else 20 if there is a reference policy, which has its own logits. Also 20 if top-k and top-p are both
-      off, because then the entropy is computed over the whole vocabulary.
-    - Else 12: the logits, the scaled logits, and a gradient.
+    N is the number of tokens in the chunk, and V is the size of the vocabulary. The factor is:
+
+    - 38 if top-p is on and top-k is off. Top-p then sorts the whole vocabulary: this needs sorted values with
+      64-bit indices, gathered values, and gradients.
+    - Otherwise 20 if the loss has a KL term, because the reference policy has logits too. Also 20 if top-k
+      and top-p are both off, because the entropy is then computed over the whole vocabulary.
+    - Otherwise 12: the logits, the scaled logits, and a gradient.
 
     These numbers are the peaks of torch's allocations in its profiler. They are the same in both dtypes: in
-    bfloat16 the logits of 2 bytes are converted to float32 and freed.
+    a bfloat16 run, the logits of 2 bytes are converted to float32 and then freed.
     """
     each = 38 if run.sorts else 20 if run.reference or run.unfiltered else 12
     return each * min(tokens, LOGITS_CHUNK_TOKENS) * shape.vocabulary
@@ -288,6 +295,9 @@ def in_process_generation(shape: Shape, run: HostRun) -> list[Part]:
     - At the end, the cache of a batch is full. One layer's cache exists twice while it grows.
     - At the start, the cache is smaller, but all prompts are computed together. The prompts
       need w · (4 H + 3 Q + 3 I) bytes per token.
+
+    w is the bytes of one value, H the hidden size, Q the columns of all query heads, and I the number of
+    feed-forward columns that a token uses.
     """
     sequences, context = IN_PROCESS_SEQUENCES, run.work.context
     prompt = max(1, context - run.max_tokens)
@@ -301,7 +311,11 @@ def in_process_generation(shape: Shape, run: HostRun) -> list[Part]:
 
 
 def _widths(shape: Shape) -> int:
-    """Return how many values one layer computes for a token: residual, projections, gate and up."""
+    """Return how many values one layer computes for a token: 4 H + 3 Q + 3 I.
+
+    H is the hidden size, Q the columns of all query heads, and I the number of feed-forward columns that a
+    token uses. The values are the residual stream, the attention's projections, and gate and up.
+    """
     return 4 * shape.hidden + 3 * shape.heads * shape.head_dim + 3 * columns(shape)
 
 
@@ -330,12 +344,14 @@ def vllm(shape: Shape, run: HostRun, cache_tokens: int) -> list[Part]:
 
 
 def packed_output_layer(shape: Shape, run: HostRun) -> float:
-    """Return the bytes of two more copies of the output layer: 2 w · V · H. They exist even if the output
-    layer is the embedding.
+    """Return the bytes of two more copies of the output layer in vLLM's worker: 2 w · V · H.
+
+    w is the bytes of one value, V the size of the vocabulary, and H the hidden size. The copies exist even if
+    the output layer shares the embedding's weights.
 
     This was measured with vocabularies of 4,000, 32,000 and 64,000 words and with SmolLM2. Before its first
-    request, vLLM's worker has the weights in memory, and 2.1 times the output layer. The number of layers
-    does not matter.
+    request, vLLM's worker has the weights in memory, and in addition 2.1 times the output layer. The number
+    of layers does not matter.
     """
     return 2 * run.width * shape.embedding_parameters
 
@@ -362,7 +378,11 @@ def adapter_slots(shape: Shape, run: HostRun) -> float:
 
 
 def sampler_batch(shape: Shape, run: HostRun) -> float:
-    """Return the temporary bytes for vLLM's largest batch of prompts: w · (4 H + 3 Q + 3 I) per token."""
+    """Return the temporary bytes for vLLM's largest batch of prompts: w · (4 H + 3 Q + 3 I) per token.
+
+    w is the bytes of one value, H the hidden size, Q the columns of all query heads, and I the number of
+    feed-forward columns that a token uses.
+    """
     return run.width * max(BATCH_TOKENS, run.work.context) * _widths(shape)
 
 

@@ -15,7 +15,7 @@ from rft_planner.speed import speed_of
 from rft_planner.split import LITTLE_IDLE, Cost, Split, choices, fitted
 
 _SAME = 0.005
-"""Idle shares with a smaller difference are taken as equal, because a plan shows two digits."""
+"""Two idle shares count as equal if they differ by less than this number, because a plan shows two digits."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ class IdleTime(NamedTuple):
 def idle_time(split: Split, costs: StepCosts, work: MemoryDemand, most: int) -> IdleTime:
     """Return the idle share of a division, with a note. If the share is large, the note gives the reason.
 
-    If GPUs would be idle only briefly with more GPUs, the note names such a number of GPUs. It is at most
-    ``most``.
+    If the GPUs would be idle only briefly with a larger number of GPUs, up to ``most``, the note names this
+    number.
     """
     share = round(costs(split).idle, 2)
     if split.gpus == 1:

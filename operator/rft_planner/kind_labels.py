@@ -1,8 +1,8 @@
 """The node labels that identify kinds of GPU: those of GPU Feature Discovery, AMD, and the clouds.
 
 A plan requires one of these sets of labels, so that the pod runs on the planned kind of GPU. GPU Feature
-Discovery labels only running nodes. But an autoscaler knows the clouds' labels even of a node pool that has
-no node.
+Discovery labels only running nodes. The labels of the clouds are needed for node pools without nodes: an
+autoscaler knows which of these labels a new node will have.
 
 The clouds label their nodes in different ways:
 
@@ -22,7 +22,7 @@ from rft_api.status import NodeLabel, NodeTerm
 from rft_planner.accelerators import ACCELERATORS, AMD, NVIDIA
 
 Labels = Mapping[str, tuple[str, ...]]
-"""Node labels, each with its allowed values. Without allowed values, a node must not have the label."""
+"""Node labels, each with its allowed values. An empty tuple means that a node must not have the label."""
 Table = Mapping[str, tuple[Labels, ...]]
 """Sets of node labels by accelerator. A node with all labels of one set has this accelerator."""
 
@@ -124,7 +124,8 @@ TABLE: Table = MappingProxyType(
     {name: (labels, *_CLOUDS.get(name, ())) for name, labels in _discovered()}
     | {name: sets for name, sets in _CLOUDS.items() if not ACCELERATORS[name].products}
 )
-"""The node labels of each accelerator of the catalogue. A slice has none: its resource names its size."""
+"""The node labels of each accelerator of the catalogue. A slice has no labels, because the name of its
+resource contains its size."""
 
 
 def extended(more: Table) -> Table:

@@ -127,6 +127,8 @@ def saved_activations(shape: Shape, tokens: int) -> float:
 def layer_peak(shape: Shape, tokens: int) -> float:
     """Return the peak bytes while a layer is computed again and differentiated: M · (46 H + 14 Q + 20 I).
 
+    M is ``tokens``, H the hidden size, Q the columns of all query heads, and I the number of feed-forward
+    columns that a token uses. The sum in the parentheses has two parts.
     In bf16, 2 · (5 H + 5 Q + 4 I):
 
     - the outputs of the two norms
@@ -146,14 +148,17 @@ def layer_peak(shape: Shape, tokens: int) -> float:
 
 
 def attention_mask(tokens: int) -> float:
-    """Return the bytes of a shared prompt's attention mask: M² values in bf16 and M² booleans."""
+    """Return the bytes of a shared prompt's attention mask: M² values in bf16 and M² booleans. M is
+    ``tokens``.
+    """
     return (BF16 + 1) * tokens**2
 
 
 def logits_chunk(shape: Shape) -> float:
     """Return the bytes of the logits of one chunk: V · 1024 · 40.
 
-    The raw logits are in bf16. These values are in float32:
+    V is the size of the vocabulary, 1024 is the number of positions in a chunk, and 40 is the number of bytes
+    for each logit. The raw logits are in bf16. These values are in float32:
 
     - the scaled, the filtered and the sorted logits, the sorted ones with 64-bit indices
     - their cumulative probabilities
@@ -171,7 +176,9 @@ def reserve(shape: Shape, tokens: int) -> float:
 
 @lru_cache(SUMS_KEPT)
 def sampling(shape: Shape, work: MemoryDemand, gpus: int = 1) -> tuple[Part, ...]:
-    """Return the parts of vLLM's memory on each of ``gpus`` GPUs. The cache is for a single group."""
+    """Return the parts of vLLM's memory on each of ``gpus`` GPUs. The cache has room for one group: all
+    completions of one prompt.
+    """
     return (
         Part("sampling: base weights", BF16 * shape.parameters / gpus),
         Part("sampling: key-value cache of a group", kv_cache(shape, work.rollouts * work.context, gpus)),

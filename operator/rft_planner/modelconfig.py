@@ -122,8 +122,8 @@ def _with_experts(shape: Shape, config: Mapping[str, Any], layout: Layout) -> Sh
 
 
 def adapts_attention_only(config: Mapping[str, Any]) -> bool:
-    """Return whether only the attention of this model can have adapters. The trainer's function
-    ``lora_config`` says why.
+    """Return whether only the attention of this model can have adapters. The docstring of the trainer's
+    function ``lora_config`` gives the reason.
     """
     layout = LAYOUTS.get(str(config.get("model_type")))
     fused = layout is not None and layout.attention_adapters

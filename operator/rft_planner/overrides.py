@@ -35,7 +35,7 @@ def contradiction(
     if made.gpus == asked:
         return None
     kind = made.accelerator or _kind(free)
-    return f"{FIELD}: {asked} is used; the plan for {kind} needs {made.gpus}{_held(spec, planned)}"
+    return f"{FIELD}: {asked} is used; the plan for {kind} needs {made.gpus}{_warning_end(spec, planned)}"
 
 
 def _kind(spec: RFTJobSpec) -> str:
@@ -43,10 +43,11 @@ def _kind(spec: RFTJobSpec) -> str:
     return (accelerator.name or f"GPUs of {accelerator.memory}") if accelerator is not None else DEFAULT
 
 
-def _held(spec: RFTJobSpec, planned: Callable[[RFTJobSpec], Plan]) -> str:
-    """Return the last part of the warning. It says that the run does not fit on the spec's number of GPUs.
+def _warning_end(spec: RFTJobSpec, planned: Callable[[RFTJobSpec], Plan]) -> str:
+    """Return the end of the warning of ``contradiction``: that the run does not fit on the spec's number of
+    GPUs.
 
-    Return "" if the run fits, or if no plan can be made.
+    Return "" if the run fits on this number, or if no plan can be made.
     """
     with suppress(Unplannable):
         if planned(spec).memory_parts is None:

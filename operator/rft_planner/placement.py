@@ -216,11 +216,11 @@ def _best(offers: list[_Offer], earlier: Kind | None) -> _Offer:
 def _not_there(made: Plan, spec: RFTJobSpec, nodes: Inventory, offered: Mapping[Kind, list[Node]]) -> Plan:
     """Return the plan for an accelerator that the spec names, but that no node has now.
 
-    Usually the pod must have a node with the labels of this accelerator. So it waits until an autoscaler adds
-    such a node.
+    Usually the plan requires a node with the labels of this accelerator. So the pod waits until an autoscaler
+    adds such a node.
 
-    Some clusters have nodes with GPUs, but without labels for the kind of GPU. There the pod would wait
-    forever. So in such a cluster the plan requires no labels.
+    Some clusters have nodes with GPUs, but without labels for the kind of GPU. If the plan required labels
+    there, the pod would wait forever. So in such a cluster the plan requires no labels.
     """
     terms = _terms(made.accelerator, spec, nodes)
     resources, resource = spec.resources or Resources(), resource_of(made.accelerator)

@@ -67,8 +67,8 @@ def plan(
       machine is not known.
 
     Raises:
-        Unplannable: the model cannot be trained; or its size or the accelerator's memory is needed, but not
-            known; or the run fits on no number of GPUs.
+        Unplannable: the model cannot be trained; or the plan needs the model's size or the accelerator's
+            memory, which is not known; or the run fits on no number of GPUs.
     """
     if shape is None:
         _check_trainable(spec.model.name)
@@ -83,7 +83,7 @@ def plan(
     expected = estimate(spec, derived, shape, _speed(spec, gpus.split), rows)
     even = _balance(spec, derived, shape, rows) if gpus.split is not None else None
     idle = _idle(spec, derived, gpus.split, costs)
-    # The models accept an absent field, but no null.
+    # In a Plan these fields may be absent, but not null.
     optional: dict[str, Any] = {}
     storage = ephemeral.on_node(spec, shape, gpus.number)
     if storage is not None:
@@ -166,7 +166,7 @@ def _check_trainable(name: str) -> None:
 
 
 class _Even(NamedTuple):
-    """The number of GPUs with which sampling and training take the most equal times, and a note."""
+    """The number of GPUs with which the times of sampling and training differ least, and a note about it."""
 
     gpus: int
     note: str

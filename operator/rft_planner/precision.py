@@ -47,9 +47,9 @@ def dtype_of(training: Training, device: Device, machine: Dtype = SAFE) -> Dtype
 def fast_cpu_dtype(env: Mapping[str, str] = os.environ, processors: Path = Path("/proc/cpuinfo")) -> Dtype:
     """Return the dtype that is fast on this CPU.
 
-    If ``env`` has the variable ``RFT_CPU_DTYPE``, its value is returned. Otherwise the file ``processors``
-    has the flags of the CPU. bfloat16 is returned only if the flags show that the CPU has instructions for
-    it. Without these instructions bfloat16 takes eight times as long as float32.
+    If ``env`` has the variable ``RFT_CPU_DTYPE``, its value is returned. Otherwise the flags of the CPU in
+    the file ``processors`` decide: bfloat16 is returned only if the CPU has instructions for bfloat16.
+    Without these instructions bfloat16 takes eight times as long as float32.
 
     Raises:
         ValueError: the variable ``RFT_CPU_DTYPE`` has an unknown value.

@@ -62,7 +62,7 @@ class NodeSpace:
         return any(holds(node, added(asked, self.aside)) for node in self.nodes)
 
     def most(self, resource: str) -> float:
-        """Return the most of a resource that the trainer's container can get on any node."""
+        """Return the largest amount of a resource that the trainer's container can get on any node."""
         has = (node.allocatable.get(resource, 0.0) for node in self.nodes)
         return max(has, default=0.0) - self.aside.get(resource, 0.0)
 

@@ -67,7 +67,9 @@ class Shape:
 
     @property
     def feed_forward_parameters(self) -> int:
-        """Number of parameters of a layer's feed-forward part, or of experts, router and shared expert."""
+        """Number of parameters of a layer's feed-forward part. In a layer with experts, this part is the
+        experts, the router and the shared expert.
+        """
         if not self.experts:
             return 3 * self.hidden * self.intermediate
         columns = self.experts * self.expert_intermediate + self.shared_intermediate

@@ -95,7 +95,7 @@ class Cost(NamedTuple):
 Costs = Callable[[Split], Cost]
 _Time = TypeVar("_Time")
 LITTLE_IDLE = 0.2
-"""Share of a step in which GPUs may be idle before a plan gives the reason."""
+"""If GPUs are idle for more than this share of a step, the plan gives the reason."""
 _AS_FAST = 1.1
 """Two divisions count as equally fast if the times of their steps differ by at most this factor."""
 
@@ -127,8 +127,8 @@ def fitted(
     3. The most GPUs sample, because sampling is the longer part of a step.
     4. The samplers are the fewest.
 
-    With and without ``costs``, a base that fits whole on each GPU that trains is divided only as ``choices``
-    says.
+    If the whole base fits on each GPU that trains, the rule of ``choices`` decides whether it is divided all
+    the same. This does not depend on whether ``costs`` is None.
     """
     found = choices(gpus, shape, work, memory, costs)
     if costs is not None:
@@ -141,8 +141,8 @@ def choices(
 ) -> list[tuple[Split, Cost]]:
     """Return the divisions of ``gpus`` GPUs on which the run fits, each with its cost.
 
-    Of two that differ only in the base, one is left out, as ``preferred`` says. Without ``costs`` all costs
-    are 0, so that the one with the whole base stays.
+    If two divisions differ only in the base, which is whole in one and divided in the other, ``preferred``
+    leaves one of them out. Without ``costs`` all costs are 0, so the division with the whole base stays.
     """
     cost = costs or (lambda _: Cost(0.0, 0.0))
     found = [(split, cost(split)) for split in divisions(gpus, shape, work, memory)]
@@ -152,13 +152,14 @@ def choices(
 def preferred(
     found: Sequence[tuple[Split, _Time]], seconds: Callable[[_Time], float]
 ) -> list[tuple[Split, _Time]]:
-    """Return the divisions, but only one of two that differ only in the base.
+    """Return the divisions in ``found``. If two of them differ only in the base, return only one of the two.
 
-    A divided base leaves more memory for micro-batches and, on GPUs that do both, for sampling. So it may be
-    faster even where the whole base fits. The whole base stays if its step is at most 10 % longer, because
-    the estimate does not include all the time in which GPUs exchange data.
+    A divided base leaves more memory for micro-batches. On GPUs that train and sample, it also leaves more
+    for sampling. So it may be faster even if the whole base fits. The division with the whole base is
+    returned if its step is at most 10 % longer, because the estimate does not include all the time in which
+    GPUs exchange data.
 
-    ``seconds`` returns the seconds of a step from what is known of a division.
+    Each division in ``found`` has a value from which ``seconds`` returns the seconds of a step.
     """
     whole = {split.roles: seconds(time) for split, time in found if not split.divided}
     divided = {split.roles: seconds(time) for split, time in found if split.divided}
@@ -195,7 +196,7 @@ def divisions(gpus: int, shape: Shape, work: MemoryDemand, memory: float) -> Ite
     """Yield all divisions of ``gpus`` GPUs on which the run fits."""
     # Often the GPUs are too few even for one role alone. This check finds that out quickly.
     tokens, usable = micro_batches(work)[-1], USABLE * memory
-    # One GPU that trains needs as much as each of several with a whole base, but for buffers.
+    # Each of several GPUs with a whole base needs as much as a single GPU that trains, plus buffers.
     trained = min(total(training(shape, work, tokens, count)) for count in (1, gpus))
     sampled = total(sampling(shape, work, tensor_parallel(gpus, shape)))
     if trained <= usable and sampled <= usable:

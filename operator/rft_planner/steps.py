@@ -10,7 +10,8 @@ OTHERWISE = (
     "set spec.evaluation.dataset, whose rows may be few, or turn the evaluation off with"
     " spec.evaluation.fraction: 0"
 )
-"""The end of a message about too few rows to hold some out: what helps besides more rows."""
+"""The end of a message that there are too few rows to hold some out: what the user can do instead of adding
+rows."""
 
 
 def first_expectation(max_tokens: int) -> float:
