@@ -17,9 +17,9 @@ Namespace = Annotated[
 TrainerImage = Annotated[
     str | None, typer.Option("--image", help="Image of the pod that reads the volume. If absent: the job's.")
 ]
-CheckpointStep = Annotated[int | None, typer.Option("--step", min=1, help="The checkpoint of this step.")]
+CheckpointStep = Annotated[int | None, typer.Option("--step", min=1, help="Use the checkpoint of this step.")]
 BestCheckpoint = Annotated[
-    bool, typer.Option("--best", help="The checkpoint with the highest held-out reward.")
+    bool, typer.Option("--best", help="Use the checkpoint with the highest held-out reward.")
 ]
 SendTokenTo = Annotated[
     list[str] | None,

@@ -505,6 +505,6 @@ def test_the_verdict_of_a_command_is_read() -> None:
     assert failure(b'{"status": "Failure", "message": "exit code 1"}', b"a\nno space\n") == (
         "exit code 1; no space"
     )
-    assert failure(b"\xff", b"") == "the API server did not say how it ended"
+    assert failure(b"\xff", b"") == "the API server did not say how the command ended"
     assert handshake_status("Handshake status 403 Forbidden -+-+- {}") == 403
     assert handshake_status("timed out") is None

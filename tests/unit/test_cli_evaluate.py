@@ -287,7 +287,7 @@ def test_what_the_run_read_must_be_here_or_be_named(job: Path, finished: RunFold
     assert "is a run's folder, whose own adapter is evaluated" in result.stderr
     result = evaluate(finished.adapter)
     assert result.exit_code == 2
-    assert "holds no run.json" in result.stderr
+    assert "has no run.json" in result.stderr
 
 
 def test_a_run_never_continues_in_the_folder_of_an_evaluation(job: Path, finished: RunFolder) -> None:

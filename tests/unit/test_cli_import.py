@@ -251,7 +251,7 @@ GRPOTrainer(model='a/b', reward_funcs=length)
 """
     draft = imported(source, model=None)
     assert "def length(prompts, completions: list[str], **kwargs):" in draft.files["length.py"]
-    assert "it gets texts" in notes_of(draft)["length"]
+    assert "which then gets texts" in notes_of(draft)["length"]
     graders = graders_of(draft)
     assert (reward(graders, "ab", {}), reward(graders, "abc", {})) == (1, 0.5)
 

@@ -23,9 +23,9 @@ from rft_cli.cluster.process import PodProcess, Unreachable, handshake_status
 from rft_cli.errors import INVALID, UNREADABLE, UserError
 
 WATCH_SECONDS = 60
-"""Duration of one watch request, in seconds. Then the API server ends the request.
+"""Duration of one watch request, in seconds. After this time, the API server ends the request.
 
-The client closes the connection if it brings no data for 30 seconds more than this duration.
+If no data arrive for 30 seconds longer than this duration, the client closes the connection.
 """
 TIMEOUT = (10, 30)
 """Timeouts of a request in seconds: to connect, and between two reads of the response."""
@@ -98,7 +98,7 @@ class ClusterClient:
                 for body in self._watched(name):
                     failures = 0
                     yield body
-                # A watch without events may mean that the job was deleted: then this raises.
+                # If the watch had no events, the job may have been deleted. Then self.job raises UserError.
                 yield self.job(name)
             except Unreachable:
                 failures += 1
@@ -280,7 +280,7 @@ class ClusterClient:
         if error.status in (401, 403):
             return f"{what}: {error.reason} {where}; ask for the rights {rights}"
         if error.status in (400, 409, 422) and (said := _message(error)):
-            fix = "; --force-conflicts takes these fields over" if error.status == 409 else ""
+            fix = "; to take over these fields, add --force-conflicts" if error.status == 409 else ""
             return f"{what}: {said}{fix}"
         return f"{what}: the API server answers {error.status} {error.reason}"
 

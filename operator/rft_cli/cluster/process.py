@@ -135,7 +135,7 @@ def failure(verdict: bytes, said: bytes) -> str | None:
     except ValueError:
         status = None
     if not isinstance(status, dict):
-        return "the API server did not say how it ended"
+        return "the API server did not say how the command ended"
     if status.get("status") == "Success":
         return None
     last = said.decode(errors="replace").strip().splitlines()[-1:]

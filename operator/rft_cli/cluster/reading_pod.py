@@ -56,17 +56,17 @@ def folder_mount(job: Mapping[str, Any], path: str) -> Body:
     folders of other jobs.
 
     The folder's path on the claim is the same as that of ``Owner.folder``. The path in the status is not
-    used, because the trainer reports it.
+    used, because it comes from the trainer, which could report the path of another run's folder.
     """
     inside = f"{job['metadata']['namespace']}/{job['status']['jobName']}"
     return {"name": "runs", "mountPath": path, "subPath": inside, "readOnly": True}
 
 
 def trainer_pod(job: Mapping[str, Any], child: Mapping[str, Any] | None, image: str | None) -> Body:
-    """Return a pod spec with the image, users and tolerations of the trainer's pod.
+    """Return a pod spec with the image, user IDs and tolerations of the trainer's pod.
 
-    - ``child``: the job's child Job, whose pod spec is used. None if it was deleted after its TTL; then the
-      image is taken from the RFTJob.
+    - ``child``: the job's child Job, whose pod spec is used. None if the Job was deleted after its TTL; then
+      the image is taken from the RFTJob.
     - ``image``: the image to use in place of the trainer's image. None: no other image.
 
     Raises:
@@ -109,7 +109,7 @@ def reading_pod(job: Mapping[str, Any], claim: str, trainer: Body) -> Body:
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {
-            # Chosen here, so that the pod can be deleted even if the answer to its creation is lost.
+            # rft makes the name, so that it can delete the pod even if the API server's answer is lost.
             "name": f"{READER_NAME}-{secrets.token_hex(5)}",
             "labels": {LABEL_NAME: READER_NAME, LABEL_JOB: metadata["name"]},
             "ownerReferences": [owner_reference(job)],

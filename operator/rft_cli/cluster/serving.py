@@ -45,7 +45,7 @@ def server_objects(
 ) -> list[Body]:
     """Return a Service and a Deployment. They are deleted with their RFTJob, and have no rights in the API.
 
-    - ``child``: the job's child Job. The server gets its image, users, resources and nodes.
+    - ``child``: the job's child Job. The server gets the same image, user IDs, resources and nodes.
     - ``gpus``: the number of GPUs of the server
     - ``gpu_resource``: the extended resource that counts GPUs in the child Job
 
@@ -86,7 +86,7 @@ def server_objects(
         "metadata": metadata,
         "spec": {"selector": labels, "ports": [{"name": "http", "port": PORT, "targetPort": "http"}]},
     }
-    # The Service first: if the API server refuses it, no pod takes GPUs.
+    # The Service is created first: if the API server refuses it, no pod of the Deployment uses GPUs.
     return [service, deployment]
 
 

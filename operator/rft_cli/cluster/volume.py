@@ -78,8 +78,8 @@ def volume_of(
 ) -> Iterator[VolumeReader]:
     """Yield a reader of the run's folder of an RFTJob. Its pod is deleted at the end of the block.
 
-    An error of the block is raised even if the pod cannot be deleted. Then ``say`` gets a message about the
-    pod.
+    If the pod cannot be deleted, ``say`` is called with a message about the pod. An error in the block is
+    raised all the same.
 
     Raises:
         UserError: if the job has no folder on a volume, or the pod does not start.

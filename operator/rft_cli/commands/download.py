@@ -38,7 +38,7 @@ def download(
     ] = None,
     only: Annotated[
         list[DownloadedPart] | None,
-        typer.Option("--only", help="Only adapter, checkpoints, rollouts or records; may be repeated."),
+        typer.Option("--only", help="Copy only adapter, checkpoints, rollouts or records; may be repeated."),
     ] = None,
     image: TrainerImage = None,
     context: Context = None,

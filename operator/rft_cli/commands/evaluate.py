@@ -49,17 +49,22 @@ def evaluate(
         str | None, typer.Option(help="Base model, a folder or hub id. It replaces spec.model.name.")
     ] = None,
     adapter: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="For a manifest: an adapter, which is evaluated.")
+        Path | None, typer.Option(metavar="DIR", help="With a manifest: evaluate this adapter.")
     ] = None,
-    step: Annotated[int | None, typer.Option(min=1, help="For a run: the checkpoint of this step.")] = None,
+    step: Annotated[
+        int | None, typer.Option(min=1, help="With a run's folder: evaluate the checkpoint of this step.")
+    ] = None,
     best: Annotated[
-        bool, typer.Option("--best", help="For a run: the checkpoint with the highest held-out reward.")
+        bool,
+        typer.Option(
+            "--best", help="With a run's folder: evaluate the checkpoint with the highest held-out reward."
+        ),
     ] = False,
     rows: Annotated[
-        Path | None, typer.Option(help="File of rows, all of which are evaluated, not the held-out ones.")
+        Path | None, typer.Option(help="File with rows. All of them replace the held-out rows.")
     ] = None,
     dataset: Annotated[
-        Path | None, typer.Option(help="File out of which rows are held out. It replaces spec.dataset.")
+        Path | None, typer.Option(help="File from which rows are held out. It replaces spec.dataset.")
     ] = None,
     grader: Annotated[
         list[str] | None,
@@ -119,7 +124,7 @@ def _asked(
             name = "--best" if best else f"--step {step}"
             raise UserError(
                 f"{name}: chooses a checkpoint of a run, and {source} is no folder; name a run's folder, or"
-                " leave it out",
+                f" leave {name} out",
                 INVALID,
             )
         if given.adapter is not None and not given.adapter.is_dir():
@@ -134,7 +139,7 @@ def _asked(
     config = previous(source)
     if config is None:
         raise UserError(
-            f"{source}: holds no run.json, so its job is not known; name the folder of a run or of a"
+            f"{source}: has no run.json, so its job is not known; name the folder of a run or of a"
             " download, or a manifest with --adapter",
             UNREADABLE,
         )

@@ -14,7 +14,8 @@ from rft_cli.render.console import out, reports_errors
 @reports_errors
 def explain(
     field: Annotated[
-        str | None, typer.Argument(help="Such as sampling.topK. If absent: the nine tuned parameters.")
+        str | None,
+        typer.Argument(help="A field, such as sampling.topK. If absent: the nine tuned parameters."),
     ] = None,
 ) -> None:
     """Explain a field: default, range, effects of low and high values, when to change it, and advice.

@@ -140,9 +140,9 @@ def refuse_both(step: int | None, best: bool) -> None:
 def fetch_adapter(job: str, paths: list[str], fetch: Fetch, step: int | None, best: bool) -> None:
     """Fetch the records of a job, and the adapters among which ``choose`` finds the one to export.
 
-    ``paths``: the files of the job's folder. They decide as much as possible, because a pod reads each
-    fetched file twice. So an older checkpoint is fetched only if the newer ones cannot be used, or if it is
-    the best one.
+    ``paths``: the paths of the files in the job's folder. The paths alone decide as much as possible, because
+    the pod reads each fetched file twice. So an older checkpoint is fetched only if the newer ones cannot be
+    used, or if it is the best one.
 
     Raises:
         UserError: if there is no such adapter.
@@ -256,7 +256,7 @@ def _base(adapter: Path, config: RunConfig | None, given: str | None) -> tuple[s
 
 
 def _copy(adapter: Path, target: Path, config: RunConfig | None) -> None:
-    """Copy an adapter. If ``config`` is given, the copy has the name of the base model from ``config``."""
+    """Copy an adapter. If ``config`` is not None, the copy names the base model that ``config`` names."""
     body = records.adapter_config(adapter)
     if config is not None:
         model = config.spec.model

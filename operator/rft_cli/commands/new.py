@@ -51,7 +51,8 @@ def new(
 ) -> None:
     """Write a manifest for your rows, and print what the rows contain.
 
-    A value that no option sets is found in the rows, or is asked for on a terminal. No file is overwritten.
+    If an option is absent, its value is found in the rows, or you are asked for it on the terminal. No file
+    is overwritten.
 
     The command prints the columns and the lengths in tokens, which are estimated from characters. It also
     counts the distinct prompts, and the answers that are longer than maxTokens.
@@ -59,7 +60,7 @@ def new(
     Exit code 1: a value is missing or wrong; 2: the rows cannot be read.
     """
     if output.exists():
-        raise UserError(f"{output}: exists; name a new file, or move it away", UNREADABLE)
+        raise UserError(f"{output}: exists; name a new file, or move this one away", UNREADABLE)
     rows = rows or Path(asked("File with the rows", "--rows", None))
     found = surveyed(rows.expanduser(), prompt)
     model = model or asked("Model to train, by its hub id", "--model", SMALL_MODEL)

@@ -56,7 +56,7 @@ def plan(
     defaults: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="File with values of the chart. The job inherits their jobDefaults."
+            metavar="FILE", help="File with values of the operator's chart. The job inherits its jobDefaults."
         ),
     ] = None,
     sweep: Annotated[

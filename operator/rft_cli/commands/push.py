@@ -32,7 +32,7 @@ from rft_run.destination import MAIN, Destination, HubDestination, read_destinat
 @reports_errors
 def push(
     source: Annotated[
-        str, typer.Argument(metavar="NAME|DIR", help="A job, a run's folder, or an adapter's.")
+        str, typer.Argument(metavar="NAME|DIR", help="A job, a run's folder, or an adapter's folder.")
     ],
     destination: Annotated[
         str,
@@ -41,7 +41,7 @@ def push(
     public: Annotated[
         bool,
         typer.Option(
-            "--public/--private", help="Create the repository as a public one, or allow that it is."
+            "--public/--private", help="Create a public repository, or push to one that is already public."
         ),
     ] = False,
     merge: Annotated[bool, typer.Option("--merge", help="Push a whole model: base plus adapter.")] = False,
@@ -55,10 +55,10 @@ def push(
 ) -> None:
     """Copy what rft export writes to the Hugging Face hub or to a bucket of S3, and print how to load it.
 
-    A repository that is missing is created, as a private one. Tokens and keys come from the environment or
-    from your login, never from the command line: HF_TOKEN or hf auth login, and AWS_PROFILE or
-    AWS_ACCESS_KEY_ID. The same command again sends only what differs. Exit code 1: there is no such job or
-    adapter, or the destination refuses it; 2: a folder cannot be read.
+    If the repository does not exist, it is created as a private one. Tokens and keys come from the
+    environment or from your login, never from the command line: HF_TOKEN or hf auth login, and AWS_PROFILE or
+    AWS_ACCESS_KEY_ID. If you repeat the command, it sends only files that differ. Exit code 1: there is no
+    such job or adapter, or the destination refuses the files; 2: a folder cannot be read.
     """
     refuse_unused(base, merge)
     to = _destination(destination, public)
@@ -77,7 +77,7 @@ def push(
         lines = list(_loading(to, written, merged=merge))
     what = "merged model" if merge else "adapter"
     for other in done["others"]:
-        err().print(f"also there, not of this push: {other}", markup=False, soft_wrap=True)
+        err().print(f"also there, but not from this push: {other}", markup=False, soft_wrap=True)
     counted = f"{len(done['sent'])} files sent, {len(done['kept'])} were there already"
     out().print(f"{what} of {chosen.what}: {done['address']} ({counted})", markup=False, soft_wrap=True)
     for line in lines:

@@ -57,8 +57,8 @@ def run(
 
     Prints first which servers the run contacts, and which of your tokens each server gets. A token goes only
     to its vendor's own server, or to a server that your settings or --send-token-to name. If another server
-    would get a token, the run does not start. Nor does it start if spec.output names another destination than
-    --push-to.
+    would get a token, the run does not start. The run also does not start if spec.output names a destination
+    that --push-to does not name.
     """
     manifest = load(file)
     job = with_overrides(manifest.job, seed, max_steps)

@@ -155,7 +155,7 @@ def _serve_here(folder: Path, step: int | None, best: bool, port: int) -> None:
     config = previous(folder)
     if config is None:
         raise UserError(
-            f"{folder}: holds no run.json, so its base model is not known; name the folder of a run"
+            f"{folder}: has no run.json, so its base model is not known; name the folder of a run"
             " or of a download",
             UNREADABLE,
         )

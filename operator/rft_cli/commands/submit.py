@@ -98,7 +98,8 @@ def _require_name(document: Document, namespace: str | None) -> None:
     own = metadata.get("namespace")
     if namespace is not None and own not in (None, namespace):
         raise UserError(
-            f"{document.source}: metadata.namespace: is {own!r}, but --namespace {namespace!r}; leave out one"
+            f"{document.source}: metadata.namespace: is {own!r}, but --namespace is {namespace!r}; leave one"
+            " of them out"
         )
 
 

@@ -126,7 +126,7 @@ class Draft:
 
 
 def label(text: str) -> str:
-    """Make a name from the part of ``text`` after the last slash, and return it. It may be empty.
+    """Make a name from the part of ``text`` after the last slash, and return it. The name may be empty.
 
     The name has only lowercase letters, digits and dashes, and begins with a letter.
     """

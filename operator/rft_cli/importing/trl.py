@@ -301,7 +301,7 @@ def _add_reward(draft: Draft, script: Script, node: ast.expr, weight: float) -> 
         if _reads_texts(script, function):
             done = (
                 "its code does not read the content of messages, so the import added the annotation list[str]"
-                " to the parameter completions of the copied function: it gets texts"
+                " to the parameter completions of the copied function, which then gets texts"
             )
             draft.note(name, "completions", done)
         made: dict[str, Any] = {"name": draft.unique_name(name), "python": {"file": file, "function": name}}

@@ -307,10 +307,11 @@ def _refusal(contact: Contact) -> str:
 
 
 def _push_refusal(contact: Contact, allowed: Allowed) -> str:
-    """Return why the result may not be written where the manifest says, or "" if it may.
+    """Return why the result may not be written to the manifest's destination, or "" if it may.
 
-    Only an equal destination is allowed. Another prefix or branch may hold other results of the user. A run
-    for which no credential was found is refused too, because the libraries find credentials in more places.
+    The destination must be equal to one that ``--push-to`` names, because another prefix or branch may have
+    other results of the user. A run for which no credential was found is refused too, because the libraries
+    find credentials in more places.
     """
     to = contact.writes
     if to is None:

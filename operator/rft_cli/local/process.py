@@ -154,7 +154,8 @@ def killed_with_this_process(process: "subprocess.Popen[Any]") -> Iterator[None]
     pipe that closes when this process ends. PR_SET_PDEATHSIG is not enough. Its signal reaches only
     ``process``, and not the processes that it started, such as the engine of vLLM.
     """
-    # -S and -I: it starts fast, and reads neither the working folder nor the user's settings.
+    # With -S and -I the small program starts fast. It reads neither the working folder nor the user's
+    # settings.
     command = [sys.executable, "-I", "-S", "-c", _KILL_AT_END_OF_INPUT, str(process.pid)]
     with subprocess.Popen(
         command,

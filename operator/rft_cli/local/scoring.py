@@ -21,7 +21,8 @@ from rft_run.config import RunConfig
 from rft_run.folder import RunFolder
 
 NOT_READ = Input(os.devnull)
-"""Stands for the training rows if the rows for the evaluation are in a file of their own."""
+"""An empty file in place of the training rows, which are not needed if the rows of the evaluation have a
+separate file."""
 
 
 class Given(NamedTuple):
@@ -29,10 +30,10 @@ class Given(NamedTuple):
 
     model: str | None = None
     adapter: Path | None = None
-    """The adapter of the starting policy, which is evaluated."""
+    """The adapter that is evaluated together with the base model. None: the base model alone."""
     samples: int | None = None
     dataset: Path | None = None
-    """The file out of which rows are held out, in place of ``spec.dataset``."""
+    """The file from which rows are held out, in place of ``spec.dataset``."""
     rows: Path | None = None
     """The file whose rows are all evaluated."""
     graders: Mapping[str, Path] = {}
@@ -175,7 +176,7 @@ def _evaluation(spec: RFTJobSpec, given: Given) -> dict[str, Any]:
         if given.samples > 1 and spec.evaluation.temperature == 0:
             raise UserError(
                 f"--samples {given.samples}: spec.evaluation.temperature is 0, so all completions of a row"
-                " would be equal; allowed is 1, or set the temperature, such as 1.0",
+                " would be equal; use --samples 1, or set the temperature, such as 1.0",
                 INVALID,
             )
         found["samples"] = given.samples

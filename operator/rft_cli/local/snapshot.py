@@ -69,7 +69,8 @@ def previous(folder: Path) -> RunConfig | None:
     except (OSError, ValueError) as error:
         detail = str(error)
     raise UserError(
-        f"{path}: is not a run that this version of rft can read ({detail}); use a new --output", UNREADABLE
+        f"{path}: is not a run that this version of rft can read ({detail}); name a new folder with --output",
+        UNREADABLE,
     )
 
 

@@ -32,7 +32,8 @@ class Survey(NamedTuple):
 
     format: RowFormat
     columns: dict[str, str]
-    """The column's name by the field's name, for each field of a row whose column is named differently."""
+    """The name of the column of each field of a row, by the field's name. Fields with the same name as their
+    column are left out."""
     rows: int
     prompts: int
     """Number of different prompts."""

@@ -22,7 +22,8 @@ RESUME = "the same command resumes from the checkpoint of step {step}"
 RESTART = "there is no checkpoint yet, so the same command begins again with step 1"
 UNREADABLE = "no checkpoint of the run can be read, so the same command does not resume; see the log"
 _AGAIN = "{again}"
-"""Placeholder in ``ENDINGS`` for the sentence that says what ``rft run`` will do if it is called again."""
+"""Placeholder in ``ENDINGS`` for the sentence that says what the same ``rft run`` command does when it is
+called again."""
 
 ENDINGS: dict[int, Explanation] = {
     ExitCode.OK: Explanation("complete", ""),
@@ -34,7 +35,8 @@ ENDINGS: dict[int, Explanation] = {
     ExitCode.USER_CODE: Explanation("a grader with onError: fail failed", "correct the grader; see the log"),
     ExitCode.OUT_OF_MEMORY: Explanation(
         "out of memory",
-        "lower training.batchSizeTokens, sampling.maxTokens or training.loraRank, with a new --output",
+        "lower training.batchSizeTokens, sampling.maxTokens or training.loraRank, and start a new run in"
+        " another --output folder",
     ),
     ExitCode.SAMPLER_MISMATCH: Explanation(
         "the sampler does not sample from the policy that is trained",
@@ -48,7 +50,7 @@ ENDINGS: dict[int, Explanation] = {
         "see vLLM's lines in the log; spec.sampling.engine: transformers works without vLLM",
     ),
     ExitCode.PREEMPTED: Explanation("stopped", _AGAIN),
-    ExitCode.FENCED: Explanation("another trainer now writes to this folder", "use a new --output"),
+    ExitCode.FENCED: Explanation("another trainer now writes to this folder", "use another --output folder"),
     INTERRUPTED: Explanation("killed", _AGAIN),
     137: Explanation("killed by SIGKILL, often for lack of memory", f"free some memory; {_AGAIN}"),
 }

@@ -31,7 +31,7 @@ def verdict(result: EvaluationResult) -> str:
     """Return a sentence that says whether the reward rose, fell, or shows no significant difference."""
     difference = result.reward.difference if result.reward is not None else None
     if difference is None:
-        return "Base and tuned were not compared."
+        return "The base and the tuned policy were not compared."
     sentence = "The interval includes 0: these rows show no clear difference between tuned and base."
     if difference.low > 0:
         sentence = "The tuned policy scores higher than the base on rows it was not trained on."

@@ -10,7 +10,7 @@ from rft_cli.render.plot import Point
 DRAWN = 300
 """Maximum number of points of a drawn line. A screen cannot show more."""
 SHARE = 20
-"""The window of a centred mean has about one ``SHARE``-th of the points of the curve."""
+"""The number of points of a curve, divided by the number of points in the window of its centred mean."""
 LEAST_WINDOW = 5
 """Least number of points in the window of a centred mean."""
 
@@ -25,7 +25,7 @@ class Smoothed(NamedTuple):
 
 
 def window_of(count: int) -> int:
-    """Return the number of points in the window of a centred mean. The curve has ``count`` points. The result
+    """Return how many points are in the window of a centred mean, for a curve of ``count`` points. The result
     is odd.
     """
     return max(LEAST_WINDOW, count // SHARE) | 1
