@@ -9,8 +9,8 @@ from hypothesis import settings
 from tests import failures, with_kueue
 from tests.tables import TABLES
 
-# No deadline: the time of one example depends on the machine's other load. Examples are the same in each run,
-# so a failure is reproducible. --hypothesis-profile=search tries other examples.
+# No deadline: an example takes longer on a busy machine. Examples are the same in each run, so a failure is
+# reproducible. --hypothesis-profile=search tries other examples.
 settings.register_profile("same", deadline=None, derandomize=True)
 settings.register_profile("search", deadline=None, max_examples=1000)
 settings.load_profile("same")
@@ -20,7 +20,7 @@ _JUDGED = pytest.StashKey[Counter[str]]()
 
 @pytest.fixture(scope="session")
 def judged(request: pytest.FixtureRequest) -> "Counter[str]":
-    """The number of manifests that each gate has checked."""
+    """The number of manifests that each gate has checked. A gate is a program that accepts or refuses one."""
     return request.config.stash.setdefault(_JUDGED, Counter())
 
 
@@ -30,14 +30,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Load Kueue's image while the first tests run, if any of the selected tests needs Kueue."""
+    """If any of the selected tests needs Kueue, start to load its image. The first tests run meanwhile."""
     if not session.config.option.collectonly and any(map(with_kueue.needs_kueue, session.items)):
         with_kueue.start_loading(session.config)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None]:
-    """Remove Kueue before the next test that must not have it, and at the end."""
+    """Remove Kueue before the next test that needs a cluster without Kueue, and after the last test."""
     try:
         yield
     finally:

@@ -1,8 +1,8 @@
 """``python -m tests.interrupted``: interrupts ``make test`` at random moments, and prints what remains.
 
-Two signals are sent in turns: SIGINT, as Ctrl-C in a terminal sends it, and SIGTERM, as a CI system sends it
-after a timeout. Both are sent to make's process group. Run this program only on a machine on which no other
-processes start.
+Every second interruption is a SIGINT, which Ctrl-C in a terminal sends. The others are a SIGTERM, which a CI
+system sends after a timeout. The signal goes to make's process group. Run this program only on a machine on
+which nothing else starts processes, because it reports every new process as left behind.
 """
 
 import argparse
@@ -28,7 +28,7 @@ QUIET_SECONDS = 90.0
 ENGINES = re.compile(r"docker0|br-[0-9a-f]+|DOCKER|[Dd]ocker")
 """Matches the names of network links, routes, iptables rules and cgroups that Docker creates for itself.
 
-Docker keeps them when its containers are gone, so they do not count as left behind by ``make test``.
+Docker keeps these things when its containers are gone. So ``make test`` has not left them behind.
 """
 OF_ENGINES = ("links", "routes", "iptables rules", "cgroups")
 
@@ -52,13 +52,13 @@ def processes() -> list[str]:
 
 
 def snapshot() -> leftovers.Snapshot:
-    """Return everything that ``make test`` could leave behind: a node's things, containers and processes."""
+    """Return all that ``make test`` could leave behind: containers, processes, and what a node creates."""
     node = leftovers.snapshot(default_layout())
     return {**node, "containers": containers(), "processes": processes()}
 
 
 def left_behind(before: leftovers.Snapshot) -> list[str]:
-    """Return everything that exists now but not in ``before``, except for Docker's own things."""
+    """Return what exists now and is not in ``before``, except for what Docker creates for itself."""
     found = leftovers.differences(before, snapshot())
     return [line for line in found if not (line.startswith(OF_ENGINES) and ENGINES.search(line))]
 
@@ -73,7 +73,8 @@ def interrupted(moment: float, number: signal.Signals, log: Path) -> float:
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
-            # A shell starts background processes with SIGINT ignored, a terminal does not.
+            # A shell may have started this program in the background. SIGINT is then ignored, and make would
+            # ignore it too. In a terminal make does not ignore SIGINT.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         try:

@@ -4,7 +4,7 @@ from typing import Any
 
 
 def manifest(**spec: Any) -> dict[str, Any]:
-    """Return a valid RFTJob. The fields in ``spec`` replace those of its spec."""
+    """Return a valid RFTJob. The keyword arguments are fields of its spec, and replace the usual ones."""
     return {
         "apiVersion": "rft.dev/v1alpha1",
         "kind": "RFTJob",

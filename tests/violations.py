@@ -1,14 +1,14 @@
-"""For each rule across fields, a spec that breaks only this rule."""
+"""For each rule of ``rft_api.rules``, a spec that breaks only this rule."""
 
 from typing import Any, NamedTuple
 
 
 class Violation(NamedTuple):
-    """A spec that breaks one rule, with the field that the message must name."""
+    """A spec that breaks one rule, with the field that the error message must name."""
 
     spec: dict[str, Any]
     path: str
-    """The field that the message must name."""
+    """The field that the error message must name."""
 
 
 GRADER = {"name": "right", "numeric": {}}
@@ -118,5 +118,5 @@ VIOLATIONS: dict[str, tuple[Violation, ...]] = {
 }
 """Violations of each rule.
 
-If a rule has several CEL texts, it has one violation of each text, in the order of the texts.
+If a rule has several CEL texts, there is one violation for each text, in the order of the texts.
 """

@@ -1,7 +1,7 @@
-"""Lets all tests with Kueue share one installation of it: they run one after another.
+"""Runs all tests that need Kueue one after another, so that they share one installation of Kueue.
 
-Kueue is installed for the first of them. It is removed after the last one, because the other tests need a
-cluster without Kueue: its webhook is called for every new Job.
+Kueue is installed for the first of these tests. It is removed after the last one, because the other tests
+need a cluster without Kueue: its webhook is called for every new Job.
 """
 
 import os
@@ -18,7 +18,7 @@ CHART, IMAGE, ARCHIVE = "RFT_KUEUE_CHART", "RFT_KUEUE_IMAGE", "RFT_KUEUE_ARCHIVE
 
 
 class Item(Protocol):
-    """What decides the place of a test in the order: the part of ``pytest.Item`` that is used here."""
+    """The part of ``pytest.Item`` that is used here: it decides the place of a test in the order."""
 
     @property
     def path(self) -> Path:
@@ -39,23 +39,23 @@ class Removable(Protocol):
 
 
 INSTALLED = pytest.StashKey[Removable]()
-"""Kueue, while this session has installed it."""
+"""The installation of Kueue. It is in the stash from the installation until the removal."""
 FAILED = pytest.StashKey[str]()
-"""Why Kueue could not be installed in this session."""
+"""Why Kueue could not be installed. It is not in the stash if no installation has failed."""
 _LOADING = pytest.StashKey["subprocess.Popen[str]"]()
 
 
 def needs_kueue(item: Item | None) -> bool:
-    """Return whether a test has the marker ``kueue``. ``None`` stands for no test."""
+    """Return whether a test has the marker ``kueue``. ``item`` is None if there is no test."""
     return item is not None and item.get_closest_marker("kueue") is not None
 
 
 def together(items: Iterable[T]) -> list[T]:
-    """Return the tests in their order, but all tests with Kueue one after another, behind the e2e tests.
+    """Return the tests in a new order: all tests with Kueue are one after another, after the e2e tests.
 
     The e2e tests use the installed operator, and the integration tests stop it. So the integration tests with
-    Kueue cannot be before an e2e test. The e2e test of the operator's rights uses no operator. It reads what
-    the operator requested during the other tests, so it is behind the tests with Kueue.
+    Kueue cannot run before an e2e test. Only the e2e test of the operator's rights runs after the tests with
+    Kueue. It needs no operator: it reads the requests that the operator sent during the other tests.
     """
     found = list(items)
     others = [item for item in found if not needs_kueue(item)]
@@ -71,7 +71,7 @@ def _on_rights(item: Item) -> bool:
 
 
 def start_loading(config: pytest.Config) -> None:
-    """Start to load Kueue's image into the nodes, so that it is there when the first test needs it."""
+    """Start to load Kueue's image into the nodes. ``wait_for_image`` waits until it is loaded."""
     chart, archive = os.environ.get(CHART), os.environ.get(ARCHIVE)
     if not chart or not archive:
         return
@@ -84,7 +84,7 @@ def start_loading(config: pytest.Config) -> None:
 
 
 def wait_for_image(config: pytest.Config) -> None:
-    """Wait until Kueue's image is loaded. Fail with what the command said if it is not."""
+    """Wait until Kueue's image is loaded. Raise AssertionError with the command's stderr if it failed."""
     process = config.stash.get(_LOADING, None)
     if process is None:
         return

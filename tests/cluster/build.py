@@ -24,11 +24,11 @@ from tests.cluster.shell import (
 
 BINARIES = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")
 
-# The last suite with the server side of Kubernetes. The version of its package is
+# The last release of Debian with the source of kube-apiserver and kubelet. The version of its package is
 # "1.20.5+really1.20.2".
 SUITE = "bookworm"
 VERSION = "v1.20.2"
-RECIPE = 2  # increased when the way of building changes, so that older builds in a cache are not used
+RECIPE = 2  # increase this when the build commands change: then older builds in a cache are not used
 
 # reflect2 before 1.0.2 depends on a memory layout of maps that Go 1.18 changed: an API server built with it
 # sometimes crashes on a custom resource. Debian has the newer version in a separate package.

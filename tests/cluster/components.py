@@ -138,7 +138,7 @@ def _kubelet(spec: NodeSpec) -> Component:
 
 
 def _proxy(spec: NodeSpec) -> Component:
-    """Return the component kube-proxy. With its options it does not change the host's connection tracking."""
+    """Return kube-proxy. Its options prevent it from changing the host's settings of connection tracking."""
     return Component(
         "kube-proxy",
         [

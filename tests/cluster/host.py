@@ -45,15 +45,15 @@ def plan_node(layout: Layout, binaries: Path) -> NodeSpec:
 class Starter:
     """Starts a node, and holds an open pipe to the node.
 
-    The node ends when the process of the Starter ends, even by SIGKILL. After a call of ``keep`` it
-    continues.
+    The node ends when the process of the Starter ends, even by SIGKILL. After a call of ``keep`` the node
+    runs on when that process ends.
     """
 
     def __init__(self, spec: NodeSpec) -> None:
         """Write ``spec`` into a file, create everything that the node needs, and start the node.
 
         Raises:
-            ClusterError: something could not be created. Then call ``remove_node`` for all that was created.
+            ClusterError: something could not be created. Then call ``remove_node`` to remove the rest.
         """
         self.layout = spec.layout
         self.layout.record.write_text(spec.to_json())

@@ -35,7 +35,7 @@ class LoadedImages:
             return
         started = time.monotonic()
         yield True
-        for older in self._folder.glob(f"{archive.stem}-*"):  # the new images have replaced the older ones
+        for older in self._folder.glob(f"{archive.stem}-*"):  # their images have just been replaced
             older.unlink()
         mark.touch()
         say(f"loaded {archive.name} in {time.monotonic() - started:.0f} s")

@@ -20,7 +20,7 @@ IP_FAMILIES = ("ipv4", "ipv6", "dual")
 """Values of kind's ``ipFamily``: pods and Services have addresses of this family, or of both."""
 READY_SECONDS = 240
 SETTLE_SECONDS = 60
-_AUDIT = "/etc/kubernetes/rft-test-audit"  # in the node, a folder that kubeadm creates anyway
+_AUDIT = "/etc/kubernetes/rft-test-audit"  # the path in the node at which ``layout.config`` is mounted
 
 
 class KindCluster:
@@ -128,7 +128,7 @@ class KindCluster:
         names = self._kind("get", "nodes", "--name", self.layout.name).split()
         return [name for name in names if "control-plane" not in name] or names
 
-    def _none_comes(self) -> bool:
+    def _stays_deleted(self) -> bool:
         """Delete the cluster. Return whether it has no container one second later."""
         self._kind("delete", "cluster", "--name", self.layout.name, "--kubeconfig", self.kubeconfig)
         time.sleep(1)
@@ -139,7 +139,7 @@ class KindCluster:
         if self.layout.choice.exists() and succeeds("docker", "info"):
             # After an interrupted start the Docker engine may still create containers. So the cluster is
             # deleted until no container appears any more.
-            wait_until("end of kind's containers", SETTLE_SECONDS, self._none_comes, poll=1.0)
+            wait_until("end of kind's containers", SETTLE_SECONDS, self._stays_deleted, poll=1.0)
         for folder in (self.layout.data, self.layout.volumes, self.layout.config):
             shutil.rmtree(folder, ignore_errors=True)
         self.kubeconfig.unlink(missing_ok=True)

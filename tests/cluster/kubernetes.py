@@ -1,4 +1,4 @@
-"""Calls kubectl for all requests of the test cluster to the Kubernetes API."""
+"""The requests that the start of a test cluster sends to the Kubernetes API, by kubectl."""
 
 import json
 from pathlib import Path

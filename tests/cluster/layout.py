@@ -22,13 +22,13 @@ class Layout:
         """Name of the kind cluster. Without kind it is the name of the node's cgroup and of the node's
         network link.
 
-        Each checkout has its own name, of at most 15 characters: Linux allows no longer names of links.
+        Each checkout has its own name. It has at most 15 characters, because of Linux's limit for links.
         """
         return f"rft-{zlib.crc32(str(self.state).encode()):08x}"
 
     @property
     def choice(self) -> Path:
-        """File with the provider of the running cluster (``provider.py``)."""
+        """File that names the provider of the running cluster (``provider.py``)."""
         return self.state / "provider.json"
 
     @property

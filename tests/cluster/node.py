@@ -22,12 +22,13 @@ from tests.cluster.spec import NodeSpec
 RESTART_SECONDS = 1.0
 KEEP = b"keep"
 
-# Components have fixed paths below these folders. Overlays keep all that they write there in the node.
+# The components write to fixed paths in these folders. An overlay on each folder keeps these files off the
+# host.
 COVERED = ("/var/lib", "/var/log")
 ON_DISK = {"/var/lib/kubelet": "kubelet", "/var/log/pods": "pod-logs"}
 
-# The kubelet sets these for the whole machine unless they have these values already. So files with these
-# values are mounted over the settings.
+# The kubelet sets these values for the whole machine, unless it reads that they are set already. So files
+# with these values are mounted over the settings.
 KERNEL_SETTINGS = {
     "vm/overcommit_memory": 1,
     "vm/panic_on_oom": 0,
@@ -101,8 +102,8 @@ class Supervisor:
 
 
 def _mount(spec: NodeSpec) -> None:
-    # Mounts of the kubelet must propagate to containers. Mounts do not propagate from or to the host, because
-    # ``unshare`` has ended this.
+    # Mounts of the kubelet must propagate to containers. They do not propagate to the host, because
+    # ``unshare`` has made all mounts private.
     run("mount", "--make-rshared", "/")
     run("mount", "-t", "tmpfs", "tmpfs", "/run")
     state = spec.layout.state
@@ -110,7 +111,7 @@ def _mount(spec: NodeSpec) -> None:
     _bind(state, kept)
     for target in COVERED:
         _cover(target)
-    _bind(kept, state)  # the state folder may itself be below a covered folder
+    _bind(kept, state)  # an overlay hides the state folder if that is in one of COVERED
     for target, name in ON_DISK.items():
         (spec.layout.data / name).mkdir(parents=True)
         _bind(spec.layout.data / name, Path(target))

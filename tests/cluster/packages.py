@@ -62,7 +62,7 @@ def ensure_packages(names: Sequence[str]) -> None:
 def private_lists(work: Path, kind: str, suite: str) -> list[str]:
     """Download package lists into ``work``. Return the apt-get options for the use of these lists.
 
-    The system's own lists are only for its own suite, and may lack sources. ``kind`` is ``deb-src`` for
+    ``suite`` is a release of Debian, which may be another than this system's. ``kind`` is ``deb-src`` for
     sources, or ``deb`` for packages. With ``deb``, apt-get assumes that no package is installed.
 
     Raises:

@@ -67,4 +67,4 @@ def _read(pid: int, name: str) -> bytes:
     try:
         return Path(f"/proc/{pid}/{name}").read_bytes()
     except (FileNotFoundError, ProcessLookupError, PermissionError):
-        return b""  # it has ended, or belongs to another user and so is not of the node
+        return b""  # the process has ended, or belongs to another user and so not to the node

@@ -64,7 +64,7 @@ def _fetch_helm(work: Path) -> Path:
 
 
 def _largest(name: str, folder: Path) -> Path:
-    """Return the largest file whose name begins with ``name``: the program, because scripts are smaller."""
+    """Return the largest file whose name begins with ``name``. It is the program: scripts are smaller."""
     found = [path for path in folder.rglob(f"{name}*") if path.is_file() and path.stat().st_size > 10**6]
     found = [path for path in found if path.suffix not in (".whl", ".zip", ".tgz")]
     if not found:

@@ -1,4 +1,4 @@
-"""RFTJobs with an environment: to success with a suspension in between, and to cancellation."""
+"""Two RFTJobs with an environment: one is suspended and resumed, and succeeds. The other is cancelled."""
 
 import pytest
 

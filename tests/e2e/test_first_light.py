@@ -18,8 +18,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
 MINUTE = 60.0
 TRAINER_UID = 10001
-# A grader that raises an error for six of the 120 rows. A step has about five rows, and a run ends if more
-# than half of a step cannot be graded.
+# A grader that raises an error for six of the 120 rows. A step has about five rows. A run fails if more than
+# half of a step's completions cannot be graded.
 RAISING = """
 def grade(completion, row):
     if row["answer"] == 35:
@@ -99,7 +99,7 @@ def test_a_run_succeeds_and_its_pod_has_no_further_rights(kubectl: Kubectl, exam
         )
         assert "No such file" in default_token
 
-    # The grader's container has no access to token, secrets or checkpoints.
+    # The grader's container cannot read the trainer's token, the Secrets or the checkpoints.
     seen = kubectl.exec(
         pod,
         GRADER_CONTAINER,
@@ -120,7 +120,7 @@ def test_a_run_succeeds_and_its_pod_has_no_further_rights(kubectl: Kubectl, exam
     ):
         assert hidden not in seen.replace("/etc/rft/graders", "")
 
-    # The token is valid for the ingest only.
+    # The token is valid only for the operator's ingest, so the API server refuses it.
     answer = kubectl.exec(
         pod,
         TRAINER_CONTAINER,

@@ -14,7 +14,7 @@ from tests.waiting import wait_until
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 NAME = "forging"
-# The node has this machine's kernel.
+# The test cluster's node runs on this machine's kernel, so ``landlock_version`` is also valid for its pods.
 ATTACKS = [*MEMORY.values(), *OTHERS.values(), *(SIGNALS.values() if landlock_version() >= 6 else ())]
 
 ATTACKED = f"""
@@ -35,7 +35,7 @@ def grade(completion, row):
         raise ValueError(done.stdout[-200:] + done.stderr[-200:])
     return 0.0
 """
-"""A grader that runs one program in each call: in turns an attack, and the program ``HONEST``.
+"""The source of a grader that runs one program in each call. After each attack the next call runs ``HONEST``.
 
 An attack may change what ``HONEST`` prints. The score is 1 if an attack succeeds, else 0.
 """

@@ -1,6 +1,6 @@
-"""A job that needs a GPU, from scheduling to success. Its node advertises GPUs, but has no GPUs.
+"""A job that needs a GPU is scheduled, runs and succeeds. Its node advertises GPUs that do not exist.
 
-The trainer computes on the CPU.
+So the trainer computes on the CPU.
 """
 
 from collections.abc import Iterator
@@ -40,14 +40,14 @@ def test_a_job_that_needs_one_gpu_runs_on_a_node_with_simulated_gpus(
         example, name, stop={"maxSteps": 2}, sampling={"engine": "transformers"}, evaluation={"fraction": 0}
     )
     job = next(o for o in objects if o["kind"] == "RFTJob")
-    # Neither a number of GPUs nor an accelerator is set, so the plan chooses one GPU. Its four CPUs may be
-    # more than the node has.
+    # Neither a number of GPUs nor an accelerator is set, so the plan chooses one GPU. For one GPU the plan
+    # requests four CPUs, which may be more than the node has. So the job sets the CPUs itself.
     job["spec"]["resources"] = {"cpu": "1", "memory": "8Gi"}
     job["spec"]["template"] = {"env": [{"name": "RFT_DEVICE", "value": "cpu"}]}
     kubectl.apply(*objects)
     found = wait_until("the job ends", lambda: ended(kubectl, name), 12 * MINUTE)
     assert found["phase"] == "Succeeded", found
-    # The operator reads the label with the rights that the chart grants.
+    # The operator knows the accelerator from the label of the nodes, which the chart lets it list.
     plan = found["plan"]
     assert (plan["gpus"], plan["device"], plan["accelerator"]) == (1, "cuda", "nvidia-l40s-48gb")
     assert condition(found, "Complete")["reason"] == "MaxStepsReached"

@@ -1,8 +1,8 @@
 """Runs in pods with a memory limit.
 
-If the limit is the plan's least memory, a run completes rows of the maximum length. If the limit is lower,
-the run fails. Each test runs with float32 and with bfloat16. The job sets this dtype, so it does not depend
-on the node's processor.
+If the limit equals the plan's least memory, a run with rows of the maximum length succeeds. If the limit is
+lower, the run fails. Each test runs with float32 and with bfloat16. The job sets this dtype, so it does not
+depend on the node's processor.
 """
 
 import json
@@ -67,9 +67,9 @@ def job(
 
 
 def rows(count: int, first: int = 0) -> str:
-    """Return ``count`` rows as JSON lines. The answers are ``first`` and the numbers after it.
+    """Return ``count`` rows as JSON lines. Their answers are the numbers from ``first`` on.
 
-    The prompts ask for long texts, so a small model writes long completions.
+    The prompts ask for long texts, so that the completions reach the maximum number of tokens.
     """
     asked = "Write a very long story with many chapters, and never end it. Begin with chapter"
     made: list[dict[str, Any]] = [
@@ -105,9 +105,9 @@ def test_the_minimum_memory_is_enough_for_the_longest_rows(
 TOO_LITTLE: dict[Dtype, float] = {"float32": 0.75, "bfloat16": 0.6}
 """For each dtype, a fraction of the plan's least memory that is too small: a run with this limit is killed.
 
-In bfloat16 three quarters of the least memory only make the run slower. The reason is that the trainer's
-weights are mapped from the checkpoint's file. The kernel drops mapped pages before it kills a process, and
-reads them again when the process needs them.
+In bfloat16 a run with three quarters of the least memory is not killed, but slower. Its weights are mapped
+from the model's file. The kernel drops mapped pages before it kills a process, and reads them again when the
+process needs them.
 """
 
 

@@ -69,9 +69,9 @@ class Case:
 
     name: str
     change: str
-    """What the message says to change: a field of the spec, or another object. The message has this text."""
+    """Text that the message must have. It says what to change: a field of the spec, or another object."""
     says: tuple[str, ...]
-    """Further words that the message must have: the cause."""
+    """Further texts that the message must have. They name the cause."""
     spec: Object = field(default_factory=dict)
     """Fields of the job's spec that replace the usual ones."""
     objects: tuple[Object, ...] = ()
@@ -79,8 +79,10 @@ class Case:
     alone: bool = False
     """Whether the case has its own namespace, because its objects affect all jobs of a namespace."""
     probe: str = ""
-    """Kind of the object that the API server must refuse before the job is created: a policy and a webhook
-    have an effect some moments after they were applied."""
+    """Kind of the objects that the case's policy or webhook refuses. Empty: the case has neither.
+
+    They have no effect in the first moments. So the job is created only after the API server has refused an
+    object of this kind."""
     mend: tuple[Object, ...] = ()
     """Objects that are applied to remove the cause."""
     gone: tuple[Object, ...] = ()
@@ -103,7 +105,7 @@ class Case:
         return own_namespace(self.name) if self.alone else SHARED
 
     def is_told(self, status: Mapping[str, Any]) -> bool:
-        """Return whether the message of a status names the cause, and what to change."""
+        """Return whether the status message names the cause and what to change."""
         message = str(status.get("message") or "")
         return all(part in message for part in (self.change, *self.says))
 
@@ -156,7 +158,7 @@ def _volume(
 
 
 def _on_claim(name: str) -> Object:
-    """Return the spec of a job that stores its run in an existing claim, with an image that is missing."""
+    """Return the spec of a job that stores its run in an existing claim. Its image cannot be pulled."""
     return {"storage": {"persistentVolumeClaim": {"claimName": name}}, "template": NO_IMAGE}
 
 
@@ -219,8 +221,9 @@ def _webhook(name: str) -> Object:
 
 
 def _injected(name: str) -> tuple[Object, ...]:
-    """Return a policy that adds a container to the pods of one case, as service meshes do, and Pod Security
-    for the namespace of the case.
+    """Return the namespace of one case, and a policy that adds a container to its pods, as service meshes do.
+
+    The namespace enforces the Pod Security level "restricted", which refuses this container.
     """
     api, bound = "admissionregistration.k8s.io/v1", own_namespace(name)
     rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}
@@ -251,12 +254,12 @@ def _injected(name: str) -> tuple[Object, ...]:
 
 
 def _template(**changes: Any) -> Object:
-    """Return the spec of a job with changes of its pod, whose image is missing."""
+    """Return the spec of a job with ``changes`` in ``spec.template``. The job's image cannot be pulled."""
     return {"template": {**NO_IMAGE, **changes}}
 
 
 def _unplaced(**changes: Any) -> Object:
-    """Return the spec of a job with changes of its pod, which fits on no node."""
+    """Return the spec of a job with ``changes`` in ``spec.template``. The job's pod fits on no node."""
     return {"resources": WAITS, "template": changes}
 
 
@@ -269,9 +272,9 @@ def _graded(secret: str, key: str) -> Object:
 ROWS = _object("ConfigMap", "rows", data={"train.jsonl": '{"prompt": "1+1", "answer": 2}\n'})
 DEADLINE = "2026-01-01T00:00:00Z"
 NEVER_STARTS = {"resources": WAITS, "template": None}
-"""What a suspended job resumes with if its image was wrong: the right image, and no node for it."""
+"""Changes with which a suspended job resumes if its image was wrong: the default image, but no node fits."""
 UNPLACED = {"resources": {**SMALL, "nodeSelector": None}}
-"""What a suspended job resumes with if its pod asked for a node that does not exist."""
+"""Changes with which a suspended job resumes if its node selector matched no node: no node selector."""
 TAKEN = {"rft.dev/obstacle": "here"}
 NODE: Object = {
     "apiVersion": "v1",
@@ -539,7 +542,7 @@ CASES = (
     Case(
         "missing ResourceClaim",
         "spec.template.resourceClaims[0].resourceClaimName",
-        ("ResourceClaim gpus-of-nobody",),  # the scheduler may say nothing about it
+        ("ResourceClaim gpus-of-nobody",),  # the scheduler may write no Event about it
         _template(resourceClaims=[{"name": "gpu", "resourceClaimName": "gpus-of-nobody"}]),
         resume={"template": {"resourceClaims": None}},
     ),
@@ -808,12 +811,12 @@ def _job(case: Case) -> Object:
         "storage": kept if case.resume else {"ephemeral": {}},
     }
     job = _object("RFTJob", case.job, "rft.dev/v1alpha1", spec={**spec, **case.spec})
-    # The trainer would need more memory, but none of these jobs trains.
+    # The trainer would need more memory than SMALL has. FORCED allows this, and none of these jobs trains.
     return _in(case.namespace, {**job, "metadata": {"name": case.job, "annotations": FORCED}})
 
 
 def _in(namespace: str, made: Object) -> Object:
-    """Return an object in a namespace. An object of the whole cluster stays as it is."""
+    """Return the object with this namespace, or unchanged if its kind is in no namespace."""
     if made["kind"] in CLUSTER_WIDE:
         return made
     return {**made, "metadata": {**made["metadata"], "namespace": namespace}}
@@ -830,14 +833,14 @@ def _cluster_wide() -> list[Object]:
 
 
 def _delete(kubectl: Kubectl, objects: list[Object], *options: str) -> None:
-    """Delete objects. Pods end at once, because no kubelet answers for those on ``NODE``."""
+    """Delete objects. Pods are deleted without waiting for a kubelet, because ``NODE`` has none."""
     at_once = ("--grace-period=0", "--force", "--ignore-not-found")
     kubectl.run("delete", "-f", "-", *at_once, *options, stdin=yaml.safe_dump_all(objects))
 
 
 @pytest.fixture(scope="module")
 def everywhere(kubectl: Kubectl) -> Kubectl:
-    """kubectl without a namespace of its own, so that one call can have objects of several namespaces."""
+    """kubectl without a fixed namespace, so that one call can have objects of several namespaces."""
     found = copy(kubectl)
     found.namespace = ""
     return found
@@ -845,7 +848,7 @@ def everywhere(kubectl: Kubectl) -> Kubectl:
 
 @pytest.fixture(scope="module")
 def cases(everywhere: Kubectl) -> Iterator[dict[str, Case]]:
-    """The cases that this cluster can have, by their jobs' names. Their namespaces exist."""
+    """The cases that are possible on this cluster, by the names of their jobs. Their namespaces exist."""
     found = {case.job: case for case in CASES if _is_possible(everywhere, case)}
     namespaces = [_object("Namespace", name) for name in sorted({case.namespace for case in found.values()})]
     pods = [_in(case.namespace, made) for case in CASES for made in case.objects if made["kind"] == "Pod"]
@@ -892,7 +895,7 @@ def _prepare(kubectl: Kubectl, cases: dict[str, Case]) -> None:
 
 
 def _is_refused(kubectl: Kubectl, case: Case) -> bool:
-    """Return whether the API server refuses the object that the case's policy or webhook is for."""
+    """Return whether the API server refuses an object of the kind ``case.probe``."""
     pod = {"containers": [{"name": "main", "image": NO_IMAGE["image"]}], "restartPolicy": "Never"}
     made = {
         "Pod": _object("Pod", "probe", spec=pod),
@@ -926,9 +929,9 @@ def _seconds_until(
     is_so: Callable[[str, Object], bool],
     limit: float,
 ) -> dict[str, float]:
-    """Return the seconds that each case took until ``is_so`` was true for it, by the name of its job.
+    """Return the seconds from the start of each case until ``is_so`` was true for it, by the job's name.
 
-    ``started`` has the time at which each case started. ``is_so`` is called with the name and the status.
+    ``started`` has the time at which each case started. ``is_so`` is called with the job's name and status.
 
     Raises:
         AssertionError: ``is_so`` is still false for a case after ``limit`` seconds. The message has ``what``,
@@ -953,7 +956,7 @@ def _seconds_until(
 
 
 def _create(kubectl: Kubectl, cases: dict[str, Case]) -> dict[str, float]:
-    """Create the jobs, some at a time. Return when each was created."""
+    """Create the jobs, ten at a time. Return when each was created."""
     started: dict[str, float] = {}
     jobs = list(cases.values())
     for first in range(0, len(jobs), 10):

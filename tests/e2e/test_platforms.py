@@ -1,4 +1,4 @@
-"""A job succeeds where the platform assigns users, and where quota and LimitRange want limits.
+"""A job succeeds in a namespace like those of OpenShift, with a ResourceQuota and a LimitRange.
 
 OpenShift refuses pods that name their users. It assigns a user and a group to each namespace. Here two
 admission policies do the same.
@@ -31,8 +31,8 @@ def _object(api: str, kind: str, name: str, **rest: object) -> Object:
 
 
 def policies(user: int) -> list[Object]:
-    """Return the policies of the namespace. One assigns the user and the group of volumes, and the other
-    refuses containers that name a user.
+    """Return two policies of the namespace, with their bindings. One sets the user of pods and the group of
+    their volumes. The other refuses containers that name a user.
     """
     here = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": NAMESPACE}}}
     security = f"Object.spec.securityContext{{runAsUser: {user}, fsGroup: {user}}}"
@@ -68,7 +68,7 @@ def limits() -> list[Object]:
 
 @pytest.fixture
 def place(kubectl: Kubectl) -> Iterator[Kubectl]:
-    """kubectl in the namespace, on a cluster whose operator leaves the users to the platform."""
+    """kubectl in the namespace. The operator sets no users in its pods, because the platform assigns them."""
     place = copy(kubectl)
     place.namespace = NAMESPACE
     if "mutatingadmissionpolicies" not in kubectl.run("api-resources", f"--api-group={GROUP}").stdout:

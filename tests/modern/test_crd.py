@@ -1,4 +1,8 @@
-"""A current API server with the CRD: the CEL rules refuse the same objects as the models."""
+"""Tests the CRD on a current API server.
+
+Its CEL rules refuse specs that break a rule of ``rft_api.rules``, and changes to immutable fields. It accepts
+valid specs.
+"""
 
 from typing import Any
 
@@ -12,7 +16,7 @@ from tests.modern.server import Server
 from tests.modern.support import RFTJOBS, Object, apply, create, named, patch, started
 from tests.violations import VIOLATIONS, Violation
 
-# The first test includes the time to build the server, if it is not cached.
+# ``func_only``: the fixtures do not count in the time limit, because they may have to build the server.
 pytestmark = [pytest.mark.modern, pytest.mark.timeout(60, func_only=True)]
 
 TEXTS = [
@@ -134,7 +138,7 @@ def test_resources_and_template_may_change_only_while_no_pod_runs(
     refused = patch(server, name, {"spec": change})
     assert refused.status_code == 422, refused.text
     assert f"spec.{next(iter(change))} {ONLY_SUSPENDED}" in message(refused)
-    # The pod may still run until the operator sets the phase to Suspended.
+    # With spec.suspend the pod may still run. It is gone only when the operator sets the phase Suspended.
     assert patch(server, name, {"spec": {"suspend": True}}).status_code == 200
     assert patch(server, name, {"spec": change}).status_code == 422
     assert patch(server, name, {"status": {"phase": "Suspended"}}, "/status").status_code == 200
@@ -185,7 +189,7 @@ def test_server_side_apply_merges_graders_by_name(server: Server, installed: htt
     answer = apply(server, addition, "reviewer")
     assert answer.status_code == 200, answer.text
     assert [g["name"] for g in answer.json()["spec"]["graders"]] == ["right", "style"]
-    # When a manager applies again, the other manager's grader stays.
+    # When one field manager applies its part again, the grader of the other manager stays.
     answer = apply(server, whole, "team")
     assert [g["name"] for g in answer.json()["spec"]["graders"]] == ["right", "style"]
     conflicting = {**addition, "spec": {"graders": [{"name": "right", "math": {}}]}}

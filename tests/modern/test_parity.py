@@ -1,4 +1,7 @@
-"""A current API server, with CEL and strict field validation, accepts the same objects as the models."""
+"""A current API server with the CRD accepts the same RFTJobs as the pydantic models of ``rft_api``.
+
+The server evaluates the CEL rules, and validates fields strictly.
+"""
 
 from collections import Counter
 
@@ -15,7 +18,7 @@ pytestmark = [pytest.mark.modern, pytest.mark.timeout(300, func_only=True)]
 
 
 class DefaultNamespace:
-    """A ``RestApi``, as the parity tests need it, for the namespace ``default`` of the API server."""
+    """Implements the ``RestApi`` of the parity tests, for the namespace ``default`` of the API server."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
