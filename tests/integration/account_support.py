@@ -97,7 +97,7 @@ class Account:
         return path
 
     def remove(self) -> None:
-        """Delete the account's cluster-scoped objects. The others are deleted with their namespace."""
+        """Delete the account's cluster-scoped objects. Its other objects are deleted with their namespace."""
         for made in self.objects:
             if made["kind"].startswith("Cluster"):
                 self.api.delete(_PATHS[made["kind"]], made["metadata"]["name"])

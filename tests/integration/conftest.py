@@ -41,9 +41,9 @@ def kubeconfig() -> Path:
 
 @pytest.fixture(scope="session")
 def described(kubeconfig: Path) -> dict[str, str]:
-    """What the provider knows about the test cluster, e.g. ``host_address``.
+    """Data about the test cluster, e.g. ``host_address``. See ``Provider.describe`` in ``tests.cluster``.
 
-    For an external cluster the provider knows only its own name.
+    For an external cluster there is only the provider's name.
     """
     return choose_provider(default_layout()).describe()
 

@@ -1,8 +1,9 @@
 """Installs Kueue from its own chart, changes its configuration, and removes it.
 
-Kueue makes the certificate of its webhook itself, and waits until the kubelet has mounted it. The kubelet
+By default Kueue makes the certificate of its webhook, and waits until the kubelet has mounted it. The kubelet
 mounts a changed Secret only after up to 90 seconds, and Kueue looks for the files at intervals that double.
-So Kueue would be ready after one to four minutes. The tests create the certificate first, and Kueue uses it.
+So Kueue would be ready after one to four minutes. Therefore the tests create the certificate before they
+install Kueue, and Kueue uses it.
 """
 
 import base64
@@ -39,7 +40,7 @@ _FILE = "controller_manager_config.yaml"
 _SERVER = f"kueue-webhook-service.{NAMESPACE}.svc"
 _AUTHORITY = "kueue-ca"
 _LIFE = timedelta(days=365)
-"""Kueue replaces certificates that expire within 90 days."""
+"""How long the certificates are valid. Kueue replaces certificates that expire within 90 days."""
 
 
 def _pem(key: rsa.RSAPrivateKey) -> bytes:
@@ -81,7 +82,7 @@ def certificates() -> dict[str, bytes]:
 
 
 def secret() -> Object:
-    """Return the Secret with the webhook's certificate. Its labels let Helm use it as part of the release."""
+    """Return the Secret with the webhook's certificate. With its labels Helm makes it part of the release."""
     owner = {"meta.helm.sh/release-name": "kueue", "meta.helm.sh/release-namespace": NAMESPACE}
     labels = {"app.kubernetes.io/managed-by": "Helm"}
     data = {name: base64.b64encode(content).decode() for name, content in certificates().items()}
@@ -99,11 +100,12 @@ def chart_values(configuration: str, image: str | None) -> Object:
     if image:
         repository, _, tag = image.rpartition(":")
         manager["image"] = {"repository": repository, "tag": tag, "pullPolicy": "Never"}
-    # The chart uses the initial delay as the period too. On a busy machine some probes in a row may fail.
+    # The chart sets the period of the probe to its initial delay, so there is one probe per second. On a busy
+    # machine several probes in a row may fail.
     probe = {"initialDelaySeconds": 1, "timeoutSeconds": 5, "failureThreshold": 15}
     config: Object = yaml.safe_load(configuration)
-    # There is only one controller. Without this setting a restarted one waits up to 15 s, until the Lease of
-    # the controller before it has expired.
+    # There is only one controller, so it needs no Lease. With a Lease, a restarted controller would wait up
+    # to 15 s until the Lease of the stopped controller has expired.
     config["leaderElection"] = {"leaderElect": False}
     return {
         "controllerManager": {"manager": manager, "readinessProbe": probe},
@@ -112,9 +114,9 @@ def chart_values(configuration: str, image: str | None) -> Object:
 
 
 def answers(api: Api) -> bool:
-    """Return whether Kueue's webhook answers for its own objects and for Jobs.
+    """Return whether Kueue's webhook answers requests to create a Job or an object of Kueue.
 
-    Helm does not wait for this. Before, no Job can be created.
+    Until it answers, the API server refuses new Jobs. Helm does not wait until it answers.
     """
     flavor = {"apiVersion": f"{GROUP}/v1beta1", "kind": "ResourceFlavor", "metadata": {"name": "probe"}}
     container = {"name": "probe", "image": "probe"}
@@ -154,12 +156,12 @@ class KueueRelease:
         return self._api.find(NAMESPACES, NAMESPACE)
 
     def is_left(self) -> bool:
-        """Return whether the tests have installed the cluster's Kueue, also in an earlier session."""
+        """Return whether the cluster has a Kueue that the tests installed, in this or an earlier session."""
         found = self.namespace()
         return found is not None and found["metadata"].get("labels", {}).get(OURS[0]) == OURS[1]
 
     def obstacle(self) -> str:
-        """Return why Kueue cannot be installed, empty if it can: the cluster has a Kueue of its own."""
+        """Return why the tests cannot install Kueue, or "" if they can: the cluster has a Kueue already."""
         if self.namespace() is None and self._api.find(CRDS, f"clusterqueues.{GROUP}") is None:
             return ""
         return f"the cluster has a Kueue that the tests have not installed, or a namespace {NAMESPACE}"
@@ -178,7 +180,7 @@ class KueueRelease:
         self._installed = self._current = yaml.safe_load(installed)
 
     def configure(self, **changes: Any) -> None:
-        """Run the controller with its configuration after the installation, changed by ``changes``.
+        """Set the controller's configuration to that of the installation, with the fields in ``changes``.
 
         The controller reads its configuration only when it starts, so it is restarted if anything changes.
         Wait until the webhook answers.
@@ -211,17 +213,17 @@ class KueueRelease:
     def remove(self) -> None:
         """Uninstall the chart with its CRDs, and wait until they are gone. Delete the namespace.
 
-        Also remove an installation that was interrupted at any moment.
+        The installation may have been interrupted at any moment.
         """
         self._run("helm", "uninstall", "kueue", "--ignore-not-found")
         wait_until("Kueue's CRDs are gone", self._release_objects, 120)
-        with suppress(NotFound, Conflict):  # Conflict: it is being deleted already
+        with suppress(NotFound, Conflict):  # Conflict: the namespace is being deleted already
             self._api.call("DELETE", f"{NAMESPACES}/{NAMESPACE}")
 
     def _release_objects(self) -> bool:
-        """Return whether Kueue's CRDs are gone. Take the finalizers from objects that are still there.
+        """Return whether Kueue's CRDs are gone. Remove the finalizers of Kueue's remaining objects.
 
-        Kueue itself, which has gone, would take them.
+        Usually Kueue removes these finalizers, but it does not run any more.
         """
         selector = "labelSelector=app.kubernetes.io/name%3Dkueue"
         left = self._api.call("GET", f"{CRDS}?{selector}").get("items") or []
@@ -235,14 +237,14 @@ class KueueRelease:
     def _objects(self, path: str) -> list[Object]:
         try:
             return self._api.call("GET", path).get("items") or []
-        except ClusterError:  # the CRD is gone, or is going: the caller asks again
+        except ClusterError:  # the CRD is gone or is being deleted; remove() calls this again
             return []
 
 
 def _drop_finalizers(api: Api, version: str, names: str, metadata: Object) -> None:
     place = f"/namespaces/{metadata['namespace']}" if "namespace" in metadata else ""
     if metadata.get("finalizers"):
-        with suppress(ClusterError):  # the caller asks again
+        with suppress(ClusterError):  # remove() tries this again
             api.patch(f"{version}{place}/{names}", metadata["name"], {"metadata": {"finalizers": None}})
 
 
@@ -257,10 +259,10 @@ def clear_interrupted(config: pytest.Config, kubeconfig: Path) -> None:
 
 
 def installed(config: pytest.Config, kubeconfig: Path) -> KueueRelease:
-    """Return Kueue with its chart's configuration. The first call installs it, from RFT_KUEUE_CHART.
+    """Return Kueue with its chart's configuration. The first call installs the chart in RFT_KUEUE_CHART.
 
-    Skip the test without a chart, and if the cluster has a Kueue of its own. If the installation failed, fail
-    this test and each further one.
+    Skip the test if this variable is not set, or if the cluster has a Kueue that the tests did not install.
+    If the installation failed, fail this test and all later tests that need Kueue.
     """
     if not (chart := os.environ.get(CHART)):
         pytest.skip(
@@ -281,7 +283,7 @@ def installed(config: pytest.Config, kubeconfig: Path) -> KueueRelease:
         try:
             wait_for_image(config)
             release.install(chart, os.environ.get(IMAGE))
-        except BaseException as error:  # also the end of the test's time
+        except BaseException as error:  # a timeout of the test is not an Exception
             config.stash[FAILED] = str(error)
             remove(config)
             raise

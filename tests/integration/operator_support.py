@@ -283,7 +283,7 @@ class Operator:
             return 0, str(error)
 
     def metric(self, line: str) -> float:
-        """Return the sum of the values of all metrics whose line begins with ``line``."""
+        """Return the sum of the values in all lines of ``/metrics`` that begin with ``line``."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self._metrics}/metrics", timeout=10) as answer:
             text = answer.read().decode()
         return sum(float(row.rsplit(" ", 1)[1]) for row in text.splitlines() if row.startswith(line))

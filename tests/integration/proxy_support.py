@@ -19,7 +19,7 @@ from kubernetes import client, config
 
 _CHUNK = 1 << 16
 CLOSED = b""
-"""A value in place of an answer. It means that the proxy closes the connection without an answer."""
+"""A value for the parameter ``answer`` of ``Proxy.refuse``: close the connection without an answer."""
 
 
 def answer(status: int, body: dict[str, Any] | None = None) -> bytes:
@@ -36,9 +36,9 @@ def answer(status: int, body: dict[str, Any] | None = None) -> bytes:
 class Proxy:
     """Forwards requests from the operator to the API server. The operator needs no certificate.
 
-    The operator sends plain HTTP. The proxy sends TLS with an administrator's certificate. The request line
-    of a connection is that of its newest request. A silent connection stays open, but the proxy forwards no
-    data in either direction. A lost route has the same effect.
+    The operator sends plain HTTP. The proxy sends TLS with an administrator's certificate. A connection may
+    have several requests: "its request line" means that of the newest one. A connection is called silent if
+    it stays open, but the proxy forwards no data in either direction, as if a route of the network were lost.
     """
 
     def __init__(self, kubeconfig: Path) -> None:
@@ -79,11 +79,10 @@ class Proxy:
         return path
 
     def refuse(self, text: str, answer: bytes, but: str = "no such text") -> None:
-        """Answer some requests with ``answer`` instead of the API server, and close their connections.
+        """Answer some requests with ``answer``, do not forward them, and close their connections.
 
-        The request line of such a request contains ``text``, and does not contain ``but``. All other requests
-        are forwarded. If the last request of an open connection is such a request, the connection is closed
-        at once.
+        These are the requests whose request line contains ``text``, but not ``but``. An open connection whose
+        newest request is one of these, such as a watch, is closed at once.
         """
         self._refused = (text, but, answer)
 
@@ -99,7 +98,7 @@ class Proxy:
         self._refused = None
 
     def answer_to(self, line: str) -> bytes | None:
-        """Return the answer to send in place of the API server's, or None to forward the request."""
+        """Return the answer of the proxy to a request with this request line. None: forward the request."""
         if self._refused is None:
             return None
         text, but, answer = self._refused

@@ -20,8 +20,7 @@ from tests.unit.chart_support import SETS
 pytestmark = pytest.mark.cluster
 
 POLICIES = 30
-"""The oldest minor version of Kubernetes 1 that has all kinds of objects that the chart renders by default.
-"""
+"""Kubernetes 1.30 is the oldest version that has all kinds of objects that the chart renders by default."""
 FOREIGN = ("cert-manager.io/", "monitoring.coreos.com/")
 """API groups of cert-manager and the Prometheus operator, which the test cluster does not have."""
 EXAMPLES = sorted((ROOT / "examples").rglob("*.yaml"))

@@ -1,7 +1,7 @@
 """Tests with Kueue installed: the status says within seconds why a job waits.
 
-The pods of these jobs fit on no node. Kueue admits the jobs all the same, because it does not look at nodes.
-It only compares requests with quotas.
+The pods of these jobs fit on no node. Kueue admits the jobs nevertheless: it compares their requests with its
+quotas, and does not look at nodes.
 """
 
 import time

@@ -34,7 +34,8 @@ def place(api: Api) -> Iterator[Api]:
 def accounts(place: Api) -> Iterator[list[Account]]:
     """A service account for each of the two operators, so the audit log shows the sender of each request."""
     scope = f"watch.namespaces={{{place.namespace}}}"
-    # Both need rights for both Leases, because both are configured to use the same one.
+    # The chart lets each operator use only its own Lease. These two use the same Lease, so a further role
+    # lets both use all Leases of the namespace.
     made = [account(place, name, scope) for name in ("rft-operator-a", "rft-operator-b")]
     place.create(*_shared_lease(place))
     place.create(*_shared_binding(place, made))

@@ -111,11 +111,11 @@ def test_a_pod_with_the_same_name_and_labels_in_another_namespace_is_refused(
     pod = {
         "apiVersion": "v1",
         "kind": "Pod",
-        # Without the owner reference: the owner is in another namespace, so the garbage collector would
-        # delete the pod.
+        # The copy has no owner reference: its owner is in another namespace, so the garbage collector would
+        # delete the copy.
         "metadata": {"name": metadata["name"], "labels": metadata["labels"]},
         "spec": {
-            # Old servers refuse a pod while its account has no Secret, which is created after the account.
+            # Old API servers refuse a pod that mounts a token until its account has a Secret.
             "automountServiceAccountToken": False,
             "nodeSelector": {"rft.dev/none": "here"},
             "containers": [{"name": "trainer", "image": "rft-test/none:1"}],
@@ -271,7 +271,7 @@ CROWD = 1000
 """Number of open connections that never send a whole request."""
 
 
-# asyncio leaves the client's side of some cancelled handshakes to the garbage collector.
+# asyncio does not close the client's sockets of some cancelled TLS handshakes, and Python then warns.
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("kind", KINDS)
 def test_reports_are_answered_while_a_thousand_connections_send_no_request(

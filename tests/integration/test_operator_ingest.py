@@ -63,7 +63,8 @@ def test_a_report_is_written_without_new_reads_of_the_cluster(trainer: Trainer, 
         wait_until("the step", lambda: trainer.run.status["progress"]["step"] == step)
         return {method: operator.metric(line) - before[method] for method, line in requests.items()}
 
-    # A renewal of the Lease needs no GET. A late event of the pod may cause one, so repeat until none comes.
+    # The operator renews the Lease without a GET. A late watch event of the pod may cause a GET, so repeat
+    # until a report causes none.
     steps = iter(range(2, 12))
     wait_until("the operator only patches the status", lambda: pushed(next(steps)) == {"GET": 0, "PATCH": 1})
 
@@ -139,8 +140,8 @@ def test_a_deleted_pod_is_refused(trainer: Trainer, api: Api) -> None:
     path = f"api/v1/namespaces/{{}}/pods/{trainer.pod['metadata']['name']}"
     options = {"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0}
     api.call("DELETE", path, options)
-    # The pod is deleted after the Job controller has counted it, which is subject to the controller's
-    # backoff.
+    # The pod has the Job controller's finalizer, so it is gone only after the controller has counted it. The
+    # controller may wait some time before it does this.
     gone = trainer.pod["metadata"]["uid"]
     wait_until("the pod is deleted", lambda: _uid(api, trainer.pod["metadata"]["name"]) != gone)
     wait_until("the report is refused", lambda: trainer.push(body(trainer.pod, 2)) in (401, 410), 10)

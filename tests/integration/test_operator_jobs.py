@@ -202,7 +202,7 @@ def test_success_is_final_and_a_deleted_child_is_not_created_again(
 def submit_again(api: Api, run: Run) -> Run:
     """Create a copy of the job with another name. Return the run of the copy.
 
-    When the copy has a child Job, the operator has processed all events from before the copy.
+    When the copy has a child Job, the operator has processed all watch events that came before the copy.
     """
     copy = {**run.job, "metadata": {"name": f"{run.name}-2"}}
     copy.pop("status", None)

@@ -1,7 +1,8 @@
 """The API server refuses an object of a run: what the status says, what is left, and what can be corrected.
 
-The operator asks by dry runs before it makes the first object. So a run that cannot be made leaves nothing,
-and each field of its spec can be corrected. About its pod nobody is asked before the Job exists.
+Before the operator creates the first object of a run, it creates the child Job and the claims as a dry run.
+If one of them is refused, the run leaves nothing, and each field of its spec can be corrected. The pod has no
+dry run: it is refused only after the child Job exists.
 """
 
 import time
@@ -30,7 +31,7 @@ TOLD_SECONDS = 30.0
 
 @contextmanager
 def existing(api: Api, path: str, kind: str, name: str, spec: Object) -> Iterator[None]:
-    """Create an object of the tests' namespace, and delete it after the ``with`` block."""
+    """Create an object in the tests' namespace, and delete it after the ``with`` block."""
     api.create(path, {"apiVersion": "v1", "kind": kind, "metadata": {"name": name}, "spec": spec})
     try:
         yield
@@ -42,7 +43,7 @@ def existing(api: Api, path: str, kind: str, name: str, spec: Object) -> Iterato
 def quota(api: Api, hard: Mapping[str, str]) -> Iterator[None]:
     """Limit the namespace by a ResourceQuota during the ``with`` block."""
     with existing(api, QUOTAS, "ResourceQuota", "few", {"hard": dict(hard)}):
-        # Before the quota's first count the API server answers with another message.
+        # Until Kubernetes has counted the quota's use once, the API server refuses with another message.
         wait_until("the quota is counted", lambda: api.get(QUOTAS, "few").get("status", {}).get("used"))
         yield
 
@@ -179,9 +180,10 @@ def elsewhere(api: Api, kubeconfig: Path) -> Iterator[Api]:
 
 @pytest.fixture
 def without_dry_runs(elsewhere: Api, kubeconfig: Path, tmp_path: Path) -> Iterator[Operator]:
-    """An operator of that namespace, for which each dry run fails as if a webhook had side effects.
+    """An operator of the namespace ``elsewhere``. A proxy refuses its dry runs.
 
-    Since Kubernetes 1.22 such a webhook cannot be created any more. One that was stored before remains.
+    The refusal is that of an API server with a webhook that has side effects. Since Kubernetes 1.22 no such
+    webhook can be created, but older ones remain in a cluster.
     """
     said = 'admission webhook "a.example.com" does not support dry run'
     body = {"kind": "Status", "status": "Failure", "reason": "BadRequest", "code": 400, "message": said}

@@ -1,4 +1,4 @@
-"""A real API server accepts and refuses the same manifests as the models.
+"""A real API server accepts and refuses the same manifests as the pydantic models of ``rft_api``.
 
 Checks that a CRD's schema cannot express are left out.
 """
@@ -83,7 +83,7 @@ def test_the_api_server_agrees_with_the_crds_schema_on_random_specs(
 
 
 class Reconciler:
-    """The operator without a webhook. Its verdict on a manifest is the condition ``Accepted``."""
+    """The operator without a webhook. It accepts a manifest if the condition ``Accepted`` is "True"."""
 
     def __init__(self, api: Api) -> None:
         self._api = api

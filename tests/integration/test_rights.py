@@ -24,7 +24,7 @@ UNSEEN = {
         "only an admission plugin checks this right, for owner references; the operator sends no such request"
     ),
 }
-"""Rights that are granted although the audit log shows no use of them, each with the reason."""
+"""Rights that the chart grants although the audit log shows no use of them, each with the reason."""
 WITH_KUEUE = {
     Right("kueue.x-k8s.io", "workloads", "list"),
     Right("visibility.kueue.x-k8s.io", "localqueues/pendingworkloads", "get"),

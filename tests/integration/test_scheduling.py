@@ -33,7 +33,7 @@ LARGE: dict[str, Any] = {
 
 @pytest.fixture
 def offering(api: Api, operator: Operator) -> Iterator[Callable[..., None]]:
-    """Return a function that advertises GPUs on a node. It restarts the operator to read the nodes again."""
+    """Return a function that advertises GPUs on a node, and restarts the operator so that it sees them."""
     entered: list[Any] = []
 
     def offer(count: int, product: str | None = None) -> None:
