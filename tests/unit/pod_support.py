@@ -19,7 +19,7 @@ from aiohttp import WSMsgType, web
 from rft_api.effective import effective
 from rft_api.validation import parse
 from rft_cli.cluster import reading_pod
-from rft_cli.cluster.volume import VolumeReader  # noqa: F401 - slow, and not what is timed
+from rft_cli.cluster.volume import VolumeReader  # noqa: F401 - imported here, outside of the tests' time
 from tests.api_server import kubeconfig
 from tests.manifests import manifest
 
@@ -163,7 +163,7 @@ class PodServer:
             given.cancel()
             if process.returncode is None:
                 process.kill()
-            await process.communicate()  # unlike wait, this also ends if output was not read
+            await process.communicate()  # wait() would block if the process has output that was not read
         await socket.close()
         return socket
 

@@ -139,7 +139,7 @@ def test_a_goal_at_its_limit_names_the_current_value_and_other_goals_remain() ->
 
 
 def test_an_experiment_has_only_the_advice_that_its_baseline_does_not_have() -> None:
-    document = manifest(training={"loraRank": 16})  # storage is ephemeral, which already gives advice
+    document = manifest(training={"loraRank": 16})  # its storage is ephemeral, so it already gets advice
     (experiment,) = suggest(document, Goal.HIGHER_CAPACITY).experiments
     assert [advice.rule for advice in experiment.advice] == ["lora-rank-high"]
     assert "storage-ephemeral" in {advice.rule for advice in advise(parse(experiment.manifest).spec)}

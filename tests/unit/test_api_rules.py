@@ -1,6 +1,4 @@
-"""Each rule across fields accepts valid specs. It refuses a spec that breaks the rule, and names
-the field.
-"""
+"""Each rule of ``rft_api.rules`` accepts valid specs, refuses a spec that breaks it, and names the field."""
 
 import pytest
 

@@ -17,7 +17,7 @@ from tests.unit.chart_support import CHART, one, rendered, template
 Json = dict[str, Any]
 SCHEMA: Json = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
 OWN = {"accelerator", "gpus", "gpuClaim"}
-"""Fields of a job's resources that only the job sets."""
+"""Fields of a job's resources that ``jobDefaults`` cannot have."""
 
 
 def settings_of(*values: str) -> Any:
@@ -78,10 +78,10 @@ def resolved(schema: Json) -> Json:
 
 
 def differences(model: type[BaseModel], schema: Json, path: str) -> Iterator[tuple[str, set[str]]]:
-    """Yield the differences between the fields of ``model`` and those of its part of the chart's schema.
+    """Yield the differences between a pydantic model and ``schema``, its part of the schema of chart values.
 
-    A difference is a path, and the names of fields that only the model or only the schema has. ``path`` is
-    the path of ``model``. The models in the fields of ``model`` are compared too.
+    A difference is a path, and the names of the fields that only one of the two has. ``path`` is the path of
+    ``model``. The pydantic models in its fields are compared too.
     """
     schema = resolved(schema)
     fields = {info.alias or name: info for name, info in model.model_fields.items()}

@@ -66,7 +66,7 @@ def test_helm_test_asks_the_service_of_the_metrics_for_the_holder_of_the_lease()
     compile(program, "the test", "exec")
     assert f"http://{OPERATOR}-metrics.sys.svc:9191/metrics" in program
     operator = one(rendered(), "Deployment", OPERATOR)["spec"]["selector"]["matchLabels"]
-    assert not operator.items() <= pod["metadata"]["labels"].items(), "no Service may select the test's pod"
+    assert not operator.items() <= pod["metadata"]["labels"].items(), "no Service may select helm's test pod"
 
 
 def test_there_is_a_case_in_which_each_alert_fires_and_one_in_which_it_clears() -> None:

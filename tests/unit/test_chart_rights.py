@@ -1,4 +1,7 @@
-"""A namespaced operator has the rights of a cluster-wide one in its namespaces, and few at cluster scope."""
+"""An operator of some namespaces has the same rights there as a cluster-wide operator.
+
+At cluster scope it has only a few rights.
+"""
 
 from typing import Any
 

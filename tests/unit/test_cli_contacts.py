@@ -555,9 +555,11 @@ for command in COMMANDS:
 
 @pytest.fixture
 def events(tmp_path: Path) -> list[list[str]]:
-    """What ``validate`` and ``plan`` open, contact or start: command, audit event and its first argument.
+    """What ``validate`` and ``plan`` open, contact or start. Each entry has three texts: the command, the
+    name of Python's audit event, and the first argument of this event.
 
-    They run in a new process, whose start takes more CPU time than a unit test may.
+    The commands run in a new process. Its start takes more CPU time than a unit test may use, so it is in a
+    fixture.
     """
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"prompt": "?"}\n')

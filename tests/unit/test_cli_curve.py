@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-import matplotlib.backends.backend_agg  # noqa: F401 - slow to import, and not what is timed here
+import matplotlib.backends.backend_agg  # noqa: F401 - imported here, outside of the tests' time
 import pytest
 from typer.testing import CliRunner
 

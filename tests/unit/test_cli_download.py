@@ -119,7 +119,7 @@ def test_a_download_that_was_cut_off_continues_and_sends_no_byte_again(
     second = rft("download", "sums", "--output", "out", "--only", "adapter")
     assert second.exit_code == 0, second.output
     size = sum(path.stat().st_size for path in (volume / "adapter").iterdir())
-    # Beside the missing bytes there is a short line for each piece and each file.
+    # In addition to the missing bytes, the pod sends a short line for each piece and each file.
     assert size - here <= server.sent < size - here + 50
     assert digests(tmp_path / "out") == {
         path: digest for path, digest in digests(volume).items() if path.startswith("adapter/")
@@ -202,7 +202,7 @@ def test_a_download_that_failed_at_the_job_can_be_repeated(server: PodServer) ->
 def test_a_signal_while_the_pod_is_created_deletes_it(server: PodServer) -> None:
     def interrupt() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(0.2)  # so that the answer comes after the signal
+        time.sleep(0.2)  # so that the command handles the signal before it gets the answer
 
     server.on_created = interrupt
     assert rft("download", "sums").exit_code == 130
@@ -382,7 +382,7 @@ def checkpoint_files(step: int) -> list[str]:
 
 
 def read(server: PodServer) -> list[list[str]]:
-    """Return the patterns of the files that a pod has read, after those of the records."""
+    """Return the file patterns of each list request to a pod, without the first one, for the records."""
     listed = [arguments for action, *arguments in server.commands if action == "list"]
     assert listed[:1] in ([], [["metrics.jsonl"]])
     return listed[1:]

@@ -245,7 +245,8 @@ def test_a_sweep_over_accelerators_takes_all_of_the_catalogue_and_no_stated_coun
     ("field", "values"),
     [
         ("sampling.numRollouts", [2, 3, 4, 5, 6, 7, 8]),
-        # From 1/4 to 4 times the default, but only values above maxTokens that fit into a batch.
+        # From 1/4 to 4 times the default, without values up to maxTokens, and without values above
+        # batchSizeTokens.
         ("training.maxContextLength", [4096, 8192, 16384]),
         ("training.batchSizeTokens", [8192, 16384, 32768, 65536, 131072]),
         ("training.objective", ["grpo", "dapo", "gspo", "drGrpo", "cispo"]),

@@ -9,7 +9,7 @@ import os
 import signal
 from pathlib import Path
 
-import matplotlib.backends.backend_agg  # noqa: F401 - slow to import, and not what is timed here
+import matplotlib.backends.backend_agg  # noqa: F401 - imported here, outside of the tests' time
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -84,7 +84,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     fake_trainer(tmp_path, monkeypatch, TRAINER)
     path = tmp_path / "job.yaml"
     path.write_text(JOB)
-    # Drawing the picture would take a second. The test of the picture undoes this.
+    # Drawing the picture of the reward curve takes a second. Only the test of the picture draws it.
     monkeypatch.setattr("rft_cli.commands.run.write_png", lambda *_: None)
     return path
 

@@ -1,4 +1,4 @@
-"""The generated files agree with the models."""
+"""The generated files agree with the pydantic models of ``rft_api``."""
 
 from pathlib import Path
 from typing import Any

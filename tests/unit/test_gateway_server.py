@@ -147,7 +147,7 @@ def test_a_reward_that_arrives_after_the_rollout_was_closed_is_refused(opened: O
 
     def body() -> Iterator[bytes]:
         yield b'{"value": '
-        assert other.get("/v1/models").status_code == 200  # by now the server waits for the rest of the body
+        assert other.get("/v1/models").status_code == 200  # now the server waits for the rest of the body
         closed.append(opened.gateway.close_rollout("r1"))
         yield b"1}"
 

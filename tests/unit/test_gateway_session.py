@@ -1,6 +1,7 @@
 """Rollouts of several turns.
 
-A prompt that begins with all earlier tokens extends them. Any other prompt begins a new segment.
+If the prompt of a turn begins with all tokens of the segment, the turn extends the segment. Any other prompt
+begins a new segment.
 """
 
 import json

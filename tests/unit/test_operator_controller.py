@@ -201,8 +201,8 @@ def test_a_baseline_created_after_the_start_is_compared_at_the_next_event_of_a_p
 
 
 class NewCluster(FakeCluster):
-    """A fake cluster with an RFTJob that has no children yet. It records what the controller asks about by
-    dry runs, and what it creates.
+    """A fake cluster with an RFTJob that has no children yet. It records the objects that the controller
+    sends as dry runs, and the objects that the controller creates.
     """
 
     def __init__(self, document: Json) -> None:
@@ -290,7 +290,7 @@ def test_a_run_that_the_api_server_refuses_leaves_nothing_and_is_asked_about_aga
     cluster, controller, child = new(**CLAIMS)
     cluster.refused = kind
     for _ in range(3):
-        with pytest.raises(ClusterError, match="exceeded quota"):  # so the queue retries with back-off
+        with pytest.raises(ClusterError, match="exceeded quota"):  # the work queue then retries with back-off
             controller.process(KEY)
     assert cluster.children == []
     assert [each["kind"] for each in cluster.asked].count(kind) == 3

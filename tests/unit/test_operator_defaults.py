@@ -208,7 +208,7 @@ def test_a_default_that_is_too_small_says_where_it_comes_from() -> None:
         placed(parse(rftjob()).spec, "uid", defaults=given)
 
 
-# The setting.
+# The setting RFT_JOB_DEFAULTS.
 
 
 def test_the_setting_is_json() -> None:

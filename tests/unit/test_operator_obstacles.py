@@ -205,8 +205,8 @@ def test_a_volume_attached_elsewhere_is_told_as_long_as_the_kubelet_waits() -> N
     assert current([attach], NOW) == [], "Kubernetes may have attached the volume since then"
     found = blocked(SPEC, CLAIMED, WAITS, current([attach, mount], NOW))
     assert found is not None
-    assert "Multi-Attach error" in found.message, "the newer Event has no cause"
-    assert "timed out" in said(raw(mount.message)), "without another Event it is all that is known"
+    assert "Multi-Attach error" in found.message, "the newer Event does not name the cause"
+    assert "timed out" in said(raw(mount.message)), "the only Event is shown, even if it names no cause"
 
 
 def test_an_image_without_its_pull_secret_names_the_secret() -> None:
@@ -228,7 +228,7 @@ def test_an_image_without_its_pull_secret_names_the_secret() -> None:
 
 
 def unjudged(**spec: Any) -> tuple[dict[str, Any], Any]:
-    """Return a job and its state. No scheduler has looked at its pod."""
+    """Return a job and its state. No scheduler has tried to place its pod."""
     made = {
         "metadata": {
             "name": "sums-x-1",

@@ -277,8 +277,9 @@ def test_a_divided_base_costs_time_where_gathering_its_layers_takes_longer_than_
         return update_seconds(shape, replace(whole, link=link), lengths, 8, update)
 
     assert seconds(H100.link) == seconds(None)
-    # Each of both trainers computes two of the four micro-batches, and each time gathers the other half of
-    # the layers, in bfloat16: for the forward pass, for the backward pass, and for the reference.
+    # Each of the two trainers computes two of the four micro-batches. For each pass of a micro-batch it
+    # receives the other half of the layers, in bfloat16. There are two passes, forward and backward. A
+    # reference policy adds a third one.
     layers = shape.parameters - 2 * shape.embedding_parameters
     for reference, times in ((False, 2), (True, 3)):
         gathered = 2 * times * 2 * layers / 2

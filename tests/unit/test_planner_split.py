@@ -141,7 +141,7 @@ def test_training_is_divided_if_it_does_not_fit_on_one_gpu() -> None:
 
 
 def divides(model: str, gpus: int, costs: Costs | None = None) -> set[bool]:
-    """Return which bases the divisions have that come into question, if several GPUs train."""
+    """Return which bases occur in the result of ``choices`` if several GPUs train. True: a divided base."""
     found = choices(gpus, CATALOGUE[model], work(), ACCELERATORS["nvidia-h100-80gb"].memory, costs)
     return {split.divided for split, _ in found if split.trainers > 1}
 
@@ -149,18 +149,18 @@ def divides(model: str, gpus: int, costs: Costs | None = None) -> set[bool]:
 def test_a_base_that_fits_is_whole_on_each_gpu_that_trains_and_a_larger_one_is_divided() -> None:
     assert divides("Qwen/Qwen2.5-7B", 4) == {False}
     assert divides("Qwen/Qwen2.5-72B", 8) == {True}
-    # In turns the sampler leaves too little memory for the whole base, with separate GPUs it does not.
+    # On GPUs that sample and train in turns there is no room for the whole base. On separate GPUs there is.
     assert divides("Qwen/Qwen2.5-14B", 4) == {False, True}
 
 
 def costs_by_base(whole_seconds: float) -> Costs:
-    """Return a function by which a step with a divided base takes 1 s, and one with a whole base as given."""
+    """Return costs for which a step takes 1 s with a divided base, and ``whole_seconds`` with a whole one."""
     return lambda split: Cost(1.0 if split.divided else whole_seconds, 0.0)
 
 
 def test_a_base_that_fits_is_divided_only_where_the_step_is_then_much_shorter() -> None:
     assert divides("Qwen/Qwen2.5-7B", 4, costs_by_base(1.09)) == {False}
-    # Where a divided base leaves no more room for anything, it is not considered.
+    # Some divisions keep the whole base: a divided one would not leave more room for rows or for sampling.
     assert divides("Qwen/Qwen2.5-7B", 4, costs_by_base(1.11)) == {False, True}
     assert divides("Qwen/Qwen2.5-72B", 8, costs_by_base(0.5)) == {True}
 

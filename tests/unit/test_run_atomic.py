@@ -63,7 +63,7 @@ def test_a_folder_replaces_an_existing_one_only_if_requested(tmp_path: Path, fol
         (target / "old").touch()
     else:
         target.touch()
-    with pytest.raises(OSError), atomic.new_folder(target):  # noqa: PT011 - the kind depends on the target
+    with pytest.raises(OSError), atomic.new_folder(target):  # noqa: PT011 - its class depends on the target
         pass
     with atomic.new_folder(target, replace=True) as unfinished:
         (unfinished / "new").touch()

@@ -255,7 +255,7 @@ def a_fifo(path: Path) -> None:
 def a_socket(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as made:
         here = Path.cwd()
-        os.chdir(path.parent)  # the whole path may be too long for a socket
+        os.chdir(path.parent)  # the address of a socket has room for a short path only
         try:
             made.bind(path.name)
         finally:

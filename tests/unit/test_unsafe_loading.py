@@ -25,15 +25,15 @@ SAFE_LOADERS = frozenset({"_Loader", "_MergelessLoader", "yaml.SafeLoader", "yam
 READS = frozenset({"read_text", "read_bytes", "open"})
 
 ALLOWED: dict[str, frozenset[str]] = {
-    "trainer-image/rft_trainer/training_state.py": frozenset({"pickle"}),  # only for UnpicklingError
+    "trainer-image/rft_trainer/training_state.py": frozenset({"pickle"}),  # for the class UnpicklingError
     "trainer-image/rft_trainer/learn/ranks.py": frozenset({"multiprocessing"}),  # a pipe to its own children
-    "trainer-image/rft_trainer/learn/follower.py": frozenset({"multiprocessing"}),  # the child's end
+    "trainer-image/rft_trainer/learn/follower.py": frozenset({"multiprocessing"}),  # its other end
     "operator/rft_graders/worker.py": frozenset({"exec", "compile"}),  # users' code, in its own process
     "bench/trl_side/train.py": frozenset({"exec", "compile"}),  # the benchmark's own grader
     "trainer-image/rft_trainer/runtime/loading.py": frozenset(
         {"PeftModel.from_pretrained"}
-    ),  # checked before
-    "trainer-image/rft_trainer/learn/policy.py": frozenset({"LoraConfig.from_pretrained"}),  # checked before
+    ),  # check_adapter is called before
+    "trainer-image/rft_trainer/learn/policy.py": frozenset({"LoraConfig.from_pretrained"}),  # likewise
 }
 READERS = frozenset({
     # modules that open files for others, or write files atomically
@@ -136,7 +136,7 @@ def problem_of_model(call: ast.Call, owner: str, method: str) -> str | None:
         return None
     if owner in ("PeftModel", "LoraConfig", "PeftConfig", "AutoPeftModelForCausalLM"):
         return f"{owner}.{method}"
-    spread = any(each.arg is None for each in call.keywords)  # ** with the settings of a GGUF file
+    spread = any(each.arg is None for each in call.keywords)  # ** has the settings of a GGUF file
     if keyword(call, "trust_remote_code") is not False and not spread:
         return f"{owner}.{method} without trust_remote_code=False"
     is_model = owner == "kind" or owner.startswith("AutoModel")
