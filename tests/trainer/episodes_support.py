@@ -1,4 +1,4 @@
-"""Plays rollouts with an environment in its worker process. A function replaces the model."""
+"""Plays rollouts with an environment in its worker process. A function replaces the language model."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -34,7 +34,7 @@ def prompt(line: int = 1, **fields: Any) -> Prompt:
 
 
 class Played:
-    """A function that plays rollouts. The reward of the environment is the only score."""
+    """Call an instance to play rollouts. The reward of the environment is the only score."""
 
     def __init__(
         self, source: str, say: Callable[[str], str], template: str | None = None, **settings: Any

@@ -229,7 +229,7 @@ while time.monotonic() < end:
         os._exit(0)
 """,
 }
-"""Attacks that start many processes, or processes that end before they can be found."""
+"""Attacks that start many processes, or processes that end before the guard can find and kill them."""
 
 FORGER = """
 import os

@@ -86,7 +86,7 @@ class HubHandler(http.server.BaseHTTPRequestHandler):
         for part, statuses in self.hub.failing.items():
             if part in path and statuses:
                 return self.reply(statuses.pop(0), {"error": "not now"})
-        if path.startswith("/objects/"):  # the address is signed, and gets no token
+        if path.startswith("/objects/"):  # the client sends no token to this signed address
             self.hub.objects[path.rpartition("/")[2]] = raw
             self.hub.uploads += 1
             return self.reply(200)

@@ -52,7 +52,7 @@ def with_spec(config: RunConfig, **parts: Any) -> RunConfig:
 
 
 def rewarded(model: Path, run_dir: Path, **training: Any) -> RunConfig:
-    """Return a configuration in which rewards differ: 1 for each completion that begins with a digit."""
+    """Return a configuration in which a completion gets reward 1 if it begins with a digit, else 0."""
     return with_spec(
         config(model, run_dir, **training), graders=[{"name": "digit", "regex": {"pattern": "^[0-9]"}}]
     )

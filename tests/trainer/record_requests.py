@@ -44,5 +44,7 @@ class RecordRequests:
 
 
 def _is_probe(body: dict[str, Any]) -> bool:
-    """Return whether the trainer's probe sent the request: for a probe adapter, or for prompt log-probs."""
+    """Return whether the trainer's probe sent the request: it names a probe adapter, or asks for log-probs of
+    the prompt.
+    """
     return str(body.get("model", "")).startswith("probe") or body.get("prompt_logprobs") is not None

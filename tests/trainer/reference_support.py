@@ -104,7 +104,9 @@ class Reference:
 
 
 def completions(groups: Sequence[Group]) -> list[tuple[Sequence[int], Sequence[int], Tensor, float]]:
-    """Return, for each accepted rollout, prompt tokens, completion tokens, sampler's log-probs, advantage."""
+    """Return a tuple for each accepted rollout: prompt tokens, completion tokens, the sampler's log-probs of
+    these completion tokens, advantage.
+    """
     return [
         (
             group.prompt.token_ids,

@@ -25,7 +25,7 @@ def test_rounded_products_have_the_gradients_of_float32_within_rounding(characte
     training = Training(lora_rank=4, lora_alpha=8)
     policy = Policy(PolicyOptions(character_model, training, "cpu", "bfloat16", 0))
     with torch.no_grad():
-        for factor in policy.output_factors():  # which are zero at first, so that the adapter does nothing
+        for factor in policy.output_factors():  # a new adapter has zeros here and changes nothing
             factor.normal_(std=0.1, generator=torch.Generator().manual_seed(4))
     assert not policy._rounds, "on a CPU the adapter computes in float32"
     expected = gradients(policy)

@@ -64,17 +64,17 @@ def flat(rows: Sequence[PackedRow]) -> FlatRows:
 
 
 def pairs(rows: FlatRows, window: int | None) -> Tensor:
-    """Return (T, T): whether a token attends to another token. ``mask_mod`` decides it for each pair."""
+    """Return (T, T), by ``mask_mod``: True where the row's token attends to the column's token."""
     index = torch.arange(rows.length)
     return mask_mod(rows, window)(index, index, index[:, None], index[None, :])
 
 
 def dense(rows: Sequence[PackedRow], window: int | None) -> Tensor:
-    """Return (T, T): whether a token attends to another token, from the dense masks of unpadded rows."""
+    """Return (T, T), by dense masks without padding: True where the row's token attends to the column's."""
     rule: Any = causal_mask_function if window is None else sliding_window_causal_mask_function(window)
     blocks = []
     for one in rows:
-        batch = build([one, one])  # the second row may be cut off; the first keeps its own mask
+        batch = build([one, one])  # two equal rows; only the mask of the first is used
         allowed = batch.attention_B_1_T_T
         if allowed is None:
             length = batch.tokens_B_T.shape[1]

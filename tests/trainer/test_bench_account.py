@@ -39,7 +39,7 @@ def test_an_operation_reads_its_arguments_and_writes_its_result() -> None:
     account = Account(H100, RANK)
     left, right = (torch.empty(8, 32, device="meta") for _ in range(2))
     with account:
-        left @ right.T  # the transposed view moves nothing
+        left @ right.T  # the transposition is a view, which moves no bytes
         left.add_(right)
     assert account.counts["products"].flops == 2 * 8 * 8 * 32
     assert account.counts["products"].bytes == 4 * (2 * 8 * 32 + 8 * 8)

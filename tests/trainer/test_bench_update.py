@@ -38,7 +38,7 @@ def test_attention_operations_are_counted_for_every_pair_that_the_mask_allows() 
     shape, shared = shape_named(TINY), row(256, 4, 65)
     mask = build([shared]).attention_B_1_T_T
     assert mask is not None
-    # Half of each token's attention to itself is counted, as in the formulas for whole sequences.
+    # A token's attention to itself counts as half a pair, as in the formulas for whole sequences.
     attention = 3 * attention_flops(shape, 1, int(mask.sum()) - shared.length / 2)
     weights = 2 * linear_flops(shape, shared.length) + 6 * 1000 * shared.length
     assert needed_flops(shape, [shared], PLAIN) == pytest.approx(weights + attention)
@@ -61,7 +61,7 @@ def test_the_benchmark_trains_every_rollout_in_the_chosen_layout(
     found = measure(case, random_model(TINY, tmp_path, "cpu"), None, updates=2)
     assert len(found.seconds) == 2
     assert found.tokens == ROLLOUTS * (case.prompt + case.completion)
-    if layout == "long":  # the last token of a completion predicts nothing
+    if layout == "long":  # the last token of a completion predicts no token, so it is not computed
         assert found.computed == found.tokens - ROLLOUTS
     else:
         assert found.computed == case.prompt + ROLLOUTS * (case.completion - 1)

@@ -16,7 +16,7 @@ def test_every_adapter_in_a_runs_folder_names_the_base_by_the_jobs_name_and_has_
     monkeypatch.setattr(machine, "usable_cores", lambda: 1)
     monkeypatch.chdir(character_model.parent)
     asked = config(character_model, tmp_path / "run")
-    name = f"./{character_model.name}"  # the trainer loads it by its absolute path
+    name = f"./{character_model.name}"  # the trainer loads the model by its absolute path
     model = asked.spec.model.model_copy(update={"name": name})
     run(asked.model_copy(update={"spec": asked.spec.model_copy(update={"model": model})}))
     adapters = [file.parent for file in (tmp_path / "run").rglob("adapter_config.json")]

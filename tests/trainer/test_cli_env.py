@@ -1,4 +1,7 @@
-"""rft env check plays rollouts of an environment in a worker. Given texts replace the model's answers."""
+"""rft env check plays rollouts of an environment in a worker process.
+
+The texts of the option ``--say`` replace the language model's answers.
+"""
 
 import json
 import re

@@ -32,7 +32,7 @@ from tests.trainer.loop_support import config
 BUDGET = 6
 """Largest allowed number of tokens in a prompt."""
 ROOM = (1, 2, 5.0, 100)
-"""How batches are sized: epochs, rollouts of each prompt, tokens of a completion, tokens of a step."""
+"""Arguments of ``steps_left``: epochs, rollouts of each prompt, tokens of a completion, tokens of a step."""
 
 
 def text(number: int, prompt: str = "what is row") -> str:
@@ -198,7 +198,7 @@ def test_the_estimated_steps_take_too_long_prompts_into_account(
         train = opened(tmp_path, texts, stack).train
     assert "of the prompts are longer than 6 tokens" in caplog.text
     assert train.mean_length == 3
-    # Half of 4000 rows, six prompts of 2 × (3 + 5) tokens a step.
+    # Half of the 4000 rows are too long. A step of 100 tokens has six prompts: each takes 2 × (3 + 5) tokens.
     assert train.steps_left(Position(), *ROOM) == pytest.approx(2000 / 6, rel=0.15)
     assert train.steps_left(Position(2), *ROOM) == 0
 

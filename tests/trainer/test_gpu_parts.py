@@ -91,14 +91,14 @@ def test_the_same_command_again_runs_what_is_left(
 ) -> None:
     ran = tmp_path / "ran"
     assert call(monkeypatch, tmp_path, "--minutes", "5") == 1
-    assert ran.read_text().split() == ["versions", "second", "fourth"], "the third needs more time"
+    assert ran.read_text().split() == ["versions", "second", "fourth"], "the third may take over 5 minutes"
     report = json.loads((tmp_path / "gpu-check.json").read_text())
     assert report["left"] == ["third"]
     assert "**Failed:** second." in (tmp_path / "gpu-check.md").read_text()
     assert call(monkeypatch, tmp_path, "--minutes", "5") == 1
-    assert ran.read_text().split()[3:] == ["third"], "a part alone may take all of the time"
+    assert ran.read_text().split()[3:] == ["third"], "if only one part is left, it runs in any case"
     assert call(monkeypatch, tmp_path) == 1
-    assert len(ran.read_text().split()) == 4, "nothing is left"
+    assert len(ran.read_text().split()) == 4, "no part is left to run"
     assert call(monkeypatch, tmp_path, "--again") == 1
     assert ran.read_text().split()[4:] == ["second"]
 

@@ -47,7 +47,7 @@ def deep(path: Path) -> None:
 
 def huge(path: Path) -> None:
     with path.open("wb") as file:
-        file.truncate(1 << 35)  # without taking space on the disk
+        file.truncate(1 << 35)  # a sparse file, which takes no space on the disk
 
 
 READS: list[tuple[str, Callable[[RunFolder], Any]]] = [
@@ -69,7 +69,7 @@ def test_another_thing_in_place_of_a_file_is_replaced_or_an_error_of_the_run(
     folder = RunFolder(tmp_path / "run")
     file = folder.path / name
     file.parent.mkdir(parents=True)
-    folder.checkpoint_of(1).mkdir(parents=True)  # the run has begun
+    folder.checkpoint_of(1).mkdir(parents=True)  # a run with a checkpoint has begun
     make(file)
     said = None
     try:

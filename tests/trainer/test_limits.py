@@ -44,7 +44,7 @@ def tree(root: Path, files: dict[str, str]) -> Path:
         ("0::/a/b\n", {"a/memory.max": "2048\n", "a/b/memory.max": "1024\n"}, 1024),
         ("4:memory:/\n", {"memory/memory.limit_in_bytes": "1073741824\n"}, 2**30),
         ("4:memory:/\n0::/\n", {"memory/memory.limit_in_bytes": NONE}, None),
-        # A container that sees its own cgroup as the root, although the path is the host's.
+        # In some containers the mounted root is the container's own cgroup, but the path is that of the host.
         ("4:memory:/kubepods/pod1/x\n", {"memory/memory.limit_in_bytes": "4096\n"}, 4096),
         ("", {}, None),
     ],

@@ -43,7 +43,8 @@ def run_config(folder: Path, model: Path, changes: dict[str, Any]) -> RunConfig:
         model={"name": str(model)},
         **changes,
         checkpoint={"everySteps": 1},
-        # A separate evaluation dataset: a fraction would hold out 32 rows, and need as many again.
+        # A separate evaluation dataset, because these rows are too few for a fraction: it would hold out 32
+        # rows, and need as many rows for training.
         evaluation={"dataset": {"uri": "./held-out.jsonl"}},
     )
     spec = parse(document).spec
@@ -101,8 +102,8 @@ def test_the_nine_parameters_have_their_effect(
         assert "top_k" not in body
         assert "top_p" not in body
 
-    # Rollouts and epochs: every training row was sampled this often, and once more by the preflight before
-    # the first step, which uses the settings of the training.
+    # Rollouts and epochs: each epoch samples every training row numRollouts times. The preflight before the
+    # first step does the same once more, with the settings of the training.
     asked = Counter(tuple(body["prompt"]) for body in rollouts)
     held_out = {tuple(body["prompt"]) for body in greedy}
     assert set(asked.values()) == {sampling.num_rollouts * (training.epochs + 1)}
@@ -131,7 +132,7 @@ def test_the_nine_parameters_have_their_effect(
     adapter = json.loads((tmp_path / "run" / "adapter" / "adapter_config.json").read_text())
     assert adapter["r"] == training.lora_rank
 
-    # Max tokens again: if many completions are cut, as with 16, the run's advice says what to raise.
+    # Max tokens again: if many completions are cut off, as with 16, the run's advice says what to raise.
     status = yaml.safe_load((tmp_path / "run" / "status.yaml").read_text())
     advice = {one["rule"]: one for one in status.get("recommendations") or []}
     cut = status["metrics"]["truncatedFraction"] >= CUT

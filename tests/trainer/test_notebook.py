@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "examples" / "notebook" / "digits.ipynb"
 
 ON_ONE_CORE = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
-"""Runs before the first cell, because such a small model is slower with several threads."""
+"""Code that runs before the first cell. Such a small model is slower with several threads."""
 
 
 def cells(kind: str) -> list[dict[str, Any]]:
@@ -54,7 +54,7 @@ def test_the_notebook_runs_to_its_last_cell(tmp_path: Path) -> None:
 
 
 def assert_higher(pattern: str, text: str) -> None:
-    """Assert that the pattern's second number is at least 0.05 higher than its first number."""
+    """Assert that ``text`` matches, and that the second matched number is more than 0.05 above the first."""
     found = re.search(pattern, text)
     assert found is not None, text
     assert float(found[2]) > float(found[1]) + 0.05

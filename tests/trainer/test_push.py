@@ -23,7 +23,7 @@ from tests.manifests import manifest
 from tests.trainer.hub_support import TOKEN, Hub, Repository, serving_hub
 
 PROMPT = torch.tensor([[2, 3, 12, 4, 5]])
-# The hub's client gives httpx open files in a way that httpx will drop.
+# The hub's client passes open files to httpx in a deprecated way.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")
 FILES = ["README.md", "adapter_config.json", "adapter_model.safetensors"]
 
@@ -152,7 +152,7 @@ def test_a_push_to_the_hub_that_fails_before_its_commit_changes_nothing_and_is_r
     assert caught.value.temporary
     assert list(hub.repositories["team/sums"].branches["main"]) == [".gitattributes"]
     assert push(tmp_path / "folder", HubDestination("team/sums")).kept == []
-    assert hub.uploads == 1  # the weights were there from the first time
+    assert hub.uploads == 1  # the first push has uploaded the weights already
 
 
 def test_an_interrupted_push_to_a_bucket_leaves_no_part_of_a_file_and_is_completed(
@@ -222,7 +222,7 @@ def test_a_refused_token_is_named_by_its_variable_and_never_shown(
     assert "the hub refuses the token of RFT_PUSH_TOKEN" in result.stderr
     assert "may write to team" in result.stderr
     assert wrong not in result.output
-    assert f"Bearer {TOKEN}" not in hub.tokens  # the one of the job is used in its place
+    assert f"Bearer {TOKEN}" not in hub.tokens  # HF_TOKEN is not used if RFT_PUSH_TOKEN is set
 
 
 @pytest.mark.parametrize(

@@ -249,7 +249,7 @@ def test_followers_end_with_their_leader(character_model: Path) -> None:
     options = PolicyOptions(character_model, Training(lora_rank=4, lora_alpha=8), "cpu", "float32", 3)
     with team(2, options) as (followers, _policy):
         process = followers._members[0][0]
-        followers._closing = True  # this end is expected
+        followers._closing = True  # so that the end of the process is no error
         followers._members[0][1].close()
         assert process.wait(30) == 0
 

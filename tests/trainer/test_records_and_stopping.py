@@ -81,7 +81,7 @@ def test_the_checkpoint_before_a_fall_is_kept_at_every_save(seed: int) -> None:
         points.append(RewardPoint(step=step, reward=reward, graders={"canary": score}))
         if step >= WINDOW:
             kept = canaries.kept(Stop(canary=0.1), points, ["canary"], [*checkpoints, step])
-            checkpoints = {step} | (checkpoints & kept)  # with checkpoint.keep: 1
+            checkpoints = {step} | (checkpoints & kept)  # as with checkpoint.keep 1
         if (fall := canaries.fall(Stop(canary=0.1), points, ["canary"])) is not None:
             assert canaries.last_before(sorted(checkpoints), fall.step) == fall.step <= 40
             return

@@ -60,7 +60,7 @@ def test_refills_use_each_row_once_per_epoch_and_never_cross_its_end(
     by_epoch: list[list[int]] = [[]]
     training_rows = 38  # 70 rows, of which 32 are held out
     for step in rows(tmp_path / "run"):
-        assert len(by_epoch[-1]) + len(step) <= training_rows, "a step has rows of one epoch only"
+        assert len(by_epoch[-1]) + len(step) <= training_rows, "a step must not have rows of two epochs"
         by_epoch[-1] += step
         if len(by_epoch[-1]) == training_rows:
             by_epoch.append([])

@@ -74,7 +74,7 @@ class Mortal(TransformersEngine):
 
 
 class Recorded(dict[int, Generated]):
-    """Completions by the number of their request. A second completion for the same request is an error."""
+    """The completions, by the numbers of their requests. A second completion of a request is an error."""
 
     def __ior__(self, other: object) -> "Recorded":  # type: ignore[override, misc]
         found = dict(other)  # type: ignore[call-overload]
@@ -169,7 +169,7 @@ def test_the_run_ends_with_the_samplers_error_when_none_is_left(character_model:
 
 
 class Shared:
-    """A restarted sampler. It becomes ``ready`` only after its future was read ``reads`` times."""
+    """A restarted sampler. ``restarting`` returns its future ``reads`` times, then None: it is ``ready``."""
 
     lost = None
 
@@ -236,7 +236,7 @@ def test_a_run_with_four_samplers_makes_the_steps_of_a_run_with_one(
 ) -> None:
     monkeypatch.setattr(
         machine, "usable_cores", lambda: 1
-    )  # the samplers would wait for each other's threads
+    )  # with more threads the samplers would wait for each other
 
     def rewards(name: str, count: int) -> list[tuple[int, float]]:
         wanted = with_spec(

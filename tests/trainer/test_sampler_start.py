@@ -78,12 +78,13 @@ def test_on_a_gpu_the_sampler_gets_the_memory_of_the_plan_and_the_trainer_the_re
     assert f"--kv-cache-memory-bytes {12345 * 2**20}" in line
     assert "--gpu-memory-utilization 0.4" in line
     assert trainer_share(given) == pytest.approx(USABLE - 0.4)
-    # Plans of older releases have no cache size. Also without a plan the trainer's memory is limited.
+    # Plans of older releases have no cache size.
     older = on_gpu(tmp_path, tmp_path, plan.model_copy(update={"sampler_cache_memory": None}))
     assert "--kv-cache-memory-bytes" not in command(options_of(older, tmp_path), tmp_path / "s")
     alone = plan.model_copy(update={"gpus": 2})
     own = options_of(on_gpu(tmp_path, tmp_path, alone, 2), tmp_path)
     assert own.kv_cache_bytes is None, "on its own GPUs vLLM chooses the size of its cache"
+    # Even without a plan the trainer's memory is limited.
     unplanned = on_gpu(tmp_path, tmp_path, None)
     assert options_of(unplanned, tmp_path).gpu_memory_share == engines.UNPLANNED_SHARED
     assert trainer_share(unplanned) == pytest.approx(USABLE - engines.UNPLANNED_SHARED)

@@ -148,7 +148,7 @@ def test_context_tokens_have_no_gradient_at_all(model: LlamaForCausalLM) -> None
     assert logits.grad is not None
     predicted = batch.source_N.tolist()
     others = [place for place in range(len(logits)) if place not in predicted]
-    assert len(others) == 3 + 2  # the positions before context, and in the prompt
+    assert len(others) == 3 + 2  # 3 positions before a context token, 2 before a prompt token
     assert torch.count_nonzero(logits.grad[others]) == 0
     assert all(torch.count_nonzero(logits.grad[place]) > 0 for place in predicted)
 

@@ -94,9 +94,9 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
             number = len(found.ahead)
             with found.changed:
                 version = found.needs(number) if found.needs is not None else 0
-                assert found.changed.wait_for(lambda: found.saved >= version, 300), "the trainer waits"
+                assert found.changed.wait_for(lambda: found.saved >= version, 300), "the version is not saved"
         made = generate(engine, requests, should_stop)
-        assert adapter is None or adapter.path.is_dir(), "a restarted sampler would miss its adapter"
+        assert adapter is None or adapter.path.is_dir(), "a restarted sampler could not load the adapter"
         found.in_use -= 1
         return made
 

@@ -129,7 +129,7 @@ def test_a_batch_of_one_group_has_one_update_and_the_step_says_so(
     character_model: Path, tmp_path: Path
 ) -> None:
     asked = rewarded(character_model, tmp_path / "run", updatesPerBatch=4)
-    # At first 62 tokens per completion are expected. With 8 rollouts a second group would exceed 1024 tokens.
+    # At first the run expects 62 tokens per completion. With 8 rollouts, two groups would exceed 1024 tokens.
     sampling = {"engine": "transformers", "maxTokens": 124, "temperature": 1.0, "numRollouts": 8}
     run(with_spec(asked, sampling=sampling, stop={"maxSteps": 1}, preflight="off"))
     (record,) = read_steps(tmp_path / "run" / "metrics.jsonl")
