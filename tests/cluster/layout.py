@@ -22,7 +22,7 @@ class Layout:
         """Name of the kind cluster. Without kind it is the name of the node's cgroup and of the node's
         network link.
 
-        Each checkout has its own name. It has at most 15 characters, because of Linux's limit for links.
+        Each checkout has its own name. The name has at most 15 characters, as Linux requires for links.
         """
         return f"rft-{zlib.crc32(str(self.state).encode()):08x}"
 

@@ -47,7 +47,7 @@ def test_a_job_that_needs_one_gpu_runs_on_a_node_with_simulated_gpus(
     kubectl.apply(*objects)
     found = wait_until("the job ends", lambda: ended(kubectl, name), 12 * MINUTE)
     assert found["phase"] == "Succeeded", found
-    # The operator knows the accelerator from the label of the nodes, which the chart lets it list.
+    # The operator finds the accelerator in the label of the nodes. The chart gives the right to list nodes.
     plan = found["plan"]
     assert (plan["gpus"], plan["device"], plan["accelerator"]) == (1, "cuda", "nvidia-l40s-48gb")
     assert condition(found, "Complete")["reason"] == "MaxStepsReached"

@@ -286,7 +286,7 @@ NODE: Object = {
     },
     "spec": {"taints": [{"key": "rft.dev/obstacle", "effect": "NoSchedule"}]},
 }
-"""A Node without a machine, to which volumes can be attached. No job tolerates its taint."""
+"""A Node object without a machine. Volumes can be attached to it. No job tolerates its taint."""
 ELSEWHERE = {"nodeName": "rft-obstacle"}
 USER, HOLDER = _pod("user", "private", **ELSEWHERE), _pod("holder", "attached", **ELSEWHERE)
 FORCED = {"rft.dev/force-memory": "true"}

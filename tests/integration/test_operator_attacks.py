@@ -168,7 +168,7 @@ def _base64(content: bytes) -> str:
 def test_an_expired_token_is_refused(trainer: Trainer, key: rsa.RSAPrivateKey) -> None:
     fresh = signed_again(trainer.token, key, 60)
     assert trainer.push(body(trainer.pod, 4), fresh) == 200, (
-        "the original token is accepted: only its time of issue differs"
+        "a token that is signed again is accepted if it has not expired"
     )
     wait_until("step 4", lambda: trainer.run.status["progress"]["step"] == 4)
     expired = signed_again(trainer.token, key, 3700)

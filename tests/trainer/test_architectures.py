@@ -39,7 +39,7 @@ def test_every_type_that_can_be_trained_has_a_layout_and_is_measured() -> None:
 
 
 def test_vllm_has_a_class_for_every_type_that_can_be_trained() -> None:
-    found = find_spec("vllm")  # does not import vLLM, because an import takes seconds
+    found = find_spec("vllm")  # find_spec does not import vLLM, which would take seconds
     assert found is not None
     assert found.origin is not None
     registry = (Path(found.origin).parent / "model_executor" / "models" / "registry.py").read_text()

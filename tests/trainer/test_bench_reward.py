@@ -1,6 +1,6 @@
-"""The benchmark of the time to a reward gives our trainer and TRL the same task.
+"""The benchmark that measures how long a run takes to reach a reward.
 
-The benchmark's times and table are right.
+It gives our trainer and TRL the same task. Its times and its table are right.
 """
 
 import json

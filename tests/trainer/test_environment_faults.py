@@ -85,7 +85,7 @@ class Fault(NamedTuple):
     forged: int = 0
     """Number of forged replies."""
     printed: int = 0
-    """Length of the kept output."""
+    """Number of characters of the agent's output that are kept."""
 
 
 FAULTS = {

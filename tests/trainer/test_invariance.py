@@ -191,4 +191,4 @@ def test_a_group_with_equal_rewards_costs_no_forward_pass_without_a_kl_penalty(
     groups = [batch[1] for batch in recorded(2)]
     made = update(policy, optimizer, groups, settings, lambda: False, Followers(1, "cpu", None))
     assert (made.forward_tokens, made.steps) == (0, 0)
-    assert made.entropy is None, "the entropy was not computed, and 0 would be a wrong value"
+    assert made.entropy is None, "no entropy is computed, so it must be None, not 0"

@@ -33,7 +33,7 @@ class Watched:
     """Settings by which a test controls its runs, and records of the runs."""
 
     needs: Callable[[int], int] | None = None
-    """Decides when a batch that is sampled ahead may be sampled.
+    """Decides when the sampler may begin with a batch that is sampled ahead.
 
     The function gets the number of the batch, from 1. It returns a version of the adapter. The batch is
     sampled when this version is saved. None: each update waits until all batches in the queue are sampled.

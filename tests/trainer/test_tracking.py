@@ -397,7 +397,7 @@ def test_a_library_that_hangs_is_ended_when_its_time_is_up_and_holds_nothing_up(
 
 
 def test_a_process_that_dies_is_told_once_and_its_calls_are_counted(caplog: pytest.LogCaptureFixture) -> None:
-    # Other tests use another name: the thread of a sender that has ended may still log something.
+    # A name that no other test uses, because the thread of another test's sender may still write to the log.
     sender = process("raise SystemExit(3)", "wandb")
     assert sender._process is not None
     sender._process.wait()

@@ -1,6 +1,6 @@
 """Runs a gateway with a fake model, and connects HTTP clients to rollouts of the gateway.
 
-The fake model answers with given texts.
+The fake model answers with the texts of a script.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A script that writes gigabytes first checks the free disk space, and names a folder with too little."""
+"""A script that writes gigabytes checks the free disk space first. It names a folder with too little."""
 
 import subprocess
 from pathlib import Path

@@ -162,7 +162,7 @@ def test_nodes_of_older_releases_get_no_native_sidecar() -> None:
 @pytest.mark.parametrize("setting", ["true", "false"])
 def test_a_setting_replaces_the_question_whether_users_are_assigned(setting: Any) -> None:
     def has_group(_group: str) -> bool:
-        raise AssertionError("the API server must not be asked, because the setting says it")
+        raise AssertionError("the API server must not be asked: the setting decides")
 
     servers = Servers(lambda: {"major": "1", "minor": "36"}, has_group, setting)
     assert servers.get().assigns_users is (setting == "true")

@@ -1,4 +1,4 @@
-"""The message about a pod that fits on no node says what it needs, what nodes have and which changes help."""
+"""The message about a pod that fits on no node: what the pod needs, what nodes have, which changes help."""
 
 from typing import Any
 

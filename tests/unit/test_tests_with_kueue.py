@@ -13,7 +13,7 @@ from tests.with_kueue import ARCHIVE, CHART, INSTALLED, start_loading, together,
 
 @dataclass
 class SessionConfig:
-    """What the tests of a session share."""
+    """Replaces ``pytest.Config``, which all tests of a session share."""
 
     stash: pytest.Stash = field(default_factory=pytest.Stash)
     cleanups: list[Any] = field(default_factory=list)
@@ -24,7 +24,7 @@ class SessionConfig:
 
 @dataclass(frozen=True)
 class MarkedTest:
-    """What pytest knows of a test: its module, its markers and its session."""
+    """Replaces ``pytest.Item``: a test with its module, its markers and the configuration of its session."""
 
     path: Path
     markers: tuple[str, ...]
@@ -36,7 +36,7 @@ class MarkedTest:
 
 @dataclass
 class CountedRelease:
-    """An installation that counts how often it is removed."""
+    """Replaces the installation of Kueue, and counts how often it is removed."""
 
     removed: int = 0
 
@@ -72,7 +72,7 @@ def test_a_selection_without_the_other_kind_keeps_its_order(chosen: list[MarkedT
 
 
 def torn_down(config: SessionConfig, following: MarkedTest | None) -> None:
-    """Run the hook that surrounds the end of a test."""
+    """Run the hook that pytest calls at the end of a test. ``following`` is the next test."""
     item: Any = MarkedTest(QUEUES.path, QUEUES.markers, config)
     other: Any = following
     steps: Iterator[None] = pytest_runtest_teardown(item, other)
