@@ -10,29 +10,25 @@ Here the ranges of the queries are 5 s, and an alert fires without a waiting tim
 `promtool test rules tests/monitoring/rules.yaml` tests the alerts with their real times.
 """
 
-import json
 import re
-import shutil
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.parse
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
 from prometheus_client import MetricsHandler
 
 from rft_codegen.monitoring import ALERTS, PANELS, rules_yaml
 from rft_operator import metrics, threads
-from tests.ports import free_ports
+from tests.monitoring.server import ask, prometheus
+from tests.monitoring.shown import show
 from tests.waiting import wait_until
 
 WINDOW = "5s"
+WAITS_SINCE = datetime(2026, 11, 1, tzinfo=UTC)
 TIMEOUT_SECONDS = 60.0
 _DURATION = re.compile(r"\[\d+[mh]\]")
 
@@ -78,58 +74,7 @@ class Scenario:
 
     def _show(self, name: str, phase: str, *, stalled: bool = False, **status: Any) -> None:
         reason = {"Failed": "DataError", "Succeeded": "Completed"}.get(phase, "Training")
-        conditions = [
-            {"type": "Reconciling", "status": "True", "lastTransitionTime": "2026-11-01T00:00:00Z"},
-            {"type": "Ready", "reason": reason},
-            {"type": "Stalled", "status": str(stalled)},
-        ]
-        metadata = {"resourceVersion": str(time.monotonic_ns())}
-        document = {"metadata": metadata, "status": {"phase": phase, "conditions": conditions, **status}}
-        if phase == "Pending":
-            # Like a new job, which is first seen without a status.
-            metrics.JOBS.observe(("team", name), {"metadata": metadata, "status": {}})
-        metrics.JOBS.observe(("team", name), document)
-
-
-@contextmanager
-def prometheus(folder: Path, target: int) -> Iterator[str]:
-    """Start Prometheus, which scrapes ``127.0.0.1:target`` every second. Yield its URL."""
-    program = shutil.which("prometheus")
-    if program is None:
-        sys.exit("prometheus is not on the PATH; Debian's package `prometheus` has it")
-    (port,) = free_ports(1)
-    (folder / "rules.yaml").write_text(shortened(rules_yaml()), encoding="utf-8")
-    scrape = {
-        "job_name": "rft-operator",
-        "honor_labels": True,
-        "static_configs": [{"targets": [f"127.0.0.1:{target}"]}],
-    }
-    config = {
-        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
-        "rule_files": ["rules.yaml"],
-        "scrape_configs": [scrape],
-    }
-    (folder / "prometheus.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    options = [f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [program, *options, f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=log
-        )
-        try:
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            process.wait(30)
-
-
-def ask(url: str, path: str, **query: str) -> Any:
-    """Return the data in an answer of Prometheus' API, or ``None`` if Prometheus does not answer."""
-    address = f"{url}/api/v1/{path}?{urllib.parse.urlencode(query)}"
-    try:
-        with urllib.request.urlopen(address, timeout=5) as answer:
-            return json.load(answer)["data"]
-    except OSError:
-        return None
+        show(metrics.JOBS, ("team", name), phase, reason, since=WAITS_SINCE, stalled=stalled, **status)
 
 
 def firing(url: str) -> set[str]:
@@ -156,22 +101,37 @@ def until(what: str, scenario: Scenario, reached: Callable[[], object]) -> None:
     print(f"{what}: after {time.monotonic() - started:.0f} s")
 
 
-def main() -> int:
-    """Run both scenarios. Return 0.
+def check_queries() -> None:
+    """Run both scenarios.
 
     Raises:
         AssertionError: a query has no result in time, or an alert does not fire or clear in time.
     """
     server = threads.serve(MetricsHandler, 0, "metrics")
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        prometheus(Path(folder), server.server_address[1]) as url,
-    ):
-        bad, good = Scenario(bad=True), Scenario(bad=False)
-        names = {alert.name for alert in ALERTS}
-        until(f"{len(ALERTS)} alerts fire", bad, lambda: firing(url) == names)
-        until(f"{len(ALERTS) + len(PANELS)} queries have a result", bad, lambda: not without_result(url))
-        until("all alerts clear", good, lambda: ask(url, "alerts") is not None and not firing(url))
+    scrape = {
+        "job_name": "rft-operator",
+        "honor_labels": True,
+        "static_configs": [{"targets": [f"127.0.0.1:{server.server_address[1]}"]}],
+    }
+    config = {
+        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+        "rule_files": ["rules.yaml"],
+        "scrape_configs": [scrape],
+    }
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "rules.yaml").write_text(shortened(rules_yaml()), encoding="utf-8")
+        with prometheus(folder, config) as url:
+            bad, good = Scenario(bad=True), Scenario(bad=False)
+            names = {alert.name for alert in ALERTS}
+            until(f"{len(ALERTS)} alerts fire", bad, lambda: firing(url) == names)
+            until(f"{len(ALERTS) + len(PANELS)} queries have a result", bad, lambda: not without_result(url))
+            until("all alerts clear", good, lambda: ask(url, "alerts") is not None and not firing(url))
+
+
+def main() -> int:
+    """Check the queries. Return 0. Raises AssertionError as ``check_queries`` does."""
+    check_queries()
     return 0
 
 
