@@ -1,6 +1,7 @@
 """Runs the query of every alert and every panel in a real Prometheus that scrapes the operator's metrics.
 
     python -m tests.monitoring
+    python -m tests.monitoring --picture docs/pictures/dashboard.svg
 
 The program needs `prometheus` on the PATH. Debian's package `prometheus` has it. The metrics are the
 operator's own objects, served by the operator's own code. Two scenarios change them. In the first scenario
@@ -8,8 +9,13 @@ every query has a result, and every alert fires. In the second scenario every al
 
 Here the ranges of the queries are 5 s, and an alert fires without a waiting time.
 `promtool test rules tests/monitoring/rules.yaml` tests the alerts with their real times.
+
+With ``--picture``, the program does not do this. It draws the panels of the dashboard, with their real
+ranges, for an invented morning: ``morning.py`` has the samples, and ``picture.py`` draws them. This also
+needs `promtool`, of the same package.
 """
 
+import argparse
 import re
 import sys
 import tempfile
@@ -23,6 +29,7 @@ from prometheus_client import MetricsHandler
 
 from rft_codegen.monitoring import ALERTS, PANELS, rules_yaml
 from rft_operator import metrics, threads
+from tests.monitoring import picture
 from tests.monitoring.server import ask, prometheus
 from tests.monitoring.shown import show
 from tests.waiting import wait_until
@@ -129,9 +136,19 @@ def check_queries() -> None:
             until("all alerts clear", good, lambda: ask(url, "alerts") is not None and not firing(url))
 
 
-def main() -> int:
-    """Check the queries. Return 0. Raises AssertionError as ``check_queries`` does."""
-    check_queries()
+def main(arguments: list[str] | None = None) -> int:
+    """Check the queries, or draw the picture. Return 0.
+
+    Raises:
+        AssertionError: as ``check_queries`` and ``picture.make`` do.
+    """
+    parser = argparse.ArgumentParser(prog="python -m tests.monitoring", description=__doc__)
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the dashboard as SVG into FILE")
+    options = parser.parse_args(arguments)
+    if options.picture is None:
+        check_queries()
+    else:
+        picture.make(options.picture)
     return 0
 
 
