@@ -93,6 +93,9 @@ bench-architectures: setup ## Train a small model of each architecture, and writ
 bench-kl: setup ## What the KL term does to arithmetic and retrieval, three seeds each (ARGS): hours
 	.venv/bin/python -m bench.kl $(ARGS)
 
+bench-staleness: setup ## What arithmetic learns with maxStaleness 0, 1 and 4, three seeds each (ARGS): an hour
+	.venv/bin/python -m bench.staleness $(ARGS)
+
 bench-checkpoint: setup ## What a checkpoint takes to write and read, against one pickle as before
 	.venv/bin/python -m bench.checkpoint
 
