@@ -1,0 +1,97 @@
+"""Checks the policy's forward passes against the model's own, by the logits of a few short completions.
+
+In float32, two correct ways to compute the same logits differ by about 1e-5. In bfloat16 they differ by
+rounding alone: with SmolLM2-135M by 0.03 on average and by 0.6 at most (``deviation``). So the largest
+difference says nothing in bfloat16, and the mean is compared.
+
+A check is only worth something if an ignored mask changes the logits. With a text of special tokens it
+hardly does: the largest difference was 0.002. So the texts are sentences, and ``hides`` also compares with
+the logits that the model gives if each completion sees the ones before it.
+"""
+
+from itertools import cycle, islice
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from rft_trainer.learn.packing import Completion, PackedRow
+
+WINDOW = 8
+"""Size in tokens to which attention windows are shortened for the check."""
+_LARGEST = 1e-2
+_MEAN = 0.1
+_NEGLIGIBLE = {torch.float64: 1e-9, torch.float32: 1e-5}
+_NEGLIGIBLE_ROUNDED = 1e-4
+_SHARE = 1 / 4
+_PROMPT = 2 * WINDOW
+_COMPLETIONS = (12, 3, 10)
+"""Lengths in tokens. The longest completion is longer than ``WINDOW``."""
+_TEXT = (
+    "What is the capital of France, and how many people live there today? Please answer in one short"
+    " sentence. The capital is Paris, a city on the river Seine with about two million people."
+)
+
+
+class CheckedTexts(NamedTuple):
+    """The token ids of a prompt and of its completions."""
+
+    prompt: tuple[int, ...]
+    completions: tuple[tuple[int, ...], ...]
+
+    def row(self, *numbers: int) -> PackedRow:
+        """Return a row of the prompt and the completions with these indices. No index: all completions."""
+        ids = [self.completions[number] for number in numbers] if numbers else self.completions
+        return PackedRow(self.prompt, tuple(Completion(one, (0.0,) * len(one), 0.0) for one in ids))
+
+    def joined(self) -> tuple[tuple[int, ...], list[int]]:
+        """Return all tokens of the shared row as one plain text, and which of its positions predict.
+
+        In a plain text each completion sees the prompt and the completions before it. The positions are those
+        that predict the tokens of the completions, in the order of the shared row.
+        """
+        tokens, places = list(self.prompt), list[int]()
+        for ids in self.completions:
+            places += [len(self.prompt) - 1, *range(len(tokens), len(tokens) + len(ids) - 1)]
+            tokens += ids[:-1]
+        return tuple(tokens), places
+
+
+def checked_texts(tokenizer: Any) -> CheckedTexts:
+    """Return a sentence and its continuations, as the model's tokenizer splits them."""
+    ids = tokenizer.encode(_TEXT, add_special_tokens=False)
+    taken = islice(cycle(ids), _PROMPT + sum(_COMPLETIONS))
+    prompt = tuple(islice(taken, _PROMPT))
+    return CheckedTexts(prompt, tuple(tuple(islice(taken, length)) for length in _COMPLETIONS))
+
+
+class Deviation(NamedTuple):
+    """The largest and the mean difference of logits. NaN if a logit is NaN."""
+
+    largest: float
+    mean: float
+
+
+def deviation(found_N_V: Tensor, expected_N_V: Tensor) -> Deviation:
+    """Return how much logits differ. Each difference is divided by 1 + |expected logit|."""
+    differences_N_V = (found_N_V - expected_N_V).abs() / (1 + expected_N_V.abs())
+    return Deviation(float(differences_N_V.max()), float(differences_N_V.mean()))
+
+
+def is_rounding(found: Deviation, dtype: torch.dtype) -> bool:
+    """Return whether rounding in the model's dtype can explain the difference of logits."""
+    return found.mean <= _MEAN if _rounds(dtype) else found.largest <= _LARGEST
+
+
+def hides(found: Deviation, visible: Deviation, dtype: torch.dtype) -> bool:
+    """Return whether the mask of a shared row hides the other completions.
+
+    ``found`` is the deviation of the shared row's logits from those of separate rows. ``visible`` is the same
+    for a text in which each completion sees the ones before it.
+    """
+    negligible = _NEGLIGIBLE.get(dtype, _NEGLIGIBLE_ROUNDED)
+    return is_rounding(found, dtype) and (found.mean <= negligible or found.mean <= _SHARE * visible.mean)
+
+
+def _rounds(dtype: torch.dtype) -> bool:
+    return dtype not in _NEGLIGIBLE
