@@ -16,24 +16,23 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM
 
 from rft_api.status import Plan
 from rft_run.errors import Preempted, SamplerError
 from rft_trainer.engines import roles_apart, sampler_devices, samplers
 from rft_trainer.rollout import routed
 from rft_trainer.rollout.engine import (
-    AdapterVersion,
     ConnectionLost,
     Generated,
     Request,
     SamplingParameters,
     rollout_seed,
+    unnoticed,
 )
 from rft_trainer.rollout.routed import RoutedEngine, route
 from rft_trainer.rollout.transformers_engine import TransformersEngine
 from rft_trainer.runtime import machine
+from tests.trainer.inflight_support import an_adapter
 from tests.trainer.loop_support import config, run, with_spec
 
 DRAWN = SamplingParameters(1.0, 1.0, 0, 12)
@@ -57,14 +56,18 @@ class Mortal(TransformersEngine):
     """Whether this sampler cannot be restarted after it died."""
 
     def attempt(
-        self, requests: dict[int, Request], done: dict[int, Generated], should_stop: Callable[[], bool]
+        self,
+        requests: dict[int, Request],
+        done: dict[int, Generated],
+        should_stop: Callable[[], bool],
+        answered: Callable[[], None] = unnoticed,
     ) -> None:
         keys = sorted(requests)
         if self.dies_after is None:
-            super().attempt(requests, done, should_stop)
+            super().attempt(requests, done, should_stop, answered)
             return
-        answered, self.dies_after = keys[: self.dies_after], None
-        super().attempt({key: requests[key] for key in answered}, done, should_stop)
+        first, self.dies_after = keys[: self.dies_after], None
+        super().attempt({key: requests[key] for key in first}, done, should_stop, answered)
         raise ConnectionLost("killed")
 
     def recover(self, cause: ConnectionLost) -> None:
@@ -198,18 +201,6 @@ def test_a_stop_reaches_all_samplers(character_model: Path) -> None:
     with closing(engine), pytest.raises(Preempted):
         engine.generate(asked(4), lambda: True)
     assert threading.active_count() < 20
-
-
-def an_adapter(model: Path, folder: Path) -> AdapterVersion:
-    adapted = get_peft_model(
-        AutoModelForCausalLM.from_pretrained(model), LoraConfig(r=4, target_modules=["q_proj", "v_proj"])
-    )
-    torch.manual_seed(0)
-    for name, weight in adapted.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(weight, std=20.0)
-    adapted.save_pretrained(str(folder))
-    return AdapterVersion("v000001", folder)
 
 
 def test_an_adapter_is_published_to_all_and_one_without_it_is_found(

@@ -6,6 +6,7 @@ import statistics
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,13 @@ from rft_trainer.learn.packing import Completion, PackedRow, build
 from rft_trainer.learn.policy import Policy, PolicyOptions
 from rft_trainer.learn.ranks import Followers
 from rft_trainer.probe import AGREEMENT, SamplerProbe
-from rft_trainer.rollout.engine import Generated, Request, SamplingParameters, rollout_seed
+from rft_trainer.rollout.engine import (
+    AdapterVersion,
+    Generated,
+    Request,
+    SamplingParameters,
+    rollout_seed,
+)
 from rft_trainer.rollout.filter import Filter
 from rft_trainer.rollout.routed import RoutedEngine
 from rft_trainer.rollout.vllm_engine import VllmEngine
@@ -231,3 +238,50 @@ def test_of_two_samplers_one_is_killed_and_the_completions_are_the_same(
         assert engine.restarts == 1
         assert made[0].restarts == 0
     assert not sampler_processes(tmp_path)
+
+
+def test_two_batches_have_an_adapter_each_in_one_server_and_keep_it_after_a_kill(
+    folder: Path, tmp_path: Path, requests: list[Request]
+) -> None:
+    options = ServerOptions(
+        model=folder, context_length=128, lora_rank=8, run_dir=tmp_path, dtype="float32",
+        deterministic=True, kv_cache_bytes=2**28, adapter_slots=2,
+    )  # fmt: skip
+    versions = [random_adapter(folder, tmp_path / f"v{number}", number) for number in (1, 2)]
+    names = [version.name for version in versions]
+    greedily = [replace(request, parameters=request.parameters.at(0)) for request in requests]
+
+    def batch(name: str) -> list[Request]:
+        return [replace(request, adapter=name) for request in greedily]
+
+    with closing(VllmEngine(options)) as engine, ThreadPoolExecutor(2) as threads:
+        alone = []
+        for version in versions:
+            engine.use_adapter(version)
+            alone.append(engine.generate(greedily))
+        assert alone[0] != alone[1]
+        engine.use_adapter(versions[0])
+        engine.use_adapter(versions[1], [versions[0]])
+        for killed in (False, True):
+            calls = [threads.submit(engine.generate, batch(name)) for name in names]
+            if killed:
+                assert engine.server.pid is not None
+                os.killpg(engine.server.pid, signal.SIGKILL)
+            found = [call.result() for call in calls]
+            assert [[one.token_ids for one in made] for made in found] == [
+                [one.token_ids for one in made] for made in alone
+            ]
+        assert engine.restarts <= 1
+    assert not sampler_processes(tmp_path)
+
+
+def random_adapter(folder: Path, target: Path, seed: int) -> AdapterVersion:
+    """Save an adapter with random matrices, which changes what the model says."""
+    base = AutoModelForCausalLM.from_pretrained(folder)
+    adapted = get_peft_model(base, LoraConfig(r=8, target_modules=["q_proj", "v_proj"]))
+    torch.manual_seed(seed)
+    for name, weight in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.1)
+    adapted.save_pretrained(str(target))
+    return AdapterVersion(target.name, target)

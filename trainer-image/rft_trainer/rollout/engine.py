@@ -9,6 +9,12 @@ from typing import Literal, Protocol
 from rft_trainer.rollout.segments import Episode
 
 FinishReason = Literal["stop", "length"]
+BASE_NAME = "base"
+"""The name by which requests ask for the base model without an adapter."""
+
+
+def unnoticed() -> None:
+    """Do nothing. It is the default of callbacks that are called once for each completion."""
 
 
 class ConnectionLost(Exception):
@@ -58,11 +64,15 @@ class SamplingParameters:
 
 @dataclass(frozen=True)
 class Request:
-    """A request for one completion of one prompt."""
+    """A request for one completion of one prompt.
+
+    ``adapter``: the name of the adapter that samples, or ``BASE_NAME``. None: the sampler's current adapter.
+    """
 
     prompt_token_ids: tuple[int, ...]
     seed: int
     parameters: SamplingParameters
+    adapter: str | None = None
 
 
 @dataclass(frozen=True)
@@ -113,16 +123,36 @@ class RolloutEngine(Protocol):
         It is 1 if parallel calls are not faster.
         """
 
+    @property
+    def adapters(self) -> int:
+        """Number of adapters that requests may use at the same time.
+
+        If it is 1, an adapter is loaded only while no request is sampled.
+        """
+
+    @property
+    def concurrency(self) -> int:
+        """Number of completions that the sampler decodes at the same time. Further requests wait."""
+
     def wait_until_ready(self) -> None:
         """Wait until the sampler can be used. Raises SamplerError if it cannot be started."""
 
-    def use_adapter(self, adapter: AdapterVersion | None) -> None:
-        """Make this the current adapter; None: sample from the base model alone. Raises SamplerError."""
+    def use_adapter(self, adapter: AdapterVersion | None, kept: Sequence[AdapterVersion] = ()) -> None:
+        """Make this the current adapter; None: sample from the base model alone. Raises SamplerError.
+
+        ``kept``: loaded adapters that further requests will name. All others are unloaded. It is empty if
+        ``adapters`` is 1.
+        """
 
     def generate(
-        self, requests: Sequence[Request], should_stop: Callable[[], bool] = lambda: False
+        self,
+        requests: Sequence[Request],
+        should_stop: Callable[[], bool] = lambda: False,
+        answered: Callable[[], None] = unnoticed,
     ) -> list[Generated]:
         """Return one completion per request, in the order of the requests.
+
+        ``answered`` is called once for each completion when it arrives. Any thread may call it.
 
         Raises:
             Preempted: ``should_stop`` returns True.
@@ -145,9 +175,13 @@ class Replica(RolloutEngine, Protocol):
     """
 
     def attempt(
-        self, requests: dict[int, Request], done: dict[int, Generated], should_stop: Callable[[], bool]
+        self,
+        requests: dict[int, Request],
+        done: dict[int, Generated],
+        should_stop: Callable[[], bool],
+        answered: Callable[[], None] = unnoticed,
     ) -> None:
-        """Generate a completion of each request.
+        """Generate a completion of each request. ``answered``: see ``generate``.
 
         A completion is put into ``done`` when it arrives. Its key in ``done`` is the key of its request.
 
@@ -158,7 +192,7 @@ class Replica(RolloutEngine, Protocol):
         """
 
     def recover(self, cause: ConnectionLost) -> None:
-        """Restart the sampler with the current adapter, unless it was already restarted after ``cause``.
+        """Restart the sampler with its loaded adapters, unless it was already restarted after ``cause``.
 
         Raises SamplerError.
         """

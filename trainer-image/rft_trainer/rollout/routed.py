@@ -5,7 +5,8 @@ prompt once. When the row comes again, the prompt may still be in the sampler's 
 its share of the groups, a group goes to the sampler with the fewest groups.
 
 If a sampler dies, its unanswered requests go to the other samplers, and the dead sampler is restarted. It is
-used again when it has loaded the current adapter. The run ends only if no sampler is left.
+used again when it has loaded the adapters of all batches that are sampled. The run ends only if no sampler
+is left.
 """
 
 import logging
@@ -22,6 +23,7 @@ from rft_trainer.rollout.engine import (
     Replica,
     Request,
     rollout_seed,
+    unnoticed,
 )
 
 log = logging.getLogger(__name__)
@@ -66,6 +68,20 @@ class _Member:
                 raise error
         return self.lost is None and self.restarting is None
 
+    def call(self, do: Callable[[Replica], None]) -> "Future[None] | None":
+        """Let the sampler's thread call ``do``. Return the future of the call.
+
+        Return None if the sampler is lost or is being restarted. In the second case it is ``ready`` only
+        after the call.
+        """
+        with self._lock:
+            if self.lost is not None:
+                return None
+            ready, done = self._ready(), self.thread.submit(do, self.replica)
+            if not ready:
+                self.restarting = done
+            return done if ready else None
+
     def restart(self, cause: ConnectionLost) -> None:
         """Begin a restart of the sampler in its thread, unless a restart has already begun.
 
@@ -107,6 +123,16 @@ class RoutedEngine:
         return self._members[0].replica.batches
 
     @property
+    def adapters(self) -> int:
+        """See RolloutEngine."""
+        return self._members[0].replica.adapters
+
+    @property
+    def concurrency(self) -> int:
+        """See RolloutEngine."""
+        return sum(member.replica.concurrency for member in self._members if member.lost is None)
+
+    @property
     def restarts(self) -> int:
         """Number of times that a sampler ended unexpectedly and was restarted."""
         return sum(member.replica.restarts for member in self._members)
@@ -116,23 +142,16 @@ class RoutedEngine:
         wait([one for member in self._members if (one := member.restarting) is not None])
         self._on_all(lambda replica: replica.wait_until_ready())
 
-    def use_adapter(self, adapter: AdapterVersion | None) -> None:
+    def use_adapter(self, adapter: AdapterVersion | None, kept: Sequence[AdapterVersion] = ()) -> None:
         """Make this the current adapter of all samplers. See RolloutEngine.
 
-        A sampler that is being restarted gets the adapter when it is ready; this call does not wait for it.
+        A sampler that is being restarted gets the adapters when it is ready; this call does not wait for it.
         """
-        self._on_all(lambda replica: replica.use_adapter(adapter))
+        self._on_all(lambda replica: replica.use_adapter(adapter, kept))
 
     def _on_all(self, do: Callable[[Replica], None]) -> None:
         """Call ``do`` for all samplers at the same time. Raises SamplerError if no sampler is left."""
-        begun: list[tuple[_Member, Future[None]]] = []
-        for member in self._members:
-            if member.lost is None:
-                ready, done = member.ready, member.thread.submit(do, member.replica)
-                if ready:
-                    begun.append((member, done))
-                else:
-                    member.restarting = done
+        begun = [(member, done) for member in self._members if (done := member.call(do)) is not None]
         for member, done in begun:
             try:
                 done.result()
@@ -160,7 +179,10 @@ class RoutedEngine:
                 raise lost[0]
 
     def generate(
-        self, requests: Sequence[Request], should_stop: Callable[[], bool] = lambda: False
+        self,
+        requests: Sequence[Request],
+        should_stop: Callable[[], bool] = lambda: False,
+        answered: Callable[[], None] = unnoticed,
     ) -> list[Generated]:
         """Generate one completion per request. See RolloutEngine.
 
@@ -170,11 +192,15 @@ class RoutedEngine:
         done: dict[int, Generated] = {}
         while len(done) < len(requests):
             missing = {index: request for index, request in enumerate(requests) if index not in done}
-            self._attempt(missing, done, should_stop)
+            self._attempt(missing, done, should_stop, answered)
         return [done[index] for index in range(len(requests))]
 
     def _attempt(
-        self, missing: dict[int, Request], done: dict[int, Generated], should_stop: Callable[[], bool]
+        self,
+        missing: dict[int, Request],
+        done: dict[int, Generated],
+        should_stop: Callable[[], bool],
+        answered: Callable[[], None] = unnoticed,
     ) -> None:
         """Send all requests once. If a sampler dies, its requests go to another sampler at once."""
         live = self._live()
@@ -185,7 +211,7 @@ class RoutedEngine:
             return failed.is_set() or should_stop()
 
         def send(member: _Member, share: dict[int, Request]) -> Future[None]:
-            return member.sampling.submit(member.replica.attempt, share, done, stop)
+            return member.sampling.submit(member.replica.attempt, share, done, stop, answered)
 
         running = {
             send(member, shares[member.number]): (member, shares[member.number])

@@ -14,14 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rft_run.errors import Preempted
+from rft_run.errors import Preempted, SamplerError
 from rft_trainer.rollout.engine import (
+    BASE_NAME,
     AdapterVersion,
     ConnectionLost,
     FinishReason,
     Generated,
     Request,
     SamplingParameters,
+    unnoticed,
 )
 from rft_trainer.rollout.filter import Filter, filter_set
 
@@ -30,9 +32,13 @@ _BATCH = 32
 
 
 class TransformersEngine:
-    """A RolloutEngine with its own copy of the model. It loads adapters from their folders, like vLLM."""
+    """A RolloutEngine with its own copy of the model. It loads adapters from their folders, like vLLM.
 
-    batches = 1
+    It has one adapter at a time.
+    """
+
+    batches = adapters = 1
+    concurrency = _BATCH
 
     def __init__(self, folder: Path, device: str, dtype: str, context: int | None = None) -> None:
         from rft_trainer.runtime.loading import load_base, load_tokenizer
@@ -50,10 +56,11 @@ class TransformersEngine:
     def wait_until_ready(self) -> None:
         """Return at once, because the model is already loaded. See RolloutEngine."""
 
-    def use_adapter(self, adapter: AdapterVersion | None) -> None:
+    def use_adapter(self, adapter: AdapterVersion | None, kept: Sequence[AdapterVersion] = ()) -> None:
         """See RolloutEngine."""
         from rft_trainer.runtime.loading import load_adapter
 
+        assert not kept, "this engine has one adapter at a time"
         if self._adapter is not None:
             self._base = self._model.unload()
             self._model = self._base
@@ -62,21 +69,34 @@ class TransformersEngine:
         self._adapter = adapter
 
     def generate(
-        self, requests: Sequence[Request], should_stop: Callable[[], bool] = lambda: False
+        self,
+        requests: Sequence[Request],
+        should_stop: Callable[[], bool] = lambda: False,
+        answered: Callable[[], None] = unnoticed,
     ) -> list[Generated]:
         """Generate one completion per request."""
         done: dict[int, Generated] = {}
-        self.attempt(dict(enumerate(requests)), done, should_stop)
+        self.attempt(dict(enumerate(requests)), done, should_stop, answered)
         return [done[index] for index in range(len(requests))]
 
     def attempt(
-        self, requests: dict[int, Request], done: dict[int, Generated], should_stop: Callable[[], bool]
+        self,
+        requests: dict[int, Request],
+        done: dict[int, Generated],
+        should_stop: Callable[[], bool],
+        answered: Callable[[], None] = unnoticed,
     ) -> None:
         """Generate completions, see Replica. Requests are sorted, so that equal prompts share a batch."""
+        current = self._adapter.name if self._adapter is not None else BASE_NAME
+        others = {request.adapter for request in requests.values()} - {None, current}
+        if others:
+            raise SamplerError(f"adapter {sorted(map(str, others))[0]} is not loaded, but {current}")
         order = sorted(requests, key=lambda key: _by_prompt(requests[key]))
         for start in range(0, len(order), _BATCH):
             chunk = order[start : start + _BATCH]
             done |= zip(chunk, self._batch([requests[key] for key in chunk], should_stop), strict=True)
+            for _ in chunk:
+                answered()
 
     def recover(self, cause: ConnectionLost) -> None:
         """Do nothing: the engine is in the trainer's process, so there is nothing to restart. See Replica."""

@@ -8,11 +8,13 @@ from typing import Any
 import httpx
 
 from rft_run.errors import Preempted, SamplerError
-from rft_trainer.rollout.engine import AdapterVersion, ConnectionLost, Generated, Request
+from rft_trainer.rollout.engine import AdapterVersion, ConnectionLost, Generated, Request, unnoticed
 
 _TOP_K_OFF = 0
 _POLL_SECONDS = 0.2
 _MAX_CONNECTIONS = 512
+_ANSWER_SECONDS = 120.0
+"""Time limit of an answer, in seconds, other than a completion."""
 
 
 class VllmClient:
@@ -30,24 +32,24 @@ class VllmClient:
         """Unload an adapter from the server. Raises SamplerError, ConnectionLost."""
         self._adapter_call("unload", {"lora_name": name})
 
-    def logprobs(self, model: str, token_ids: Sequence[int]) -> list[float]:
+    def logprobs(self, model: str, token_ids: Sequence[int], seconds: float = _ANSWER_SECONDS) -> list[float]:
         """Return the log-prob of each token of a text, without the first token.
 
-        Raises SamplerError, ConnectionLost.
+        ``seconds``: time limit of the answer. Raises SamplerError, ConnectionLost.
         """
         body = {
             "model": model, "prompt": list(token_ids), "prompt_logprobs": 0, "max_tokens": 1, "temperature": 0
         }  # fmt: skip
-        answer = self._post("completions", body)
+        answer = self._post("completions", body, seconds)
         if answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
             raise ConnectionLost(f"vLLM answered {answer.status_code}: {answer.text[:500]}")
         if answer.is_error:
             raise SamplerError(f"vLLM refused to compute log-probs of a text: {answer.text[:500]}")
         return prompt_logprobs(answer.json(), token_ids)
 
-    def _post(self, path: str, body: Mapping[str, Any]) -> httpx.Response:
+    def _post(self, path: str, body: Mapping[str, Any], seconds: float = _ANSWER_SECONDS) -> httpx.Response:
         transport = httpx.HTTPTransport(uds=str(self._socket))
-        with httpx.Client(transport=transport, headers=self._headers, timeout=120) as client:
+        with httpx.Client(transport=transport, headers=self._headers, timeout=seconds) as client:
             try:
                 return client.post(f"http://vllm/v1/{path}", json=body)
             except httpx.TransportError as error:
@@ -65,16 +67,19 @@ class VllmClient:
         done: dict[int, Generated],
         should_stop: Callable[[], bool],
         alive: Callable[[], bool],
+        answered: Callable[[], None] = unnoticed,
     ) -> None:
         """Send ``requests``. Each completion is put into ``done`` when it arrives, under the key of its
-        request.
+        request. Then ``answered`` is called.
+
+        ``model``: the name of the adapter for requests that name none.
 
         Raises:
             ConnectionLost: the server dies. ``done`` then has the completions that were received before.
             Preempted: ``should_stop`` returns True.
             SamplerError: the server refuses a request.
         """
-        asyncio.run(self._complete(model, requests, done, should_stop, alive))
+        asyncio.run(self._complete(model, requests, done, should_stop, alive, answered))
 
     async def _complete(
         self,
@@ -83,6 +88,7 @@ class VllmClient:
         done: dict[int, Generated],
         should_stop: Callable[[], bool],
         alive: Callable[[], bool],
+        answered: Callable[[], None],
     ) -> None:
         transport = httpx.AsyncHTTPTransport(
             uds=str(self._socket), limits=httpx.Limits(max_connections=_MAX_CONNECTIONS)
@@ -92,7 +98,8 @@ class VllmClient:
         ) as client:
 
             async def one(key: int, request: Request) -> None:
-                done[key] = await _completion(client, model, request)
+                done[key] = await _completion(client, request.adapter or model, request)
+                answered()
 
             tasks = {asyncio.create_task(one(key, request)) for key, request in requests.items()}
             pending = tasks

@@ -6,9 +6,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rft_run.errors import SamplerError
-from rft_trainer.rollout.engine import AdapterVersion, ConnectionLost, Generated, Request
+from rft_trainer.rollout.engine import (
+    BASE_NAME,
+    AdapterVersion,
+    ConnectionLost,
+    Generated,
+    Request,
+    unnoticed,
+)
 from rft_trainer.rollout.vllm_client import VllmClient
-from rft_trainer.rollout.vllm_server import BASE_NAME, ServerOptions, StartFailed, VllmServer
+from rft_trainer.rollout.vllm_server import ServerOptions, StartFailed, VllmServer
 from rft_trainer.runtime import machine
 
 log = logging.getLogger(__name__)
@@ -18,14 +25,22 @@ _MAX_STARTS = 3
 
 If two starts ended with the same error, the server is not started again.
 """
+_IDLE_SECONDS, _BUSY_SECONDS = 120.0, 3600.0
+"""Time limits of the log-probs of a text, in seconds.
+
+The second one is for a server with several adapters: the request may wait for completions of a batch.
+"""
 
 
 class VllmEngine:
     """A RolloutEngine with one vLLM server. The server starts in the background.
 
     The first call that uses the server waits until the server is ready. Any thread may call the methods. A
-    server that dies is restarted once, however many calls notice its death. The adapter is changed only while
-    no request is sampled. Requests that come during this change wait until it ends.
+    server that dies is restarted once, however many calls notice its death.
+
+    With one adapter slot, the adapter is changed only while no request is sampled. Requests that come during
+    this change wait until it ends. With several slots, an adapter is loaded while requests are sampled. Each
+    request then names its adapter, and keeps it if it has to be sent again.
     """
 
     batches = 64
@@ -39,10 +54,13 @@ class VllmEngine:
         """Number of calls that send requests to the server at present."""
         self._changing = False
         """Whether a thread waits to change the adapter."""
+        self.adapters, self.concurrency = options.adapter_slots, options.max_sequences
         self.server = VllmServer(options)
         self._client = VllmClient(self.server.socket, self.server.api_key)
         self._should_stop = should_stop
         self._adapter: AdapterVersion | None = None
+        self._kept: tuple[AdapterVersion, ...] = ()
+        """Adapters that requests still name, besides the current one."""
         self._loaded: list[str] = []
         self._deaths_in_a_row = 0
         self._start_errors: list[str] = []
@@ -51,7 +69,7 @@ class VllmEngine:
         self.server.start()
 
     def wait_until_ready(self) -> None:
-        """Wait until the server answers and has loaded the current adapter."""
+        """Wait until the server answers and has loaded its adapters."""
         with self._lock:
             self._wait_until_ready()
 
@@ -59,8 +77,7 @@ class VllmEngine:
         while not self._ready:
             try:
                 self.server.wait_until_ready(self._should_stop)
-                if self._adapter is not None:
-                    self._load(self._adapter)
+                self._load_missing()
                 self._ready = True
                 self._start_errors.clear()
                 # Earlier kills hit other processes: another sampler, or a grader in the same container.
@@ -88,27 +105,28 @@ class VllmEngine:
         self.server.stop()
         self.server.start()
 
-    def use_adapter(self, adapter: AdapterVersion | None) -> None:
-        """Make this the current adapter. Versions that were loaded before are unloaded."""
+    def use_adapter(self, adapter: AdapterVersion | None, kept: Sequence[AdapterVersion] = ()) -> None:
+        """Make this the current adapter. Adapters that were loaded before are unloaded, except ``kept``."""
         with self._lock:
+            if self.adapters > 1:
+                return self._use_adapter(adapter, tuple(kept))
             self._changing = True
             try:
                 self._idle.wait_for(lambda: self._in_use == 0)
-                self._use_adapter(adapter)
+                self._use_adapter(adapter, tuple(kept))
             finally:
                 self._changing = False
                 self._idle.notify_all()
 
-    def _use_adapter(self, adapter: AdapterVersion | None) -> None:
-        self._adapter = adapter
+    def _use_adapter(self, adapter: AdapterVersion | None, kept: tuple[AdapterVersion, ...]) -> None:
+        self._adapter, self._kept = adapter, kept
         if not self._ready:
             return self._wait_until_ready()
         try:
-            for name in self._loaded:
+            for name in set(self._loaded) - {other.name for other in kept}:
                 self._client.unload_adapter(name)
-            self._loaded.clear()
-            if adapter is not None:
-                self._load(adapter)
+                self._loaded.remove(name)
+            self._load_missing()
         except ConnectionLost as error:
             self._restart(error, self.restarts)
             self._wait_until_ready()
@@ -117,7 +135,7 @@ class VllmEngine:
     def _used(self) -> Iterator[str]:
         """Yield the name of the server's adapter, after the server is ready.
 
-        The adapter does not change in the ``with`` block.
+        With one adapter slot, the adapter does not change in the ``with`` block.
         """
         with self._lock:
             self._idle.wait_for(lambda: not self._changing)
@@ -134,36 +152,46 @@ class VllmEngine:
                 self._in_use -= 1
                 self._idle.notify_all()
 
-    def _load(self, adapter: AdapterVersion) -> None:
-        self._client.load_adapter(adapter)
-        self._loaded.append(adapter.name)
+    def _load_missing(self) -> None:
+        """Load the current adapter and the kept ones, except those that the server has."""
+        for adapter in (*self._kept, self._adapter):
+            if adapter is not None and adapter.name not in self._loaded:
+                self._client.load_adapter(adapter)
+                self._loaded.append(adapter.name)
 
     def generate(
-        self, requests: Sequence[Request], should_stop: Callable[[], bool] = lambda: False
+        self,
+        requests: Sequence[Request],
+        should_stop: Callable[[], bool] = lambda: False,
+        answered: Callable[[], None] = unnoticed,
     ) -> list[Generated]:
         """Generate one completion per request. A restarted server gets only the unanswered requests."""
         done: dict[int, Generated] = {}
         while len(done) < len(requests):
             missing = {index: request for index, request in enumerate(requests) if index not in done}
             try:
-                self.attempt(missing, done, should_stop)
+                self.attempt(missing, done, should_stop, answered)
             except ConnectionLost as error:
                 self._restart(error, error.restarts)
         return [done[index] for index in range(len(requests))]
 
     def attempt(
-        self, requests: dict[int, Request], done: dict[int, Generated], should_stop: Callable[[], bool]
+        self,
+        requests: dict[int, Request],
+        done: dict[int, Generated],
+        should_stop: Callable[[], bool],
+        answered: Callable[[], None] = unnoticed,
     ) -> None:
         """Generate completions, see Replica. Other samplers may put completions into ``done`` meanwhile."""
-        answered: dict[int, Generated] = {}
+        found: dict[int, Generated] = {}
         with self._used() as model:
             try:
-                self._client.complete(model, requests, answered, should_stop, self.server.alive)
+                self._client.complete(model, requests, found, should_stop, self.server.alive, answered)
                 self._deaths_in_a_row = 0
             finally:
-                if answered:
+                if found:
                     self._deaths_in_a_row = 0
-                done |= answered
+                done |= found
 
     def recover(self, cause: ConnectionLost) -> None:
         """See Replica."""
@@ -172,10 +200,11 @@ class VllmEngine:
 
     def logprobs(self, token_ids: Sequence[int]) -> list[float]:
         """See RolloutEngine."""
+        seconds = _BUSY_SECONDS if self.adapters > 1 else _IDLE_SECONDS
         while True:
             try:
                 with self._used() as model:
-                    found = self._client.logprobs(model, token_ids)
+                    found = self._client.logprobs(model, token_ids, seconds)
             except ConnectionLost as error:
                 self._restart(error, error.restarts)
             else:

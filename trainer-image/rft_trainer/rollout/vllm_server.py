@@ -26,11 +26,10 @@ from rft_planner.memory import SLOT_RANKS
 from rft_run import run_files
 from rft_run.errors import Preempted, SamplerError
 from rft_trainer.rollout import guard
+from rft_trainer.rollout.engine import BASE_NAME
 from rft_trainer.rollout.vllm_entry import entry_module
 from rft_trainer.runtime import allocator, machine
 
-BASE_NAME = "base"
-"""The server's name for the model without an adapter."""
 _IN_THE_ENGINE = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 """Executor that runs in the engine's process. On the CPU vLLM replaces the short name "uni" by "mp"."""
 BATCH_INVARIANT_VERSION, BATCH_INVARIANT_CAPABILITY = (0, 32), (8, 0)
@@ -53,7 +52,7 @@ class ServerOptions:
     - ``kv_cache_bytes``: the size of the key-value cache on each device. None, only on a GPU: vLLM uses the
       rest of its share ``gpu_memory_share``.
     - ``tensor_parallel``: number of GPUs over which the model is split.
-    - ``adapter_slots``: number of adapters that the requests of one batch may use.
+    - ``adapter_slots``: number of adapters that requests may use at the same time.
     """
 
     model: Path
