@@ -64,6 +64,9 @@ class MemoryDemand:
     """Whether only the attention's projections have adapters."""
     batch: int = 0
     """Number of tokens in the batch of one step, which several trainers share. 0: it is not known."""
+    adapters: int = 1
+    """Number of adapters that a sampler uses at the same time, if sampling and training have separate GPUs.
+    """
 
 
 def columns(shape: Shape) -> int:
@@ -175,14 +178,15 @@ def reserve(shape: Shape, tokens: int) -> float:
 
 
 @lru_cache(SUMS_KEPT)
-def sampling(shape: Shape, work: MemoryDemand, gpus: int = 1) -> tuple[Part, ...]:
-    """Return the parts of vLLM's memory on each of ``gpus`` GPUs. The cache has room for one group: all
-    completions of one prompt.
+def sampling(shape: Shape, work: MemoryDemand, gpus: int = 1, apart: bool = False) -> tuple[Part, ...]:
+    """Return the parts of vLLM's memory on each of ``gpus`` GPUs. The cache is for a single group.
+
+    ``apart`` says whether sampling and training have separate GPUs. If not, one adapter is used at a time.
     """
     return (
         Part("sampling: base weights", BF16 * shape.parameters / gpus),
         Part("sampling: key-value cache of a group", kv_cache(shape, work.rollouts * work.context, gpus)),
-        Part("sampling: adapter slots", adapter_slots(shape, work, gpus)),
+        Part("sampling: adapter slots", adapter_slots(shape, work, gpus, work.adapters if apart else 1)),
         Part("sampling: a batch of tokens", sampler_batch(shape, gpus)),
         Part("sampling: logits", sampler_logits(shape)),
         Part("sampling: context and graphs", 2 * GIB),
@@ -194,13 +198,14 @@ def kv_cache(shape: Shape, tokens: int, gpus: int = 1) -> float:
     return BF16 * shape.kv_elements_per_token * tokens / min(gpus, shape.kv_heads)
 
 
-def adapter_slots(shape: Shape, work: MemoryDemand, gpus: int = 1) -> float:
-    """Return the bytes of two adapters in bf16, with the rank rounded up to one of ``SLOT_RANKS``.
+def adapter_slots(shape: Shape, work: MemoryDemand, gpus: int = 1, adapters: int = 1) -> float:
+    """Return the bytes of the adapters in bf16, with the rank rounded up to one of ``SLOT_RANKS``.
 
-    vLLM has two, so that it can load the next adapter while the current one is still in its memory.
+    vLLM has one more than the ``adapters`` that are in use, so that it can load the next adapter while all
+    of them are still in its memory.
     """
     slot = next((size for size in SLOT_RANKS if size >= work.rank), work.rank)
-    return 2 * BF16 * shape.lora_parameters(slot, feed_forward=not work.attention_only) / gpus
+    return (adapters + 1) * BF16 * shape.lora_parameters(slot, feed_forward=not work.attention_only) / gpus
 
 
 def sampler_batch(shape: Shape, gpus: int = 1) -> float:

@@ -1,4 +1,4 @@
-"""Decides whether the sampler generates the next batch while the trainer trains on the current one."""
+"""Decides whether the sampler generates the next batches while the trainer trains on the current one."""
 
 from rft_api.job import RFTJobSpec
 
@@ -13,3 +13,14 @@ def overlaps(spec: RFTJobSpec, apart: bool) -> bool:
     training = spec.training
     wanted = training.max_staleness > 0 and not training.deterministic
     return wanted and apart and spec.sampling.engine == "vllm"
+
+
+def adapters_in_use(spec: RFTJobSpec, apart: bool) -> int:
+    """Return how many adapter versions the sampler uses at the same time. ``apart``: see ``overlaps``.
+
+    With ``maxStaleness`` above 1 several batches are in the sampler, each with its own version. The rollouts
+    of an environment are those of one batch at a time.
+    """
+    if spec.environment is not None or not overlaps(spec, apart):
+        return 1
+    return spec.training.max_staleness

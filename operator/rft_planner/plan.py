@@ -21,6 +21,7 @@ from rft_planner.estimate import RowCounts, about, estimate, step_seconds
 from rft_planner.fixes import fixes
 from rft_planner.idle import IdleTime, StepCosts, idle_time
 from rft_planner.memory import USABLE, MemoryDemand, Part, sampling, total, training
+from rft_planner.overlap import adapters_in_use
 from rft_planner.precision import SAFE, dtype_of
 from rft_planner.shapes import Shape, estimated
 from rft_planner.sizes import GIB, MIB, mib, quantity
@@ -396,6 +397,7 @@ def _demand(spec: RFTJobSpec, derived: Effective) -> MemoryDemand:
         spec.sampling.num_rollouts,
         attention_only,
         training.batch_size_tokens,
+        adapters_in_use(spec, apart=True),
     )
 
 

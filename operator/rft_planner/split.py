@@ -251,8 +251,8 @@ def _filled(roles: Roles, shape: Shape, work: MemoryDemand, memory: float, *, di
     use.
     """
     gpus, trainers, sampler_gpus, samplers = roles
-    usable, sampled = USABLE * memory, sampling(shape, work, sampler_gpus // samplers)
     together = trainers + sampler_gpus > gpus
+    usable, sampled = USABLE * memory, sampling(shape, work, sampler_gpus // samplers, not together)
     beside = total(sampled) if together else 0.0
     if total(sampled) > usable:
         return None

@@ -16,6 +16,7 @@ from rft_planner.accelerators import ACCELERATORS
 from rft_planner.catalogue import CATALOGUE
 from rft_planner.estimate import ASSUMED_PROMPT, Found, RowCounts, estimate, evaluations
 from rft_planner.memory import MemoryDemand
+from rft_planner.overlap import adapters_in_use
 from rft_planner.plan import plan
 from rft_planner.shapes import Shape
 from rft_planner.speed import (
@@ -143,6 +144,34 @@ def test_with_separate_gpus_the_phases_overlap_unless_the_job_forbids_it() -> No
         assert in_turn.gpu_hours is not None
         assert together.gpu_hours is not None
         assert together.gpu_hours < in_turn.gpu_hours
+
+
+@pytest.mark.parametrize(
+    ("fields", "apart", "adapters"),
+    [
+        ({}, True, 1),
+        ({"training": {"maxStaleness": 4}}, True, 4),
+        ({"training": {"maxStaleness": 4}}, False, 1),
+        ({"training": {"maxStaleness": 4, "deterministic": True}}, True, 1),
+        ({"training": {"maxStaleness": 0}}, True, 1),
+        ({"training": {"maxStaleness": 4}, "sampling": {"engine": "transformers"}}, True, 1),
+        ({"training": {"maxStaleness": 4}, "environment": {"python": {"inline": "x"}}}, True, 1),
+    ],
+)
+def test_the_sampler_uses_an_adapter_for_each_batch_that_is_in_it(
+    fields: dict[str, Any], apart: bool, adapters: int
+) -> None:
+    assert adapters_in_use(spec(**fields), apart) == adapters
+
+
+def test_the_plan_has_memory_for_the_adapters_of_all_batches() -> None:
+    def slots(most: int) -> float:
+        given = spec(model={"name": MODEL}, training={"maxStaleness": most}, resources={"gpus": 3})
+        made = plan(given, "uid")
+        assert (made.trainer_gpus, made.sampler_gpus) == (1, 2), "the roles must be apart"
+        return next(p.mebibytes for p in made.memory_parts or [] if p.name == "sampling: adapter slots")
+
+    assert slots(4) == pytest.approx(2.5 * slots(1), rel=0.01)
 
 
 def test_without_known_rates_there_are_no_hours() -> None:

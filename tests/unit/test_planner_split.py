@@ -1,5 +1,7 @@
 """How a job's GPUs are divided between training and sampling."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,6 +26,7 @@ from rft_planner.split import (
     Costs,
     Split,
     choices,
+    divisions,
     fitted,
     micro_batches,
     shared,
@@ -138,6 +141,22 @@ def test_training_is_divided_if_it_does_not_fit_on_one_gpu() -> None:
         (2 * 72.7e9 - embeddings) / 4 + embeddings, rel=0.01
     )
     assert "training: gathered layers" in parts
+
+
+def test_memory_for_the_adapters_of_several_batches_is_counted_where_roles_are_apart() -> None:
+    one, four = (
+        [
+            (split.shared, split.roles, part.bytes)
+            for split in divisions(4, CATALOGUE["Qwen/Qwen2.5-7B"], demand, 80 * GIB)
+            for part in split.parts
+            if part.name == "sampling: adapter slots"
+        ]
+        for demand in (work(), replace(work(), adapters=4))
+    )
+    assert {in_turn for in_turn, *_ in one} == {False, True}
+    for (in_turn, roles, alone), (_, other, several) in zip(one, four, strict=True):
+        assert roles == other
+        assert several == pytest.approx(alone if in_turn else 2.5 * alone)
 
 
 def divides(model: str, gpus: int, costs: Costs | None = None) -> set[bool]:

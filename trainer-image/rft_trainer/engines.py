@@ -12,6 +12,7 @@ import torch
 from rft_api.parameters import Dtype
 from rft_planner import host
 from rft_planner.memory import BF16, SAMPLER_SEQUENCES
+from rft_planner.overlap import adapters_in_use
 from rft_planner.precision import dtype_of, fast_cpu_dtype
 from rft_planner.shapes import Shape
 from rft_planner.sizes import quantity
@@ -108,6 +109,7 @@ def _server_options(config: RunConfig, model: Path, shape: Shape, context_length
         max_sequences=SAMPLER_SEQUENCES if config.device == "cuda" else host.SEQUENCES,
         kv_cache_bytes=_cache_bytes(config, shape),
         tensor_parallel=size,
+        adapter_slots=adapters_in_use(spec, roles_apart(config)),
         gpu_memory_share=sampler_share(config),
         visible_devices=sampler_devices(config, size)[0],
         deterministic=spec.training.deterministic,
