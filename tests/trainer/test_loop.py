@@ -138,10 +138,10 @@ def test_a_step_that_a_stop_keeps_from_being_published_is_recorded_with_its_chec
 
     use = TransformersEngine.use_adapter
 
-    def interrupted(engine: TransformersEngine, adapter: AdapterVersion | None) -> None:
+    def interrupted(engine: TransformersEngine, adapter: AdapterVersion | None, *others: Any) -> None:
         nonlocal asked
         if adapter is None or not adapter.name.startswith("v"):  # called for the sampler's probe
-            return use(engine, adapter)
+            return use(engine, adapter, *others)
         asked = True
         raise Preempted("a stop is requested while the sampler restarts")
 

@@ -15,7 +15,7 @@ from rft_trainer import loop, setup
 from rft_trainer.engines import start_engine
 from rft_trainer.learn.update import update
 from rft_trainer.loop import Run
-from rft_trainer.rollout.engine import AdapterVersion, Generated, Request
+from rft_trainer.rollout.engine import AdapterVersion, Generated, Request, unnoticed
 from rft_trainer.runtime import machine
 from tests.trainer.loop_support import config, run, with_spec
 
@@ -37,20 +37,23 @@ class Watched:
     def note(self, what: str) -> None:
         self.calls.append((what, self._current, threading.current_thread() is threading.main_thread()))
 
-    def use_adapter(self, adapter: AdapterVersion | None) -> None:
+    def use_adapter(self, adapter: AdapterVersion | None, _kept: Sequence[AdapterVersion] = ()) -> None:
         self._current = adapter.name if adapter is not None else "base"
         self.note("adapter")
         self._engine.use_adapter(adapter)
 
     def generate(
-        self, requests: Sequence[Request], should_stop: Callable[[], bool] = lambda: False
+        self,
+        requests: Sequence[Request],
+        should_stop: Callable[[], bool] = lambda: False,
+        answered: Callable[[], None] = unnoticed,
     ) -> list[Generated]:
         self.note("begin")
         if self.fail_at and len([call for call in self.calls if call[0] == "begin"]) == self.fail_at:
             raise SamplerError("the sampler has ended")
         if threading.current_thread() is not threading.main_thread():
             assert self.updating.wait(60), "the update must begin while the next batch is sampled"
-        found: list[Generated] = self._engine.generate(requests, should_stop)
+        found: list[Generated] = self._engine.generate(requests, should_stop, answered)
         self.note("end")
         return found
 

@@ -1,6 +1,7 @@
 """A run ends if the sampler's log-probs are not those of the policy. The error names the likely cause."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from rft_run.exit_codes import ExitCode
 from rft_run.folder import RunFolder
 from rft_run.mismatch import Mismatch
 from rft_trainer.attempt import attempt
-from rft_trainer.probe import SamplerProbe, mismatch_of
+from rft_trainer.probe import Answers, SamplerProbe, mismatch_of
 from rft_trainer.rollout import transformers_engine
 from rft_trainer.rollout.transformers_engine import TransformersEngine, end_tokens
 from rft_trainer.runtime import machine
@@ -30,13 +31,13 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def ignores_adapters(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(TransformersEngine, "use_adapter", lambda _self, _adapter: None)
+    patch.setattr(TransformersEngine, "use_adapter", lambda _self, _adapter, *_: None)
 
 
 def keeps_its_first_adapter(patch: pytest.MonkeyPatch) -> None:
     use = TransformersEngine.use_adapter
 
-    def first_only(self: TransformersEngine, adapter: Any) -> None:
+    def first_only(self: TransformersEngine, adapter: Any, *_: Any) -> None:
         if self._adapter is None:
             use(self, adapter)
 
@@ -90,13 +91,43 @@ def test_a_sampler_that_misses_a_later_version_ends_the_run_at_the_publish(
     monkeypatch.setenv("RFT_CPU_DTYPE", "float32")
     use = TransformersEngine.use_adapter
 
-    def until_version_one(self: TransformersEngine, adapter: Any) -> None:
+    def until_version_one(self: TransformersEngine, adapter: Any, *_: Any) -> None:
         if adapter is None or adapter.name <= "v000001" or adapter.name.startswith("probe"):
             use(self, adapter)
 
     monkeypatch.setattr(TransformersEngine, "use_adapter", until_version_one)
     with pytest.raises(SamplerMismatch, match="exactly the same as before"):
         run(config(character_model, tmp_path, learningRate=5e-4))
+
+
+class Asked:
+    """An engine that answers with the log-probs in ``said``."""
+
+    def __init__(self, said: list[float]) -> None:
+        self.said = said
+
+    def logprobs(self, _token_ids: Any) -> list[float]:
+        return self.said
+
+
+@pytest.mark.parametrize(
+    ("said", "alone", "found"),
+    [
+        ([-1.0, -2.0], True, "exactly the same as before"),
+        ([-1.0, -2.0], False, "exactly the same as before"),
+        ([-1.02, -2.0], True, None),
+        ([-1.02, -2.0], False, "the same as before to 0.01 nats"),
+        ([-1.5, -2.5], False, None),
+    ],
+)
+def test_while_batches_are_sampled_a_change_by_rounding_does_not_count(
+    said: list[float], alone: bool, found: str | None
+) -> None:
+    probe = object.__new__(SamplerProbe)
+    probe._dtype, probe._text, probe._engine = "bfloat16", (1, 2, 3), Asked(said)  # type: ignore[assignment]
+    probe._last = Answers([-1.0, -2.0], [-1.0, -2.0])
+    with pytest.raises(SamplerMismatch, match=found) if found is not None else nullcontext():
+        probe.after_load(2, [-1.5, -2.5], alone=alone)
 
 
 def test_the_probe_leaves_adapter_random_state_and_folder_as_they_were(

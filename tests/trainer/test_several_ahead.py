@@ -1,4 +1,7 @@
-"""With ``maxStaleness`` 4, up to four batches are sampled ahead of training. No batch is lost."""
+"""With ``maxStaleness`` 4, up to four batches are sampled ahead of training. No batch is lost.
+
+The sampler has one adapter at a time, so the batches are sampled one after another.
+"""
 
 import shutil
 import threading
@@ -69,16 +72,20 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
     generate, use, save = TransformersEngine.generate, TransformersEngine.use_adapter, Publisher.save
 
     class Line(Prefetch):
-        def __init__(self, depth: int) -> None:
-            super().__init__(depth)
+        def __init__(self, depth: int, slots: int | None) -> None:
+            assert slots is None
+            super().__init__(depth, slots)
             lines.append(self)
 
-    def watched_use(engine: TransformersEngine, adapter: AdapterVersion | None) -> None:
+    def watched_use(engine: TransformersEngine, adapter: AdapterVersion | None, kept: Any = ()) -> None:
         assert found.in_use == 0, "an adapter was loaded while a batch was sampled"
-        use(engine, adapter)
+        use(engine, adapter, kept)
 
     def watched_generate(
-        engine: TransformersEngine, requests: Sequence[Request], should_stop: Callable[[], bool]
+        engine: TransformersEngine,
+        requests: Sequence[Request],
+        should_stop: Callable[[], bool],
+        answered: Any,
     ) -> list[Generated]:
         adapter = engine._adapter
         found.in_use += 1
@@ -95,7 +102,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
             with found.changed:
                 version = found.needs(number) if found.needs is not None else 0
                 assert found.changed.wait_for(lambda: found.saved >= version, 300), "the version is not saved"
-        made = generate(engine, requests, should_stop)
+        made = generate(engine, requests, should_stop, answered)
         assert adapter is None or adapter.path.is_dir(), "a restarted sampler could not load the adapter"
         found.in_use -= 1
         return made

@@ -37,9 +37,9 @@ def falsified(monkeypatch: pytest.MonkeyPatch) -> None:
     generate = TransformersEngine.generate
 
     def shifted(
-        engine: TransformersEngine, requests: Sequence[Request], should_stop: Callable[[], bool]
+        engine: TransformersEngine, requests: Sequence[Request], *others: Callable[[], Any]
     ) -> list[Generated]:
-        found = generate(engine, requests, should_stop)
+        found = generate(engine, requests, *others)
         for number, shift in enumerate(SHIFTS):
             logprobs = tuple(value + shift for value in found[number].logprobs)
             found[number] = replace(found[number], logprobs=logprobs)

@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -40,13 +41,23 @@ from rft_trainer.monitors.progress import Events, curve
 from rft_trainer.monitors.report import Reporter
 from rft_trainer.monitors.tracking.trackers import Trackers
 from rft_trainer.probe import SamplerProbe, refuse_mismatch
+from rft_trainer.publish import Pin
 from rft_trainer.result import deliver
+from rft_trainer.rollout.engine import unnoticed
 from rft_trainer.rollout.groups import SampledBatch, form_groups, grade_items, rollout_requests
-from rft_trainer.rollout.prefetch import Ahead, Prefetch
+from rft_trainer.rollout.prefetch import Ahead, Prefetch, SamplingState
 from rft_trainer.setup import Parts, prepare
 from rft_trainer.stopping import stop_reason
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Pinned:
+    """What a batch has that is sampled several steps ahead: its adapter, and how far its sampling is."""
+
+    pin: Pin
+    state: SamplingState
 
 
 class Run:
@@ -115,7 +126,7 @@ class Run:
         """Make steps until the last epoch ends or a stop rule applies. Return the reason."""
         self.monitors.stage("training")
         heldout_reward: float | None = None
-        with Prefetch(parts.ahead) as prefetch:
+        with Prefetch(parts.ahead, parts.together) as prefetch:
             while True:
                 fall = canaries.fall(self._stop(), self._curve(), self._canaries)
                 reason = stop_reason(self._stop(), self.state, heldout_reward, datetime.now(UTC), fall)
@@ -154,7 +165,7 @@ class Run:
         self._count(batch, sampled)
         updated = time.monotonic()
 
-        if parts.ahead == 1:  # else the sampling thread loads the new version
+        if parts.ahead == 1:  # else a sampling thread loads the new version
             prefetch.wait()
         publish_started = time.monotonic()
         self.fence.check()
@@ -177,13 +188,25 @@ class Run:
         self.monitors.step(record, sampled.groups)
 
     def _sample(
-        self, parts: Parts, prompts: list[Prompt], step: int, should_stop: Callable[[], bool]
+        self,
+        parts: Parts,
+        prompts: list[Prompt],
+        step: int,
+        should_stop: Callable[[], bool],
+        pinned: _Pinned | None = None,
     ) -> SampledBatch:
-        """Sample rollouts of each prompt, grade them, and compute their advantages within each group."""
-        version = parts.publisher.load()
+        """Sample rollouts of each prompt, grade them, and compute their advantages within each group.
+
+        ``pinned``: the adapter that samples. None: the newest one.
+        """
+        version = pinned.pin.version if pinned is not None else parts.publisher.load()
         started = time.monotonic()
-        requests = rollout_requests(prompts, self.spec.sampling.num_rollouts, parts.sampling, self.seed, step)
-        completions = parts.generate(prompts, requests, should_stop)
+        count, adapter = self.spec.sampling.num_rollouts, pinned.pin.adapter if pinned is not None else None
+        requests = rollout_requests(prompts, count, parts.sampling, self.seed, step, adapter)
+        if pinned is not None:
+            pinned.state.ask(len(requests))
+        answered = pinned.state.answer if pinned is not None else unnoticed
+        completions = parts.generate(prompts, requests, should_stop, answered)
         generated = time.monotonic()
         scores = parts.scorer.score(grade_items(prompts, completions), should_stop)
         graded = time.monotonic()
@@ -200,10 +223,14 @@ class Run:
         sampled: SampledBatch,
         step: int,
         should_stop: Callable[[], bool],
+        pinned: _Pinned | None = None,
     ) -> tuple[Batch, SampledBatch]:
-        """Sample further prompts to replace groups without variance, in at most ``refillRounds`` rounds."""
-        wanted = len(sampled.kept)
-        for _ in range(self.config.effective.refill_rounds):
+        """Sample further prompts to replace groups without variance, in at most ``refillRounds`` rounds.
+
+        ``pinned``: see ``_sample``.
+        """
+        wanted, rounds = len(sampled.kept), self.config.effective.refill_rounds
+        for number in range(1, rounds + 1):
             missing = wanted - len(sampled.varied)
             if missing <= 0:
                 break
@@ -214,7 +241,9 @@ class Run:
             batch = batch.followed_by(further)
             if not further.prompts:
                 break
-            sampled = sampled.joined(self._sample(parts, further.prompts, step, should_stop))
+            if pinned is not None and number == rounds:
+                pinned.state.ends_at(batch.after)
+            sampled = sampled.joined(self._sample(parts, further.prompts, step, should_stop, pinned))
             if sampled.scores.mostly_errors:
                 break
         return batch, sampled
@@ -223,7 +252,7 @@ class Run:
         """Publish the adapter of the current policy to the sampler.
 
         If several batches are sampled ahead, the sampler may be sampling a batch. Then the adapter is only
-        saved here, and the sampling thread loads it before the next batch.
+        saved here, and a sampling thread loads it before the next batch.
         """
         self.state.adapter_version += 1
         parts.publisher.save(self.state.adapter_version)
@@ -298,14 +327,17 @@ class Run:
         room: tuple[int, int, float, int],
         should_stop: Callable[[], bool],
         position: Position,
+        state: SamplingState,
     ) -> Ahead:
         """Choose the prompts of a later step's batch, and sample them.
 
-        If several batches are sampled ahead, also refill the batch.
+        If several batches are sampled ahead, also refill the batch. Then one adapter version samples all
+        rollouts of the batch.
 
         - ``step``: the number of the later step.
         - ``room``: the result of ``_room``.
         - ``position``: where the batch begins in the data.
+        - ``state``: gets to know how far the sampling is.
 
         Raises DataError and the errors of sampling. Such an error ends the run only when the run needs the
         batch.
@@ -313,9 +345,15 @@ class Run:
         batch = parts.train.batch(position, *room)
         if not batch.prompts:
             return Ahead(batch, None)
-        sampled = self._sample(parts, batch.prompts, step, should_stop)
-        if parts.ahead > 1 and not sampled.scores.mostly_errors:
-            batch, sampled = self._refill(parts, batch, sampled, step, should_stop)
+        if parts.ahead == 1:
+            return Ahead(batch, self._sample(parts, batch.prompts, step, should_stop))
+        if self.config.effective.refill_rounds == 0:
+            state.ends_at(batch.after)
+        with parts.publisher.pinned() as pin:
+            pinned = _Pinned(pin, state)
+            sampled = self._sample(parts, batch.prompts, step, should_stop, pinned)
+            if not sampled.scores.mostly_errors:
+                batch, sampled = self._refill(parts, batch, sampled, step, should_stop, pinned)
         return Ahead(batch, sampled)
 
     def _refuse_failing_graders(self, parts: Parts, sampled: SampledBatch, step: int) -> None:

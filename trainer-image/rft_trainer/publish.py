@@ -1,13 +1,15 @@
 """Hands versions of the adapter from the trainer to the sampler."""
 
 import shutil
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from rft_run.folder import RunFolder
 from rft_trainer.learn.policy import Policy, version_name
 from rft_trainer.probe import SamplerProbe
-from rft_trainer.rollout.engine import AdapterVersion, RolloutEngine
+from rft_trainer.rollout.engine import BASE_NAME, AdapterVersion, RolloutEngine
 
 
 @dataclass(frozen=True)
@@ -22,12 +24,20 @@ class _Saved:
     """
 
 
+@dataclass(frozen=True)
+class Pin:
+    """The version of the adapter that samples a batch: its number, and its name in the sampler."""
+
+    version: int
+    adapter: str
+
+
 class Publisher:
     """Publishes versions of the adapter in two parts, which may run in different threads.
 
-    The trainer calls ``save``. The thread that uses the sampler calls ``load`` before its next batch, and so
-    loads the newest saved version. No other thread may call ``load``. So an update never waits for a batch
-    that is being sampled, and each batch is sampled by one version.
+    The trainer calls ``save``. Before a batch is sampled, ``load`` loads the newest saved version. So an
+    update never waits for a batch that is being sampled. If a version is ``pinned``, the sampler keeps it
+    when it loads newer ones. So each batch is sampled by one version, also while other batches begin.
     """
 
     def __init__(
@@ -51,6 +61,12 @@ class Publisher:
         self._kept = 1 + max(1, ahead)
         self._newest: _Saved | None = None
         self._used: _Saved | None = None
+        self._loading = threading.Lock()
+        """Locked while a version is loaded, so that batches begin one after another."""
+        self._pins: list[_Saved | None] = []
+        """What each pin stands for. None is the base model without an adapter."""
+        self._counting = threading.Lock()
+        """Locked while ``_pins`` changes. The end of a batch does not wait for a version that is loaded."""
 
     def save(self, version: int) -> None:
         """Save the policy's adapter as a numbered version, and remove the versions that will not be loaded
@@ -72,10 +88,34 @@ class Publisher:
         Return the number of the version that the sampler now uses. It is 0 before the first version. Raises
         SamplerError, SamplerMismatch, Preempted.
         """
+        with self._loading:
+            return self._load()
+
+    @contextmanager
+    def pinned(self) -> Iterator[Pin]:
+        """Load the newest saved version as ``load`` does. The sampler keeps it in the ``with`` block.
+
+        The requests in the block must name the pin's adapter, because other threads may load newer versions.
+        """
+        with self._loading:
+            version = self._load()
+            used = self._used
+            with self._counting:
+                self._pins.append(used)
+        try:
+            yield Pin(version, used.adapter.name if used is not None else BASE_NAME)
+        finally:
+            with self._counting:
+                self._pins.remove(used)
+
+    def _load(self) -> int:
         newest = self._newest
         if newest is not None and newest is not self._used:
-            self._engine.use_adapter(newest.adapter)
+            with self._counting:
+                pins = list(self._pins)
+            kept = {one.version: one.adapter for one in pins if one is not None}
+            self._engine.use_adapter(newest.adapter, list(kept.values()))
             self._used = newest
             if self.probe is not None and newest.answers is not None:
-                self.probe.after_load(newest.version, newest.answers)
+                self.probe.after_load(newest.version, newest.answers, alone=not pins)
         return self._used.version if self._used is not None else 0

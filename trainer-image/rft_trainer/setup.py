@@ -36,7 +36,13 @@ from rft_trainer.learn.policy import Policy, PolicyOptions
 from rft_trainer.learn.ranks import Followers
 from rft_trainer.publish import Publisher
 from rft_trainer.rollout.advantages import Overlong
-from rft_trainer.rollout.engine import Generated, Request, RolloutEngine, SamplingParameters
+from rft_trainer.rollout.engine import (
+    Generated,
+    Request,
+    RolloutEngine,
+    SamplingParameters,
+    unnoticed,
+)
 from rft_trainer.rollout.episodes import Episodes
 from rft_trainer.rollout.filter import Filter
 from rft_trainer.rollout.gateway.dialogue import Dialogue
@@ -73,11 +79,18 @@ class SamplingParts:
     """Plays rollouts of several turns. None for a job without an environment."""
 
     def generate(
-        self, prompts: Sequence[Prompt], requests: Sequence[Request], should_stop: Callable[[], bool]
+        self,
+        prompts: Sequence[Prompt],
+        requests: Sequence[Request],
+        should_stop: Callable[[], bool],
+        answered: Callable[[], None] = unnoticed,
     ) -> list[Generated]:
-        """Return a completion for each request, in order: a single answer, or a rollout of several turns."""
+        """Return a completion for each request, in order: a single answer, or a rollout of several turns.
+
+        ``answered`` is called once for each single answer when it arrives.
+        """
         if self.episodes is None:
-            return self.engine.generate(requests, should_stop)
+            return self.engine.generate(requests, should_stop, answered)
         return self.episodes.generate(prompts, requests, should_stop)
 
 
@@ -97,6 +110,16 @@ class Parts(SamplingParts):
     ahead: int
     """Number of batches that may be sampled while another one is trained on."""
     publisher: Publisher
+
+    @property
+    def together(self) -> int | None:
+        """Number of completions that the sampler decodes at the same time, if several batches may be in the
+        sampler. None: batches are sampled one after another.
+
+        An environment plays one batch at a time, because each of its open rollouts has a worker process.
+        """
+        several = self.ahead > 1 and self.episodes is None and self.engine.adapters >= self.ahead
+        return self.engine.concurrency if several else None
 
 
 def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Callable[[], bool]) -> Parts:

@@ -61,8 +61,8 @@ class SampledBatch:
 
     - ``rollout_seconds``: the time that sampling took.
     - ``grade_seconds``: the time that grading took.
-    - ``adapter_version``: the version that sampled the groups. If groups were added in refills, the version
-      that sampled the first groups.
+    - ``adapter_version``: the version that sampled the groups. If a batch is refilled in its own step, this
+      is the version that sampled the first groups, and the refills have the version of the step.
     - ``refilled``: number of added groups. They replace groups with equal rewards.
     """
 
@@ -107,15 +107,20 @@ def penalized(rollout: Rollout) -> float:
 
 
 def rollout_requests(
-    prompts: Sequence[Prompt], count: int, parameters: SamplingParameters, seed: int, purpose: int | str
+    prompts: Sequence[Prompt],
+    count: int,
+    parameters: SamplingParameters,
+    seed: int,
+    purpose: int | str,
+    adapter: str | None = None,
 ) -> list[Request]:
     """Return ``count`` requests for each prompt, in the order of the prompts.
 
     The seed of a request depends on four values: ``seed``, ``purpose`` (a step or a name), the line of the
-    row, and the number of the rollout.
+    row, and the number of the rollout. ``adapter``: see ``Request``.
     """
     return [
-        Request(prompt.token_ids, rollout_seed(seed, purpose, prompt.row.line, number), parameters)
+        Request(prompt.token_ids, rollout_seed(seed, purpose, prompt.row.line, number), parameters, adapter)
         for prompt in prompts
         for number in range(count)
     ]

@@ -1,13 +1,16 @@
 """Samples the next batches while the policy is trained on the current batch.
 
-One thread samples one batch after another. When a step begins, the batches of the next ``maxStaleness`` steps
-may be sampled, but not those of later steps. A batch is sampled by the adapter that is the newest when the
-sampling of this batch begins. So this adapter is at most ``maxStaleness`` versions older than the policy that
-is trained on the batch.
+When a step begins, the batches of the next ``maxStaleness`` steps may be sampled, but not those of later
+steps. A batch is sampled by the adapter that is the newest when the sampling of this batch begins. So this
+adapter is at most ``maxStaleness`` versions older than the policy that is trained on the batch.
 
 With one batch ahead, a step takes as long as its sampling or its update, whichever is longer. With more
 batches ahead, this is true only on average: a step takes as long as the average sampling or the average
 update, whichever is longer.
+
+If the sampler can have several adapters at the same time, several batches may be in the sampler. Then the
+next batch begins while the last completions of the batches before are still sampled: ``may_follow`` is the
+rule. Otherwise the batches are sampled one after another.
 
 The importance ratio of a batch that was sampled ahead is relative to the current weights, as for any other
 batch. The mismatch weight contains the difference between the two versions, because its ratio compares the
@@ -36,24 +39,75 @@ class Ahead:
     sampled: SampledBatch | None
 
 
-class Prefetch:
-    """Samples at most ``depth`` batches ahead, one after another, in a thread.
+def may_follow(unanswered: int, largest: int, slots: int) -> bool:
+    """Return whether the next batch may begin while other batches are in the sampler.
 
-    On exit from ``with``, it waits for the batch that is being sampled, and discards all batches. After the
-    exit no batch is begun. After an error in a ``paused`` block no batch is begun either.
+    - ``unanswered``: number of completions that are not answered yet, of all batches in the sampler.
+    - ``largest``: number of all completions of the largest of these batches. The last batch of an epoch may
+      be small.
+    - ``slots``: number of completions that the sampler decodes at the same time.
+
+    The sampler must have free slots. At most half as many completions may be unanswered as the largest batch
+    has. With an earlier begin, a batch would get an older adapter, and the sampler would not be faster.
+    """
+    return unanswered < slots and 2 * unanswered <= largest
+
+
+class SamplingState:
+    """How far the sampling of one batch is. Any thread may call the methods."""
+
+    def __init__(self, changed: threading.Condition) -> None:
+        """``changed``: the condition that is notified after each change."""
+        self._changed = changed
+        self.asked = 0
+        """Number of completions that were asked for, also in refills."""
+        self.answered = 0
+        """Number of these completions that have arrived."""
+        self.after: Position | None = None
+        """Where the next batch begins in the data. None: not known yet, because refills may follow."""
+        self.ended = False
+        """Whether the batch is sampled and graded."""
+
+    def ask(self, completions: int) -> None:
+        """Take note of requests for further completions."""
+        with self._changed:
+            self.asked += completions
+            self._changed.notify_all()
+
+    def answer(self) -> None:
+        """Take note that a completion has arrived."""
+        with self._changed:
+            self.answered += 1
+            self._changed.notify_all()
+
+    def ends_at(self, after: Position) -> None:
+        """Take note that this batch takes no more rows. ``after``: where the next batch begins."""
+        with self._changed:
+            self.after = after
+            self._changed.notify_all()
+
+
+class Prefetch:
+    """Samples at most ``depth`` batches ahead, in threads.
+
+    On exit from ``with``, it waits for the batches that are being sampled, and discards all batches. After
+    the exit no batch is begun. After an error in a ``paused`` block no batch is begun either.
     """
 
-    def __init__(self, depth: int) -> None:
-        self.depth = depth
-        self._thread = ThreadPoolExecutor(1, "sampling")
-        self._begun: deque[Future[Ahead]] = deque()
-        self._open = threading.Event()
-        self._open.set()
-        self._closed = False
+    def __init__(self, depth: int, slots: int | None = None) -> None:
+        """``slots``: see ``may_follow``. None: the batches are sampled one after another."""
+        self.depth, self._slots = depth, slots
+        self._threads = ThreadPoolExecutor(1 if slots is None else depth, "sampling")
+        self._begun: deque[tuple[Future[Ahead], SamplingState]] = deque()
+        self._changed = threading.Condition()
+        """Guards the attributes below. It is notified after each change."""
+        self._running: list[SamplingState] = []
+        """The batches in the sampler."""
+        self._paused = self._closed = False
+        self._error: BaseException | None = None
+        """The error of the first batch that failed. No further batch is begun."""
         self.failed = False
-        """Whether an error ends the run. If so, the sampling of the current batch may stop."""
-        self._turn = threading.Lock()
-        """Locked while the sampler is used, by the thread that samples ahead or in a ``paused`` block."""
+        """Whether an error ends the run. If so, the sampling of the current batches may stop."""
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -63,8 +117,10 @@ class Prefetch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Wait until the sampler is idle, and discard the batches."""
-        self._closed, self.failed = True, self.failed or error is not None
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        with self._changed:
+            self._closed, self.failed = True, self.failed or error is not None
+            self._changed.notify_all()
+        self._threads.shutdown(wait=True, cancel_futures=True)
 
     @property
     def begun(self) -> int:
@@ -77,46 +133,88 @@ class Prefetch:
 
         Waits until the first batch is sampled. Raises the error of its sampling.
         """
-        return self._begun[0].result().batch if self._begun else None
+        return self._begun[0][0].result().batch if self._begun else None
 
-    def begin(self, after: Position, sample: Callable[[Position], Ahead]) -> None:
+    def begin(self, after: Position, sample: Callable[[Position, SamplingState], Ahead]) -> None:
         """Add a batch to the queue. ``sample`` gets the position in the data where the batch begins.
 
         If the queue is empty, the batch begins at ``after``, else at the end of the last batch in the queue.
-        If the last batch in the queue failed, the new batch fails with the same error.
+        If a batch in the queue failed, a batch that begins later fails with the same error.
         """
-        before = self._begun[-1] if self._begun else None
+        before = self._begun[-1][1] if self._begun else None
+        own = SamplingState(self._changed)
 
         def work() -> Ahead:
-            self._open.wait()
-            with self._turn:
-                if self._closed:
-                    raise CancelledError("the run has ended, so no more batches are sampled ahead")
-                return sample(before.result().batch.after if before is not None else after)
+            position = self._enter(own, before, after)
+            try:
+                made = sample(position, own)
+                own.ends_at(made.batch.after)
+                return made
+            except BaseException as error:
+                with self._changed:
+                    self._error = self._error or error
+                raise
+            finally:
+                self._leave(own)
 
-        self._begun.append(self._thread.submit(work))
+        self._begun.append((self._threads.submit(work), own))
+
+    def _enter(self, own: SamplingState, before: SamplingState | None, after: Position) -> Position:
+        """Wait until a batch may begin. Return where it begins: at the end of the batch ``before`` it, or at
+        ``after`` if there is none.
+
+        Raises CancelledError after the end of the run, and the error of a batch that failed.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or (not self._paused and self._may_begin(before)))
+            if self._closed:
+                raise CancelledError("the run has ended, so no more batches are sampled ahead")
+            if self._error is not None:
+                raise self._error
+            self._running.append(own)
+            if before is None:
+                return after
+            assert before.after is not None
+            return before.after
+
+    def _may_begin(self, before: SamplingState | None) -> bool:
+        if before is None or before.ended or self._error is not None:
+            return True
+        if self._slots is None or before.after is None or before.asked == 0:
+            return False
+        unanswered = sum(one.asked - one.answered for one in self._running)
+        return may_follow(unanswered, max(one.asked for one in self._running), self._slots)
+
+    def _leave(self, own: SamplingState) -> None:
+        with self._changed:
+            own.ended = True
+            self._running.remove(own)
+            self._changed.notify_all()
 
     def wait(self) -> None:
         """Wait until all batches in the queue are sampled. If one failed, ``batch`` raises its error."""
-        for future in self._begun:
+        for future, _ in self._begun:
             future.exception()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
         """In the ``with`` block nothing is sampled ahead, so the block may use the sampler.
 
-        Before the block, waits only for the batch that is being sampled.
+        Before the block, waits only for the batches that are being sampled.
         """
-        self._open.clear()
+        with self._changed:
+            self._paused = True
+            self._changed.wait_for(lambda: not self._running)
         try:
-            with self._turn:
-                try:
-                    yield
-                except BaseException:
-                    self._closed = self.failed = True
-                    raise
+            yield
+        except BaseException:
+            with self._changed:
+                self._closed = self.failed = True
+            raise
         finally:
-            self._open.set()
+            with self._changed:
+                self._paused = False
+                self._changed.notify_all()
 
     def take(self) -> SampledBatch | None:
         """Remove the first batch from the queue, and return its rollouts. Raises the error of its sampling.
@@ -124,4 +222,4 @@ class Prefetch:
         Return None if the queue is empty. Also return None for a batch without prompts, which follows the
         last epoch.
         """
-        return self._begun.popleft().result().sampled if self._begun else None
+        return self._begun.popleft()[0].result().sampled if self._begun else None
