@@ -58,12 +58,12 @@ Each value is an argument of ``helm --set``.
 
 
 @cache
-def template(*values: str) -> subprocess.CompletedProcess[str]:
+def template(*values: str, namespace: str = "sys") -> subprocess.CompletedProcess[str]:
     helm = shutil.which("helm") or shutil.which("helm", path=default_layout().tools)
     if helm is None:
         pytest.skip("helm is not installed: `python3 -m tests.cluster tools` downloads it")
     options = [word for value in values for word in ("--set", value)]
-    program = [helm, "template", "rft", str(CHART), "--namespace", "sys", *options]
+    program = [helm, "template", "rft", str(CHART), "--namespace", namespace, *options]
     return subprocess.run(program, capture_output=True, text=True, check=False)
 
 
@@ -72,12 +72,12 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @cache
-def rendered(*values: str) -> list[Json]:
+def rendered(*values: str, namespace: str = "sys") -> list[Json]:
     """Return the objects that the chart renders with ``values``. Each value is an argument of ``helm --set``.
 
-    Do not change the objects, because the tests share them.
+    ``namespace`` is that of the release. Do not change the objects, because the tests share them.
     """
-    done = template(*values)
+    done = template(*values, namespace=namespace)
     assert done.returncode == 0, done.stderr
     return [document for document in yaml.load_all(done.stdout, Loader=LOADER) if document]
 
