@@ -2,7 +2,7 @@
 # make test   every check and every test
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help setup demo demo-cluster cluster-up cluster-down images generate gpu-image lint lock audit sbom pin-base format test test-old test-unit bench-api bench-memory bench-operator bench-fleet bench-connections bench-data bench-trainer bench-reward bench-update gpu-check bench-architectures bench-kl bench-checkpoint chaos chaos-nodes interrupted resume clean monitoring kustomize chart-audit bench-report bench-gateway soak skew bench-environments
+.PHONY: help setup demo demo-cluster cluster-up cluster-down images generate gpu-image lint lock audit sbom pin-base format test test-old test-unit bench-api bench-memory bench-operator bench-fleet bench-connections bench-data bench-trainer bench-reward bench-update gpu-check bench-architectures bench-kl bench-checkpoint chaos chaos-nodes interrupted resume clean monitoring kustomize chart-audit bench-report bench-gateway soak skew bench-environments upgrade
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -121,6 +121,12 @@ chaos-nodes: setup ## Drain, kill and cut off the node of running jobs on kind, 
 	. scripts/ready-programs.sh && use_ready_programs && trap end_engine EXIT && start_engine && \
 	  export RFT_TEST_CLUSTER=kind && scripts/demo-cluster.sh prepare && scripts/demo-cluster.sh install && \
 	  .venv/bin/python -m tests.chaos.nodes --times $(or $(TIMES),10) --at-once $(or $(AT_ONCE),1); \
+	  status=$$?; python3 -m tests.cluster down; exit $$status
+
+upgrade: setup ## Upgrade, roll back, uninstall and install beside another release, with jobs that train, on kind
+	. scripts/ready-programs.sh && use_ready_programs && trap end_engine EXIT && start_engine && \
+	  export RFT_TEST_CLUSTER=kind && scripts/demo-cluster.sh prepare && \
+	  .venv/bin/python -m pytest -m releases --durations=0 tests/e2e/test_releases.py; \
 	  status=$$?; python3 -m tests.cluster down; exit $$status
 
 kustomize: ## Render the chart into charts/gitops/base, for those who use no Helm

@@ -39,14 +39,19 @@ def install(*options: str) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-@pytest.fixture(scope="session")
-def kubectl(request: pytest.FixtureRequest) -> Iterator[Kubectl]:
-    """kubectl in the tests' namespace. The operator is installed from its chart."""
+def connected(namespace: str) -> Kubectl:
+    """Return kubectl for a namespace of the running test cluster."""
     status = json.loads(" ".join(cluster("status")))
     # Downloaded only if it is not on the PATH.
     program = shutil.which("kubectl", path=f"{cluster('tools')[0]}:{os.environ['PATH']}")
     assert program is not None
-    kubectl = Kubectl(Path(program), Path(status["kubeconfig"]), NAMESPACE)
+    return Kubectl(Path(program), Path(status["kubeconfig"]), namespace)
+
+
+@pytest.fixture(scope="session")
+def kubectl(request: pytest.FixtureRequest) -> Iterator[Kubectl]:
+    """kubectl in the tests' namespace. The operator is installed from its chart."""
+    kubectl = connected(NAMESPACE)
     clear_interrupted(request.config, kubectl.kubeconfig)
     install()
     kubectl.run("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait")

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Release:
-    """A release: its name in the table, and the folder with its packages and its CRD."""
+    """A release: its name in the table, and the folder with its packages, its CRD and its chart."""
 
     name: str
     folder: Path
@@ -32,6 +32,11 @@ class Release:
         """The CRD of this release."""
         return self.folder / "crds" / "rftjobs.rft.dev.yaml"
 
+    @property
+    def chart(self) -> Path:
+        """The Helm chart of this release."""
+        return self.folder / "charts" / "rft-operator"
+
     def rft(self, *arguments: str | Path) -> Sequence[str]:
         """Return a command that runs ``rft`` of this release."""
         code = "from rft_cli.main import app; app()"
@@ -44,14 +49,14 @@ def this_release() -> Release:
 
 
 def release_of(commit: str, folder: Path) -> Release:
-    """Write the packages and the CRD of ``commit`` into ``folder`` and return the release.
+    """Write packages, CRD and chart of ``commit`` into ``folder`` and return the release.
 
     Raises:
         subprocess.CalledProcessError: this repository does not have the commit.
     """
     folder.mkdir(parents=True)
     archive = subprocess.run(
-        ["git", "archive", commit, "operator", "trainer-image", "crds"],
+        ["git", "archive", commit, "operator", "trainer-image", "crds", "charts"],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         check=True,
