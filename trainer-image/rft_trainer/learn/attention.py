@@ -156,7 +156,7 @@ def suited(model: Any, dtype: torch.dtype, has_sequences_kernel: bool) -> Forms:
     # If a model also reads pictures, or its attention has chunks, its mask has other rules than ``flat.py``.
     if not halves or not takes_both or text is not config or getattr(text, "attention_chunk_size", None):
         return DENSE
-    # ``eager`` means soft capping or sinks, which the kernel for sequences lacks.
+    # A model with ``eager`` attention uses soft capping or sinks, which the kernel for sequences lacks.
     plain = config._attn_implementation == "sdpa" and _head_size(text) <= LARGEST_HEAD
     return Forms("sequences" if plain and has_sequences_kernel else "blocks", "blocks")
 

@@ -30,11 +30,11 @@ class FlatRows:
       completions.
     - ``prompt_T``: for each token, the number of the prompt of its row.
     - ``position_T``: for each token, its position, counted from the beginning of the prompt.
-    - ``starts_R1``: the index of each row's first token, and T at the end.
+    - ``starts_R1``: R + 1 numbers for R rows: the index of each row's first token, and T at the end.
     - ``longest``: number of tokens of the longest row.
     - ``shared``: whether a prompt has several completions.
-    - ``runs_P_4``: four numbers for each text in each row: the text's number, its prompt's number, and
-      position and index of its first token in this row. This tensor stays on the CPU.
+    - ``runs_P_4``: four numbers for each text in each row, P texts in all: the text's number, its prompt's
+      number, and position and index of its first token in this row. This tensor stays on the CPU.
     """
 
     text_T: Tensor
@@ -173,7 +173,10 @@ def block_mask(rows: FlatRows, window: int | None, block: int = BLOCK) -> BlockM
 
 
 def _ordered(chosen_I_J: Tensor) -> tuple[Tensor, Tensor]:
-    """For each query block, return the number of chosen key blocks, and all key blocks, chosen ones first."""
+    """For each query block, return the number of chosen key blocks, and all key blocks, chosen ones first.
+
+    ``chosen_I_J``: whether the key block J is chosen for the query block I.
+    """
     index_I_J = chosen_I_J.int().argsort(dim=1, descending=True, stable=True)
     return chosen_I_J.sum(dim=1).int()[None, None], index_I_J.int()[None, None].contiguous()
 

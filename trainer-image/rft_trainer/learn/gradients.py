@@ -83,10 +83,10 @@ class Finish:
 
 
 class OldLogprobs:
-    """The old log-probs of this process's micro-batches: with the weights before the batch's first step.
+    """The old log-probs of this process's micro-batches.
 
-    Each process keeps its own log-probs. For the gradients, it gets the same micro-batches again, in the same
-    order.
+    They are computed with the weights before the batch's first optimizer step. Each process keeps its own
+    log-probs. For the gradients, it gets the same micro-batches again, in the same order.
     """
 
     def __init__(self, policy: Policy, order: BeginOld, team: Team) -> None:

@@ -39,7 +39,10 @@ class TokenLogprobs:
 def unfiltered_logprobs(
     hidden_N_H: Tensor, target_N: Tensor, head: Callable[[Tensor], Tensor], temperature: float
 ) -> Tensor:
-    """Return log-probs (N) with temperature, but without top-k, top-p and gradient, for the KL term."""
+    """Return the log-probs of N tokens with temperature, but without top-k and top-p, for the KL term.
+
+    They have no gradient.
+    """
     parts = []
     with torch.no_grad():
         for start in range(0, len(target_N), CHUNK_TOKENS):
@@ -50,7 +53,9 @@ def unfiltered_logprobs(
 
 
 _Chunk = tuple[Tensor, Tensor, Tensor, Tensor | None]
-"""For a chunk: filtered and unfiltered log-probs, which tokens the filter removes, and entropy or None."""
+"""For each token of a chunk: filtered log-prob, unfiltered log-prob, whether the filter removes the token,
+entropy. The last tensor is None if the entropy was not requested.
+"""
 
 
 def token_logprobs(
@@ -68,8 +73,8 @@ def token_logprobs(
     kept. Otherwise the filter could remove it if trainer and sampler round differently, and its log-prob
     would be minus infinity.
 
-    - ``head``: maps (n, H) to logits (n, V), in float32 or float64, each row by itself. The weights of
-      ``head`` get no gradients.
+    - ``head``: maps n hidden states (n, H) to logits (n, V) over a vocabulary of V tokens, in float32 or
+      float64. Each row of logits depends on one hidden state only. The weights of ``head`` get no gradients.
     - ``penalized``: whether the unfiltered log-probs need gradients, for the KL term.
     """
 

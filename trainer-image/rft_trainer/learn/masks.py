@@ -17,18 +17,23 @@ from torch import Tensor
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 
 ATTENTION_IMPLEMENTATIONS = ("sdpa", "eager")
-"""The implementations of attention that this module makes masks for."""
+"""The implementations of attention for which this module makes masks."""
 
 Rule = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-"""Returns whether a query attends to a key. Arguments: indices of row, head, query and key (broadcast)."""
+"""Returns whether a query attends to a key.
+
+The arguments are tensors with the indices of row, head, query and key. They are broadcast.
+"""
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """The rows of the current forward pass.
+    """The B rows of the current forward pass, padded to T tokens.
 
-    ``allowed_B_1_T_T`` is True for a query and a key if the key is in the query's prompt, or earlier in the
-    query's own completion.
+    - ``allowed_B_1_T_T``: for each query and key, whether the query may attend to the key. A token may attend
+      to itself, to earlier tokens of its prompt, and to earlier tokens of its own completion.
+    - ``positions_B_T``: the position of each token in its text. A text is a prompt and one completion, so the
+      positions of every completion continue those of the prompt.
     """
 
     allowed_B_1_T_T: Tensor
@@ -56,7 +61,10 @@ def sharing(allowed_B_1_T_T: Tensor | None, positions_B_T: Tensor) -> Iterator[T
 
 
 def within(rule: Rule, allowed_B_1_T_T: Tensor, positions_B_T: Tensor) -> Tensor:
-    """Return the boolean mask (B, 1, T, T). True: both ``allowed`` and ``rule`` permit attention."""
+    """Return the boolean mask (B, 1, T, T) of B rows of T tokens.
+
+    An entry is True if both ``allowed_B_1_T_T`` and ``rule`` permit the query to attend to the key.
+    """
     row_B_1_1_1 = torch.arange(len(positions_B_T), device=positions_B_T.device)[:, None, None, None]
     head = torch.zeros_like(row_B_1_1_1[:1])
     query_B_1_T_1, key_B_1_1_T = positions_B_T[:, None, :, None], positions_B_T[:, None, None, :]

@@ -60,4 +60,4 @@ SHAPES: dict[str, Callable[[float], float]] = {
     "linear": lambda done: 1.0 - done,
     "cosine": lambda done: 0.5 * (1.0 + math.cos(math.pi * done)),
 }
-"""Functions by schedule. Each maps the share of finished steps to the share of the peak learning rate."""
+"""For each schedule, a function from the share of finished steps to the share of the peak learning rate."""

@@ -269,10 +269,10 @@ def _flattened(
 
 
 def _siblings_hidden(segments_B_T: Tensor) -> Tensor:
-    """Return a mask: a token attends only to earlier tokens of its prompt and of its own completion.
+    """Return the mask (B, 1, T, T), in which True means that the query attends to the key.
 
-    In ``segments_B_T`` the prompt is 0, and each completion has another number. In the mask, True means that
-    the query attends to the key.
+    A token attends to itself, to earlier tokens of its prompt, and to earlier tokens of its own completion.
+    ``segments_B_T``: for each token, 0 if it is in the prompt, else the number of its completion, from 1.
     """
     width = segments_B_T.shape[1]
     causal_T_T = torch.ones((width, width), dtype=torch.bool).tril()

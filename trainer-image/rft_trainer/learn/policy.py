@@ -114,7 +114,7 @@ class Policy:
         return build(rows, flat=self.forms.flat).to(self.device)
 
     def hidden(self, batch: MicroBatch) -> Tensor:
-        """Return the hidden states (N, H) at the positions that predict the completion tokens."""
+        """Return the hidden states (N, H) at the positions that predict the N completion tokens."""
         with self._masks(batch) as attention_mask_B_T, self._arithmetic():
             output = self._inner.base_model(
                 input_ids=batch.tokens_B_T,
@@ -140,7 +140,10 @@ class Policy:
             yield torch.ones_like(batch.positions_B_T)
 
     def head(self, hidden_n_H: Tensor) -> Tensor:
-        """Return logits (n, V), not yet divided by the temperature. Their dtype is float32 or wider."""
+        """Return the logits (n, V) of n hidden states, over the V tokens of the vocabulary.
+
+        They are not yet divided by the temperature. Their dtype is float32 or wider.
+        """
         logits_n_V: Tensor = self._inner.get_output_embeddings()(hidden_n_H)
         logits_n_V = logits_n_V.to(torch.promote_types(logits_n_V.dtype, torch.float32))
         if self._head_scale != 1:  # nearly always 1; skipped, because it costs time forward and backward
@@ -285,6 +288,28 @@ class Policy:
 
     def _logits(self, row: PackedRow) -> Tensor:
         return self.head(self.hidden(self.batch([row])))
+
+
+def _fixed(start: int, length: int) -> tuple[int, ...]:
+    """Return ``length`` token ids without a pattern, from 5 to 14. Every vocabulary has these ids.
+
+    Another ``start`` gives another sequence.
+    """
+    return tuple(5 + (7 * index * index + 3 * index) % 10 for index in range(start, start + length))
+
+
+_CHECKED_PROMPT = _fixed(0, 2 * _CHECKED_WINDOW)
+_CHECKED = (_fixed(20, 12), _fixed(40, 3), _fixed(60, 10))
+"""Completions for ``_check_forward``. The longest one is longer than the attention window of this check."""
+
+
+def _row(*completions: tuple[int, ...]) -> PackedRow:
+    return PackedRow(_CHECKED_PROMPT, tuple(Completion(ids, (0.0,) * len(ids), 0.0) for ids in completions))
+
+
+def _difference(found_N_V: Tensor, expected_N_V: Tensor) -> float:
+    """Return the largest difference of logits, divided by 1 + |expected logit|; NaN if any logit is NaN."""
+    return float(((found_N_V - expected_N_V).abs() / (1 + expected_N_V.abs())).max())
 
 
 @contextmanager

@@ -33,7 +33,7 @@ COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 NOTICE_SECONDS = 60.0
 """Seconds to wait for a collective operation to fail after a follower has ended. Then the trainer exits."""
 _LAST_WORDS_SECONDS = 5.0
-# Typed as Any, because its type stubs do not export FileStore.
+# Typed as Any, because the type stubs of torch.distributed do not export FileStore.
 _torch_distributed: Any = dist
 
 
