@@ -151,7 +151,10 @@ def test_the_error_for_a_missing_library_names_the_extra_to_install(
 
 @pytest.mark.parametrize(
     ("status", "said"),
-    [(401, "permission denied: name a token's Secret in spec.model.secretRef"), (404, "no such file")],
+    [
+        (401, "permission denied: set spec.model.secretRef to a Secret with a token"),
+        (404, "no such file"),
+    ],
 )
 def test_the_error_for_a_refused_hub_dataset_says_how_to_get_access(
     server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, said: str

@@ -163,4 +163,4 @@ def test_an_agent_that_asks_for_no_turn_has_nothing_to_train_on() -> None:
     played = Played(AGENT.replace("messages = [", "return\n        messages = ["), lambda _: "1")
     with played.scorer:
         played([prompt(fault="")])
-    assert "asked for no turn" in played.scores[0].errors["environment"]
+    assert "did not call the model" in played.scores[0].errors["environment"]

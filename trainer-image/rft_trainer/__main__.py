@@ -9,7 +9,7 @@ import signal
 
 if __name__ == "__main__":
     # The first process of a container (PID 1) has no default action for SIGTERM: without a handler the kernel
-    # drops the signal. Blocked, it stays pending until the imports are done and the handler is set.
+    # drops the signal. A blocked signal stays pending until the imports are done and the handler is set.
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
 
 import argparse
@@ -63,9 +63,9 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # Waiting OpenMP threads must sleep, not spin: on a shared machine spinning takes the core from the thread
-    # that they wait for, and an update takes several times as long. torch reads this variable when it is
-    # imported.
+    # Waiting OpenMP threads must sleep, not spin. On a shared machine, spinning threads use the cores that
+    # other threads need to finish, and an update takes several times longer. torch reads this variable when
+    # it is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         config = read_run_config(arguments.config.read_text(encoding="utf-8"))

@@ -1,4 +1,7 @@
-"""Counts the tokens, dropped rows and groups, grader errors and forged replies of a step."""
+"""Counts the tokens, dropped rows and groups, and grader errors of a step.
+
+It also counts forged replies: replies that another program wrote in place of the grader.
+"""
 
 from rft_run.state import RunState
 from rft_trainer.data import batching

@@ -24,9 +24,9 @@ def fall(stop: Stop | None, points: Sequence[RewardPoint], canaries: Sequence[st
 def checkpoint_due(stop: Stop | None, step: int) -> bool:
     """Return whether a checkpoint must be saved after ``step``, because a canary may fall later.
 
-    This is true only for the step ``WINDOW``, because the first ``WINDOW`` reward points usually end there.
-    The scores of a canary may be highest in these points and fall later. Then the run restores this
-    checkpoint.
+    This is true only for one step: the step at which the first ``WINDOW`` points of the reward curve usually
+    end. If the scores of a canary are highest in these points and fall later, the run restores the checkpoint
+    of this step.
     """
     return stop is not None and stop.canary is not None and step == WINDOW
 

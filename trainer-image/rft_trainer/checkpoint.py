@@ -77,7 +77,7 @@ class Checkpoints:
         self._fence.check()
         target = self._folder.checkpoint_of(state.step)
         if target.exists():
-            # The tensors of one step never change; only an evaluation after it can change the state.
+            # The tensors of a step never change. Only its state file can, by an evaluation after the step.
             files.write_json(state_of(target), state.to_json())
             self.prune(state.best_step, also)
             return target

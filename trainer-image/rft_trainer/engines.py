@@ -180,7 +180,7 @@ def trainers(config: RunConfig) -> int:
 def base_divided(config: RunConfig) -> bool:
     """Return whether the processes of distributed training shard the base model.
 
-    A plan of an older release does not say so: then they shard it.
+    Without a plan, or with a plan of an older release, which lacks this value, they shard it.
     """
     return config.plan is None or config.plan.trainer_base != "whole"
 

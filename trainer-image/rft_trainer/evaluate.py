@@ -101,8 +101,8 @@ def heldout_rollouts(
     """Return the graded rollouts of each held-out prompt. They are sampled with the sampler's current
     adapter.
 
-    ``sampling``: the parameters of training. Here they get the temperature of the evaluation. With greedy
-    decoding each prompt gets one sample, and top-k and top-p are off.
+    ``sampling``: the sampling parameters of training. The evaluation's temperature replaces their
+    temperature. With greedy decoding each prompt gets one sample, and top-k and top-p are off.
     """
     evaluation = spec.evaluation
     samples = evaluation.samples if evaluation.temperature > 0 else 1

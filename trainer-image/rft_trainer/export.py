@@ -20,8 +20,8 @@ def merge(base: Path, adapter: Path, output: Path, dtype: str = "auto") -> None:
     """Write the merged model: weights, configuration and tokenizer. Raises ModelError.
 
     ``dtype`` is the dtype of the weights. If it is "auto", the weights get the dtype of the base. In float32
-    the merged model has the same logits as base plus adapter. A 16-bit dtype rounds the merged weights once
-    more.
+    the merged model has the same logits as base plus adapter. In a 16-bit dtype the merged weights are
+    rounded, so the logits differ a little.
     """
     from transformers import AutoModelForCausalLM
 
@@ -32,7 +32,8 @@ def merge(base: Path, adapter: Path, output: Path, dtype: str = "auto") -> None:
         refuse_pickles(base)
         loaded = kind.from_pretrained(base, dtype=dtype, use_safetensors=True, trust_remote_code=False)
         model: Any = load_adapter(loaded, adapter)
-        # safe_merge raises for an adapter with NaN in its weights, which else would spread into the model.
+        # safe_merge raises an error if the adapter's weights contain NaN. Otherwise the merged model would
+        # contain NaN too.
         merged = model.merge_and_unload(safe_merge=True)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise ModelError(f"{adapter}: does not fit the base {base}: {_first_line(error)}") from error

@@ -36,7 +36,10 @@ LONGEST = 24
 SHIFT = 0.5
 """A probe adapter is scaled up until the log-prob of a token changes by this much on average, in nats."""
 LEAST_SHIFT = 0.5
-"""Minimum change of the whole text's log-prob, in nats. A smaller change proves nothing."""
+"""Minimum change of the whole text's log-prob, in nats.
+
+A smaller change would not show whether the sampler uses the probe adapter.
+"""
 AGREEMENT: dict[Dtype, float] = {"float32": 0.02, "bfloat16": 0.25}
 """Largest mean difference of log-probs between sampler and trainer, in nats, by the base's dtype."""
 MOVED: dict[Dtype, float] = {"float32": 1e-3, "bfloat16": 0.05}
@@ -174,8 +177,8 @@ class SamplerProbe:
         - ``others``: the log-probs of the text with other adapters.
 
         The pattern is scaled up until the difference is at least ``SHIFT``. If no scale reaches ``SHIFT``,
-        the scale with the largest difference is used. Raises ModelError if this difference is too small to
-        prove anything.
+        the scale with the largest difference is used. Raises ModelError if this difference, summed over the
+        text, is less than ``LEAST_SHIFT``.
         """
         best, best_scale = 0.0, 0.0
         for scale in _SCALES:

@@ -16,8 +16,10 @@ from rft_trainer.remote.sending import Pushed, PushError
 log = logging.getLogger(__name__)
 
 WAITS = (5.0, 20.0, 60.0)
-"""Seconds before the second, third and fourth attempt. Only temporary failures are repeated: each second, the
-GPUs of the run wait too."""
+"""Seconds before the second, third and fourth attempt to copy the adapter.
+
+Only a copy with a temporary failure is tried again, because the GPUs of the run are idle during the waits.
+"""
 _POLL_SECONDS = 0.5
 
 

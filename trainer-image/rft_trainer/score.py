@@ -66,7 +66,7 @@ def score(
 
     - ``tuned``: a tuned policy. None: only the starting policy is evaluated.
     - ``limit``: maximum number of rows. None: all held-out rows.
-    - ``events``: where the events are written. None: standard output.
+    - ``events``: writes the progress as JSON lines. None: they are written to standard output.
     """
     events = events or Events()
     kills = machine.out_of_memory_kills()
@@ -114,8 +114,8 @@ def _score(
         prompts = parts.heldout[:limit]
         if not prompts:
             raise ConfigurationError(
-                "spec.evaluation.fraction: 0 holds out no rows, and there is no spec.evaluation.dataset; name"
-                " rows with --rows FILE"
+                "spec.evaluation.fraction: 0 holds out no rows, and there is no spec.evaluation.dataset; pass"
+                " a file of rows with --rows FILE"
             )
         scores = []
         for policy in policies:

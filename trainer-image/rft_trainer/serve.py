@@ -115,7 +115,8 @@ def prepared(argv: list[str] | None = None) -> tuple[list[str], dict[str, str]]:
     parser.add_argument("--gpus", type=int, default=0)
     given = parser.parse_args(argv)
     settings = settings_of(given.adapter)
-    # A branch that the job names may have moved since the training. A folder has no revision.
+    # The adapter's own commit comes first: if the job names a branch, the branch may have a newer commit now.
+    # For a base model in a folder there is no commit.
     base = resolve(given.base, settings.revision or given.revision)
     options = options_of(base, given.adapter, settings.rank, given.context_length, given.dtype, given.gpus)
     command = serving_command(options, given.base, given.adapter, given.name, given.host, given.port)

@@ -223,7 +223,10 @@ def warm_start_of(config: RunConfig) -> Path | None:
 
 
 def _settled(config: RunConfig) -> RunConfig:
-    """Set this process's threads, torch algorithms and memory. Return the configuration for this machine."""
+    """Set the number of threads, torch's deterministic mode and the memory allocator of this process.
+
+    Return the configuration, adapted to this machine.
+    """
     config = on_this_machine(config)
     torch.set_num_threads(machine.usable_cores())
     set_deterministic(config.spec.training.deterministic, config.device)

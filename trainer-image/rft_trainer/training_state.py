@@ -159,7 +159,9 @@ def _joined(values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Trainin
 
 
 def _group(group: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a parameter group. JSON has turned tuples, such as the betas, into lists."""
+    """Return the settings of a parameter group. Tuples, such as the betas, are lists in JSON: they become
+    tuples again.
+    """
     return {
         name: tuple(value) if isinstance(value, list) and name != "params" else value
         for name, value in group.items()
@@ -212,7 +214,8 @@ def _of_pickle(file: Path) -> TrainingState:
 
 def _unpickled(stream: io.BufferedReader) -> Any:
     try:
-        # This function only reads the pickle's operations. It refuses archives of torch.jit, which have code.
+        # get_unsafe_globals_in_checkpoint reads the pickle's operations, but does not execute them. It
+        # refuses archives of torch.jit, which have code.
         if named := torch.serialization.get_unsafe_globals_in_checkpoint(stream):
             raise pickle.UnpicklingError(", ".join(sorted(named)[:3]))
         stream.seek(0)

@@ -90,7 +90,7 @@ class StreamedRows:
     """The rows of a dataset in a large file. A row is read when it is needed.
 
     ``heldout`` contains the rows of a separate evaluation dataset. It is None if there is no such dataset:
-    then rows of the sample are held out. It is empty if the evaluation is off.
+    then the rows of ``sample`` are held out. It is empty if the evaluation is off.
     """
 
     lines: Lines
@@ -178,7 +178,8 @@ def _opened(config: RunConfig, folder: Path, stack: ExitStack, should_stop: Call
         lines = _indexed(file, folder, stack)
         check_first(lines, required, WHOLE_BYTES, layout)
         begun = WHOLE_BYTES >> 20
-        log.info("%s: %d lines; those after %d MiB are checked when they are used", file, len(lines), begun)
+        said = "%s: %d lines; lines after the first %d MiB are checked when they are used"
+        log.info(said, file, len(lines), begun)
         of_all = sample(lines, required, layout)
         return StreamedRows(lines, required, of_all, heldout, seed, layout, files, rendering)
     rows = load_rows(file, required, layout)

@@ -25,7 +25,9 @@ Required = Mapping[str, Mapping[str, Grader]]
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a dataset. Rows with equal prompts have equal keys, however their JSON is formatted."""
+    """One row of a dataset. Rows with equal prompts have equal keys, even if their JSON is formatted
+    differently.
+    """
 
     line: int
     messages: list[Message]
@@ -93,7 +95,10 @@ def read_row(
 
 
 def _takes_any(grader: Grader) -> bool:
-    """Return whether a grader puts a row's field into a template. Then it may be an object or a list."""
+    """Return whether a grader puts a row's field into a template.
+
+    Then the field may be an object or a list.
+    """
     text = grader.text_similarity
     return (
         grader.model is not None

@@ -1,4 +1,4 @@
-"""Saves with which date and rules a run renders its rows.
+"""Saves the date and the rules with which a run renders its rows.
 
 So all attempts render the same prompts, even on another day or with another release.
 """

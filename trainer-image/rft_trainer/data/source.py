@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 CREDENTIALS = {
     "s3": "run under a service account with a role that may read it (spec.template.serviceAccountName)",
     "gs": "run under a service account with a role that may read it (spec.template.serviceAccountName)",
-    "hf": "name a token's Secret in spec.model.secretRef",
+    "hf": "set spec.model.secretRef to a Secret with a token",
 }
 """For each URI scheme, advice on how a pod gets access to a private source."""
 
@@ -140,7 +140,7 @@ def _copied(source: str, system: Any, path: str, folder: Path, should_stop: Call
         return target
     known = system.info(path)
     if known.get("type") == "directory":
-        raise DataError(f"{shown(source)}: is a folder; name a JSONL file")
+        raise DataError(f"{shown(source)}: is a folder; give the path of a JSONL file")
     size = known.get("size")
     _needs_room(folder, size)
     log.info("copying %s%s", shown(source), f", {size >> 20} MiB" if size else "")

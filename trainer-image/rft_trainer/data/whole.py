@@ -86,8 +86,8 @@ def split(rows: Sequence[Row], evaluation: Evaluation) -> tuple[list[Row], list[
             count += sizes[key]
     if count < MIN_HELD_OUT:
         raise DataError(
-            f"{len(rows)} rows with {len(sizes)} different prompts are too few to hold out {MIN_HELD_OUT} and"
-            f" train on as many: add rows, {OTHERWISE}"
+            f"{len(rows)} rows with {len(sizes)} different prompts are too few to hold out {MIN_HELD_OUT}"
+            f" rows and train on {MIN_HELD_OUT} others: add rows, {OTHERWISE}"
         )
     return [r for r in rows if r.key not in held], [r for r in rows if r.key in held]
 

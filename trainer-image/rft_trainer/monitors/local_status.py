@@ -24,7 +24,7 @@ def phase_of(run: RunStatus, ending: Ending | None) -> Phase:
         return "Starting" if run.progress.stage == "preparing" else "Running"
     if ending.exit_code == ExitCode.OK:
         return "Succeeded"
-    # Stopped with a checkpoint: the same command resumes from it.
+    # A preempted run has saved a checkpoint. The same command resumes the run.
     return "Suspended" if ending.exit_code == ExitCode.PREEMPTED else "Failed"
 
 

@@ -128,14 +128,14 @@ class Status:
         )
 
     def _expected_gpu_hours(self, state: RunState) -> float | None:
-        """Return the expected GPU-hours of the whole run at the current speed; None while not known."""
+        """Return the expected GPU-hours of the whole run at the current speed; None if not known yet."""
         left = self._seconds_left(state)
         if left is None or not self._config.gpus:
             return None
         return (state.gpu_seconds + self._config.gpus * left) / 3600
 
     def _seconds_left(self, state: RunState) -> float | None:
-        """Return how many seconds the remaining steps take at the current speed; None while not known."""
+        """Return how many seconds the remaining steps take at the current speed; None if not known yet."""
         if self.stage == "finished":
             return 0.0
         if self.total_steps is None or self._step_seconds is None:

@@ -21,7 +21,7 @@ def push_to_hub(folder: Path, to: HubDestination) -> Pushed:
     """
     import huggingface_hub
 
-    # The library warns of an upload from open files instead of paths, which is meant here.
+    # The library logs a warning if it gets open files instead of paths. Here this is intended.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     api = huggingface_hub.HfApi(token=os.environ.get(PUSH_TOKEN) or None)
     try:
@@ -67,7 +67,7 @@ def _prepare(api: Any, to: HubDestination) -> None:
 
 
 def _oids(api: Any, to: HubDestination) -> dict[str, str]:
-    """Return for the path of each file of the branch the identifier of its content."""
+    """Return the content's identifier of every file in the branch. The keys are the paths of the files."""
     entries = api.list_repo_tree(to.repository, revision=to.revision, repo_type="model", recursive=True)
     return {entry.path: entry.blob_id for entry in entries if hasattr(entry, "blob_id")}
 
@@ -93,10 +93,11 @@ def _error_of(to: HubDestination, error: BaseException) -> PushError:
         token = f"the token of {sent or 'hf auth login'}"
         return PushError(
             f"{to}: the hub refuses {token} ({status}); expected is a token that may write to {owner}: set"
-            " HF_TOKEN to one, or run hf auth login; in a job name its Secret in spec.output.hub.secretRef"
+            " HF_TOKEN to such a token, or run hf auth login; in a job set spec.output.hub.secretRef to a"
+            " Secret with the token"
         )
     if isinstance(error, OfflineModeIsEnabled):
-        return PushError(f"{to}: HF_HUB_OFFLINE is set, so the hub is not asked; unset it, or write 0")
+        return PushError(f"{to}: HF_HUB_OFFLINE is set, so nothing is sent; unset it, or set it to 0")
     temporary = status is None or status >= 500 or status in _TEMPORARY
     if status is None and isinstance(error, ValueError):
         temporary = False

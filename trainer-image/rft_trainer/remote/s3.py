@@ -1,4 +1,4 @@
-"""Copies files to a folder of a bucket of S3, or of a server that speaks S3 (AWS_ENDPOINT_URL)."""
+"""Copies files to a folder of a bucket of S3, or of a server with the API of S3 (AWS_ENDPOINT_URL)."""
 
 import shutil
 from contextlib import suppress
@@ -52,7 +52,7 @@ def _sent(system: Any, path: str, file: BufferedReader, known: str | None) -> bo
         shutil.copyfileobj(file, stream, _BLOCK)
         stream.close()
     except BaseException:
-        # Closed by the interpreter, the stream would complete the object with a part of the file.
+        # If the interpreter closed the stream, the bucket would get an object with only a part of the file.
         with suppress(Exception):
             stream.discard()
         stream.closed = True

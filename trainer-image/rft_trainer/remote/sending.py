@@ -13,7 +13,7 @@ from rft_run.redact import redacted
 from rft_trainer.data.source import shown
 
 LAST = "adapter_config.json"
-"""The file that PEFT reads first. It is sent last, so that a copy without it is not finished."""
+"""The file that PEFT reads first. It is sent last: a copy that lacks this file is not complete."""
 
 
 class PushError(Exception):
@@ -54,7 +54,7 @@ def opened(folder: Path) -> Iterator[dict[str, BufferedReader]]:
         except OSError as error:
             raise PushError(f"{folder}: cannot be read: {error.strerror}", temporary=True) from error
         if not found:
-            raise PushError(f"{folder}: has no files; name the folder of an adapter or of a model")
+            raise PushError(f"{folder}: has no files; give the folder of an adapter or of a model")
         yield found
 
 

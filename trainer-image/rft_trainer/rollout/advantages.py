@@ -35,10 +35,10 @@ NO_PENALTY = Overlong()
 def group_advantages(rewards_G: Sequence[float], normalization: Normalization) -> list[float]:
     """Return each rollout's advantage: its reward minus the group's mean.
 
-    With ``normalization`` "std" this difference is divided by the standard deviation + 0.0001. The standard
-    deviation has one degree of freedom removed, as in DeepSeekMath (arXiv 2402.03300). With "none" the
-    difference is not divided, as in Dr. GRPO (arXiv 2503.20783). Raises ValueError for fewer than two
-    rewards.
+    With ``normalization`` "std" this difference is divided by the group's standard deviation + 0.0001. The
+    variance is the sum of squared differences divided by G - 1 for G rewards, as in DeepSeekMath
+    (arXiv 2402.03300). With "none" the difference is not divided, as in Dr. GRPO (arXiv 2503.20783). Raises
+    ValueError for fewer than two rewards.
     """
     if len(rewards_G) < 2:
         raise ValueError(f"advantages need at least two rewards in a group, not {len(rewards_G)}")

@@ -3,7 +3,7 @@
 A rollout does not wait for other rollouts. It goes on as soon as its turn is sampled or its environment has
 answered. Its result depends only on its own seed and its own environment.
 
-An agent plays its rollout itself. It gets a base URL and a key, and asks the model as often as it wants.
+An agent plays its rollout itself. It gets a base URL and a key, and calls the model as often as it wants.
 """
 
 import json
@@ -248,7 +248,9 @@ class Episodes:
         if failed is not None and one.session.limit is None:
             raise failed
         if not one.session.turns:
-            raise ValueError("the agent asked for no turn at its base_url, so there is nothing to train on")
+            raise ValueError(
+                "the agent did not call the model at its base_url, so there is nothing to train on"
+            )
         if closed.reward is not None and closed.reward.error is not None:
             raise ValueError(f"the agent reported an error: {closed.reward.error:.500}")
         return None if closed.reward is None else closed.reward.value

@@ -16,12 +16,14 @@ class Filter:
 
 
 def filter_set(scaled_n_V: Tensor, settings: Filter) -> tuple[Tensor, Tensor]:
-    """Return the tokens that top-k keeps, and which of these tokens top-p keeps too.
+    """Return the tokens that top-k keeps, and which of these tokens top-p keeps too, for n distributions.
 
-    The first result (n, K) has the ids of the tokens, most probable first. The second result (n, K) says for
-    each token whether top-p keeps it. ``scaled_n_V``: the logits, divided by the temperature. As in vLLM's
-    sampler, top-p is applied to the renormalized probabilities after top-k. The most probable token is always
-    kept.
+    - First result (n, K): the ids of the K tokens that top-k keeps, most probable first.
+    - Second result (n, K): whether top-p keeps each of these tokens.
+    - ``scaled_n_V``: the logits over the V tokens of the vocabulary, divided by the temperature.
+
+    As in vLLM's sampler, top-p is applied to the renormalized probabilities after top-k. The most probable
+    token is always kept.
     """
     size = settings.top_k or scaled_n_V.shape[1]
     values_n_K, index_n_K = scaled_n_V.topk(min(size, scaled_n_V.shape[1]), dim=1)

@@ -121,7 +121,7 @@ class Players:
 
     @property
     def _seconds_left(self) -> float:
-        """For how many more seconds the waiting turns can wait for further turns."""
+        """The number of seconds for which the waiting turns may still wait for further turns."""
         patience = _PATIENCE * self.batch_seconds if self._batches == 1 else 0.0
         return self._waits_since + patience - time.monotonic()
 

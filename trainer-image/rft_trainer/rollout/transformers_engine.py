@@ -100,7 +100,7 @@ class TransformersEngine:
 
     def recover(self, cause: ConnectionLost) -> None:
         """Do nothing: the engine is in the trainer's process, so there is nothing to restart. See Replica."""
-        log.warning("sampling goes on after: %s", cause)
+        log.warning("sampling continues after an error: %s", cause)
         self.restarts += 1
 
     @torch.no_grad()
@@ -150,7 +150,10 @@ class TransformersEngine:
         return batch, output.logits[prompt_of, -1]
 
     def _decode(self, batch: "_Batch", tokens: list[int]) -> Tensor:
-        """Append a token to every row of the batch. Return the logits (B, V) of the next token."""
+        """Append a token to each of the B rows of the batch.
+
+        Return the logits (B, V) of the next token, over the V tokens of the vocabulary.
+        """
         tokens_B_1 = torch.tensor(tokens, device=self._device)[:, None]
         batch.mask_B_T = torch.cat([batch.mask_B_T, torch.ones_like(tokens_B_1)], dim=1)
         batch.position_B_1 = batch.position_B_1 + 1
@@ -176,7 +179,10 @@ class TransformersEngine:
 
 
 def end_tokens(*told: int | Sequence[int] | None) -> set[int]:
-    """Return all tokens that end a completion. ``told``: from tokenizer and generation configuration."""
+    """Return all tokens that end a completion.
+
+    ``told``: the end tokens of the tokenizer and of the generation configuration.
+    """
     return {token for one in told for token in ([one] if isinstance(one, int) else one or ())}
 
 

@@ -69,7 +69,7 @@ def memory_limit(root: Path = CGROUPS, process: Path = Path("/proc/self/cgroup")
 
 def out_of_memory_kills(root: Path = CGROUPS, process: Path = Path("/proc/self/cgroup")) -> int:
     """Return how many processes of this container the kernel killed at the memory limit; 0 if not known."""
-    # Only of its own cgroup, because the counters of parent groups include other containers.
+    # Only the container's own cgroup is read, because the counters of its parents include other containers.
     found = (_kills(folder) for folder in _memory_groups(root, process))
     return next((kills for kills in found if kills is not None), 0)
 

@@ -66,7 +66,7 @@ class WandbTracker:
                 settings=self._library.Settings(**settings),
             )
         except Exception:
-            # Else W&B's local service takes the next try for a second run with the same id.
+            # Otherwise W&B's local service would treat the next try as a second run with the same id.
             self._library.teardown()
             raise
         self._run.define_metric(_STEP, hidden=True)
@@ -102,7 +102,10 @@ class WandbTracker:
             files.write_json(self._sent_file, self._sent)
 
     def _sent_before(self) -> dict[str, int]:
-        """Return the highest logged step of each kind of row: from W&B; offline from the run's folder."""
+        """Return the highest logged step of each kind of row.
+
+        It is read from W&B, or from the run's folder if W&B is offline.
+        """
         if not self._run.offline:
             summary = self._run.summary
             return {curve: _step(summary.get(key)) for curve, key in zip(CURVES, _KEYS, strict=True)}

@@ -107,7 +107,7 @@ def main(argv: list[str]) -> None:
     logging.basicConfig(
         stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s"
     )
-    # Else every retry of a request is a line in the log.
+    # Otherwise the library would log each retry of a request.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
     TrackerWorker(argv[0], TRACKERS[argv[0]]()).run(sys.stdin)
     sys.stderr.flush()

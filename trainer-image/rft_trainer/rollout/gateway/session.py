@@ -106,7 +106,7 @@ class Session:
         adapter_version: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Begin without turns. ``parameters.max_tokens`` is the maximum number of tokens of one turn."""
+        """Begin a rollout. ``parameters.max_tokens`` is the maximum number of sampled tokens of one turn."""
         self.turns: list[Recorded] = []
         self.counts: Counter[str] = Counter()
         """The counts of ``toolCalls``, ``malformedCalls``, ``forks`` and ``ignoredParameters``."""
