@@ -305,7 +305,7 @@ def _forward_and_backward(
 
 def _logprobs(hidden: Tensor, target: Tensor, head: Callable[[Tensor], Tensor], way: Way) -> Tensor:
     def compute(hidden: Tensor, target: Tensor) -> Tensor:
-        # In the variant BEFORE, logits are divided by the temperature also where it is 1.
+        # In the variant BEFORE, logits are divided by the temperature even if the temperature is 1.
         logits = head if way.ahead else lambda part: head(part) / _PLAIN.temperature
         return token_logprobs(hidden, target, logits, _PLAIN, entropy=way.entropy, penalized=False).filtered_N
 

@@ -45,8 +45,9 @@ from rft_trainer.rollout.vllm_server import ServerOptions
 TOLERANCE = 1e-3
 """Log-probs in float32 count as equal if they differ by at most this much, in nats."""
 ERROR_MARKS = ("ModuleNotFoundError: ", "Value error, ", "Error: ")
-"""Texts in vLLM's log that come directly before the reason of an error. A text that comes earlier here has
-the more precise reason.
+"""Texts in vLLM's log that are followed by the reason of an error.
+
+If the log has several of these texts, the reason after the first text in this list is the most precise one.
 """
 MOVED = 1e-2
 """An update must change at least one log-prob by more than this, in nats."""
@@ -85,7 +86,7 @@ def _texts(prompt: int, *completions: int) -> Texts:
 
 BELOW = _texts(6, 5, 3, 4)
 BEYOND = _texts(40, 20, 5, 12)
-"""``BELOW``: prompt and completion together are shorter than the sliding window. ``BEYOND``: longer."""
+"""In ``BELOW``, prompt and completion together are shorter than the sliding window, in ``BEYOND`` longer."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,8 @@ class Result:
             "beyond the window, shared": self.beyond_shared or 0.0,
         }
         found = [f"{where}: {value:.2g}" for where, value in differences.items() if not value <= TOLERANCE]
-        return found if self.moved > MOVED else [*found, f"an update moves nothing: {self.moved:.2g}"]
+        too_little = f"the update changed log-probs by at most {self.moved:.2g}"
+        return found if self.moved > MOVED else [*found, too_little]
 
 
 def own_logprobs(model: Any, texts: Texts) -> Tensor:
@@ -196,7 +198,7 @@ def vllm_follows(model_type: str, folder: Path) -> str:
         return "not tried, vLLM is not installed"
     model, adapters = folder / "model", folder / "adapters"
     adapters.mkdir()
-    # vLLM takes no Qwen that has windows in some layers only. None is published.
+    # vLLM refuses Qwen models with windows in only some of their layers. No such model is published.
     whole = {"use_sliding_window": False} if "use_sliding_window" in CONFIGS[model_type][1] else {}
     write_model(config_of(model_type, **whole), model)
     options = ServerOptions(

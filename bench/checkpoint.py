@@ -27,7 +27,7 @@ _MATRIX = 16 * 4096
 
 
 def state(weights: int) -> TrainingState:
-    """Return a training state with this number of random weights, in matrices as of LoRA with rank 16."""
+    """Return a training state with this number of random weights, as matrices of LoRA with rank 16."""
     matrices = [torch.nn.Parameter(torch.randn(16, 4096)) for _ in range(weights // _MATRIX)]
     optimizer = torch.optim.AdamW(matrices)
     for matrix in matrices:

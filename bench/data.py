@@ -93,7 +93,7 @@ def run_config(folder: Path, rows: Path) -> RunConfig:
 
 
 def started(name: str, config: RunConfig, tokenizer: Tokenizer) -> Start:
-    """Open the rows as the trainer does, choose the prompts of ``STEPS`` steps, and measure both."""
+    """Measure a start: open the rows as the trainer does, and choose the prompts of ``STEPS`` steps."""
     Path("/proc/self/clear_refs").write_text("5")
     before, began, worked = most_resident(), time.monotonic(), time.process_time()
     with ExitStack() as stack:
@@ -127,7 +127,7 @@ def table(starts: list[Start], size: int) -> Iterator[str]:
 
 
 def main() -> None:
-    """Open the dataset without and with its index, measure both, and print the table."""
+    """Measure a start without an index and a start with an index, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gigabytes", type=float, default=10.0)
     parser.add_argument("--folder", type=Path, help="folder for the file, which is removed at the end")

@@ -1,7 +1,7 @@
 """Trains SmolLM2-135M with two environments, and prints the held-out rewards of the base and the tuned model.
 
 ``market``: the model must call a tool, because only the tool knows the price that a prompt asks for. Each
-prompt has two example calls, for other prices.
+prompt begins with two example calls, for the prices of other items.
 
 ``guessing``: a game of up to three turns without tools, which is ``examples/guessing.yaml``.
 
@@ -33,7 +33,7 @@ ITEMS = (
 )
 MARKETS = range(1, 9)
 DECOYS = ("stock", "count")
-"""Names of a second tool, which the model must not call. The seed chooses one of the names.
+"""Names of a second tool of ``market``, which the model must not call. The seed chooses one of the names.
 
 The model gets its tools sorted by name: ``count`` comes before the tool ``price``, and ``stock`` after it.
 """
@@ -91,7 +91,11 @@ def price_of(item: str, market: int) -> int:
 
 
 def market_rows() -> list[dict[str, Any]]:
-    """Return the rows of ``market``. Each has a question, and two example calls for other items."""
+    """Return the rows of ``market``.
+
+    Each row asks for the price of an item. Before this question it has two examples: questions for the prices
+    of other items, each with the call of the tool ``price`` and the answer.
+    """
     asked = [(item, market) for market in MARKETS for item in ITEMS]
     rows = []
     for place, (item, market) in enumerate(asked):

@@ -38,7 +38,9 @@ ENGINES = ("vllm", "transformers")
 TREES = {"training": "trainer", "sampling": "vLLM"}
 POLL_SECONDS = 0.02
 GROWTH = 1.003
-"""A process's proportional set size is read again when it has grown by this factor: reading is slow."""
+"""A process's proportional set size is read again only when its number of resident pages has grown by this
+factor, because reading it is slow.
+"""
 
 
 @dataclass(frozen=True)
@@ -226,24 +228,25 @@ def follow(config: RunConfig, folder: Path) -> Peak:
 
 @dataclass(frozen=True)
 class Held:
-    """The memory of a process when it was last read, in bytes."""
+    """The memory of a process when it was last read."""
 
     pages: float
     """Number of resident pages when the memory was last read."""
     own: float
-    """Anonymous and shared memory, as proportional set size."""
+    """Proportional set size of the anonymous and the shared memory, in bytes."""
     files: dict[str, float]
-    """Resident pages of each mapped file."""
+    """Resident bytes of each mapped file."""
 
 
 class Watch:
     """Measures the memory of a process and its descendants.
 
-    The memory of a process is read again only when its number of resident pages has changed.
+    The memory of a process is read again only when its number of resident pages has changed: has grown by the
+    factor ``GROWTH``, or has become clearly smaller.
 
     Pages of files, mostly of libraries, are divided among these processes only, as in a container. So the
     result does not depend on other processes of the machine that map the same files. The kernel's own
-    proportional set size does: it was 160 MiB smaller while another run was active.
+    proportional set size depends on them: it was 160 MiB smaller while another run was active.
     """
 
     def __init__(self, root: int) -> None:

@@ -110,7 +110,7 @@ class Outcome:
 
     @property
     def cpu(self) -> float:
-        """Processor seconds per completion. Other programs on the machine change this number least."""
+        """Processor seconds per completion. Other programs of the machine change this result least."""
         completions = sum(len(step.lengths) for step in self.counted)
         return (self.steps[-1].cpu_seconds - self.steps[0].cpu_seconds) / completions
 

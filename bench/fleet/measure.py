@@ -112,7 +112,10 @@ def rftjob(number: int, name: str, queue: str | None) -> Json:
 
 
 async def _apply(fleet: Fleet, count: int, prefix: str, queue: str | None = None) -> None:
-    """Create ``count`` RFTJobs concurrently, in Kueue's ``queue`` if given. ``prefix`` begins their names."""
+    """Create ``count`` RFTJobs concurrently, in Kueue's ``queue`` if given.
+
+    Their names begin with ``prefix``.
+    """
 
     async def create(number: int) -> None:
         name = f"{prefix}{number:05}"

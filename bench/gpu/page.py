@@ -24,7 +24,7 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     trial = "a CPU, as a trial" if report["device"] == "cpu" else "a machine whose GPU is not known"
     yield f"Written by `make gpu-check`, on {found.get('versions', {}).get('gpu') or trial}."
     if report["left"]:
-        yield f"**Not run yet:** {', '.join(report['left'])}. The same command goes on with them."
+        yield f"**Not run yet:** {', '.join(report['left'])}. Repeat the command to run these parts."
     yield f"**Failed:** {', '.join(failed)}." if failed else "No part failed."
     yield ""
     yield "| part | passed | seconds | error |"

@@ -86,7 +86,7 @@ async def last_steps(api: Api) -> Counter[int]:
 
 
 def goal(what: str, reached: float, limit: float, unit: str) -> None:
-    """Print the result ``reached`` of the measurement ``what``, and whether ``limit`` was kept."""
+    """Print the result ``reached`` of the measurement ``what``, and whether it is within ``limit``."""
     said = "goal reached" if reached <= limit else "GOAL MISSED"
     print(f"  {what:44}{reached:10.2f} {unit:4} goal {limit:g} {unit}: {said}", flush=True)
 
@@ -174,7 +174,7 @@ def show(title: str, asked: Counter[str], by: int) -> None:
 def started(folder: Path, workers: int) -> Iterator[tuple[ControlPlane, Operator]]:
     """Start a control plane and an operator. Both are stopped at the end of the ``with`` block."""
     with running(server_binaries(default_layout().cache), folder) as plane:
-        # A busy machine is slow to renew a Lease. Its renewal is not the subject here.
+        # The Lease gets a long duration, because on a busy machine the operator renews it late.
         operator = Operator(
             plane.kubeconfig,
             NAMESPACE,

@@ -60,7 +60,7 @@ class Reported:
     """Response times of the reports, in seconds, and their HTTP statuses."""
 
     first: list[float] = field(default_factory=list)
-    """Response times of each job's first report, for which the operator must have the token reviewed."""
+    """Response times of each job's first report. For this report, the API server reviews the pod's token."""
     seconds: list[float] = field(default_factory=list)
     """Response times of all reports except each job's first one."""
     statuses: Counter[int] = field(default_factory=Counter)
