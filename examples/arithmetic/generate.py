@@ -3,7 +3,7 @@
     python examples/arithmetic/generate.py [--check]
 
 The rows are a ConfigMap in the same file as the RFTJob. So this one file is enough for ``kubectl apply`` and
-for ``rft run``. Everything after the marker line is replaced.
+for ``rft run``. Everything after the line ``MARKER`` is replaced.
 """
 
 import json
@@ -40,11 +40,11 @@ def rows() -> list[dict[str, object]]:
 
 
 def main() -> int:
-    """Rewrite the manifest. With --check only say whether it would change."""
+    """Write the rows into the manifest. With --check, only return whether the manifest would change."""
     text = MANIFEST.read_text(encoding="utf-8")
     job, marker, _ = text.partition(MARKER)
     if not marker:
-        sys.exit(f"{MANIFEST}: the marker line is missing")
+        sys.exit(f"{MANIFEST}: add this line again, before the rows: {MARKER.strip()}")
     lines = "".join(f"    {json.dumps(row)}\n" for row in rows())
     wanted = job + MARKER + HEAD + lines
     if "--check" in sys.argv[1:]:

@@ -34,10 +34,10 @@ def row(question: str, answer: str) -> dict[str, object]:
 
 
 def main() -> None:
-    """Replace everything after the marker line."""
+    """Replace everything after the line ``MARKER`` in the manifest."""
     job, marker, _ = MANIFEST.read_text(encoding="utf-8").partition(MARKER)
     if not marker:
-        sys.exit(f"{MANIFEST}: the marker line is missing")
+        sys.exit(f"{MANIFEST}: add this line again, before the rows: {MARKER.strip()}")
     task = reasoning_gym.create_dataset(TASK, size=ROWS, seed=0, min_num_statements=3, max_num_statements=5)
     lines = "".join(f"    {json.dumps(row(one['question'], one['answer']))}\n" for one in task)
     MANIFEST.write_text(job + MARKER + HEAD + lines, encoding="utf-8")
