@@ -63,7 +63,7 @@ def let_expire_and_apply(jobs: Kubectl, name: str, engine: str, when: Moments) -
     of_job = f"{NAME_LABEL}={name}"
     wait_until("the children are deleted after the TTL", lambda: not _children(jobs, of_job), 60)
     outcome.after = round(time.monotonic() - started, 1)
-    # A new label changes the object, so that the operator gets an event.
+    # A new label changes the object, so that the operator's watch reports it.
     manifest["metadata"]["labels"] = {"applied": "again"}
     jobs.apply(manifest)
     time.sleep(QUIET_SECONDS)

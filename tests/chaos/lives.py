@@ -45,7 +45,8 @@ def lives(events: Iterable[Object], uid: str) -> list[Life]:
                     for life in _told(pod["metadata"]["name"], status.get("state", {})):
                         found[life.pod, life.began] = life
         if over := _over(event):
-            # In whole seconds, like the kubelet's start times: else a successor may seem to start too early.
+            # Rounded down to whole seconds, like the kubelet's start times. Otherwise the next trainer could
+            # seem to start before this one ended.
             when = datetime.fromisoformat(event["stageTimestamp"]).replace(microsecond=0)
             for key, life in found.items():
                 if life.pod == over:
@@ -54,11 +55,11 @@ def lives(events: Iterable[Object], uid: str) -> list[Life]:
 
 
 def _over(event: Object) -> str | None:
-    """Return the name of a pod if the event shows that all containers of the pod have ended, else None.
+    """Return the name of a pod if an audit event shows that all containers of the pod have ended, else None.
 
-    In such an event the kubelet deletes the pod, or sets the pod's phase to Failed or Succeeded. Sometimes
-    the kubelet removes a container before it has reported the container's end. Then only such an event shows
-    that the container has ended.
+    Such an event is a request of the kubelet that deletes the pod, or sets the pod's phase to Failed or
+    Succeeded. Sometimes the kubelet removes a container before it has reported the container's end. Then only
+    such an event shows that the container has ended.
     """
     about = event.get("objectRef", {})
     if about.get("resource") != "pods" or not event["user"]["username"].startswith("system:node:"):

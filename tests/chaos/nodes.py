@@ -48,15 +48,15 @@ OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
 
 @dataclass
 class Seen:
-    """The observations of one job during one event."""
+    """The observations of one job during one fault."""
 
-    event: str
+    fault: str
     step: int
-    """The step after which the event is triggered."""
+    """The step after which the fault begins."""
     seconds: float = 0.0
-    """Seconds from the event to the job's end."""
+    """Seconds from the beginning of the fault to the job's end."""
     said: list[tuple[float, str, str]] = field(default_factory=list)
-    """Each change of the status message: seconds after the event, reason of Ready, message."""
+    """Each change of the status message: seconds since the fault began, reason of Ready, message."""
     wrong: list[str] = field(default_factory=list)
     stale: str = ""
     """How the replaced trainer ended after its node had continued. Empty if this was not observed."""
@@ -143,7 +143,7 @@ def deterministic(name: str) -> Object:
     return document
 
 
-# --- events -------------------------------------------------------------------------------------------
+# --- faults -------------------------------------------------------------------------------------------
 
 
 def drained(stage: Stage, names: Sequence[str]) -> dict[str, str]:
@@ -188,7 +188,7 @@ def back_late(stage: Stage, names: Sequence[str]) -> dict[str, str]:
     return ends
 
 
-EVENTS: dict[str, Callable[[Stage, Sequence[str]], dict[str, str]]] = {
+FAULTS: dict[str, Callable[[Stage, Sequence[str]], dict[str, str]]] = {
     "node drained": drained,
     "node killed": killed,
     "node cut off, back late": back_late,
@@ -219,9 +219,9 @@ def moved(stage: Stage, name: str) -> bool:
 
 
 def last_words(stage: Stage, name: str) -> str:
-    """Return the ``end`` event that a job's trainer logged on the far node.
+    """Return the line with the event ``end`` from the log of a job's trainer on the far node.
 
-    If the log has no such event, return a text that says so.
+    If the log has no such line, return a text that says so.
     """
     logs = f"/var/log/pods/{NAMESPACE}_{name}-*/trainer/*.log"
     found = docker("exec", stage.far, "sh", "-c", f"cat {logs} || true")
@@ -229,7 +229,7 @@ def last_words(stage: Stage, name: str) -> str:
 
 
 def last_end(log: str) -> str:
-    """Return the last ``end`` event in the log file of a container, which the kubelet has written."""
+    """Return the last line with the event ``end`` from a container's log file, as the kubelet writes it."""
     lines = [line.partition(" F ")[2] for line in log.splitlines()]
     ends = [line for line in lines if isinstance(parse(line), EndEvent)]
     return ends[-1][:200] if ends else "the log has no end event"
@@ -257,8 +257,8 @@ def listening(stage: Stage, outcomes: dict[str, Seen], began: float) -> Iterator
     """Watch the status of the jobs during the ``with`` block. Append each new status message to
     ``Seen.said``.
 
-    ``outcomes``: a ``Seen`` for each job, by the job's name. ``began`` is the time of the event, as
-    ``time.monotonic`` returns it.
+    ``outcomes``: a ``Seen`` for each job, by the job's name. ``began`` is the time at which the fault began,
+    as ``time.monotonic`` returns it.
     """
     over = threading.Event()
 
@@ -290,14 +290,14 @@ def without_numbers(message: str) -> str:
     return re.sub(r"\d+", "N", message)
 
 
-def play(stage: Stage, event: str, names: Sequence[str], step: int, alone: dict[str, Any]) -> list[Seen]:
-    """Start jobs on the far node, trigger the event after ``step`` steps, and check how the jobs end."""
+def play(stage: Stage, fault: str, names: Sequence[str], step: int, alone: dict[str, Any]) -> list[Seen]:
+    """Start jobs on the far node, inject the fault after ``step`` steps, and check how the jobs end."""
     apply_on(stage, names, step)
-    outcomes = {name: Seen(event, step) for name in names}
+    outcomes = {name: Seen(fault, step) for name in names}
     began = time.monotonic()
     with listening(stage, outcomes, began):
         try:
-            for name, end in EVENTS[event](stage, names).items():
+            for name, end in FAULTS[fault](stage, names).items():
                 outcomes[name].stale = end
             for name in names:
                 wait_until(f"{name} ends", partial(ended, stage.jobs, name), 300, poll=1.0)
@@ -337,7 +337,7 @@ def what_is_wrong(stage: Stage, name: str, outcome: Seen, alone: dict[str, Any])
 
 
 def undisturbed(stage: Stage, name: str) -> dict[str, Any]:
-    """Run a job without any event. Return the parts of its results that are compared with other jobs."""
+    """Run a job without any fault. Return the parts of its results that are compared with other jobs."""
     stage.jobs.apply(deterministic(name))
     found = wait_until("the undisturbed job ends", partial(ended, stage.jobs, name), 300, poll=1.0)
     assert found["phase"] == "Succeeded", found
@@ -346,28 +346,28 @@ def undisturbed(stage: Stage, name: str) -> dict[str, Any]:
 
 def table(seen: Sequence[Seen]) -> Iterator[str]:
     """Yield the lines of two tables: how the jobs ended, and how their status messages changed."""
-    yield "| event | jobs | right results | after step | seconds from the event to the job's end |"
+    yield "| fault | jobs | right results | after step | seconds from the fault to the job's end |"
     yield "|---|--:|--:|---|---|"
-    for event in EVENTS:
-        of = [one for one in seen if one.event == event]
+    for fault in FAULTS:
+        of = [one for one in seen if one.fault == fault]
         if of:
             steps, seconds = [one.step for one in of], [one.seconds for one in of]
             right = sum(not one.wrong for one in of)
             yield (
-                f"| {event} | {len(of)} | {right} | {min(steps)} to {max(steps)} "
+                f"| {fault} | {len(of)} | {right} | {min(steps)} to {max(steps)} "
                 f"| {min(seconds):.0f} to {max(seconds):.0f} |"
             )
     yield ""
-    yield "| event | seconds after the event | reason of Ready | status message |"
+    yield "| fault | seconds since the fault began | reason of Ready | status message |"
     yield "|---|--:|---|---|"
-    for event in EVENTS:
-        first = next((one for one in seen if one.event == event), None)
+    for fault in FAULTS:
+        first = next((one for one in seen if one.fault == fault), None)
         for moment, reason, message in first.said if first else ():
-            yield f"| {event} | {moment:.0f} | {reason} | {message} |"
+            yield f"| {fault} | {moment:.0f} | {reason} | {message} |"
 
 
 def main() -> int:
-    """Run all events. Return 1 if a job ended with a wrong result."""
+    """Inject each fault several times. Return 1 if a job ended with a wrong result."""
     options = _parser().parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     jobs = Kubectl(*cluster(), NAMESPACE)
@@ -376,15 +376,15 @@ def main() -> int:
     draw = random.Random(options.seed)
     random.seed(options.seed)
     seen: list[Seen] = []
-    events = [event for event in EVENTS if not options.event or event in options.event]
+    faults = [fault for fault in FAULTS if not options.fault or fault in options.fault]
     with namespace(jobs, options.keep, {"nodeSelector": {"kubernetes.io/hostname": near}}) as volume:
         stage = Stage(jobs, operator, volume)
         alone = undisturbed(stage, "alone")
         try:
             for _ in range(options.times):
-                for event in events:
+                for fault in faults:
                     names = [f"lost-{len(seen) + index}" for index in range(options.at_once)]
-                    now = play(stage, event, names, draw.randint(2, STEPS // 2), alone)
+                    now = play(stage, fault, names, draw.randint(2, STEPS // 2), alone)
                     print(*(json.dumps(vars(one)) for one in now), sep="\n", file=sys.stderr, flush=True)
                     seen += now
                     if options.keep and any(one.wrong for one in now):
@@ -399,13 +399,16 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.nodes", description=__doc__)
     parser.add_argument(
-        "--times", type=int, default=10, help="number of times that each event is triggered (default 10)"
+        "--times", type=int, default=10, help="number of times that each fault is injected (default 10)"
     )
     parser.add_argument(
-        "--at-once", type=int, default=1, help="number of jobs on the node during an event (default 1)"
+        "--at-once",
+        type=int,
+        default=1,
+        help="number of jobs on the node when it is drained, killed or cut off (default 1)",
     )
     parser.add_argument(
-        "--event", action="append", choices=EVENTS, help="trigger only this event; may be repeated"
+        "--fault", action="append", choices=FAULTS, help="inject only this fault; may be repeated"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed for the random moments (default 0)")
     parser.add_argument(
