@@ -73,8 +73,7 @@ def interrupted(moment: float, number: signal.Signals, log: Path) -> float:
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
-            # A shell may have started this program in the background. SIGINT is then ignored, and make would
-            # ignore it too. In a terminal make does not ignore SIGINT.
+            # If this program runs in the background of a shell, it ignores SIGINT. make must not ignore it.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         try:

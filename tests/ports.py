@@ -31,7 +31,7 @@ def free_port() -> int:
     """
     first, last = (int(word) for word in RANGE_OF_CLIENTS.read_text().split())
     left = list(set(candidates(first, last)) - _given)
-    # Not ``random.sample``, which may be seeded: two processes of this machine must not try the same ports.
+    # A generator without a seed, because two test processes of this machine must not try the same ports.
     for port in random.SystemRandom().sample(left, min(1000, len(left))):
         if _is_free(port):
             _given.add(port)

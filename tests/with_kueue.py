@@ -18,7 +18,7 @@ CHART, IMAGE, ARCHIVE = "RFT_KUEUE_CHART", "RFT_KUEUE_IMAGE", "RFT_KUEUE_ARCHIVE
 
 
 class Item(Protocol):
-    """The part of ``pytest.Item`` that is used here: it decides the place of a test in the order."""
+    """The properties of a ``pytest.Item`` that decide its place in the order of the tests."""
 
     @property
     def path(self) -> Path:
@@ -39,7 +39,7 @@ class Removable(Protocol):
 
 
 INSTALLED = pytest.StashKey[Removable]()
-"""The installation of Kueue. It is in the stash from the installation until the removal."""
+"""The installation of Kueue, while Kueue is installed by this session."""
 FAILED = pytest.StashKey[str]()
 """Why Kueue could not be installed. It is not in the stash if no installation has failed."""
 _LOADING = pytest.StashKey["subprocess.Popen[str]"]()
@@ -51,11 +51,11 @@ def needs_kueue(item: Item | None) -> bool:
 
 
 def together(items: Iterable[T]) -> list[T]:
-    """Return the tests in a new order: all tests with Kueue are one after another, after the e2e tests.
+    """Return the tests in a new order: with all tests with Kueue are one after another, after the e2e tests.
 
     The e2e tests use the installed operator, and the integration tests stop it. So the integration tests with
-    Kueue cannot run before an e2e test. Only the e2e test of the operator's rights runs after the tests with
-    Kueue. It needs no operator: it reads the requests that the operator sent during the other tests.
+    Kueue cannot be before an e2e test. The e2e test of the operator's rights uses no operator. It reads what
+    the operator requested during the other tests, so it is after the tests with Kueue.
     """
     found = list(items)
     others = [item for item in found if not needs_kueue(item)]
@@ -84,7 +84,7 @@ def start_loading(config: pytest.Config) -> None:
 
 
 def wait_for_image(config: pytest.Config) -> None:
-    """Wait until Kueue's image is loaded. Raise AssertionError with the command's stderr if it failed."""
+    """Wait until Kueue's image is loaded. Raises AssertionError with the command's output if it failed."""
     process = config.stash.get(_LOADING, None)
     if process is None:
         return

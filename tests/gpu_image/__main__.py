@@ -30,7 +30,7 @@ def start_again(folder: Path) -> None:
     """Replace this process by a new one whose dynamic loader finds the stub library first."""
     vllm = vllm_folder()
     if vllm is None:
-        raise SystemExit("vLLM is not installed for this Python: use the one of the image's environment")
+        raise SystemExit("vLLM is not installed for this Python: use the Python of the image's environment")
     build(folder, vllm.rglob("*.so"))
     paths = [str(folder), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
     environment = os.environ | {_STUBBED: str(folder), "LD_LIBRARY_PATH": ":".join(paths)}

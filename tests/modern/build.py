@@ -32,8 +32,8 @@ RUNTIME = ("etcd-server", "openssl")
 def modern_server(cache: Path) -> Path:
     """Return the folder with the API server.
 
-    If ``KUBEBUILDER_ASSETS`` has a kube-apiserver that is current, return this folder. Otherwise return the
-    folder in ``cache`` with apiextensions-apiserver, which is built if it is missing.
+    It is the folder with a ready-made program ``WHOLE``, if this program is current. Otherwise it is the
+    folder in ``cache`` with the program ``BINARY``, which is built if it is missing.
 
     Raises:
         ClusterError: the source cannot be downloaded or does not build.

@@ -112,8 +112,9 @@ def _server(
         f"--client-ca-file={authority.certificate}",
         f"--tls-cert-file={serving.certificate}",
         f"--tls-private-key-file={serving.key}",
-        # Usually this server asks a kube-apiserver who a user is, and what the user may do. Here is no
-        # kube-apiserver, so the kubeconfigs name the server itself. It never asks about an administrator.
+        # The server wants the address of a kube-apiserver that authenticates and authorizes its clients.
+        # There is none, so it gets its own address. It sends no request there, because all clients are
+        # administrators.
         "--authentication-skip-lookup",
         f"--authentication-kubeconfig={kubeconfig}",
         f"--authorization-kubeconfig={kubeconfig}",

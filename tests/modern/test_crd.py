@@ -1,8 +1,4 @@
-"""Tests the CRD on a current API server.
-
-Its CEL rules refuse specs that break a rule of ``rft_api.rules``, and changes to immutable fields. It accepts
-valid specs.
-"""
+"""A current API server with the CRD: the CEL rules refuse the same objects as the pydantic models."""
 
 from typing import Any
 

@@ -1,7 +1,4 @@
-"""A current API server with the CRD accepts the same RFTJobs as the pydantic models of ``rft_api``.
-
-The server evaluates the CEL rules, and validates fields strictly.
-"""
+"""A current API server, with CEL and strict validation, accepts the same objects as the pydantic models."""
 
 from collections import Counter
 

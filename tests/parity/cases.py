@@ -1,7 +1,7 @@
 """Cases for the parity tests. A case is a manifest with its expected verdict.
 
 There are cases for each limit of each field, and for each rule across fields. A case changes one thing in a
-valid manifest. The expected verdict comes from the annotations of the models, never from a gate.
+valid manifest. The expected verdict comes from the annotations of the pydantic models, never from a gate.
 """
 
 import copy
@@ -106,13 +106,13 @@ ALTERNATIVES: dict[type[Model], tuple[str, ...]] = {
     PodResourceClaim: ("resource_claim_name", "resource_claim_template_name"),
     EnvVarSource: ("secret_key_ref", "config_map_key_ref", "field_ref", "resource_field_ref"),
 }
-"""For each model: its fields of which exactly one must be set. ``sample`` sets the first of them."""
+"""For each pydantic model: its fields of which exactly one must be set. ``sample`` sets the first of them."""
 
 ROOM: dict[type[Model], Object] = {
     Training: {"batchSizeTokens": LARGEST},
     Sampling: {"maxTokens": 16},
 }
-"""For each model: values of some fields with which its other fields may use their whole range."""
+"""For each pydantic model: values of some fields with which its other fields may use their whole range."""
 
 PATTERNS: dict[str, tuple[list[str], list[str]]] = {
     r"^[0-9]+(\.[0-9]+)?[MBT]$": (["7B", "0.5B", "135M", "1T"], ["7", "B", "7b", "7B\n", "٧B", " 7B", ".5B"]),
@@ -458,7 +458,7 @@ def _spec_cases() -> Iterator[Case]:
 
 
 def _model_cases(model: type[Model], path: str, place: Place) -> Iterator[Case]:
-    """Yield the cases of every field of ``model``. ``path`` is the path of the model's object."""
+    """Yield the cases of every field of a pydantic model. ``path``: where its object is in the manifest."""
     unknown = place({**sample(model), "noSuchField": 1})
     yield Case(
         f"{path}: unknown field", unknown, f"{path}.noSuchField", frozenset({Sight.UNKNOWN})

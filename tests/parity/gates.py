@@ -1,8 +1,8 @@
 """Gates: programs that accept a manifest, or refuse the manifest and name a field.
 
-A gate must agree with the models on everything that the gate can check. Some gates check less than the
-models. An API server without CEL checks no rules across fields. An API server that prunes a field does not
-report it.
+A gate must agree with the pydantic models on everything that the gate can check. Some gates check less than
+the models. An API server without CEL checks no rules across fields. An API server that prunes a field does
+not report it.
 """
 
 import json

@@ -1,4 +1,7 @@
-"""Random manifests, made from the models' fields. Many are valid. Others have one or two small mistakes."""
+"""Random manifests, made from the fields of the pydantic models.
+
+Many are valid. Others have one or two small mistakes.
+"""
 
 from functools import cache
 from typing import Any, get_args, get_origin

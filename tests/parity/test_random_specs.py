@@ -36,8 +36,8 @@ def test_all_gates_agree_about_random_specs(document: dict[str, Any], judged: Co
     if not any("no such field" in str(problem) for problem in problems):  # a trainer ignores unknown fields
         assert TRAINER.accepts(document).accepted == (job is not None)
 
-    # Apart from rules across fields, the schema accepts an object exactly if the models accept what an API
-    # server would store.
+    # Apart from rules across fields, the schema accepts an object exactly if the pydantic models accept the
+    # object that an API server would store.
     kept = stored(document, STORED_SCHEMA)
     verdict = SCHEMA.accepts(document)
     assert verdict.accepted == _every_field_is_valid(kept), (verdict.text, check(kept).problems)
@@ -51,7 +51,10 @@ def test_all_gates_agree_about_random_specs(document: dict[str, Any], judged: Co
 
 
 def _every_field_is_valid(document: dict[str, Any]) -> bool:
-    """Return whether the models accept the document. Only the rules across fields in the schema count."""
+    """Return whether the pydantic models accept the document.
+
+    Of the rules across fields, only those are checked that the schema checks too.
+    """
     try:
         job = RFTJob.model_validate(document, by_alias=True, by_name=False)
     except ValidationError:

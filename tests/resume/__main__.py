@@ -81,8 +81,8 @@ class Attempts:
 
         If ``seconds`` is None, wait until the run ends.
 
-        If a sampler is killed during its start, the attempt ends. Then the next attempt is started, as by a
-        Job.
+        If a sampler is killed during its start, the attempt ends. Then this method starts the next attempt,
+        as a Job would do.
         """
         deadline = None if seconds is None else time.monotonic() + seconds
         while True:

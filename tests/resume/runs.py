@@ -142,7 +142,7 @@ def digest(checkpoint: Path) -> dict[str, str]:
     """
     saved = asdict(training_state.read(checkpoint))
     state = json.loads((checkpoint / "state.json").read_text())
-    # Two entries may differ: the time that has passed, and the adapter version, as a kill skips a version.
+    # Two entries may differ: the GPU time, and the adapter version, because a killed run may skip a version.
     del state["gpu_seconds"], state["adapter_version"]
     weights = (checkpoint / "adapter" / "adapter_model.safetensors").read_bytes()
     parts = {name: _flat(saved[name]) for name in ("adapter", "optimizer", "schedule", "torch_rng")}

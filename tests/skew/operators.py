@@ -35,7 +35,8 @@ SPEC: Object = {
     "storage": {"persistentVolumeClaim": {"claimName": "runs"}},
     "resources": {"gpus": 0},
 }
-# The report's model moved between the releases. Arguments: the attempt, the number of the report, and "end".
+# In older releases the class ProgressReport is in another module. Arguments of the script: the attempt, the
+# number of the report, and "end" for the last report.
 REPORT = """
 import json, sys
 try:

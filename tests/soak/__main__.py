@@ -21,7 +21,7 @@ from tests.waiting import wait_until
 NAMESPACES = ("soak-home", "soak-one", "soak-two", "soak-three")
 """The namespaces that the operator serves. Its Lease is in the first one."""
 LATE_SECONDS = 60.0
-"""Seconds in which a new RFTJob must have a phase, if the API server answers in its namespace."""
+"""A new RFTJob must have a phase within this many seconds, if no request in its namespace is refused."""
 STOP_SECONDS = 10.0
 GROWN_MEBIBYTES = 40.0
 """Maximum growth in MiB of the memory of one operator process after its first round."""
@@ -45,11 +45,11 @@ class Fault:
 
     name: str
     touched: tuple[str, ...]
-    """The namespaces in which requests are refused."""
+    """The namespaces in which this fault makes the proxy refuse the operator's requests."""
     instead: bytes | None = None
-    """The answer to a refused request. None: no request is refused."""
+    """The proxy's response to a request that it refuses. None: the proxy refuses no request."""
     delay: float = 0.0
-    """Seconds of delay before each part of a response, in all namespaces."""
+    """Seconds that the proxy waits before it forwards each part of a response, in all namespaces."""
 
     def begin(self, proxy: Proxy) -> None:
         """Begin the fault: make the proxy refuse requests, or delay the responses of the API server.
@@ -149,8 +149,8 @@ class Soak:
     def start(self) -> None:
         """Start a new operator process, and wait until its ingest accepts connections.
 
-        If the operator before it was stopped during a fault, it may have kept its Lease. The new one then
-        waits until the Lease has expired.
+        If the previous process was stopped during a fault, it may not have released its Lease. Then the new
+        process waits until the Lease has expired.
         """
         self.operator.launch()
         wait_until("the operator listens", self.operator.listens, LEASE_SECONDS + START_SECONDS)
@@ -193,7 +193,7 @@ def prepared(kubeconfig: Path) -> Api:
 def main() -> int:
     """Run rounds until the time is over. Return 1 if a value is above its limit."""
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=30.0, help="how long to inject faults")
+    parser.add_argument("--minutes", type=float, default=30.0, help="duration of the test in minutes")
     parser.add_argument("--seed", type=int, default=1, help="seed of the random faults")
     parser.add_argument("--log", type=Path, help="keep the operator's log in this file")
     options = parser.parse_args()
