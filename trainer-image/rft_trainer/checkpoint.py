@@ -77,7 +77,7 @@ class Checkpoints:
         self._fence.check()
         target = self._folder.checkpoint_of(state.step)
         if target.exists():
-            # The tensors of a step never change. Only its state file can, by an evaluation after the step.
+            # The tensors of a step never change. Only an evaluation after the step can change the state file.
             files.write_json(state_of(target), state.to_json())
             self.prune(state.best_step, also)
             return target

@@ -171,7 +171,7 @@ class ChatTemplate:
         if best is None:
             assert refused is not None
             raise refused
-        return _told(*best, messages)
+        return _with_warnings(*best, messages)
 
 
 def _forms(messages: Sequence[Message]) -> Iterator[MessageForm]:
@@ -184,7 +184,7 @@ def _forms(messages: Sequence[Message]) -> Iterator[MessageForm]:
         yield MessageForm(role, text)
 
 
-def _told(form: MessageForm, lost: Lost, messages: Sequence[Message]) -> MessageForm:
+def _with_warnings(form: MessageForm, lost: Lost, messages: Sequence[Message]) -> MessageForm:
     """Add warnings for the user to a form, and an error message if the template drops messages."""
     notes = [f"the chat template drops {part}" for part in lost.parts]
     if form.developer != "developer" and any(message["role"] == "developer" for message in messages):

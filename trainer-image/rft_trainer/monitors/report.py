@@ -249,7 +249,7 @@ class Reporter:
         with self._changed:
             while (now := time.monotonic()) < until:
                 last = self._closing_at is not None
-                # After close no newer report comes; the last one is retried once per interval.
+                # After ``close`` there is no newer report. The last one is sent again once per interval.
                 deadline = earliest if last else until
                 if now >= deadline:
                     return

@@ -1,6 +1,6 @@
 """Plays rollouts of several turns: the model answers, and the environment answers the model.
 
-A rollout does not wait for other rollouts. It goes on as soon as its turn is sampled or its environment has
+A rollout does not wait for other rollouts. It continues as soon as its turn is sampled or its environment has
 answered. Its result depends only on its own seed and its own environment.
 
 An agent plays its rollout itself. It gets a base URL and a key, and calls the model as often as it wants.

@@ -50,7 +50,7 @@ class TransformersEngine:
         self._model: Any = self._base
         self._adapter: AdapterVersion | None = None
         self._ends = end_tokens(self._tokenizer.eos_token_id, self._base.generation_config.eos_token_id)
-        # On a CPU an output layer in bfloat16 takes a hundred times as long for rows with gaps between them.
+        # On a CPU an output layer in bfloat16 takes a hundred times longer if its input is not contiguous.
         self._base.get_output_embeddings().register_forward_pre_hook(_contiguous)
 
     def wait_until_ready(self) -> None:

@@ -49,11 +49,13 @@ def asked_of(body: Mapping[str, Any]) -> AnswerOptions:
         raise BadRequest(f"n is {body['n']!r}; a turn has one completion, so leave n out", "n")
     if body.get("tool_choice") not in (None, "auto", "none"):
         raise BadRequest(
-            "tool_choice cannot force a call, since tokens are sampled freely; use auto", "tool_choice"
+            "tool_choice cannot force a call, since tokens are sampled without constraints; use auto",
+            "tool_choice",
         )
     if (body.get("response_format") or {}).get("type") not in (None, "text"):
         raise BadRequest(
-            "response_format cannot be forced, since tokens are sampled freely", "response_format"
+            "response_format cannot be forced, since tokens are sampled without constraints",
+            "response_format",
         )
     options = body.get("stream_options") or {}
     return AnswerOptions(
