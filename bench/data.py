@@ -34,7 +34,7 @@ MIB = 2.0**20
 
 @dataclass(frozen=True)
 class Start:
-    """Measurements of one start.
+    """Measurements of one start of a run.
 
     - ``first_step``: seconds until the first step.
     - ``steps``: seconds until the first ``STEPS`` steps have their prompts.

@@ -199,7 +199,7 @@ def main() -> None:
     )
     output = ROOT / "runs" / "bench-environments"
     parser.add_argument("--output", type=Path, default=output, help="folder for the runs")
-    parser.add_argument("--task", choices=TASKS, action="append", help="only this task; may be repeated")
+    parser.add_argument("--task", choices=TASKS, action="append", help="run only this task; may be repeated")
     parser.add_argument(
         "--seed", type=int, action="append", help="seed of a run; may be repeated (default: 0)"
     )

@@ -51,7 +51,7 @@ class Letters:
 async def _rollout(
     socket: Path, name: str, token: str, turns: int, prompt: str, seconds: float
 ) -> list[float]:
-    """Make ``turns`` turns. Return the seconds of each turn, without the time of the sampler."""
+    """Play a rollout of ``turns`` turns. Return the seconds of each turn, without the time of the sampler."""
     added = []
     transport = httpx.AsyncHTTPTransport(uds=str(socket))
     headers = {"Authorization": f"Bearer {token}"}

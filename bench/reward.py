@@ -241,10 +241,10 @@ def main() -> None:
         "--output", type=Path, default=ROOT / "runs" / "bench-reward", help="folder for the runs"
     )
     parser.add_argument(
-        "--settings", choices=SETTINGS, action="append", help="only these settings; may be repeated"
+        "--settings", choices=SETTINGS, action="append", help="run only these settings; may be repeated"
     )
-    parser.add_argument("--side", choices=SIDES, action="append", help="only this side; may be repeated")
-    parser.add_argument("--seed", type=int, action="append", help="only this seed; may be repeated")
+    parser.add_argument("--side", choices=SIDES, action="append", help="run only this side; may be repeated")
+    parser.add_argument("--seed", type=int, action="append", help="run only this seed; may be repeated")
     parser.add_argument("--minutes", type=float, default=45, help="time limit of each run")
     arguments = parser.parse_args()
     cases = [

@@ -159,7 +159,7 @@ async def measure_rest(fleet: Fleet, seconds: float) -> None:
     began = time.time()
     await asyncio.sleep(seconds)
     asked, minutes = fleet.audit.between(began, began + seconds), seconds / 60
-    fleet.figures.requests("requests a minute at rest, except watches and the Lease's", asked, minutes)
+    fleet.figures.requests("requests a minute at rest, except watches and the Lease", asked, minutes)
     fleet.figures.add(
         "watch requests and requests for the Lease, per minute", f"{standing(asked).total() / minutes:.1f}"
     )

@@ -129,8 +129,8 @@ async def _follow(
     states: Callable[[Cells], tuple[str, ...]],
     name: Callable[[Cells], str],
 ) -> None:
-    # The API server ends a watch whose client reads slowly. This client does so while it creates thousands of
-    # objects. Changes before the reconnect are recorded a moment late.
+    # The API server ends a watch if the client reads slowly. This client reads slowly while it creates
+    # thousands of objects. Changes before the reconnect are recorded a moment late.
     while True:
         listed = await api.call("GET", f"{path}?resourceVersion=0{_CELLS}", accept=TABLE)
         columns = [column["name"] for column in listed["columnDefinitions"]]

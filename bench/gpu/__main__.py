@@ -117,7 +117,7 @@ def main() -> int:
     )
     parser.add_argument("--output", type=Path, help="folder of the results (default: runs/gpu-check-DEVICE)")
     parser.add_argument("--minutes", type=float, default=9.5, help="time limit of this command")
-    parser.add_argument("--only", action="append", help="only this part; may be repeated")
+    parser.add_argument("--only", action="append", help="run only this part; may be repeated")
     parser.add_argument("--again", action="store_true", help="run failed parts again too")
     arguments = parser.parse_args()
     folder = arguments.output or ROOT / "runs" / f"gpu-check-{arguments.device}"

@@ -31,7 +31,7 @@ def row(line: str) -> dict[str, object]:
 
 
 def main() -> int:
-    """Convert standard input to standard output."""
+    """Read GSM8K's lines from standard input, and write the rows to standard output."""
     for number, line in enumerate(sys.stdin, start=1):
         try:
             print(json.dumps(row(line), ensure_ascii=False))
