@@ -96,8 +96,8 @@ def main() -> int:
 def due(scenarios: list[Scenario], outcomes: list[Outcome], times: int) -> Iterator[tuple[int, Scenario]]:
     """Yield ``(round, scenario)`` for each scenario in turn, until each has hit ``times`` jobs.
 
-    The caller must append the results of each yielded scenario to ``outcomes``. A scenario hits no job if its
-    fault comes too late. So a scenario is yielded at most 2 × ``times`` times.
+    The caller must append the results of each yielded scenario to ``outcomes``. A scenario may hit no job,
+    for example if the job ends before the fault. So each scenario is yielded at most 2 × ``times`` times.
     """
     for number in range(2 * times):
         for scenario in scenarios:

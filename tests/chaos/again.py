@@ -29,7 +29,7 @@ def delete_and_apply(jobs: Kubectl, name: str, engine: str, when: Moments) -> Ou
     # If the old object still existed, apply would update it. It has no finalizers, so it is gone at once.
     wait_until("the object is gone", lambda: jobs.run("get", "rftjob", name, check=False).returncode, 60)
     jobs.apply(job(name, engine))
-    wait_until("the old children are gone", lambda: not _children(jobs, f"{UID_LABEL}={old}"), 120)
+    wait_until("the old job's objects are gone", lambda: not _children(jobs, f"{UID_LABEL}={old}"), 120)
     before = _content(jobs, folder)
     found = wait_until("the new job ends", lambda: ended(jobs, name), END_SECONDS, poll=1.0)
     outcome.seconds = round(time.monotonic() - started, 1)
@@ -61,7 +61,7 @@ def let_expire_and_apply(jobs: Kubectl, name: str, engine: str, when: Moments) -
     jobs.apply(manifest)
     before = wait_until("the job ends", lambda: ended(jobs, name), END_SECONDS, poll=1.0)
     of_job = f"{NAME_LABEL}={name}"
-    wait_until("the children are deleted after the TTL", lambda: not _children(jobs, of_job), 60)
+    wait_until("the job's objects are deleted after the TTL", lambda: not _children(jobs, of_job), 60)
     outcome.after = round(time.monotonic() - started, 1)
     # A new label changes the object, so that the operator's watch reports it.
     manifest["metadata"]["labels"] = {"applied": "again"}

@@ -47,7 +47,7 @@ class Sight(Enum):
     EMPTY = "a field has an empty text, which some servers treat as null"
     FLOAT = "a whole number is written as 8.0"
     FORM = "the form is valid, but the run would fail later; only rft validate and the webhook refuse this"
-    FIELD_RULE = "a CEL rule of the CRD checks the form of a text or a bound with a fraction"
+    FIELD_RULE = "a CEL rule of the CRD checks the form of a text, or a bound that is not a whole number"
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ class Environment:
     def get_reward(self):
         return self.reward
 """
-"""An environment of two turns. Replies and reward depend only on the row and on what the model says."""
+"""An environment of two turns. Replies and reward depend only on the row and on the model's answers."""
 
 
 def spec(model: Path, steps: int, game: bool) -> dict[str, Any]:
