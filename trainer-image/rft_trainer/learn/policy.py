@@ -290,28 +290,6 @@ class Policy:
         return self.head(self.hidden(self.batch([row])))
 
 
-def _fixed(start: int, length: int) -> tuple[int, ...]:
-    """Return ``length`` token ids without a pattern, from 5 to 14. Every vocabulary has these ids.
-
-    Another ``start`` gives another sequence.
-    """
-    return tuple(5 + (7 * index * index + 3 * index) % 10 for index in range(start, start + length))
-
-
-_CHECKED_PROMPT = _fixed(0, 2 * _CHECKED_WINDOW)
-_CHECKED = (_fixed(20, 12), _fixed(40, 3), _fixed(60, 10))
-"""Completions for ``_check_forward``. The longest one is longer than the attention window of this check."""
-
-
-def _row(*completions: tuple[int, ...]) -> PackedRow:
-    return PackedRow(_CHECKED_PROMPT, tuple(Completion(ids, (0.0,) * len(ids), 0.0) for ids in completions))
-
-
-def _difference(found_N_V: Tensor, expected_N_V: Tensor) -> float:
-    """Return the largest difference of logits, divided by 1 + |expected logit|; NaN if any logit is NaN."""
-    return float(((found_N_V - expected_N_V).abs() / (1 + expected_N_V.abs())).max())
-
-
 @contextmanager
 def short_windows(config: Any, window: int = WINDOW) -> Iterator[None]:
     """In the ``with`` block, shorten a model's attention windows, so that short texts exceed them."""
