@@ -65,7 +65,7 @@ def _as_model(name: str) -> str:
 
 
 def revision_is_whole(spec: RFTJobSpec) -> Iterator[Problem]:
-    """If a model's revision is a commit of the hub, it must have all 40 characters of the commit hash."""
+    """A model's revision that is a commit must be the whole commit hash, with its 40 characters."""
     revision = spec.model.revision or ""
     shortened = re.fullmatch(r"(?=.*[0-9])(?=.*[a-f])[0-9a-f]{7,39}", revision)
     if shortened and not spec.model.name.startswith("/"):
@@ -143,7 +143,7 @@ def mounts_do_not_collide(spec: RFTJobSpec) -> Iterator[Problem]:
         if ":" in mounted or ".." in mounted.split("/"):
             yield Problem(path, f"{volume.mount_path!r} contains a colon or .., which Kubernetes refuses")
         elif mounted in seen:
-            said = f"{volume.mount_path!r} is also the value of {seen[mounted]}; give each volume its own"
+            said = f"{volume.mount_path!r} is also the value of {seen[mounted]}; give each its own path"
             yield Problem(path, said)
         elif mounted in _TAKEN or not mounted:
             yield Problem(

@@ -58,7 +58,7 @@ REFUSED = (
         (".crio.io",),
     ),
     AnnotationGroup(
-        "gives the pod networks or addresses that the cluster's policies may not cover",
+        "gives the pod networks or addresses to which the cluster's NetworkPolicies may not apply",
         (
             "k8s.v1.cni.cncf.io/",
             "v1.multus-cni.io/",
@@ -91,10 +91,9 @@ def problem_of(key: str, value: str) -> str | None:
 def cel() -> Cel:
     """Return the CEL rule that refuses annotations that would give the pod more rights.
 
-    The rule applies only to RFTJobs without a phase. The operator has not seen these RFTJobs yet.
-
-    An older release may have accepted an RFTJob with such an annotation. The API server must still accept
-    each write of its status. An API server without ratcheting checks all rules at each of these writes.
+    The rule applies only to RFTJobs without a phase, which are new. An RFTJob with a phase may have such an
+    annotation, because an older release accepted it. The API server must still accept writes of this RFTJob's
+    status, and an API server without ratcheting checks all rules at each write.
     """
     begins = [begin for group in REFUSED for begin in group.begins]
     ends = [end for group in REFUSED for end in group.ends]

@@ -18,7 +18,8 @@ as ``8.0``, to integers.
 def _integral(value: object) -> object:
     """Convert a number as the API server does: ``8.0`` becomes 8. A number of more than 64 bits is refused.
 
-    Every other value is returned unchanged. Strict validation then refuses it.
+    A value that is not a whole number, such as ``8.5`` or ``"8"``, is returned unchanged. Strict validation
+    then refuses it.
     """
     if isinstance(value, float) and value.is_integer() and abs(value) < _WHOLE_FLOATS:
         return int(value)

@@ -45,9 +45,7 @@ def escape(field: str) -> str:
 
 
 def exactly_one_of(where: str, fields: Sequence[str]) -> Cel:
-    """Return a CEL rule. It requires that exactly one of the optional ``fields`` of the object at ``where``
-    is set.
-    """
+    """Return the CEL rule that exactly one of the optional ``fields`` of the object at ``where`` is set."""
     given = ", ".join(f"has(self.{escape(field)})" for field in fields)
     return Cel(
         where,

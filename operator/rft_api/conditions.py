@@ -97,12 +97,12 @@ class Reason:
 
     ACCEPTED = "Accepted"  # the spec is valid
     INVALID_SPEC = "InvalidSpec"  # a field is out of range or fields contradict each other
-    IMMUTABLE_FIELD_CHANGED = "ImmutableFieldChanged"  # an edit after start; the run ignores it
+    IMMUTABLE_FIELD_CHANGED = "ImmutableFieldChanged"  # an edit after the start; the run ignores the edit
     PLANNED = "Planned"  # GPUs and memory are derived
     OVERRIDDEN = "PlanOverridden"  # spec.resources.gpus is used, although the plan has another number
     UNKNOWN_MODEL = "UnknownModel"  # neither the catalogue nor config.json has the model's size
     UNTRAINABLE_MODEL = "UntrainableModel"  # the trainer cannot train models of this type
-    UNKNOWN_ACCELERATOR = "UnknownAccelerator"  # the accelerator is unknown and no memory is given
+    UNKNOWN_ACCELERATOR = "UnknownAccelerator"  # the accelerator is unknown, and so is its memory
     DOES_NOT_FIT = "DoesNotFit"  # the run fits on no number of GPUs that a pod may have
     NAME_CONFLICT = "NameConflict"  # an object of somebody else has the name of a child object
     QUEUED = "Queued"  # another program, such as Kueue, keeps the child Job suspended
@@ -118,22 +118,22 @@ class Reason:
     NO_PROGRESS = "NoProgress"  # the pod runs but makes no steps
     NODE_LOST = "NodeLost"  # the pod's node does not answer, so it is unknown whether the pod still runs
     RETRYING = "Retrying"  # a pod failed, and the Job controller starts another one
-    SUSPENDED = "Suspended"  # spec.suspend
-    CANCELLED = "Cancelled"  # spec.cancel
-    COMPLETED = "Completed"  # every epoch trained
-    TARGET_REWARD = "TargetRewardReached"  # stop.targetReward
-    PATIENCE = "PatienceExhausted"  # stop.patience
-    CANARY = "CanaryFell"  # stop.canary
-    MAX_STEPS = "MaxStepsReached"  # stop.maxSteps
-    MAX_GPU_HOURS = "MaxGpuHoursReached"  # stop.maxGpuHours
-    DEADLINE = "DeadlineReached"  # stop.deadline
+    SUSPENDED = "Suspended"  # spec.suspend is true
+    CANCELLED = "Cancelled"  # spec.cancel is true
+    COMPLETED = "Completed"  # every epoch is trained
+    TARGET_REWARD = "TargetRewardReached"  # the held-out reward has reached stop.targetReward
+    PATIENCE = "PatienceExhausted"  # the held-out reward has not risen for stop.patience evaluations
+    CANARY = "CanaryFell"  # the score of a canary fell by stop.canary while the reward rose
+    MAX_STEPS = "MaxStepsReached"  # stop.maxSteps is reached
+    MAX_GPU_HOURS = "MaxGpuHoursReached"  # the run has used stop.maxGpuHours
+    DEADLINE = "DeadlineReached"  # stop.deadline has passed
     CONFIGURATION = "ConfigurationError"  # the trainer refused its configuration
     DATA = "DataError"  # the dataset cannot be read; the message has the lines
     USER_CODE = "GraderError"  # a grader with onError: fail failed
     OUT_OF_MEMORY = "OutOfMemory"  # the pod ran out of memory
     SAMPLER_MISMATCH = "SamplerMismatch"  # the sampler's probabilities differ too much from the trainer's
-    ACTIVE_DEADLINE = "DeadlineExceeded"  # spec.activeDeadlineSeconds have passed
-    BACKOFF_LIMIT = "RetryLimitReached"  # failed retry.limit + 1 times
+    ACTIVE_DEADLINE = "DeadlineExceeded"  # the child Job was active for spec.activeDeadlineSeconds
+    BACKOFF_LIMIT = "RetryLimitReached"  # the run failed retry.limit + 1 times
     EVICTED = "Evicted"  # kubelets evicted the pods of the run too often
     INTERRUPTED = "Interrupted"  # too many pods in a row were stopped before they made a step
     VOLUME = "VolumeError"  # the run's folder cannot be written, or the limit for the node's disk was reached
@@ -146,8 +146,8 @@ COMPLETED_BECAUSE = {
     Reason.TARGET_REWARD: "The held-out reward has reached spec.stop.targetReward.",
     Reason.PATIENCE: "The held-out reward has not risen for spec.stop.patience evaluations.",
     Reason.CANARY: (
-        "A canary fell by spec.stop.canary while the reward rose; the result is the last checkpoint before"
-        " the fall."
+        "The score of a canary fell by spec.stop.canary while the reward rose; the result is the last"
+        " checkpoint before the fall."
     ),
     Reason.MAX_STEPS: "spec.stop.maxSteps is reached.",
     Reason.MAX_GPU_HOURS: "spec.stop.maxGpuHours is spent.",
@@ -206,8 +206,9 @@ def conditions_of(
     said = (reason, message)
     says = {"Reconciling": said, "Ready": said, "Accepted": accepted[1:], "Planned": planned[1:]}
     holds |= {"Accepted": accepted.holds, "Planned": planned.holds}
-    # Every other condition has this reason and message only while it is True, and else a fixed text. This
-    # text is not empty, because some old API servers read an empty text as null.
+    # A condition that is not in ``says`` yet has the given reason and message while it is True, and a fixed
+    # text while it is not. The fixed text is not empty, because some old API servers read an empty text as
+    # null.
     for kind in CONDITION_TYPES:
         says.setdefault(kind, said if holds[kind] else (Reason.NOT_YET, NOT_SO_FAR))
     return [

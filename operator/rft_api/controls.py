@@ -22,8 +22,8 @@ They have no other effect.
 """
 _KEPT = str.maketrans("", "", f"\n\t{_JOINERS}")
 _SEQUENCES = re.compile(
-    # OSC, DCS, SOS, PM and APC with their text, CSI with its parameters, and all shorter sequences. The text
-    # of a sequence without an end stays.
+    # Matches the escape sequences OSC, DCS, SOS, PM and APC with their text, CSI with its parameters, and all
+    # shorter sequences. If a sequence has no end, its text is not part of the match.
     r"(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x90\x98\x9c-\x9f\n]*(?:\x07|\x1b\\|\x9c)"
     r"|(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
     r"|\x1b[ -/]*[0-~]"

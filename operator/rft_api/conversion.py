@@ -118,11 +118,12 @@ def _revalue(spec: Json, path: str, values: Mapping[Any, Any]) -> None:
 def _move(spec: Json, source: str, target: str) -> None:
     """Move each value at the path ``source`` to the path ``target``.
 
-    Objects that the move leaves empty are removed, except those that ``target`` also has.
+    Objects on the path ``source`` that become empty are removed, unless they are also on the path ``target``.
     """
     old, new = source.split("."), target.split(".")
     shared = 0
-    # The last name of a path is a field and not an object, so it never counts as shared.
+    # ``shared`` is the number of objects that both paths begin with. The last name of a path is not counted,
+    # because it is a field and not an object.
     while shared < min(len(old), len(new)) - 1 and old[shared] == new[shared]:
         shared += 1
     for owner in _objects(spec, old[:shared]):

@@ -1,7 +1,7 @@
 """Defaults that a platform sets for all jobs, and how a job inherits them.
 
-The section ``jobDefaults`` has the form of a part of the spec. A field of a job gets its value from the first
-of these places that has one:
+The section ``jobDefaults`` of the chart's values has the form of a part of the spec. A field of a job gets
+its value from the first of these places that has one:
 
 - the job itself;
 - the section of the job's accelerator, in ``jobDefaults.accelerators``;
@@ -74,7 +74,7 @@ MERGED_BY = {
     "spec.template.volumes": ("name", "mount_path"),
     "spec.template.topologySpreadConstraints": ("topology_key",),
 }
-"""The lists in which a job gets the default items in addition to its own. A list that is not here replaces
+"""The lists in which a job gets the default items in addition to its own. Any other list of a job replaces
 the default list.
 
 The key is the path of a list. The value is the fields that identify an item, as in Kubernetes' strategic
@@ -103,8 +103,8 @@ _SMALLEST: dict[str, Any] = {
     "graders": [{"name": "any", "numeric": {}}],
     "storage": {"claimTemplate": {"size": "1Gi"}},
 }
-"""A spec with the required fields only. The defaults are written into this spec. Then the rules for specs can
-check the defaults.
+"""A spec with the required fields only. To check the platform's defaults by the rules for specs, they are
+written into this spec.
 """
 
 

@@ -1,8 +1,9 @@
 """Tables of fields of other programs and services. Each entry names the field of an RFTJob with the same
 meaning.
 
-``rft import`` follows these tables. The migration pages are generated from them. The message about an unknown
-field in a manifest names a field of an RFTJob from them.
+``rft import`` uses these tables to convert a job of another program to an RFTJob. The migration pages are
+generated from them. If a manifest has a field of another program, the error message says which field of an
+RFTJob has the same meaning.
 """
 
 from typing import Literal, NamedTuple
@@ -13,14 +14,14 @@ Origin = Literal["openai", "fireworks", "trl"]
 
 
 class Counterpart(NamedTuple):
-    """A field of another program."""
+    """A field of another program, and the field of an RFTJob with the same meaning."""
 
     theirs: str
     """The name of the field, as the documentation of the other program writes it."""
     ours: str
-    """Path of the field of an RFTJob with the same meaning. Empty if there is none."""
+    """Path of the field of an RFTJob. Empty if no field of an RFTJob has the same meaning."""
     note: str
-    """What is different here, or what to do instead. It is never empty if ``ours`` is empty."""
+    """What is different in an RFTJob, or what to do instead. It is never empty if ``ours`` is empty."""
 
 
 def _same(theirs: str, ours: str, note: str = "") -> Counterpart:
@@ -32,10 +33,11 @@ def _none(theirs: str, note: str) -> Counterpart:
 
 
 _HARDWARE = "the plan says how many GPUs the job needs; see rft plan and spec.resources"
-_BATCH = "a batch here is a number of tokens, spec.training.batchSizeTokens; its default is used"
+_BATCH = "the size of a batch is a number of tokens, spec.training.batchSizeTokens, whose default is used"
 _IDENTITY = "the field only identifies an object at Fireworks"
 _LOGGING = "each step is logged in metrics.jsonl"
 _MEMORY = "the plan chooses what fits into the GPU's memory"
+_LOSS_METHODS = "gspo-token becomes gspo, and default becomes the default of spec.training.objective"
 
 OPENAI: tuple[Counterpart, ...] = (
     _same("model", "spec.model.name", "closed models cannot be trained here: name an open one with --model"),
@@ -50,19 +52,27 @@ OPENAI: tuple[Counterpart, ...] = (
     _same("suffix", "metadata.name"),
     _same("seed", "spec.training.seed"),
     _same("grader", "spec.graders"),
-    _same("n_epochs", "spec.training.epochs", "auto means the default here"),
+    _same("n_epochs", "spec.training.epochs", "auto becomes the default of spec.training.epochs"),
     _same(
         "learning_rate_multiplier",
         "spec.training.learningRate",
-        "the value is multiplied by 1e-4, the default here",
+        "the value is multiplied by 1e-4, the default of spec.training.learningRate",
     ),
     _same(
         "compute_multiplier",
         "spec.sampling.numRollouts",
-        "the value is multiplied by 4 completions per prompt, the default here",
+        "the value is multiplied by 4 completions per prompt, the default of spec.sampling.numRollouts",
     ),
-    _same("eval_interval", "spec.evaluation.everySteps", "auto means the default here"),
-    _same("eval_samples", "spec.evaluation.samples", "it is 1 if spec.evaluation.temperature is 0"),
+    _same(
+        "eval_interval",
+        "spec.evaluation.everySteps",
+        "auto becomes the default of spec.evaluation.everySteps",
+    ),
+    _same(
+        "eval_samples",
+        "spec.evaluation.samples",
+        "with spec.evaluation.temperature 0 there is 1 completion per row",
+    ),
     _same(
         "integrations",
         "spec.tracking",
@@ -111,12 +121,16 @@ OPENAI_GRADERS: tuple[Counterpart, ...] = (
     _same(
         "endpoint",
         "http",
-        "the service gets requests of another form than from OpenAI; docs/graders.md shows it",
+        'your service gets JSON of another form than OpenAI sends: see "http" in docs/graders.md',
     ),
 )
 
 OPENAI_METRICS: tuple[Counterpart, ...] = (
-    _same("fuzzy_match", "fuzzy", "WRatio of rapidfuzz, for texts in lower case without punctuation"),
+    _same(
+        "fuzzy_match",
+        "fuzzy",
+        "rapidfuzz's WRatio of the two texts, in lower case and without punctuation",
+    ),
     _same("bleu", "bleu"),
     _same("gleu", "gleu"),
     _same("rouge_1", "rouge1"),
@@ -133,9 +147,9 @@ OPENAI_GRADER_FIELDS: tuple[Counterpart, ...] = (
     _none("pass_threshold", "only OpenAI's evals use this field: a reward has no threshold"),
     _none("image_tag", "the code runs in the trainer's image, and cannot import packages that are not in it"),
     _none("reasoning_effort", "the judge's own default is used"),
-    _none("temperature", "the judge is asked with temperature 0"),
-    _none("top_p", "the judge is asked with temperature 0"),
-    _none("seed", "the judge is asked with temperature 0"),
+    _none("temperature", "the judge is called with temperature 0"),
+    _none("top_p", "the judge is called with temperature 0"),
+    _none("seed", "the judge is called with temperature 0"),
     _same("max_completions_tokens", "maxTokens"),
     _same("max_completion_tokens", "maxTokens"),
     _same("max_tokens", "maxTokens"),
@@ -170,17 +184,15 @@ FIREWORKS: tuple[Counterpart, ...] = (
     _same("top-k", "spec.sampling.topK"),
     _same("max-output-tokens", "spec.sampling.maxTokens"),
     _same("response-candidates-count", "spec.sampling.numRollouts"),
-    _same(
-        "rl-loss-method", "spec.training.objective", "gspo-token becomes gspo; default means the default here"
-    ),
-    _same("method", "spec.training.objective", "gspo-token becomes gspo; default means the default here"),
+    _same("rl-loss-method", "spec.training.objective", _LOSS_METHODS),
+    _same("method", "spec.training.objective", _LOSS_METHODS),
     _same("rl-kl-beta", "spec.training.klBeta"),
     _same("kl-beta", "spec.training.klBeta"),
     _same("wandb-project", "spec.tracking.wandb.project"),
     _same("wandb-entity", "spec.tracking.wandb.entity"),
     _none("eval-auto-carveout", "rows are held out unless spec.evaluation.fraction is 0"),
     _none("wandb", "only the project and the entity of W&B are imported"),
-    _none("wandb-enabled", "spec.tracking.wandb is set if a project is given"),
+    _none("wandb-enabled", "spec.tracking.wandb is set if the job names a project of W&B"),
     _none(
         "wandb-api-key",
         "the import writes this key to no file: put it into the Secret that spec.tracking.wandb.secretRef"
@@ -218,7 +230,7 @@ TRL: tuple[Counterpart, ...] = (
     _same(
         "train_dataset",
         "spec.dataset",
-        "load_dataset with a local file is imported; name any other file with --rows",
+        "only load_dataset of a local file is imported; name the file of any other dataset with --rows",
     ),
     _same("eval_dataset", "spec.evaluation.dataset", "name the file with --evaluation-rows"),
     _same(
@@ -244,7 +256,7 @@ TRL: tuple[Counterpart, ...] = (
     _same(
         "num_iterations",
         "spec.training.updatesPerBatch",
-        "here each update uses another part of the batch, not the whole batch",
+        "each update of an RFTJob uses another part of the batch, not the whole batch",
     ),
     _same("warmup_steps", "spec.training.warmupSteps"),
     _same("lr_scheduler_type", "spec.training.schedule"),
@@ -261,9 +273,9 @@ TRL: tuple[Counterpart, ...] = (
     _same(
         "target_modules",
         "spec.training.loraTargets",
-        "becomes attention if it names only q, k, v and o, else all-linear",
+        "the value becomes attention if it names only q, k, v and o; any other value becomes all-linear",
     ),
-    _none("importance_sampling_level", "in place of sequence, set spec.training.objective to gspo"),
+    _none("importance_sampling_level", "for the value sequence, set spec.training.objective to gspo"),
     _none("output_dir", "name the folder with --output of rft run"),
     _none("report_to", "name the tracker in spec.tracking, with its project and Secret"),
     _none("warmup_ratio", "give the warm-up as a number of steps: spec.training.warmupSteps"),
@@ -284,7 +296,7 @@ TRL: tuple[Counterpart, ...] = (
     _none("optim", "the optimizer is AdamW"),
     _none("logging_steps", _LOGGING),
     _none("log_completions", "every completion is recorded; rft samples shows them"),
-    _none("save_strategy", "checkpoints are saved every spec.checkpoint.everySteps"),
+    _none("save_strategy", "a checkpoint is saved every spec.checkpoint.everySteps steps"),
     _none(
         "eval_strategy",
         "the policy is evaluated at the start and the end; spec.evaluation.everySteps adds evaluations",
@@ -307,7 +319,7 @@ TRL: tuple[Counterpart, ...] = (
     _none("tools", "write the tools as methods of a class: spec.environment.python"),
     _none("rollout_func", "the sampler is spec.sampling.engine"),
     _none("reward_processing_classes", "there are no reward models"),
-    _none("environment_factory", "write its class as spec.environment.python"),
+    _none("environment_factory", "write the class of the environment as spec.environment.python"),
 )
 
 TABLES: dict[Origin, tuple[Counterpart, ...]] = {"openai": OPENAI, "fireworks": FIREWORKS, "trl": TRL}
@@ -339,5 +351,5 @@ def why_none(theirs: str) -> str:
     for origin, name in NAMES.items():
         found = find(origin, theirs)
         if found is not None and not found.ours:
-            return f"{found.theirs} of {name} has no counterpart here: {found.note}"
+            return f"{found.theirs} of {name} has no counterpart in an RFTJob: {found.note}"
     return ""

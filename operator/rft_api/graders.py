@@ -12,7 +12,7 @@ from rft_api.sources import SecretKeyRef
 class ExactMatch(Model):
     """The score is 1 if the text of the completion is equal to the row's field, else 0."""
 
-    field: str = Field("answer", description="Field of the row that holds the expected text.")
+    field: str = Field("answer", description="Field of the row with the expected text.")
     ignore_case: bool = Field(False, description="Compare without regard to case.")
     strip: bool = Field(True, description="Ignore white space at both ends.")
 
@@ -20,7 +20,7 @@ class ExactMatch(Model):
 class Numeric(Model):
     """The score is 1 if the number found in the completion equals the row's field, else 0."""
 
-    field: str = Field("answer", description="Field of the row that holds the expected number.")
+    field: str = Field("answer", description="Field of the row with the expected number.")
     extract: Literal["last", "first", "boxed", "marker"] = Field(
         "last",
         description=(
@@ -39,7 +39,7 @@ class Numeric(Model):
 class Math(Model):
     """The score is 1 if the completion's answer is symbolically equal to the row's field, else 0."""
 
-    field: str = Field("answer", description="Field of the row that holds the expected expression.")
+    field: str = Field("answer", description="Field of the row with the expected expression.")
 
 
 class Regex(Model):
@@ -180,7 +180,7 @@ class Http(Model):
 
 
 class ModelJudge(Model):
-    """The score is given by a judge model."""
+    """The score is the one that a judge model writes in its reply."""
 
     url: str = Field(**ADDRESS.limits(), description="Base URL of an OpenAI-compatible endpoint.")
     model: str = Field(min_length=1, description="Name of the judge model.")

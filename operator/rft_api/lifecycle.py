@@ -170,8 +170,8 @@ class HubOutput(Model):
     private: bool = Field(
         True,
         description=(
-            "Whether the repository must be private. If it is missing, it is created so. With true, nothing"
-            " is pushed to a repository that is public."
+            "Whether the repository must be private. A missing repository is created private or public, as"
+            " this field says. With true, nothing is pushed to a repository that is public."
         ),
     )
     secret_ref: SecretKeyRef | None = Field(

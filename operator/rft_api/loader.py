@@ -70,7 +70,7 @@ _BOOL = re.compile(
 _FLOAT_DIGITS_LIMIT = 1e21
 """Go writes a float with an exponent if its absolute value is at least this number.
 
-A reader of JSON then takes the number for a float and not for an integer.
+A reader of JSON then reads the number as a float and not as an integer.
 """
 _INLINE_DOCUMENT = re.compile(r"^---[ \t]*[^\s#]", re.MULTILINE)
 _BYTE_ORDER_MARK = re.compile("^\ufeff", re.MULTILINE)
@@ -139,7 +139,7 @@ def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Hashable
             continue
         key = _key(loader, key_node)
         if key in written:
-            raise _refused(key_node, f"the key {key!r} is given twice in this object")
+            raise _refused(key_node, f"the key {key!r} occurs twice in this object")
         written.add(key)
         result[key] = value
     return result

@@ -445,7 +445,7 @@ def _parent(loc: Sequence[int | str], root: type[Model]) -> tuple[type[Model] | 
 
 
 def _field(loc: Sequence[int | str], root: type[Model]) -> FieldInfo | None:
-    """Return the field at ``loc``. For an item of a list, return the field that holds the list."""
+    """Return the field at ``loc``. For an item of a list, return the field of the list."""
     named = [part for part in loc if not isinstance(part, int)]
     model, _ = _parent(named, root) if named else (None, "")
     if model is None:

@@ -137,7 +137,7 @@ class ResourceFieldSelector(Model):
         "requests.cpu",
         "requests.memory",
         "requests.ephemeral-storage",
-    ] = Field(description="The limit or request whose amount is the value.")
+    ] = Field(description="The limit or request whose amount the variable gets.")
     divisor: str | None = Field(
         None, **QUANTITY.limits(), description="Unit of the value, such as 1Mi. If absent, it is 1."
     )

@@ -267,8 +267,7 @@ def no_grader_has_the_environments_name(spec: RFTJobSpec) -> Iterator[Problem]:
     Cel(
         "spec.graders[].numeric",
         "(has(self.extract) && self.extract == 'marker') == has(self.marker)",
-        "spec.graders[].numeric: marker must be set if extract is marker, else be absent; set both or"
-        " neither",
+        "spec.graders[].numeric: marker must be set if extract is marker, and only then; set both or neither",
     )
 )
 def marker_goes_with_marker_extraction(spec: RFTJobSpec) -> Iterator[Problem]:
@@ -278,7 +277,7 @@ def marker_goes_with_marker_extraction(spec: RFTJobSpec) -> Iterator[Problem]:
         if numeric is not None and (numeric.extract == "marker") != (numeric.marker is not None):
             yield Problem(
                 f"spec.graders[{i}].numeric",
-                "marker must be set if extract is marker, else be absent; set both or neither",
+                "marker must be set if extract is marker, and only then; set both or neither",
             )
 
 
@@ -286,8 +285,8 @@ def marker_goes_with_marker_extraction(spec: RFTJobSpec) -> Iterator[Problem]:
     Cel(
         "spec",
         "!has(self.training.maxContextLength) || self.sampling.maxTokens < self.training.maxContextLength",
-        "spec.sampling.maxTokens must be smaller than spec.training.maxContextLength, which holds the"
-        " prompt too; lower the one or raise the other",
+        "spec.sampling.maxTokens must be smaller than spec.training.maxContextLength, which limits prompt"
+        " plus completion; lower the one or raise the other",
     )
 )
 def completion_fits_context(spec: RFTJobSpec) -> Iterator[Problem]:
@@ -326,7 +325,7 @@ def context_fits_batch(spec: RFTJobSpec) -> Iterator[Problem]:
     Cel(
         "spec",
         "has(self.training.maxContextLength) || self.sampling.maxTokens < self.training.batchSizeTokens",
-        "spec.sampling.maxTokens must be smaller than spec.training.batchSizeTokens, which bounds prompt"
+        "spec.sampling.maxTokens must be smaller than spec.training.batchSizeTokens, which limits prompt"
         " plus completion; lower the one or raise the other",
     )
 )
@@ -337,7 +336,7 @@ def completion_fits_default_context(spec: RFTJobSpec) -> Iterator[Problem]:
         yield Problem(
             "spec.sampling.maxTokens",
             f"{spec.sampling.max_tokens} must be below spec.training.batchSizeTokens"
-            f" {training.batch_size_tokens}, which bounds prompt plus completion",
+            f" {training.batch_size_tokens}, which limits prompt plus completion",
         )
 
 
@@ -345,7 +344,7 @@ def completion_fits_default_context(spec: RFTJobSpec) -> Iterator[Problem]:
     Cel(
         "spec.template.env[]",
         "[has(self.value), has(self.valueFrom), has(self.secretRef)].filter(given, given).size() <= 1",
-        "spec.template.env[] takes its value from one of value, valueFrom and secretRef; remove the others",
+        "spec.template.env[] may have only one of value, valueFrom and secretRef; remove the others",
     )
 )
 def variable_has_one_value(spec: RFTJobSpec) -> Iterator[Problem]:

@@ -409,7 +409,9 @@ class Metrics(Model):
     refused_requests: Int | None = Field(
         None,
         ge=0,
-        description="Number of requests for rollouts of the last step that the endpoint of agents refused.",
+        description=(
+            "Number of requests that agents sent in rollouts of the last step and that the trainer refused."
+        ),
     )
     environment_fraction: float | None = Field(
         None, description="Fraction of the rollouts' time that was spent waiting for environments."

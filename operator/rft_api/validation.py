@@ -24,7 +24,7 @@ def check(document: Mapping[str, Any]) -> CheckResult:
     """
     named = tuple(_type_problems(document))
     try:
-        # Only camelCase names are accepted, as by the API server.
+        # Only camelCase names are accepted. The API server accepts no others either.
         job = RFTJob.model_validate({**document, **_TYPE}, by_alias=True, by_name=False)
     except ValidationError as error:
         return CheckResult(None, (*named, *from_validation_error(error, RFTJob)))

@@ -66,11 +66,11 @@ rft run imported/job.yaml --output runs/imported
 
 Each function of `reward_funcs` becomes a `python` grader in a file of its own, with the imports, constants
 and functions of the script that it uses. `accuracy_reward` becomes `math`, `think_format_reward` becomes
-`regex`. If the default of TRL differs from the default here, the manifest has the value of TRL.
+`regex`. If the default of TRL differs from that of an RFTJob, the manifest has the value of TRL.
 
-In TRL, rewards may have any size and are added. Here a score is from 0 to 1, and the reward is the weighted
-mean of the scores. If the code has scores outside of 0 to 1, `scale` maps their range to this one. The weight
-is then multiplied by the width of their range.
+In TRL, rewards may have any size and are added. In an RFTJob a score is from 0 to 1, and the reward is the
+weighted mean of the scores. If the code has scores outside of 0 to 1, `scale` maps their range to 0 to 1. The
+weight is then multiplied by the width of their range.
 
 TRL passes texts or messages to a function, depending on the form of the prompts. If a function does not read
 `content`, `rft import` assumes that the function expects texts. It then annotates the parameter `completions`
@@ -101,4 +101,4 @@ def _section(title: str, first: str, entries: Iterable[Counterpart]) -> tuple[st
         f"| `{each.theirs}` | {f'`{each.ours}`' if each.ours else 'none'} | {each.note.replace('|', '/')} |"
         for each in entries
     ]
-    return (f"## {title}\n", f"| {first} | here | |\n|---|---|---|", *rows, "")
+    return (f"## {title}\n", f"| {first} | RFTJob | |\n|---|---|---|", *rows, "")

@@ -51,7 +51,7 @@ WORKLOADS: dict[str, dict[str, dict[str, int]]] = {
 A key describes the kind in words. Its value has the fields of the spec that differ from the defaults.
 """
 WHOLE_NODE = (8,)
-"""The numbers of GPUs in the tables of GPU roles. The first table has those of ``NODE_COUNTS`` instead."""
+"""The numbers of GPUs in all tables of GPU roles but the first, which has those of ``NODE_COUNTS``."""
 LOW_RANK_RULE = "lora-rank-low-for-large-model"
 
 HEAD = """\

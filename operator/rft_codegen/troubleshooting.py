@@ -45,7 +45,7 @@ HELP: dict[str, Help] = {
         "The trainer cannot train models of this type.", "Choose a model of docs/architectures.md."
     ),
     Reason.UNKNOWN_ACCELERATOR: Help(
-        "The kind of GPU is unknown, and its memory is not given.",
+        "The kind of GPU is unknown, and the spec does not set its memory.",
         "Correct `spec.resources.accelerator.name`, or give `spec.resources.accelerator.memory`.",
     ),
     Reason.DOES_NOT_FIT: Help(
@@ -103,7 +103,7 @@ HELP: dict[str, Help] = {
         "A pod failed, and the next one starts from the newest checkpoint.",
         "The message says why the pod failed. `spec.retry.limit` says how often a run is retried.",
     ),
-    Reason.SUSPENDED: Help("`spec.suspend` is true.", "Set it to false to resume the run."),
+    Reason.SUSPENDED: Help("`spec.suspend` is true.", "Set `spec.suspend` to false to resume the run."),
     Reason.CANCELLED: Help("`spec.cancel` is true. The job has ended and cannot resume."),
     Reason.CONFIGURATION: Help(
         "The trainer refused its configuration.",
@@ -118,7 +118,8 @@ HELP: dict[str, Help] = {
     ),
     Reason.OUT_OF_MEMORY: Help(
         "The pod ran out of memory, on the node or on a GPU.",
-        "The message says which memory. Lower `maxContextLength` or `maxTokens`, or give more memory.",
+        "The message says which memory was too small. Lower `maxContextLength` or `maxTokens`, or request"
+        " more memory.",
     ),
     Reason.SAMPLER_MISMATCH: Help(
         "The sampler gives tokens other probabilities than the policy that is trained.",

@@ -68,7 +68,7 @@ def place(schema: Schema, texts: Iterable[Cel]) -> None:
 
 
 def _has(form: Form, text: str = "self") -> str:
-    """Return the CEL expression that tests whether the CEL value ``text`` has the form."""
+    """Return the CEL expression that tests whether ``text``, an expression in CEL, has the form ``form``."""
     pattern = form.pattern.replace("\\", "\\\\").replace("'", "\\'")
     return f"{text}.matches('{pattern}')"
 

@@ -50,7 +50,7 @@ def test_boolean_keys_become_texts_as_in_json() -> None:
 
 def test_duplicate_keys_are_an_error_that_names_the_line() -> None:
     with pytest.raises(
-        UnreadableManifest, match=r"line 2, column 1: the key 'a' is given twice in this object"
+        UnreadableManifest, match=r"line 2, column 1: the key 'a' occurs twice in this object"
     ):
         load_documents("a: 1\na: 2\n")
 

@@ -216,11 +216,11 @@ def test_a_text_that_is_no_yaml_is_answered_with_line_and_fix(text: str, said: s
         ({"compute_multiplier": 2}, "did you mean spec.sampling.numRollouts?"),
         (
             {"reasoning_effort": "low"},
-            "reasoning_effort of OpenAI has no counterpart here: the chat template",
+            "reasoning_effort of OpenAI has no counterpart in an RFTJob: the chat template",
         ),
-        ({"chunkSize": 200}, "chunk-size of Fireworks has no counterpart here"),
-        ({"gradient_accumulation_steps": 4}, "has no counterpart here: the plan chooses"),
-        ({"warmup_ratio": 0.1}, "warmup_ratio of TRL has no counterpart here"),
+        ({"chunkSize": 200}, "chunk-size of Fireworks has no counterpart in an RFTJob"),
+        ({"gradient_accumulation_steps": 4}, "has no counterpart in an RFTJob: the plan chooses"),
+        ({"warmup_ratio": 0.1}, "warmup_ratio of TRL has no counterpart in an RFTJob"),
     ],
 )
 def test_a_field_of_another_program_is_recognised(field: dict[str, object], said: str) -> None:
