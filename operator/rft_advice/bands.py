@@ -100,7 +100,7 @@ MANY_CHANGES = 4
 """There is advice if at least this many of the tuning guide's nine parameters differ from their defaults.
 
 We chose this number. The guide ("One Change at a Time") only speaks of changes since the run before, but a
-spec does not show what the run before had.
+spec does not show the parameters of the run before.
 """
 CPU_MODEL = 1e9
 """There is advice if a model with at least this many parameters is trained on a CPU: each step takes minutes.

@@ -68,7 +68,7 @@ def _parameters(spec: RFTJobSpec) -> dict[str, Any]:
     derived value.
     """
     body = {part: value for part, value in spec.dump().items() if part in TUNED}
-    # No UID is needed: only the seed is derived from it, and it differs for every run.
+    # An empty UID is enough: only the seed is derived from the UID, and the seed is not compared.
     derived = effective(spec, uid="").dump()
     del derived["seed"]
     body["training"] = {**derived, **body["training"]}

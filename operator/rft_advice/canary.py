@@ -1,4 +1,4 @@
-"""Finds a canary whose scores fall while the reward rises. Then the policy may be gaming the reward.
+"""Finds a canary whose scores fall while the reward rises. Then the policy may exploit errors of the graders.
 
 A canary is a grader of weight 0: its scores do not change the reward.
 
@@ -13,9 +13,10 @@ this holds:
 - The canary's mean falls by at least ``CANARY_ERRORS`` standard errors.
 - The mean reward rises by at least ``REWARD_ERRORS`` standard errors.
 
-``CANARY_ERRORS`` is high for two reasons. The earlier window is the highest of many, and the comparison is
-repeated after every step. This was simulated: the reward rose for 200 steps, and the canary was noise with a
-standard deviation of 0.1. Of 60 such curves, 6 gave a false alarm with 5 standard errors, and none with 6.
+``CANARY_ERRORS`` is high for two reasons. The earlier window is chosen as the highest of many, and the
+comparison is repeated after every step. This was simulated: the reward rose for 200 steps, and the canary was
+noise with a standard deviation of 0.1. Of 60 such curves, 6 gave a false alarm with 5 standard errors, and
+none with 6.
 
 A trend within a window increases the window's variance. So a fall is found late rather than too early.
 """
@@ -100,7 +101,7 @@ def _scored(points: Sequence[RewardPoint], canary: str) -> list[tuple[RewardPoin
 def _highest(scores: Sequence[float]) -> int:
     """Return the index at which the window with the highest mean begins.
 
-    If several windows have this mean, the latest of them is taken.
+    If several windows have this mean, return the index of the latest of them.
     """
     starts = range(len(scores) - WINDOW + 1)
     return max(starts, key=lambda start: (fmean(scores[start : start + WINDOW]), start))
@@ -131,7 +132,7 @@ def _fall(points: Sequence[RewardPoint], canary: str, least: float) -> Fall | No
 
 
 def _errors(lower: Sequence[float], higher: Sequence[float]) -> float:
-    """Return the difference between the means of ``higher`` and ``lower``, divided by its standard error."""
+    """Return the mean of ``higher`` minus that of ``lower``, divided by the difference's standard error."""
     difference = fmean(higher) - fmean(lower)
     error = math.sqrt((variance(lower) + variance(higher)) / WINDOW)
     if error < 1e-9:  # neither varies beyond rounding

@@ -15,7 +15,10 @@ _LIKE_GRPO = ("dapo", "gspo", "cispo")
 
 
 def clip_without_effect(spec: RFTJobSpec) -> str | None:
-    """Advise if a clip distance is set, but has no effect, because the probability ratio is always 1."""
+    """Advise two or more updates per batch, or no clip distances, if the clip distances have no effect.
+
+    With one update per batch the probability ratio is always 1, and nothing is clipped.
+    """
     training = spec.training
     given = [
         f"{to_camel(name)} {value:g}" for name in _CLIPS if (value := getattr(training, name)) is not None
@@ -29,7 +32,7 @@ def clip_without_effect(spec: RFTJobSpec) -> str | None:
 
 
 def objective_like_grpo(spec: RFTJobSpec) -> str | None:
-    """Advise if the objective has the same gradient as grpo.
+    """Advise two or more updates per batch if the objective has the same gradient as grpo.
 
     The objective differs from grpo only in how it uses the probability ratio. With one update per batch this
     ratio is always 1.
@@ -48,7 +51,7 @@ def objective_like_grpo(spec: RFTJobSpec) -> str | None:
 
 
 def stale_bounds_without_effect(spec: RFTJobSpec) -> str | None:
-    """Advise if bounds for stale batches are set, but no batch can be stale.
+    """Return a message if bounds for stale batches are set, but no batch can be stale.
 
     A batch is stale if it was sampled with older weights than the weights that are trained on it.
     """
@@ -62,7 +65,7 @@ def stale_bounds_without_effect(spec: RFTJobSpec) -> str | None:
         return None
     return (
         f"{training.max_staleness}, and {_listed(given)} cannot have an effect: since {_in_turn(spec)}, no"
-        " batch is sampled by weights that are older than the trained ones"
+        " batch is sampled with weights that are older than the trained ones"
     )
 
 
@@ -103,7 +106,7 @@ RULES: tuple[AdviceRule, ...] = (
         (),
         "a bound for stale batches is set, but no batch can be stale: maxStaleness is 0, or deterministic is"
         " true, or engine is transformers",
-        "The bounds apply only to batches that older weights have sampled.",
+        "The bounds apply only to batches that were sampled with older weights.",
         stale_bounds_without_effect,
     ),
 )

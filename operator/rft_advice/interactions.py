@@ -12,7 +12,7 @@ _FOCUSED = bands.FOCUSED_TOP_P[1]
 
 
 def temperature_unfiltered(spec: RFTJobSpec) -> str | None:
-    """Advise if the temperature is raised, and neither top-p nor top-k removes unlikely tokens."""
+    """Advise a top-p or a top-k if the temperature is high, and neither of them removes unlikely tokens."""
     sampling = spec.sampling
     if sampling.temperature <= _CREATIVE or sampling.top_p < 1 or sampling.top_k != 0:
         return None
@@ -23,18 +23,18 @@ def temperature_unfiltered(spec: RFTJobSpec) -> str | None:
 
 
 def creative_temperature_low_top_p(spec: RFTJobSpec) -> str | None:
-    """Advise if a high temperature increases diversity, but a low top-p decreases it again."""
+    """Advise a higher top-p if a high temperature increases diversity, but a low top-p decreases it again."""
     sampling = spec.sampling
     if sampling.temperature < _CREATIVE or not 0 < sampling.top_p < bands.DIVERSE_TOP_P:
         return None
     return (
-        f"{sampling.top_p:g} removes the diversity that temperature {sampling.temperature:g} asks for;"
+        f"{sampling.top_p:g} removes the diversity that temperature {sampling.temperature:g} gives;"
         f" for creative tasks keep topP at {bands.DIVERSE_TOP_P:g} to {bands.SAMPLING.top_p:g}"
     )
 
 
 def top_k_with_low_top_p(spec: RFTJobSpec) -> str | None:
-    """Advise if top-k and a low top-p are both set, so that only the stricter one has an effect."""
+    """Advise top-k 0 if a low top-p is also set. Only the stricter of the two limits has an effect."""
     # There is no advice for a top-p at the upper end of this range, because the guide's pattern "safer"
     # lowers top-p and top-k on purpose.
     sampling = spec.sampling
@@ -47,7 +47,7 @@ def top_k_with_low_top_p(spec: RFTJobSpec) -> str | None:
 
 
 def learning_rate_raised_alone(spec: RFTJobSpec) -> str | None:
-    """Advise if the learning rate is raised, but the batch size is not."""
+    """Advise against a learning rate above the default if the batch size is not above the default."""
     training = spec.training
     beyond = training.learning_rate > _RATE * bands.LEARNING_RATE_FACTOR
     if beyond or training.learning_rate <= _RATE or training.batch_size_tokens > _BATCH:
@@ -60,19 +60,19 @@ def learning_rate_raised_alone(spec: RFTJobSpec) -> str | None:
 
 
 def epochs_with_high_rank(spec: RFTJobSpec) -> str | None:
-    """Advise if many epochs and a high rank together may make the policy memorize the rows."""
+    """Advise fewer epochs or a lower rank if both together may make the policy memorize the rows."""
     training = spec.training
     passes = 1 < training.epochs < bands.MANY_EPOCHS
     if not passes or training.lora_rank < bands.USUAL_RANK:
         return None
     return (
         f"{training.epochs} epochs with rank {training.lora_rank}: both make memorizing the rows easier;"
-        f" compare held-out rewards, and keep epochs {bands.TRAINING.epochs} or a lower rank if they fall"
+        f" compare held-out rewards, and if they fall, use epochs {bands.TRAINING.epochs} or a lower rank"
     )
 
 
 def turns_fill_context(spec: RFTJobSpec) -> str | None:
-    """Advise if the turns of a rollout together may fill the whole context."""
+    """Advise a longer context or fewer tokens if the turns of a rollout may fill the whole context."""
     context = longest_sequence(spec)
     if spec.environment is None or spec.rollout_tokens < context:
         return None
@@ -81,8 +81,8 @@ def turns_fill_context(spec: RFTJobSpec) -> str | None:
     if spec.environment.max_tokens is not None:
         sampled = f"environment.maxTokens {spec.rollout_tokens}"
     return (
-        f"{context} tokens must hold the prompt, all turns of a rollout and what the environment answers, but"
-        f" {sampled} alone may fill it, and then the rollout is cut off; set maxContextLength above"
+        f"the prompt, all turns of a rollout and the environment's answers must fit into {context} tokens,"
+        f" but {sampled} alone may fill them, and then the rollout is cut off; set maxContextLength above"
         f" {spec.rollout_tokens} if model and memory allow it, or lower environment.maxTurns or"
         " sampling.maxTokens"
     )

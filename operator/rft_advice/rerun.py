@@ -80,7 +80,7 @@ def _require(place: Any, key: str | int, path: str) -> None:
     """Raise NoSuchItem if ``place`` is not a list, or has no item with the index ``key``."""
     if isinstance(place, list) and isinstance(key, str):
         raise NoSuchItem(
-            f"{path}: lacks the number of a list's item, 0 to {len(place) - 1}; for example graders[0].weight"
+            f"{path}: lacks the index of a list item, 0 to {len(place) - 1}; write it like graders[0].weight"
         )
     if not isinstance(place, list) or not isinstance(key, int) or key >= len(place):
         length = len(place) if isinstance(place, list) else 0

@@ -25,7 +25,7 @@ NO_RISE = 0.02
 GOOD = 0.95
 """A reward (0 to 1) of at least this value counts as good: it can hardly rise any further."""
 LOST = 0.5
-"""The reward rises and then falls. It counts as collapsed if the fall is at least this fraction (0 to 1) of
+"""A reward that rises and then falls counts as collapsed if the fall is at least this fraction (0 to 1) of
 the rise.
 """
 CLIMBING = 0.2
@@ -35,9 +35,8 @@ quarters.
 On a straight line this fraction is 1/3.
 """
 LEVEL = 0.1
-"""A curve counts as level if its mean changes little from the second to the last quarter.
-
-The change may be at most this fraction of another change: the rise from the first to the second quarter.
+"""A curve counts as level if its mean changes little from the second to the last quarter: by at most this
+fraction of the rise from the first to the second quarter.
 """
 CUT = 0.1
 """There is advice if at least this fraction of the completions is truncated at ``maxTokens``."""
@@ -60,8 +59,8 @@ MAX_TOKENS, MAX_STEPS = "spec.sampling.maxTokens", "spec.stop.maxSteps"
 class RunFacts(Protocol):
     """The data of a run that the rules of advice read.
 
-    The trainer's ``RunStatus`` has these fields. The trainer passes it to the rules, and reports their
-    advice.
+    The trainer's ``RunStatus`` has these fields. The trainer passes its ``RunStatus`` to the rules, and
+    reports the advice that they return.
     """
 
     @property
@@ -94,7 +93,7 @@ class RunRule(NamedTuple):
 
 
 def reward_collapsed(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """Advise if the reward rose and then fell sharply."""
+    """Advise a lower learning rate if the reward rose and then fell sharply."""
     curve = curve_of(run.reward)
     if curve is None or curve.peak - curve.start < RISE:
         return None
@@ -110,13 +109,13 @@ def reward_collapsed(spec: RFTJobSpec, run: RunFacts) -> str | None:
 
 
 def reward_levelled_off(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """Advise if the reward rose, and then stayed constant far below 1."""
+    """Advise a higher learning rate if the reward rose, and then stayed constant far below 1."""
     curve = curve_of(run.reward)
     rate, most = spec.training.learning_rate, bands.TRAINING.learning_rate * bands.LEARNING_RATE_FACTOR
     if curve is None or rate >= most or curve.end >= GOOD:
         return None
     first, second, _, last = curve.quarters
-    # If the reward fell later it is a collapse, which a higher rate would make worse.
+    # A reward that fell again has collapsed, and a higher learning rate would make this worse.
     if second - first < RISE or not abs(last - second) <= LEVEL * (second - first):
         return None
     return (
@@ -127,7 +126,7 @@ def reward_levelled_off(spec: RFTJobSpec, run: RunFacts) -> str | None:
 
 
 def slow_at_low_rate(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """Advise if the reward did not change, and the learning rate is below the default."""
+    """Advise the default learning rate if the reward did not change, and the rate is below the default."""
     curve, rate = curve_of(run.reward), spec.training.learning_rate
     if curve is None or rate >= bands.TRAINING.learning_rate or not _unmoved(curve):
         return None
@@ -138,7 +137,7 @@ def slow_at_low_rate(spec: RFTJobSpec, run: RunFacts) -> str | None:
 
 
 def never_learned(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """Advise if the reward did not change, and the learning rate is not below the default."""
+    """Advise a higher rank if the reward did not change, and the learning rate is not below the default."""
     curve, rank = curve_of(run.reward), spec.training.lora_rank
     higher = [choice for choice in find(RANK).choices if choice > rank]
     slow = spec.training.learning_rate < bands.TRAINING.learning_rate
@@ -151,7 +150,7 @@ def never_learned(spec: RFTJobSpec, run: RunFacts) -> str | None:
 
 
 def still_climbing(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """Advise if the reward was still rising when the last epoch ended."""
+    """Advise one more epoch if the reward was still rising when the last epoch ended."""
     curve, epochs = curve_of(run.reward), spec.training.epochs
     if curve is None or not _ended(run) or _reached_max_steps(spec, run) or not _climbs(curve):
         return None
@@ -161,7 +160,7 @@ def still_climbing(spec: RFTJobSpec, run: RunFacts) -> str | None:
 
 
 def stopped_while_climbing(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """Advise if the reward was still rising when ``stop.maxSteps`` ended the run."""
+    """Advise more steps if the reward was still rising when ``stop.maxSteps`` ended the run."""
     curve = curve_of(run.reward)
     if curve is None or not _reached_max_steps(spec, run) or not _climbs(curve):
         return None
@@ -171,7 +170,7 @@ def stopped_while_climbing(spec: RFTJobSpec, run: RunFacts) -> str | None:
 
 
 def epochs_stopped_helping(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """Advise if the last epoch did not raise the reward."""
+    """Advise one epoch less if the last epoch did not raise the reward."""
     progress, epochs = run.progress, spec.training.epochs
     if progress is None or epochs == 1 or progress.epoch < epochs or not _ended(run):
         return None
@@ -185,7 +184,10 @@ def epochs_stopped_helping(spec: RFTJobSpec, run: RunFacts) -> str | None:
 
 
 def overfitted(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """Advise if, after several epochs, the reward rose on training rows but not on held-out rows."""
+    """Advise the default number of epochs if the reward rose on training rows but not on held-out rows.
+
+    This rule is for runs of several epochs.
+    """
     evidence = _overfit(run)
     if evidence is None or spec.training.epochs == 1:
         return None
@@ -193,7 +195,10 @@ def overfitted(spec: RFTJobSpec, run: RunFacts) -> str | None:
 
 
 def overfitted_in_one_epoch(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """Advise if, after a single epoch, the reward rose on training rows but not on held-out rows."""
+    """Advise a lower rank if the reward rose on training rows but not on held-out rows.
+
+    This rule is for runs of a single epoch.
+    """
     evidence, rank = _overfit(run), spec.training.lora_rank
     lower = [choice for choice in find(RANK).choices if choice < rank]
     if evidence is None or spec.training.epochs > 1 or not lower:
@@ -202,7 +207,7 @@ def overfitted_in_one_epoch(spec: RFTJobSpec, run: RunFacts) -> str | None:
 
 
 def completions_cut(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """Advise if many completions are truncated at ``maxTokens``."""
+    """Advise a higher ``maxTokens`` if many completions are truncated at this limit."""
     cut = run.metrics.truncated_fraction if run.metrics is not None else None
     value = spec.sampling.max_tokens
     higher = min(2 * value, int(find(MAX_TOKENS).maximum or 2 * value))
@@ -216,7 +221,7 @@ def completions_cut(spec: RFTJobSpec, run: RunFacts) -> str | None:
 
 
 def max_tokens_unused(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """Advise if ``maxTokens`` is far above the mean length of completions."""
+    """Advise a lower ``maxTokens`` if it is far above the mean length of completions."""
     metrics, value = run.metrics, spec.sampling.max_tokens
     if metrics is None or metrics.completion_tokens is None or metrics.truncated_fraction != 0:
         return None
@@ -224,13 +229,13 @@ def max_tokens_unused(spec: RFTJobSpec, run: RunFacts) -> str | None:
     if metrics.completion_tokens * UNUSED > value or lower < bands.SHORT_COMPLETION:
         return None
     return (
-        f"completions of the last step took {metrics.completion_tokens:.0f} tokens on average and none was"
+        f"completions of the last step had {metrics.completion_tokens:.0f} tokens on average and none was"
         f" cut at maxTokens {value}: lower it to {lower}, since memory is planned for the longest completion"
     )
 
 
 def groups_score_alike(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """Advise if in many groups all rewards are equal, so that the advantages are zero."""
+    """Advise more rollouts per prompt if many groups have equal rewards, so that the advantages are zero."""
     alike = run.metrics.zero_variance_fraction if run.metrics is not None else None
     value = spec.sampling.num_rollouts
     higher = next((count for count in bands.QUALITY_ROLLOUTS if count > value), None)
@@ -243,22 +248,23 @@ def groups_score_alike(spec: RFTJobSpec, run: RunFacts) -> str | None:
 
 
 def diversity_lost(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """Advise if the entropy is so low that the policy always gives the same answer."""
+    """Advise a higher temperature if the entropy is so low that the policy always gives the same answer."""
     entropy = run.metrics.entropy if run.metrics is not None else None
     value = spec.sampling.temperature
     higher = next((band for band in bands.CREATIVE_TEMPERATURE if band > value), None)
     if entropy is None or entropy >= LOW_ENTROPY or higher is None or _is_good(run):
         return None
     return (
-        f"the entropy is {entropy:.3f} nats per token, rollouts hardly differ: raise temperature from"
+        f"the entropy is {entropy:.3f} nats per token, so rollouts hardly differ: raise temperature from"
         f" {value:g} to {higher:g}"
     )
 
 
 def canary_fell(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """Advise if the reward rose while a canary (a grader of weight 0) fell by more than noise.
+    """Return a warning if the reward rose while the score of a canary (a grader of weight 0) fell.
 
-    Two windows of 8 points of the reward curve are compared. ``rft_advice.canary`` describes how.
+    The fall must be larger than noise can explain. ``rft_advice.canary`` describes how two windows of 8
+    points of the reward curve are compared.
     """
     canaries = [grader.name for grader in spec.graders if grader.is_canary]
     points = run.reward.history if run.reward is not None else []
@@ -268,22 +274,25 @@ def canary_fell(spec: RFTJobSpec, run: RunFacts) -> str | None:
     return (
         f"since step {fall.step} the mean reward rose from {fall.reward_before:.2f} to"
         f" {fall.reward_after:.2f} while the canary {fall.canary} fell from {fall.before:.2f} to"
-        f" {fall.after:.2f} ({fall.errors:.0f} standard errors). The policy may be gaming the reward: compare"
-        f" rollouts with a high reward before and after step {fall.step} (rft samples). Correct the graders"
-        f" that are gamed, and use a checkpoint of step {fall.step} or of an earlier step"
+        f" {fall.after:.2f} ({fall.errors:.0f} standard errors). The policy may exploit errors of the"
+        f" graders: compare rollouts with a high reward before and after step {fall.step} (rft samples)."
+        f" Correct these graders, and use a checkpoint of step {fall.step} or of an earlier step"
     )
 
 
 def sampler_drifts(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """Advise if the sampler's probabilities differ from the trainer's, but not enough to stop the run."""
+    """Return a warning if the sampler's and the trainer's probabilities differ more than usual.
+
+    If they differ far more, the trainer ends the run.
+    """
     drift = run.metrics.mismatch_kl if run.metrics is not None else None
     if drift is None or drift < ADVICE_KL:
         return None
     return (
-        f"mismatchKl of the last step is {drift:.3g} per token, and below {ADVICE_KL:g} is usual: the sampler"
-        f" ({spec.sampling.engine}) computes other probabilities than the trainer. Compare the version and"
-        " the dtype of the sampler with those of the trainer. If generation overlaps training, lower"
-        " learningRate"
+        f"mismatchKl of the last step is {drift:.3g} per token; usually it is below {ADVICE_KL:g}. The"
+        f" sampler ({spec.sampling.engine}) computes other probabilities than the trainer. Compare the"
+        " version and the dtype of the sampler with those of the trainer. If generation overlaps training,"
+        " lower learningRate"
     )
 
 
@@ -449,7 +458,8 @@ RUN_RULES: tuple[RunRule, ...] = (
         ("Better quality", "Safer/less toxic"),
         f"the reward rose while the mean score of a grader of weight 0 fell by at least {CANARY_FALL:g} and"
         f" by at least {CANARY_ERRORS:g} standard errors",
-        "If the reward rises while a score that is not trained falls, the policy may be gaming the reward.",
+        "If the reward rises while a score that is not trained falls, the policy may exploit errors of the"
+        " graders.",
         canary_fell,
     ),
     RunRule(
@@ -465,7 +475,7 @@ RUN_RULES: tuple[RunRule, ...] = (
         (ENGINE, RATE),
         ("Track Everything",),
         f"mismatchKl is {ADVICE_KL:g} or more",
-        "Rollouts teach less if the sampler's probabilities differ from the trainer's.",
+        "The policy learns less from rollouts if the sampler's probabilities differ from the trainer's.",
         sampler_drifts,
     ),
 )

@@ -12,7 +12,7 @@ _FOCUSED, _QUALITY = bands.FOCUSED_TOP_P, bands.QUALITY_ROLLOUTS
 
 
 def temperature_near_greedy(spec: RFTJobSpec) -> str | None:
-    """Advise if the temperature is so low that all rollouts are alike."""
+    """Advise a higher temperature if it is so low that all rollouts are alike."""
     value = spec.sampling.temperature
     if value >= _PRECISE[0]:
         return None
@@ -23,18 +23,18 @@ def temperature_near_greedy(spec: RFTJobSpec) -> str | None:
 
 
 def temperature_high(spec: RFTJobSpec) -> str | None:
-    """Advise if the temperature is so high that texts become incoherent."""
+    """Advise a lower temperature if it is so high that texts become incoherent."""
     value = spec.sampling.temperature
     if value <= _CREATIVE[1]:
         return None
     return (
-        f"{value:g} is very random, answers may become incoherent;"
+        f"{value:g} is very random, so answers may become incoherent;"
         f" for creative tasks use {_CREATIVE[0]:g} to {_CREATIVE[1]:g}"
     )
 
 
 def top_p_zero(spec: RFTJobSpec) -> str | None:
-    """Advise if top-p is 0, which keeps only the most probable token."""
+    """Advise a higher top-p if it is 0. Then only the most probable token can be sampled."""
     if spec.sampling.top_p > 0:
         return None
     return (
@@ -44,7 +44,7 @@ def top_p_zero(spec: RFTJobSpec) -> str | None:
 
 
 def top_p_low(spec: RFTJobSpec) -> str | None:
-    """Advise if top-p is below the guide's range for removing unlikely tokens."""
+    """Advise a higher top-p if it is below the guide's range for removing unlikely tokens."""
     value = spec.sampling.top_p
     if value == 0 or value >= _FOCUSED[0]:
         return None
@@ -55,17 +55,17 @@ def top_p_low(spec: RFTJobSpec) -> str | None:
 
 
 def top_k_one(spec: RFTJobSpec) -> str | None:
-    """Advise if top-k is 1, which keeps only the most probable token."""
+    """Advise another top-k if it is 1. Then only the most probable token can be sampled."""
     if spec.sampling.top_k != 1:
         return None
     return (
         "1 is greedy: every rollout of a prompt is the same and nothing is learned;"
-        f" use {DEFAULTS.top_k}, or 0 to turn it off"
+        f" use {DEFAULTS.top_k}, or 0 for no limit"
     )
 
 
 def top_k_low(spec: RFTJobSpec) -> str | None:
-    """Advise if top-k is low, so that only few tokens can be sampled."""
+    """Advise the default top-k, or top-p instead, if top-k is so low that only few tokens can be sampled."""
     value = spec.sampling.top_k
     if not 1 < value < bands.FEW_TOP_K:
         return None
@@ -76,7 +76,7 @@ def top_k_low(spec: RFTJobSpec) -> str | None:
 
 
 def top_k_above_50(spec: RFTJobSpec) -> str | None:
-    """Advise if top-k is so high that sampling is slow."""
+    """Advise a lower top-k if it is so high that sampling is slow."""
     value = spec.sampling.top_k
     if value <= bands.MOST_TOP_K:
         return None
@@ -84,7 +84,7 @@ def top_k_above_50(spec: RFTJobSpec) -> str | None:
 
 
 def rollouts_few(spec: RFTJobSpec) -> str | None:
-    """Advise if each prompt has too few rollouts for a useful comparison of their rewards."""
+    """Advise more rollouts per prompt if they are too few for a useful comparison of their rewards."""
     value = spec.sampling.num_rollouts
     if value >= bands.USUAL_ROLLOUTS:
         return None
@@ -95,7 +95,7 @@ def rollouts_few(spec: RFTJobSpec) -> str | None:
 
 
 def rollouts_many(spec: RFTJobSpec) -> str | None:
-    """Advise if there are many rollouts per prompt. They improve the result, but cost more."""
+    """Advise fewer rollouts per prompt if they are many. Many rollouts improve the result, but cost more."""
     value = spec.sampling.num_rollouts
     if value <= _QUALITY[0]:
         return None
@@ -108,7 +108,7 @@ def rollouts_many(spec: RFTJobSpec) -> str | None:
 
 
 def max_tokens_low(spec: RFTJobSpec) -> str | None:
-    """Advise if ``maxTokens`` is so low that answers may be truncated."""
+    """Advise a higher ``maxTokens`` if it is so low that answers may be truncated."""
     value = spec.sampling.max_tokens
     if value >= bands.SHORT_COMPLETION:
         return None
@@ -119,7 +119,7 @@ def max_tokens_low(spec: RFTJobSpec) -> str | None:
 
 
 def thought_cut(spec: RFTJobSpec) -> str | None:
-    """Advise if ``maxTokens`` is so low that a thinking model may be cut off before its answer."""
+    """Advise a higher ``maxTokens`` if a thinking model's completion may be cut before its answer."""
     value, turned_off = spec.sampling.max_tokens, (spec.model.chat_template_args or {}).get("enable_thinking")
     if value >= bands.THOUGHT or turned_off is False or not thinks(spec.model.name):
         return None
@@ -132,7 +132,7 @@ def thought_cut(spec: RFTJobSpec) -> str | None:
 
 
 def max_tokens_high(spec: RFTJobSpec) -> str | None:
-    """Advise if ``maxTokens`` is far above the default, since the cost grows with it."""
+    """Return a warning about the cost if ``maxTokens`` is far above the default."""
     value, default = spec.sampling.max_tokens, DEFAULTS.max_tokens
     if value <= default * bands.LONG_COMPLETION_FACTOR:
         return None
@@ -143,7 +143,7 @@ def max_tokens_high(spec: RFTJobSpec) -> str | None:
 
 
 def max_tokens_fills_context(spec: RFTJobSpec) -> str | None:
-    """Advise if ``maxTokens`` leaves only a small part of the context for prompts."""
+    """Advise a lower ``maxTokens`` or a longer context if little of the context is left for prompts."""
     context = longest_sequence(spec)
     room = context - spec.sampling.max_tokens
     if room >= context * bands.PROMPT_SHARE:
@@ -188,7 +188,7 @@ RULES: tuple[AdviceRule, ...] = (
         (_TOP_P,),
         ("Top-p (Nucleus Sampling)", "Safer/less toxic"),
         f"topP is above 0 and below {_FOCUSED[0]:g}",
-        "Lower it to prevent hallucinations, but not so far that answers lose all diversity.",
+        "Lower topP to prevent hallucinations, but not so far that answers lose all diversity.",
         top_p_low,
     ),
     AdviceRule(
@@ -204,7 +204,7 @@ RULES: tuple[AdviceRule, ...] = (
         (_TOP_K,),
         ("Top-k", "Safer/less toxic"),
         f"topK is 2 to {bands.FEW_TOP_K - 1}",
-        "With few candidate tokens, answers are focused and less diverse; topP adapts better.",
+        "With few candidate tokens, answers are less diverse. topP adapts to how sure the model is.",
         top_k_low,
     ),
     AdviceRule(

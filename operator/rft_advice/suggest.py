@@ -90,10 +90,9 @@ def _halve(value: int, least: int) -> int | None:
 
 
 def _faster_rate(value: float) -> float | None:
-    """Return a higher learning rate to try, or None if there is none.
+    """Return a higher learning rate to try: the default if ``value`` is below it, else 1.5 times ``value``.
 
-    If ``value`` is below the default, the result is the default. Otherwise it is 1.5 times ``value``. The
-    result must be below ``LEARNING_RATE_FACTOR`` times the default.
+    Return None if the higher rate would be ``LEARNING_RATE_FACTOR`` times the default, or more.
     """
     default = bands.TRAINING.learning_rate
     higher = default if value < default else float(f"{1.5 * value:.2g}")
@@ -152,12 +151,12 @@ STEPS: dict[Goal, tuple[ParameterStep, ...]] = {
         ParameterStep(
             _TEMPERATURE,
             partial(_down_through, bands.PRECISE_TEMPERATURE[::-1]),
-            "less random answers are more precise and less toxic",
+            "with a less random choice of tokens, answers are more precise and less toxic",
         ),
         ParameterStep(
             _TOP_P, partial(_down_through, bands.FOCUSED_TOP_P[1:]), "unlikely tokens are no longer sampled"
         ),
-        ParameterStep(_TOP_K, _lower_top_k, "fewer candidates focus the answers"),
+        ParameterStep(_TOP_K, _lower_top_k, "with fewer candidate tokens, answers are more focused"),
     ),
     Goal.MORE_CREATIVE: (
         ParameterStep(
@@ -168,7 +167,7 @@ STEPS: dict[Goal, tuple[ParameterStep, ...]] = {
         ParameterStep(
             _TOP_P,
             partial(_to, bands.DIVERSE_TOP_P),
-            "this keeps diversity and removes the most unlikely tokens",
+            "only the most unlikely tokens are no longer sampled, and answers stay diverse",
         ),
     ),
     Goal.LOWER_COST: (
@@ -181,7 +180,7 @@ STEPS: dict[Goal, tuple[ParameterStep, ...]] = {
             _MAX_TOKENS, lambda value: _halve(value, bands.SHORT_COMPLETION), "every token generated costs"
         ),
         ParameterStep(
-            _BATCH, lambda value: _halve(value, _LEAST_BATCH), "smaller batches need less memory at a time"
+            _BATCH, lambda value: _halve(value, _LEAST_BATCH), "a step with a smaller batch needs less memory"
         ),
     ),
     Goal.HIGHER_CAPACITY: (
@@ -299,7 +298,7 @@ def experiment_name(baseline: str, field: str, value: Any) -> str:
     suffix = f"-{field.lower()}-{digits}"
     if len(baseline) + len(suffix) <= MAX_NAME_LENGTH:
         return baseline + suffix
-    # With a hash, so that two long names with the same beginning stay different.
+    # With the hash, two baselines whose long names begin alike do not get experiments of the same name.
     suffix = f"-{hashlib.sha256(baseline.encode()).hexdigest()[:6]}{suffix}"
     return baseline[: MAX_NAME_LENGTH - len(suffix)].rstrip("-") + suffix
 

@@ -1,4 +1,4 @@
-"""Tells from a model's name whether the model writes a thought before its answer."""
+"""Finds out from a model's name whether the model writes a thought before its answer."""
 
 from rft_planner.catalogue import bare_name
 

@@ -25,7 +25,7 @@ def longest_sequence(spec: RFTJobSpec) -> int:
 
 
 def learning_rate_high(spec: RFTJobSpec) -> str | None:
-    """Advise if the learning rate is above its default by more than the advised factor."""
+    """Advise a lower learning rate if it is above its default by more than the advised factor."""
     most = DEFAULTS.learning_rate * bands.LEARNING_RATE_FACTOR
     value = spec.training.learning_rate
     if value <= most:
@@ -37,7 +37,7 @@ def learning_rate_high(spec: RFTJobSpec) -> str | None:
 
 
 def learning_rate_low(spec: RFTJobSpec) -> str | None:
-    """Advise if the learning rate is below its default by more than the advised factor."""
+    """Advise a higher learning rate if it is below its default by more than the advised factor."""
     least = DEFAULTS.learning_rate / bands.LEARNING_RATE_FACTOR
     value = spec.training.learning_rate
     if value >= least:
@@ -49,7 +49,7 @@ def learning_rate_low(spec: RFTJobSpec) -> str | None:
 
 
 def epochs_many(spec: RFTJobSpec) -> str | None:
-    """Advise if there are so many epochs that the policy may memorize the rows."""
+    """Advise fewer epochs if they are so many that the policy may memorize the rows."""
     epochs = spec.training.epochs
     if epochs < bands.MANY_EPOCHS:
         return None
@@ -60,7 +60,7 @@ def epochs_many(spec: RFTJobSpec) -> str | None:
 
 
 def lora_rank_low(spec: RFTJobSpec) -> str | None:
-    """Advise if the LoRA rank is low, and the model is not known to be large."""
+    """Advise a higher LoRA rank if it is low, and the model is not known to be large."""
     if spec.training.lora_rank > bands.LOW_RANK or _is_large(spec):
         return None
     return (
@@ -70,7 +70,7 @@ def lora_rank_low(spec: RFTJobSpec) -> str | None:
 
 
 def lora_rank_high(spec: RFTJobSpec) -> str | None:
-    """Advise if the LoRA rank is high, and the model is not known to be small."""
+    """Advise a lower LoRA rank if it is high, and the model is not known to be small."""
     if spec.training.lora_rank <= bands.USUAL_RANK or _is_small(spec):
         return None
     return (
@@ -80,7 +80,7 @@ def lora_rank_high(spec: RFTJobSpec) -> str | None:
 
 
 def lora_rank_high_for_small_model(spec: RFTJobSpec) -> str | None:
-    """Advise if the LoRA rank is higher than a small model can use."""
+    """Advise a lower LoRA rank if it is higher than a small model usually needs."""
     if spec.training.lora_rank <= bands.USUAL_RANK or not _is_small(spec):
         return None
     return (
@@ -90,7 +90,7 @@ def lora_rank_high_for_small_model(spec: RFTJobSpec) -> str | None:
 
 
 def lora_rank_low_for_large_model(spec: RFTJobSpec) -> str | None:
-    """Advise if the LoRA rank is lower than a large model may need."""
+    """Advise a higher LoRA rank if it is lower than a large model may need."""
     if spec.training.lora_rank > bands.LOW_RANK or not _is_large(spec):
         return None
     return (
@@ -101,7 +101,7 @@ def lora_rank_low_for_large_model(spec: RFTJobSpec) -> str | None:
 
 
 def batch_small(spec: RFTJobSpec) -> str | None:
-    """Advise if the batch is far smaller than the default."""
+    """Advise the default batch size if the batch is far smaller."""
     size, default = spec.training.batch_size_tokens, DEFAULTS.batch_size_tokens
     if size * bands.BATCH_FACTOR >= default:
         return None
@@ -112,7 +112,7 @@ def batch_small(spec: RFTJobSpec) -> str | None:
 
 
 def batch_large(spec: RFTJobSpec) -> str | None:
-    """Advise if the batch is far larger than the default."""
+    """Return a warning about the number of steps if the batch is far larger than the default."""
     size, default = spec.training.batch_size_tokens, DEFAULTS.batch_size_tokens
     if size <= default * bands.BATCH_FACTOR:
         return None
@@ -123,7 +123,7 @@ def batch_large(spec: RFTJobSpec) -> str | None:
 
 
 def batch_below_group(spec: RFTJobSpec) -> str | None:
-    """Advise if the batch is smaller than all rollouts of one prompt with the maximum length."""
+    """Advise a larger batch if it is smaller than all rollouts of one prompt with the maximum length."""
     rollouts, longest = spec.sampling.num_rollouts, longest_sequence(spec)
     size = spec.training.batch_size_tokens
     if size >= rollouts * longest:

@@ -58,7 +58,7 @@ def acknowledged(annotations: Mapping[str, str]) -> frozenset[str]:
 
 
 def unknown(annotations: Mapping[str, str]) -> list[str]:
-    """Return a message for each id in the annotation that no piece of advice has."""
+    """Return a message for each id in the annotation that is not the id of any advice."""
     ids = [rule.id for rule in RULES]
     messages = []
     for name in sorted(acknowledged(annotations) - set(ids)):
@@ -68,5 +68,5 @@ def unknown(annotations: Mapping[str, str]) -> list[str]:
             if close
             else "; rft validate prints each id in brackets after the advice"
         )
-        messages.append(f"metadata.annotations.{ANNOTATION}: {name!r} is the id of no advice{meant}")
+        messages.append(f"metadata.annotations.{ANNOTATION}: {name!r} is not the id of any advice{meant}")
     return messages

@@ -20,7 +20,7 @@ def changed_parameters(spec: RFTJobSpec) -> list[str]:
 
 
 def many_changes(spec: RFTJobSpec) -> str | None:
-    """Advise if many of the nine tuned parameters differ from their defaults.
+    """Advise fewer changes at a time if many of the nine tuned parameters differ from their defaults.
 
     Then nobody can tell which of the changes made the difference.
     """
@@ -34,14 +34,14 @@ def many_changes(spec: RFTJobSpec) -> str | None:
 
 
 def tracking_without_backend(spec: RFTJobSpec) -> str | None:
-    """Advise if ``tracking`` is set, but names no backend."""
+    """Advise a backend if ``tracking`` is set, but names none."""
     if spec.tracking is None or spec.tracking.model_fields_set:
         return None
-    return "names no backend, so nothing is logged to compare runs by; add wandb, mlflow or tensorboard"
+    return "names no backend, so nothing is logged that could compare runs; add wandb, mlflow or tensorboard"
 
 
 def storage_ephemeral(spec: RFTJobSpec) -> str | None:
-    """Advise if the storage is ephemeral, so that the results are lost with the pod."""
+    """Advise a claim if the storage is ephemeral, so that the results are lost with the pod."""
     if spec.storage.ephemeral is None:
         return None
     return (
@@ -51,7 +51,7 @@ def storage_ephemeral(spec: RFTJobSpec) -> str | None:
 
 
 def gpus_against_accelerator(spec: RFTJobSpec) -> str | None:
-    """Advise if the number of GPUs and the accelerator contradict each other."""
+    """Return a message if the number of GPUs and the accelerator contradict each other."""
     resources = spec.resources
     kind = resources.accelerator.name if resources and resources.accelerator else None
     if resources is None or resources.gpus is None or kind is None:
@@ -65,7 +65,7 @@ def gpus_against_accelerator(spec: RFTJobSpec) -> str | None:
 
 
 def cpu_for_large_model(spec: RFTJobSpec) -> str | None:
-    """Advise if a large model is trained on the CPU. This is possible, but too slow."""
+    """Advise GPUs if a large model is trained on the CPU. This is possible, but too slow."""
     size = model_size(spec)
     if spec.resources is None or spec.resources.gpus != 0 or size is None or size < bands.CPU_MODEL:
         return None
@@ -76,7 +76,7 @@ def cpu_for_large_model(spec: RFTJobSpec) -> str | None:
 
 
 def evaluation_off(spec: RFTJobSpec) -> str | None:
-    """Advise if no rows are held out, so that the run has no held-out reward."""
+    """Advise an evaluation if no rows are held out, so that the run has no held-out reward."""
     if not spec.evaluation.is_off:
         return None
     return (
@@ -87,9 +87,9 @@ def evaluation_off(spec: RFTJobSpec) -> str | None:
 
 
 def stop_never_applies(spec: RFTJobSpec) -> str | None:
-    """Advise if a stop rule reads the held-out reward, but the policy is not evaluated during the run.
+    """Advise evaluations during the run if there are none, but a stop rule reads the held-out reward.
 
-    It is then evaluated only at the start and at the end.
+    Without ``evaluation.everySteps`` the policy is evaluated only at the start and at the end.
     """
     stop = spec.stop
     if stop is None or spec.evaluation.is_off or spec.evaluation.every_steps is not None:
@@ -114,7 +114,8 @@ RULES: tuple[AdviceRule, ...] = (
         ("spec", *(guide.path for guide in NINE)),
         ("Overview", "Start with Defaults", "One Change at a Time"),
         f"{bands.MANY_CHANGES} or more of the nine parameters differ from their defaults",
-        "The defaults suit most runs. Run a baseline, then change one parameter at a time, for a reason.",
+        "The defaults suit most runs. Run a baseline, then change one parameter at a time, and only for a"
+        " reason.",
         many_changes,
     ),
     AdviceRule(

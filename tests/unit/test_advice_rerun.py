@@ -79,10 +79,10 @@ def test_missing_sections_are_added_and_items_are_changed_in_place() -> None:
     [
         ("graders[3].weight", "there is no item 3; its items are 0 to 0"),
         ("graders[1]", "there is no item 1; its items are 0 to 0"),
-        ("graders.weight", "lacks the number of a list's item, 0 to 0"),
+        ("graders.weight", "lacks the index of a list item, 0 to 0"),
         ("sampling.stop[0]", "there is no item 0; the spec has no items at this path"),
         ("graders[].weight", "is not a field; write it like"),
-        ("graders.http.url", "lacks the number of a list's item, 0 to 0"),
+        ("graders.http.url", "lacks the index of a list item, 0 to 0"),
         ("training[0]", "there is no item 0; the spec has no items at this path"),
         ("training[0].loraRank", "there is no item 0; the spec has no items at this path"),
     ],

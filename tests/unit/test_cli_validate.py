@@ -81,7 +81,7 @@ def test_acknowledged_advice_is_not_printed_any_more(job_file: Path) -> None:
     assert "epochs-many" not in result.stdout
     job_file.write_text(annotated.replace("epochs-many", "epoch-many"))
     said = runner.invoke(app, ["validate", str(job_file)]).stdout
-    assert "'epoch-many' is the id of no advice; did you mean epochs-many?" in said
+    assert "'epoch-many' is not the id of any advice; did you mean epochs-many?" in said
 
 
 def test_what_matters_most_names_rules_that_exist() -> None:
