@@ -18,12 +18,12 @@ tokens      bearer tokens for http and model graders
 combine     scale mapping and the weighted mean
 client      the trainer's side of the protocol between trainer and grader process
 serve       the grader process: runs users' code, in a container of its own or as a local process
-pool        worker processes of the grader process: which one answers which request
+pool        the worker processes of all graders, with their queues of requests
 workers     how the grader process controls one worker: time limits, forged replies, how it ends
 leftovers   removes processes and files that users' code leaves after a score
 watchdog    limits on all descendants of the grader process together
 worker      one process that runs one user's function (standard library only)
-confinement takes rights from a worker before the worker loads users' code: capabilities, access to processes
+confinement reduces a worker's rights before the worker loads users' code: capabilities, access to processes
 traces      used in a worker; notices whether users' code leaves processes or files after a score
 guard       the process above a worker, which kills it with all that it has started
 ids         makes ids of requests that nobody can guess

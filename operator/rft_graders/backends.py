@@ -103,7 +103,10 @@ class ContainerBackend:
         return [outcomes[index] for index in range(len(requests))]
 
     def converse(self, inbox: Inbox, should_stop: ShouldStop) -> None:
-        """Do what ``HostBackend.converse`` describes. Raises TrainerError when the container is lost."""
+        """Answer requests as ``HostBackend.converse`` describes.
+
+        Raises TrainerError when the container is lost.
+        """
         assert self._client is not None
         try:
             self._client.converse(inbox, should_stop)

@@ -34,7 +34,7 @@ its whole rollout.
 """
 _POLL_SECONDS = 0.25
 _REST_SECONDS = 0.05
-"""Time limit in seconds for the rest of a reply, after the beginning of its line has arrived."""
+"""Maximum seconds between the arrival of the first part of a reply and the arrival of the whole reply."""
 
 ShouldStop = Callable[[], bool]
 
@@ -225,9 +225,9 @@ class GraderClient:
 
         Late replies to requests of an earlier call are ignored.
 
-        Raises GraderLost if the grader process is lost. Also raises it for a reply with the id of no request,
-        because another process then uses the connection. Raises Preempted if the run should stop. After each
-        of these errors ``outcomes`` has the results received so far.
+        Raises GraderLost if the grader process is lost. Also raises GraderLost if a reply has an id that no
+        request has: then another process uses the connection. Raises Preempted if the run should stop. After
+        each of these errors ``outcomes`` has the results received so far.
         """
         waiting: dict[str, int] = {}
         try:

@@ -1,4 +1,4 @@
-"""Takes rights from a worker process before the process loads users' code.
+"""Reduces the rights of a worker process before the process loads users' code.
 
 This module imports only the standard library.
 
@@ -56,12 +56,12 @@ class Level(enum.IntEnum):
         """This level as a sentence for the log."""
         return {
             Level.NONE: "the kernel has no Landlock, so programs of two workers can reach each other's"
-            " memory and send signals to all processes of the grader; Linux 5.19 prevents the first,"
-            " Linux 6.12 both",
-            Level.MEMORY: "the kernel's Landlock keeps each worker from the memory of other processes, but"
-            " does not keep it from sending them signals; Linux 6.12 does both",
-            Level.SIGNALS: "the kernel's Landlock keeps each worker from the memory of other processes, from"
-            " sending them signals, and from their abstract sockets",
+            " memory and send signals to all processes of the grader; Linux 5.19 or newer prevents access to"
+            " memory, Linux 6.12 or newer also signals",
+            Level.MEMORY: "the kernel's Landlock does not let a worker reach the memory of other processes,"
+            " but lets it send them signals; Linux 6.12 or newer prevents both",
+            Level.SIGNALS: "the kernel's Landlock does not let a worker reach the memory or the abstract"
+            " sockets of other processes, or send them signals",
         }[self]
 
 
@@ -90,7 +90,8 @@ def confine(abi: int | None = None) -> Level:
         _enter(libc, scopes=_SCOPE_ABSTRACT_SOCKETS | _SCOPE_SIGNALS)
         return Level.SIGNALS
     if version >= _FIRST_ABI_WITH_REFER:
-        # A domain must restrict something. Making block devices is impossible without CAP_MKNOD anyway.
+        # A domain must forbid something. This one forbids making block devices, which is impossible without
+        # CAP_MKNOD anyway.
         _enter(libc, files=_MAKE_BLOCK_DEVICE | _REFER)
         return Level.MEMORY
     # A domain of Landlock's first version would forbid users' code to move a file into another folder.

@@ -89,7 +89,7 @@ def _check_call(name: str, count: int) -> None:
         raise FormulaProblem(f"{name}() is not a function of formulas; allowed are {', '.join(FUNCTIONS)}")
     _, least, most = FUNCTIONS[name]
     if not least <= count <= most:
-        raise FormulaProblem(f"{name}() takes {least if least == most else f'{least} or more'} values")
+        raise FormulaProblem(f"{name}() needs {least if least == most else f'{least} or more'} values")
 
 
 def names_in(expression: str) -> list[str]:
@@ -149,7 +149,7 @@ def formula_problem(graders: Sequence[Grader], index: int) -> str:
     above = [variable(grader.name) for grader in graders[:index]]
     unknown = [name for name in names if name not in above]
     if unknown:
-        allowed = ", ".join(above) or "none: put the graders that it reads above it"
+        allowed = ", ".join(above) or "none: put the graders that the formula reads above it"
         return f"{', '.join(unknown)}: no grader above this one has this name; there are {allowed}"
     return "" if names else f"{formula.expression!r} names no grader; name one of {', '.join(above) or '…'}"
 

@@ -28,7 +28,7 @@ MAX_TEXT_BYTES = 24 * 1024
 OWN = ("reset", "get_reward", "reply")
 """Public methods that are not tools."""
 _AGENT = {"base_url", "api_key"}
-"""The parameters of the method ``rollout`` of an agent. Another method of that name is a tool."""
+"""The parameters of the method ``rollout`` of an agent. A ``rollout`` with other parameters is a tool."""
 
 _NAMES = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
 _ARGUMENT = re.compile(r"^(\w+)\s*(?:\([^)]*\))?\s*:\s*(.*)$")
@@ -61,13 +61,13 @@ def _own_parameters(environment: type, name: str) -> int:
 def _tool(name: str, method: Callable[..., Any], skipped: int) -> dict[str, Any]:
     said, described = documented(inspect.getdoc(method) or "")
     if not said:
-        raise TypeError(f"the tool {name} has no docstring, which tells the model what it does")
+        raise TypeError(f"the tool {name} has no docstring: write one that says what the tool does")
     hints = typing.get_type_hints(method)
     properties: dict[str, Any] = {}
     required = []
     for parameter in list(inspect.signature(method).parameters.values())[skipped:]:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            raise TypeError(f"the tool {name} takes *{parameter.name}: name each argument")
+            raise TypeError(f"the tool {name} has *{parameter.name}: give each argument a name instead")
         if parameter.name not in hints:
             raise TypeError(
                 f"the tool {name} has no type hint for {parameter.name}, such as {parameter.name}: str"

@@ -88,7 +88,8 @@ def _check_references(resource: "Resource[Any]", registry: SchemaRegistry) -> No
                 resolver.lookup(target)
             except Unresolvable as error:
                 raise SchemaProblem(
-                    f"{keyword} {target} is not in the schema, and nothing else is read: copy it to $defs"
+                    f"{keyword} {target} is not in the schema, and no other document is read: copy it to"
+                    " $defs"
                 ) from error
         pending += [(part, resolver.in_subresource(part)) for part in here.subresources()]
 

@@ -67,7 +67,7 @@ _COMMA_LAST = re.compile(
     r"|\.[0-9]{3}(?:\.[0-9]{3})+)"
 )
 _CONTEXT = Context(prec=60)
-# Enough for the exact difference of any two numbers that are found.
+# With this precision the difference of any two numbers that are found is exact.
 _DIFFERENCE = Context(prec=10_000)
 _MAX_NUMBER_CHARACTERS = 1000
 _EQUALS = re.compile("[=\u2248]|\\\\approx")
@@ -299,7 +299,7 @@ def extract_number(text: str, settings: Numeric) -> Number | None:
 
 
 def _in_box(inside: str) -> Number | None:
-    """Return the number after the last equals sign in a \\boxed{}, or None for no number or several."""
+    """Return the number after the last equals sign in a \\boxed{}, or None if there is not exactly one."""
     places = _places(_EQUALS.split(normalized(inside))[-1])
     return _one(places[0]) if len(places) == 1 else None
 

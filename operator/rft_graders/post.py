@@ -84,7 +84,8 @@ async def _once(client: httpx.AsyncClient, target: Target, body: bytes) -> Any:
         raise _Again(problem, _retry_after(answer.headers.get("Retry-After", "")))
     if answer.has_redirect_location:
         problem = (
-            f"{place} answered {answer.status_code}: redirects are not followed; set url to their target"
+            f"{place} answered {answer.status_code}: redirects are not followed; set url to the redirect's"
+            " target"
         )
     raise ValueError(problem)
 

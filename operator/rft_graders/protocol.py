@@ -4,8 +4,8 @@ Pickle is not used, because unpickling data from users' code could run any code 
 
 serve -> trainer   {"graders": {NAME: null | "why it does not load"}}    sent once
 trainer -> serve   {"id": ID, "grader": NAME, "completion": "…", "row": {…}}   with "tokens": […] if known,
-                   and "seconds": 60 for another time limit than that of the grader
-serve -> trainer   {"id": ID, "score": 0.5}  or  {"id": ID, "error": "…"}    any order
+                   and "seconds": 60 if the time limit is not that of the grader
+serve -> trainer   {"id": ID, "score": 0.5}  or  {"id": ID, "error": "…"}    in any order
                    may have "printed": "…", and "forged": 1, the number of refused replies, which
                    something other than the worker wrote
 

@@ -26,7 +26,7 @@ _MARKDOWN = re.compile(r"[*`]|(?<!\w)_(?=[0-9])|(?<=[0-9])_(?!\w)|^[ \t]*(?:#+|>
 _SENTENCE_END = re.compile(r"(?<=[.!;])\s+|(?<=。)")
 _WITH_ONE_NUMBER = re.compile(rf"([^0-9]*?)({_N}){_UNIT}([^0-9]*)", re.IGNORECASE)
 _EXPLAINED = re.compile(rf"([^0-9]*{_N}{_UNIT})\s*(?:\s[-\u2013\u2014]|[:;,]|\s\()\s?[^0-9]*", re.IGNORECASE)
-"""A sentence with a score, a punctuation mark, and a reason for the score that contains no number."""
+"""Matches a sentence with a score, a punctuation mark, and a reason for the score that contains no number."""
 _I_GIVE = re.compile(
     r"\bI(?: would|'d| will|'ll)? (?:give|rate|grade|award|assign|score)\b"
     r"(?: (?:this|the) (?:answer|response|completion))?",
@@ -54,8 +54,8 @@ _SENTENCE_CHARACTERS = 200
 def parse_score(text: str, scale: Scale | None, *, cut: bool = False) -> float:
     """Return the score in a judge's reply: from the last JSON object with a ``score``, else from a sentence.
 
-    Raises ValueError if the reply has no score or several scores. Also raises it if the reply was ``cut`` and
-    has no complete JSON object with a score.
+    Raises ValueError if the reply has no score or several scores. Also raises ValueError if the reply was
+    ``cut`` and has no complete JSON object with a score.
     """
     text = (answer(text) or "")[-_READ_CHARACTERS:]
     found = list(_scores(text))
@@ -83,7 +83,7 @@ def parse_label(text: str, labels: Sequence[str]) -> str:
     if said not in known:
         raise ValueError(
             f"the judge said {said!r:.60}, which is none of the labels {', '.join(labels)}; in the prompt,"
-            " ask for one of them alone"
+            " ask for exactly one of them"
         )
     return known[said]
 
@@ -116,8 +116,8 @@ def _scores(text: str) -> Iterator[Any]:
 def _named(value: Any, *keys: str) -> list[Any]:
     """Return all values that nested JSON has under one of ``keys``.
 
-    A JSON object is given as a tuple of pairs of key and value. If an object has one of the keys, the objects
-    inside it are not searched.
+    In ``value`` each JSON object is a tuple of pairs of key and value. If an object has one of the keys, the
+    objects inside it are not searched.
     """
     if isinstance(value, tuple):
         own = [inner for key, inner in value if key in keys]

@@ -286,7 +286,7 @@ def _ask(
     given: Mapping[str, Sequence[str | None]],
     should_stop: ShouldStop,
 ) -> dict[str, list[Graded | None]]:
-    """Return for each of the graders ``names`` the score or the error of each item, from ``backend``.
+    """Request scores from ``backend``. Return each item's score or error, for each of the graders ``names``.
 
     ``given`` has for each grader the text that it reads of each item. If this text is None, no request is
     sent, and the result is None. Requests to different graders alternate, so that the workers of all graders

@@ -105,7 +105,7 @@ def main(argv: list[str] | None = None) -> int:
     home = Path(tempfile.mkdtemp(prefix="rft-grader-"))
     try:
         with connection:
-            # Levels are logged only in a pod. In a local run the user would see these lines.
+            # The level of confinement is logged only in a pod. In a local run the user would see these lines.
             serve(connection, config, home, Log(says_levels=arguments.descriptor is None))
     finally:
         shutil.rmtree(home, ignore_errors=True)

@@ -36,7 +36,7 @@ class CallShape(NamedTuple):
     names: frozenset[str]
     """Names of all parameters for which this call shape has a value."""
     values: Callable[[Asked], dict[str, Any]]
-    """Returns the values of the parameters by name, without values that are not known."""
+    """A function that returns the values of the parameters by name, without values that are not known."""
     columns: bool = False
     """Whether a parameter that is not in ``names`` gets the row's field of the same name."""
     batch: bool = False
@@ -137,7 +137,8 @@ SHAPES = (
         batch=True,
     ),
 )
-"""All call shapes, tried in this order. A shape fits if it fills every parameter without a default."""
+"""All call shapes, tried in this order. A shape fits if it has a value for each parameter without a default.
+"""
 
 
 def adapted(function: Callable[..., Any], name: str = "grade") -> Grade:
@@ -218,7 +219,7 @@ def _scored(
     given = {key: value for key, value in values.items() if key in filled and (every or key in parameters)}
     for key, p in parameters.items():
         if p.kind not in _VARIABLE and p.default is Parameter.empty and key not in given:
-            raise LookupError(f"the row has no field {key}, which {name} takes")
+            raise LookupError(f"the row has no field {key}, which is a parameter of {name}")
     ordered = [given.pop(key) for key, p in parameters.items() if p.kind is Parameter.POSITIONAL_ONLY]
     result = _finished(function(*ordered, **given))
     return number(_only(result) if shape.batch else result)

@@ -104,7 +104,10 @@ def _value(field: str, completion: str, row: Mapping[str, Any]) -> Any:
 
 
 def _at(value: Any, field: str) -> Any:
-    """Return the part of a value that the path of a field selects. Raises LookupError or TypeError."""
+    """Return the part of a value that the path of a field selects.
+
+    Raises LookupError or TypeError if the value has no such part.
+    """
     for step in _STEP.finditer(field, len(root_of(field))):
         value = value[step[1]] if step[1] is not None else value[int(step[2])]
         if value is None:

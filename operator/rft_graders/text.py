@@ -17,7 +17,7 @@ _OTHERS = {"\u066b": ".", "\u066c": ",", "\u2044": "/", "\u2215": "/", "\u2019":
 _TYPEFACES = ("<wide>", "<narrow>", "<font>")
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
 _RAISED = re.compile("(?<=[0-9])[⁻⁺]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
-# LaTeX's spaces; a backslash before them would make them the end of a line.
+# Spaces of LaTeX. With one more backslash before it, such a space would be the end of a line instead.
 _LATEX_SPACE = re.compile(r"(?<!\\)(?:\{\\[,;:]\}|\\[,;: ]|\\thinspace\b|(?<=[0-9])~(?=[0-9]))")
 _LATEX_NOTHING = re.compile(r"\{\}|\\!|\\(?:left|right)(?=[()\[\]])")
 

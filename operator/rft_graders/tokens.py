@@ -23,8 +23,9 @@ It returns None for a grader without a token.
 
 
 def environment_variable(grader: str, key: str) -> str:
-    """Return the name of the environment variable for a grader's token. It is read if no Secret is
-    mounted.
+    """Return the name of the environment variable with a grader's token.
+
+    The variable is read if no Secret is mounted.
     """
     return "RFT_SECRET_" + re.sub(r"[^A-Z0-9]", "_", f"{grader}_{key}".upper())
 

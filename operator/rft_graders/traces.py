@@ -12,7 +12,7 @@ import os
 import resource
 
 _ONE_THREAD = 3
-"""Number of links of the folder ``task`` of a process with one thread."""
+"""Number of links of the folder ``/proc/PID/task`` of a process with one thread."""
 
 
 class Traces:

@@ -25,7 +25,7 @@ class Children:
     def __init__(self) -> None:
         """Begin with an empty set of workers."""
         self.lock = threading.Lock()
-        """Lock for the start of a worker. Otherwise the watchdog could kill the new worker as an orphan."""
+        """Lock for the start of a worker. Without it, the watchdog could kill the new worker as an orphan."""
         self.workers: set[int] = set()
         self.stopped: dict[int, str] = {}
         """The reasons why the watchdog killed workers, by the PID of the worker's guard."""
@@ -64,7 +64,7 @@ class Watchdog:
     """Kills the worker with the most processes or memory when all workers together exceed a limit."""
 
     def __init__(self, children: Children, max_processes: int, memory_bytes: int) -> None:
-        """Set the limits. ``max_processes`` counts processes that workers start, not the workers."""
+        """Set the limits. ``max_processes`` is for the processes that workers start, without the workers."""
         self._children = children
         self._max_processes = max_processes
         self._memory_bytes = memory_bytes

@@ -234,7 +234,7 @@ def main(descriptor: int, parent: int) -> None:
                 found.begin()
             request = json.loads(line)
             reply = answer(grade, request) if environment is None else act(environment, request)
-            # What an environment starts and writes belongs to its rollout until the rollout has a reward.
+            # Processes and files of an environment are kept until its rollout has a reward.
             if not (environment is not None and environment.playing) and found.left():
                 reply["left"] = True
             send(reply)

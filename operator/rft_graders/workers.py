@@ -1,4 +1,4 @@
-"""Controls one worker process for the grader process: starts it, asks it with a time limit, and ends it."""
+"""Controls one worker process for the grader process: starts it, sends requests to it, and ends it."""
 
 import contextlib
 import os
@@ -79,7 +79,7 @@ def worker_environment(home: Path) -> dict[str, str]:
 
 
 class GraderWorker:
-    """The grader process's end of a worker process that runs one user's function."""
+    """Starts a worker process that runs one user's function, sends requests to it, and ends it."""
 
     level: Level
     """How far the kernel separates the worker process and its programs from other processes."""

@@ -81,9 +81,12 @@ def compute_score(data_source, solution_str, ground_truth, extra_info):
 @pytest.mark.parametrize(
     ("source", "missing"),
     [
-        (evaluators.VERL_OPTIONS, "ground_truth, which compute_score takes"),
-        ("def compute_score(completions, solution): return [1.0]", "solution, which compute_score takes"),
-        ("def compute_score(messages, judge): return 1.0", "judge, which compute_score takes"),
+        (evaluators.VERL_OPTIONS, "ground_truth, which is a parameter of compute_score"),
+        (
+            "def compute_score(completions, solution): return [1.0]",
+            "solution, which is a parameter of compute_score",
+        ),
+        ("def compute_score(messages, judge): return 1.0", "judge, which is a parameter of compute_score"),
     ],
 )
 def test_a_field_that_an_evaluator_takes_and_the_row_lacks_is_named(source: str, missing: str) -> None:

@@ -122,7 +122,7 @@ def test_a_schema_is_read_by_the_draft_that_it_names() -> None:
         ('{"pattern": "("}', r"/pattern: '\(' is not a 'regex'"),
         ('{"$schema": "https://example.com/own"}', "not a known draft"),
         ('{"$ref": "https://example.com/schema.json"}', r"\$ref https://example.com/schema.json is not in"),
-        ('{"items": {"$ref": "file:///etc/passwd"}}', "nothing else is read: copy it to"),
+        ('{"items": {"$ref": "file:///etc/passwd"}}', "no other document is read: copy it to"),
         ('{"$ref": "#/$defs/absent"}', r"#/\$defs/absent is not in the schema"),
         ('{"not":' * 5000 + "{}" + "}" * 5000, "nested too deeply|not JSON"),
     ],

@@ -210,7 +210,7 @@ class _Odd(Shop):
         (_NoReward, "has no method get_reward"),
         (_NoDocs, "the tool buy has no docstring"),
         (_NoHint, "no type hint for name"),
-        (_Many, "name each argument"),
+        (_Many, "give each argument a name"),
         (_Odd, "has no form in JSON"),
     ],
 )
