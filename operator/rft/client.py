@@ -46,7 +46,7 @@ class Client:
         - ``namespace``: the namespace of all jobs. If None, the context's namespace is used. Inside a pod it
           is then ``default``.
         """
-        # Imported here, because the kubernetes client takes a second, which building a job does not need.
+        # Imported here, because this import takes a second, and programs that only build jobs do not need it.
         from rft_cli.cluster.client import ClusterClient
 
         self._cluster = ClusterClient(context, namespace)

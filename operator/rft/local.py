@@ -84,7 +84,7 @@ def run_locally(
     records of the earlier steps.
 
     If the job has ``spec.output``, ``push_to`` must name its destination, as ``--push-to`` of ``rft run``
-    does. ``public`` allows that it is a public repository.
+    does. With ``public`` the destination may be a public repository.
 
     The run stops with a checkpoint if ``on_step`` raises an exception, or if the program is interrupted
     (KeyboardInterrupt). Then the caller gets this exception. Raises RFTError if the run does not complete.
@@ -135,8 +135,8 @@ def _stopped_at_errors(command: Sequence[str]) -> Iterator["subprocess.Popen[byt
     try:
         yield process
     except BaseException:
-        # Not SIGINT: an interrupt of a terminal or a notebook comes to the whole process group, and a second
-        # SIGINT would kill the trainer.
+        # This sends SIGTERM and not SIGINT: a terminal or a notebook sends SIGINT to the whole process group,
+        # and a second SIGINT would kill the trainer.
         process.terminate()
         process.wait()
         raise
