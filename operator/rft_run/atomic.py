@@ -62,8 +62,8 @@ def new_folder(
     """Yield a temporary folder. When the block succeeds, rename the folder to ``target``.
 
     ``check`` is called just before the rename, because writing and flushing can take minutes. If ``check``
-    raises an error, the folder is not renamed. With ``replace`` the folder takes the place of an existing
-    ``target``, which is removed after the rename.
+    raises an error, the folder is not renamed. With ``replace`` an existing ``target`` is
+    removed after the rename.
 
     Raises OSError.
     """

@@ -17,7 +17,7 @@ from rft_run.config import RunConfig
 from rft_run.folder import adapter_config_of, card_of
 from rft_run.markdown import code
 
-_NOT_KNOWN = "not known here; see the page of the base"
+_NOT_KNOWN = "not known; see the page of the base model"
 _POINTS = 20
 _LEAST_RANK_OF_VLLM = 8
 """The lowest ``--max-lora-rank`` that the vLLM command in a card has. With this value vLLM also loads
@@ -69,7 +69,7 @@ def named(body: Mapping[str, Any], name: str, revision: str | None) -> dict[str,
 def licence_of(model: Path) -> str | None:
     """Return the licence in the model card of a model's folder. Return None if the card names no licence."""
     try:
-        # Files of the hub's cache are links.
+        # ``follow``, because files of the hub's cache are symbolic links.
         text = run_files.text(card_of(model), run_files.STATUS_BYTES, follow=True)
         _, front, _ = text.split("---", 2)
         found = run_files.yaml_value(front)

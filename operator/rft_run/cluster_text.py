@@ -52,7 +52,7 @@ def _cleaned(value: Any, most: int) -> Any:
 
 def _clean(text: str) -> str:
     if len(text) > MAX_READ:
-        # The last word may be the first half of a secret.
+        # The last word is left out, because it may be the first half of a secret.
         start, least = text[:MAX_READ], MAX_READ - MAX_MESSAGE
         text = start[: max(start.rfind(" ", least), start.rfind("\n", least), least)] + " …"
     return redacted(without_controls(text))

@@ -71,7 +71,8 @@ class RunConfig(Model):
     effective: Effective
     plan: Plan | None = None
     defaults: JobDefaults | None = Field(
-        None, description="Defaults of the platform when the run began; absent: none, or rft run."
+        None,
+        description="Defaults of the platform when the run began. Absent if it had none, and with rft run.",
     )
     device: Device = "cpu"
     gpus: Int = Field(0, ge=0)

@@ -19,7 +19,7 @@ class HubDestination(NamedTuple):
     repository: str
     revision: str = MAIN
     private: bool = True
-    """Whether the repository must be private. If it does not exist, it is created so."""
+    """Whether the repository must be private. If it does not exist, it is created as this field says."""
 
     def __str__(self) -> str:
         return f"hf://{self.repository}" + ("" if self.revision == MAIN else f"@{self.revision}")

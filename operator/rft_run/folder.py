@@ -14,7 +14,7 @@ In a run's folder it has the final adapter. In a checkpoint's folder it has the 
 step."""
 
 ROLLOUTS_SUFFIX = ".jsonl.zst"
-"""What the name of a file with rollouts ends with."""
+"""The end of the name of each file with rollouts."""
 
 _STEP = re.compile(r"step-([0-9]{6,})")
 

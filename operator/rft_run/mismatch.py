@@ -24,8 +24,8 @@ ADVICE_KL = 0.02
 LEAST_TOKENS = 64
 """Minimum number of measured tokens with which a run may be stopped."""
 CAUSES = (
-    "likely causes: the sampler does not apply the adapter, or it uses another dtype or prompt template, or"
-    " applies temperature or top-k differently"
+    "likely causes: the sampler does not apply the adapter, or its dtype, its prompt template or its use of"
+    " temperature or top-k differs from the trainer's"
 )
 
 

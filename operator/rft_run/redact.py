@@ -54,7 +54,8 @@ _BARE = re.compile(
     r"(?P<value>[^\s\"',;&\[{](?:[^\s\"',;&]|[,;&\"'](?=[^\s\"',;&)\]}\\])(?!\w+[=:]))*)(?<![)\]}>.`])"
 )
 _SENTENCE = 40
-"""Number of characters, from the value on, that decide whether the value is a word of a sentence."""
+"""Number of characters that are read, from the beginning of a value, to see whether it belongs to a sentence.
+"""
 _LINE = re.compile(r"(?P<value>[^\s\"'\[{][^\n]*)")
 
 
@@ -110,7 +111,7 @@ class _Named(NamedTuple):
     is_line: bool = False
     """Whether the value goes on to the end of its line, as in YAML."""
     is_quotation: bool = False
-    """Whether a sentence may quote the name, as in: volume "token" : secret."""
+    """Whether the name may be in quotes within a sentence, as in: volume "token" : secret."""
 
 
 def _without(text: str, spans: Iterable[tuple[int, int]]) -> str:
@@ -137,8 +138,8 @@ def _values(text: str) -> list[tuple[int, int]]:
 def _spans(text: str, names: Iterable[_Named]) -> Iterator[tuple[int, int]]:
     end = 0
     for named in names:
-        # A name inside a value that is already replaced is skipped. Its own value may be as long, and reading
-        # it would only take time.
+        # A name inside a value that is replaced anyway is skipped. The name's own value may be as long, and
+        # to read it would only take time.
         if named.at >= end and kind_of(named.name) is not None and (span := _span(text, named)) is not None:
             yield span
             end = span[1]

@@ -26,7 +26,7 @@ class RolloutRecord(Record):
     """The line of the row in the dataset, counted from 1."""
     messages: list[dict[str, Any]] = Field(default_factory=list)
     fields: dict[str, Any] = Field(default_factory=dict)
-    """The other fields of the row, which graders read."""
+    """The fields of the row without its messages. Graders read them."""
     completion: str
     reward: float | None = None
     """The reward of the rollout. None if a grader failed, so that the rollout was not used for training."""

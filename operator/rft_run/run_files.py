@@ -55,7 +55,7 @@ _KINDS = (
 )  # fmt: skip
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 """Matches a text in JSON. The last quote of the text may be missing. If a match needed this quote, every
-quote in such a text would be tried as the beginning of another text, which takes long."""
+quote in such a text would be tried as the beginning of another text, which would take long."""
 
 
 class UnreadableFile(ValueError):

@@ -58,7 +58,7 @@ class StepRecord(Record):
     refilled_groups: Whole | None = None
     """Number of groups that were sampled in place of groups with equal rewards."""
     overlong_penalty: float | None = None
-    """Mean penalty for long completions. It is subtracted from the rewards, but not from ``reward`` here."""
+    """Mean penalty for long completions. It is not subtracted from ``reward`` in this record."""
     turns: float | None = None
     """Mean number of the model's turns in a rollout. None if the job has no environment."""
     tool_calls: float | None = None

@@ -52,8 +52,7 @@ def _data_bytes(header: bytes) -> int:
 
 
 class _Bounded:
-    """A stream that refuses to read more than ``_MAX_DIRECTORY_BYTES`` bytes at once. It is read by
-    ``zipfile``.
+    """A stream for ``zipfile`` that refuses to read more than ``_MAX_DIRECTORY_BYTES`` bytes at once.
 
     The end of a zip archive says how large the archive's directory is. ``zipfile`` reads a directory of any
     size, so a wrong size could take all memory.

@@ -43,8 +43,8 @@ def read(
         ('{"messages": [], "x": 1e400}', "the number 1e400 is too large"),
         ('{"messages": [], "x": [-1e999]}', "the number -1e999 is too large"),
         ('{"messages": [], "x": Infinity}', "Infinity is not JSON"),
-        ('{"messages": [], "answer": 1, "answer": 2}', 'the key "answer" is given twice'),
-        ('{"messages": [{"role": "user", "role": "user", "content": ""}]}', 'the key "role" is given twice'),
+        ('{"messages": [], "answer": 1, "answer": 2}', 'the key "answer" occurs twice'),
+        ('{"messages": [{"role": "user", "role": "user", "content": ""}]}', 'the key "role" occurs twice'),
     ],
 )
 def test_numbers_and_keys_that_json_readers_change_in_silence_are_refused(line: str, problem: str) -> None:

@@ -193,7 +193,7 @@ def _advice(names: Mapping[str, Any], layout: RowLayout) -> str:
     answer = next((lower[name] for name in _ANSWERS if name in lower), "answer")
     columns = f"prompt: {asked[0]}" + (f", answer: {answer}" if answer != "answer" else "")
     joined = f"; join {', '.join(asked)} first if the prompt needs all of them" if len(asked) > 1 else ""
-    return f"name the column that holds the prompt, e.g. {layout.where}.columns: {{{columns}}}{joined}"
+    return f"name the column with the prompt, e.g. {layout.where}.columns: {{{columns}}}{joined}"
 
 
 def _first(names: Mapping[str, Any]) -> str:

@@ -67,6 +67,6 @@ def _each_key_once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise ValueError(f"the key {json.dumps(key)} is given twice in one object: keep one of them")
+            raise ValueError(f"the key {json.dumps(key)} occurs twice in one object: keep one of them")
         found[key] = value
     return found

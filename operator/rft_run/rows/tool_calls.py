@@ -29,16 +29,13 @@ _INTRODUCTION = (
 
 
 class MalformedCall(ValueError):
-    """A tool call of a model cannot be read. The error's message is given to the model as the result of the
-    call.
-    """
+    """A tool call of a model cannot be read. The model gets the error's message as the result of the call."""
 
 
 def style_of(tokenizer: Any, asked: ToolStyle | None) -> ToolStyle:
-    """Return the style in which tools are shown. It is ``asked``, unless ``asked`` is None.
+    """Return the style in which tools are shown: ``asked``, unless it is None.
 
-    Without ``asked`` the style is ``template`` if transformers can read the model's tool calls, else
-    ``text``.
+    If ``asked`` is None, return ``template`` if transformers can read the model's tool calls, else ``text``.
     """
     if asked is not None:
         return asked
