@@ -3,12 +3,13 @@
 import itertools
 import json
 import shutil
+import socket
 from pathlib import Path
 
 import pytest
 
 from rft_run.errors import ModelError
-from rft_trainer.serve import options_of, prepared, serving_command, settings_of
+from rft_trainer.serve import listening_host, options_of, prepared, serving_command, settings_of
 from tests.unit.checkpoint_support import write_adapter
 
 
@@ -36,6 +37,27 @@ def test_the_server_knows_the_adapter_by_the_jobs_name_and_loads_no_other(base: 
     assert options["--max-lora-rank"] == "8"
     assert "--uds" not in command
     assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" not in variables
+
+
+def test_in_a_pod_the_server_takes_connections_over_ipv4_and_ipv6() -> None:
+    """vLLM opens its socket in the same way: the family follows from the address, and no option is set."""
+    host = listening_host("::")
+    if host != "::":
+        pytest.skip("this machine has no IPv6")
+    with socket.socket(socket.AF_INET6) as server:
+        server.bind((host, 0))
+        server.listen()
+        for client in ("127.0.0.1", "::1"):
+            socket.create_connection((client, server.getsockname()[1]), timeout=5).close()
+
+
+@pytest.mark.parametrize(("host", "expected"), [("::", "0.0.0.0"), ("127.0.0.1", "127.0.0.1")])
+def test_without_ipv6_the_server_listens_on_ipv4(
+    monkeypatch: pytest.MonkeyPatch, host: str, expected: str
+) -> None:
+    """A kernel without IPv6 refuses its sockets, like those of a family that does not exist."""
+    monkeypatch.setattr(socket, "AF_INET6", 9999)
+    assert listening_host(host) == expected
 
 
 def test_on_gpus_the_server_divides_the_model(base: Path, tmp_path: Path) -> None:

@@ -168,6 +168,7 @@ def test_a_jobs_objects_are_printed_with_the_request_that_tries_them(server: Pod
     command = deployment["spec"]["template"]["spec"]["containers"][0]["command"]
     assert command[:5] == ["python", "-m", "rft_trainer.serve", "--base", "org/model"]
     assert command[command.index("--adapter") + 1] == "/folder/adapter"
+    assert command[command.index("--host") + 1] == "::", "a pod may have only an IPv6 address"
     assert service["kind"] == "Service"
     assert "kubectl port-forward -n team service/serve-sums 8000:8000" in result.stderr
     server.child = None

@@ -10,6 +10,7 @@ module becomes the server.
 
 import argparse
 import os
+import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +27,9 @@ from rft_run.folder import adapter_config_of
 from rft_trainer.rollout.vllm_server import ServerOptions, command_of, environment
 from rft_trainer.runtime.models import resolve
 
+EVERYWHERE = "::"
+"""The value of ``--host`` that stands for all IPv6 and IPv4 addresses of this machine."""
+_IPV4_ONLY = "0.0.0.0"  # noqa: S104 - in a pod, behind its Service
 _SERVER_SEQUENCES = 32
 _CPU_CACHE_BYTES = 2**30
 """Size of the key-value cache on the CPU, unless one request with the whole context needs more."""
@@ -101,6 +105,24 @@ def serving_environment(options: ServerOptions) -> dict[str, str]:
     return variables
 
 
+def listening_host(host: str) -> str:
+    """Return the address on which vLLM listens for the value ``host`` of ``--host``.
+
+    It is ``host``, with one exception: on a machine without IPv6, ``EVERYWHERE`` becomes all IPv4 addresses,
+    because vLLM could not listen on ``::`` there.
+    """
+    if host != EVERYWHERE:
+        return host
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            # A kernel may support IPv6 although the machine has no IPv6 address.
+            probe.bind((EVERYWHERE, 0))
+            both = not probe.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+    except OSError:
+        both = False
+    return EVERYWHERE if both else _IPV4_ONLY
+
+
 def prepared(argv: list[str] | None = None) -> tuple[list[str], dict[str, str]]:
     """Return the command line and the environment of the server. Raises ModelError, OSError, ValueError."""
     parser = argparse.ArgumentParser(prog="python -m rft_trainer.serve")
@@ -119,7 +141,8 @@ def prepared(argv: list[str] | None = None) -> tuple[list[str], dict[str, str]]:
     # For a base model in a folder there is no commit.
     base = resolve(given.base, settings.revision or given.revision)
     options = options_of(base, given.adapter, settings.rank, given.context_length, given.dtype, given.gpus)
-    command = serving_command(options, given.base, given.adapter, given.name, given.host, given.port)
+    host = listening_host(given.host)
+    command = serving_command(options, given.base, given.adapter, given.name, host, given.port)
     return command, serving_environment(options)
 
 

@@ -30,7 +30,8 @@ from rft_run.config import RunConfig
 from rft_run.folder import RunFolder, adapter_of
 
 HOST = "127.0.0.1"
-ALL_ADDRESSES = "0.0.0.0"  # noqa: S104 - in a pod, behind its Service
+ALL_ADDRESSES = "::"
+"""The server in a pod listens on all addresses, IPv6 and IPv4: a pod may have only an IPv6 address."""
 POLL_SECONDS = 0.5
 END_SECONDS = 30.0
 """A server that has not ended this number of seconds after SIGTERM is killed."""
