@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from rft_trainer.runtime.device import set_deterministic
+from tests.trainer.s3_support import Keys, client, serving_s3, variables
 
 CONTEXT_LENGTH = 4096
 
@@ -55,24 +56,17 @@ def character_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
     """Start a server that speaks S3, and yield its address."""
-    pytest.importorskip("s3fs")
-    moto_server = pytest.importorskip("moto.server")
-    serving = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    serving.start()
-    yield "http://{}:{}".format(*serving.get_host_and_port())
-    serving.stop()
+    with serving_s3() as address:
+        yield address
 
 
 @pytest.fixture
 def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return a client of the S3 server. Environment variables have the server's address and credentials."""
-    boto3 = pytest.importorskip("boto3")
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "hidden", "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": s3_server,
-    }.items():  # fmt: skip
+    keys = Keys("key", "hidden")
+    for name, value in variables(s3_server, keys).items():
         monkeypatch.setenv(name, value)
-    return boto3.client("s3", endpoint_url=s3_server)
+    return client("s3", s3_server, keys)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ After Ctrl-C no process and no temporary file is left.
 
 import json
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -14,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import torch
 from peft import PeftModel
@@ -25,6 +23,7 @@ from rft_api.status import Plan
 from rft_run.folder import RunFolder
 from rft_trainer.runtime import machine
 from tests.ports import free_port
+from tests.trainer.greedy_support import greedy, printed_request, served
 from tests.trainer.loop_support import config, run, with_spec
 from tests.trainer.vllm_support import sampler_processes
 from tests.waiting import wait_until
@@ -32,8 +31,6 @@ from tests.waiting import wait_until
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[2]
-PROMPTS = tuple(f"{a}+{b}" for a, b in ((1, 2), (34, 5), (67, 89), (9, 0)))
-TOKENS = 16
 
 
 @pytest.fixture
@@ -75,52 +72,32 @@ def serving(folder: Path, port: int, temporary: Path, log: Path) -> Iterator["su
         process.wait()
 
 
-def printed_request(process: "subprocess.Popen[bytes]", log: Path) -> tuple[str, dict[str, Any]]:
+def when_ready(process: "subprocess.Popen[bytes]", log: Path) -> tuple[str, dict[str, Any]]:
     """Wait until the server answers. Return the address and the body of the printed request."""
 
-    def found() -> list[str] | None:
+    def found() -> tuple[str, dict[str, Any]] | None:
         text = log.read_text()
         assert process.poll() is None, text
-        return next((shlex.split(line) for line in text.splitlines() if line.startswith("curl ")), None)
+        return printed_request(text.splitlines())
 
-    curl = wait_until("the request is printed", found, 500)
-    return curl[1], json.loads(curl[curl.index("-d") + 1])
-
-
-def greedy(model: Any, prompts: list[list[int]]) -> list[list[int]]:
-    """Return the token ids of the greedy completions, with the end token, as vLLM returns them."""
-    return [
-        model.generate(
-            torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt)), max_new_tokens=TOKENS,
-            do_sample=False, pad_token_id=0,
-        )[0, len(prompt) :].tolist()
-        for prompt in prompts
-    ]  # fmt: skip
+    return wait_until("the request is printed", found, 500)
 
 
 def test_the_served_adapter_answers_as_the_trained_policy_and_ctrl_c_leaves_nothing(
     character_model: Path, trained: RunFolder, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     tokenizer: Any = AutoTokenizer.from_pretrained(character_model)
-    prompts = [tokenizer.encode(prompt) for prompt in PROMPTS]
     base: Any = AutoModelForCausalLM.from_pretrained(character_model, dtype=torch.float32)
-    expected = {str(character_model): greedy(base, prompts)}
-    expected["tiny"] = greedy(PeftModel.from_pretrained(base, str(trained.adapter)), prompts)
+    expected = {str(character_model): greedy(base, tokenizer)}
+    expected["tiny"] = greedy(PeftModel.from_pretrained(base, str(trained.adapter)), tokenizer)
     assert all(one != other for one, other in zip(*expected.values(), strict=True))
 
     # A short path: a socket's path has at most 107 bytes.
     temporary, log = tmp_path_factory.mktemp("tmp"), trained.path / "serve.log"
     with serving(trained.path, free_port(), temporary, log) as process:
-        address, body = printed_request(process, log)
+        address, body = when_ready(process, log)
         assert body["model"] == "tiny"
-        said: dict[str, list[list[int]]] = {}
-        for name in expected:
-            asked = {**body, "model": name, "max_tokens": TOKENS, "return_token_ids": True}
-            for prompt in PROMPTS:
-                messages = [{"role": "user", "content": prompt}]
-                answer = httpx.post(address, json={**asked, "messages": messages}, timeout=60)
-                assert answer.status_code == httpx.codes.OK, answer.text
-                said.setdefault(name, []).append(answer.json()["choices"][0]["token_ids"])
+        said = {name: served(address, {**body, "model": name}) for name in expected}
         assert said == expected
         assert sampler_processes(trained.adapter)
         assert list(temporary.iterdir())
