@@ -1,45 +1,135 @@
-"""End-to-end tests of a finished run: its folder is downloaded, and its adapter is served."""
+"""End-to-end tests of a finished run: its folder is downloaded, and its adapter is pushed and served."""
 
 import hashlib
 import os
+import shlex
 import signal
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.chaos.jobs import job, prerequisites
+from tests.chaos.jobs import job, prerequisites, write_model
 from tests.e2e.conftest import NAMESPACE, ROOT
-from tests.e2e.jobs_support import ended
-from tests.kubectl import Kubectl
+from tests.e2e.jobs_support import condition, ended, status
+from tests.kubectl import Kubectl, Object
+from tests.ports import free_port
+from tests.trainer.greedy_support import answered, greedy, printed_request, served
+from tests.trainer.s3_support import Keys, client, serving_s3, variables, with_a_writer
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
-NAME = "in-use"
+NAME, REFUSED = "in-use", "in-use-refused"
+"""The jobs of these tests. The second one has wrong credentials for its bucket."""
+STEPS = 8
+BUCKET = "adapters"
 READERS = "app.kubernetes.io/name=rft-reader"
+OF_THE_SERVER = f"app.kubernetes.io/name=rft-server,app.kubernetes.io/instance={NAME}"
+RESTRICTED = "pod-security.kubernetes.io/enforce"
 ADDED = {"run.json", "status.yaml", "report.html"}
 """Files that rft download writes itself."""
 
 
+class Store:
+    """An S3 server on this machine. Its bucket ``BUCKET`` gets the adapters."""
+
+    def __init__(self, address: str, keys: Keys) -> None:
+        """``keys``: the credentials of a user who may list, read and write."""
+        self.keys = keys
+        self.variables = variables(address, keys)
+        self._client = client("s3", address, keys)
+
+    def folder(self, name: str, to: Path) -> dict[str, bytes]:
+        """Write the objects below a prefix as files into the folder ``to``. Return their contents."""
+        listed = self._client.list_objects_v2(Bucket=BUCKET, Prefix=f"{name}/").get("Contents", [])
+        found = {}
+        to.mkdir()
+        for key in (each["Key"] for each in listed):
+            file = key.removeprefix(f"{name}/")
+            found[file] = self._client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+            (to / file).write_bytes(found[file])
+        return found
+
+
+@pytest.fixture(scope="module")
+def store(described: dict[str, str]) -> Iterator[Store]:
+    """A running S3 server that pods reach."""
+    host = described.get("host_address")
+    if not host:
+        pytest.skip("this cluster's provider does not know at which address pods reach this machine")
+    with serving_s3(host) as address, with_a_writer(address, BUCKET) as keys:
+        yield Store(address, keys)
+
+
+@pytest.fixture(scope="module")
+def restricted(kubectl: Kubectl) -> Iterator[None]:
+    """Pod Security refuses every pod in the tests' namespace that does not meet the level ``restricted``."""
+    kubectl.run("label", "namespace", NAMESPACE, f"{RESTRICTED}=restricted", "--overwrite")
+    yield
+    kubectl.run("label", "namespace", NAMESPACE, f"{RESTRICTED}-")
+
+
 @pytest.fixture(scope="module", autouse=True)
-def _finished(kubectl: Kubectl) -> None:
-    """Train one short job to its end."""
-    manifest = job(NAME, "transformers")
-    manifest["spec"]["stop"] = {"maxSteps": 2}
-    manifest["spec"]["checkpoint"] = {"everySteps": 1}
-    kubectl.apply(*prerequisites(), manifest)
-    found = wait_until("the job ends", lambda: ended(kubectl, NAME), 600)
-    assert found["phase"] == "Succeeded", found["message"]
+def _finished(kubectl: Kubectl, store: Store, restricted: None) -> None:
+    """Train short jobs to their end."""
+    wrong = Keys(store.keys.key_id, "x" * len(store.keys.secret))
+    kubectl.apply(*prerequisites())
+    for name, keys in ((NAME, store.keys), (REFUSED, wrong)):
+        kubectl.apply(secret(name, keys), pushing(name, store))
+    for name in (NAME, REFUSED):
+        found = wait_until("the job ends", lambda name=name: ended(kubectl, name), 600)
+        assert found["phase"] == "Succeeded", found["message"]
 
 
-def rft(kubectl: Kubectl, *arguments: str) -> "subprocess.Popen[str]":
-    """Start rft with the cluster's kubeconfig."""
+def secret(name: str, keys: Keys) -> Object:
+    return {
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name},
+        "stringData": {"id": keys.key_id, "secret": keys.secret},
+    }  # fmt: skip
+
+
+def pushing(name: str, store: Store) -> Object:
+    """Return an RFTJob that pushes its adapter into the bucket with the credentials of the Secret ``name``.
+
+    The learning rate is so high that the adapter changes the greedy completions.
+    """
+    manifest = job(name, "transformers")
+    spec = manifest["spec"]
+    spec["stop"] = {"maxSteps": STEPS}
+    spec["checkpoint"] = {"everySteps": 4}
+    spec["graders"] = [{"name": "digit", "regex": {"pattern": "^[0-9]"}}]
+    spec["training"] |= {"learningRate": 5e-4, "klBeta": 0, "cpuDtype": "float32", "seed": 3}
+    spec["output"] = {"s3": {"uri": destination(name)}}
+    plain = ("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION")
+    spec["template"]["env"] = [
+        *({"name": key, "value": store.variables[key]} for key in plain),
+        {"name": "AWS_ACCESS_KEY_ID", "secretRef": {"name": name, "key": "id"}},
+        {"name": "AWS_SECRET_ACCESS_KEY", "secretRef": {"name": name, "key": "secret"}},
+    ]
+    return manifest
+
+
+def destination(name: str) -> str:
+    return f"s3://{BUCKET}/{name}"
+
+
+def rft(
+    kubectl: Kubectl, *arguments: str, variables: dict[str, str] | None = None
+) -> "subprocess.Popen[str]":
+    """Start rft with the cluster's kubeconfig, and with further environment variables."""
     code = "import sys; from rft_cli.main import app; app(sys.argv[1:])"
+    sources = os.pathsep.join([str(ROOT / "operator"), str(ROOT / "trainer-image")])
     environment = {
-        **os.environ, "KUBECONFIG": str(kubectl.kubeconfig), "PYTHONPATH": str(ROOT / "operator"),
+        **os.environ, "KUBECONFIG": str(kubectl.kubeconfig), "PYTHONPATH": sources, **(variables or {}),
     }  # fmt: skip
     command = [sys.executable, "-c", code, *arguments, "-n", NAMESPACE]
     return subprocess.Popen(
@@ -95,10 +185,120 @@ def test_an_interrupted_download_deletes_its_pod_and_resumes_to_equal_digests(
 
 
 def test_the_rollouts_of_a_job_are_shown_and_its_server_is_accepted(kubectl: Kubectl) -> None:
-    assert "step 2, row" in finished(rft(kubectl, "samples", NAME))
+    assert f"step {STEPS}, row" in finished(rft(kubectl, "samples", NAME))
     printed = finished(rft(kubectl, "serve", NAME)).partition("When it is ready")[0]
     objects = list(yaml.safe_load_all(printed))
     assert [each["kind"] for each in objects] == ["Service", "Deployment"]
     accepted = kubectl.run("apply", "--dry-run=server", "-f", "-", stdin=printed).stdout
     assert f"service/serve-{NAME} created" in accepted
     assert f"deployment.apps/serve-{NAME} created" in accepted
+
+
+def test_the_adapter_is_in_the_bucket_that_the_job_names_and_peft_loads_it(
+    kubectl: Kubectl, store: Store, tmp_path: Path
+) -> None:
+    found = status(kubectl, NAME)
+    assert found["output"]["pushed"] == destination(NAME)
+    complete = condition(found, "Complete")
+    assert complete["status"] == "True"
+    assert f"The adapter is pushed to {destination(NAME)}" in complete["message"]
+    files = store.folder(NAME, tmp_path / "adapter")
+    assert files.keys() == {"README.md", "adapter_config.json", "adapter_model.safetensors"}
+    finished(rft(kubectl, "download", NAME, "--only", "adapter", "--output", str(tmp_path / "run")))
+    volume = {path.name: path.read_bytes() for path in (tmp_path / "run" / "adapter").iterdir()}
+    assert files == volume
+    base, trained = greedy_tokens(tmp_path, tmp_path / "adapter")
+    assert base != trained
+
+
+def test_wrong_credentials_are_said_and_the_printed_command_pushes_the_adapter(
+    kubectl: Kubectl, store: Store, tmp_path: Path
+) -> None:
+    found = status(kubectl, REFUSED)
+    assert "pushed" not in found["output"]
+    assert found["output"]["adapter"], "the adapter must be on the volume"
+    complete = condition(found, "Complete")
+    assert (complete["status"], complete["reason"]) == ("True", "MaxStepsReached")
+    message = complete["message"]
+    assert f"was not pushed, and is on the volume: {destination(REFUSED)}: permission denied" in message
+    assert f"To push it: rft push {REFUSED} -n {NAMESPACE} {destination(REFUSED)}" in message
+    assert store.keys.key_id not in str(found)
+    assert store.folder(REFUSED, tmp_path / "before") == {}
+    finished(rft(kubectl, "push", REFUSED, destination(REFUSED), variables=store.variables))
+    assert "adapter_config.json" in store.folder(REFUSED, tmp_path / "after")
+
+
+def greedy_tokens(folder: Path, adapter: Path) -> tuple[list[list[int]], list[list[int]]]:
+    """Return the tokens of the base model's greedy completions, and of those with the adapter.
+
+    ``folder`` gets the files of the base model.
+    """
+    (folder / "model").mkdir()
+    write_model(folder / "model")
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder / "model")
+    base: Any = AutoModelForCausalLM.from_pretrained(folder / "model", dtype="float32")
+    before = greedy(base, tokenizer)
+    return before, greedy(PeftModel.from_pretrained(base, str(adapter)), tokenizer)
+
+
+def is_ready(kubectl: Kubectl) -> bool:
+    """Return whether the server's pod is ready, and an address of its Service. A restart is an error."""
+    [pod] = kubectl.list("pods", OF_THE_SERVER) or [{}]
+    for container in pod.get("status", {}).get("containerStatuses", []):
+        if container["restartCount"]:
+            log = kubectl.run("logs", pod["metadata"]["name"], "--previous", "--tail=40").stdout
+            raise AssertionError(f"the server has ended: {container['lastState']}\n{log}")
+    slices = kubectl.list("endpointslices", f"kubernetes.io/service-name=serve-{NAME}")
+    ready = [each["conditions"].get("ready") for one in slices for each in one.get("endpoints") or []]
+    return bool(ready) and all(ready)
+
+
+@contextmanager
+def forwarded(kubectl: Kubectl, said: str, port: int) -> Iterator[None]:
+    """During the ``with`` block, run the ``kubectl port-forward`` that ``rft serve`` has printed."""
+    line = next(line for line in said.splitlines() if "kubectl port-forward" in line)
+    _, *words = shlex.split(line.partition(": ")[2].removesuffix(", and then"))
+    command = [str(kubectl.program), f"--kubeconfig={kubectl.kubeconfig}", *words]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+
+    def listens() -> bool:
+        assert process.poll() is None, f"kubectl {shlex.join(words)} has ended"
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
+            return True
+        return False
+
+    try:
+        wait_until("kubectl forwards the port", listens, 60)
+        yield
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def left(kubectl: Kubectl) -> list[str]:
+    """Return the objects of the server that exist."""
+    kinds = "deployments,replicasets,pods,services,endpointslices"
+    return [f"{each['kind']} {each['metadata']['name']}" for each in kubectl.list(kinds, OF_THE_SERVER)]
+
+
+def test_the_applied_server_answers_through_its_service_as_the_trained_policy_and_ends_with_its_job(
+    kubectl: Kubectl, store: Store, tmp_path: Path
+) -> None:
+    """This is the last test, because it deletes the job."""
+    port = free_port()
+    said = finished(rft(kubectl, "serve", NAME, "--apply", "--port", str(port)))
+    assert f"Service serve-{NAME} created" in said
+    assert f"Deployment serve-{NAME} created" in said
+    request = printed_request(said.splitlines())
+    assert request is not None, said
+    address, body = request
+    store.folder(NAME, tmp_path / "adapter")
+    base, trained = greedy_tokens(tmp_path, tmp_path / "adapter")
+    wait_until("the server is ready", lambda: is_ready(kubectl), 300, poll=1)
+    with forwarded(kubectl, said, port):
+        assert answered(address, body)["model"] == NAME
+        assert served(address, body) == trained
+        assert served(address, {**body, "model": "/models/tiny"}) == base
+    assert left(kubectl), "the server's objects must be found before they are deleted"
+    kubectl.run("delete", "rftjob", NAME, "--wait")
+    wait_until("nothing of the server is left", lambda: not left(kubectl), 120)
