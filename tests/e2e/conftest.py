@@ -39,19 +39,23 @@ def install(*options: str) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-@pytest.fixture(scope="session")
-def described() -> dict[str, str]:
-    """What the provider knows about the test cluster. Pods reach this machine at ``host_address``."""
+def connected(namespace: str) -> Kubectl:
+    """Return kubectl for a namespace of the running test cluster."""
+    # Downloaded only if it is not on the PATH.
+    program = shutil.which("kubectl", path=f"{cluster('tools')[0]}:{os.environ['PATH']}")
+    assert program is not None
+    return Kubectl(Path(program), Path(description()["kubeconfig"]), namespace)
+
+
+def description() -> dict[str, str]:
+    """Return what the provider knows about the test cluster. Pods reach this machine at ``host_address``."""
     return dict(json.loads(" ".join(cluster("status"))))
 
 
 @pytest.fixture(scope="session")
-def kubectl(request: pytest.FixtureRequest, described: dict[str, str]) -> Iterator[Kubectl]:
-    """kubectl in the tests' namespace. The operator is installed from its chart."""
-    # Downloaded only if it is not on the PATH.
-    program = shutil.which("kubectl", path=f"{cluster('tools')[0]}:{os.environ['PATH']}")
-    assert program is not None
-    return Kubectl(Path(program), Path(described["kubeconfig"]), namespace)
+def described() -> dict[str, str]:
+    """What ``description`` returns."""
+    return description()
 
 
 @pytest.fixture(scope="session")
