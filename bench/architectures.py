@@ -276,13 +276,14 @@ refuse every other model. If the model's name shows the type, the operator refus
 a GPU.
 
 Each line is a random model of {layers} layers in float32, on the CPU. The numbers are the largest differences
-between a log-prob by the trainer and by the model's own code, in nats, before and after one update. Texts are
-shorter than the window in the columns `below`. In the columns `beyond` they are longer: a prompt of {prompt}
-tokens and up to {longest} more. With `alone`, each completion is in a row of its own. With `shared`, all
-completions are in one row with their prompt. All differences must be at most {TOLERANCE:g}.
-`update` is the largest change of a log-prob by the update, and must be more than {MOVED:g}. A window of
-`none` means that no layer of the type has a window, or that none of its published models uses one. peft reads
-the adapter back from its files.
+between a log-prob by the trainer and by the model's own code, in nats, before and after one update. After the
+update, peft loads the saved adapter into the model's own code. `window` is the length of the model's sliding
+window, in tokens. It is `none` if no layer of the type has a sliding window, or if none of its published
+models uses one. In the columns `below` the texts are shorter than the window. In the columns `beyond` they
+are longer: a prompt of {prompt} tokens and up to {longest} more. With `alone`, each completion is in a row of
+its own. With `shared`, all completions are in one row with their prompt. All differences must be at most
+{TOLERANCE:g}.
+`update` is the largest change of a log-prob by the update, and must be more than {MOVED:g}.
 
 `vLLM` is `yes` if a vLLM server on the CPU has loaded two adapters of the model, one after the other, and its
 log-probs were those of the loaded adapter. A mixture of experts does not run on a CPU. `names compared` means

@@ -88,7 +88,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a run of one side. ``memory`` is the peak memory of all processes together, in bytes."""
+    """The result of one run of a side, which is one of the compared trainers.
+
+    ``memory`` is the peak memory of all its processes together, in bytes.
+    """
 
     steps: tuple[Step, ...]
     memory: float

@@ -89,7 +89,7 @@ async def trainers(api: Api, count: int) -> list[Trainer]:
 
 
 def address(number: int) -> str:
-    """Return the IP address, of this machine, from which the trainer with this number sends reports."""
+    """Return this machine's IP address from which the trainer with this number sends its reports."""
     return f"127.1.{number // 250}.{number % 250 + 1}"
 
 

@@ -65,7 +65,7 @@ def stale_bounds_without_effect(spec: RFTJobSpec) -> str | None:
         return None
     return (
         f"{training.max_staleness}, and {_listed(given)} cannot have an effect: since {_in_turn(spec)}, no"
-        " batch is sampled with weights that are older than the trained ones"
+        " batch is sampled with older weights than those that are trained on it"
     )
 
 

@@ -173,7 +173,7 @@ def _construct_binary(loader: _Loader, node: yaml.ScalarNode) -> str:
 
 
 def _construct_untagged(loader: _Loader, node: yaml.Node) -> Any:
-    """Read a YAML node with an unknown tag as if it had no tag. A scalar with such a tag is a string."""
+    """Read a YAML node with an unknown tag. The tag is ignored, but a scalar is always read as a string."""
     if isinstance(node, yaml.MappingNode):
         return _construct_mapping(loader, node)
     if isinstance(node, yaml.SequenceNode):

@@ -26,7 +26,7 @@ class PrintedText:
         threading.Thread(target=self._collect, daemon=True).start()
 
     def take(self) -> str:
-        """Return the text printed since the last call. Its last line says how many bytes were dropped."""
+        """Return the text printed since the last call. If bytes were dropped, a last line says how many."""
         with self._lock:
             self._read()
             if not self._kept and not self._lost:

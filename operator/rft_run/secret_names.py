@@ -72,7 +72,10 @@ _PROSE = re.compile(
 """Matches the first word after a colon if the word shows that the text is a sentence, and the value no
 secret. An example is ``password: is missing``."""
 _PIECES_OF_TEXT = (" ", "Ġ", "▁", "##", "<|", "[")
-"""The characters with which tokens in the vocabulary of a language model begin."""
+"""Marks at the beginning of a language model's tokens, such as ``Ġthe`` or ``<|end|>``.
+
+A value that begins with one of them is usually such a token, and no secret.
+"""
 _ORDINARY = 100
 """Maximum number of characters of an ordinary word or number. A longer value of a secret name is
 secret, unless it belongs to a sentence."""

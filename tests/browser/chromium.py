@@ -1,4 +1,4 @@
-"""Opens pages in a headless Chromium with its DevTools protocol, and records what the pages do."""
+"""Opens pages in a headless Chromium with its DevTools protocol. Records their requests and messages."""
 
 import asyncio
 import base64
@@ -110,7 +110,10 @@ class _Page:
         self._events: list[Json] = []
 
     async def visit(self, address: str, width: int, dark: bool) -> Visit:
-        """Load a page at a width in pixels, and return what the page did."""
+        """Load a page in a window of ``width`` pixels. ``dark``: prefer dark colours.
+
+        Return the page's requests, messages, text and sizes, and a screenshot.
+        """
         if self._session is None:
             target = await self._call("Target.createTarget", url="about:blank")
             found = await self._call("Target.attachToTarget", targetId=target["targetId"], flatten=True)

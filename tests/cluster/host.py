@@ -30,7 +30,7 @@ def check_machine() -> None:
 
 
 def plan_node(layout: Layout, binaries: Path) -> NodeSpec:
-    """Choose the configuration of a node for this machine."""
+    """Return a configuration with which a node can run on this machine."""
     return NodeSpec(
         name=layout.name,
         binaries=binaries,

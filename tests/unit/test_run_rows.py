@@ -177,7 +177,7 @@ def test_what_gzip_compressed_is_read_as_the_file_itself(layout: RowLayout) -> N
         ('{"Problem": "a", "solution": 1}', r"columns: \{prompt: Problem, answer: solution\}"),
         (
             '{"instruction": "a", "input": "b"}',
-            r"join instruction, input first if the prompt needs all of them",
+            r"needs several of the columns instruction, input, first join them into one",
         ),
         ('{"conversations": [{"from": "human", "value": "a"}]}', "set spec.dataset.format: sharegpt"),
         (

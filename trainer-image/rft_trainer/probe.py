@@ -47,13 +47,14 @@ MOVED: dict[Dtype, float] = {"float32": 1e-3, "bfloat16": 0.05}
 LEAST_FOLLOWED = 0.1
 """Least change of the sampler's log-probs while it samples batches, as a share of the trainer's change."""
 LEAST_DRAWN: dict[Dtype, float] = {"float32": 0.02, "bfloat16": 0.15}
-"""Mean difference of log-probs that is always allowed for drawn tokens, in nats.
+"""Mean difference of log-probs between sampler and trainer, in nats, that is allowed for tokens that the
+sampler has drawn, even if the two agree exactly on ``TEXT``.
 
-In bfloat16, 0.03 was measured with SmolLM2-135M. The difference for the fixed text does not predict the
-difference for drawn tokens.
+In bfloat16, a difference of 0.03 was measured with SmolLM2-135M. The difference on ``TEXT`` does not predict
+it.
 """
 NOISE_FACTOR = 4.0
-"""The difference for drawn tokens may also be this many times the difference for the fixed text."""
+"""The difference for drawn tokens may also be this many times the difference on ``TEXT``."""
 DRAWN_TOKENS, DRAWS = 16, 4
 PREFLIGHT_TOKENS = 512
 _PLAIN = Filter(1.0, 0, 1.0)

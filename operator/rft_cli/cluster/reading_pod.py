@@ -169,7 +169,7 @@ def is_over(pod: Mapping[str, Any]) -> bool:
 
 
 def is_ready(pod: Mapping[str, Any]) -> bool:
-    """Return whether commands can be run in a reading pod.
+    """Return whether commands can be run in the pod that reads a run's folder.
 
     Raises:
         UserError: if the pod has ended, or cannot start.

@@ -192,7 +192,11 @@ def _advice(names: Mapping[str, Any], layout: RowLayout) -> str:
     asked = [lower[name] for name in _QUESTIONS if name in lower] or [_first(names)]
     answer = next((lower[name] for name in _ANSWERS if name in lower), "answer")
     columns = f"prompt: {asked[0]}" + (f", answer: {answer}" if answer != "answer" else "")
-    joined = f"; join {', '.join(asked)} first if the prompt needs all of them" if len(asked) > 1 else ""
+    joined = (
+        f"; if the prompt needs several of the columns {', '.join(asked)}, first join them into one"
+        if len(asked) > 1
+        else ""
+    )
     return f"name the column with the prompt, e.g. {layout.where}.columns: {{{columns}}}{joined}"
 
 

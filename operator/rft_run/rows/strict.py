@@ -52,8 +52,8 @@ def value_of(raw: bytes) -> Any:
     return value
 
 
-def _refused(name: str) -> None:
-    raise ValueError(f"{name} is not JSON: leave the field out, or write null")
+def _refused(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON: leave the field out, or write null")
 
 
 def _finite(text: str) -> float:

@@ -49,8 +49,8 @@ class ServerOptions:
 
     - ``context_length``: the longest sequence, in tokens.
     - ``max_sequences``: maximum number of requests that are decoded at the same time.
-    - ``kv_cache_bytes``: the size of the key-value cache on each device. None, only on a GPU: vLLM uses the
-      rest of its share ``gpu_memory_share``.
+    - ``kv_cache_bytes``: the size of the key-value cache on each device, in bytes. On a GPU it may be None:
+      then the cache gets what the model leaves of vLLM's share of the GPU's memory, ``gpu_memory_share``.
     - ``tensor_parallel``: number of GPUs over which the model is split.
     - ``adapter_slots``: number of adapters that requests may use at the same time.
     """
