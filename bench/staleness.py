@@ -74,7 +74,7 @@ def table(found: dict[StaleCase, Outcome]) -> Iterator[str]:
     """Yield the lines of the table: a line for each run.
 
     ``versions behind`` is the mean and the largest ``staleness`` of a step. ``bounded`` is the largest share
-    of the tokens of a step whose weight was limited (``mismatchBoundedFraction``).
+    of the tokens of a step whose weight was limited (``mismatch_bounded_fraction``).
     """
     yield "| maxStaleness | seed | base | tuned | difference, 95 % | versions behind | bounded | steps |"
     yield "|--:|--:|--:|--:|---|--:|--:|--:|"
