@@ -64,8 +64,8 @@ def warning(found: Sequence[Change]) -> str | None:
 
 
 def _parameters(spec: RFTJobSpec) -> dict[str, Any]:
-    """Return the values of all parameters of a spec, by path. A parameter that the spec does not set has its
-    derived value.
+    """Return the values of all parameters of a spec, by path. A training parameter that the spec does not set
+    has the value that a run would use: ``effective`` derives it from other fields.
     """
     body = {part: value for part, value in spec.dump().items() if part in TUNED}
     # An empty UID is enough: only the seed is derived from the UID, and the seed is not compared.

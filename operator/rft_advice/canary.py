@@ -56,8 +56,8 @@ class Fall(NamedTuple):
     step: int
     """The last training step of the earlier window."""
     errors: float
-    """The fall of the canary's mean score, in standard errors. It is infinite if the scores are constant in
-    each of the two windows.
+    """The fall of the canary's mean score, divided by its standard error. It is infinite if the scores are
+    constant in each of the two windows.
     """
 
     @property
@@ -67,9 +67,10 @@ class Fall(NamedTuple):
 
 
 def largest_fall(points: Sequence[RewardPoint], canaries: Sequence[str], least: float) -> Fall | None:
-    """Return the largest of the canaries' falls that meet the conditions for advice, or None.
+    """Return the largest fall of a canary's mean score while the reward rose, or None if there is none.
 
-    ``least`` is the minimum by which a canary's mean score must fall.
+    Only falls that meet the three conditions in the module's docstring count. ``least`` is the minimum by
+    which a canary's mean score must fall.
     """
     falls = [found for name in canaries if (found := _fall(points, name, least)) is not None]
     return max(falls, key=lambda fall: fall.size, default=None)

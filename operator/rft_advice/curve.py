@@ -11,8 +11,8 @@ MIN_POINTS = 8
 """There is advice about a reward curve only if it has at least this many points: two for each quarter of
 the curve."""
 WINDOW = 3
-"""Number of points in one mean of the moving average. Single points vary, because each step has different
-prompts."""
+"""Number of neighbouring points in each mean of the moving average. Single points vary, because each step
+has different prompts."""
 
 
 class Curve(NamedTuple):
@@ -21,13 +21,13 @@ class Curve(NamedTuple):
     quarters: tuple[float, float, float, float]
     """Mean reward of each quarter of the curve."""
     start: float
-    """Mean reward of the first ``WINDOW`` points. ``end`` is the mean reward of the last ``WINDOW``
-    points."""
+    """Mean reward of the first ``WINDOW`` points of the curve."""
     end: float
+    """Mean reward of the last ``WINDOW`` points of the curve."""
     peak: float
     """The highest value of the moving average of the rewards."""
     peak_step: int
-    """The step of the middle one of the points whose mean is ``peak``."""
+    """The training step of ``peak``: the step of the middle one of the ``WINDOW`` points with this mean."""
 
 
 def curve_of(reward: Reward | None) -> Curve | None:

@@ -29,14 +29,14 @@ LOST = 0.5
 the rise.
 """
 CLIMBING = 0.2
-"""A curve counts as still rising if at least this fraction of its whole rise is between its last two
-quarters.
+"""A curve counts as still rising if (q4 - q3) / (q4 - q1) has at least this value. Here q1 to q4 are the mean
+rewards of its four quarters.
 
-On a straight line this fraction is 1/3.
+For a straight line the value is 1/3.
 """
 LEVEL = 0.1
-"""A curve counts as level if its mean changes little from the second to the last quarter: by at most this
-fraction of the rise from the first to the second quarter.
+"""A curve counts as level if |q4 - q2| / (q2 - q1) has at most this value. Here q1 to q4 are the mean rewards
+of its four quarters.
 """
 CUT = 0.1
 """There is advice if at least this fraction of the completions is truncated at ``maxTokens``."""

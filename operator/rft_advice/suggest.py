@@ -48,7 +48,7 @@ class ParameterStep(NamedTuple):
 
 
 class Experiment(NamedTuple):
-    """A manifest that differs from its baseline in one parameter."""
+    """The manifest of a new job that differs from the user's job, its baseline, in one parameter."""
 
     path: str
     old: Any
@@ -56,7 +56,7 @@ class Experiment(NamedTuple):
     why: str
     manifest: dict[str, Any]
     advice: tuple[Advice, ...]
-    """Advice that applies to the experiment but not to the baseline."""
+    """The advice on the experiment's spec, without advice that also applies to the baseline's spec."""
 
     @property
     def name(self) -> str:
@@ -65,11 +65,11 @@ class Experiment(NamedTuple):
 
 
 class Suggestions(NamedTuple):
-    """The next experiments, and the parameters that cannot be changed further."""
+    """The next experiments for a goal, and the parameters that have no further value to try for it."""
 
     experiments: tuple[Experiment, ...]
     exhausted: tuple[str, ...]
-    """A text for each parameter that cannot be changed further: its path and its current value."""
+    """For each parameter without a further value: a text with its path and its current value."""
 
 
 def _up_through(band: tuple[float, ...], value: float) -> float | None:
@@ -204,8 +204,8 @@ STEPS: dict[Goal, tuple[ParameterStep, ...]] = {
 def suggest(document: Mapping[str, Any], goal: Goal) -> Suggestions:
     """Return the next experiments for a goal, from a valid manifest.
 
-    A parameter counts as exhausted if its next value is outside the documented range, or breaks a rule that
-    compares several fields.
+    A parameter counts as exhausted if it has no next value for the goal, or if the next value is outside the
+    documented range or makes the spec invalid.
 
     Raises:
         InvalidManifest: if the manifest is not valid.
@@ -222,7 +222,7 @@ def suggest(document: Mapping[str, Any], goal: Goal) -> Suggestions:
 
 
 def other_goals(document: Mapping[str, Any], goal: Goal) -> list[Goal]:
-    """Return the goals other than ``goal`` for which the manifest still has experiments."""
+    """Return the goals other than ``goal`` for which ``suggest`` finds an experiment."""
     return [other for other in Goal if other != goal and suggest(document, other).experiments]
 
 

@@ -18,8 +18,8 @@ def model_size(spec: RFTJobSpec) -> float | None:
 
 
 def longest_sequence(spec: RFTJobSpec) -> int:
-    """Return the maximum length of prompt plus completion, in tokens: the spec's value, or else the derived
-    value.
+    """Return the maximum length of prompt plus completion, in tokens: the spec's ``maxContextLength``, or
+    else the value that ``effective`` derives from other fields.
     """
     return effective(spec, uid="").max_context_length
 

@@ -34,14 +34,14 @@ def many_changes(spec: RFTJobSpec) -> str | None:
 
 
 def tracking_without_backend(spec: RFTJobSpec) -> str | None:
-    """Advise a backend if ``tracking`` is set, but names none."""
+    """Advise to name a tracking backend, such as wandb, if ``spec.tracking`` is set without one."""
     if spec.tracking is None or spec.tracking.model_fields_set:
         return None
     return "names no backend, so nothing is logged that could compare runs; add wandb, mlflow or tensorboard"
 
 
 def storage_ephemeral(spec: RFTJobSpec) -> str | None:
-    """Advise a claim if the storage is ephemeral, so that the results are lost with the pod."""
+    """Advise a PersistentVolumeClaim if the storage is ephemeral. Ephemeral files are lost with the pod."""
     if spec.storage.ephemeral is None:
         return None
     return (

@@ -17,9 +17,9 @@ NOT_SEEN = {"observedGeneration": -1}
 it."""
 
 _LONGEST_VALUE = 64
-"""Maximum number of characters of a text in the status, after ``_open`` has removed the text's ``enum``.
+"""The ``maxLength`` that ``_open`` sets for a text in the status instead of the text's ``enum``.
 
-Rules in CEL that read such a text need a maximum.
+Without one of the two, the API server may refuse rules in CEL that read the text.
 """
 
 _COLUMNS = (
@@ -42,10 +42,10 @@ _COLUMNS = (
 
 
 def _open(schema: dict[str, Any]) -> dict[str, Any]:
-    """Remove every ``enum`` from the schema of the status, and return the schema.
+    """Remove every ``enum`` from the schema of the status. Return the same schema.
 
-    So a newer operator may write new values. A CRD is often older than the operator, for instance because
-    Helm does not upgrade it.
+    Otherwise a CRD that is older than the operator would refuse the new values of this operator. The CRD is
+    often older, for instance because Helm does not upgrade it.
     """
     for _, node in nodes(schema, ""):
         if node.pop("enum", None) is not None and node["type"] == "string":

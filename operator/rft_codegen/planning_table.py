@@ -46,12 +46,14 @@ WORKLOADS: dict[str, dict[str, dict[str, int]]] = {
         "sampling": {"numRollouts": 8},
     },
 }
-"""The kinds of jobs. The page has a table of GPU roles for each kind.
+"""The kinds of jobs. For each kind the page has a table that shows which GPUs train and which sample.
 
 A key describes the kind in words. Its value has the fields of the spec that differ from the defaults.
 """
 WHOLE_NODE = (8,)
-"""The numbers of GPUs in all tables of GPU roles but the first, which has those of ``NODE_COUNTS``."""
+"""The numbers of GPUs in the tables for ``WORKLOADS``, one column for each. But the table for the first of
+them has the numbers in ``NODE_COUNTS``.
+"""
 LOW_RANK_RULE = "lora-rank-low-for-large-model"
 
 HEAD = """\
@@ -208,10 +210,10 @@ def _gib(made: Plan, role: str) -> str:
 
 
 def _advice(kind: str) -> Iterator[str]:
-    """Yield sentences with the advice that the LoRA rank is low for a model.
+    """Yield one sentence for each advice that the LoRA rank is low for a model.
 
-    They are about jobs with the lowest rank in ``RANKS``, on GPUs of the kind ``kind``. Models with the same
-    advice are in one sentence.
+    The advice is that of ``rft validate`` on jobs with the lowest rank in ``RANKS``, on GPUs of the kind
+    ``kind``. A sentence names all models with the same advice.
     """
     said: dict[str, list[str]] = {}
     for model in MODELS:

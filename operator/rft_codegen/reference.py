@@ -69,9 +69,9 @@ def _sections(model: type[Model], path: str) -> list[_Section]:
 
 
 def _objects_in(annotation: Any, suffix: str = "") -> Iterator[tuple[type[Model], str]]:
-    """Yield each pydantic model in a type annotation, with the end of the model's path.
+    """Yield each pydantic model in the type annotation of a field, with a text to append to the field's path.
 
-    This end is ``suffix``, followed by ``[]`` for a list or ``.<name>`` for a map.
+    This text is ``suffix``, and after it ``[]`` for each list or ``.<name>`` for each dict around the model.
     """
     if isinstance(annotation, type) and issubclass(annotation, Model):
         yield annotation, suffix

@@ -68,7 +68,9 @@ def place(schema: Schema, texts: Iterable[Cel]) -> None:
 
 
 def _has(form: Form, text: str = "self") -> str:
-    """Return the CEL expression that tests whether ``text``, an expression in CEL, has the form ``form``."""
+    """Return a CEL expression that is true if the value of ``text`` matches the regular expression of
+    ``form``. ``text`` is a CEL expression too.
+    """
     pattern = form.pattern.replace("\\", "\\\\").replace("'", "\\'")
     return f"{text}.matches('{pattern}')"
 
@@ -78,15 +80,16 @@ NAME_RULE = Cel(
     f"!has(self.metadata) || !has(self.metadata.name) || {_has(LABEL, 'self.metadata.name')}",
     f"metadata.name must be {LABEL.words}",
 )
-"""The form of an RFTJob's name. It is a rule of the whole object, because the schema of ``metadata`` cannot
-have rules."""
+"""The rule for the name of an RFTJob: which characters it may have. It is a rule of the whole object, because
+the schema of ``metadata`` cannot have rules."""
 
 
 def form_texts(schema: Schema, where: str) -> Iterator[Cel]:
-    """Yield a rule in CEL for each ``pattern`` in the schema at the path ``where``.
+    """Yield a rule in CEL for each ``pattern`` in ``schema``. The message of the rule says in words what the
+    pattern allows. ``where`` is the path of ``schema`` in the CRD.
 
     Raises:
-        KeyError: if a pattern is not in ``FORMS``.
+        KeyError: a pattern is not in ``rft_api.forms.FORMS``, which has these words.
     """
     for path, node in nodes(schema, where):
         if "pattern" in node:
@@ -107,10 +110,10 @@ def _has_fraction(schema: Schema) -> bool:
 
 
 def bound_texts(schema: Schema, where: str) -> Iterator[Cel]:
-    """Yield a rule in CEL for each number that has a limit such as 0.5, in the schema at the path ``where``.
+    """Yield a rule in CEL for each number in ``schema`` whose minimum or maximum is not a whole number.
 
-    Without the rule, the API server would accept 0 for ``minimum: 0.5``. It reads the limit as 0 if the
-    manifest has a whole number.
+    Without the rule, the API server would accept 0 for ``minimum: 0.5``: if the manifest has a whole number,
+    it reads the limit as 0. ``where`` is the path of ``schema`` in the CRD.
     """
     for path, node in nodes(schema, where):
         if _has_fraction(node):

@@ -29,8 +29,8 @@ together into the memory of the grader process.
 """
 
 _LARGEST_CONCURRENCY = 64
-"""Maximum number of open requests to environments. Each slot has one, because an agent's request is open for
-its whole rollout.
+"""Maximum number of environment requests that wait for a reply at the same time. With an agent there is one
+for each rollout that is played now, because this request is open for the whole rollout.
 """
 _POLL_SECONDS = 0.25
 _REST_SECONDS = 0.05
@@ -203,7 +203,9 @@ class GraderClient:
         self._max_silence = max_silence
         self._ids = RequestIds()
         self._abandoned: set[str] = set()
-        """Ids of unanswered requests of earlier calls that were stopped. Late replies to them are ignored."""
+        """Ids of requests without a reply, from calls of ``exchange`` or ``converse`` that have ended. Late
+        replies to them are ignored.
+        """
 
     def hello(self, should_stop: ShouldStop) -> dict[str, str | None]:
         """Wait until each grader is loaded or has failed to load. Return for each grader its error, or None.
@@ -238,8 +240,8 @@ class GraderClient:
     def converse(self, inbox: Inbox, should_stop: ShouldStop) -> None:
         """Send each request that is put into the inbox. Set the request's future when its reply arrives.
 
-        Return when the inbox is closed and every request has its reply. Raises the errors of ``exchange``.
-        After an error ``inbox.sent`` has the requests that were sent and have no reply.
+        Return when the inbox is closed and every request has its reply. Raises GraderLost and Preempted like
+        ``exchange``. Then ``inbox.sent`` has the requests that were sent and have no reply.
         """
         heard, longest = time.monotonic(), 0.0
         try:
@@ -277,8 +279,8 @@ class GraderClient:
             self._abandoned.update(inbox.sent)
 
     def _hand_over(self, sent: "dict[str, Future[Graded]]") -> bool:
-        """Read a reply if one has arrived, and set the future of its request. Return whether a reply has
-        arrived.
+        """Read one reply, and set the future of its request. Return False if no complete reply arrives in
+        time, else True.
         """
         try:
             reply = self._received(_REST_SECONDS)

@@ -47,9 +47,13 @@ class Level(enum.IntEnum):
     NONE = 0
     """The kernel does not separate workers. Programs of two workers can reach each other's memory."""
     MEMORY = 1
-    """A worker cannot reach the memory, descriptors and environment of processes outside its domain."""
+    """A worker and the programs that it starts are in a Landlock domain of their own. They cannot reach the
+    memory, descriptors and environment variables of processes outside it.
+    """
     SIGNALS = 2
-    """In addition, a worker cannot send signals or connect to abstract sockets outside its domain."""
+    """Like ``MEMORY``. Also, they cannot send signals to processes outside the domain, or connect to abstract
+    sockets of these.
+    """
 
     @property
     def text(self) -> str:
@@ -107,11 +111,11 @@ def landlock_version() -> int:
 
 
 def _enter(libc: ctypes.CDLL, *, files: int = 0, scopes: int = 0) -> None:
-    """Enter a new Landlock domain. Both arguments are bits of Landlock.
+    """Enter a new Landlock domain. Both arguments are bit masks of the kernel's Landlock API.
 
-    - ``files``: the file operations that the domain forbids. If they have the bit for moving files between
-      folders, a rule allows this move everywhere. Without the rule the domain would forbid it.
-    - ``scopes``: the limits on signals and sockets that the domain applies.
+    - ``files``: the file operations that the domain forbids. One bit is an exception: with ``_REFER``, files
+      may be moved from any folder to any other. Without it, some kernels would forbid such moves.
+    - ``scopes``: what the domain forbids with processes outside it: signals, abstract sockets.
     """
     attributes = struct.pack("=QQQ", files, 0, scopes)
     # A kernel accepts a structure with fields that it does not know, if these fields are 0. They are 0:

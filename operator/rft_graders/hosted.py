@@ -107,7 +107,7 @@ def _indent(line: str) -> int:
 
 
 def _indent_of_arguments(text: str) -> int:
-    """Return the indentation of the first line after ``Args:``."""
+    """Return the number of spaces before the first argument in the section ``Args:`` of a docstring."""
     lines = iter(text.splitlines())
     for line in lines:
         if line.strip().lower() in _SECTIONS[:3]:

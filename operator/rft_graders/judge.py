@@ -18,7 +18,9 @@ class Judge:
     """Makes requests to a judge model, and reads the scores in its answers."""
 
     def __init__(self, grader: Grader) -> None:
-        """Read URL, prompt and scale of a grader. Raises TemplateProblem if the prompt is not valid."""
+        """Read URL, prompt and scale from the grader's settings. Raises TemplateProblem if the prompt is not
+        valid.
+        """
         assert grader.model is not None
         parts(grader.model.prompt)
         base = grader.model.url.rstrip("/")
@@ -27,7 +29,7 @@ class Judge:
         self._scale = grader.scale
 
     def calls(self, requests: Sequence[GradeRequest]) -> Iterator[Call]:
-        """Yield one HTTP call for each request."""
+        """Yield one HTTP call to the judge model for each completion to score."""
         for index, request in enumerate(requests):
             try:
                 yield Call((index,), self._body(request))

@@ -15,18 +15,20 @@ _POLL_SECONDS = 0.002
 
 
 class Started:
-    """Finds the processes that a worker started after its source was loaded."""
+    """Kills the processes that a worker started after its source was loaded."""
 
     def __init__(self, guard: int) -> None:
-        """Remember the processes that run now: the guard and its descendants. ``kill`` does not kill them."""
+        """Remember the processes that run now, which ``kill`` does not kill: the worker's parent process (the
+        guard, with the PID ``guard``) and all its descendants.
+        """
         self._guard = guard
         self._kept = frozenset(tree_of(guard))
 
     def kill(self) -> tuple[int, bool]:
-        """Kill all processes of the worker that were started after ``__init__``.
+        """Kill all processes of the worker that were started after this object was created.
 
-        Return how many were found, and whether all of them have ended. If each process starts the next one
-        and ends, some processes may not be found.
+        Return how many were found, and whether all of them have ended. A process may be missed if it starts
+        another process and ends at once, again and again.
         """
         killed: set[int] = set()
         deadline = time.monotonic() + _KILL_SECONDS
@@ -55,7 +57,9 @@ class Home:
         self._kept = self._names()
 
     def empty(self) -> bool:
-        """Remove all files and folders that ``keep`` did not see. Return whether all of them are gone."""
+        """Remove all files and folders that were not here when ``keep`` was called. Return False if one of
+        them cannot be removed, else True.
+        """
         try:
             for name in self._names() - self._kept:
                 _remove(self.path / name)

@@ -95,19 +95,22 @@ class Number(NamedTuple):
 
 
 def _places(text: str) -> list[tuple[Number, ...]]:
-    """Return the possible readings of each place that looks like a number, in the order of the text."""
+    """For each place in the text that looks like a number, return all numbers that it may mean.
+
+    The places are in the order of the text. See ``_readings``.
+    """
     return [_readings(match) for match in _NUMBER.finditer(normalized(text))]
 
 
 def _one(readings: tuple[Number, ...]) -> Number | None:
-    """Return the reading if there is exactly one. Return None if there is none, or if there are several."""
+    """Return the only number in ``readings``, or None if ``readings`` does not have exactly one number."""
     return readings[0] if len(readings) == 1 else None
 
 
 def find_numbers(text: str) -> list[Decimal]:
-    """Return all numbers in a text, in order.
+    """Return all numbers in a text, in order. If a place may mean several numbers, return each of them.
 
-    It reads signs, thousands separators, decimal points, fractions and powers.
+    Signs, thousands separators, decimal points, fractions and powers are read.
     """
     return [number.value for readings in _places(text) for number in readings]
 
@@ -119,9 +122,9 @@ def only_number(text: str) -> Number | None:
 
 
 def _readings(match: re.Match[str]) -> tuple[Number, ...]:
-    """Return the possible readings of a match.
+    """Return the numbers that a matched text may mean: most often one, but 2 and 5 for 2,5.
 
-    There is no reading if the number is too long, is divided by 0, or is only a factor of a larger term.
+    Return () if the number is too long, is divided by 0, or is only a factor of a larger term.
     """
     before = _before(match)
     if len(match[0]) > _MAX_NUMBER_CHARACTERS or match["product"]:
@@ -275,7 +278,7 @@ def boxed(text: str) -> str | None:
 
 
 def is_blank(value: object) -> bool:
-    """Return whether the value of a row's field contains no expression.
+    """Return whether the value of a row's field has nothing that the grader ``math`` could compare.
 
     This is true for a boolean, and for a text of only white space and LaTeX delimiters.
     """

@@ -50,7 +50,7 @@ class Slot:
     """
 
     def __init__(self, code: Code, children: Children, log: Log) -> None:
-        """Create a slot without a worker."""
+        """Start no process yet. ``start`` or the first request starts the worker process."""
         self._code = code
         self._children = children
         self._log = log
@@ -66,7 +66,7 @@ class Slot:
         return self._worker
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Return the reply to a request of the trainer. Never raises."""
+        """Return the reply to a request of the trainer. If there is no score, the reply has the error."""
         asked = {key: request[key] for key in _GIVEN_TO_CODE if key in request}
         reply: dict[str, Any] = {}
         outcome: dict[str, Any] = {}
@@ -87,9 +87,11 @@ class Slot:
         return {"id": request["id"], **outcome, **reply, **({"forged": forged} if forged else {})}
 
     def _score(self, asked: dict[str, Any], seconds: float, reply: dict[str, Any]) -> float:
-        """Return the worker's score of a completion, within ``seconds``.
+        """Return the worker's score of a completion.
 
         Put the text that users' code printed, and the result of an environment's action, into ``reply``.
+        Raises ScoreFailed if users' code fails. Raises WorkerLost if the worker process ends, is killed, or
+        gives no score within ``seconds``.
         """
         worker = self.start()
         try:
@@ -199,8 +201,8 @@ class Pool:
 def queue_names(grader: PythonGrader, workers: int) -> list[str]:
     """Return a list with an entry for each worker of a grader: the name of the queue that this worker reads.
 
-    The workers of a grader share one queue. Each slot of an environment has its own queue, because one worker
-    plays a whole rollout.
+    The workers of a grader share one queue. Each worker of an environment has its own queue, because all
+    requests of a rollout must go to the same worker.
     """
     if grader.slots is None:
         return [grader.name] * workers

@@ -16,7 +16,9 @@ class PrintedText:
     """A pipe for the output of a process and its children. A thread reads it, so printing never blocks."""
 
     def __init__(self) -> None:
-        """Open the pipe. ``write_end`` is the file descriptor for the process. The caller must close it."""
+        """Open the pipe. ``write_end`` is the descriptor to which the printing process writes. The caller
+        must close it in its own process after the start of the printing process.
+        """
         self._read_end, self.write_end = os.pipe()
         os.set_blocking(self._read_end, False)
         self._lock = threading.Lock()

@@ -102,9 +102,9 @@ async def _grade(
 
 
 async def _call(client: httpx.AsyncClient, remote: Remote, target: Target, call: Call) -> list[Outcome]:
-    """Return the score or the error of each request in an HTTP call.
+    """Make one HTTP call. Return the score or the error of each grading request in it, in their order.
 
-    If the call fails, each of its requests gets the error of the call.
+    If the HTTP call fails, each of these requests gets its error.
     """
     try:
         if isinstance(call.body, ValueError):
@@ -115,7 +115,7 @@ async def _call(client: httpx.AsyncClient, remote: Remote, target: Target, call:
 
 
 def _presentable(outcome: Outcome, token: str | None) -> Outcome:
-    """Return a score unchanged. Return an error as a short message, with the token replaced."""
+    """Return a score unchanged. Shorten the message of an error, and replace the bearer token in it."""
     if isinstance(outcome, ValueError):
         return ValueError(hidden(str(outcome), token)[:MAX_ERROR_CHARACTERS])
     return outcome

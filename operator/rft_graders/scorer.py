@@ -44,7 +44,10 @@ class Act:
 
 
 class Acting:
-    """Runs actions of several environments at the same time, each in its own slot. See ``Scorer.acting``."""
+    """Runs actions of several environments at the same time, each in its own worker process.
+
+    ``Scorer.acting`` creates it.
+    """
 
     def __init__(self, backend: HostBackend, should_stop: ShouldStop) -> None:
         """Start a thread that sends the actions to the backend."""
@@ -222,8 +225,8 @@ class Scorer:
 
     @contextmanager
     def acting(self, should_stop: ShouldStop = _never) -> Iterator[Acting]:
-        """Allow actions of environments until the ``with`` block ends. Calls of ``score`` wait for this
-        end.
+        """Give the ``with`` block an object that runs actions of environments. Calls of ``score`` from other
+        threads wait until the block ends.
         """
         with self._lock:
             self._ready(should_stop)
@@ -238,8 +241,8 @@ class Scorer:
     def _score(self, graded: Mapping[str, Graded | None]) -> Score:
         """Return the scores and the reward of one completion.
 
-        ``graded`` has for each grader the reply with its score or error. It is None if the completion has no
-        text for this grader.
+        ``graded`` has for each grader the reply with its score or error. The reply is None if the grader was
+        not asked, because it reads only the answer and the completion has no answer.
         """
         read = {g.name: _normalized(graded[g.name], g) for g in self._graders if g.formula is None}
         outcomes = with_formulas(self._graders, read)
@@ -288,7 +291,7 @@ def _ask(
 ) -> dict[str, list[Graded | None]]:
     """Request scores from ``backend``. Return each item's score or error, for each of the graders ``names``.
 
-    ``given`` has for each grader the text that it reads of each item. If this text is None, no request is
+    ``given[name][i]`` is the text that the grader ``name`` reads of item ``i``. If it is None, no request is
     sent, and the result is None. Requests to different graders alternate, so that the workers of all graders
     are busy.
     """

@@ -15,14 +15,16 @@ from rft_graders.protocol import encode
 MAX_ITEMS = 32
 MAX_BODY_BYTES = 8 * 1024 * 1024
 _FRAME_BYTES = 256
-"""Number of bytes that are reserved for the JSON text around an item, and around the list of items."""
+"""Upper bound of the bytes that a body has besides the items, and of those that each item adds to its own
+JSON text. A body must stay below ``MAX_BODY_BYTES``.
+"""
 
 
 class Service:
     """Makes requests to a user's web service, and reads the scores in its answers."""
 
     def __init__(self, grader: Grader) -> None:
-        """Read the URL and the name of the grader."""
+        """Take the URL and the name from the grader's settings."""
         assert grader.http is not None
         self.url = grader.http.url
         self._name = grader.name
@@ -48,7 +50,10 @@ class Service:
             yield self._call(batch, requests)
 
     def outcomes(self, answer: Any, count: int) -> list[Outcome]:
-        """Return the score or the error of each item. Raises ValueError if the whole answer is not valid."""
+        """Return the score or the error of each of the ``count`` items of a call, in their order.
+
+        Raises ValueError if the answer has no list of scores, or a list of another length.
+        """
         scores = answer.get("scores") if isinstance(answer, dict) else None
         if not isinstance(scores, list):
             raise ValueError("the answer is not a JSON object with a list under the key scores")

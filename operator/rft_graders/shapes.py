@@ -27,20 +27,26 @@ Grade = Callable[[Asked], float]
 
 
 class CallShape(NamedTuple):
-    """A set of parameter names. A user's function with these parameters can be called."""
+    """One of the lists of parameters that a user's function may have, such as ``(completion, row)``."""
 
     shown: str
-    """The parameters of this call shape, as error messages show them."""
+    """The list of parameters as error messages show it, such as ``(messages, …)``."""
     known_by: frozenset[str]
-    """Parameter names by which the call shape is chosen: the function must have all of them."""
+    """Parameter names that the function must have. Otherwise this list of parameters is not for it."""
     names: frozenset[str]
-    """Names of all parameters for which this call shape has a value."""
+    """All parameter names of this list, ``known_by`` included. The function may have fewer."""
     values: Callable[[Asked], dict[str, Any]]
-    """A function that returns the values of the parameters by name, without values that are not known."""
+    """A function that returns the arguments for one completion, by parameter name. An argument is left out if
+    it has no value, for example because the row lacks the field.
+    """
     columns: bool = False
-    """Whether a parameter that is not in ``names`` gets the row's field of the same name."""
+    """True: a parameter that is not in ``names`` gets the row's field of the same name. False: it gets no
+    value, so it needs a default.
+    """
     batch: bool = False
-    """Whether each parameter and the result are lists with one entry for each rollout."""
+    """True: the function scores a list of rollouts. Each argument and the result is a list with one item for
+    each rollout. Here each call has one rollout.
+    """
 
 
 def _text(asked: Asked) -> dict[str, Any]:
@@ -52,7 +58,11 @@ def _whole_row(asked: Asked) -> dict[str, Any]:
 
 
 def _sample(asked: Asked) -> dict[str, Any]:
-    """Return the row as ``item``, and the completion as ``sample``: as text, parsed JSON and a message."""
+    """Return the arguments ``item`` (the row) and ``sample``, as in the python graders of OpenAI.
+
+    ``sample`` has the completion in three ways: as a text, as the JSON in this text (None if it is not
+    JSON), and as a message.
+    """
     try:
         parsed = json.loads(asked.completion)
     except (ValueError, RecursionError):
@@ -264,7 +274,10 @@ async def _awaited(result: Awaitable[object]) -> object:
 
 
 def _only(scores: object) -> object:
-    """Return the only score in the result of a batch. Raises TypeError unless it is a list of one score."""
+    """Return the score in a list of one score. A function that scores a list of rollouts returns such a list.
+
+    Raises TypeError if ``scores`` is not a list of one item.
+    """
     scores = _plain(scores)
     if not isinstance(scores, list | tuple) or len(scores) != 1:
         raise TypeError(
@@ -310,7 +323,9 @@ def _plain(result: object) -> object:
 
 
 def _refuse_invalid(valid: object, reason: object) -> None:
-    """Raise ValueError if ``valid`` is False, as in a result of eval-protocol that has no valid score."""
+    """Raise ValueError if ``valid`` is False. It is the field ``is_score_valid`` of a result, which the
+    library eval-protocol sets. None: the result has no such field.
+    """
     if valid is False:
         raise ValueError(f"the result says that its score is not valid: {reason or 'no reason given'}")
 

@@ -19,7 +19,10 @@ Words = Sequence[str]
 
 
 def bleu(reference: str, text: str) -> float:
-    """Return the sentence BLEU of a text, from 0 to 1. Words are split at punctuation, and case matters."""
+    """Return the sentence BLEU of ``text`` against ``reference``, from 0 to 1. Case matters.
+
+    Words are split at punctuation.
+    """
     expected, found = _tokens(reference), _tokens(text)
     if not expected or not found:
         return 0.0
@@ -39,7 +42,7 @@ def bleu(reference: str, text: str) -> float:
 
 
 def gleu(reference: str, text: str) -> float:
-    """Return the Google BLEU of a text, from 0 to 1."""
+    """Return the Google BLEU of ``text`` against ``reference``, from 0 to 1. Case matters."""
     expected, found = _tokens(reference), _tokens(text)
     lengths = range(1, _LONGEST_RUN + 1)
     common = sum(_common(expected, found, length) for length in lengths)
@@ -48,7 +51,10 @@ def gleu(reference: str, text: str) -> float:
 
 
 def rouge(reference: str, text: str, length: int) -> float:
-    """Return the F1 of the n-grams of ``length`` words in both texts, from 0 to 1. Case does not matter."""
+    """Return ROUGE-N of the two texts, from 0 to 1: the F1 of their common n-grams of ``length`` words.
+
+    Case does not matter.
+    """
     expected, found = _plain_words(reference), _plain_words(text)
     return _f1(
         _common(expected, found, length), max(len(expected) - length + 1, 0), max(len(found) - length + 1, 0)
@@ -56,9 +62,9 @@ def rouge(reference: str, text: str, length: int) -> float:
 
 
 def rouge_longest(reference: str, text: str) -> float:
-    """Return the F1 of the longest common subsequence of words, from 0 to 1. Case does not matter.
+    """Return ROUGE-L of the two texts, from 0 to 1: the F1 of their longest common subsequence of words.
 
-    Only the first 2,000 words of each text are compared.
+    Case does not matter. Only the first 2,000 words of each text are compared.
     """
     expected, found = _plain_words(reference)[:_MOST_WORDS], _plain_words(text)[:_MOST_WORDS]
     return _f1(_longest_subsequence(expected, found), len(expected), len(found))

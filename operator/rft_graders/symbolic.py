@@ -74,7 +74,9 @@ def _boxed(text: str) -> str | None:
 
 @lru_cache(maxsize=64)
 def _gold(text: str) -> tuple[Any, ...]:
-    r"""Parse the text of a row's field. It may be LaTeX without the delimiters that math-verify requires."""
+    r"""Parse the reference answer, the text of a row's field. It may lack the delimiters of LaTeX formulas,
+    such as $, which math-verify requires.
+    """
     delimited = _boxed(text) or (text if any(mark in text for mark in _DELIMITERS) else None)
     return tuple(_parsed(delimited) if delimited else _parsed(f"${text}$") or _parsed(text))
 

@@ -68,12 +68,12 @@ def root_of(field: str) -> str:
 
 
 def filled(template: str, completion: str, row: Mapping[str, Any]) -> str:
-    """Return the template with the values of its fields. Braces in these values are not replaced.
+    """Return the template, with each name in braces replaced by its value. Braces in a value are kept.
 
     Raises:
-        ValueError: for a field that the row lacks.
-        NoValue: for a part that the completion lacks.
-        TemplateProblem: for a template that is not valid.
+        ValueError: the row does not have a field that the template names.
+        NoValue: the template reads ``completion_json``, and the completion is not JSON or lacks this part.
+        TemplateProblem: the template is not valid.
     """
     text = []
     for literal, field in parts(template):

@@ -12,17 +12,20 @@ import os
 import resource
 
 _ONE_THREAD = 3
-"""Number of links of the folder ``/proc/PID/task`` of a process with one thread."""
+"""The link count (``st_nlink``) of the folder ``/proc/PID/task`` if the process has one thread. Each further
+thread adds 1.
+"""
 
 
 class Traces:
     """Compares a worker's processes and files before and after a score. Used in the worker process itself."""
 
     def __init__(self, home: str) -> None:
-        """Open the worker's folder ``home``, and two lists of the kernel: the children of the worker and of
-        its guard.
+        """Open what ``left`` reads: the worker's folder ``home``, and in /proc the worker's list of threads,
+        its list of child processes, and the guard's list of child processes.
 
-        A process whose parent ends becomes a child of the guard.
+        The guard is the parent of the worker. If a process of the worker ends, its child processes become
+        children of the guard.
         """
         own, guard = os.getpid(), os.getppid()
         self._only_child = b"%d " % own
@@ -39,8 +42,10 @@ class Traces:
         self._before = self._counted()
 
     def left(self) -> bool:
-        """Return whether a process that was started after ``begin``, or a file that was made then, may still
-        exist.
+        """Return whether the score since the last call of ``begin`` may have left a process or a file.
+
+        Also True if this cannot be determined: on a kernel that does not list child processes, and while the
+        worker has a second thread or a process that was started before ``begin``.
         """
         try:
             return (
@@ -53,10 +58,10 @@ class Traces:
             return True
 
     def _counted(self) -> tuple[int, int]:
-        """Return when a file in the home folder was last created or removed, and the number of page faults of
-        ended programs.
+        """Return two values. If one of them changes, a score may have left files or has run a program.
 
-        The time has a resolution of some milliseconds. Every program causes page faults, so a higher number
-        shows that a program ran.
+        - the time at which a file in the home folder was last created or removed, in nanoseconds. The kernel
+          updates it in steps of some milliseconds.
+        - the number of page faults of all child processes that have ended. Every program causes page faults.
         """
         return os.fstat(self._home).st_mtime_ns, resource.getrusage(resource.RUSAGE_CHILDREN).ru_minflt

@@ -54,7 +54,9 @@ class Score:
     printed: dict[str, str] = field(default_factory=dict)
     """The text that python graders printed, by grader's name. Graders that printed nothing are left out."""
     forged: dict[str, int] = field(default_factory=dict)
-    """The number of refused forged replies, by grader's name. Graders without any are left out."""
+    """By grader's name: the number of refused replies, which were forged: the worker did not write them.
+    Graders without any are left out.
+    """
     canaries: frozenset[str] = frozenset()
     """Names of the graders of weight 0. Their scores and errors do not change the reward."""
 
@@ -93,7 +95,9 @@ class ScoredBatch(list[Score]):
 
     @property
     def forged_counts(self) -> dict[str, int]:
-        """The number of forged replies of each grader. Graders without forged replies are left out."""
+        """By grader's name: the number of forged replies, which the worker did not write. Graders without
+        any are left out.
+        """
         counts: dict[str, int] = {}
         for score in self:
             for name, count in score.forged.items():

@@ -80,7 +80,10 @@ class Watchdog:
                 pause.wait(INTERVAL_SECONDS)
 
     def look(self) -> bool:
-        """Kill orphaned processes. If a limit is exceeded, also kill the biggest worker and return True."""
+        """Kill processes whose worker has ended. Then check the limits once. Return whether one is exceeded.
+
+        If so, kill the worker with the most processes, or the most memory.
+        """
         with self._children.lock:
             self._children.kill_orphans()
             # A fork bomb leaves this process little time, so not all of its processes are looked at.

@@ -44,8 +44,9 @@ class Forged(WorkerLost):
     def __init__(self, what: str, *, earlier: bool) -> None:
         """Make the error's message.
 
-        - ``what``: text in the connection that no worker should write.
-        - ``earlier``: whether the text had the id of an earlier request.
+        - ``what``: a description of what was in the connection.
+        - ``earlier``: whether code of an earlier request left it there. Then the current request can be sent
+          again, to a new worker.
         """
         super().__init__(f"forged reply: the worker's connection had {what}, so the worker was replaced")
         self.earlier = earlier
