@@ -199,7 +199,10 @@ def signature_of(arguments: ast.arguments) -> inspect.Signature:
 
 
 def _bindings(tree: ast.Module, name: str) -> Iterator[ast.AST]:
-    """Yield the syntax nodes that may assign a value to ``name`` in a module. Not all of them do."""
+    """Yield the syntax nodes that may define ``name`` in a module, such as functions and assignments.
+
+    Some of them define a local variable of a function instead.
+    """
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             is_method = node not in tree.body and not _outside_functions(tree, node)
@@ -219,8 +222,8 @@ def _names_bound(node: ast.AST) -> list[str]:
 
 
 def _outside_functions(tree: ast.Module, wanted: ast.AST) -> bool:
-    """Return whether ``wanted``, a node of ``tree``, is outside all functions and classes. It may be inside
-    an if or a for.
+    """Return whether the syntax node ``wanted`` of a module is outside all functions and classes. It may be
+    inside an if or a for.
     """
     pending: list[ast.AST] = list(tree.body)
     while pending:

@@ -149,7 +149,7 @@ def _before(match: re.Match[str]) -> str:
 
 
 def _sizes(match: re.Match[str]) -> tuple[Decimal, ...]:
-    """Return the possible values of a matched number, before its sign and its power are applied.
+    """Return the values that a matched number may have, without its sign and its power.
 
     Raises DecimalException, for example for a division by 0.
     """
@@ -169,10 +169,11 @@ def _argument(text: str) -> Decimal | None:
 
 
 def _mixed(whole: Decimal | None, top: Decimal | None, bottom: Decimal | None) -> tuple[Decimal, ...]:
-    """Return ``whole`` + ``top`` / ``bottom`` as a tuple. ``whole`` may be None: it is left out.
+    """Return the value of a fraction such as 1/2, or of a mixed fraction such as 3 1/2, in a tuple.
 
-    If the fraction is not between 0 and 1, return ``whole`` and the fraction as two values, not their sum.
-    Return () if ``top`` or ``bottom`` is None.
+    It is ``whole`` + ``top`` / ``bottom``, or ``top`` / ``bottom`` if ``whole`` is None. If there is a
+    ``whole`` and the fraction is not between 0 and 1, return ``whole`` and the fraction as two values. Return
+    () if ``top`` or ``bottom`` is None.
     """
     if top is None or bottom is None:
         return ()
@@ -183,7 +184,7 @@ def _mixed(whole: Decimal | None, top: Decimal | None, bottom: Decimal | None) -
 
 
 def _glued(text: str) -> tuple[Decimal, ...]:
-    """Return the possible values of digits with separators between them, such as 1,000 or 2:30.
+    """Return the values of digits with separators between them: one for 1,000, but 2 and 30 for 2:30.
 
     Raises DecimalException, for example for a division by 0.
     """

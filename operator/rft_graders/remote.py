@@ -43,7 +43,9 @@ class RemoteBackend:
         }
 
     def ready(self, should_stop: ShouldStop) -> dict[str, str | None]:
-        """Return None for each grader. Only the first request shows whether a grader's server answers."""
+        """Return None, which means no error, for each grader. Nothing is checked here: only the first request
+        shows whether a grader's server answers.
+        """
         del should_stop
         return dict.fromkeys(self._graders)
 

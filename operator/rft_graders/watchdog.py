@@ -17,9 +17,9 @@ OWN_PROCESSES = 2
 
 
 class Children:
-    """The workers of the grader process, by the PID of their guards.
+    """The workers of the grader process, by the PID of their guards. A guard is the parent of one worker.
 
-    Any other child of the grader process is an orphan: a process whose worker has ended.
+    Any other child process of the grader process is an orphan: a process whose worker has ended.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Children:
 
     def forget(self, pid: int) -> str | None:
         """Remove an ended worker. Return why the watchdog killed it, or None if the watchdog did not kill it.
-        ``pid`` is the PID of the worker's guard.
+        ``pid`` is the PID of the worker's guard, which is its parent process.
         """
         with self.lock:
             self.workers.discard(pid)
@@ -55,7 +55,10 @@ class Children:
 
 
 def end(guard: int) -> None:
-    """Ask a worker's guard to kill the worker and all that it started, and then to end itself."""
+    """Ask a worker's parent process, the guard, to kill the worker and all that it started, and then to end.
+
+    ``guard`` is its PID.
+    """
     with contextlib.suppress(ProcessLookupError):
         os.kill(guard, signal.SIGTERM)
 

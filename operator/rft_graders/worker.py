@@ -185,10 +185,11 @@ def _keep_from_children(descriptor: int) -> None:
 
 
 def _confine(descriptor: int) -> "confinement.Level":
-    """Confine this process, fork it into a guard and a worker, and confine the worker once more.
+    """Reduce this process's rights and fork it. The child becomes the worker, whose rights are reduced once
+    more. The parent becomes the worker's guard, and never returns from this function.
 
-    Return the level of the worker's confinement. Only the worker returns. ``descriptor``: the worker's
-    socket. Raises OSError if the kernel refuses.
+    Return how far the kernel separates the worker from other processes. ``descriptor``: the worker's socket.
+    Raises OSError if the kernel refuses.
     """
     guard.fork_worker(confinement.confine(), descriptor)
     return confinement.confine()

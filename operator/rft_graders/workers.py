@@ -223,7 +223,9 @@ class GraderWorker:
         return "the worker process closed the connection" if died is None else _ending(died)
 
     def _end(self) -> None:
-        """Make the guard kill the worker and all that it has started, and wait until they have ended."""
+        """Make the worker's parent process, the guard, kill the worker and all that it has started. Wait
+        until they have ended.
+        """
         end(self._process.pid)
         try:
             self._process.wait(_END_SECONDS)
