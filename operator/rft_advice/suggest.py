@@ -255,8 +255,9 @@ def _manifest(document: Mapping[str, Any], baseline: str, path: str, value: Any)
 def variant(document: Mapping[str, Any], name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
     """Return the manifest of a new job with this name and spec. Its baseline is the job in ``document``.
 
-    These fields are left out: those that suspend or cancel a single run, those that the API server added, and
-    ``output`` if it is unchanged. Otherwise the new job would overwrite the result of its baseline.
+    Fields that suspend or cancel a single run, and fields that the API server added, are left out. ``output``
+    is left out if it is the same as in the baseline, because the new job would overwrite the baseline's
+    result.
     """
     found = copy.deepcopy(dict(document["metadata"]))
     metadata = {key: found[key] for key in _KEPT_METADATA if found.get(key)}

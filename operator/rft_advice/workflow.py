@@ -34,7 +34,7 @@ def many_changes(spec: RFTJobSpec) -> str | None:
 
 
 def tracking_without_backend(spec: RFTJobSpec) -> str | None:
-    """Advise to name a tracking backend, such as wandb, if ``spec.tracking`` is set without one."""
+    """Advise a tracking backend, such as wandb, if ``spec.tracking`` is set but names none."""
     if spec.tracking is None or spec.tracking.model_fields_set:
         return None
     return "names no backend, so nothing is logged that could compare runs; add wandb, mlflow or tensorboard"

@@ -241,7 +241,7 @@ class GraderClient:
         """Send each request that is put into the inbox. Set the request's future when its reply arrives.
 
         Return when the inbox is closed and every request has its reply. Raises GraderLost and Preempted like
-        ``exchange``. Then ``inbox.sent`` has the requests that were sent and have no reply.
+        ``exchange``. After such an error ``inbox.sent`` has the requests that were sent and have no reply.
         """
         heard, longest = time.monotonic(), 0.0
         try:

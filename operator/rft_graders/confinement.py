@@ -51,8 +51,8 @@ class Level(enum.IntEnum):
     memory, descriptors and environment variables of processes outside it.
     """
     SIGNALS = 2
-    """Like ``MEMORY``. Also, they cannot send signals to processes outside the domain, or connect to abstract
-    sockets of these.
+    """Like ``MEMORY``. Also, a worker and the programs that it starts cannot send signals to processes
+    outside their domain, or connect to abstract sockets of these.
     """
 
     @property
@@ -115,7 +115,8 @@ def _enter(libc: ctypes.CDLL, *, files: int = 0, scopes: int = 0) -> None:
 
     - ``files``: the file operations that the domain forbids. One bit is an exception: with ``_REFER``, files
       may be moved from any folder to any other. Without it, some kernels would forbid such moves.
-    - ``scopes``: what the domain forbids with processes outside it: signals, abstract sockets.
+    - ``scopes``: which of these the domain forbids: to send signals to processes outside it, to connect to
+      their abstract sockets.
     """
     attributes = struct.pack("=QQQ", files, 0, scopes)
     # A kernel accepts a structure with fields that it does not know, if these fields are 0. They are 0:

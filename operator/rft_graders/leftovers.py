@@ -27,8 +27,8 @@ class Started:
     def kill(self) -> tuple[int, bool]:
         """Kill all processes of the worker that were started after this object was created.
 
-        Return how many were found, and whether all of them have ended. A process may be missed if it starts
-        another process and ends at once, again and again.
+        Return how many were found, and whether all of them have ended. Processes may be missed if each of
+        them starts the next one and ends at once.
         """
         killed: set[int] = set()
         deadline = time.monotonic() + _KILL_SECONDS

@@ -32,9 +32,9 @@ class CallShape(NamedTuple):
     shown: str
     """The list of parameters as error messages show it, such as ``(messages, …)``."""
     known_by: frozenset[str]
-    """Parameter names that the function must have. Otherwise this list of parameters is not for it."""
+    """Parameter names that a function must have to be called with this list of parameters."""
     names: frozenset[str]
-    """All parameter names of this list, ``known_by`` included. The function may have fewer."""
+    """All parameter names in this list. A function may lack those that are not in ``known_by``."""
     values: Callable[[Asked], dict[str, Any]]
     """A function that returns the arguments for one completion, by parameter name. An argument is left out if
     it has no value, for example because the row lacks the field.
@@ -44,8 +44,8 @@ class CallShape(NamedTuple):
     value, so it needs a default.
     """
     batch: bool = False
-    """True: the function scores a list of rollouts. Each argument and the result is a list with one item for
-    each rollout. Here each call has one rollout.
+    """True: the function scores a list of rollouts. Each argument and the result are lists with one item for
+    each rollout. The list always has one rollout, because a worker scores one at a time.
     """
 
 
@@ -323,8 +323,10 @@ def _plain(result: object) -> object:
 
 
 def _refuse_invalid(valid: object, reason: object) -> None:
-    """Raise ValueError if ``valid`` is False. It is the field ``is_score_valid`` of a result, which the
-    library eval-protocol sets. None: the result has no such field.
+    """Raise ValueError if ``valid`` is False. Then the result of a user's function has no valid score.
+
+    ``valid`` is the field ``is_score_valid`` of the result, which results of the library eval-protocol have.
+    None: the result has no such field.
     """
     if valid is False:
         raise ValueError(f"the result says that its score is not valid: {reason or 'no reason given'}")
