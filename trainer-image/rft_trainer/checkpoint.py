@@ -72,7 +72,7 @@ class Checkpoints:
         """Write the checkpoint of ``state.step`` and remove old checkpoints. Return the new folder.
 
         If the checkpoint exists, only its state file is written. ``also``: steps whose checkpoints are not
-        removed. Raises Fenced, VolumeError.
+        removed. Raises VolumeError, and Fenced if a newer attempt has replaced this one.
         """
         self._fence.check()
         target = self._folder.checkpoint_of(state.step)
@@ -177,7 +177,10 @@ class Checkpoints:
         return state
 
     def _set_aside(self, steps: Iterable[int]) -> None:
-        """Rename unreadable checkpoints, so that their names are free again. Raises Fenced, VolumeError."""
+        """Rename unreadable checkpoints, so that their names are free again.
+
+        Raises VolumeError, and Fenced if a newer attempt has replaced this one.
+        """
         self._fence.check()
         for step in steps:
             folder = self._folder.checkpoint_of(step)

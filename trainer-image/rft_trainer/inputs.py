@@ -80,7 +80,10 @@ def _has_begun(folder: RunFolder) -> bool:
 
 
 def _forget_preflight(folder: RunFolder) -> None:
-    """Remove the saved preflight findings, which are for other inputs. So the preflight runs again."""
+    """Remove the preflight findings of an earlier attempt, which had other inputs.
+
+    So the preflight runs again.
+    """
     try:
         folder.preflight.unlink(missing_ok=True)
     except OSError as error:

@@ -54,7 +54,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Pinned:
-    """What a batch has that is sampled several steps ahead: its adapter, and how far its sampling is."""
+    """The adapter with which a batch is sampled several steps ahead, and how far its sampling is."""
 
     pin: Pin
     state: SamplingState
@@ -112,7 +112,7 @@ class Run:
     def deliver(self) -> list[str]:
         """Copy the final adapter to ``spec.output``. Return [a sentence about it], or [] without ``output``.
 
-        Raises Fenced.
+        Raises Fenced if a newer attempt has replaced this one.
         """
         self.fence.check()
         done = deliver(self.config, self.state.best_step, self.should_stop)
@@ -225,7 +225,7 @@ class Run:
         should_stop: Callable[[], bool],
         pinned: _Pinned | None = None,
     ) -> tuple[Batch, SampledBatch]:
-        """Sample further prompts to replace groups without variance, in at most ``refillRounds`` rounds.
+        """Sample further prompts to replace groups with equal rewards, in at most ``refillRounds`` rounds.
 
         ``pinned``: see ``_sample``.
         """

@@ -41,11 +41,14 @@ LEAST_SHIFT = 0.5
 A smaller change would not show whether the sampler uses the probe adapter.
 """
 AGREEMENT: dict[Dtype, float] = {"float32": 0.02, "bfloat16": 0.25}
-"""Largest mean difference of log-probs between sampler and trainer, in nats, by the base's dtype."""
+"""Largest allowed mean difference between the log-probs of sampler and trainer, in nats, by the base's
+dtype."""
 MOVED: dict[Dtype, float] = {"float32": 1e-3, "bfloat16": 0.05}
-"""Mean change of the trainer's log-probs, in nats, above which the sampler's must change too."""
+"""If a new adapter version changes the trainer's log-probs of the fixed text by more than this on average, in
+nats, the sampler's log-probs must change too."""
 LEAST_FOLLOWED = 0.1
-"""Least change of the sampler's log-probs while it samples batches, as a share of the trainer's change."""
+"""While the sampler samples batches, its log-probs of the fixed text must change by at least this share of
+the trainer's change."""
 LEAST_DRAWN: dict[Dtype, float] = {"float32": 0.02, "bfloat16": 0.15}
 """Mean difference of log-probs between sampler and trainer, in nats, that is allowed for tokens that the
 sampler has drawn, even if the two agree exactly on ``TEXT``.
@@ -54,7 +57,8 @@ In bfloat16, a difference of 0.03 was measured with SmolLM2-135M. The difference
 it.
 """
 NOISE_FACTOR = 4.0
-"""The difference for drawn tokens may also be this many times the difference on ``TEXT``."""
+"""For tokens that the sampler has drawn, sampler and trainer may differ by this many times their difference
+for ``TEXT``, if this is more than ``LEAST_DRAWN``. ``AGREEMENT`` is still the limit."""
 DRAWN_TOKENS, DRAWS = 16, 4
 PREFLIGHT_TOKENS = 512
 _PLAIN = Filter(1.0, 0, 1.0)
@@ -248,7 +252,10 @@ def refuse_mismatch(found: Mismatch, when: str) -> None:
 
 
 def mismatch_of(pairs: Sequence[tuple[float, float]]) -> Mismatch:
-    """Return the mismatch for pairs of log-probs (trainer's, sampler's) of tokens that the sampler drew."""
+    """Return how much the log-probs of trainer and sampler differ.
+
+    ``pairs``: for each token that the sampler drew, its log-prob by the trainer and by the sampler, in nats.
+    """
     if not pairs:
         return Mismatch(0.0, 0.0, 0)
     differences = torch.tensor([own - drawn for own, drawn in pairs], dtype=torch.float64)

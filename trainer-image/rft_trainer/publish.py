@@ -64,15 +64,16 @@ class Publisher:
         self._loading = threading.Lock()
         """Locked while a version is loaded, so that batches begin one after another."""
         self._pins: list[_Saved | None] = []
-        """What each pin stands for. None is the base model without an adapter."""
+        """The version of each open ``with`` block of ``pinned``. None: the base model without an adapter."""
         self._counting = threading.Lock()
-        """Locked while ``_pins`` changes. The end of a batch does not wait for a version that is loaded."""
+        """Locked while ``_pins`` is read or changed. With ``_loading`` instead, the end of a batch would have
+        to wait until a version is loaded."""
 
     def save(self, version: int) -> None:
         """Save the policy's adapter as a numbered version, and remove the versions that will not be loaded
         any more.
 
-        Raises VolumeError, Fenced.
+        Raises VolumeError, and Fenced if a newer attempt owns the folder.
         """
         adapter = self._policy.save_version(self._folder.adapters, version, self._check)
         answers = self.probe.trainer_answers() if self.probe is not None else None

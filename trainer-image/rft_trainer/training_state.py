@@ -102,7 +102,10 @@ def read(checkpoint: Path) -> TrainingState:
 
 
 def _explained(file: Path, reader: Callable[[Path], T]) -> T:
-    """Return the result of ``reader`` for a file. Raises NotRead, with the file's name, and OSError."""
+    """Return the result of ``reader`` for a file.
+
+    Raises NotRead, with the file's name, if the content is damaged. Raises OSError if the volume fails.
+    """
     try:
         return reader(file)
     except BROKEN as error:

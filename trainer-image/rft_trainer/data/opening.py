@@ -158,7 +158,7 @@ def _evaluation_rows(
 def _found(
     source: str, dataset: Dataset, folder: Path, field: str, should_stop: Callable[[], bool]
 ) -> tuple[Path, RowLayout]:
-    """Return the local file of a dataset, as JSON lines, and the layout of the dataset's rows."""
+    """Return the local file of a dataset, as JSON lines, and the format and column names of its rows."""
     layout = RowLayout.of(dataset, field)
     return as_json_lines(local_file(source, folder, should_stop), layout, folder, should_stop), layout
 

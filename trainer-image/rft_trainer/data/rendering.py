@@ -59,10 +59,10 @@ class Renderer:
         return Prompt(row, ids, self._template.opens_thought(ids))
 
     def _form(self, row: Row, tools: list[dict[str, Any]] | None) -> MessageForm:
-        """Return the form in which the row's messages must be passed to the chat template.
+        """Return how the row's messages must be changed before they are passed to the chat template.
 
-        The form is found once for each structure of messages, and then reused. Raises ValueError if the
-        template refuses each form, or drops something in each form.
+        This is found once for each structure of messages, and then reused. Raises ValueError if the template
+        refuses the messages, or drops a whole message, however they are changed.
         """
         structure = structure_of(row.messages, tools)
         form = self._forms.get(structure)

@@ -15,7 +15,7 @@ from rft_run.rows.messages import Message
 from rft_run.rows.strict import kind
 
 MAX_LISTED = 20
-"""Maximum number of problems that an error message lists. For further problems it has only their number."""
+"""Maximum number of problems that an error message lists. If there are more, it says how many more."""
 
 JSON_LINES = RowLayout()
 
@@ -95,9 +95,9 @@ def read_row(
 
 
 def _takes_any(grader: Grader) -> bool:
-    """Return whether a grader puts a row's field into a template.
+    """Return whether a grader inserts the values of a row's fields into a text, such as a judge's prompt.
 
-    Then the field may be an object or a list.
+    Then a value may also be an object or a list.
     """
     text = grader.text_similarity
     return (

@@ -1,4 +1,4 @@
-"""Saves the date and the rules with which a run renders its rows.
+"""Saves how a run renders its rows: the date for chat templates, and whether messages stay unchanged.
 
 So all attempts render the same prompts, even on another day or with another release.
 """
@@ -14,10 +14,10 @@ from rft_trainer import files
 
 
 class Rendering(Record):
-    """The content of ``rendering.json`` in a run's folder."""
+    """The content of ``rendering.json`` in a run's folder: how all attempts of the run render rows."""
 
     moment: str | None = None
-    """The time that a chat template gets if it prints the date. None means the current time."""
+    """The time (ISO 8601) that a chat template gets if it prints the date. None: the current time."""
     as_before: bool = False
     """Whether the run began with an old release, which passed messages to the chat template unchanged."""
 
@@ -31,7 +31,10 @@ class Rendering(Record):
 
     @classmethod
     def of_run(cls, folder: RunFolder) -> Self:
-        """Return a run's date and rules. The first attempt chooses and saves them. Raises VolumeError."""
+        """Return the rendering of a run. The first attempt chooses and saves it, later ones read it.
+
+        Raises VolumeError if the file cannot be read or written.
+        """
         try:
             return cls.from_line(run_files.content(folder.rendering))
         except FileNotFoundError:

@@ -56,19 +56,22 @@ class Lost(NamedTuple):
 
 @dataclass(frozen=True)
 class MessageForm:
-    """The form in which messages of one structure are passed to the chat template."""
+    """How messages of one structure are changed before they are passed to the chat template."""
 
     developer: str
-    """The role that replaces the role ``developer``."""
+    """The role that messages of the role ``developer`` get. It is ``developer`` itself or ``system``."""
     text_arguments: bool
     """Whether arguments of tool calls are passed as JSON text, not as objects."""
     notes: tuple[str, ...] = ()
-    """Warnings about this form for the user. Each is logged once."""
+    """Warnings for the user, such as parts of messages that the template drops. Each is logged once."""
     lost: str = ""
     """Why rows of this structure cannot be rendered. Empty if they can be rendered."""
 
     def applied(self, messages: Sequence[Message]) -> list[Message]:
-        """Return messages in this form. Raises ValueError for arguments that are not a JSON object."""
+        """Return the messages, changed for the chat template.
+
+        Raises ValueError for arguments of a tool call that are not a JSON object.
+        """
         return [self._message(number, message) for number, message in enumerate(messages, start=1)]
 
     def _message(self, number: int, message: Message) -> Message:
@@ -115,7 +118,9 @@ def _object(where: str, arguments: object) -> dict[str, Any]:
 
 
 def structure_of(messages: Sequence[Message], tools: Tools) -> Structure:
-    """Return the structure of a conversation. Raises ValueError for malformed tool calls."""
+    """Return the structure of a conversation: whether it has tools, and the roles, keys and numbers of tool
+    calls of its messages. Raises ValueError for malformed tool calls.
+    """
     each = (
         (message["role"], bool(message["content"].strip()), len(calls_of(number, message)), *sorted(message))
         for number, message in enumerate(messages, start=1)
@@ -149,10 +154,10 @@ class ChatTemplate:
             raise ValueError(f"the chat template refuses these messages: {error}") from error
 
     def form(self, messages: Sequence[Message], tools: Tools) -> MessageForm:
-        """Return the form of messages in which the template drops nothing.
+        """Return a way to pass the messages to the template so that it drops nothing of them.
 
-        If there is no such form, return the form in which the template drops least. Raises ValueError if the
-        template refuses every form.
+        If there is no such way, return the one with which the template drops least. Raises ValueError if the
+        template refuses the messages in every way.
         """
         probe, marked_tools = _probe(messages), _probe_tools(tools)
         refused: ValueError | None = None
@@ -175,7 +180,11 @@ class ChatTemplate:
 
 
 def _forms(messages: Sequence[Message]) -> Iterator[MessageForm]:
-    """Yield the forms of messages to try, the preferred one first."""
+    """Yield each way to pass the messages to the chat template, the preferred one first.
+
+    They differ in the role that replaces ``developer``, and in whether the arguments of tool calls are
+    objects or JSON text.
+    """
     developer = any(message["role"] == "developer" for message in messages)
     calls = any(message.get("tool_calls") for message in messages)
     for role, text in product(
@@ -185,7 +194,10 @@ def _forms(messages: Sequence[Message]) -> Iterator[MessageForm]:
 
 
 def _with_warnings(form: MessageForm, lost: Lost, messages: Sequence[Message]) -> MessageForm:
-    """Add warnings for the user to a form, and an error message if the template drops messages."""
+    """Return ``form`` with warnings about the parts of messages that the template drops.
+
+    If it drops whole messages, also add the error message for rows of this structure.
+    """
     notes = [f"the chat template drops {part}" for part in lost.parts]
     if form.developer != "developer" and any(message["role"] == "developer" for message in messages):
         notes.append("the chat template drops messages of the role developer: they get the role system")
@@ -200,7 +212,9 @@ def _with_warnings(form: MessageForm, lost: Lost, messages: Sequence[Message]) -
 
 
 def _probe(messages: Sequence[Message]) -> list[Message]:
-    """Return a probe: the messages with markers as contents, function names and argument names."""
+    """Return a copy of the messages in which all texts are markers: contents, function names and argument
+    names.
+    """
     probe = [deepcopy(message) for message in messages]
     for number, message in enumerate(probe, start=1):
         if message["content"].strip():
@@ -261,5 +275,9 @@ def _lost(text: str, probe: Sequence[Message], tools: Tools) -> Lost:
 
 
 def _as_json(marker: str, text: str) -> bool:
-    """Return whether ``text`` has an argument's name as JSON, not as Python code or within a JSON string."""
+    """Return whether ``text`` has ``marker``, the name of an argument, as part of a JSON object.
+
+    False if a template printed the arguments as Python code ('name'), or as a JSON string within JSON
+    (\\"name).
+    """
     return marker in text and f"'{marker}'" not in text and f'\\"{marker}' not in text

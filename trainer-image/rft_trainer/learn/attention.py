@@ -36,11 +36,18 @@ NAME = "rft_rows"
 VARIABLE = "RFT_ATTENTION"
 """Environment variable: with the value ``dense``, dense masks are used on a GPU too."""
 OLDEST_CAPABILITY = (8, 0)
-"""Minimum CUDA compute capability for both kernels. GPUs of the generation Ampere have it."""
+"""Minimum CUDA compute capability for FlashAttention and ``flex_attention``. GPUs of the generation Ampere
+have it."""
 LARGEST_HEAD = 256
-"""Largest head size, in elements, that the kernel for sequences supports."""
+"""Largest head size, in elements, that FlashAttention's kernel for concatenated sequences supports."""
 
 Form = Literal["dense", "sequences", "blocks"]
+"""A way to compute the attention of a micro-batch.
+
+- "dense": padded rows with a dense mask
+- "sequences": concatenated rows with a kernel for several sequences, such as FlashAttention
+- "blocks": concatenated rows with ``flex_attention``, which skips blocks that the mask hides
+"""
 SequencesKernel = Callable[[Tensor, Tensor, Tensor, Tensor, int, int | None, float | None], Tensor]
 """Computes causal attention of several sequences, which are concatenated to one sequence of T tokens.
 
@@ -58,7 +65,10 @@ D is the size of a head. Returns (T, heads, D). The arguments are, in this order
 
 @dataclass(frozen=True)
 class Forms:
-    """How attention is computed: ``shared`` for micro-batches with shared prompts, ``plain`` for others."""
+    """How attention is computed for the two kinds of micro-batches.
+
+    ``shared``: with a prompt that has several completions. ``plain``: without such a prompt.
+    """
 
     plain: Form
     shared: Form
@@ -74,7 +84,7 @@ DENSE = Forms("dense", "dense")
 
 @dataclass(frozen=True)
 class Sequences:
-    """The argument that the kernel for sequences gets instead of a mask.
+    """The rows of a micro-batch, for a kernel such as FlashAttention, which needs no mask.
 
     - ``starts_R1``: index of each row's first token, and the number of all tokens at the end.
     - ``longest``: number of tokens of the longest row.
@@ -148,7 +158,10 @@ def choose(
 
 
 def suited(model: Any, dtype: torch.dtype, has_sequences_kernel: bool) -> Forms:
-    """Return the forms of attention that a model's architecture and dtype allow on a GPU."""
+    """Return how a model's attention is computed on a GPU, as far as its architecture and dtype allow.
+
+    ``has_sequences_kernel``: whether ``sequences_kernel`` has found a kernel.
+    """
     config = model.config
     text = config.get_text_config()
     halves = dtype in (torch.bfloat16, torch.float16)
@@ -206,10 +219,10 @@ def _attend(
 
 @dataclass
 class Kernels:
-    """The kernels of attention.
+    """The functions that compute attention on a GPU.
 
-    - ``blocks``: the kernel for rows with shared prompts.
-    - ``sequences``: the kernel for other rows. None: the best kernel that is installed.
+    - ``blocks``: for rows with shared prompts.
+    - ``sequences``: for other rows. None: the function that ``sequences_kernel`` returns.
     """
 
     blocks: Callable[..., tuple[Tensor, Tensor | None]]
@@ -217,14 +230,17 @@ class Kernels:
 
 
 KERNELS = Kernels(blocks=flex_attention_forward)
-"""The kernels of the implementation ``NAME``. A check may replace them by functions for a CPU."""
+"""The functions that compute attention for ``NAME``. A test without a GPU replaces them by others."""
 
 PACKAGES = ("flash_attn_interface", "flash_attn")
-"""Packages with a FlashAttention kernel for sequences, the faster first: version 3, then version 2."""
+"""Packages with FlashAttention's kernel for concatenated sequences, the faster one first: version 3, then
+version 2."""
 
 
 def sequences_kernel() -> SequencesKernel | None:
-    """Return the kernel for sequences: of the first installed one of PACKAGES, else of torch, else None."""
+    """Return a kernel for concatenated sequences: of the first package in ``PACKAGES`` that is installed,
+    else of torch. None: there is no such kernel.
+    """
     for package in PACKAGES:
         if find_spec(package) is not None:
             return _of_package(package)

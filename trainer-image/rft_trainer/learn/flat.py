@@ -70,7 +70,7 @@ def moved(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def flat_rows(row_T: Tensor, segment_T: Tensor, position_T: Tensor, *, shared: bool) -> FlatRows:
-    """Return ``FlatRows``.
+    """Return the description of concatenated rows from which attention is computed.
 
     - ``row_T``: for each token, the number of its row.
     - ``segment_T``: for each token, the number of its segment in the row. Segment 0 is the prompt.
@@ -146,10 +146,10 @@ def covered(rows: FlatRows, window: int | None, block: int = BLOCK) -> tuple[Ten
 
 
 def _pieces(rows: FlatRows, block: int) -> Tensor:
-    """Return the runs of ``runs_P_4``, with each run also split at the ends of blocks.
+    """Return a table (Q, 6) of Q pieces of texts: the texts of ``runs_P_4``, split at the ends of blocks.
 
-    The columns are the number of the text, the number of the prompt, the position, the first index, the last
-    index and the number of the block.
+    The columns are the number of the text, the number of its prompt, the position of the piece's first token,
+    the index of its first token, the index of its last token, and the number of its block.
     """
     first_P = rows.runs_P_4[:, 3].contiguous()
     edges = torch.arange(0, rows.length, block)

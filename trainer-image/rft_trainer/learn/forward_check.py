@@ -26,7 +26,7 @@ _NEGLIGIBLE_ROUNDED = 1e-4
 _SHARE = 1 / 4
 _PROMPT = 2 * WINDOW
 _COMPLETIONS = (12, 3, 10)
-"""Lengths in tokens. The longest completion is longer than ``WINDOW``."""
+"""Lengths of the completions in tokens. The longest completion is longer than ``WINDOW``."""
 _TEXT = (
     "What is the capital of France, and how many people live there today? Please answer in one short"
     " sentence. The capital is Paris, a city on the river Seine with about two million people."
@@ -45,10 +45,10 @@ class CheckedTexts(NamedTuple):
         return PackedRow(self.prompt, tuple(Completion(one, (0.0,) * len(one), 0.0) for one in ids))
 
     def joined(self) -> tuple[tuple[int, ...], list[int]]:
-        """Return all tokens of the shared row as one plain text, and which of its positions predict.
+        """Return one text of the prompt and all completions, and the positions in it that predict tokens.
 
-        In a plain text each completion sees the prompt and the completions before it. The positions are those
-        that predict the tokens of the completions, in the order of the shared row.
+        In this text each completion sees the prompt and the completions before it. The positions are those
+        that predict the tokens of the completions, in the order of the row with a shared prompt.
         """
         tokens, places = list(self.prompt), list[int]()
         for ids in self.completions:
@@ -86,8 +86,8 @@ def is_rounding(found: Deviation, dtype: torch.dtype) -> bool:
 def hides(found: Deviation, visible: Deviation, dtype: torch.dtype) -> bool:
     """Return whether the mask of a shared row hides the other completions.
 
-    ``found`` is the deviation of the shared row's logits from those of separate rows. ``visible`` is the same
-    for a text in which each completion sees the ones before it.
+    Both arguments are deviations from the logits of separate rows. ``found``: of the shared row's logits.
+    ``visible``: of the logits of a text in which each completion sees the ones before it.
     """
     negligible = _NEGLIGIBLE.get(dtype, _NEGLIGIBLE_ROUNDED)
     return is_rounding(found, dtype) and (found.mean <= negligible or found.mean <= _SHARE * visible.mean)

@@ -105,7 +105,7 @@ class OldLogprobs:
         )
 
     def finish(self) -> None:
-        """Do nothing: no process needs the log-probs of another process."""
+        """Do nothing. ``Accumulation.finish`` sums over the processes, but here each keeps its own values."""
 
     def take(self) -> Tensor:
         """Return the old log-probs (N) of the next micro-batch, and remove them."""

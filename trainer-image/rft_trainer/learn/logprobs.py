@@ -53,8 +53,9 @@ def unfiltered_logprobs(
 
 
 _Chunk = tuple[Tensor, Tensor, Tensor, Tensor | None]
-"""For each token of a chunk: filtered log-prob, unfiltered log-prob, whether the filter removes the token,
-entropy. The last tensor is None if the entropy was not requested.
+"""Four values for each token of a chunk. They are as in ``TokenLogprobs``, but in another order: filtered
+log-prob, unfiltered log-prob, whether top-k or top-p would remove the token, entropy. The entropy is None if
+it was not requested.
 """
 
 

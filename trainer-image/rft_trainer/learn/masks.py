@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 
 ATTENTION_IMPLEMENTATIONS = ("sdpa", "eager")
-"""The implementations of attention for which this module makes masks."""
+"""The attention implementations of transformers, by name, for which this module makes masks."""
 
 Rule = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """Returns whether a query attends to a key.
@@ -63,7 +63,8 @@ def sharing(allowed_B_1_T_T: Tensor | None, positions_B_T: Tensor) -> Iterator[T
 def within(rule: Rule, allowed_B_1_T_T: Tensor, positions_B_T: Tensor) -> Tensor:
     """Return the boolean mask (B, 1, T, T) of B rows of T tokens.
 
-    An entry is True if both ``allowed_B_1_T_T`` and ``rule`` permit the query to attend to the key.
+    An entry is True if both ``allowed_B_1_T_T`` and ``rule`` permit the query to attend to the key. ``rule``
+    is the model's own, such as a sliding window. It is applied to ``positions_B_T``.
     """
     row_B_1_1_1 = torch.arange(len(positions_B_T), device=positions_B_T.device)[:, None, None, None]
     head = torch.zeros_like(row_B_1_1_1[:1])

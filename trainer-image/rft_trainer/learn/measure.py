@@ -35,7 +35,7 @@ def measure(
 
 @torch.no_grad()
 def compute(policy: Policy, order: Measure, team: Team) -> TokenLogprobs:
-    """Execute the command in this process. The leader and every follower call this function."""
+    """Return the log-probs of the rows in ``order``. The leader and every follower call this function."""
     team.broadcast([parameter.data for parameter in policy.trainable()])
     batch = policy.batch(order.rows)
     return token_logprobs(policy.hidden(batch), batch.target_N, policy.head, order.filter)

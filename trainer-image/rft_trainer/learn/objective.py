@@ -50,12 +50,17 @@ class MismatchBounds:
 
 
 FRESH = MismatchBounds()
-"""Bounds of the mismatch weight for a batch that the current weights have sampled."""
+"""Limits of the mismatch weight for a batch that was sampled with the current weights, not with older
+ones."""
 
 
 @dataclass(frozen=True)
 class ObjectiveShape:
-    """The structure of an objective. The numbers of an objective are in ``LossSettings``."""
+    """The formulas by which one objective, such as GRPO, differs from others. ``LossSettings`` adds numbers.
+
+    - ``normalization``: how rewards become advantages, see ``group_advantages``.
+    - ``ratio``: whether each token has its own importance ratio, or a sequence has one ratio for all tokens.
+    """
 
     normalization: Normalization
     ratio: Literal["token", "sequence"]
@@ -65,7 +70,8 @@ class ObjectiveShape:
     - "clipped": the smaller one of ratio × A and clipped ratio × A
     - "weighted": clipped ratio, without gradient, × A × log pi
 
-    A is the advantage, and pi is the probability of the token.
+    A is the advantage, and pi is the probability of the token. The ratio is pi divided by the probability by
+    the policy before the batch's first update.
     """
 
 
@@ -80,7 +86,12 @@ OBJECTIVES: dict[Objective, ObjectiveShape] = {
 
 @dataclass(frozen=True)
 class LossSettings:
-    """The numbers of an objective. If ``clip_low`` is None, the ratio has no lower limit."""
+    """An objective and its numbers.
+
+    - ``clip_low``, ``clip_high``: the importance ratio is clipped to the range from 1 - ``clip_low`` to
+      1 + ``clip_high``. If ``clip_low`` is None, there is no lower limit.
+    - ``kl_beta``: weight of the KL term. 0: there is no KL term.
+    """
 
     shape: ObjectiveShape
     clip_low: float | None
@@ -226,7 +237,13 @@ def _aggregate(
     aggregation: LossAggregation,
     denominators: Denominators,
 ) -> Tensor:
-    """Return the sum of the unmasked token losses, divided by the mini-batch's denominator."""
+    """Return the micro-batch's part of the mini-batch's loss, from the losses of its unmasked tokens.
+
+    - "token": their sum, divided by the mini-batch's number of unmasked tokens
+    - "sequence": the sum of each sequence's mean × ``share_S``, divided by the mini-batch's number of
+      unmasked completions
+    - "maxTokens": their sum, divided by this number of completions × the maximum length of a completion
+    """
     masked_N = loss_N * inputs.mask_N
     if aggregation == "token":
         return masked_N.sum() / denominators.tokens
@@ -253,12 +270,15 @@ def settings_for(
 ) -> LossSettings:
     """Return the loss settings of an objective for a batch that was sampled with the current weights.
 
-    They contain the structure of the objective, the clip distances, the weight of the KL term and the
-    aggregation.
+    The arguments are as in ``LossSettings``.
     """
     return LossSettings(OBJECTIVES[objective], clip_low, clip_high, kl_beta, aggregation)
 
 
 def whole_batch(lengths: Sequence[int], max_tokens: int) -> Denominators:
-    """Compute the denominators of a mini-batch from the lengths of its unmasked completions, in tokens."""
+    """Return the numbers by which the loss of a mini-batch is divided.
+
+    - ``lengths``: number of trained tokens of each unmasked completion.
+    - ``max_tokens``: maximum number of tokens of a completion.
+    """
     return Denominators(max(1, sum(lengths)), max(1, len(lengths)), max_tokens)

@@ -45,7 +45,7 @@ class Completion:
 
     @property
     def trained(self) -> Sequence[int]:
-        """The indices of the trained tokens in ``ids``."""
+        """The indices in ``ids`` of the tokens that the policy sampled. Only they can have a loss."""
         if self.sampled is None:
             return range(len(self.ids))
         return [place for place, sampled in enumerate(self.sampled) if sampled]
@@ -72,6 +72,7 @@ class PackedRow:
 class MicroBatch:
     """Tensors for B rows of T tokens. Together the rows have S completions with N trained tokens.
 
+    - ``target_N``: the ids of the trained tokens.
     - ``source_N``: for each token of ``target_N``, the index of the position that predicts it, in the
       flattened (B·T) positions.
     - ``attention_B_1_T_T``: the mask. None: plain causal attention is correct.
@@ -238,7 +239,8 @@ def build(rows: Sequence[PackedRow], pad_id: int = 0, *, flat: bool = False) -> 
 def _flattened(
     batch: MicroBatch, segments_B_T: Tensor, lengths: Sequence[int], shared: bool, pad_id: int
 ) -> MicroBatch:
-    """Return the micro-batch with all rows concatenated. Padding at the end makes the last block complete.
+    """Return the micro-batch with all rows concatenated, and padded at the end to whole blocks of ``BLOCK``
+    tokens.
 
     The padding is a separate row, and no other token attends to it.
     """

@@ -131,7 +131,10 @@ class Policy:
 
     @contextmanager
     def _masks(self, batch: MicroBatch) -> Iterator[Tensor | None]:
-        """In the ``with`` block, use the batch's masks. Yields the model's argument ``attention_mask``."""
+        """In the ``with`` block, the model computes attention with the mask of this batch.
+
+        Yields the value for the model's argument ``attention_mask``.
+        """
         if batch.flat is None:
             with masks.sharing(batch.attention_B_1_T_T, batch.positions_B_T) as attention_mask_B_T:
                 yield attention_mask_B_T
@@ -212,7 +215,9 @@ class Policy:
             )
 
     def _use(self, forms: attention.Forms) -> None:
-        """Use these forms of attention, but only if short texts get the same logits as with dense masks."""
+        """Compute attention in these ways, if short texts then get the same logits as from the model's own
+        forward pass. Otherwise keep dense masks, and log a warning.
+        """
         if forms == attention.DENSE:
             return
         usual = self._inner.config._attn_implementation

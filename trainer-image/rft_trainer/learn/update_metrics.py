@@ -43,7 +43,7 @@ class UpdateMetrics:
             self.set_sum(name, value)
 
     def set_sum(self, name: str, value: float) -> None:
-        """Set one of the summed values. A value that is not measured (None) stays None."""
+        """Set the metric ``name`` to a sum. A metric that is None is not measured, and stays None."""
         if getattr(self, name) is not None:
             setattr(self, name, type(getattr(self, name))(value))
 

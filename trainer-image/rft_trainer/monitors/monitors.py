@@ -73,13 +73,16 @@ class Monitors:
         self._trackers.start(step, self._attempt, self.records)
 
     def stage(self, stage: Stage) -> None:
-        """Publish that the attempt enters a stage. Raises Fenced."""
+        """Publish that the attempt enters a stage. Raises Fenced if a newer attempt has replaced this one."""
         self.status.stage = stage
         self._events.emit(StageEvent(event="stage", stage=stage))
         self._reporter.publish(self.snapshot(), force=True)
 
     def preflight(self, found: list[Recommendation]) -> None:
-        """Publish the findings of the preflight at once. Raises Fenced."""
+        """Publish the findings of the preflight at once.
+
+        Raises Fenced if a newer attempt has replaced this one.
+        """
         self.status.preflight = found
         for finding in found:
             self._events.emit(
@@ -89,7 +92,10 @@ class Monitors:
             self._reporter.publish(self.snapshot(), force=True)
 
     def step(self, record: StepRecord, groups: Sequence[Group]) -> None:
-        """Save and publish the record and the rollouts of a step. Raises VolumeError, Fenced."""
+        """Save and publish the record and the rollouts of a step.
+
+        Raises VolumeError, and Fenced if a newer attempt has replaced this one.
+        """
         assert self._steps is not None
         self._steps.append(record)
         save_rollouts(self._folder, record.step, groups)
@@ -116,7 +122,10 @@ class Monitors:
         )
 
     def report(self) -> RunStatus:
-        """Report the current status of the run, and return it. Raises Fenced."""
+        """Report the current status of the run, and return it.
+
+        Raises Fenced if a newer attempt has replaced this one.
+        """
         snapshot = self.snapshot()
         self._reporter.publish(snapshot)
         return snapshot

@@ -230,7 +230,7 @@ class Reporter:
 
         Return None if nothing more is sent:
 
-        - the attempt is fenced
+        - the attempt is fenced: a newer attempt has replaced it
         - the reporter is closed, and there is no new report
         - the time to close is over
         """

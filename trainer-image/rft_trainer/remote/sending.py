@@ -34,7 +34,7 @@ class Pushed(NamedTuple):
     kept: list[str]
     """The files that the destination had already, with the same content."""
     others: list[str]
-    """Files at the destination that this push has not written and not changed."""
+    """Files at the destination that the pushed folder does not have. They stay as they are."""
 
 
 @contextmanager

@@ -140,8 +140,8 @@ class RolloutEngine(Protocol):
     def use_adapter(self, adapter: AdapterVersion | None, kept: Sequence[AdapterVersion] = ()) -> None:
         """Make this the current adapter; None: sample from the base model alone. Raises SamplerError.
 
-        ``kept``: loaded adapters that further requests will name. All others are unloaded. It is empty if
-        ``adapters`` is 1.
+        ``kept``: adapters that stay loaded too, because requests will still name them. All others are
+        unloaded. It is empty if the sampler can have only one adapter (``adapters`` is 1).
         """
 
     def generate(

@@ -52,7 +52,9 @@ class _Playing:
     """The reward, or the error that ended the rollout."""
 
     def take_over(self, closed: OpenRollout) -> None:
-        """Copy messages, counts and times of an agent's rollout from its session and from ``closed``."""
+        """Copy messages, counts and times of an agent's rollout from its session and from ``closed``, the
+        rollout's entry at the endpoint.
+        """
         self.messages, self.given = self.session.conversation, self.session.given
         self.tool_calls = self.session.counts["toolCalls"]
         self.tool_errors = self.session.counts["malformedCalls"]

@@ -57,19 +57,19 @@ class SamplingState:
     """How far the sampling of one batch is. Any thread may call the methods."""
 
     def __init__(self, changed: threading.Condition) -> None:
-        """``changed``: the condition that is notified after each change."""
+        """``changed``: the condition that is notified after each change of this state."""
         self._changed = changed
         self.asked = 0
-        """Number of completions that were asked for, also in refills."""
+        """Number of completions that were requested so far, including those of refills."""
         self.answered = 0
-        """Number of these completions that have arrived."""
+        """Number of requested completions that have arrived."""
         self.after: Position | None = None
         """Where the next batch begins in the data. None: not known yet, because refills may follow."""
         self.ended = False
-        """Whether the batch is sampled and graded."""
+        """Whether the batch is complete (sampled and graded), or its sampling has failed."""
 
     def ask(self, completions: int) -> None:
-        """Take note of requests for further completions."""
+        """Take note that this many more completions were requested."""
         with self._changed:
             self.asked += completions
             self._changed.notify_all()

@@ -71,8 +71,8 @@ class _Member:
     def call(self, do: Callable[[Replica], None]) -> "Future[None] | None":
         """Let the sampler's thread call ``do``. Return the future of the call.
 
-        Return None if the sampler is lost or is being restarted. In the second case it is ``ready`` only
-        after the call.
+        If the sampler is lost, ``do`` is not called, and None is returned. None is also returned if it is
+        being restarted. Then ``do`` is called after the restart, and only then the sampler is ``ready``.
         """
         with self._lock:
             if self.lost is not None:

@@ -14,7 +14,7 @@ _TOP_K_OFF = 0
 _POLL_SECONDS = 0.2
 _MAX_CONNECTIONS = 512
 _ANSWER_SECONDS = 120.0
-"""Time limit of an answer, in seconds, other than a completion."""
+"""Default time limit, in seconds, of an answer that is not a completion."""
 
 
 class VllmClient:

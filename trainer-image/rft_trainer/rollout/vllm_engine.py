@@ -26,9 +26,10 @@ _MAX_STARTS = 3
 If two starts ended with the same error, the server is not started again.
 """
 _IDLE_SECONDS, _BUSY_SECONDS = 120.0, 3600.0
-"""Time limits of the log-probs of a text, in seconds.
+"""Maximum time in seconds to wait for the log-probs of a text from the server.
 
-The second one is for a server with several adapters: the request may wait for completions of a batch.
+The second value is for a server that can have several adapters: the request may have to wait for the
+completions of a batch.
 """
 
 
@@ -212,10 +213,9 @@ class VllmEngine:
                 return found
 
     def _restart(self, cause: ConnectionLost, restarts: int) -> None:
-        """Restart the server, unless it was restarted after the lost request was sent.
+        """Restart the server after a request got no answer, unless it was restarted since this request.
 
-        ``restarts`` is the number of restarts when the lost request was sent. Raises SamplerError in two
-        cases:
+        ``restarts`` is the number of restarts when the request was sent. Raises SamplerError in two cases:
 
         - The server died several times in a row without any answer.
         - The kernel killed the server at the memory limit. A new server would need as much memory.

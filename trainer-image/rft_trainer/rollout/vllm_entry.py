@@ -8,7 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 ENTRY_MODULES = ("vllm.entrypoints.launchers.api_server.entry", "vllm.entrypoints.openai.api_server")
-"""vLLM before 0.32 lacks the first module. From vLLM 0.32 on the second module is deprecated."""
+"""Modules of vLLM that start its server. The first one exists from vLLM 0.32 on. Since then the second one is
+deprecated."""
 
 
 def entry_module() -> str:

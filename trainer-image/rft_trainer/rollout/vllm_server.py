@@ -36,9 +36,9 @@ BATCH_INVARIANT_VERSION, BATCH_INVARIANT_CAPABILITY = (0, 32), (8, 0)
 _MARKER, _NUMBER = "RFT_SAMPLER_OF", "RFT_SAMPLER_NUMBER"
 _ERROR = r"\b((?:\w+\.)*\w+(?:Error|Exception): .+)"
 _ERRORS = (re.compile(rf"\(Worker.*?{_ERROR}"), re.compile(rf"\(EngineCore\b.*?{_ERROR}"), re.compile(_ERROR))
-"""Patterns of errors in vLLM's log. The processes nearest to the GPU come first."""
+"""Patterns of an error in vLLM's log: of a worker, of the engine process, and of any process."""
 _ELSEWHERE = re.compile(r"root cause|stack trace", re.IGNORECASE)
-"""Text of an error that only refers to another error."""
+"""Matches an error that does not say the cause, but only refers to another error in the log."""
 _END_SECONDS = 30.0
 """Maximum time in seconds to wait until killed processes have released their memory."""
 
@@ -219,7 +219,8 @@ def command(options: ServerOptions, uds: Path) -> list[str]:
 def command_of(options: ServerOptions, own: Mapping[str, object]) -> list[str]:
     """Return the command line of a server.
 
-    ``own``: the options, with values, that only this kind of server needs.
+    ``own``: further options that a run's sampler and the server of ``rft serve`` do not share. A key is the
+    option's name without ``--``.
     """
     rank = next(rank for rank in SLOT_RANKS if rank >= options.lora_rank)
     arguments: dict[str, object] = {

@@ -46,7 +46,10 @@ def hyperparameters(config: RunConfig) -> dict[str, Any]:
 
 
 def _without_inherited(plan: Plan) -> dict[str, Any]:
-    """Return a plan without the list of what the job inherits: the list is no parameter of the run."""
+    """Return a plan without the list of fields that the job inherits from the platform's defaults.
+
+    The values of these fields are parameters of the run, but this list is not.
+    """
     derived = plan.effective.model_copy(update={"inherited": None}) if plan.effective is not None else None
     return plan.model_copy(update={"effective": derived}).dump()
 

@@ -93,7 +93,10 @@ class Trackers:
         self._send("evaluation", {"step": scores.step, "numbers": numbers(evaluation_row(scores), "eval/")})
 
     def finish(self, run: RunStatus, ending: Ending) -> None:
-        """Close the run in all backends, within a time limit. A fenced attempt leaves the run open."""
+        """Close the run in all backends, within a time limit.
+
+        An attempt that a newer one has replaced (fenced) leaves the run open for the newer one.
+        """
         if ending.exit_code == ExitCode.FENCED:
             for sender in self._senders:
                 sender.kill()

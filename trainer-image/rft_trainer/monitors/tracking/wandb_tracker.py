@@ -102,9 +102,9 @@ class WandbTracker:
             files.write_json(self._sent_file, self._sent)
 
     def _sent_before(self) -> dict[str, int]:
-        """Return the highest logged step of each kind of row.
+        """Return the highest step that was logged as a training step, and as an evaluation. -1: none was.
 
-        It is read from W&B, or from the run's folder if W&B is offline.
+        They are read from W&B, or from the run's folder if W&B is offline.
         """
         if not self._run.offline:
             summary = self._run.summary

@@ -68,7 +68,11 @@ def asked_of(body: Mapping[str, Any]) -> AnswerOptions:
 
 
 def messages_of(body: Mapping[str, Any]) -> list[Message]:
-    """Return the messages of a chat request. The content of each message is one text. Raises BadRequest."""
+    """Return the messages of a chat request. The parts of a message's content are joined to one text.
+
+    Raises BadRequest if there is no message, or if a message has an unknown role, a malformed tool call, or
+    content that is not text.
+    """
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         raise BadRequest("messages is not a list of at least one message", "messages")
@@ -99,7 +103,10 @@ def _text(number: int, content: object) -> str:
 
 
 def tools_of(body: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the tools of a chat request. Raises BadRequest."""
+    """Return the tools of a chat request, [] if its ``tool_choice`` is "none".
+
+    Raises BadRequest if ``tools`` is not a list of objects.
+    """
     tools = [] if body.get("tool_choice") == "none" else body.get("tools") or []
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
         raise BadRequest("tools is not a list of objects", "tools")
@@ -107,7 +114,10 @@ def tools_of(body: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def prompt_of(body: Mapping[str, Any]) -> str | list[int]:
-    """Return the prompt of a completion request: a text, or token ids. Raises BadRequest."""
+    """Return the prompt of a completion request: a text, or token ids.
+
+    Raises BadRequest if the prompt is missing, empty, or anything else, such as a list of prompts.
+    """
     prompt = body.get("prompt")
     if isinstance(prompt, list) and prompt and all(type(token) is int and token >= 0 for token in prompt):
         return prompt

@@ -109,7 +109,10 @@ class Dialogue:
         return tuple(self._tokenizer.encode(text, add_special_tokens=False))
 
     def _form(self, messages: Sequence[Message], tools: Tools) -> list[Message]:
-        """Return the messages in the template's form. Raises ValueError if the template drops a message."""
+        """Return the messages, changed so that the chat template drops as little of them as possible.
+
+        Raises ValueError if the template still drops a whole message or the tools.
+        """
         full = [{**message, "content": message.get("content") or ""} for message in messages]
         form = self._template.form(full, _listed(tools))
         if form.lost:

@@ -77,7 +77,13 @@ class Gateway:
         127.0.0.1.
         """
         self.counts: Counter[str] = Counter()
-        """Number of refused requests by reason: ``unauthorized``, ``badRequests``, ``ended``, ``rewards``."""
+        """Number of refused requests, by reason.
+
+        - ``unauthorized``: wrong access token
+        - ``badRequests``: the request cannot be answered
+        - ``ended``: the rollout has reached a limit
+        - ``rewards``: the rollout's reward was already reported
+        """
         self.failure: Exception | None = None
         """The first error of the engine or of the chat template, which ends the run. None: there was no
         error.
@@ -270,7 +276,7 @@ def _refuse_closed(rollout: OpenRollout) -> None:
 
 
 async def _body(request: web.Request) -> dict[str, Any]:
-    """Return the JSON object in a request. Raises BadRequest."""
+    """Return the JSON object in a request. Raises BadRequest if its body is anything else."""
     try:
         body = json.loads(await request.read())
     except (ValueError, RecursionError) as error:

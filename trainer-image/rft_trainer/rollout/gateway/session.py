@@ -109,7 +109,13 @@ class Session:
         """Begin a rollout. ``parameters.max_tokens`` is the maximum number of sampled tokens of one turn."""
         self.turns: list[Recorded] = []
         self.counts: Counter[str] = Counter()
-        """The counts of ``toolCalls``, ``malformedCalls``, ``forks`` and ``ignoredParameters``."""
+        """Four counts of this rollout, by name.
+
+        - ``toolCalls``: tool calls that could be read
+        - ``malformedCalls``: completions with a tool call that could not be read
+        - ``forks``: prompts that do not extend the earlier tokens and so began another segment
+        - ``ignoredParameters``: sampling parameters of requests that were ignored
+        """
         self.limit: Limit | None = None
         """The limit that ended the rollout; None if no limit ended it."""
         self.adapter_version = adapter_version
@@ -252,7 +258,11 @@ class Session:
         raise LimitReached(limit, message)
 
     def _place(self, prompt_ids: tuple[int, ...]) -> _Open:
-        """Return the segment that a prompt extends, or a new segment."""
+        """Return the segment (see ``segments``) to which a turn with this prompt is added.
+
+        It is the longest segment whose tokens are the beginning of the prompt. If there is none, a new
+        segment is begun.
+        """
         fitting = [segment for segment in self._segments if segment.extends(prompt_ids)]
         if fitting:
             return max(fitting, key=lambda segment: len(segment.token_ids))
