@@ -225,9 +225,9 @@ class Run:
         should_stop: Callable[[], bool],
         pinned: _Pinned | None = None,
     ) -> tuple[Batch, SampledBatch]:
-        """Sample further prompts to replace groups with equal rewards, in at most ``refillRounds`` rounds.
+        """Sample further prompts to replace groups in which all rewards are equal.
 
-        ``pinned``: see ``_sample``.
+        There are at most ``refillRounds`` rounds. ``pinned``: see ``_sample``.
         """
         wanted, rounds = len(sampled.kept), self.config.effective.refill_rounds
         for number in range(1, rounds + 1):

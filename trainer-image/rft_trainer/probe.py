@@ -41,7 +41,7 @@ LEAST_SHIFT = 0.5
 A smaller change would not show whether the sampler uses the probe adapter.
 """
 AGREEMENT: dict[Dtype, float] = {"float32": 0.02, "bfloat16": 0.25}
-"""Largest allowed mean difference between the log-probs of sampler and trainer, in nats, by the base's
+"""Largest allowed mean difference between the log-probs of sampler and trainer, in nats, by the base model's
 dtype."""
 MOVED: dict[Dtype, float] = {"float32": 1e-3, "bfloat16": 0.05}
 """If a new adapter version changes the trainer's log-probs of the fixed text by more than this on average, in

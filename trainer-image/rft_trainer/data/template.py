@@ -43,7 +43,7 @@ class Lost(NamedTuple):
     messages: tuple[int, ...]
     """Numbers, from 1, of the messages that the template drops completely."""
     parts: tuple[str, ...]
-    """Descriptions of parts that the template drops from other messages."""
+    """Descriptions of what the template drops from messages that it does not drop completely."""
 
     @property
     def weight(self) -> tuple[int, int]:

@@ -38,7 +38,7 @@ class UpdateMetrics:
         return [float(getattr(self, name) or 0) for name in _SUMS]
 
     def set_sums(self, values: Sequence[float]) -> None:
-        """Replace the values by their sums over all processes."""
+        """Set the summed metrics to ``values``, which have the order of ``sums``."""
         for name, value in zip(_SUMS, values, strict=True):
             self.set_sum(name, value)
 

@@ -136,7 +136,9 @@ class Session:
 
     @property
     def segments(self) -> tuple[Segment, ...]:
-        """The segments of the rollout so far."""
+        """The token sequences of the rollout so far. A new one begins where a prompt does not extend the
+        earlier tokens.
+        """
         return tuple(segment.closed() for segment in self._segments)
 
     def chat(self, messages: Sequence[Message], tools: Tools) -> Turn:
@@ -258,10 +260,9 @@ class Session:
         raise LimitReached(limit, message)
 
     def _place(self, prompt_ids: tuple[int, ...]) -> _Open:
-        """Return the segment (see ``segments``) to which a turn with this prompt is added.
+        """Return the token sequence (segment) to which a turn with this prompt is added.
 
-        It is the longest segment whose tokens are the beginning of the prompt. If there is none, a new
-        segment is begun.
+        It is the longest one that is the beginning of the prompt. If there is none, a new one is begun.
         """
         fitting = [segment for segment in self._segments if segment.extends(prompt_ids)]
         if fitting:
