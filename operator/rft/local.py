@@ -22,7 +22,7 @@ from rft_run.folder import RunFolder
 from rft_run.steps import StepRecord
 
 POLL_SECONDS = 0.5
-"""Seconds between two looks at the records of a run."""
+"""Every this number of seconds, ``run_locally`` looks for records of new steps."""
 
 
 def load(path: str | Path) -> RFTJob:
@@ -113,8 +113,9 @@ def run_locally(
 
 
 def _deliver(metrics: Path, last: int, on_step: Callable[[StepRecord], None]) -> int:
-    """Call ``on_step`` with the record of each step after step ``last``. Return the number of the newest
-    step.
+    """Call ``on_step`` with the record of each step after step ``last``.
+
+    Return the number of the newest step, or ``last`` if there is no newer step.
     """
     for record in records.steps(metrics):
         if record.step > last:
@@ -125,8 +126,8 @@ def _deliver(metrics: Path, last: int, on_step: Callable[[StepRecord], None]) ->
 
 @contextmanager
 def _stopped_at_errors(command: Sequence[str]) -> Iterator["subprocess.Popen[bytes]"]:
-    """Start ``rft run``. If the block raises an exception, ask the run to stop, and wait until it has
-    stopped.
+    """Start ``rft run``, and yield its process. If the ``with`` block raises an exception, send SIGTERM to
+    the process, and wait until it has ended.
 
     ``subprocess.run`` waits only a quarter of a second after an interrupt, and then kills ``rft``. The
     trainer needs more time to write its checkpoint.

@@ -1,5 +1,5 @@
-"""The base class of all API models. Fields are camelCase in JSON and snake_case in Python. Unknown fields are
-refused.
+"""The base class of all pydantic classes of the API. Fields are camelCase in JSON and snake_case in Python.
+Unknown fields are refused.
 """
 
 from collections.abc import Sequence
@@ -73,9 +73,9 @@ def unique_by(key: str) -> AfterValidator:
 
 
 class Model(BaseModel):
-    """Base class of all API models.
+    """Base class of all pydantic classes of the API.
 
-    Models are strict, because the API server does not convert ``"8"`` to 8 either. Unknown fields are
+    Validation is strict, because the API server does not convert ``"8"`` to 8 either. Unknown fields are
     refused, because a misspelt field that is silently ignored costs GPU-hours.
     """
 
@@ -116,14 +116,13 @@ class Model(BaseModel):
         return kept
 
     def dump(self) -> dict[str, Any]:
-        """Return the model as a JSON object: with camelCase keys, and without optional fields that are
-        None.
-        """
+        """Return this object as a JSON object: with camelCase keys, and without fields that are None."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 def known(**fields: Any) -> dict[str, Any]:
-    """Return only the fields that are not None, as arguments for a model of the API. Such a model refuses
-    ``null``.
+    """Return those of ``fields`` that are not None, as keyword arguments for a subclass of ``Model``.
+
+    Without this function, the subclass could refuse a None.
     """
     return {name: value for name, value in fields.items() if value is not None}

@@ -195,9 +195,12 @@ def conditions_of(
 ) -> list[Condition]:
     """Return every condition of a job in ``phase``, in the order of ``CONDITION_TYPES``.
 
-    - ``stalled``: if true, the condition Stalled is True in every phase.
-    - ``now``: the transition time of every condition, in RFC 3339. ``merge`` then restores the earlier times
-      of conditions that have not changed.
+    - ``reason`` and ``message``: those of Reconciling and Ready, and of every other condition that is True.
+      But Accepted and Planned have their own.
+    - ``accepted`` and ``planned``: the conditions Accepted and Planned.
+    - ``stalled``: if true, the condition Stalled is True also in a phase that does not imply it.
+    - ``now``: the current time, in RFC 3339. Every condition gets it as its transition time. ``merge`` then
+      restores the earlier times of conditions that have not changed.
 
     Both the operator and ``rft run`` write these conditions.
     """

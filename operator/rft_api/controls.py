@@ -33,9 +33,10 @@ _LINE_ENDS = re.compile("\r\n|[\r\v\f\x85\u2028\u2029]")
 
 
 def visible(text: str) -> str:
-    """Return a text that is safe for a terminal: codes replace control characters and invisible characters.
+    r"""Return a text that is safe for a terminal.
 
-    Newlines and tabs are kept.
+    Escape codes such as ``\x1b`` replace control characters and invisible characters. Newlines and tabs are
+    kept.
     """
     if text.translate(_KEPT).isprintable():
         return text
@@ -43,8 +44,9 @@ def visible(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return a text that is safe for one line of a terminal: codes replace control characters and invisible
-    characters, also newlines and tabs.
+    r"""Return a text that is safe for one line of a terminal.
+
+    Escape codes such as ``\x1b`` replace control characters and invisible characters, also newlines and tabs.
     """
     return visible(text).replace("\n", r"\n").replace("\t", r"\t")
 

@@ -45,7 +45,7 @@ class ClaimDefaults(Model):
 class StorageDefaults(Model):
     """Defaults of ``spec.storage``."""
 
-    claim_template: ClaimDefaults | None = Field(None, description="The claim that the operator makes.")
+    claim_template: ClaimDefaults | None = Field(None, description="The claim that the operator creates.")
 
 
 class Defaults(Model):
@@ -169,7 +169,10 @@ def inherit(spec: RFTJobSpec, defaults: JobDefaults, accelerator: str | None) ->
 
 
 def accelerator_of(plan: Plan) -> str | None:
-    """Return the value that ``inherit`` needs as ``accelerator``, for a job with this plan."""
+    """Return the kind of GPU for which a job with this plan inherits defaults, as ``inherit`` needs it.
+
+    Return ``cpu`` for a plan without GPUs, and None if the catalogue does not have the kind of GPU.
+    """
     return plan.accelerator if plan.gpus else CPU
 
 

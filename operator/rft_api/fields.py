@@ -1,4 +1,4 @@
-"""Finds the fields of a manifest by their paths, with their descriptions and ranges from the models."""
+"""Finds the fields of a manifest by their paths. Descriptions and ranges come from the pydantic classes."""
 
 import difflib
 import re

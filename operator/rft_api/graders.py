@@ -1,4 +1,4 @@
-"""The models of the graders, which give each completion a score between 0 and 1."""
+"""The pydantic classes for the settings of graders. A grader gives each completion a score from 0 to 1."""
 
 from typing import Literal
 
@@ -10,7 +10,7 @@ from rft_api.sources import SecretKeyRef
 
 
 class ExactMatch(Model):
-    """The score is 1 if the text of the completion is equal to the row's field, else 0."""
+    """The score is 1 if the text of the completion equals the text in a field of the row, else 0."""
 
     field: str = Field("answer", description="Field of the row with the expected text.")
     ignore_case: bool = Field(False, description="Compare without regard to case.")
@@ -18,7 +18,7 @@ class ExactMatch(Model):
 
 
 class Numeric(Model):
-    """The score is 1 if the number found in the completion equals the row's field, else 0."""
+    """The score is 1 if a number in the completion equals the number in a field of the row, else 0."""
 
     field: str = Field("answer", description="Field of the row with the expected number.")
     extract: Literal["last", "first", "boxed", "marker"] = Field(
@@ -37,7 +37,7 @@ class Numeric(Model):
 
 
 class Math(Model):
-    """The score is 1 if the completion's answer is symbolically equal to the row's field, else 0."""
+    """The score is 1 if the completion's answer is symbolically equal to a field of the row, else 0."""
 
     field: str = Field("answer", description="Field of the row with the expected expression.")
 
@@ -83,7 +83,7 @@ _TEMPLATE_WORDS = (
 
 
 class TextSimilarity(Model):
-    """The score is the similarity between the completion and the row's field."""
+    """The score is the similarity between the completion and a reference text, such as a field of the row."""
 
     field: str = Field(
         "answer", description="Field of the row with the reference text. Not used if reference is set."

@@ -1,4 +1,4 @@
-"""The model of an RFTJob, and the limits of its name."""
+"""The pydantic classes of an RFTJob, of its spec and of its metadata, and the limits of its name."""
 
 from typing import Any, Literal
 
@@ -126,7 +126,7 @@ class RFTJobSpec(Model):
 
 
 class Metadata(Model):
-    """The fields of ``metadata`` that this model validates. Kubernetes validates all others."""
+    """The fields of ``metadata`` that this class validates. Kubernetes validates all others."""
 
     model_config = ConfigDict(extra="ignore", strict=False)
 

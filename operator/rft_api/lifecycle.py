@@ -1,4 +1,4 @@
-"""The models of the fields for evaluation, checkpoints, retries, stopping, tracking and the result."""
+"""The pydantic classes for evaluation, checkpoints, retries, early stops, tracking and the result."""
 
 from datetime import UTC, datetime
 from typing import Literal

@@ -195,7 +195,8 @@ _Loader.add_constructor(f"{_TAG}binary", _construct_binary)
 _Loader.add_constructor(None, _construct_untagged)
 
 PLAIN_SCALARS = _Loader.yaml_implicit_resolvers
-"""Regular expressions. YAML does not read an unquoted scalar as a string if one of them matches the scalar.
+"""Regular expressions for the scalars that are not read as a string unless they are in quotes, such as
+``1e-4``.
 
 So the dumper must write a string in quotes if one of them matches the string."""
 

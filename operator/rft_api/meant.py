@@ -43,7 +43,7 @@ OTHER_NAMES = {
 }
 """The paths of fields, by the names that other programs and APIs use for these fields.
 
-The names have the form that ``fold`` returns."""
+The names are in lower case, without dashes, underscores and spaces, as ``fold`` returns them."""
 
 _IN_PLACE = {
     ("spec.model", "path"): "spec.model.name",
@@ -51,12 +51,13 @@ _IN_PLACE = {
     ("spec.dataset", "file"): "spec.dataset.uri",
     ("spec.dataset", "url"): "spec.dataset.uri",
 }
-"""The paths of fields, by wrong names that users write in a certain object.
+"""For names that users write by mistake in a certain object: the path of the field that they mean.
 
-The key is the path of the object, and the wrong name in the form that ``fold`` returns."""
+The key is the path of the object, and the mistaken name as ``fold`` returns it."""
 
 _FIRST = ("spec.sampling.", "spec.training.")
-"""Prefixes of paths that are preferred if several objects have a field of the same name."""
+"""If several objects have a field of the name that a user wrote, the user is assumed to mean the field whose
+path begins with one of these prefixes."""
 
 _SHORTEST_BEGINNING = 3
 _MULTIPLES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
@@ -70,8 +71,9 @@ _TRUE, _FALSE = ("true", "yes", "on", "y", "1"), ("false", "no", "off", "n", "0"
 
 
 def fold(name: str) -> str:
-    """Return a name in lower case, without dashes, underscores and spaces. Names are compared in this
-    form.
+    """Return a name in lower case, without dashes, underscores and spaces.
+
+    So names that differ only in their spelling, such as ``top_k`` and ``topK``, are equal when compared.
     """
     return re.sub(r"[-_\s]", "", name).lower()
 
@@ -151,8 +153,9 @@ def _similar(key: str, names: dict[str, str], cutoff: float) -> str:
 
 
 def all_paths(model: type[Model], prefix: str) -> Iterable[str]:
-    """Yield the paths of all fields of a model. The paths have no brackets for list items:
-    ``spec.graders.name``.
+    """Yield the paths of all fields of a pydantic class and of the classes in it.
+
+    Each path begins with ``prefix``. It has no brackets for list items: ``spec.graders.name``.
     """
     for name, info in model.model_fields.items():
         path = f"{prefix}.{info.alias or name}" if prefix else (info.alias or name)
@@ -163,7 +166,10 @@ def all_paths(model: type[Model], prefix: str) -> Iterable[str]:
 
 
 def model_in(annotation: Any) -> type[Model] | None:
-    """Return the model class in an annotation such as ``list[Grader] | None``, or None if there is none."""
+    """Return the API class in a type annotation, such as Grader for ``list[Grader] | None``.
+
+    Return None if there is none.
+    """
     if isinstance(annotation, type) and issubclass(annotation, Model):
         return annotation
     for argument in getattr(annotation, "__args__", ()):

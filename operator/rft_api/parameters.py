@@ -134,8 +134,8 @@ class Training(Model):
         description=(
             "Maximum number of versions by which the sampler's adapter may be older than the trainer's"
             " adapter. If sampling and training have separate GPUs, this number of batches is sampled in"
-            " advance, and with more than 1 several of them at the same time. With 0, sampling and training"
-            " never overlap."
+            " advance. With 2 or more, several batches are sampled at the same time. With 0, sampling and"
+            " training never overlap."
         ),
     )
     stale_token_low: float = Field(

@@ -288,8 +288,7 @@ EXAMPLES = {
 
 
 def _example(loc: Sequence[int | str], root: type[Model]) -> str:
-    """Return advice with an example of the field at ``loc``.
-
+    """Return advice with an example of the field at ``loc``, a location in pydantic's form.
     For an object without an example, the advice has the names of the object's fields instead. Return "" for
     any other field without an example.
     """
@@ -434,7 +433,11 @@ def _is_quoted_number(value: object) -> bool:
 
 
 def _parent(loc: Sequence[int | str], root: type[Model]) -> tuple[type[Model] | None, str]:
-    """Return the model class of the object that has the field at ``loc``, and the path of this object."""
+    """Return the pydantic class and the path of the object that has the field at ``loc``.
+
+    ``loc`` is a location in pydantic's form, such as ``("spec", "graders", 0, "name")``. The class is None if
+    ``root`` has no such object.
+    """
     model: type[Model] | None = root
     for part in loc[:-1]:
         if isinstance(part, int) or model is None:
@@ -445,7 +448,10 @@ def _parent(loc: Sequence[int | str], root: type[Model]) -> tuple[type[Model] | 
 
 
 def _field(loc: Sequence[int | str], root: type[Model]) -> FieldInfo | None:
-    """Return the field at ``loc``. For an item of a list, return the field of the list."""
+    """Return the field at ``loc``, a location such as ``("spec", "graders", 0, "name")``.
+
+    For an item of a list, return the field of the list. Return None if there is no such field.
+    """
     named = [part for part in loc if not isinstance(part, int)]
     model, _ = _parent(named, root) if named else (None, "")
     if model is None:
@@ -457,9 +463,9 @@ _LIMITS = ("ge", "gt", "le", "lt", "max_length")
 
 
 def _limits(loc: Sequence[int | str], root: type[Model]) -> dict[str, Any]:
-    """Return the limits of the field at ``loc``. The keys are pydantic's names, such as ``ge``.
+    """Return the limits of the field at ``loc``, a location such as ``("spec", "sampling", "topK")``.
 
-    Return no limits for an item of a list.
+    The keys are pydantic's names, such as ``ge``. Return an empty dict for an item of a list.
     """
     info = _field(loc, root) if loc and not isinstance(loc[-1], int) else None
     return {

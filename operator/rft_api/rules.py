@@ -3,8 +3,8 @@
 A rule is a pure function that gets a spec and yields the problems that it finds. Most rules are also written
 in CEL. With the CEL, the API server makes the same check as the function.
 
-Ranges of single fields are in the models of the fields. The module ``immutability`` says which fields may
-change after the start of a run.
+The range of a single field is in the pydantic class that has the field. The module ``immutability`` says
+which fields may change after the start of a run.
 """
 
 import inspect
@@ -92,10 +92,10 @@ def _exactly_one(path: str, value: Model, fields: Sequence[str]) -> Iterator[Pro
 
 
 _ONE_OF_THESE = {"python": "inline: | with the code below it"}
-"""What to write into an object that needs exactly one of several fields and has none of them.
+"""The advice for an object that needs exactly one of several fields and has none of them: a field to write.
 
-The key is the name of the object. For an object without an entry here, the message names the first of the
-fields."""
+The key is the name of the object. If an object has neither an entry here nor an example, the advice is the
+name of its first field."""
 
 
 @in_cel(

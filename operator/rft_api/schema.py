@@ -51,13 +51,13 @@ class CannotLower(ValueError):
 
 
 def structural(model: type[Model], *, defaults: bool) -> Schema:
-    """Return the structural schema of ``model``.
+    """Return the structural schema of the pydantic class ``model``.
 
     ``defaults``: whether the schema has default values. They must be left out for a status. List items never
     have default values, because Argo CD would show the RFTJob as OutOfSync for ever.
 
     Raises:
-        CannotLower: if a constraint of the model would get lost.
+        CannotLower: if a constraint of the class would get lost.
     """
     source = model.model_json_schema(by_alias=True)
     definitions = source.pop("$defs", {})

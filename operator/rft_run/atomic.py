@@ -59,13 +59,13 @@ def write_text(target: Path, text: str) -> None:
 def new_folder(
     target: Path, check: Callable[[], None] = lambda: None, *, replace: bool = False
 ) -> Iterator[Path]:
-    """Yield a temporary folder. When the block succeeds, rename the folder to ``target``.
+    """Yield a temporary folder. If the ``with`` block raises no exception, rename the folder to ``target``.
 
     ``check`` is called just before the rename, because writing and flushing can take minutes. If ``check``
-    raises an error, the folder is not renamed. With ``replace`` an existing ``target`` is
-    removed after the rename.
+    raises an error, the folder is not renamed. With ``replace`` an existing ``target`` is replaced.
 
-    Raises OSError.
+    Raises OSError. Without ``replace`` this is also the error if ``target`` is a file, or a folder that is
+    not empty.
     """
     unfinished = temporary(target)
     try:

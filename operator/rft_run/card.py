@@ -152,9 +152,9 @@ def _evaluation(card: Card) -> Iterator[str]:
 
 
 def _evaluated(result: EvaluationResult, step: int) -> list[tuple[str, ...]]:
-    """Return the rows of the evaluation table for the checkpoint of ``step``, one row for each score.
+    """Return the rows of the model card's table of scores, for the checkpoint of ``step``.
 
-    Return an empty list if this checkpoint was not evaluated.
+    The reward has a row, and so may each grader. Return an empty list if this checkpoint was not evaluated.
     """
     if result.step == step and result.reward is not None and result.reward.tuned is not None:
         return [

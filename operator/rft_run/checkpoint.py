@@ -75,7 +75,10 @@ def checkpoint_problem(folder: RunFolder, step: int) -> str | None:
 
 
 def newest_usable(folder: RunFolder) -> int | None:
-    """Return the newest step whose checkpoint can be used, or None if there is none. Raises OSError."""
+    """Return the newest step whose checkpoint can be used, or None if there is none.
+
+    Raises OSError if the disk fails.
+    """
     steps = reversed(folder.steps_with_checkpoint())
     return next((step for step in steps if checkpoint_problem(folder, step) is None), None)
 

@@ -9,8 +9,8 @@ MAIN = "main"
 """The branch that every repository of the hub has."""
 
 PUSH_TOKEN = "RFT_PUSH_TOKEN"
-"""The variable with the token of spec.output.hub.secretRef. Without it, the library uses HF_TOKEN or the
-user's login."""
+"""Name of the environment variable with the token from the Secret that ``spec.output.hub.secretRef`` names.
+Without this variable, huggingface_hub uses HF_TOKEN or the user's login."""
 
 
 class HubDestination(NamedTuple):

@@ -23,17 +23,17 @@ class EvaluationRecord(Record):
     step: Whole
     """The training step after which the policy was evaluated. 0 is the starting policy."""
     lines: list[Whole]
-    """The line of each row in the dataset, counted from 1."""
+    """The line number of each row in the file of the dataset, counted from 1."""
     reward: list[float | None]
     """The reward of each row."""
     graders: dict[str, list[float | None]] = Field(default_factory=dict)
     """The scores of each grader, by the name of the grader."""
     completions: list[str] = Field(default_factory=list)
-    """The text of the first sample of each row. Empty if the file has no texts."""
+    """The text of the first sample of each row. An empty list if the file has no texts."""
     truncated: float | None = None
     """Share of the samples that were truncated at ``maxTokens``."""
     rows: list[str] = Field(default_factory=list)
-    """The digest of each row. Empty in the files of older releases."""
+    """The digest of each row. An empty list in the files of older releases."""
 
     @property
     def mean_reward(self) -> float | None:
@@ -41,8 +41,8 @@ class EvaluationRecord(Record):
         return mean_score(self.reward)
 
     def rewards_by_row(self) -> Mapping[tuple[int, str], float]:
-        """Return the reward of each graded row. The key is the row's line and digest. The digest may be
-        empty.
+        """Return the reward of each graded row, by the row's line number and digest. The digest is "" if the
+        file has no digests.
         """
         digests = self.rows if len(self.rows) == len(self.lines) else [""] * len(self.lines)
         pairs = zip(self.lines, digests, self.reward, strict=False)

@@ -29,7 +29,7 @@ _BLOCKS, _BLOCK_BYTES = 16, 4096
 _SMALL_BYTES = 64 << 20
 _MODEL_FILES = ("*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.jinja")
 _WITHOUT_MEANING = ("transformers_version",)
-"""Keys of a model's configuration file that are ignored: the library writes them, and they do not change the
+"""Keys of a model's ``config.json`` that are ignored: transformers writes them, and they do not change the
 model."""
 
 
@@ -184,13 +184,16 @@ def _encoded(digests: Sequence[str]) -> Iterator[bytes]:
 
 
 def merged(before: Fingerprint, now: Fingerprint) -> Fingerprint:
-    """Return ``before``, with the inputs added that only ``now`` has."""
+    """Return the fingerprint ``before``, with those inputs added that only the fingerprint ``now`` has."""
     parts = ("rows", "graders", "code", "models")
     return before.model_copy(update={part: getattr(now, part) | getattr(before, part) for part in parts})
 
 
 def read_line_digests(file: Path) -> Iterator[bytes]:
-    """Yield the line digests that a file contains. Each has ``LINE_BYTES`` bytes. Raises OSError."""
+    """Yield the digests of a dataset's lines from a file that stores them, each of ``LINE_BYTES`` bytes.
+
+    Raises UnreadableFile if the file is not a regular file, and OSError.
+    """
     with run_files.opened(file) as stream:
         while digest := stream.read(LINE_BYTES):
             yield digest

@@ -12,17 +12,18 @@ stops only if both numbers are above their limits. docs/how-a-run-works.md says 
 from dataclasses import dataclass
 
 STOP_KL = 0.1
-"""Limit of the KL (k3) per token, in nats.
+"""Limit of the KL (k3) between sampler and trainer, in nats per token.
 
-A run stops only if the mean absolute difference of log-probabilities is above its limit too."""
+A run stops only if the mean absolute difference is above ``STOP_MEAN_ABS`` too."""
 STOP_MEAN_ABS = 0.1
-"""Limit of the mean absolute difference of log-probabilities, in nats.
+"""Limit of the mean absolute difference between the sampler's and the trainer's log-probability of a token,
+in nats.
 
-A run stops only if the KL is above its limit too."""
+A run stops only if the KL is above ``STOP_KL`` too."""
 ADVICE_KL = 0.02
-"""The user gets advice if the KL per token is at least this number, in nats."""
+"""The user gets advice if the KL between sampler and trainer is at least this number, in nats per token."""
 LEAST_TOKENS = 64
-"""Minimum number of measured tokens with which a run may be stopped."""
+"""A run does not stop for a mismatch that was measured over fewer tokens than this."""
 CAUSES = (
     "likely causes: the sampler does not apply the adapter, or its dtype, its prompt template or its use of"
     " temperature or top-k differs from the trainer's"
@@ -43,9 +44,10 @@ class Mismatch:
 
     @property
     def too_large(self) -> bool:
-        """Whether the difference is so large that the run has to stop.
+        """Whether sampler and trainer differ so much that the run has to stop: ``kl`` and ``mean_abs`` are
+        both above their limits.
 
-        False if there are fewer than ``LEAST_TOKENS`` tokens, or if one of the numbers is NaN.
+        False if there are fewer than ``LEAST_TOKENS`` tokens, or if ``kl`` or ``mean_abs`` is NaN.
         """
         enough = self.tokens >= LEAST_TOKENS
         return enough and self.kl > STOP_KL and self.mean_abs > STOP_MEAN_ABS

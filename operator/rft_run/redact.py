@@ -41,8 +41,8 @@ _OF_FIELDS = re.compile(
 _OPTION = re.compile(r"(?<![\w-])(?P<name>--?[A-Za-z][\w.-]*+)(?:[\"'],?\s+(?=[\"'])|[ \t]+(?!-))")
 """Matches an option before its value, as in ``--name value`` or ``"--name", "value"``."""
 _QUOTE_END = r"(?=[\s,;:)\]}>&|\\.]|$|[\w.-]+\\{0,7}[\"']\s*[:=])"
-"""Matches what may follow a closing quote: a space, a punctuation mark, the end of the text, or another name
-with its quote, as in ``b": ``."""
+"""Matches what may follow the closing quote of a value: a space, a punctuation mark, the end of the text, or
+the next name with its closing quote, as in ``b": ``."""
 _QUOTED = re.compile(
     r"[bBrRuUfF]{0,2}(?P<quote>\"{3}|'{3}|\\{0,7}[\"'])"
     rf"(?P<value>(?:(?!(?P=quote){_QUOTE_END})[\s\S]){{0,4000}})(?P=quote){_QUOTE_END}"
@@ -54,7 +54,8 @@ _BARE = re.compile(
     r"(?P<value>[^\s\"',;&\[{](?:[^\s\"',;&]|[,;&\"'](?=[^\s\"',;&)\]}\\])(?!\w+[=:]))*)(?<![)\]}>.`])"
 )
 _SENTENCE = 40
-"""Number of characters that are read, from the beginning of a value, to see whether it belongs to a sentence.
+"""Number of characters of a text, from the beginning of a value, that decide whether the value is a word of a
+sentence and so no secret.
 """
 _LINE = re.compile(r"(?P<value>[^\s\"'\[{][^\n]*)")
 
@@ -105,13 +106,16 @@ class _Named(NamedTuple):
 
     name: str
     at: int
-    """The index in the text where the value begins."""
+    """The index in the text where the name's value begins."""
     in_prose: bool = False
-    """Whether a colon and a space are between name and value, as in a sentence."""
+    """Whether a colon and a space are between the name and its value. If true, both may be words of a
+    sentence."""
     is_line: bool = False
-    """Whether the value goes on to the end of its line, as in YAML."""
+    """Whether a value without quotes ends only at the end of its line, as in YAML. If false, it ends at the
+    first space."""
     is_quotation: bool = False
-    """Whether the name may be in quotes within a sentence, as in: volume "token" : secret."""
+    """Whether the name may be a quoted word of a sentence, as in: volume "token" : secret. If true, a value
+    without quotes is not secret."""
 
 
 def _without(text: str, spans: Iterable[tuple[int, int]]) -> str:
@@ -155,7 +159,10 @@ def _named(text: str, found: Match) -> _Named:
 
 
 def _span(text: str, named: _Named) -> tuple[int, int] | None:
-    """Return where the value of a name begins and ends in ``text``, or None if the value is not secret."""
+    """Return the indices in ``text`` where the secret value of a name begins and ends.
+
+    Return None if there is no value, or if the value is not secret.
+    """
     bare = _LINE if named.is_line else _BARE
     matches = (pattern.match(text, named.at) for pattern in (_QUOTED, _UNENDED, _LIST, _BLOCK, bare))
     value = next((match for match in matches if match is not None), None)

@@ -23,7 +23,7 @@ class RolloutRecord(Record):
 
     step: Whole | None = None
     line: Whole
-    """The line of the row in the dataset, counted from 1."""
+    """The line number of the row in the file of the dataset, counted from 1."""
     messages: list[dict[str, Any]] = Field(default_factory=list)
     fields: dict[str, Any] = Field(default_factory=dict)
     """The fields of the row without its messages. Graders read them."""
@@ -66,7 +66,10 @@ def read_rollouts(path: Path) -> list[RolloutRecord]:
 
 
 def each_rollout(path: Path) -> Iterator[RolloutRecord]:
-    """Yield the rollouts in a file, one at a time, to save memory. Raises UnreadableRollouts."""
+    """Yield the rollouts in a file, one at a time, to save memory.
+
+    Raises UnreadableRollouts if the file is missing or invalid.
+    """
     import zstandard
 
     unpacker = zstandard.ZstdDecompressor(max_window_size=run_files.ROLLOUTS_WINDOW_BYTES)

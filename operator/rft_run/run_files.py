@@ -41,8 +41,8 @@ JSON_VALUES = 4_000_000
 """Maximum number of values in one JSON text. Each value may take 64 bytes of memory, even if its text has
 only three bytes."""
 UNPACKED_BYTES = 1024 * MIB
-"""Size in bytes of an unpacked dataset. Up to this size a dataset is always read. ``UNPACKED_RATIO`` limits
-a larger dataset."""
+"""A packed dataset is always read if it has at most this number of bytes after unpacking. Above this number,
+``UNPACKED_RATIO`` limits it."""
 UNPACKED_RATIO = 200
 """Maximum size of an unpacked dataset, as a multiple of its packed size. It applies only above
 ``UNPACKED_BYTES``. Gzip reaches a ratio of 20 with text, and of 1000 with zeros."""
@@ -54,8 +54,8 @@ _KINDS = (
     (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"),
 )  # fmt: skip
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
-"""Matches a text in JSON. The last quote of the text may be missing. If a match needed this quote, every
-quote in such a text would be tried as the beginning of another text, which would take long."""
+"""Matches a string in JSON. Its closing quote may be missing, for speed: in a string that is never closed,
+the search would otherwise start again at each quote within the string."""
 
 
 class UnreadableFile(ValueError):

@@ -12,8 +12,11 @@ REDACTED = "[redacted]"
 """The text that replaces a secret."""
 
 Kind = Literal["secret", "token"]
-"""The kind of a name. ``secret``: every value of the name is secret. ``token``: the value decides, because
-the name may also be about the tokens of a language model."""
+"""The kind of a name whose value may be secret.
+
+- ``secret``: every ordinary value of the name is secret, as with ``password``.
+- ``token``: whether the value is secret depends on its form, because the name may also be about the tokens of
+  a language model."""
 
 
 def _set(words: str) -> frozenset[str]:
@@ -50,7 +53,7 @@ _OF_TEXT = _set(
 """Words that show that ``token`` in a name is no secret. Such a name is about the tokens of a text, or about
 the next page of a list."""
 _NO_SECRET_KEYS = _set("primary foreign public sort partition cache row group hash host")
-"""Words before ``key`` in names of environment variables whose value is not secret, as for a cache."""
+"""Words before ``key`` in names of environment variables whose value is not secret, such as ``CACHE_KEY``."""
 _OF_PEOPLE = _set("access api auth secret refresh bearer personal hub")
 """Words that show that ``tokens`` in a name are secrets, for example ``access`` in "access tokens"."""
 _NOTHING = re.compile(
@@ -77,13 +80,13 @@ _PIECES_OF_TEXT = (" ", "Ġ", "▁", "##", "<|", "[")
 A value that begins with one of them is usually such a token, and no secret.
 """
 _ORDINARY = 100
-"""Maximum number of characters of an ordinary word or number. A longer value of a secret name is
-secret, unless it belongs to a sentence."""
+"""A value with more characters than this is too long for an ordinary word, number or file name. So it is
+secret if its name is of a ``Kind``, unless it is a word of a sentence."""
 
 
 @lru_cache(4096)
 def kind_of(name: str) -> Kind | None:
-    """Return the kind of secret that a name stands for, or None if the values of this name are not secret."""
+    """Return the kind of a name, or None if the values of this name are not secret."""
     words = _words(name)
     if not words or words[-1] in _ABOUT_SECRETS or not _REFERENCES.isdisjoint(words):
         return None
@@ -99,10 +102,13 @@ def kind_of(name: str) -> Kind | None:
 
 
 def holds_secret(name: str, value: str, sentence: str = "") -> bool:
-    """Return whether the value of a name is secret. An empty, masked or ordinary value is not secret.
+    """Return whether ``value``, which a text has beside ``name``, is secret.
 
-    ``sentence`` is needed only if the value has no quotes, and a colon and a space are before it. Then name
-    and value may be words of a sentence. In this case ``sentence`` is the text that begins with the value.
+    An empty or masked value is not secret, and neither is a value such as ``true`` or ``$TOKEN``. For a name
+    of the kind ``token`` a number is not secret either. In a sentence, the same is true for most words.
+    ``sentence`` is the text from the beginning of the value on. It is needed only if the value has no quotes
+    and follows a colon and a space. Such a value is not secret if it begins a sentence, as in ``password: is
+    missing``.
     """
     kind, start = kind_of(name), value[:_ORDINARY].strip()
     if kind is None or not start or start.startswith(REDACTED[:-1]):

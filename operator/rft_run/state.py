@@ -46,9 +46,9 @@ class RunState:
     best_reward: float | None = None
     """Highest held-out reward after a step. None if there was no evaluation after a step."""
     best_step: int = 0
-    """The step after which ``best_reward`` was measured."""
+    """The step after which ``best_reward`` was measured. 0 while ``best_reward`` is None."""
     evaluations_without_best: int = 0
-    """Number of evaluations after the one in which ``best_reward`` was measured."""
+    """Number of evaluations since the one that measured ``best_reward``. None of them had a higher reward."""
     unknown: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -103,4 +103,5 @@ _READ: dict[str, Callable[[str, Any], Any]] = {
     "grader_errors": _counts,
     "forged_replies": _counts,
 }
-"""The function that reads a field, for each field that is not a whole number."""
+"""For the name of each ``RunState`` field that is not a whole number: the function that checks the field's
+JSON value and returns it."""

@@ -47,11 +47,12 @@ class StepRecord(Record):
     """Age of the weights that sampled the batch, in adapter versions. 0: the trained weights sampled the
     batch themselves."""
     outside_filter_tokens: Whole | None = None
-    """Number of sampled tokens that top-k and top-p would remove by the trainer's probabilities."""
+    """Number of sampled tokens that top-k and top-p would exclude from sampling, if they were applied to the
+    trainer's probabilities in place of the sampler's."""
     truncated_fraction: float | None = None
     zero_variance_fraction: float | None = None
     completion_tokens: float | None = None
-    """Mean length of the graded completions, in tokens."""
+    """Mean length of the completions that have a reward, in tokens."""
     groups: Whole | None = None
     rollouts: Whole | None = None
     dropped_groups: Whole | None = None
@@ -73,7 +74,7 @@ class StepRecord(Record):
     """Number of requests for the step's rollouts that the endpoint of agents refused. For example, a request
     had the token of another rollout."""
     environment_fraction: float | None = None
-    """Share of the time of the rollouts in which they waited for the environment."""
+    """Share of the rollouts' time that was spent waiting for the environment."""
     forward_tokens: Whole | None = None
     """Number of tokens in all forward passes of the update, padding included."""
     learning_rate: float | None = None

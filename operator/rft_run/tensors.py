@@ -26,8 +26,8 @@ class IncompleteTensors(ValueError):
 def safetensors_header(file: Path) -> bytes:
     """Return the header of a safetensors file: JSON with the name, dtype, shape and offsets of each tensor.
 
-    Raises UnreadableFile and OSError. Raises IncompleteTensors if the size of the file is not the size that
-    follows from the header.
+    Raises IncompleteTensors if the header is invalid, or if the size of the file is not the size that follows
+    from the header. Raises UnreadableFile if the file is not a regular file, and OSError.
     """
     with run_files.opened(file) as stream:
         size = os.fstat(stream.fileno()).st_size
@@ -42,7 +42,9 @@ def safetensors_header(file: Path) -> bytes:
 
 
 def _data_bytes(header: bytes) -> int:
-    """Return the number of bytes of all tensors that a header describes. Raises IncompleteTensors."""
+    """Return the number of bytes of all tensors that a header describes. Raises IncompleteTensors if the
+    header is not a safetensors header.
+    """
     try:
         entries = run_files.json_value(header)
         ends = [int(entry["data_offsets"][1]) for name, entry in entries.items() if name != "__metadata__"]
@@ -72,10 +74,13 @@ class _Bounded:
 
 
 def check_torch_file(file: Path) -> None:
-    """Check that a file of ``torch.save`` is complete: a zip archive with its directory at the end.
+    """Raise IncompleteTensors unless a file of ``torch.save`` is complete: a zip archive with its directory
+    at the end.
 
-    The entries of the archive must not be compressed and must not overlap. So they take no more memory than
-    the file. Raises IncompleteTensors, UnreadableFile and OSError.
+    Compressed entries are refused, and so are entries that are together larger than the file. So reading the
+    entries takes no more memory than the size of the file.
+
+    Raises UnreadableFile if the file is not a regular file, and OSError.
     """
     with run_files.opened(file) as stream:
         size = os.fstat(stream.fileno()).st_size

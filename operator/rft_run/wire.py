@@ -5,7 +5,7 @@ rollback, or when a run is resumed. So this module ignores fields that this rele
 of a user is read strictly, by ``rft_api.validation``.
 
 A new field needs a default, because older releases do not write it. A change that an older release must not
-ignore needs a higher ``version`` in the model. Then the older release refuses the whole JSON text.
+ignore needs a higher ``version`` in the pydantic class. Then the older release refuses the whole JSON text.
 """
 
 from typing import TypeVar
@@ -16,10 +16,17 @@ M = TypeVar("M", bound=Model)
 
 
 def read(model: type[M], text: str | bytes) -> M:
-    """Parse the JSON text of a model, which another release may have written. Raises ValidationError."""
+    """Return an object of the pydantic class ``model`` from JSON text that another release may have written.
+
+    Raises pydantic's ValidationError if the text is not JSON, or not valid for the class.
+    """
     return model.model_validate_json(text, by_alias=True, by_name=False, extra="ignore")
 
 
 def read_object(model: type[M], value: object) -> M:
-    """Read a model from a JSON object, which another release may have written. Raises ValidationError."""
+    """Return an object of the pydantic class ``model`` from a parsed JSON object, which another release may
+    have written.
+
+    Raises pydantic's ValidationError if the JSON object is not valid for the class.
+    """
     return model.model_validate(value, by_alias=True, by_name=False, extra="ignore")

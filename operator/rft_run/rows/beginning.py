@@ -97,7 +97,10 @@ def _check_json(text: bytes, complete: bool, layout: RowLayout, place: str) -> N
 
 
 def _check_no_line(text: bytes, rest: bytes, complete: bool, layout: RowLayout, place: str) -> None:
-    """Raise DataError if the file has another known format, so that its first line is not a row."""
+    """Raise DataError if the file has a known format other than JSON lines, such as HTML or CSV.
+
+    This function is called if the first line of the file is not a JSON object.
+    """
     if text.startswith(b"<"):
         raise DataError(
             f'{place}: begins with "<" like a web page: check the address, and whether it needs a login'

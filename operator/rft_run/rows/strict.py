@@ -27,7 +27,7 @@ def value_of(raw: bytes) -> Any:
 
     - a number is not finite;
     - an object has a key twice;
-    - a surrogate has no partner;
+    - a text has only one half of a surrogate pair, such as ``\\ud83d`` alone;
     - the values are too many, or nested too deeply;
     - the text is not JSON or not UTF-8.
     """

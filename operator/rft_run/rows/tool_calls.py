@@ -33,7 +33,7 @@ class MalformedCall(ValueError):
 
 
 def style_of(tokenizer: Any, asked: ToolStyle | None) -> ToolStyle:
-    """Return the style in which tools are shown: ``asked``, unless it is None.
+    """Return the style in which tools are shown to a model: ``asked``, the user's choice, unless it is None.
 
     If ``asked`` is None, return ``template`` if transformers can read the model's tool calls, else ``text``.
     """
@@ -43,10 +43,9 @@ def style_of(tokenizer: Any, asked: ToolStyle | None) -> ToolStyle:
 
 
 def as_text(messages: Sequence[Message], tools: Tools) -> list[Message]:
-    """Return messages in which tools, calls and results are only text, in the style ``text``.
-
-    Successive results of tools become one user message, because templates may refuse two user messages in a
-    row.
+    """Return ``messages`` in the tool style ``text``: their content has tools, calls and results as text.
+    Successive results of tools become one user message, because chat templates may refuse two user messages
+    one after the other.
     """
     found: list[Message] = []
     for number, message in enumerate(messages, start=1):
@@ -86,8 +85,10 @@ def _function(tool: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def from_text(text: str) -> Message:
-    """Return the assistant's message from a text that the model wrote in the style ``text``. Raises
-    MalformedCall.
+    """Return the assistant's message for a completion in which each tool call is JSON between ``<tool_call>``
+    and ``</tool_call>``.
+
+    Raises MalformedCall if a tool call in the text is not closed or not valid.
     """
     calls = [_read(found) for found in _CALL.findall(text)]
     rest = _CALL.sub("", text)
@@ -109,10 +110,10 @@ def _read(text: str) -> dict[str, Any]:
 def from_template(
     tokenizer: Any, prompt_ids: Sequence[int], token_ids: Sequence[int], tools: Tools
 ) -> Message:
-    """Return the assistant's message that a model has sampled in the style ``template``.
+    """Return the assistant's message for a completion. transformers' ``parse_response`` reads its tool calls.
 
     ``prompt_ids`` are the tokens of the prompt, and ``token_ids`` are the sampled tokens. Raises
-    MalformedCall.
+    MalformedCall if ``parse_response`` fails, or if a tool call has no name or no object of arguments.
     """
     prompt, sampled = tokenizer.decode(list(prompt_ids)), tokenizer.decode(list(token_ids))
     try:

@@ -127,7 +127,10 @@ def _check_header(header: Sequence[str], layout: RowLayout, place: str) -> None:
 
 
 def _row(header: Sequence[str], cells: Sequence[str], where: str) -> bytes:
-    """Return a CSV row as a JSON line. Empty cells are left out. Raises DataError."""
+    """Return a CSV row as a JSON line. Empty cells are left out.
+
+    Raises DataError if the row has more or fewer cells than the header.
+    """
     if not cells:
         return b"\n"
     if len(cells) != len(header):
