@@ -51,8 +51,8 @@ def validate(job: RFTJob) -> list[str]:
 
 
 def plan(job: RFTJob) -> Plan:
-    """Return the plan of a job: GPUs, CPU, memory, and the reasons. The plan does not use the number of rows.
-
+    """Return the plan of a job: GPUs, CPU, memory, and the reasons. The dataset is not read, so the plan has
+    no estimate that needs the number of rows.
     Raises RFTError if no plan can be made.
     """
     read = shape_for(job.spec.model, None, hub=False)

@@ -103,8 +103,8 @@ _SMALLEST: dict[str, Any] = {
     "graders": [{"name": "any", "numeric": {}}],
     "storage": {"claimTemplate": {"size": "1Gi"}},
 }
-"""A spec with the required fields only. To check the platform's defaults by the rules for specs, they are
-written into this spec.
+"""A spec with the required fields only. The platform's defaults are written into it, so that the rules for
+specs can check them.
 """
 
 
@@ -220,8 +220,10 @@ def _same(one: Model, other: Model, keys: tuple[str, ...]) -> bool:
 
 
 def _leaves(value: Any, path: str, origin: str) -> Iterator[Inherited]:
-    """Yield each field of a default value, with the field's path. An item of a list in ``MERGED_BY`` counts
-    as one field.
+    """Yield each field of a default value, with the field's path.
+
+    An item of a list counts as one field if the list is in ``MERGED_BY``. Of these lists a job gets the
+    default items in addition to its own.
     """
     if isinstance(value, Model):
         for name, info in type(value).model_fields.items():

@@ -28,8 +28,7 @@ class Form(NamedTuple):
     """Maximum number of characters. The API server uses it to estimate the cost of a CEL rule."""
 
     def limits(self, longest: int | None = None) -> dict[str, Any]:
-        """Return the arguments of ``Field`` for a field of this form.
-
+        """Return the keyword arguments of pydantic's ``Field`` for a text that must have this form.
         ``longest`` is the maximum number of characters. If it is None, the form's own maximum is used.
         """
         return {"pattern": self.pattern, "max_length": longest or self.longest}

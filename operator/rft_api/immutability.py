@@ -41,9 +41,10 @@ def problems(old: RFTJobSpec, new: RFTJobSpec, status: Mapping[str, Any]) -> lis
 
 
 def late_changes(old: RFTJobSpec, new: RFTJobSpec, *, pod_alive: bool) -> list[Problem]:
-    """Return a problem for each change from ``old`` to ``new`` that has no effect on the run.
+    """Return a problem for each field that differs between two specs, if the change does not affect the run.
 
-    The run was started with ``old``. ``pod_alive`` says whether a pod of the run may still run.
+    The run was started with ``old``, and the user has changed the spec to ``new``. ``pod_alive`` says whether
+    a pod of the run may still run.
     """
     found = list(_changed(old, new, FROZEN, NEVER))
     if pod_alive:

@@ -407,7 +407,10 @@ def _has_form(value: str, pattern: str) -> bool:
 
 
 def _constraint(info: FieldInfo, name: str) -> str:
-    """Return the constraint ``name`` of a field as a text, or "" if the field has no such constraint."""
+    """Return the value of a field's constraint ``name`` as a text, such as "10" for ``max_length``.
+
+    Return "" if the field has no such constraint.
+    """
     found = [value for each in info.metadata if (value := getattr(each, name, None)) is not None]
     return str(found[0]) if found else ""
 

@@ -49,7 +49,7 @@ class Effective(Model):
         0.0, description="Amount that is subtracted from the reward of a completion of maxTokens tokens."
     )
     refill_rounds: Int = Field(
-        0, description="Number of times per step that groups with equal rewards are replaced."
+        0, description="Maximum number of refills per step. A refill replaces groups of equal rewards."
     )
     inherited: list[Inherited] | None = Field(
         None, description="Fields that the job inherits from the platform's defaults. Absent if none."
@@ -168,7 +168,7 @@ class Plan(Model):
     balanced_gpus: Int | None = Field(
         None,
         ge=1,
-        description="Number of GPUs, up to 8, with which sampling and training take the same time.",
+        description="Number of GPUs, up to 8, with which the times of sampling and training differ least.",
     )
     trainer_gpus: Int | None = Field(None, ge=1, description="Number of GPUs that train.")
     trainer_base: TrainerBase | None = Field(

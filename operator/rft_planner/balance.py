@@ -1,4 +1,4 @@
-"""Finds the number of GPUs for which sampling and training take the same time.
+"""Finds the number of GPUs for which the times of sampling and training differ least.
 
 If sampling and training have separate GPUs, the GPUs of the faster role wait for the other role. They wait
 least if both roles take the same time.

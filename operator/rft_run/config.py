@@ -72,7 +72,7 @@ class RunConfig(Model):
     plan: Plan | None = None
     defaults: JobDefaults | None = Field(
         None,
-        description="Defaults of the platform when the run began. Absent if it had none, and with rft run.",
+        description="Defaults of the platform when the run began. Absent if there were none, and in rft run.",
     )
     device: Device = "cpu"
     gpus: Int = Field(0, ge=0)
@@ -88,7 +88,7 @@ class RunConfig(Model):
         None, description="Socket of the grader container. If absent, graders run as local processes."
     )
     scratch_dir: str | None = Field(None, description="Fast local folder for sockets and temporary files.")
-    report: ReportTarget | None = Field(None, description="The receiver of reports. rft run sends none.")
+    report: ReportTarget | None = Field(None, description="Where reports are sent. Absent in rft run.")
 
     @property
     def pod_spec(self) -> RFTJobSpec:

@@ -69,7 +69,10 @@ def read_destination(text: str, *, private: bool = True) -> Destination:
 
 
 def _read(part: str, form: Form, text: str, example: str, before: str, after: str = "") -> str:
-    """Return ``part`` of the destination ``text`` if it has the required form. Else raise ValueError."""
+    """Return ``part``, a part of the destination ``text``. Raise ValueError if it does not have ``form``.
+    The error has a corrected value: ``before``, then a correction of ``part``, then ``after``. It has
+    ``example`` if no correction can be guessed.
+    """
     if form.has(part):
         return part
     guess = form.proposal(part)

@@ -135,8 +135,8 @@ def _canonical(content: bytes) -> bytes:
 def changes(before: Fingerprint, now: Fingerprint, first_line: Mapping[str, int]) -> list[str]:
     """Return a message for each input that changed. An input that only one fingerprint has is not compared.
 
-    ``first_line`` has the number of the first line that differs, by the field of the dataset. A dataset is
-    absent if the number is not known.
+    ``first_line`` has the number of the first line that differs, for each dataset for which it is known. The
+    key is the field of the manifest that names the dataset.
     """
     found = []
     for field, old in before.rows.items():

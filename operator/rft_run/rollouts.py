@@ -45,7 +45,7 @@ class RolloutRecord(Record):
     """The messages of a rollout of several turns, from the model's first message on. None for a rollout with
     a single answer."""
     limit: str | None = None
-    """The limit of the environment that ended the rollout, such as ``maxTurns``."""
+    """The limit of the environment that ended the rollout, such as ``maxTurns``. None if none did."""
 
 
 def as_bytes(records: Sequence[RolloutRecord]) -> bytes:

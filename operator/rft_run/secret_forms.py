@@ -133,8 +133,8 @@ def without_credentials(text: str) -> str:
 
 
 def _if(is_secret: Callable[[Match], bool]) -> Callable[[Match], str]:
-    """Return a function for ``re.sub``. It replaces the last group of a match if ``is_secret(match)`` is
-    true.
+    """Return a function for ``re.sub``. It replaces the last group of a match by ``[redacted]`` if
+    ``is_secret(match)`` is true, and changes nothing otherwise.
     """
 
     def replacement(found: Match) -> str:

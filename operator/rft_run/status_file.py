@@ -15,7 +15,10 @@ class UnreadableStatus(ValueError):
 
 
 def write_status(path: Path, status: RFTJobStatus) -> None:
-    """Replace the status file atomically. Its texts are cleaned by ``cluster_object``. Raises OSError."""
+    """Write the status file atomically, without the secrets and control characters in the status.
+
+    Raises OSError.
+    """
     body = cluster_object(status.dump())
     atomic.write_text(path, yaml.safe_dump(body, sort_keys=False, allow_unicode=True))
 

@@ -42,7 +42,9 @@ class StepRecord(Record):
     """KL between the probabilities of trainer and sampler, per token, in nats."""
     mismatch_mean_abs: float | None = None
     mismatch_bounded_fraction: float | None = None
-    """Share of tokens whose weight was limited. The weight corrects the mismatch of trainer and sampler."""
+    """Share of the tokens whose mismatch weight was set to a limit, or to 0 because of its sequence.
+
+    The mismatch weight is the token's probability in the trainer divided by that in the sampler."""
     staleness: Whole | None = None
     """Age of the weights that sampled the batch, in adapter versions. 0: the trained weights sampled the
     batch themselves."""
@@ -57,7 +59,7 @@ class StepRecord(Record):
     rollouts: Whole | None = None
     dropped_groups: Whole | None = None
     refilled_groups: Whole | None = None
-    """Number of groups that were sampled in place of groups with equal rewards."""
+    """Number of groups that were sampled in place of groups whose rewards are all equal."""
     overlong_penalty: float | None = None
     """Mean penalty for long completions. It is not subtracted from ``reward`` in this record."""
     turns: float | None = None
@@ -84,7 +86,7 @@ class StepRecord(Record):
     """Number of sampled tokens per second of sampling."""
     step_seconds: float | None = None
     phases: dict[str, float] = Field(default_factory=dict)
-    """Seconds that each phase of the step took. The keys are the field names of ``PhaseSeconds``."""
+    """Seconds that each phase of the step took: ``rollout``, ``grade``, ``update`` and ``publish``."""
     attempt: Whole | None = None
     time: str | None = None
     """The time when the step ended, in RFC 3339 form."""

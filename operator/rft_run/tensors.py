@@ -14,7 +14,8 @@ _MAX_HEADER_BYTES = 100_000_000
 """Maximum number of bytes in the header of a safetensors file. The safetensors library has this limit."""
 
 _MAX_DIRECTORY_BYTES = 16 << 20
-"""Maximum size in bytes of the directory of a zip archive. One entry has less than 200 bytes."""
+"""Maximum size in bytes of the directory of a zip archive, which lists the archive's entries. Each entry
+takes less than 200 bytes in it."""
 
 
 class IncompleteTensors(ValueError):
