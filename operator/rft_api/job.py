@@ -115,7 +115,7 @@ class RFTJobSpec(Model):
 
     @property
     def scored_by(self) -> list[Grader]:
-        """All graders. If there is an environment, it is the last of them."""
+        """All graders, in their order. An environment counts as a grader, and is the last of them."""
         return self.graders if self.environment is None else [*self.graders, self.environment.as_grader()]
 
     @property

@@ -49,7 +49,10 @@ class Effective(Model):
         0.0, description="Amount that is subtracted from the reward of a completion of maxTokens tokens."
     )
     refill_rounds: Int = Field(
-        0, description="Maximum number of refills per step. A refill replaces groups of equal rewards."
+        0,
+        description=(
+            "Maximum number of refills per step. A refill replaces groups whose rewards are all equal."
+        ),
     )
     inherited: list[Inherited] | None = Field(
         None, description="Fields that the job inherits from the platform's defaults. Absent if none."

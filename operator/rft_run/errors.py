@@ -25,7 +25,7 @@ class TrainerError(Exception):
 
 
 class ConfigurationError(TrainerError):
-    """The configuration of the run cannot work."""
+    """The configuration of the run cannot work. A retry would fail in the same way."""
 
     exit_code = ExitCode.CONFIGURATION
 
@@ -79,7 +79,9 @@ class SamplerError(TrainerError):
 
 
 class SamplerMismatch(TrainerError):
-    """The sampler does not sample from the policy that is trained."""
+    """The sampler does not sample from the policy that is trained: its log-probabilities differ too much from
+    the trainer's.
+    """
 
     exit_code = ExitCode.SAMPLER_MISMATCH
 

@@ -34,7 +34,7 @@ model."""
 
 
 class Text(Record):
-    """The digest of all lines of a dataset, and the number of lines."""
+    """A dataset: one digest over all its lines, and the number of its lines."""
 
     sha256: str
     lines: int

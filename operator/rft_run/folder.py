@@ -52,7 +52,10 @@ class RunFolder:
 
     @property
     def attempt(self) -> Path:
-        """The file with the number and the id of the newest attempt (``Fence``)."""
+        """The file with the number and the id of the newest attempt (``Fence``).
+
+        Each start of the trainer is an attempt.
+        """
         return self.path / "attempt.json"
 
     @property

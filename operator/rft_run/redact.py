@@ -102,7 +102,7 @@ def _decoded(found: Match) -> str:
 
 
 class _Named(NamedTuple):
-    """A name in a text whose value may be a secret, such as ``password``."""
+    """A name in a text, such as ``password``. The value that the text has beside the name may be a secret."""
 
     name: str
     at: int

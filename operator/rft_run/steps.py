@@ -69,7 +69,7 @@ class StepRecord(Record):
     tool_errors: Whole | None = None
     """Number of failed or unreadable tool calls in the step."""
     limited_fraction: float | None = None
-    """Share of the rollouts that a limit of the environment ended."""
+    """Share of the rollouts that a limit of the environment ended, such as ``maxTurns``."""
     environment_errors: Whole | None = None
     """Number of rollouts in the step that a failure of the environment ended."""
     refused_requests: Whole | None = None

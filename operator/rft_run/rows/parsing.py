@@ -23,7 +23,7 @@ class RowLayout:
 
     @classmethod
     def of(cls, dataset: Dataset, where: str = "spec.dataset") -> "RowLayout":
-        """Return the layout of a dataset, with the defaults filled in."""
+        """Return the layout of ``dataset``, with the defaults filled in. ``where`` is its manifest field."""
         return cls(dataset.format or "jsonl", dataset.columns or {}, where)
 
 
