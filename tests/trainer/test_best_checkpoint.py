@@ -83,5 +83,5 @@ def test_the_only_evaluation_is_the_best_and_was_not_selected(
 def test_the_table_has_a_line_for_a_best_that_is_not_the_last() -> None:
     other = compare(scores(0, 0.0, 0.5), scores(9, 0.0, 0.5), 1, scores(6, 1.0, 0.5), selected=True)
     same = compare(scores(0, 0.0, 0.5), scores(6, 1.0, 0.5), 1, scores(6, 1.0, 0.5))
-    assert list(evaluation_table(other).columns[0].cells) == ["reward", "reward of the best, step 6"]
+    assert list(evaluation_table(other).columns[0].cells) == ["reward", "best reward, at step 6"]
     assert list(evaluation_table(same).columns[0].cells) == ["reward"]

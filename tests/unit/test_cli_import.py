@@ -263,7 +263,7 @@ def test_rows_that_a_script_changes_or_names_again_are_noted() -> None:
     loaded = "load_dataset('csv', data_files='rows.csv')"
     changed = imported(f"rows = {loaded}.select(range(9))\n{script}", model=None)
     assert changed.spec["dataset"]["format"] == "csv"
-    assert "without the changes by these methods" in notes_of(changed)["train_dataset"]
+    assert "methods such as map are not called" in notes_of(changed)["train_dataset"]
 
 
 def test_a_ready_made_format_reward_matches_as_trls_does() -> None:

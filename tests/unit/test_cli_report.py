@@ -80,7 +80,7 @@ def test_the_page_of_a_folder_has_every_part(folder: Path) -> None:
     assert "- GPUs: 2.00 hours" in text
     assert "- cost: 5.00" in text
     assert "- errors of right: 3" in text
-    assert "- replies of right that were forged, and so refused: 1" in text
+    assert "- replies that another program forged in place of right, and that were refused: 1" in text
 
 
 def test_a_run_with_an_environment_says_what_its_rollouts_did(folder: Path) -> None:

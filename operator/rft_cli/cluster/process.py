@@ -34,7 +34,9 @@ class Unreachable(UserError):
 
 
 def handshake_status(said: str) -> int | None:
-    """Return the HTTP status of a WebSocket that the API server refused, from the client's message."""
+    """Return the HTTP status with which the API server refused to open a WebSocket, or None if ``said`` has
+    none. ``said`` is the error message of the WebSocket client.
+    """
     found = _HANDSHAKE.search(said)
     return int(found[1]) if found else None
 
@@ -99,7 +101,10 @@ class PodProcess:
         self._socket.shutdown()  # ``close`` does nothing if the server has closed the connection before
 
     def _chunks(self) -> Iterator[bytes]:
-        """Yield the standard output until the command has ended with exit code 0."""
+        """Yield the pieces of the command's standard output as they arrive, until the command has ended.
+
+        Raises UserError if the command failed, and Unreachable if the connection is lost before it ended.
+        """
         said, verdict = b"", b""
         try:
             while True:

@@ -32,9 +32,10 @@ The empty lines show that the program is alive, and keep proxies from closing th
 
 
 def list_files(folder: str, patterns: list[str], *, hashes: bool) -> None:
-    """Write a line for each file below ``folder`` whose path matches one of the patterns.
+    """Write a line of JSON for each file below ``folder`` whose path matches one of the patterns.
 
-    If ``hashes`` is true, only regular files are listed, and their content is read. Else no file is opened.
+    If ``hashes`` is true, the line is an object with the file's path, size and SHA-256 digest. Then only
+    regular files are listed. If it is false, the line is only the path as a text, and no file is opened.
     Files and folders whose names begin with a dot are left out.
     """
     for root, folders, names, place in os.fwalk(folder):
@@ -70,8 +71,8 @@ def hashed(file: int) -> tuple[int, str]:
 
 
 def send(folder: str) -> None:
-    """Write parts of files. Each line of standard input is "BEGIN END PATH", and asks for one part of one
-    file.
+    """Write parts of files to standard output. Each line "BEGIN END PATH" on standard input asks for the
+    bytes of one file from BEGIN to END. An empty line ends the list.
     """
     wanted = []
     while (line := sys.stdin.buffer.readline()).strip():

@@ -55,8 +55,9 @@ def folder_mount(job: Mapping[str, Any], path: str) -> Body:
     """Return a mount at ``path``. It is read-only and has only the run's folder, because the claim may have
     folders of other jobs.
 
-    The folder's path on the claim is the same as that of ``Owner.folder``. The path in the status is not
-    used, because it comes from the trainer, which could report the path of another run's folder.
+    The run's folder on the claim is ``NAMESPACE/NAME``, where NAME is the name of the job's child Job. The
+    operator uses the same path. The path in the RFTJob's status is not used, because the trainer reports it,
+    and could report the folder of another run.
     """
     inside = f"{job['metadata']['namespace']}/{job['status']['jobName']}"
     return {"name": "runs", "mountPath": path, "subPath": inside, "readOnly": True}

@@ -68,7 +68,7 @@ def _explained() -> Iterator[None]:
         yield
     except UnsafeListing as error:
         raise UserError(
-            f"the run's folder is not downloaded: {error}; remove or rename it on the volume", INVALID
+            f"the run's folder is not downloaded: {error}; remove or rename such files on the volume", INVALID
         ) from error
 
 
@@ -76,7 +76,8 @@ def _explained() -> Iterator[None]:
 def volume_of(
     cluster: ClusterClient, job: Mapping[str, Any], image: str | None, say: Callable[[str], None]
 ) -> Iterator[VolumeReader]:
-    """Yield a reader of the run's folder of an RFTJob. Its pod is deleted at the end of the block.
+    """Start a pod that mounts the run's folder of an RFTJob, and yield a reader of this folder. The pod is
+    deleted at the end of the block.
 
     If the pod cannot be deleted, ``say`` is called with a message about the pod. An error in the block is
     raised all the same.

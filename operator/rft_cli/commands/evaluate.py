@@ -61,7 +61,7 @@ def evaluate(
         ),
     ] = False,
     rows: Annotated[
-        Path | None, typer.Option(help="File with rows. All of them replace the held-out rows.")
+        Path | None, typer.Option(help="File with rows to evaluate, all of them, in place of held-out rows.")
     ] = None,
     dataset: Annotated[
         Path | None, typer.Option(help="File from which rows are held out. It replaces spec.dataset.")
@@ -151,7 +151,9 @@ def _asked(
 
 
 def _options(tuned: TunedAdapter | None, limit: int | None) -> list[str]:
-    """Return the options of the trainer for an evaluation."""
+    """Return command-line options for the trainer: the adapter to evaluate with its step, and the maximum
+    number of rows.
+    """
     options = ["--adapter", str(tuned.folder), "--step", str(tuned.step)] if tuned is not None else []
     return [*options, "--limit", str(limit)] if limit is not None else options
 

@@ -27,7 +27,7 @@ from rft_run.folder import ADAPTER, RunFolder, adapter_of, card_of, state_of, st
 
 ADAPTER_CONFIG = "adapter_config.json"
 _FILES = ("metrics.jsonl", f"{ADAPTER}/*", f"checkpoints/*/{ADAPTER}/*", "checkpoints/*/state.json")
-"""Patterns of those files of a job's folder that an export may need."""
+"""``fnmatch`` patterns of the files that an export may need, relative to the run's folder."""
 
 
 class Dtype(StrEnum):
@@ -138,14 +138,17 @@ def refuse_both(step: int | None, best: bool) -> None:
 
 
 def fetch_adapter(job: str, paths: list[str], fetch: Fetch, step: int | None, best: bool) -> None:
-    """Fetch the records of a job, and the adapters among which ``choose`` finds the one to export.
+    """Fetch from a job's volume the step records, and the adapters that ``choose`` needs to find the one to
+    export.
 
-    ``paths``: the paths of the files in the job's folder. The paths alone decide as much as possible, because
-    the pod reads each fetched file twice. So an older checkpoint is fetched only if the newer ones cannot be
-    used, or if it is the best one.
+    Few files are fetched, because the pod reads each of them twice. An older checkpoint is fetched only if
+    the newer ones cannot be used, or if ``best`` is true and it has the highest held-out reward.
+
+    - ``paths``: the paths of all files in the job's folder that match ``_FILES``
+    - ``fetch``: copies files to this machine
 
     Raises:
-        UserError: if there is no such adapter.
+        UserError: if the job has no adapter, or no checkpoint of the step that the options select.
     """
     configs = [Path(path) for path in paths if path.endswith(f"/{ADAPTER}/{ADAPTER_CONFIG}")]
     steps = steps_of((config.parent.parent.name for config in configs), "")
@@ -172,7 +175,10 @@ def fetch_adapter(job: str, paths: list[str], fetch: Fetch, step: int | None, be
 
 
 def _files_of(step: int) -> list[str]:
-    """Return patterns of a checkpoint's adapter and state."""
+    """Return ``fnmatch`` patterns of the adapter's files and the state file in the checkpoint of a step.
+
+    They are relative to the run's folder.
+    """
     checkpoint = RunFolder(Path()).checkpoint_of(step)
     return [f"{adapter_of(checkpoint)}/*", str(state_of(checkpoint))]
 
@@ -256,7 +262,11 @@ def _base(adapter: Path, config: RunConfig | None, given: str | None) -> tuple[s
 
 
 def _copy(adapter: Path, target: Path, config: RunConfig | None) -> None:
-    """Copy an adapter. If ``config`` is not None, the copy names the base model that ``config`` names."""
+    """Copy the files of an adapter into the folder ``target``.
+
+    If ``config``, the configuration of the run, is not None, the adapter's configuration in the copy names
+    the base model of the run. Else it names the same base model as the original.
+    """
     body = records.adapter_config(adapter)
     if config is not None:
         model = config.spec.model

@@ -111,10 +111,14 @@ def defaults_in(path: Path) -> JobDefaults:
 def known_rows(
     manifest: Manifest, dataset: Path | None, evaluation: Path | None
 ) -> tuple[RowCounts | None, list[str]]:
-    """Return the numbers of rows of the datasets, or None and a note that says why they are unknown.
+    """Return how many rows there are for training and for evaluation, and a list of notes.
+
+    The numbers are None if the rows cannot be read. Then one note says why. Otherwise there is no note.
+
+    - ``dataset``, ``evaluation``: files from the options, in place of the datasets of the manifest
 
     Raises:
-        UserError: if a file that is given as an option cannot be read.
+        UserError: if rows cannot be read, and an option names a file.
     """
     try:
         return rows_of(manifest, dataset, evaluation), []
@@ -149,7 +153,8 @@ def outcome(
 ) -> Plan | Unplannable:
     """Return the plan of a job, or the reason why there is no plan.
 
-    - ``config``, ``hub``: where the model's config.json is, see ``shape_for``
+    - ``config``: the model's config.json, or a folder with it
+    - ``hub``: whether config.json is downloaded from the hub, if ``config`` is None
     - ``rows``: the numbers of rows, or None if they are not known
     - ``notes``: notes to add to those of the plan
     - ``defaults``: the platform's defaults for jobs

@@ -99,9 +99,11 @@ def _destination(text: str, public: bool) -> Destination:
 
 
 def _pushed(python: str, folder: Path, to: Destination) -> dict[str, Any]:
-    """Push a folder in a child process that uses the trainer's package. Return the result as a JSON object.
+    """Push the files of a folder to the hub or a bucket. Return the JSON object that ``rft_trainer.push``
+    prints: the address, and which files were sent, were there already, or are from another push.
 
-    The libraries for the hub and for buckets belong to the trainer's packages.
+    ``python`` is a Python interpreter with the trainer's packages, which have the libraries for the hub and
+    for buckets. ``rft`` itself does not load them. Raises UserError if the push fails.
     """
     command = [python, "-P", "-m", "rft_trainer.push", "--folder", str(folder), "--to", str(to)]
     if isinstance(to, HubDestination) and not to.private:

@@ -93,8 +93,9 @@ def serve(
 
 
 def module_arguments(config: RunConfig, adapter: str, host: str, port: int, gpus: int) -> list[str]:
-    """Return the module that serves an adapter, with its arguments. The module needs the trainer's
-    packages.
+    """Return the arguments after ``python -m`` that start a server for an adapter.
+
+    They are the module and its options. The module needs the trainer's packages.
     """
     model, plan = config.spec.model, config.plan
     arguments = [

@@ -43,7 +43,7 @@ def run_folder(
 
     - ``image``: the image of the pod that reads the job's volume; None: the image of the job
     - ``patterns``: ``fnmatch`` patterns of the files that the command may need
-    - ``choose``: gets the paths of these files. The pod reads only the files that it fetches.
+    - ``choose``: gets the paths of these files, and fetches those that it needs. Only these are copied.
 
     Raises:
         UserError: if there is no such folder or job, or the job's folder cannot be read.

@@ -48,9 +48,10 @@ def suggest(
 
 
 def _as_written(experiment: Experiment, body: dict[str, Any]) -> Experiment:
-    """Return an experiment with the graders and the storage of the user's file.
+    """Return an experiment with the graders and the storage as the user wrote them in the job ``body``.
 
-    In this file, ``python.file`` names the file with the code of a grader.
+    Before the experiments were computed, each ``python.file`` was replaced by a ConfigMap, and a missing
+    storage by ephemeral storage. Both are undone here, so that the user gets back what they wrote.
     """
     spec = {**experiment.manifest["spec"], "graders": body["spec"]["graders"]}
     if "storage" not in body["spec"]:

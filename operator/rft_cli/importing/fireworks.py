@@ -61,8 +61,9 @@ def read_command(text: str, options: Options) -> Draft:
 
 
 def _flags(given: list[str]) -> Iterator[tuple[str, Any]]:
-    """Yield the name and the value of each option: ``--name value``, ``--name=value``, or ``--name``
-    (True).
+    """Yield the name and the value of each option in the words of a command line.
+
+    An option is ``--name value`` or ``--name=value``. The value of ``--name`` alone is True.
     """
     for i, word in enumerate(given):
         if not word.startswith("-") or number(word, whole=False) is not None:
@@ -79,7 +80,8 @@ def _flags(given: list[str]) -> Iterator[tuple[str, Any]]:
 
 
 def flattened(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of the API's JSON that have a value, as one flat object.
+    """Return the fields of a job in the API's JSON that have a value. Fields of groups such as
+    ``trainingConfig`` are put beside the job's own fields.
 
     Fields that the service adds to a job are left out.
     """

@@ -94,7 +94,7 @@ def _add_format(draft: Draft, body: Any) -> None:
     schema = openai_graders.response_schema(body)
     kind = body.get("type") if isinstance(body, dict) else body
     if schema is None:
-        draft.note("response_format", kind, "no counterpart: describe the form in the rows' prompts")
+        draft.note("response_format", kind, "no counterpart: describe the form of the answer in the prompts")
         return
     name = draft.unique_name("response-format")
     draft.graders.append({"name": name, "weight": 0, "jsonSchema": {"schema": schema}})

@@ -153,8 +153,8 @@ def _add_rows(draft: Draft, script: Script, trainer: Mapping[str, ast.expr], opt
         draft.note("train_dataset", given, done)
     elif options.rows is None and isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute):
         done = (
-            "the rows of the data file are used, without the changes by these methods; to use changed rows,"
-            " write them into a file, and import again with --rows FILE"
+            "the rows of the data file are used as they are, and methods such as map are not called; to use"
+            " changed rows, write them into a file, and import again with --rows FILE"
         )
         draft.note("train_dataset", ast.unparse(call), done)
     if options.evaluation_rows is not None:

@@ -81,9 +81,11 @@ class Contact:
     credentials: tuple[str, ...] = ()
     """Names of the variables and files with the secrets that are sent to this server."""
     trusted: tuple[str, ...] = ()
-    """The addresses that may get these credentials: the one in the user's setting, or else the vendor's."""
+    """The server addresses that may get ``credentials`` without ``--send-token-to``: the address in a setting
+    of the user, or else the vendor's own."""
     setting: str = ""
-    """Name of the environment variable that sets the trusted address, or empty."""
+    """Name of the environment variable with which the user chose the address in ``trusted``, or empty if no
+    variable chose it. It is shown in error messages."""
     own: tuple[str, ...] = ()
     """Names of files in which the user has stored credentials for exactly this host, such as netrc. These
     credentials need no permission."""
@@ -172,7 +174,10 @@ def _datasets(inputs: Inputs, shell: Shell) -> Iterator[Contact]:
 
 
 def _output(output: ResultTarget, shell: Shell) -> Iterator[Contact]:
-    """Yield the server that gets the adapter, with the destination there."""
+    """Yield each server to which ``spec.output`` writes the adapter: the hub, or that of a bucket.
+
+    ``writes`` of the contact is the repository, or the folder in the bucket.
+    """
     to = destination_of(output)
     if output.hub is not None:
         contact = _of_hub("spec.output.hub.repository", shell)

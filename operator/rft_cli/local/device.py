@@ -99,9 +99,9 @@ def gpu_of_this_machine() -> Kind | None:
 
 
 def kind_of_driver(said: str) -> Kind | None:
-    """Return the kind of GPU with the least memory, or None if no line can be parsed.
+    """Return the kind of GPU with the least memory in the output ``said`` of ``nvidia-smi``.
 
-    Each line of ``said`` has the name of a GPU and its memory in MiB.
+    Each line has the name of a GPU and its memory in MiB. Return None if no line can be parsed.
     """
     found = []
     for line in said.splitlines():

@@ -43,9 +43,12 @@ class Played:
 def played(
     manifest: Manifest, overrides: Overrides, rows: Sequence[RowLine], script: Sequence[str]
 ) -> tuple[list[dict[str, Any]], list[Played]]:
-    """Return the tools of the environment, and the result of playing it with each row.
+    """Play one rollout of the job's environment for each row. Return the environment's tools (their JSON
+    schemas), and the result for each row.
 
-    ``script`` has the text of the model for each turn. ``overrides`` may have the environment's code.
+    - ``script``: what the model says, one text for each turn; no model runs
+    - ``overrides``: may have a file with the environment's code, which replaces the code in the manifest
+
     Raises UserError if the job has no environment, or if the environment cannot be loaded.
     """
     try:

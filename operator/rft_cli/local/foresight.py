@@ -70,7 +70,10 @@ def _no_key(path: str, name: str, key: str, contents: dict[str, bytes]) -> Probl
 
 
 def _rows(manifest: Manifest) -> tuple[list[Problem], list[str]]:
-    """Check the rows that are on this machine, or in the job's file. Return the problems and the warnings."""
+    """Check the rows of the job's datasets. Return the problems and the warnings.
+
+    A dataset is checked only if its rows are on this machine, or in a ConfigMap in the manifest's file.
+    """
     spec = manifest.job.spec
     problems, warned = [], []
     evaluated = spec.evaluation.dataset

@@ -85,7 +85,8 @@ def _gold_form(graders: Sequence[Grader]) -> tuple[str, str, str]:
 
 
 def _gold_of_template(check: StringCheck) -> tuple[str, str, str] | None:
-    """Return the row's field in ``check.reference``, and the texts before and after this field.
+    """Return the field of the row that ``check.reference`` contains, and the texts before and after it. For
+    the reference ``Answer: {answer}.`` these are ``answer``, ``Answer: `` and ``.``.
 
     Return None in two cases: the reference does not have exactly one field, or a completion that equals the
     reference does not pass the check.
@@ -200,7 +201,7 @@ def scored(manifest: Manifest, overrides: Overrides, answers: Sequence[Answer]) 
 
 
 def not_full(answers: Sequence[Answer], scores: "Sequence[Score]") -> Iterator[tuple[Answer, str]]:
-    """Yield the gold answers that do not get the score 1 from a grader, with the name of the grader."""
+    """Yield each gold answer and the name of each grader that does not give it the score 1, or that fails."""
     for answer, score in zip(answers, scores, strict=True):
         for name in {**score.per_grader, **score.errors}:
             if name in score.errors or score.per_grader[name] < 1:

@@ -68,7 +68,9 @@ class Inputs(NamedTuple):
         return found | {f"grader {name}": given for name, given in self.graders.items()} | self.helpers()
 
     def helpers(self) -> dict[str, Input]:
-        """Return the files that the graders' code can import, by names such as ``grader NAME, FILE``."""
+        """Return the files in ``beside``. The key of each is a text for messages: ``grader NAME, FILE``, with
+        the grader's name and the file's name.
+        """
         return {
             f"grader {name}, {Path(given.location).name}": given
             for name, files in self.beside.items()

@@ -32,7 +32,11 @@ class Origin(NamedTuple):
 
 
 def origin_of(address: str) -> Origin | None:
-    """Return the origin of an http or https address in the usual form, or None for any other text."""
+    """Return the scheme, host and port of an address such as ``https://host:port/path``.
+
+    Return None for any other text, also for addresses that libraries parse in different ways, such as one
+    with a user name.
+    """
     found = _PLAIN.fullmatch(address)
     if found is None or not address.isprintable():
         return None
@@ -50,7 +54,7 @@ class Permission(NamedTuple):
     def covers(self, address: str) -> bool:
         """Return whether this value of ``--send-token-to`` names the server at ``address``.
 
-        An address without an origin must be the same text as this value.
+        If ``origin_of(address)`` is None, the address must be the same text as this value.
         """
         origin = origin_of(address)
         if origin is None or address == self.text:

@@ -86,7 +86,11 @@ def with_code(documents: Iterable[Document], folder: Path, allowed: Folders | No
 def _code_maps(
     source: str, body: dict[str, Any], folder: Path, allowed: Folders | None
 ) -> Iterator[Document]:
-    """Replace each ``python.file`` of a job, and yield the ConfigMaps with the files."""
+    """In ``body``, a job, replace each grader's ``python.file`` by a reference to a ConfigMap. Yield these
+    ConfigMaps. Each has the file, and the modules in its folder that it imports.
+
+    Raises UserError if a file cannot be read, or may not be sent to the cluster.
+    """
     graders = body["spec"].get("graders")
     for i, grader in enumerate(graders if isinstance(graders, list) else []):
         python = grader.get("python") if isinstance(grader, dict) else None

@@ -30,8 +30,10 @@ class Source(Protocol):
         """Return the files that match at least one of the patterns."""
 
     def content(self, wanted: Sequence[tuple[FileEntry, int]]) -> Generator[tuple[int, bytes], None, None]:
-        """Yield the content of files in pieces, each with the file's index. Each file begins at a given
-        offset.
+        """Yield the content of files in pieces. A piece is the index of a file in ``wanted``, and some bytes
+        of this file.
+
+        ``wanted`` has each file, with the offset in bytes at which its content begins.
         """
 
 

@@ -31,12 +31,14 @@ def steps(path: Path) -> list[StepRecord]:
 
 
 def last_step(found: Iterable[StepRecord]) -> int:
-    """Return the last step of these records, or 0 if there are none."""
+    """Return the highest step number in the records of a run's steps, or 0 if there are no records."""
     return max((record.step for record in found), default=0)
 
 
 def adapter_config(adapter: Path) -> dict[str, object]:
-    """Return the configuration of an adapter, or an empty object if it is not a JSON object.
+    """Return the JSON object in an adapter's ``adapter_config.json``.
+
+    Return an empty object if the file has another JSON value.
 
     Raises:
         UserError: if the configuration cannot be read.

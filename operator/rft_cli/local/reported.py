@@ -51,7 +51,7 @@ class ReportedRun(NamedTuple):
     tuned: EvaluationRecord | None = None
     """``base`` is the first held-out evaluation. ``tuned`` is the last one, if there are two or more."""
     sampled: Sequence[SampledStep] = ()
-    """Rollouts of the first and of the last step."""
+    """Rollouts of the first and of the last step that has rollouts."""
 
 
 def of_folder(folder: Path) -> ReportedRun:

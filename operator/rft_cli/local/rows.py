@@ -151,8 +151,10 @@ def rows_of(manifest: Manifest, dataset: Path | None, evaluation: Path | None) -
 
 
 def _evaluated(manifest: Manifest, override: Path | None) -> int:
-    """Return the number of rows in the evaluation dataset, or ``MAX_HELD_OUT`` if the dataset cannot be
-    read.
+    """Return the number of rows in the evaluation dataset.
+
+    If the dataset of the manifest cannot be read, ``MAX_HELD_OUT`` rows are assumed. ``override`` is a file
+    from the command line, which replaces the dataset. If it cannot be read, UserError is raised.
     """
     source = manifest.job.spec.evaluation.dataset
     assert source is not None

@@ -109,7 +109,8 @@ def of_run(run: RunFolder, config: RunConfig, adapter: Path, given: Given) -> Ev
     The policies are the starting policy and the tuned policy, which has the adapter ``adapter``.
 
     Raises:
-        UserError: as ``of_manifest``, and if a file that the run read is not on this machine.
+        UserError: if a value of the command line cannot be used, or a file that the run read is not on this
+            machine.
     """
     # Without validation, because a folder of an evaluation has a longer name than a job may have.
     metadata = Metadata.model_construct(
@@ -146,7 +147,8 @@ def _code_of_run(spec: RFTJobSpec, config: RunConfig, given: Mapping[str, Path])
 def _there(location: str | None, field: str, option: str) -> Input:
     """Return an input of the run. Raises UserError if the input is a file that is not on this machine."""
     if location is None or not ("://" in location or Path(location).is_file()):
-        said = f"{location} is not a file on this machine" if location else "its file is not known here"
+        unknown = "the run's run.json names no file for it"
+        said = f"{location} is not a file on this machine" if location else unknown
         raise UserError(f"{field}: {said}; name it with {option}", UNREADABLE)
     return Input(location)
 

@@ -155,10 +155,11 @@ def planned(job: RFTJob, hardware: Hardware, cpu_dtype: Dtype = SAFE) -> Plan | 
 
 
 def _planned_on_gpus(spec: RFTJobSpec, hardware: Hardware) -> Plan | None:
-    """Return the plan of a run on the GPUs of this machine, or None if their kind or the model is not known.
+    """Return the plan of a run on the GPUs of this machine, or None if their kind or the model's size is not
+    known.
 
-    A number of GPUs in the spec is used even if the plan says that the run does not fit. A cluster does the
-    same.
+    If the spec sets a number of GPUs, the plan is made for this number, but at most all GPUs of this machine,
+    even if the run does not fit on them. A cluster uses the set number in the same way.
 
     Raises:
         UserError: if the plan needs more GPUs than this machine has, or the model cannot be trained.
@@ -192,15 +193,16 @@ def _planned_on_gpus(spec: RFTJobSpec, hardware: Hardware) -> Plan | None:
 
 
 def within(made: Plan, memory: float) -> str | None:
-    """Return ``memory``, in bytes, as a Kubernetes quantity. The run requests it instead of the plan's
-    memory.
+    """Return the memory that a run must request instead of what the plan requests, so that it fits this
+    machine, as a Kubernetes quantity.
 
-    Return None, so that the plan's request stays, in these cases:
+    ``memory`` is the memory of the machine in bytes. The result is equal to it, or None if the plan's request
+    must not change. These are the cases of None:
 
-    - ``memory`` is below the plan's minimum.
-    - ``memory`` is equal to or above the plan's request.
-    - The plan has no memory.
-    - The plan requests less than its minimum, because an annotation of the job forces this.
+    - The machine has less than the minimum of the plan.
+    - The machine has as much as the plan requests, or more.
+    - The plan has no memory request.
+    - The plan requests less than its minimum, which an annotation of the job allows.
     """
     if made.forced or made.least_memory is None or made.memory is None:
         return None

@@ -24,7 +24,8 @@ ANSWERS = (
     "answer", "reference_answer", "ground_truth", "solution", "expected", "target", "label", "output",
     "response",
 )  # fmt: skip
-"""Columns that are used as the right answer, in this order."""
+"""Usual names of the column with the right answer. If rows have several of these columns, the first name here
+is used."""
 
 
 class Survey(NamedTuple):

@@ -13,7 +13,8 @@ from rft_run import run_files
 from rft_run.events import EndEvent, EvaluationEvent, FindingEvent, ResumedEvent, StageEvent, StepEvent, parse
 
 ProgressEvent = StageEvent | ResumedEvent | StepEvent | EvaluationEvent | FindingEvent
-"""The events of the trainer except its last one, ``EndEvent``."""
+"""An event that the trainer sends while it runs. Its last event is an ``EndEvent``, which is not one of
+these."""
 
 
 class Ended(NamedTuple):

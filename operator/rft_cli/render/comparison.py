@@ -136,7 +136,10 @@ def _paired(runs: Mapping[str, ReportedRun], seed: int) -> Table:
 
 
 def _rewards(run: ReportedRun) -> dict[str, float]:
-    """Return the reward of each row in the run's last evaluation, by the row's digest."""
+    """Return the reward of each row in the run's last evaluation, by the digest of the row's content.
+
+    The result is empty if the run has no evaluation, or if the evaluation has no digests of rows.
+    """
     last = run.tuned or run.base
     found = last.rewards_by_row() if last is not None else {}
     return {digest: reward for (_, digest), reward in found.items() if digest}

@@ -47,7 +47,7 @@ def held_out_of_job(job: Mapping[str, Any]) -> HeldOutReward:
 
 
 def chart_width(columns: int) -> int:
-    """Return the width of a chart without its axis, in columns, on a terminal with ``columns`` columns."""
+    """Return how many columns a chart without its axis gets on a terminal that is ``columns`` wide."""
     return max(MIN_WIDTH, min(columns - AXIS_COLUMNS, MAX_WIDTH))
 
 

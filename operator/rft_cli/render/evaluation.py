@@ -23,7 +23,7 @@ def evaluation_table(result: EvaluationResult) -> Table:
     for name, scores in (result.graders or {}).items():
         table.add_row(*cells(f"  {name}", scores))
     if result.best is not None and result.best.step != result.step:
-        table.add_row(*cells(f"reward of the best, step {result.best.step}", result.best.reward))
+        table.add_row(*cells(f"best reward, at step {result.best.step}", result.best.reward))
     return table
 
 

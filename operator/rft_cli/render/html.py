@@ -133,8 +133,9 @@ def comparison_as_html(found: "Comparison") -> str:
 
 @cache
 def environment() -> Environment:
-    """Return the Jinja environment of the page templates. It passes each value through ``shown``, and then
-    escapes it.
+    """Return the Jinja environment of the page templates.
+
+    It replaces secrets and control characters in each value (see ``shown``), and escapes the value for HTML.
     """
     made = Environment(
         loader=PackageLoader("rft_cli.render"),

@@ -30,7 +30,10 @@ HEADERS = {
 
 
 class Runs(NamedTuple):
-    """The source of the runs in the pages: a folder or a namespace. Both functions may raise UserError."""
+    """The source of the runs in the pages: a folder, or a namespace of a cluster.
+
+    ``list`` returns all runs with their statuses. ``list`` and ``run`` may raise UserError.
+    """
 
     place: str
     """The name of the folder or namespace, for the heading."""

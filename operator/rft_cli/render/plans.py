@@ -36,7 +36,9 @@ def inherited(made: Plan) -> Iterator[str]:
 
 
 def _together(estimate: Estimate) -> bool:
-    """Whether overlap makes a step at least 5 % shorter than the sum of its sampling and its training."""
+    """Whether sampling and training run at the same time: a step then takes less than 95 % of the sum of
+    both.
+    """
     phases = (estimate.sampling_seconds or 0) + (estimate.update_seconds or 0)
     return (estimate.seconds_per_step or 0) < 0.95 * phases
 
@@ -105,7 +107,10 @@ def _about(number: float | None) -> str:
 
 
 def gib_of(plan: Plan, role: str) -> str:
-    """Return the memory per GPU of a role in GiB, or a dash if the plan does not have this role."""
+    """Return the GPU memory that the plan expects for one role, in GiB per GPU.
+
+    ``role`` is ``training`` or ``sampling``. The result is a dash if the plan says nothing about it.
+    """
     parts = [part.mebibytes for part in plan.memory_parts or [] if part.name.startswith(role)]
     return f"{sum(parts) / 1024:.1f}" if parts else NONE
 

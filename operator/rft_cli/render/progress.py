@@ -59,7 +59,7 @@ class ProgressView:
     """
 
     def __init__(self, console: Terminal, awaited: str = "the checkpoint") -> None:
-        """``awaited``: what the command waits for after it has asked the trainer to stop."""
+        """``awaited``: words for what the command waits for after it has asked the trainer to stop."""
         self._console = console
         self._awaited = awaited
         live = Live(console=console, transient=True, auto_refresh=False)
@@ -90,7 +90,10 @@ class ProgressView:
         self._refresh()
 
     def tick(self, stopping: bool) -> None:
-        """Redraw the live line. If the trainer is ``stopping``, print a message about it once."""
+        """Redraw the live line. ``stopping``: whether the trainer was asked to stop.
+
+        The first time that it is true, print what the command now waits for.
+        """
         if stopping and not self._told:
             self._console.print(
                 f"stopping: waiting for {self._awaited}; Ctrl-C again kills the trainer", markup=False

@@ -41,7 +41,7 @@ class GivenAdvice(NamedTuple):
 
 
 class PhaseTime(NamedTuple):
-    """The time that all steps together spent in one phase."""
+    """The time that all steps of a run together spent in one phase of a step, such as sampling or grading."""
 
     name: str
     seconds: float
@@ -50,7 +50,9 @@ class PhaseTime(NamedTuple):
 
 
 class Used(NamedTuple):
-    """A planned amount, and how much of it the run has used so far, both as texts."""
+    """An amount of a run, such as its steps or GPU-hours: what was planned, and what the run has used so far.
+    Both are texts.
+    """
 
     name: str
     planned: str
@@ -191,7 +193,9 @@ def plan_lines(run: ReportedRun) -> Iterator[str]:
 
 
 def usage_lines(run: ReportedRun) -> Iterator[str]:
-    """Yield lines about what the run has used (GPU hours, tokens, cost), and about its graders' errors."""
+    """Yield lines about the run so far: GPU hours, tokens, cost, dropped prompts and groups, errors of
+    graders, and the time and the turns of the last step.
+    """
     usage = run.status.usage
     if usage is None:
         return
@@ -208,7 +212,7 @@ def usage_lines(run: ReportedRun) -> Iterator[str]:
     for name, count in (usage.grader_errors or {}).items():
         yield f"errors of {name}: {count}"
     for name, count in (usage.forged_replies or {}).items():
-        yield f"replies of {name} that were forged, and so refused: {count}"
+        yield f"replies that another program forged in place of {name}, and that were refused: {count}"
     metrics = run.status.metrics
     if metrics is not None and metrics.step_seconds is not None:
         yield f"last step: {duration(metrics.step_seconds)}"

@@ -10,7 +10,7 @@ from rft_cli.render.plot import Point
 DRAWN = 300
 """Maximum number of points of a drawn line. A screen cannot show more."""
 SHARE = 20
-"""The number of points of a curve, divided by the number of points in the window of its centred mean."""
+"""The window of a centred mean has one of this many points of the curve: 1/20 of them."""
 LEAST_WINDOW = 5
 """Least number of points in the window of a centred mean."""
 
