@@ -217,7 +217,11 @@ class ClusterClient:
                     raise
 
     def run_in_pod(self, pod: str, container: str, command: Sequence[str]) -> PodProcess:
-        """Start a command in a container, with its standard input, output and error connected."""
+        """Start a command in a container. Return the connection to its standard input, output and error.
+
+        Raises UserError if the user lacks the right to run commands in pods, and Unreachable for any other
+        error.
+        """
         what, rights = f"a command in pod {pod}", "get and create on pods/exec"
         try:
             socket = _kubernetes.stream.stream(

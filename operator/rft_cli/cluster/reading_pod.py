@@ -186,7 +186,7 @@ def is_ready(pod: Mapping[str, Any]) -> bool:
 
 
 def why_it_waits(pod: Mapping[str, Any]) -> str:
-    """Return the reason in a pod's status why the pod does not run."""
+    """Return a text that says why a pod does not run, from the pod's status."""
     status = pod.get("status") or {}
     states = [each.get("state") or {} for each in status.get("containerStatuses") or []]
     waiting = [state["waiting"] for state in states if state.get("waiting")]

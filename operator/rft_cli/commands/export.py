@@ -189,9 +189,10 @@ def _no_checkpoint(step: int, where: str, steps: Sequence[int]) -> UserError:
 
 
 def choose(folder: Path, step: int | None, best: bool) -> Chosen:
-    """Return the adapter that the options select.
+    """Return the adapter that the options ``--step`` and ``--best`` select.
 
-    Without options: the final adapter, or the newest checkpoint's adapter if there is no final one.
+    ``folder`` is a run's folder, or the folder of a single adapter. Without options, the adapter of a run is
+    the final one, or that of the newest checkpoint if there is no final one that can be used.
 
     Raises:
         UserError: if there is no such adapter.
@@ -230,8 +231,9 @@ def _problem(adapter: Path) -> str | None:
 
 
 def _best_step(newest: Path) -> int:
-    """Return the step with the highest held-out reward, as recorded in the newest checkpoint with an
-    adapter.
+    """Return the step with the highest held-out reward, as the state in the checkpoint ``newest`` records it.
+
+    Raises UserError if no checkpoint of the run was evaluated.
     """
     reached = records.state(state_of(newest))
     if reached.best_reward is None:

@@ -26,7 +26,7 @@ REACHED: dict[Action, tuple[str, ...]] = {
     "resume": ("Running",),
     "cancel": ("Cancelled",),
 }
-"""For each command, the phases of the job for which ``--wait`` waits."""
+"""For each command, the phases of the job that end the wait of ``--wait`` with success."""
 
 Wait = Annotated[
     bool, typer.Option("--wait", "-w", help="Follow the job until it is in the new phase, or ends.")

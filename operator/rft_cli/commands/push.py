@@ -100,7 +100,7 @@ def _destination(text: str, public: bool) -> Destination:
 
 def _pushed(python: str, folder: Path, to: Destination) -> dict[str, Any]:
     """Push the files of a folder to the hub or a bucket. Return the JSON object that ``rft_trainer.push``
-    prints: the address, and which files were sent, were there already, or are from another push.
+    prints: the address, and which files were sent, which were there already, and which others are there.
 
     ``python`` is a Python interpreter with the trainer's packages, which have the libraries for the hub and
     for buckets. ``rft`` itself does not load them. Raises UserError if the push fails.

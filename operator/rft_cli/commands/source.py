@@ -24,7 +24,8 @@ Fetch = Callable[[Sequence[str]], Path]
 copies."""
 
 Choose = Callable[[list[str], Fetch], None]
-"""A function that gets paths of files of a job's folder, and fetches those that a command needs."""
+"""A function that decides which files of a job's folder a command needs. It gets the paths of the files and a
+function ``Fetch``, which it calls for the files that are needed."""
 
 
 @contextmanager

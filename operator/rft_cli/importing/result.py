@@ -75,8 +75,9 @@ class Draft:
             self.notes.append(found)
 
     def carry(self, theirs: str, value: Any) -> None:
-        """Set the RFTJob field that corresponds to ``theirs``, a field of the other program. If there is
-        none, add a note.
+        """Set the RFTJob field that corresponds to ``theirs``, a field of the other program.
+
+        If an RFTJob has no such field, add a note that says so.
         """
         entry = find(self.origin, theirs)
         if entry is None:

@@ -330,9 +330,10 @@ def _add_reward(draft: Draft, script: Script, node: ast.expr, weight: float) -> 
 
 
 def _range(function: _Function) -> tuple[float, float]:
-    """Return the lowest and the highest score that appear as numbers in a function's code.
+    """Return the lowest and the highest score that a reward function is likely to return, from its code.
 
-    The range always includes 0 and 1.
+    Numbers count where scores usually are: in conditional expressions, in returned lists, and as arguments of
+    ``append``. The range always includes 0 and 1.
     """
     values = [0.0, 1.0]
     for node in ast.walk(function):
@@ -387,7 +388,7 @@ def _completions(function: _Function) -> ast.arg | None:
 
 
 def _reads_texts(script: Script, function: _Function) -> bool:
-    """Return whether a function expects its completions as texts.
+    """Return whether a function expects its completions as texts, and has no annotation for them yet.
 
     TRL passes texts if the prompts are texts. Otherwise it passes messages, whose text is under the key
     content. So a function that does not use this key expects texts. Our python grader passes texts to a

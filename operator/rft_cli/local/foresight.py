@@ -24,7 +24,9 @@ _TOP = ("apiVersion", "kind", "metadata", "spec", "status")
 
 
 def foreseen(manifest: Manifest, document: Document) -> tuple[tuple[Problem, ...], list[str]]:
-    """Return the errors in a manifest that would make the job fail later, and warnings."""
+    """Return two things: the errors in a valid manifest that would make the job fail later, and warnings,
+    for example about too few rows for evaluation.
+    """
     spec = manifest.job.spec
     misplaced = [
         Problem(key, f"no such field of an RFTJob, so Kubernetes drops it; did you mean spec.{key}?")

@@ -64,9 +64,11 @@ def gold(rows: Sequence[RowLine], graders: Sequence[Grader]) -> list[Answer]:
 
 
 def _gold_form(graders: Sequence[Grader]) -> tuple[str, str, str]:
-    """Return the name of the row's field with the gold answer, and two texts.
+    """Return what a correct completion looks like: the name of the row's field with the gold answer, and the
+    texts before and after the answer in the completion, such as ``\\boxed{`` and ``}``.
 
-    In a correct completion, these texts are before and after the gold answer.
+    The first of ``graders`` that compares a completion with a field decides. If none does, the field is
+    ``answer``, and both texts are empty.
     """
     for grader in graders:
         if grader.math is not None:

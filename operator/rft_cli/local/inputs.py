@@ -100,7 +100,8 @@ def resolve(manifest: Manifest, overrides: Overrides, folder: Path) -> Inputs:
 
 
 def refuse_other_graders(spec: RFTJobSpec, given: Mapping[str, Path]) -> None:
-    """Raise UserError if ``--grader`` names a grader that does not have its code in a ConfigMap.
+    """Raise UserError if ``--grader`` is used for a grader whose code is not in a ConfigMap. Only code in a
+    ConfigMap can be replaced by a file.
 
     ``given`` has the values of ``--grader``: the file with the code, by the grader's name.
     """
@@ -116,10 +117,11 @@ def refuse_other_graders(spec: RFTJobSpec, given: Mapping[str, Path]) -> None:
 def located_code(
     manifest: Manifest, overrides: Mapping[str, Path], folder: Path
 ) -> tuple[dict[str, Input], dict[str, list[Input]]]:
-    """Return two objects with the names of python graders as keys:
+    """Return the code of the python graders as two mappings. The keys of both are the graders' names.
 
-    - the file with the grader's code, as from ``located_graders``
-    - the other files in the grader's ConfigMap, which the code can import
+    - The first has the file with each grader's code, as ``located_graders`` returns it.
+    - The second has the other files in the grader's ConfigMap, which the code can import. A grader whose code
+      is replaced by a file of ``overrides`` is left out.
     """
     graders = located_graders(manifest, overrides, folder)
     beside = {

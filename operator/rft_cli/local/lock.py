@@ -14,7 +14,8 @@ from rft_run.folder import RunFolder
 
 @contextlib.contextmanager
 def locked(folder: RunFolder) -> Iterator[None]:
-    """Create the folder of a run and lock it, so that no second command writes into it.
+    """Create the folder of a run, and lock it until the end of the block. No second command can then write
+    into it.
 
     Raises:
         UserError: if the folder cannot be written, or another command uses it.

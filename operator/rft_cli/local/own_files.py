@@ -227,8 +227,8 @@ def _data(contents: Mapping[str, bytes]) -> dict[str, dict[str, str]]:
 
 
 def _write_paths(spec: dict[str, Any], folder: Path) -> None:
-    """Rewrite paths of existing files in the form that the API accepts: with ``./`` before them, or
-    absolute.
+    """Change in ``spec`` the paths of datasets and of the model that exist on this machine, to the form that
+    the API accepts: with ``./`` before them, or absolute. Relative paths refer to ``folder``.
     """
     for _, dataset in _datasets(spec):
         uri = dataset.get("uri")

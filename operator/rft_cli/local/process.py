@@ -108,7 +108,8 @@ class Supervisor:
                 signal.signal(number, handler)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        """Pass a signal on to the child process.
+        """Handle a stop signal. The first one sends SIGTERM to the child process. A later Ctrl-C kills the
+        process group. All other later signals are ignored.
 
         This method must not wait or lock, because it can interrupt any code.
         """

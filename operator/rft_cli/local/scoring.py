@@ -30,7 +30,7 @@ class Given(NamedTuple):
 
     model: str | None = None
     adapter: Path | None = None
-    """The adapter that is evaluated together with the base model. None: the base model alone."""
+    """Folder of the adapter with which the base model is evaluated. None: without an adapter."""
     samples: int | None = None
     dataset: Path | None = None
     """The file from which rows are held out, in place of ``spec.dataset``."""
@@ -230,9 +230,9 @@ def prepared(evaluation: EvaluationTask, folder: Path) -> tuple[RunConfig, Path]
 
 
 def _copy_rendering(run: RunFolder, target: RunFolder) -> None:
-    """Copy the run's record of how it rendered prompts.
+    """Copy the run's record of how it made prompts from rows, so that the same rows give the same prompts.
 
-    With this record, the same rows give the same prompts.
+    Nothing is copied if the run has no such record. Raises UserError if the record cannot be read.
     """
     try:
         atomic.write_bytes(target.rendering, run_files.content(run.rendering))

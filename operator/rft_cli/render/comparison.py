@@ -15,7 +15,7 @@ from rft_cli.render.views import NONE, duration, number, steps
 from rft_run.bootstrap import paired_bootstrap
 
 LEAST_ROWS = 2
-"""Least number of common rows for a paired comparison."""
+"""Least number of rows that the evaluations of two runs must have in common, so that they are compared."""
 
 
 class Table(NamedTuple):
@@ -102,7 +102,9 @@ def _result(name: str, run: ReportedRun) -> tuple[str, ...]:
 
 
 def _paired(runs: Mapping[str, ReportedRun], seed: int) -> Table:
-    """Compare the last held-out evaluations, on the rows that each run shares with the first run."""
+    """Compare the mean reward of each run with that of the first run, on the rows that are in the last
+    held-out evaluation of both. The table has the difference with its 95 % interval.
+    """
     (first_name, first), *others = runs.items()
     rows, notes = [], []
     for name, run in others:

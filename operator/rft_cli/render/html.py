@@ -188,9 +188,8 @@ def _held_out(run: ReportedRun) -> tuple[float | None, float | None]:
 
 
 def _level(points: Sequence[Point], value: float | None) -> list[Point]:
-    """Return both ends of a horizontal line at ``value``, as long as the curve.
-
-    Return no points if there is no value or no curve.
+    """Return the two ends of a horizontal line at the height ``value``, from the first to the last x of
+    ``points``, a curve. Return no ends if the value is None or the curve has no points.
     """
     return [] if value is None or not points else [(points[0][0], value), (points[-1][0], value)]
 

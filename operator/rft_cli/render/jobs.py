@@ -18,7 +18,7 @@ from rft_cli.render.views import COLUMNS, phase_of, plain_line, row
 
 SUCCEEDED = "Succeeded"
 MESSAGE = "message"
-"""The only column whose cells may have several lines."""
+"""Name of the only column of ``rft get`` whose cells may have several lines."""
 INTERRUPTED = 130
 """Exit code of ``rft watch`` after Ctrl-C."""
 

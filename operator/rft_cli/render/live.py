@@ -107,8 +107,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _page(runs: Runs, parts: Sequence[str]) -> str | None:
-    """Return a page, or None if there is no such page. ``parts``: the parts of the page's path after the
-    token.
+    """Return the HTML of a page, or None if there is no such page.
+
+    ``parts``: the parts of the page's path after the secret token, such as ``runs`` and the name of a run.
 
     Raises:
         UserError: if the run cannot be read.

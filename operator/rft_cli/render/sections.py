@@ -116,7 +116,9 @@ def as_text(value: Any) -> str:
 
 
 def advice(run: ReportedRun) -> list[GivenAdvice]:
-    """Return the advice that follows from the run's own numbers. Each message contains these numbers."""
+    """Return the recommendations in the run's status. They follow from what was measured in this run, and
+    their messages contain these numbers.
+    """
     rules = {rule.id: rule for rule in RUN_RULES}
     return [
         GivenAdvice(

@@ -10,7 +10,7 @@ from rft_cli.render.plot import Point
 DRAWN = 300
 """Maximum number of points of a drawn line. A screen cannot show more."""
 SHARE = 20
-"""The window of a centred mean has one of this many points of the curve: 1/20 of them."""
+"""The window of a centred mean has 1/``SHARE`` of the points of its curve, but at least ``LEAST_WINDOW``."""
 LEAST_WINDOW = 5
 """Least number of points in the window of a centred mean."""
 
