@@ -224,7 +224,9 @@ class Cluster:
         return any(each.get("name") == PLURAL for each in answer.get("resources") or [])
 
     def server_version(self) -> Json:
-        """Return the version of the API server, with the texts ``major`` and ``minor``."""
+        """Return the version of the API server: a JSON object with texts, such as ``"major": "1"`` and
+        ``"minor": "29+"``.
+        """
         return self._call("GET", "version")
 
     def has_group(self, group: str) -> bool:

@@ -361,7 +361,10 @@ class Controller:
         self._put_cache(owner, decision.pod_spec, self._takes)
 
     def _takes(self, manifest: dict[str, Any]) -> dict[str, Any]:
-        """Check an object by a dry run, and return it unchanged. If no dry run is possible, log this."""
+        """Return ``manifest`` if the API server would create this object, which a dry run shows. Otherwise
+        raise the error that the creation would raise. If no dry run is possible, log this and return
+        ``manifest``.
+        """
         if not self._cluster.takes(manifest):
             metadata = manifest["metadata"]
             said = "%s %s/%s is created without a dry run, because an admission webhook does not support it"

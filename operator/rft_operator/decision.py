@@ -48,9 +48,9 @@ class Decision:
 
     status: ClusterObject
     spec: RFTJobSpec | None = None
-    """The spec as the user wrote it, to be stored in the run's snapshot."""
+    """The spec as the user wrote it, to be stored in the run's ConfigMap (its snapshot)."""
     defaults: JobDefaults = NO_DEFAULTS
-    """The platform's defaults for this run, to be stored in the run's snapshot."""
+    """The platform's defaults for this run, to be stored in the run's ConfigMap (its snapshot)."""
     pod_spec: RFTJobSpec | None = None
     """The spec with the platform's defaults. The child objects are made from it, except the snapshot."""
     plan: Plan | None = None
@@ -104,8 +104,8 @@ class Facts:
     defaults.
     """
     renews: bool
-    """Whether a new snapshot replaces the present one, for example because the user changed the spec of a
-    suspended run."""
+    """Whether a new snapshot (the ConfigMap with the run's configuration) replaces the present one, for
+    example because the user changed the spec of a suspended run."""
     plan: Plan | None
     unplannable: Unplannable | None
     report: ProgressReport | None

@@ -45,7 +45,8 @@ class Signs:
         self._answered: dict[str, float] = {}
         self._refusals: dict[str, str] = {}
         self.ready = False
-        """Whether this process waits for the Lease, or serves the ingest."""
+        """Whether the readiness probe succeeds: this process waits for the Lease, or holds it and serves the
+        ingest."""
         metrics.WATCH_SILENCE.set_function(self._silence)
 
     def expect(self, paths: Iterable[str]) -> None:

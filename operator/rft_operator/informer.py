@@ -49,11 +49,11 @@ class _Children:
     """The observed state of the children. Its largest field, ``snapshot``, is left out, and is stored
     compressed below."""
     snapshot: bytes | None
-    """The run's snapshot as compressed JSON, to save memory."""
+    """The stored configuration of the run (its snapshot) as compressed JSON, to save memory."""
     at: float
     """When all children were last read: seconds of a monotonic clock."""
     stale: bool = False
-    """Whether the Job or a pod has changed since all children were read."""
+    """Whether the Job or a pod has changed since the Job and the pods were last read."""
 
     def restored(self) -> Observed:
         """Return the observed state of the children. The stored snapshot in it is decompressed."""
@@ -84,7 +84,8 @@ class InformerCache:
         self._jobs: dict[Key, _Job] = {}
         self._children: dict[Key, _Children] = {}
         self._revisions: dict[Key, int] = {}
-        """The number of times that the children of each RFTJob were invalidated."""
+        """For each RFTJob, how often the cached state of its children was dropped or marked as stale.
+        ``store`` and ``refresh`` compare it, so that they do not cache a read that began before."""
         self._pods_versions: dict[Key, str] = {}
 
     def update(self, key: Key, document: Mapping[str, Any]) -> None:
@@ -146,15 +147,17 @@ class InformerCache:
             return self._pods_versions.get(key, "0")
 
     def revision(self, key: Key) -> int:
-        """Return how often the children of an RFTJob were invalidated. Call this before reading the children,
-        and pass the result to ``store`` or ``refresh``.
+        """Return how often the cached children of an RFTJob were dropped or marked as stale. Call this before
+        reading the children, and pass the result to ``store`` or ``refresh``.
         """
         with self._lock:
             return self._revisions.get(key, 0)
 
     def store(self, key: Key, revision: int, observed: Observed) -> None:
-        """Cache the children that were read. Do nothing if they were invalidated since ``revision`` was
-        returned.
+        """Cache the children that were read.
+
+        Do nothing if a child has changed after ``revision()`` returned ``revision``: the read may have begun
+        before this change.
         """
         snapshot = compressed(observed.snapshot.dump()) if observed.snapshot is not None else None
         # The other observed facts have caches of their own.
@@ -167,7 +170,7 @@ class InformerCache:
     def refresh(self, key: Key, revision: int, observed: Observed) -> None:
         """Cache the Job and the pods that were just read.
 
-        Do nothing if no children are cached, or if they were invalidated after ``revision()`` returned
+        Do nothing if no children are cached, or if a child has changed after ``revision()`` returned
         ``revision``. The age of the cached ConfigMaps and of the PersistentVolumeClaim does not change.
         """
         with self._lock:

@@ -53,7 +53,8 @@ class Leadership:
     pod: str | None = None
     """Name of the process's own pod in ``namespace``, or ``None`` outside a cluster."""
     waiting: Callable[[], None] = lambda: None
-    """Called once, when the process waits for the Lease and its pod does not have the leader's label."""
+    """Called once, before the first attempt to acquire the Lease. By then the pod has no leader's label from
+    before a restart of its container."""
     _seen: Seen | None = None
     _lease: Json | None = None
     _outdated: bool = True

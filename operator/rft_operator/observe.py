@@ -161,8 +161,8 @@ class Received:
 
     @property
     def order(self) -> tuple[str, int]:
-        """Sort key of the attempts of a run: the creation time of the pod, then the attempt number in the
-        report.
+        """Sort key of reports: the report of a later attempt is greater. The key is the creation time of the
+        pod and the number of the attempt.
         """
         return self.pod_created, self.report.run.progress.attempt
 

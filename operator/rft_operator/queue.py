@@ -92,8 +92,8 @@ class WorkQueue:
         self._changed.set()
 
     def _settle(self) -> float | None:
-        """Remove two kinds of entries from the head of the heap: stale ones, and keys that are being
-        processed.
+        """Remove two kinds of entries from the head of the heap: those whose key now has another due time or
+        none, and those that are due while a worker still processes their key.
 
         Return the seconds until the next key is due.
         """
@@ -118,8 +118,8 @@ class Pace:
     _free: float = float("-inf")
 
     def wait(self, key: Key) -> float:
-        """Return the seconds until the time slot of ``key``. If ``key`` has no slot in the future, it gets
-        the next free slot.
+        """Return how many seconds ``key`` must wait for its time slot. If it has no slot in the future, it
+        gets the next free slot.
         """
         now = self.clock()
         turn = self._turns.get(key, float("-inf"))

@@ -57,7 +57,7 @@ def reconcile(
 
     - ``no_progress_seconds``: seconds without a report after which a run counts as stalled. This limit is for
       the time before the first step, and for evaluations.
-    - ``checked``: the result of ``check`` for ``document``, if the caller has it already.
+    - ``checked``: the result of the validation ``check(document)``, if the caller has it already.
     - ``defaults``: the present defaults of the platform. A run gets them if it has no snapshot yet.
     """
     if "deletionTimestamp" in document["metadata"]:
@@ -126,7 +126,7 @@ def gather(
     The plan comes from the snapshot, which is the stored configuration of the run. Without a snapshot, the
     plan is made from the spec.
 
-    - ``checked``: the result of ``check`` for ``document``.
+    - ``checked``: the result of the validation ``check(document)``.
     - ``defaults``: the present defaults of the platform.
     """
     job, problems = checked
@@ -165,8 +165,8 @@ def gather(
 def _replaces(
     snapshot: RunConfig | None, spec: RFTJobSpec, defaults: JobDefaults, *, never_ran: bool
 ) -> bool:
-    """Return whether a run gets a new snapshot, with the present ``spec`` and ``defaults``, in place of
-    ``snapshot``.
+    """Return whether the stored configuration of a run, ``snapshot``, must be replaced by a new one with the
+    present ``spec`` and ``defaults``.
 
     There are three cases:
 
@@ -246,7 +246,7 @@ def _accepted(facts: Facts) -> Gate:
 
 
 def _late_changes(facts: Facts) -> list[Problem]:
-    """Return the changes of the spec that have no effect on the run."""
+    """Return the changes of the spec that came too late: the run goes on with the values in its snapshot."""
     snapshot = facts.observed.snapshot
     if snapshot is None or facts.job is None or facts.renews:
         return []

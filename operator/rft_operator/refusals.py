@@ -349,7 +349,9 @@ def _placing(message: str, spec: RFTJobSpec | None) -> str:
 
 
 def _selectors(spec: RFTJobSpec | None) -> str:
-    """Return the fields of the spec from which the pod's node selector and node affinity are made."""
+    """Return the paths of the fields of the spec from which the pod's node selector and node affinity are
+    made, joined by "or".
+    """
     resources, template = (spec.resources, spec.template) if spec is not None else (None, None)
     accelerator = resources.accelerator if resources is not None else None
     there = {
@@ -362,7 +364,9 @@ def _selectors(spec: RFTJobSpec | None) -> str:
 
 
 def claims_of(spec: RFTJobSpec | None) -> str:
-    """Return the fields of the spec that name or describe the claims of a run."""
+    """Return the paths of the fields of the spec that name or describe the claims of a run, joined by "or".
+    Return "" if there are none.
+    """
     if spec is None:
         return ""
     storage, cache = spec.storage, spec.model.cache
@@ -377,7 +381,7 @@ def claims_of(spec: RFTJobSpec | None) -> str:
 
 
 def claims_or_the_claim(spec: RFTJobSpec | None) -> str:
-    """Return the fields that ``claims_of`` returns, or "the claim" if there are none."""
+    """Return the text of ``claims_of``, or "the claim" if it is empty."""
     return claims_of(spec) or "the claim"
 
 

@@ -60,7 +60,8 @@ class Settings:
     read_nodes: bool = True
     """Whether the operator reads nodes, to choose the kind of GPU and to explain unschedulable pods."""
     accelerator_labels: Table = field(default_factory=dict)
-    """Further node labels that say that a node has an accelerator of the catalogue."""
+    """For accelerators of the catalogue, further sets of node labels. A node with all labels of a set has
+    this accelerator."""
     job_defaults: JobDefaults = NO_DEFAULTS
     """The platform's defaults for fields that jobs leave out."""
     assigns_users: AssignsUsers = "auto"

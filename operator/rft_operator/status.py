@@ -139,7 +139,11 @@ def _progress(old: Mapping[str, Any], new: Progress) -> Progress:
 
 
 def is_behind(status: Mapping[str, Any], report: ProgressReport) -> bool:
-    """Return whether ``report`` is older than ``status``."""
+    """Return whether ``report`` is older than ``status``.
+
+    A report of an earlier attempt is older. A report of the same attempt is older if its step is below that
+    of ``status``, and also below the step from which the attempt resumed.
+    """
     known = status.get("progress") or {}
     progress = report.run.progress
     attempt, step = int(known.get("attempt", 0)), int(known.get("step", 0))

@@ -1,7 +1,7 @@
 """Finds the number of GPUs for which the times of sampling and training differ least.
 
-If sampling and training have separate GPUs, the GPUs of the faster role wait for the other role. They wait
-least if both roles take the same time.
+If sampling and training have separate GPUs, the GPUs of the faster one of the two wait for the slower one.
+They wait least if both take the same time.
 """
 
 import math

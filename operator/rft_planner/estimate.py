@@ -111,8 +111,8 @@ def estimate(
 def step_seconds(
     spec: RFTJobSpec, effective: Effective, shape: Shape, speed: Speed, rows: RowCounts | None
 ) -> StepSeconds:
-    """Return the seconds of a step. Completions are assumed to have the length that the trainer expects
-    before the first rollout.
+    """Return the seconds of a step. Completions are assumed to be half as long as their maximum, as the
+    trainer expects before the first rollout.
     """
     return _times(spec, effective, shape, speed, rows, _usual(spec, rows, effective.max_context_length))[0]
 
@@ -126,8 +126,9 @@ def prompts_of_step(spec: RFTJobSpec, rows: RowCounts | None) -> float:
 def idle_share(spec: RFTJobSpec, speed: Speed, step: StepSeconds, rows: RowCounts | None) -> float:
     """Return the share of a step, from 0 to 1, in which a GPU is idle. The result is the mean of all GPUs.
 
-    A GPU is idle while it waits for the other role. It is also idle while it waits for another sampler or
-    trainer that has more work. ``step`` has the seconds of both phases.
+    A GPU that only samples is idle while it waits for the training, and one that only trains while it waits
+    for the sampling. A GPU is also idle while it waits for another sampler or trainer that has more work.
+    ``step`` has the seconds of sampling and training.
     """
     usual, rollouts = _usual(spec, rows), spec.sampling.num_rollouts
     prompts = prompts_of_step(spec, rows)
@@ -158,7 +159,8 @@ def _times(
     """Return the seconds of a step, and the GPU-hours of the run with its evaluations.
 
     The GPU-hours are None if the number of steps is not known. With ``refilled``, the longest time is
-    assumed: every step samples as many prompts as its refills allow, but trains on only one batch of them.
+    assumed: every step samples as many prompts as ``refillRounds`` allows, but trains on only one batch of
+    them.
     """
     laid_out = batches(spec, rows.train if rows is not None else None, lengths)
     steps = laid_out.steps or 1
@@ -186,8 +188,9 @@ def _times(
 
 
 def most_sampled(prompts: int, spec: RFTJobSpec, effective: Effective, rows: RowCounts | None) -> int:
-    """Return how many prompts are sampled if every step needs all its refills. The run trains on ``prompts``
-    of them.
+    """Return how many prompts are sampled in a run that trains on ``prompts`` prompts, if every step needs
+    all its refills. A refill samples further prompts in place of those whose rollouts all have the same
+    reward.
 
     No more prompts can be sampled than all epochs have, because a row is used only once in an epoch.
     """

@@ -100,7 +100,7 @@ class HostSize:
 
     @property
     def memory(self) -> float:
-        """Total memory of the container in bytes: the processes, /dev/shm and the margin."""
+        """Total memory of the container in bytes: the processes, /dev/shm and the margin for page cache."""
         return total(self.parts)
 
 
@@ -140,10 +140,11 @@ def beside(spec: RFTJobSpec) -> float:
 
 
 def sizes(shape: Shape, run: HostRun) -> Iterator[HostSize]:
-    """Yield pairs of a micro-batch and a cache, from the recommended sizes to the smallest ones.
+    """Yield sizes of the micro-batch and of the sampler's cache, from the recommended ones to the smallest.
 
-    Each size is half of the size before it. The smallest micro-batch is one sequence of the maximum length.
-    The smallest cache has room for the sequences of one prompt, each of the maximum length.
+    Each size is half of the size before it, but not below the smallest one. The smallest micro-batch is one
+    sequence of the maximum length. The smallest cache has room for the sequences of one prompt, each of the
+    maximum length.
     """
     tokens, cache = comfortable(run)
     group = run.work.rollouts * run.work.context
@@ -155,9 +156,11 @@ def sizes(shape: Shape, run: HostRun) -> Iterator[HostSize]:
 
 
 def comfortable(run: HostRun) -> tuple[int, int]:
-    """Return the recommended micro-batch and cache, in tokens. Larger ones do not make a run faster.
+    """Return the recommended sizes of the micro-batch and of the sampler's cache, in tokens. Larger ones do
+    not make a run faster.
 
-    The cache has room for all sequences of a step.
+    The cache has room for all sequences of a step, but for at most ``SEQUENCES`` of the maximum length,
+    because vLLM generates no more at the same time.
     """
     context = run.work.context
     cache = min(SEQUENCES * context, max(run.batch_tokens, run.work.rollouts * context))
@@ -249,7 +252,8 @@ def saved_activations(shape: Shape, run: HostRun, tokens: int) -> float:
 
 
 def attention_mask(run: HostRun, tokens: int) -> float:
-    """Return the bytes of the attention mask for a row with a shared prompt: (w + 2) · M².
+    """Return the bytes of the attention mask for a row that has a prompt once, and then several of its
+    completions: (w + 2) · M².
 
     w is the bytes of one value in the run's dtype, and M is ``tokens``.
     """

@@ -20,7 +20,9 @@ _SAME = 0.005
 
 @dataclass(frozen=True)
 class StepCosts:
-    """Estimates the time of a step, for any division of a job's GPUs."""
+    """Estimates the time of a step, and how long GPUs are idle in it, for any division of a job's GPUs
+    between training and sampling.
+    """
 
     spec: RFTJobSpec
     derived: Effective
@@ -31,8 +33,8 @@ class StepCosts:
     rows: RowCounts | None
 
     def __call__(self, split: Split) -> Cost:
-        """Return the cost of a division: the seconds of a step, and the share of the step in which GPUs are
-        idle.
+        """Return the cost of a division of the GPUs: the seconds of a step, and the share of the step in
+        which GPUs are idle.
         """
         speed = speed_of(split, self.device, self.memory)
         step = step_seconds(self.spec, self.derived, self.shape, speed, self.rows)
@@ -56,10 +58,10 @@ class IdleTime(NamedTuple):
 
 
 def idle_time(split: Split, costs: StepCosts, work: MemoryDemand, most: int) -> IdleTime:
-    """Return the idle share of a division, with a note. If the share is large, the note gives the reason.
+    """Return the share of a step in which the GPUs are idle if they are divided as in ``split``, with a note.
 
-    If the GPUs would be idle only briefly with a larger number of GPUs, up to ``most``, the note names this
-    number.
+    If the share is above ``LITTLE_IDLE``, the note gives the reason. If the share would be smaller than this
+    with a larger number of GPUs, up to ``most``, the note may name this number.
     """
     share = round(costs(split).idle, 2)
     if split.gpus == 1:
@@ -90,8 +92,8 @@ def _reason(split: Split, costs: StepCosts, work: MemoryDemand, most: int, share
 
 
 def _enough(gpus: int, costs: StepCosts, work: MemoryDemand, most: int) -> int | None:
-    """Return the smallest number of GPUs, above ``gpus``, with which GPUs are idle only briefly, or
-    ``None``.
+    """Return the smallest number of GPUs, above ``gpus`` and up to ``most``, with which GPUs are idle for at
+    most ``LITTLE_IDLE`` of a step. Return ``None`` if there is none.
     """
     for more in range(gpus + 1, most + 1):
         split = fitted(more, costs.shape, work, costs.memory, costs)

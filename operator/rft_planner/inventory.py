@@ -23,7 +23,7 @@ class Inventory(tuple[Node, ...]):
     """
 
     table: Table
-    """The node labels by which kinds of GPU are known."""
+    """The node labels that say which kind of GPU a node has."""
     _offered: dict[_Question, dict[Kind, list[Node]]]
     _mixed: dict[Kind, bool]
 

@@ -129,7 +129,7 @@ resource contains its size."""
 
 
 def extended(more: Table) -> Table:
-    """Return ``TABLE`` with further sets of labels for some accelerators."""
+    """Return ``TABLE``, to which the sets of node labels in ``more`` are added."""
     return MappingProxyType({name: (*TABLE.get(name, ()), *more.get(name, ())) for name in (*TABLE, *more)})
 
 
@@ -151,7 +151,9 @@ def known_by(labels: Mapping[str, str], table: Table) -> tuple[str, tuple[str, s
 
 
 def terms(name: str | None, table: Table) -> list[NodeTerm]:
-    """Return an accelerator's sets of node labels, as terms of a plan. Return [] if none are known."""
+    """Return an accelerator's sets of node labels in the form that a plan stores. A node of this kind has all
+    labels of at least one set. Return [] if none are known.
+    """
     return [
         NodeTerm(labels=[NodeLabel(key=key, values=list(values)) for key, values in wanted.items()])
         for wanted in table.get(name or "", ())
@@ -159,8 +161,8 @@ def terms(name: str | None, table: Table) -> list[NodeTerm]:
 
 
 def meets(labels: Mapping[str, str], wanted: list[NodeTerm]) -> bool:
-    """Return whether a node with ``labels`` meets at least one of the terms. If there are no terms, return
-    True.
+    """Return whether a node with ``labels`` has all labels of at least one of the sets in ``wanted``. Return
+    True if ``wanted`` is empty.
     """
     return not wanted or any(
         matches(labels, {each.key: tuple(each.values) for each in term.labels}) for term in wanted

@@ -52,11 +52,14 @@ class Layout:
     bias: bool = False
     """Whether q, k and v have a bias if ``config.json`` does not say."""
     bias_field: str | None = "attention_bias"
-    """Field of ``config.json`` for a bias of q, k and v. ``None``: transformers reads no such field."""
+    """Name of the field of ``config.json`` that says whether q, k and v have biases. ``None``: transformers
+    reads no such field."""
     head_norms_field: str | None = None
-    """Field of ``config.json`` that adds the norms of ``head_norms`` to queries and keys."""
+    """Name of a field of ``config.json``. If it is true, queries and keys have the norms that ``head_norms``
+    counts. ``None``: there is no such field."""
     feed_forward_bias_field: str | None = None
-    """Field of ``config.json`` that adds a bias to gate, up and down."""
+    """Name of a field of ``config.json``. If it is true, gate, up and down have biases. ``None``: there is no
+    such field."""
     tied: bool = False
     """Whether the output layer shares the embedding's weights if ``config.json`` does not say."""
     fused_attention: bool = False

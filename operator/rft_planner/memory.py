@@ -63,7 +63,8 @@ class MemoryDemand:
     attention_only: bool = False
     """Whether only the attention's projections have adapters."""
     batch: int = 0
-    """Number of tokens in the batch of one step, which several trainers share. 0: it is not known."""
+    """Number of tokens in the batch of one step. Several trainers divide these tokens among them, so no
+    micro-batch needs to be larger than a trainer's part. 0: it is not known."""
     adapters: int = 1
     """Number of adapters that a sampler uses at the same time, if sampling and training have separate GPUs.
     """
@@ -151,8 +152,8 @@ def layer_peak(shape: Shape, tokens: int) -> float:
 
 
 def attention_mask(tokens: int) -> float:
-    """Return the bytes of a shared prompt's attention mask: M² values in bf16 and M² booleans. M is
-    ``tokens``.
+    """Return the bytes of the attention mask for a row that has a prompt once, and then several of its
+    completions: M² values in bf16 and M² booleans. M is ``tokens``.
     """
     return (BF16 + 1) * tokens**2
 
@@ -179,8 +180,9 @@ def reserve(shape: Shape, tokens: int) -> float:
 
 @lru_cache(SUMS_KEPT)
 def sampling(shape: Shape, work: MemoryDemand, gpus: int = 1, apart: bool = False) -> tuple[Part, ...]:
-    """Return the parts of vLLM's memory on each of ``gpus`` GPUs. The cache is for a single group.
+    """Return the parts of vLLM's memory on each of the ``gpus`` GPUs of one sampler.
 
+    The key-value cache has room for a single group: the rollouts of one prompt, each of the maximum length.
     ``apart`` says whether sampling and training have separate GPUs. If not, one adapter is used at a time.
     """
     return (
@@ -209,9 +211,11 @@ def adapter_slots(shape: Shape, work: MemoryDemand, gpus: int = 1, adapters: int
 
 
 def sampler_batch(shape: Shape, gpus: int = 1) -> float:
-    """Return the bytes of vLLM's largest batch on each of the ``gpus`` GPUs of one sampler.
+    """Return the temporary bytes for vLLM's largest batch of tokens, on each of the ``gpus`` GPUs of one
+    sampler.
 
-    These GPUs divide only the projections and the feed-forward columns.
+    These GPUs divide the outputs of the projections and of the feed-forward columns. Each GPU has all hidden
+    states.
     """
     query = shape.heads * shape.head_dim
     divided = (3 * query + 3 * columns(shape)) / gpus

@@ -122,8 +122,10 @@ def _with_experts(shape: Shape, config: Mapping[str, Any], layout: Layout) -> Sh
 
 
 def adapts_attention_only(config: Mapping[str, Any]) -> bool:
-    """Return whether only the attention of this model can have adapters. The docstring of the trainer's
-    function ``lora_config`` gives the reason.
+    """Return whether only the attention of this model can have adapters.
+
+    This is so in a mixture of experts: with all experts the adapter would be a hundred times as large. It is
+    also so for GLM-4: its gate and up are one matrix, for which vLLM loads no adapter.
     """
     layout = LAYOUTS.get(str(config.get("model_type")))
     fused = layout is not None and layout.attention_adapters

@@ -18,8 +18,8 @@ def overlaps(spec: RFTJobSpec, apart: bool) -> bool:
 def adapters_in_use(spec: RFTJobSpec, apart: bool) -> int:
     """Return how many adapter versions the sampler uses at the same time. ``apart``: see ``overlaps``.
 
-    With ``maxStaleness`` above 1 several batches are in the sampler, each with its own version. The rollouts
-    of an environment are those of one batch at a time.
+    With ``maxStaleness`` above 1 several batches are in the sampler, each with its own version. A job with an
+    environment samples one batch at a time, so it uses one version.
     """
     if spec.environment is not None or not overlaps(spec, apart):
         return 1

@@ -1,4 +1,4 @@
-"""Makes the plan of a job: the number of GPUs, their division between the roles, CPU and memory."""
+"""Makes the plan of a job: the number of GPUs, how training and sampling divide them, CPU and memory."""
 
 import difflib
 from typing import Any, NamedTuple
@@ -40,8 +40,8 @@ class Unplannable(ValueError):
 
 
 class _Gpus(NamedTuple):
-    """A number of GPUs, notes that explain this number, and how the GPUs are divided between the roles (None
-    if not known).
+    """A number of GPUs, notes that explain this number, and how the GPUs are divided between training and
+    sampling (None if not known).
     """
 
     number: int
@@ -200,8 +200,8 @@ def _balance(
 def _costs(
     spec: RFTJobSpec, derived: Effective, shape: Shape | None, rows: RowCounts | None
 ) -> StepCosts | None:
-    """Return an estimator of the time of a step, for any division of the GPUs. Return ``None`` if their speed
-    is unknown.
+    """Return an estimator of the time of a step, for any division of the GPUs between training and sampling.
+    Return ``None`` if the speed of the GPUs or the shape of the model is unknown.
     """
     device = _device(spec)
     if shape is None or device is None:
@@ -338,7 +338,9 @@ def _explained(shape: Shape, split: Split, memory: float) -> list[str]:
 
 
 def _base(spec: RFTJobSpec, derived: Effective, shape: Shape | None, split: Split | None) -> list[str]:
-    """Return a note that says where the base model is, if several GPUs train."""
+    """Return a note if several GPUs train, else none: whether each of them has the whole base model, or they
+    divide its layers.
+    """
     if shape is None or split is None or split.trainers == 1:
         return []
     if not split.divided:
@@ -414,7 +416,9 @@ def _device(spec: RFTJobSpec) -> Gpu | None:
 
 
 def _speed(spec: RFTJobSpec, split: Split | None) -> Speed | None:
-    """Return the speed of the GPUs in this division, or ``None`` if the speed is not known."""
+    """Return the speed of the GPUs, divided between training and sampling as in ``split``. Return ``None`` if
+    the division or the speed is not known.
+    """
     device = _device(spec)
     if split is None or device is None:
         return None

@@ -26,7 +26,8 @@ from rft_api.status import Device
 WIDTHS: dict[Dtype, int] = {"float32": 4, "bfloat16": 2}
 """Bytes of one value in each dtype."""
 VARIABLE = "RFT_CPU_DTYPE"
-"""Environment variable with the dtype that is fast on this CPU, in place of ``/proc/cpuinfo``."""
+"""Environment variable that names the dtype that is fast on this CPU. If it is set, ``/proc/cpuinfo`` is not
+read."""
 _BFLOAT16_FLAGS = frozenset(("avx512_bf16", "amx_bf16"))
 SAFE: Dtype = "float32"
 """The dtype that is fast enough on every CPU."""

@@ -103,7 +103,9 @@ def remedies(spec: RFTJobSpec, made: Plan, room: NodeSpace) -> list[Remedy]:
 
 @dataclass(frozen=True)
 class _Way:
-    """A spec whose parameters can be lowered. Some fields of ``spec.resources`` may already be replaced."""
+    """A version of a spec, to be tried with lower values of parameters. In some versions, fields of
+    ``spec.resources`` that ask for more than any node has are replaced.
+    """
 
     spec: RFTJobSpec
     made: Plan
@@ -130,7 +132,7 @@ class _Way:
         return made.memory_parts is not None or not made.gpus or self.made.memory_parts is None
 
     def remedy(self, changes: Sequence[FieldValue]) -> Remedy:
-        """Return ``changes``, and the new values of the replaced fields of ``spec.resources``."""
+        """Return what a user must change: ``changes``, and the new values of the fields in ``released``."""
         made = self.plan(changes)
         values: dict[str, Value] = {}
         if made is not None:
@@ -146,10 +148,10 @@ def _target(spec: RFTJobSpec, made: Plan) -> RFTJobSpec:
 
 
 def _ways(spec: RFTJobSpec, made: Plan, room: NodeSpace) -> Iterator[_Way]:
-    """Yield the spec, then versions of it in which more and more fields are replaced.
+    """Yield the spec, then versions of it in which more and more fields of ``spec.resources`` are replaced.
 
-    The fields are first the GPUs, then the memory, then the CPUs. A field is replaced only if no node has the
-    amount that the field asks for.
+    First the number of GPUs, then the memory are replaced by the values of the plan. At last the CPUs are
+    replaced by those of the largest node. This is done only for an amount that no node has.
     """
     way = _Way(_target(spec, made), made, room)
     resources = spec.resources or Resources()

@@ -92,7 +92,9 @@ class Lengths:
 
 
 def speed_of(split: Split, device: Device, memory: float) -> Speed:
-    """Return the speed of GPUs with this division. Each GPU is a ``device`` with ``memory`` bytes."""
+    """Return the speed of GPUs that are divided between training and sampling as in ``split``. Each GPU is a
+    ``device`` with ``memory`` bytes.
+    """
     return Speed(
         gpus=split.gpus,
         trainers=split.trainers,

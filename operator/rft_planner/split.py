@@ -10,7 +10,8 @@ model. The sampler splits the model over its GPUs by tensor parallelism. Prompts
 samplers.
 
 If several GPUs train, the base model is either *whole* on each of them, or its layers are *divided* among
-them. With a whole base no layer is gathered, so it is preferred where it fits.
+them. With a whole base no GPU waits for layers of another one. So where the whole base fits, it is used,
+unless a step would then take over 10 % longer.
 """
 
 import math
@@ -29,7 +30,7 @@ fully."""
 
 
 class Roles(NamedTuple):
-    """The numbers of GPUs of a division, and its number of samplers."""
+    """The number of a pod's GPUs, of those that train, of those that sample, and of samplers (vLLMs)."""
 
     gpus: int
     trainers: int
@@ -60,7 +61,11 @@ class Split:
 
     @property
     def roles(self) -> Roles:
-        """The roles of the GPUs. Two divisions with equal roles differ only in the base."""
+        """How many GPUs train, how many sample, and the number of samplers.
+
+        If these are equal for two divisions, the divisions differ only in ``divided``, and in the sizes that
+        follow from it.
+        """
         return Roles(self.gpus, self.trainers, self.sampler_gpus, self.samplers)
 
     @property
@@ -86,7 +91,9 @@ class Split:
 
 
 class Cost(NamedTuple):
-    """The cost of a division: the seconds of a step, and the share of the step in which GPUs are idle."""
+    """The cost of a division of the GPUs: the seconds of a step, and the share of the step, from 0 to 1, in
+    which GPUs are idle.
+    """
 
     seconds: float
     idle: float
@@ -97,13 +104,15 @@ _Time = TypeVar("_Time")
 LITTLE_IDLE = 0.2
 """If GPUs are idle for more than this share of a step, the plan gives the reason."""
 _AS_FAST = 1.1
-"""Two divisions count as equally fast if the times of their steps differ by at most this factor."""
+"""Two divisions of the GPUs count as equally fast if the times of their steps differ by at most this
+factor."""
 
 
 def smallest(
     shape: Shape, work: MemoryDemand, memory: float, most: int = MAX_GPUS, costs: Costs | None = None
 ) -> Split | None:
-    """Return a division with the fewest GPUs on which the run fits, else ``None``.
+    """Return a division of the fewest GPUs on which the run fits. Return ``None`` if it needs more than
+    ``most``.
 
     - ``memory`` is the bytes of one GPU.
     - ``most`` is the largest allowed number of GPUs.
@@ -116,19 +125,20 @@ def smallest(
 def fitted(
     gpus: int, shape: Shape, work: MemoryDemand, memory: float, costs: Costs | None = None
 ) -> Split | None:
-    """Return the best division of ``gpus`` GPUs on which the run fits, else ``None``.
+    """Return the best way to divide ``gpus`` GPUs between training and sampling, or ``None`` if the run does
+    not fit on them.
 
     ``memory`` is the bytes of one GPU. ``costs`` estimates the cost of a division, or is None if the speed
     of the GPUs is not known. Without ``costs`` these rules decide. A later rule decides only if the earlier
     ones leave several divisions.
 
-    1. Each role has separate GPUs.
+    1. Training and sampling have separate GPUs.
     2. The micro-batches are the largest.
     3. The most GPUs sample, because sampling is the longer part of a step.
     4. The samplers are the fewest.
 
-    If the whole base fits on each GPU that trains, the rule of ``choices`` decides whether it is divided all
-    the same. This does not depend on whether ``costs`` is None.
+    Before this, ``preferred`` decides whether the GPUs that train divide the layers of the base model.
+    Without ``costs`` they divide them only if the whole base model does not fit on each of these GPUs.
     """
     found = choices(gpus, shape, work, memory, costs)
     if costs is not None:
@@ -141,8 +151,9 @@ def choices(
 ) -> list[tuple[Split, Cost]]:
     """Return the divisions of ``gpus`` GPUs on which the run fits, each with its cost.
 
-    If two divisions differ only in the base, which is whole in one and divided in the other, ``preferred``
-    leaves one of them out. Without ``costs`` all costs are 0, so the division with the whole base stays.
+    Two divisions may differ only in the base model, which is whole on each GPU that trains, or divided among
+    these GPUs. Then ``preferred`` leaves one of the two out. Without ``costs`` all costs are 0, so the
+    division with the whole base stays.
     """
     cost = costs or (lambda _: Cost(0.0, 0.0))
     found = [(split, cost(split)) for split in divisions(gpus, shape, work, memory)]
@@ -152,14 +163,15 @@ def choices(
 def preferred(
     found: Sequence[tuple[Split, _Time]], seconds: Callable[[_Time], float]
 ) -> list[tuple[Split, _Time]]:
-    """Return the divisions in ``found``. If two of them differ only in the base, return only one of the two.
+    """Return the divisions in ``found``, but only one of two that differ only in the base model: whole on
+    each GPU that trains, or divided among these GPUs.
 
     A divided base leaves more memory for micro-batches. On GPUs that train and sample, it also leaves more
     for sampling. So it may be faster even if the whole base fits. The division with the whole base is
     returned if its step is at most 10 % longer, because the estimate does not include all the time in which
     GPUs exchange data.
 
-    Each division in ``found`` has a value from which ``seconds`` returns the seconds of a step.
+    ``found`` has pairs of a division and a value. From this value, ``seconds`` returns the seconds of a step.
     """
     whole = {split.roles: seconds(time) for split, time in found if not split.divided}
     divided = {split.roles: seconds(time) for split, time in found if split.divided}
@@ -175,11 +187,11 @@ def _unmeasured(split: Split) -> tuple[float, ...]:
 
 
 def _best(known: Sequence[tuple[Split, Cost]]) -> Split | None:
-    """Return the division with the shortest step, or one that is almost as fast and idles less.
+    """Return the best of the divisions whose step is at most 10 % longer than the shortest one.
 
-    Several divisions may be almost as fast, and idle only a little. Then the division with the fewest GPUs
-    per sampler is chosen, and of these the one with the fewest GPUs for training. The reason: the estimate
-    does not include all the time in which GPUs exchange data.
+    It is the division whose GPUs are idle least, where shares up to ``LITTLE_IDLE`` count as equal. Of
+    several such divisions, it is the one with the fewest GPUs per sampler, and then the one with the fewest
+    GPUs for training. The reason: the estimate does not include all the time in which GPUs exchange data.
     """
     shortest = min((cost.seconds for _, cost in known), default=0.0)
     near = [(split, cost) for split, cost in known if cost.seconds <= _AS_FAST * shortest]
@@ -193,7 +205,7 @@ def _best(known: Sequence[tuple[Split, Cost]]) -> Split | None:
 
 
 def divisions(gpus: int, shape: Shape, work: MemoryDemand, memory: float) -> Iterator[Split]:
-    """Yield all divisions of ``gpus`` GPUs on which the run fits."""
+    """Yield all ways to divide ``gpus`` GPUs between training and sampling with which the run fits."""
     # Often the GPUs are too few even for one role alone. This check finds that out quickly.
     tokens, usable = micro_batches(work)[-1], USABLE * memory
     # Each of several GPUs with a whole base needs as much as a single GPU that trains, plus buffers.
@@ -205,7 +217,7 @@ def divisions(gpus: int, shape: Shape, work: MemoryDemand, memory: float) -> Ite
 
 
 def apart(gpus: int, shape: Shape, work: MemoryDemand, memory: float) -> Iterator[Split]:
-    """Yield the divisions with separate GPUs for each role on which the run fits.
+    """Yield the divisions in which each GPU either trains or samples, and with which the run fits.
 
     Divisions with more GPUs for sampling come first.
     """
@@ -225,11 +237,11 @@ def shared(gpus: int, shape: Shape, work: MemoryDemand, memory: float) -> Iterat
 
 
 def _placed(roles: Roles, shape: Shape, work: MemoryDemand, memory: float) -> Iterator[Split]:
-    """Yield the divisions with these roles on which the run fits: at most one with a whole base, then at most
-    one with a divided base.
+    """Yield the divisions with the numbers in ``roles`` with which the run fits: at most one with the whole
+    base model on each GPU that trains, then at most one with a base model that these GPUs divide.
 
-    If both fit, the divided base is only yielded if it leaves room for larger micro-batches, or for more
-    sampling.
+    If both fit, the second one is only yielded if it leaves room for larger micro-batches, or more memory
+    for sampling.
     """
     whole = _filled(roles, shape, work, memory, divided=False)
     if whole is not None:
@@ -245,10 +257,10 @@ def _room(split: Split) -> tuple[int, float]:
 
 
 def _filled(roles: Roles, shape: Shape, work: MemoryDemand, memory: float, *, divided: bool) -> Split | None:
-    """Return the division with these roles, and with the largest micro-batch that fits.
+    """Return the division with the numbers in ``roles``, and with the largest micro-batch that fits.
 
-    Return ``None`` if no micro-batch fits. On shared GPUs the sampler gets the memory that training does not
-    use.
+    Return ``None`` if no micro-batch fits. On GPUs that train and sample, the sampler gets the memory that
+    training does not use. ``divided``: whether the GPUs that train divide the base model.
     """
     gpus, trainers, sampler_gpus, samplers = roles
     together = trainers + sampler_gpus > gpus

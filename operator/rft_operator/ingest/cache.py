@@ -99,7 +99,9 @@ class Chains:
         self._callers: OrderedDict[str, tuple[float, Caller]] = OrderedDict()
 
     def get(self, claimed: Claims) -> Caller | None:
-        """Return the pod in ``claimed`` with its RFTJob, or ``None`` if this pod is not cached."""
+        """Return the pod that a token names (``claimed``) with its RFTJob, or ``None`` if this pod is not
+        cached.
+        """
         with self._lock:
             until, caller = self._callers.get(claimed.pod_uid, (0.0, None))
         holds = caller is not None and until > self._clock() and caller.namespace == claimed.namespace

@@ -88,8 +88,10 @@ def served(claimed: Claims, namespaces: Collection[str]) -> None:
 
 
 def live_pod(claimed: Claims, pod: Raw | None) -> dict[str, Any]:
-    """Return the reference from a pod to the Job that owns it. ``pod`` was read by the pod name in
-    ``claimed``.
+    """Return the owner reference from a pod to its Job.
+
+    - ``claimed``: the pod that the sender's token names.
+    - ``pod``: the pod that now has this name, or ``None``.
 
     Raises:
         Refused: if ``pod`` is missing, is another pod of the same name, has ended, or has no Job.
@@ -102,10 +104,10 @@ def live_pod(claimed: Claims, pod: Raw | None) -> dict[str, Any]:
 
 
 def live_child(reference: Raw, child: Raw | None) -> dict[str, Any]:
-    """Return the reference from a child Job to the RFTJob that owns it.
+    """Return the owner reference from a child Job to its RFTJob.
 
-    - ``reference``: the pod's reference to its Job.
-    - ``child``: the Job with the name in ``reference``.
+    - ``reference``: the pod's owner reference to its Job.
+    - ``child``: the Job that now has the name in ``reference``, or ``None``.
 
     Raises:
         Refused: if ``child`` is missing, is another Job of the same name, or has no RFTJob.

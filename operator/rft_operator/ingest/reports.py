@@ -57,7 +57,9 @@ class Reports:
         return new
 
     def set_answer(self, job_uid: str, answer: ReportAnswer) -> None:
-        """Set the answer that the trainers of an RFTJob get to their reports."""
+        """Set the answer that the trainers of an RFTJob get to their reports: the settings that may change
+        during a run.
+        """
         self._answers[job_uid] = answer
 
     def answer(self, job_uid: str) -> ReportAnswer:

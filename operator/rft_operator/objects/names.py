@@ -82,8 +82,8 @@ class Owner:
         }
 
     def metadata(self, name: str, *, owned: bool = True) -> dict[str, Any]:
-        """Return the metadata of a child object with this name. If ``owned`` is false, they have no owner
-        reference.
+        """Return the metadata of a child object with this name. If ``owned`` is false, the object gets no
+        owner reference.
         """
         metadata: dict[str, Any] = {"name": name, "namespace": self.namespace, "labels": self.labels}
         if owned:

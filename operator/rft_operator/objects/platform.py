@@ -20,9 +20,11 @@ class Platform:
     cpu_limit: bool = False
     """Whether the namespace refuses containers without a CPU limit."""
     sidecars: bool = False
-    """Whether the version of the API server is ``NATIVE_SIDECARS`` or newer."""
+    """Whether all nodes support native sidecars: the API server has the version ``NATIVE_SIDECARS`` or a
+    newer one."""
     replaces_pods: bool = False
-    """Whether the version of the API server is ``REPLACES_PODS`` or newer."""
+    """Whether a Job waits for the end of a pod before it creates the next one: the API server has the version
+    ``REPLACES_PODS`` or a newer one."""
     assigns_users: bool = False
     """Whether the cluster assigns user and group IDs to pods, and refuses others, as OpenShift does."""
 
