@@ -278,7 +278,9 @@ class Controller:
         return self._with_events(key, self._with_workload(key, self._with_nodes(observed)))
 
     def poll_events(self) -> list[Key]:
-        """Read the Events about pods that jobs wait for. Return the RFTJobs whose Events changed."""
+        """Read the Events that say why pods of waiting jobs do not start. Return the RFTJobs whose Events
+        changed.
+        """
         return self._events.poll()
 
     def _with_events(self, key: Key, observed: Observed) -> Observed:

@@ -97,7 +97,8 @@ class Facts:
     job: RFTJob | None
     problems: tuple[Problem, ...]
     spec: RFTJobSpec | None
-    """The spec that the run uses: the spec in the snapshot. Without a snapshot it is the spec of the RFTJob.
+    """The spec that the run uses: the one in its snapshot, the ConfigMap with which it was started. Without a
+    snapshot it is the spec of the RFTJob.
     """
     defaults: JobDefaults
     """The platform's defaults for the run: those in the snapshot. Without a snapshot they are the current

@@ -64,8 +64,8 @@ class Pod:
     scheduled: bool = False
     node: str = ""
     ready: bool = True
-    """False if the pod's condition Ready is False. Kubernetes sets this condition to False also while the
-    pod's node does not answer."""
+    """Whether the pod is ready. False only if its condition Ready is False, which Kubernetes sets also while
+    the pod's node does not answer."""
     unschedulable: str = ""
     """Why the pod has no node, in the words of the scheduler or the API server. Empty if the pod has a node,
     or if no reason is known yet."""

@@ -502,7 +502,7 @@ def _current(facts: Facts) -> Pod | None:
 
 
 def failures_of(facts: Facts) -> list[Failure]:
-    """Return the failure of each failed pod of the current child Job, oldest first."""
+    """Return why each failed pod of the current child Job failed, oldest first."""
     return [classify(pod, facts.plan) for pod in facts.observed.attempts if pod.failed]
 
 

@@ -139,7 +139,9 @@ def idle_share(spec: RFTJobSpec, speed: Speed, step: StepSeconds, rows: RowCount
 
 
 def _usual(spec: RFTJobSpec, rows: RowCounts | None, context: int | None = None) -> Lengths:
-    """Return the expected lengths. A rollout of several turns ends at ``context`` tokens at the latest."""
+    """Return the expected lengths of prompts and completions. ``context`` is the maximum context length, at
+    which a rollout of several turns ends at the latest.
+    """
     longest = spec.rollout_tokens if context is None else min(spec.rollout_tokens, context)
     prompt = rows.prompt_tokens if rows is not None else ASSUMED_PROMPT
     at_once = spec.environment.concurrency if spec.environment is not None else None

@@ -33,7 +33,7 @@ def fixes(
 
     - ``memory``: the bytes of one GPU.
     - ``gpus``: the number of GPUs of the run.
-    - ``max_tokens``: the length of the longest completion. Proposed context lengths are longer.
+    - ``max_tokens``: the length of the longest completion. Proposed context lengths are longer than this.
     - ``resource``: the extended resource of the GPUs.
     """
 

@@ -79,7 +79,7 @@ def columns(shape: Shape) -> int:
 def training(
     shape: Shape, work: MemoryDemand, tokens: int, gpus: int = 1, divided: bool = True
 ) -> tuple[Part, ...]:
-    """Return the parts of a trainer's memory on each of ``gpus`` GPUs, with micro-batches of ``tokens``.
+    """Return the parts of a trainer's memory on each of ``gpus`` GPUs. A micro-batch has ``tokens`` tokens.
 
     ``divided`` says whether several GPUs divide the layers of the base model, or each GPU has the whole base.
     """
@@ -100,7 +100,9 @@ def training(
 
 
 def base_weights(shape: Shape, gpus: int = 1) -> float:
-    """Return the bytes of the base model in bf16 on one GPU. Only the layers are divided over the GPUs."""
+    """Return the bytes of the base model in bf16 on one GPU. Only the layers are divided among ``gpus`` GPUs.
+    The embedding, the output layer and the last norm are whole on each GPU.
+    """
     whole = min(shape.parameters, shape.embedding_parameters * (1 if shape.tied else 2) + shape.hidden)
     return BF16 * (whole + (shape.parameters - whole) / gpus)
 

@@ -7,8 +7,8 @@ def overlaps(spec: RFTJobSpec, apart: bool) -> bool:
     """Return whether the sampler generates the next batch while the trainer trains.
 
     ``apart`` says whether sampling and training have separate GPUs. Without separate GPUs both use the same
-    device, so an overlap would save no time. The job must also allow completions from the previous adapter
-    version.
+    device, so an overlap would save no time. The job must also allow completions from an earlier adapter
+    version (``maxStaleness`` above 0), must not be deterministic, and must sample with vLLM.
     """
     training = spec.training
     wanted = training.max_staleness > 0 and not training.deterministic

@@ -208,9 +208,10 @@ class Update:
     adapter: int
     """Number of parameters of the adapter, which are trained."""
     reference: bool
-    """Whether the reference policy is computed, because ``klBeta`` is above 0."""
+    """Whether log-probs of the reference policy are computed too, because ``klBeta`` is above 0."""
     measured: float = 0.0
-    """Share of the rows that need one more forward pass, for log-probs before the batch's first update."""
+    """Share of the rows, from 0 to 1, that need one more forward pass, for log-probs before the batch's first
+    update."""
 
 
 def update_seconds(
@@ -221,8 +222,8 @@ def update_seconds(
     The training takes ``rounds`` steps. Each trainer computes one micro-batch at a time. At the end of a step
     some trainers may have no micro-batch left, and wait for the others.
 
-    If the base is divided, the next layer is gathered while the current one computes. So the longer of the
-    two decides the time.
+    If the GPUs that train divide the base model, each gathers the next layer while it computes the current
+    one. So the longer of the two decides the time.
     """
     work = prompts * group_flops(shape, speed, lengths, update)
     passes = micro_batches(speed, lengths, prompts / rounds, update.rollouts)
