@@ -46,7 +46,10 @@ REACHED: dict[Phase, float] = {
     "head": 0.70,
     "optimizer": 0.75,
 }
-"""Assumed share of a data sheet's rates that kernels of a phase reach. No share was measured here."""
+"""For each phase, the share of the data sheet's rates that its kernels are assumed to reach.
+
+The rates are FLOPs per second and bytes per second. The shares were not measured.
+"""
 PUBLISHED = {"Qwen/Qwen3-0.6B": 13_342, "Qwen/Qwen3-4B": 6_229}
 """Tokens per second that prime-rl published, by model: one H100, context of 16,384 tokens, rank 16."""
 _PLAIN = Filter(1.0, 0, 1.0)
@@ -81,10 +84,10 @@ class Attention:
     ``pairs`` is the number of pairs of tokens that the kernel computes. ``masked`` says whether it reads a
     dense mask.
 
-    A product over the head's size costs 2 FLOPs for each element. For each pair of tokens and each head, the
-    forward pass makes two of these products. The backward pass makes five, because it computes the scores
-    again. Each pass reads and writes its arguments once. A dense mask is in bfloat16, and is read once for
-    each head.
+    For each pair of tokens and each head, the forward pass computes two products over the ``head_dim``
+    numbers of a head, with 2 FLOPs for each number. The backward pass computes five such products, because
+    it computes the scores again. Each pass reads and writes its arguments once. A dense mask is in bfloat16,
+    and is read once for each head.
     """
 
     tokens: int
@@ -114,7 +117,11 @@ class Attention:
 
 @dataclass
 class Count:
-    """FLOPs, bytes, and two times in seconds: the lower bound and the assumed time."""
+    """Counted FLOPs and bytes, and two estimates of their time on the GPU, in seconds.
+
+    - ``bound``: the lower bound of the time, at the full rates of the GPU's data sheet.
+    - ``expected``: the assumed time, at the shares of these rates in ``REACHED``.
+    """
 
     flops: float = 0.0
     bytes: float = 0.0
@@ -347,7 +354,8 @@ def lines(
 
     - ``name``, ``label``: the names of the model and of the layout.
     - ``tokens``: the number of tokens that is divided by the update's seconds.
-    - ``before``, ``after``: for each phase, the counts of the variants ``BEFORE`` and ``AFTER``.
+    - ``before``, ``after``: for each phase, the counts of two variants of the update: without (``BEFORE``)
+      and with (``AFTER``) the optimizations ``rounded``, ``ahead`` and ``skips`` of ``Way``.
     """
     whole = [_sum(counts) for counts in (before, after)]
     pairs: dict[str, list[Count]] = {phase: [before[phase], after[phase]] for phase in PHASES}

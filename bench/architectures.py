@@ -93,8 +93,8 @@ BEYOND = _texts(40, 20, 5, 12)
 class Result:
     """Largest differences from transformers' log-probs, in nats. A field's name joins two of these parts:
 
-    - ``below``: the prompts and completions are those of ``BELOW``.
-    - ``beyond``: the prompts and completions are those of ``BEYOND``.
+    - ``below``: prompt and completion together are shorter than the model's sliding window.
+    - ``beyond``: prompt and completion together are longer than the sliding window.
     - ``alone``: each completion is in a row of its own.
     - ``shared``: all completions are in one row. The value is None if the trainer does not share prompts.
     """

@@ -15,7 +15,7 @@ def by_operator(
     _module: Any, query: Tensor, key: Tensor, value: Tensor, mask: BlockMask,
     scaling: float | None = None, softcap: float | None = None, **_: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
-    """Compute ``flex_attention`` by torch's operator itself, which has gradients on a CPU too."""
+    """Compute ``flex_attention`` by torch's internal operator, which has gradients on a CPU too."""
 
     def score(value: Tensor, *_indices: Tensor) -> Tensor:
         return value if softcap is None else softcap * torch.tanh(value / softcap)
@@ -29,7 +29,7 @@ def by_pairs(
     _module: Any, query: Tensor, key: Tensor, value: Tensor, mask: BlockMask,
     scaling: float | None = None, softcap: float | None = None, **_: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
-    """Compute ``flex_attention`` with a dense mask from ``mask_mod``. It is faster than ``by_operator``."""
+    """Compute ``flex_attention`` with a dense mask from ``mask_mod``. It is faster than torch's operator."""
     index = torch.arange(query.shape[2])
     allowed = mask.mask_mod(index, index, index[:, None], index[None, :])
     key, value = (part.repeat_interleave(query.shape[1] // part.shape[1], dim=1) for part in (key, value))

@@ -2,8 +2,8 @@
 
 `make bench-data` writes a file of 10 GB into the system's temporary folder, and removes it at the end. It
 measures two starts. In each start it opens the file as the trainer does, with the example model's tokenizer.
-Then it chooses the prompts of ten steps. In the first start there is no index, and the file is not in the
-page cache. In the second start there is an index, as when a run is resumed.
+Then it chooses the prompts of ten steps. In the first start there is no index of the file's lines, and the
+file is not in the page cache. In the second start there is an index, as when a run is resumed.
 
 `--gigabytes` and `--folder` change the size and the place of the file. The benchmark prints a table.
 """
@@ -127,7 +127,7 @@ def table(starts: list[Start], size: int) -> Iterator[str]:
 
 
 def main() -> None:
-    """Measure a start without an index and a start with an index, and print the table."""
+    """Measure two starts, without and with an index of the file's lines. Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gigabytes", type=float, default=10.0)
     parser.add_argument("--folder", type=Path, help="folder for the file, which is removed at the end")

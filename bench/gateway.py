@@ -67,9 +67,8 @@ async def _rollout(
 
 
 def measured(rollouts: int, turns: int, seconds: float, per_second: float, prompt: int) -> dict[str, Any]:
-    """Return the added time per turn, in milliseconds, and the memory per open rollout, in KiB.
-
-    - ``rollouts``: the number of rollouts.
+    """Return measurements, such as the milliseconds that the gateway adds to a turn, and the KiB of memory
+    per open rollout.    - ``rollouts``: the number of rollouts.
     - ``turns``: the number of turns of each rollout.
     - ``seconds``: how long the sampler takes for a batch.
     - ``per_second``: the number of rollouts that start in each second.

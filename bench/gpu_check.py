@@ -57,12 +57,12 @@ class Machine:
 
     @property
     def blocks(self) -> Callable[..., tuple[Tensor, Tensor | None]]:
-        """The attention kernel for rows with shared prompts."""
+        """The attention kernel that is checked with rows in which completions share a prompt."""
         return (self.kernels or attention.KERNELS).blocks
 
     @property
     def sequences(self) -> attention.SequencesKernel | None:
-        """The attention kernel for rows without shared prompts. None: no kernel is installed."""
+        """The attention kernel that is checked with rows without shared prompts. None: none is installed."""
         return self.kernels.sequences if self.kernels else attention.sequences_kernel()
 
 

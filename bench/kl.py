@@ -92,7 +92,9 @@ def outcome(folder: RunFolder) -> Outcome:
 
 
 def held_out(evaluation: EvaluationResult) -> tuple[str, str, str]:
-    """Return three cells of a table: rewards of base and tuned model, and their difference with interval."""
+    """Return three cells of a table: the mean held-out reward of the base model, that of the tuned model, and
+    the difference with its 95 % interval.
+    """
     reward = evaluation.reward
     assert reward is not None
     assert reward.tuned is not None

@@ -51,7 +51,9 @@ class Case:
     context: int
     max_tokens: int
     least: bool
-    """Whether the plan has the least memory (micro-batches of one sequence) or the recommended memory."""
+    """True: the plan has the minimum memory, with micro-batches of one sequence. False: the plan has the
+    recommended memory.
+    """
     engine: str = "vllm"
     dtype: Dtype = "float32"
 
@@ -65,12 +67,17 @@ CASES = (
     Case("random-58M", 512, 448, least=True, engine="transformers"),
     Case("random-58M", 512, 448, least=False, engine="transformers"),
 )
-"""``max_tokens`` is the longest completion that fits into the context with chat template and prompt."""
+"""The runs that are measured. In each of them ``max_tokens`` is the length of the longest completion that
+fits into the context, together with the chat template and the prompt.
+"""
 
 
 @dataclass
 class Peak:
-    """Peak memory in bytes: of each process tree, and of all processes together."""
+    """Peak memory in bytes: of the trainer's process, of vLLM's processes, and of all processes together.
+
+    ``trees`` has the first two, with the keys ``trainer`` and ``vLLM``.
+    """
 
     trees: dict[str, float] = field(default_factory=dict)
     total: float = 0.0
@@ -91,7 +98,7 @@ class Peak:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A case, its planned memory for each process tree, and its measured memory, in bytes."""
+    """A case, its planned memory (of ``trainer`` and ``vLLM``), and its measured memory, in bytes."""
 
     case: Case
     predicted: dict[str, float]
@@ -105,7 +112,7 @@ class Outcome:
 
     @property
     def ratios(self) -> dict[str, float]:
-        """Planned memory divided by measured memory, for each process tree."""
+        """Planned memory divided by measured memory, for ``trainer`` and ``vLLM``."""
         return {tree: size / self.measured.trees[tree] for tree, size in self.predicted.items()}
 
 
@@ -123,7 +130,10 @@ def measure(case: Case, model: Path, folder: Path) -> Outcome:
 
 
 def predicted(made: Plan, engine: str) -> dict[str, float]:
-    """Return the planned bytes of each process tree, without the pod's shared memory and margin."""
+    """Return the planned bytes of ``trainer`` and ``vLLM``, without the pod's shared memory and margin.
+
+    The engine ``transformers`` runs in the trainer's process. With it there is only ``trainer``.
+    """
     found: dict[str, float] = {}
     for part in made.memory_parts or []:
         tree = TREES.get(part.name.split(":")[0])
@@ -254,7 +264,7 @@ class Watch:
         self._known: dict[int, Held] = {}
 
     def held(self) -> dict[str, float]:
-        """Return the memory of the trainer's process, and that of all its descendants, in bytes."""
+        """Return the bytes of the trainer's process (``trainer``), and of all its descendants (``vLLM``)."""
         parents = descendants(self._root)
         there = dict(resident(pid for pid in parents if not shares_memory(pid, parents[pid])))
         for gone in self._known.keys() - there.keys():
@@ -371,7 +381,10 @@ def model_named(name: str, folder: Path) -> Path:
 
 
 def endless_example(target: Path) -> None:
-    """Write the example model with an end token that it never generates. Its weight files are links."""
+    """Write the example model, but with an end token that it never generates.
+
+    Only its configuration files are new. The others, such as the weights, are links to the model's files.
+    """
     from rft_trainer.runtime import models
 
     source = models.resolve(models.EXAMPLE_MODEL)
@@ -438,8 +451,8 @@ HEAD = (
 
 
 def line(found: Outcome) -> str:
-    """Return a line of the table: planned MiB, measured MiB and their ratio, for each process tree and in
-    total.
+    """Return a line of the table: planned MiB, measured MiB and their ratio. There are three of each: for the
+    trainer, for vLLM and in total.
     """
     case = found.case
     trees = [_pair(found.predicted.get(tree), found.measured.trees.get(tree)) for tree in TREES.values()]

@@ -1,4 +1,4 @@
-"""Measures how long `rft report` takes for a long run. The run's rollouts contain hostile texts.
+"""Measures how long `rft report` takes for a long run. Some rollouts contain hostile texts, such as scripts.
 
     python -m bench.report [--steps N] [--folder DIR]
 
@@ -112,7 +112,7 @@ def _manifest(name: str) -> dict[str, Any]:
 
 
 def _hostile(row: int, number: int) -> str:
-    """Return a hostile text for one of the first rows, and "" for any other row."""
+    """Return a text of ``HOSTILE``, such as HTML with a script, for one of the first rows; else ""."""
     return HOSTILE[number % len(HOSTILE)] if row < HOSTILE_ROWS else ""
 
 

@@ -103,7 +103,10 @@ def rows() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
 
 
 def trl_case(case: Case, model: Path, minutes: float) -> dict[str, Any]:
-    """Return the case for ``bench/trl_side/reward.py``. Its ``equal`` is None for TRL's own defaults."""
+    """Return the JSON object that ``bench/trl_side/reward.py`` reads for a case.
+
+    Its key ``equal`` has the settings that both trainers use. It is None if TRL uses its own defaults.
+    """
     trained, held_out = rows()
     equal = {
         "microBatch": 16, "completions": COMPLETIONS, "rollouts": ROLLOUTS, "temperature": 0.7, "topK": 40,
@@ -147,9 +150,9 @@ def spec_of(case: Case, model: Path, deadline: datetime) -> RFTJobSpec:
 
 
 def measure(case: Case, folder: Path, minutes: float) -> Curve:
-    """Return the curve of a case. Run the case, unless its folder already has a curve.
+    """Return the held-out rewards of a case over the time of its training.
 
-    Raises RuntimeError if the trainer of the case failed.
+    The case is run, unless ``folder`` already has these rewards. Raises RuntimeError if its trainer failed.
     """
     result = folder / "curve.json"
     if result.exists():

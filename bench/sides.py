@@ -318,7 +318,11 @@ def cpu_seconds(root: int) -> float:
 
 
 def prepare_trl() -> None:
-    """Create TRL's Python environment. Libraries that our trainer uses too get their installed versions."""
+    """Create TRL's Python environment, unless it is up to date.
+
+    Libraries that our trainer uses too get the versions of constraints.txt. torch gets the version that is
+    installed here.
+    """
     stamp = TRL_PYTHON.parent.parent / "installed"
     wanted = (TRL / "requirements.txt").read_text() + (ROOT / "constraints.txt").read_text()
     if stamp.exists() and stamp.read_text() == wanted:

@@ -52,7 +52,10 @@ def job_of(case: StaleCase, job: RFTJob) -> RFTJob:
 
 
 def apart(config: RunConfig) -> RunConfig:
-    """Return the configuration of a run on the CPU, changed so that its steps overlap."""
+    """Return the configuration of a run on the CPU, changed to two GPUs: one for sampling, one for training.
+
+    So the sampling of a batch overlaps with the training on earlier batches.
+    """
     return config.model_copy(update={"gpus": 2})
 
 

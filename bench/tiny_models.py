@@ -24,7 +24,11 @@ TOWER = {
 }  # fmt: skip
 SPECIAL = ("<unknown>", "<begin>", "<end>")
 FIRST_CHARACTER = ord("!")
-"""The vocabulary has the three special tokens, and one token for each character from this one on."""
+"""The first character of the vocabulary, as a Unicode code point.
+
+The vocabulary has the three special tokens. The other tokens are this character and those that follow it in
+Unicode.
+"""
 WINDOW = 16
 """Size in tokens of the sliding window, in layers that have one."""
 _ALTERNATING = {"layer_types": ["sliding_attention", "full_attention"] * 2}

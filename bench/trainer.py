@@ -34,7 +34,9 @@ PHASES = ("rollout", "grade", "update", "publish")
 
 
 def tables(found: dict[tuple[str, str], list[Outcome]]) -> Iterator[str]:
-    """Yield the lines of a table for each arm: medians over the rounds, and their ratios to TRL's."""
+    """Yield the lines of a table for each arm (``forced``, ``natural``): how completions end differs.
+    A line has the results of a side over all rounds. Speed and processor time are also compared with TRL's.
+    """
     for arm in dict.fromkeys(arm for arm, _ in found):
         sides = {side: outcomes for (its_arm, side), outcomes in found.items() if its_arm == arm}
         yield f"\n{arm}\n"

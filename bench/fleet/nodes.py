@@ -8,7 +8,7 @@ from bench.scale.api import Json
 FAKE = "kwok.x-k8s.io/node"
 """kwok manages the nodes that have this annotation."""
 IMAGES = 20
-"""Number of images in a Node object, of which they are the largest part. A kubelet lists up to 50 images."""
+"""Number of images that a fake Node object lists, which are its largest part. A kubelet lists up to 50."""
 
 
 @dataclass(frozen=True)

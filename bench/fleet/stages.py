@@ -10,7 +10,7 @@ FAILING_PERCENT = 5
 
 
 def write(folder: Path, *, ending_seconds: float | None) -> Path:
-    """Write the stages into ``folder``. Return the file.
+    """Write kwok's configuration of the pods' stages into a file in ``folder``. Return the file's path.
 
     Pods start at once, and end within ``ending_seconds`` seconds. None: they never end. Pods that succeed end
     at moments that are evenly distributed over this time. Pods that fail end in the first quarter of this

@@ -26,7 +26,9 @@ OLDEST = {
 MOST_SECONDS = 540
 """Maximum duration of a part in seconds, so that every part fits into a command of ten minutes."""
 UPDATES = {"Qwen/Qwen3-0.6B": 180, "Qwen/Qwen3-4B": 420}
-"""The models whose update is measured, each with the maximum seconds for one layout with one setting."""
+"""The models whose updates are measured. The number is the maximum duration in seconds of one part, which
+measures one model with one layout and one kind of settings.
+"""
 
 
 @dataclass(frozen=True)

@@ -92,10 +92,11 @@ def host_memory(watch: Watch) -> Counter[str]:
 
 
 def gpu_memory(root: int) -> Counter[str]:
-    """Return the MiB in use on the first GPU, in total and by role.
+    """Return the MiB in use on the first GPU: in total, for training and for sampling. For the keys, see
+    ``by_role``.
 
     ``root`` is the process ID of ``rft run``. In a container, nvidia-smi may print process IDs that are
-    unknown in the container. Then the result has no roles, only the total, ``whole``.
+    unknown in the container. Then the result has only the total.
     """
     used = _nvidia_smi("--query-gpu=memory.used")
     return by_role(used, _nvidia_smi("--query-compute-apps=pid,used_memory"), _commands(root))
@@ -138,14 +139,12 @@ def _commands(root: int) -> dict[int, str]:
 
 
 def compared(parts: Sequence[MemoryPart], peak: Mapping[str, float]) -> dict[str, Any]:
-    """Return ``planned`` and ``measured`` memory in MiB, and whether each planned amount ``fits``.
+    """Compare the planned memory with ``peak``, the measured memory in MiB. Return three entries:
 
-    The amounts have the keys ``whole``, ``training`` and ``sampling``. A planned amount fits if it is at
-    least the measured amount, and at most ``LARGEST_PLAN`` times the measured amount. ``fits`` has those of
-    the keys ``training`` and ``sampling`` that were measured. If neither was measured, it has the key
-    ``whole``.
-
-    ``peak``: the measured amounts.
+    - ``planned`` and ``measured``: the MiB, with the keys ``whole``, ``training`` and ``sampling``.
+    - ``fits``: whether a planned amount is at least the measured amount, and at most ``LARGEST_PLAN`` times
+      the measured amount. It has the keys ``training`` and ``sampling`` if they were measured. If neither
+      was measured, it has only the key ``whole``.
     """
     planned: Counter[str] = Counter()
     for part in parts:

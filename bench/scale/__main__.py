@@ -38,8 +38,8 @@ SPEC: Json = {
 
 
 async def apply(api: Api, count: int) -> dict[str, tuple[float, float]]:
-    """Create all RFTJobs concurrently. Return two times for each: when it was sent, and when its Job
-    appeared.
+    """Create all RFTJobs concurrently. Return two times for each RFTJob: when the request to create it was
+    sent, and when its child Job appeared.
 
     Both times are in seconds of the clock ``time.monotonic``.
     """

@@ -23,7 +23,7 @@ ACCOUNT = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/default"
 AT_ONCE = 64
 """Largest number of requests that the benchmark itself sends at the same time."""
 WATCHES = 4
-"""Number of the benchmark's watches, which are in addition to ``AT_ONCE`` requests."""
+"""Number of the benchmark's watches. Each has a connection of its own, besides those for other requests."""
 
 
 class Api:

@@ -42,7 +42,7 @@ class HeldOut(TrainerCallback):
         self._began = time.monotonic()
 
     def on_step_end(self, _arguments: Any, state: Any, control: Any, **_named: Any) -> None:
-        """Add the step's time. Evaluate if an evaluation is due."""
+        """Add the step's seconds to the sum. Evaluate the model if the case says so for this step."""
         self._seconds += time.monotonic() - self._began
         if state.global_step % self._case["everySteps"] == 0:
             self._evaluate(state.global_step, control)

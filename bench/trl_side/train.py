@@ -25,7 +25,7 @@ class Timed(GRPOTrainer):
     sampled: dict[str, list[int]]
 
     def reset(self) -> None:
-        """Reset the sums, at the start of a step."""
+        """Set the measured seconds to 0, and forget the recorded lengths, at the start of a step."""
         self.seconds = {"rollout": 0.0, "grade": 0.0}
         self.sampled = {"prompts": [], "completions": []}
 
@@ -45,17 +45,17 @@ class Timed(GRPOTrainer):
 
 
 class Steps(TrainerCallback):
-    """Writes a JSON line at the end of each step."""
+    """Prints the measurements of each step as a JSON line, at the end of the step."""
 
     trainer: Timed
 
     def on_step_begin(self, *_arguments: Any, **_named: Any) -> None:
-        """Reset the sums. TRL samples the step's batch later, in the step's first micro-batch."""
+        """Reset the step's measurements. TRL samples the batch later, in the step's first micro-batch."""
         self.trainer.reset()
         self._began = time.monotonic()
 
     def on_step_end(self, _arguments: Any, state: Any, _control: Any, **_named: Any) -> None:
-        """Write the measurements of the step that has ended."""
+        """Print the measurements of the step that has ended."""
         phases = self.trainer.seconds
         rest = time.monotonic() - self._began - sum(phases.values())
         line = {"event": "step", "step": state.global_step, "phases": phases | {"update": rest}}
@@ -98,7 +98,7 @@ def arguments(case: dict[str, Any], folder: Path) -> GRPOConfig:
 
 
 def grader_of(case: dict[str, Any]) -> Any:
-    """Return the reward function of the case. Our side runs the same source."""
+    """Return the case's reward function, from its source code. Our trainer's runs use the same code."""
     space: dict[str, Any] = {}
     exec(compile(case["grader"], "grader", "exec"), space)  # noqa: S102  # the same source on both sides
     return space["grade"]

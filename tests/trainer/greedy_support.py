@@ -43,7 +43,10 @@ def answered(address: str, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def served(address: str, body: dict[str, Any]) -> list[list[int]]:
-    """Return the token ids of the server's completions of ``PROMPTS``. ``body`` is the printed request."""
+    """Return the token ids of the server's completions of ``PROMPTS``.
+
+    ``body`` is the body of the request that ``rft serve`` printed.
+    """
     asked = {**body, "max_tokens": TOKENS, "return_token_ids": True}
     return [
         answered(address, {**asked, "messages": _messages(prompt)})["choices"][0]["token_ids"]

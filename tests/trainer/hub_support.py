@@ -36,7 +36,7 @@ class Hub:
     uploads: int = 0
     """Number of large files that were sent."""
     failing: dict[str, list[int]] = field(default_factory=dict)
-    """For parts of paths, the HTTP statuses with which the next requests are answered."""
+    """Errors to send. If a request's URL path contains the key, it is answered with the next HTTP status."""
     tokens: set[str] = field(default_factory=set)
     """The Authorization headers of all requests."""
 

@@ -24,8 +24,8 @@ from rft_trainer.rollout.transformers_engine import TransformersEngine
 class SeveralAdapters:
     """A sampler with a real ``TransformersEngine`` for each loaded adapter.
 
-    A batch is one call of ``attempt``. A test can hold back the last completions of a batch, and let the
-    sampler die under one.
+    A batch is one call of ``attempt``. A test can delay the last four completions of a batch (``hold``), or
+    let the sampler lose its connection before them (``dies``).
     """
 
     batches, restarts = 4, 0
@@ -36,9 +36,12 @@ class SeveralAdapters:
         self._engines = {BASE_NAME: TransformersEngine(model, "cpu", "float32")}
         self.changed = threading.Condition()
         self.hold: Callable[[int], None] = lambda _number: None
-        """Called with the number of a batch, from 1, before its last four completions are sampled."""
+        """A function that is called before the last four completions of a batch are sampled.
+
+        It gets the number of the batch, from 1.
+        """
         self.dies = False
-        """Whether the next batch loses the connection before its last four completions."""
+        """Whether the sampler loses the connection before the last four completions of the next batch."""
         self.used: list[str] = []
         """The adapter of each batch, in the order in which the batches began."""
         self.running = self.most_running = self.most_loaded = 0

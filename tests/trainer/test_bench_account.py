@@ -1,4 +1,4 @@
-"""``bench.account`` counts an update's FLOPs, and the bytes that two versions of the update move."""
+"""``bench.account`` counts the FLOPs of an update, and the bytes that it moves, for two variants of it."""
 
 import pytest
 import torch

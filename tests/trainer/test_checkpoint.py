@@ -293,7 +293,7 @@ def test_code_in_another_kind_of_file_does_not_run_either(
 
 
 def packed(file: Path) -> None:
-    """Compress the entries of an archive. One of the small entries has 16 MiB when it is unpacked."""
+    """Write the archive again with compressed entries. One of them is small, but unpacks to 16 MiB."""
     with zipfile.ZipFile(file) as archive:
         entries = {name: archive.read(name) for name in archive.namelist()}
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -68,7 +68,7 @@ def test_an_unknown_device_is_refused(tmp_path: Path) -> None:
 
 
 def test_gradients_of_a_repeated_index_are_reproducible_in_deterministic_mode() -> None:
-    """All rollouts of a prompt read the prompt's last hidden state, so its index is repeated."""
+    """All rollouts of a prompt read the hidden state of the prompt's last token, so its index is repeated."""
     torch.set_num_threads(4)
     draw = torch.Generator().manual_seed(0)
     index_N = torch.randint(0, 4, (4096,), generator=draw)

@@ -74,12 +74,12 @@ class Fault(NamedTuple):
 
     code: str
     error: str | None = None
-    """A part of the rollout's error. None: the rollout has no error."""
+    """A text that the rollout's error must contain. None: the rollout must have no error."""
     reward: float = 0.5
-    """The reward, if there is no error."""
+    """The expected reward, if there is no error."""
     turns: int = 2
     limit: str | None = None
-    """The limit that ended the rollout. None: no limit did."""
+    """The limit that is expected to end the rollout. None: no limit."""
     refused: int = 0
     """Number of refused requests."""
     forged: int = 0

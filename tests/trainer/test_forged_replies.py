@@ -1,4 +1,4 @@
-"""If users' code forges replies, the metrics and the status count these replies."""
+"""If a grader's code forges replies of its worker process, the metrics and the status count these replies."""
 
 import io
 from pathlib import Path

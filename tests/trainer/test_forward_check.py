@@ -1,4 +1,7 @@
-"""The policy's check of its own forward passes: rounding is accepted, and an ignored mask is found."""
+"""The policy checks whether its model obeys the mask of rows in which rollouts share a prompt.
+
+The check accepts the errors of rounding, and finds a model that ignores the mask.
+"""
 
 import math
 from pathlib import Path
@@ -33,7 +36,7 @@ def policy(folder: Path, dtype: str) -> Policy:
 
 
 def causal_alone(segments_B_T: Tensor) -> Tensor:
-    """Return a mask that does not hide the other completions of a row."""
+    """Return a causal mask that does not hide the other completions of a row, as if the model ignored it."""
     width = segments_B_T.shape[1]
     return torch.ones((len(segments_B_T), 1, width, width), dtype=torch.bool).tril()
 
@@ -73,7 +76,7 @@ def test_a_joined_text_predicts_the_tokens_of_the_shared_row() -> None:
 
 def test_the_texts_have_enough_tokens_for_a_tokenizer_with_long_tokens() -> None:
     class LongTokens:
-        """A tokenizer to which the text is three tokens."""
+        """A tokenizer that makes only three tokens of any text."""
 
         def encode(self, _text: str, *, add_special_tokens: bool) -> list[int]:
             assert not add_special_tokens

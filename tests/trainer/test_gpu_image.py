@@ -13,7 +13,10 @@ FIRST = next(server_options())
 
 
 def taken(**changes: object) -> SimpleNamespace:
-    """Return the settings of a vLLM engine with the options FIRST. ``changes`` replace some settings."""
+    """Return settings like those of a vLLM engine that was started with the options ``FIRST``.
+
+    ``changes`` replace some of the settings.
+    """
     same = {
         "model": str(FIRST.model),
         "dtype": FIRST.dtype,

@@ -31,7 +31,7 @@ needs_scopes = pytest.mark.skipif(landlock_version() < 6, reason="Linux before 6
 
 
 def without_capabilities() -> None:
-    """Drop all capabilities: programs that this process starts as root then have no capabilities."""
+    """Remove all capabilities from the bounding set: then programs that this process starts have none."""
     for capability in range(64):
         ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP
 
@@ -43,7 +43,10 @@ class Graders(NamedTuple):
     server: int
 
     def attacked(self, program: str) -> tuple[Score, ScoredBatch]:
-        """Grade an attack. Return its score, and the scores of completions graded during and after it."""
+        """Grade a completion with the attack ``program``, and three honest completions.
+
+        Return the score of the attack, and the scores of the others, graded during and after the attack.
+        """
         texts = [HONEST, program, *[HONEST] * 2]
         rows = [{"score": 0.25, "other": i / 8} for i in range(len(texts))]
         rows[1]["score"] = 0.0

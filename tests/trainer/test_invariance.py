@@ -57,7 +57,7 @@ class Way:
 
     micro_batch_tokens: int = 1024
     order: Callable[[Batch, random.Random], Batch] = lambda batch, _: batch
-    """Returns a batch in the order in which it is trained."""
+    """A function that returns a batch in the order in which it is trained. It may use random numbers."""
     shares_prompts: bool = True
     flat: bool = False
     restart_after: int | None = None

@@ -18,9 +18,11 @@ def logits_n_v() -> torch.Tensor:
 
 
 def plain(logits: list[float], token: int, settings: Filter) -> tuple[float, float, bool]:
-    """Return the token's log-prob, the entropy, and whether the filters would remove the token.
+    """Compute three values after temperature, top-k and top-p, for one row of logits:
 
-    If they would remove it, log-prob and entropy are computed from the kept tokens and this token.
+    - the log-prob of ``token``;
+    - the entropy of the distribution over the kept tokens, in nats;
+    - whether top-k or top-p removes ``token``. If so, it counts as kept in the first two values.
     """
     weights = {i: math.exp(value / settings.temperature) for i, value in enumerate(logits)}
     ranked = sorted(weights, key=lambda i: -weights[i])[: settings.top_k or len(logits)]

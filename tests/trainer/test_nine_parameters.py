@@ -1,4 +1,4 @@
-"""Each of the nine documented parameters changes requests to vLLM, the steps or the optimizer."""
+"""Each of the nine parameters that ``rft explain`` lists changes requests to vLLM, steps or optimizer."""
 
 import json
 import os

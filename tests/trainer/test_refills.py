@@ -1,4 +1,7 @@
-"""Refills replace groups with equal rewards by groups of the next rows. Long completions have a penalty."""
+"""Groups with equal rewards are replaced ("refilled") by groups of the next rows of the dataset.
+
+Some tests are about the penalty for long completions.
+"""
 
 import json
 from pathlib import Path
@@ -47,7 +50,7 @@ def rollouts(folder: Path) -> list[list[RolloutRecord]]:
 
 
 def rows(folder: Path) -> list[list[int]]:
-    """Return for each step of a run the line numbers of its rows."""
+    """Return for each step of a run the line numbers, in the dataset, of the rows of its rollouts."""
     return [list(dict.fromkeys(one.line for one in step)) for step in rollouts(folder)]
 
 

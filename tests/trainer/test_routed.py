@@ -51,7 +51,7 @@ class Mortal(TransformersEngine):
     """A sampler that dies once, as vLLM would: it loses the connection after ``dies_after`` answers."""
 
     dies_after: int | None = None
-    """None: the sampler does not die."""
+    """Number of answers after which the sampler dies. None: it does not die."""
     gone = False
     """Whether this sampler cannot be restarted after it died."""
 
@@ -77,7 +77,7 @@ class Mortal(TransformersEngine):
 
 
 class Recorded(dict[int, Generated]):
-    """The completions, by the numbers of their requests. A second completion of a request is an error."""
+    """Completions by the numbers of their requests. Adding a second completion of a request is an error."""
 
     def __ior__(self, other: object) -> "Recorded":  # type: ignore[override, misc]
         found = dict(other)  # type: ignore[call-overload]
@@ -172,7 +172,11 @@ def test_the_run_ends_with_the_samplers_error_when_none_is_left(character_model:
 
 
 class Shared:
-    """A restarted sampler. ``restarting`` returns its future ``reads`` times, then None: it is ``ready``."""
+    """Replaces a sampler whose restart has ended, but was not noticed yet.
+
+    The first ``reads`` reads of ``restarting`` return a finished future. Later reads return None, and set
+    ``ready`` to True.
+    """
 
     lost = None
 

@@ -40,7 +40,7 @@ def test_the_server_knows_the_adapter_by_the_jobs_name_and_loads_no_other(base: 
 
 
 def test_in_a_pod_the_server_takes_connections_over_ipv4_and_ipv6() -> None:
-    """vLLM opens its socket in the same way: the family follows from the address, and no option is set."""
+    """The test opens its socket as vLLM does: with the family of the address, and without socket options."""
     host = listening_host("::")
     if host != "::":
         pytest.skip("this machine has no IPv6")
@@ -55,7 +55,10 @@ def test_in_a_pod_the_server_takes_connections_over_ipv4_and_ipv6() -> None:
 def test_without_ipv6_the_server_listens_on_ipv4(
     monkeypatch: pytest.MonkeyPatch, host: str, expected: str
 ) -> None:
-    """A kernel without IPv6 refuses its sockets, like those of a family that does not exist."""
+    """A kernel without IPv6 refuses to open IPv6 sockets.
+
+    The test replaces AF_INET6 by a family that does not exist, which the kernel refuses too.
+    """
     monkeypatch.setattr(socket, "AF_INET6", 9999)
     assert listening_host(host) == expected
 

@@ -73,7 +73,10 @@ def serving(folder: Path, port: int, temporary: Path, log: Path) -> Iterator["su
 
 
 def when_ready(process: "subprocess.Popen[bytes]", log: Path) -> tuple[str, dict[str, Any]]:
-    """Wait until the server answers. Return the address and the body of the printed request."""
+    """Wait until ``rft serve`` prints a ``curl`` command: then the server answers.
+
+    Return the address and the body of the command's request.
+    """
 
     def found() -> tuple[str, dict[str, Any]] | None:
         text = log.read_text()

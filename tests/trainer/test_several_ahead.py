@@ -47,7 +47,7 @@ class Watched:
     Batch 1 is the run's first batch, which is not sampled ahead.
     """
     on_update: Callable[[], None] = lambda: None
-    """Called at the start of each update."""
+    """A function that is called at the start of each update."""
     ahead: list[str] = field(default_factory=list)
     """The name of the adapter of each batch that was sampled ahead."""
     evaluated: list[str] = field(default_factory=list)
@@ -63,7 +63,10 @@ class Watched:
 
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
-    """Make runs sample ahead, even on a CPU. ``Watched.needs`` sets the order of sampling and updates."""
+    """Return the settings and records of the test's runs. The runs sample ahead, although they use the CPU.
+
+    The order of sampling and updates is set by the field ``needs``.
+    """
     found = Watched()
     monkeypatch.setattr(machine, "usable_cores", lambda: 1)
     monkeypatch.setattr(Run, "_probe_sampler", lambda _self, _parts: None)

@@ -91,7 +91,10 @@ class PodServer:
         """Whether the deletion of pods is forbidden."""
         self.on_cut: Callable[[], None] = lambda: None
         self.commands: list[list[str]] = []
-        """Each command in a pod: ``list``, ``names`` or ``send``, and its arguments without the folder."""
+        """Each command that ran in a pod: its action and its arguments, without the run's folder.
+
+        The actions are ``list``, ``names`` and ``send``.
+        """
         self.sent = 0
         """Bytes of output that all ``send`` commands together have sent."""
         self.refused = False

@@ -1,4 +1,4 @@
-"""The nine parameters have the ranges and defaults that the reference page states."""
+"""The nine parameters that ``rft explain`` lists have the documented ranges and defaults."""
 
 from typing import Any
 

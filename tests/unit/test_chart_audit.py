@@ -1,4 +1,7 @@
-"""The chart audit reports a finding of checkov without a reason, and a reason without a finding."""
+"""The chart audit reports findings of checkov for which ``argued.yaml`` has no reason.
+
+It also reports reasons in ``argued.yaml`` for findings that checkov does not make any more.
+"""
 
 from pathlib import Path
 from typing import Any

@@ -382,7 +382,10 @@ def checkpoint_files(step: int) -> list[str]:
 
 
 def read(server: PodServer) -> list[list[str]]:
-    """Return the file patterns of each list request to a pod, without the first one, for the records."""
+    """Return the file patterns of each ``list`` command in a pod.
+
+    The first command is left out. It lists only the file with the steps' records, ``metrics.jsonl``.
+    """
     listed = [arguments for action, *arguments in server.commands if action == "list"]
     assert listed[:1] in ([], [["metrics.jsonl"]])
     return listed[1:]

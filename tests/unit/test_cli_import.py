@@ -37,7 +37,7 @@ def imported(text: str, **options: Any) -> Draft:
 
 
 def graders_of(draft: Draft) -> list[Grader]:
-    """Return the graders of an imported draft. Code in files of the draft becomes inline code."""
+    """Return the graders of an imported draft. Graders whose code is in a file get it as inline code."""
     made = []
     for grader in draft.graders:
         if "python" in grader:

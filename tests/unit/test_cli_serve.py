@@ -283,7 +283,7 @@ def test_a_killed_rft_leaves_neither_the_server_nor_its_engine(tmp_path: Path) -
 
 
 def fields_of(pid: int) -> list[str]:
-    """Return the state of a process, the PID of its parent, and further fields."""
+    """Return the fields of ``/proc/PID/stat`` after the program's name: state, PID of the parent, others."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 

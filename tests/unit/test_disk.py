@@ -1,4 +1,7 @@
-"""A script that writes gigabytes checks the free disk space first. It names a folder with too little."""
+"""A script that writes gigabytes checks the free disk space first.
+
+If there is too little, the message names the folder and both sizes.
+"""
 
 import subprocess
 from pathlib import Path

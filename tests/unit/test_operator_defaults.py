@@ -55,7 +55,10 @@ def pod_of(document: Json, decision: Decision) -> Json:
 
 
 def snapshot_of(document: Json, decision: Decision) -> RunConfig:
-    """Return the snapshot of a decision, after it was stored in a ConfigMap and read again."""
+    """Return the snapshot (spec and plan of the run) that a decision writes into the job's ConfigMap.
+
+    It is returned as it is read from the ConfigMap again.
+    """
     assert decision.spec is not None
     assert decision.plan is not None
     owner = owner_of(document)

@@ -144,7 +144,10 @@ def test_no_cloud_webhook_gives_users_code_the_identity_of_the_service_account()
 
 
 def skipped_by_eks(text: str) -> list[str]:
-    """Return the containers that EKS reads from an annotation: one line of strict CSV. Spaces are kept."""
+    """Return the names of the containers that get no identity on EKS, from the annotation's value ``text``.
+
+    EKS reads the value as one line of strict CSV. Spaces belong to the names.
+    """
     (first, *_) = csv.reader([text], strict=True)
     return first
 

@@ -1,4 +1,4 @@
-"""kopf repeats failed lists and watches without end. ``Signs`` record the API server's answers."""
+"""kopf repeats failed lists and watches without end. The API server's answers are recorded for the probes."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -16,7 +16,7 @@ Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Recorded(Signs):
-    """``Signs`` that keep each call: the path, and "connected" or the reason of a refusal."""
+    """Keeps what is recorded about watches: the URL path, and "connected" or the reason of a refusal."""
 
     def __init__(self) -> None:
         super().__init__(300)

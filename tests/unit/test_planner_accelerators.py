@@ -38,7 +38,10 @@ def test_a_device_computes_many_operations_per_byte_that_it_reads(name: str) -> 
 
 @pytest.mark.parametrize("name", ACCELERATORS)
 def test_a_device_receives_less_from_other_devices_than_it_reads_from_its_memory(name: str) -> None:
-    """The ratio of both rates is plausible. In the catalogue it is 7 (H100) to 75 (H200 NVL)."""
+    """The ratio of the two rates, memory to link, is plausible.
+
+    In the catalogue it is 7 (H100) to 75 (H200 NVL).
+    """
     device = ACCELERATORS[name]
     assert 5 < device.bandwidth / device.link < 100
 

@@ -228,7 +228,7 @@ def never_less(few: Estimate, many: Estimate) -> None:
 
 
 def almost_not_less(few: Estimate, many: Estimate) -> None:
-    """Check that ``many`` has no fewer tokens than ``few``.
+    """Check that the estimate ``many`` has at least as many tokens as the estimate ``few``.
 
     The hours and the cost of ``many`` may be lower than those of ``few``, but only by the amount of one
     step. The reason is the first batch, which is sampled before any training. If ``many`` has smaller steps

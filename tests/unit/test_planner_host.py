@@ -1,4 +1,4 @@
-"""The memory of a run on a CPU: the recommended sum, the minimum, and which requests are refused."""
+"""The memory of a run on a CPU: what is recommended, the minimum, and which memory requests are refused."""
 
 from typing import Any
 

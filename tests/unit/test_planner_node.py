@@ -1,5 +1,5 @@
-"""Plans for one node: what must be true for every model, kind of GPU and number of GPUs in the published
-tables.
+"""Plans for one node: what must be true for every model, kind of GPU and number of GPUs in the tables of
+plans in the documentation.
 """
 
 from itertools import product

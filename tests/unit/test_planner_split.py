@@ -160,7 +160,10 @@ def test_memory_for_the_adapters_of_several_batches_is_counted_where_roles_are_a
 
 
 def divides(model: str, gpus: int, costs: Costs | None = None) -> set[bool]:
-    """Return which bases occur in the result of ``choices`` if several GPUs train. True: a divided base."""
+    """Return which kinds of splits ``choices`` returns, among those in which several GPUs train.
+
+    True: each of these GPUs has a part of the base model. False: each has the whole base model.
+    """
     found = choices(gpus, CATALOGUE[model], work(), ACCELERATORS["nvidia-h100-80gb"].memory, costs)
     return {split.divided for split, _ in found if split.trainers > 1}
 
@@ -173,7 +176,11 @@ def test_a_base_that_fits_is_whole_on_each_gpu_that_trains_and_a_larger_one_is_d
 
 
 def costs_by_base(whole_seconds: float) -> Costs:
-    """Return costs for which a step takes 1 s with a divided base, and ``whole_seconds`` with a whole one."""
+    """Return a function that computes the cost of a split.
+
+    A step takes 1 s if the base model is divided among the GPUs that train. It takes ``whole_seconds`` if
+    each of these GPUs has the whole base model.
+    """
     return lambda split: Cost(1.0 if split.divided else whole_seconds, 0.0)
 
 

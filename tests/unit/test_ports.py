@@ -1,4 +1,4 @@
-"""After a test has chosen a port for its server, no client on this machine gets this port."""
+"""A test chooses a port for its server. The kernel gives no client on this machine this port as its own."""
 
 import socket
 

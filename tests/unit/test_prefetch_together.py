@@ -64,7 +64,7 @@ class Versions:
 
 @dataclass
 class Made:
-    """A batch that was sampled: its row, and the version and adapter that sampled it."""
+    """A batch that was sampled: its first row, and the version of the adapter that sampled it."""
 
     row: int
     version: int
@@ -83,9 +83,11 @@ class Simulated:
         self.news = threading.Condition()
         self.running = self.most_running = 0
         self.late: dict[int, tuple[int, int]] = {}
-        """By row: the number of completions that come late, and the version that they wait for."""
+        """For the batch of a row: how many of its completions come late, and the version of the adapter that
+        must be saved before they come.
+        """
         self.refills: dict[int, int] = {}
-        """By row: the number of further rows that the batch takes, in its second round of sampling."""
+        """For the batch of a row: the number of further rows that it takes, in a second round of sampling."""
         self.finished: list[int] = []
 
     def publish(self) -> None:

@@ -49,7 +49,10 @@ class Theatre:
 
 
 def rollout(number: int, turns: int, ended: list[int]) -> Begin:
-    """Return a rollout whose environment acts after each turn. Its last turn adds ``number`` to ``ended``."""
+    """Return a rollout of ``turns`` turns. Its environment acts after each turn.
+
+    When the rollout ends, its ``number`` is added to the list ``ended``.
+    """
 
     def steps(_slot: int) -> Steps:
         for _ in range(turns):

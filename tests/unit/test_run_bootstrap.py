@@ -1,4 +1,4 @@
-"""The interval of the paired bootstrap agrees with the known distribution of the difference."""
+"""The bootstrap computes intervals for held-out rewards. They agree with distributions that are known."""
 
 import math
 

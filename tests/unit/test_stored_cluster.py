@@ -58,13 +58,19 @@ def of_a_newer_release(value: dict[str, Any], *paths: str) -> str:
 
 
 def with_snapshot(text: str, config: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return a copy of ``config``, or of the stored ConfigMap, with ``text`` as its snapshot."""
+    """Return a copy of the ConfigMap ``config`` (default: the stored one), with ``text`` as its snapshot.
+
+    The snapshot has the spec and the plan with which the run was started.
+    """
     config = config or stored("configmap")
     return config | {"data": config["data"] | {CONFIG_FILE: text}}
 
 
 def at_rest(config: dict[str, Any]) -> tuple[dict[str, Any], Observed]:
-    """Return the stored RFTJob as suspended, and its observed state. Its only child is ``config``."""
+    """Return the stored RFTJob in the phase Suspended, and its observed state.
+
+    Its only child object is the ConfigMap ``config``.
+    """
     document = stored("rftjob")
     document["status"]["phase"] = "Suspended"
     return document, observe(owner_of(document), RawState(config=config), None, None)
@@ -178,7 +184,7 @@ def test_a_report_of_a_newer_release_is_read_without_what_is_not_known(name: str
 
 
 def unreadable() -> dict[str, Any]:
-    """Return the stored ConfigMap with a snapshot in a form that only a newer release knows."""
+    """Return the stored ConfigMap with a snapshot of a version that only a newer release can read."""
     return with_snapshot(json.dumps(json.loads(stored("configmap")["data"][CONFIG_FILE]) | {"version": 2}))
 
 

@@ -104,7 +104,7 @@ def keyword(call: ast.Call, name: str) -> object:
 
 
 def problem_of_call(call: ast.Call, names: dict[str, str]) -> str | None:
-    """Return why a call is unsafe, or None if it is safe. ``names`` is the result of ``full_names``."""
+    """Return why a call is unsafe, or None if it is safe. ``names``: the full names of imported names."""
     said = dotted(call.func)
     first, _, rest = said.partition(".")
     name = names.get(first, first) + (f".{rest}" if rest else "")

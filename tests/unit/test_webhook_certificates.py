@@ -90,8 +90,10 @@ def test_a_removed_ca_bundle_is_set_again() -> None:
 
 
 def test_an_older_ca_never_replaces_a_newer_one() -> None:
-    """This replica has read the configuration. Before it reads the Secret, another replica writes a newer
-    CA.
+    """Two replicas of the webhook work at the same time.
+
+    This one has read the ValidatingWebhookConfiguration. Before it reads the Secret, the other one writes a
+    newer CA into both.
     """
     server = ApiServer()
 
