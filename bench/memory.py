@@ -328,7 +328,10 @@ def resident(pids: Iterable[int]) -> Iterator[tuple[int, int]]:
 
 
 def held_by(pid: int, pages: int) -> Held | None:
-    """Return the memory of a process with this number of resident pages; None if it has ended."""
+    """Read the memory of a process. Return None if the process has ended.
+
+    ``pages`` is its number of resident pages, which is kept in the result.
+    """
     try:
         sums = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
         mappings = Path(f"/proc/{pid}/smaps").read_text().splitlines()

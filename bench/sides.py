@@ -66,7 +66,7 @@ class Case:
 
     @property
     def context(self) -> int:
-        """Length of the context: the longest prompt plus the longest completion."""
+        """Length of the context: 64 tokens for the prompt, plus the longest completion."""
         return self.max_tokens + 64
 
 

@@ -109,7 +109,7 @@ class Outcome:
 
     case: Case
     computed: int
-    """Number of tokens that a forward pass computes."""
+    """Number of tokens for which the update's forward pass computes values. A shared prompt counts once."""
     seconds: tuple[float, ...]
     flops: float
     """FLOPs that an update needs, as ``needed_flops`` calculates them."""

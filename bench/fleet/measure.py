@@ -61,7 +61,10 @@ class Fleet:
         await until(what, there, STUCK_SECONDS, 1)
 
     def effort(self) -> Callable[[str], None]:
-        """Start to measure the operator. Return a function that adds CPU time and memory to the table."""
+        """Start to measure the operator's CPU time and memory.
+
+        Return a function that adds their values since then to the table. Its argument is the label.
+        """
         forget_peak(self.operator)
         busy = cpu_seconds(self.operator)
 

@@ -171,7 +171,7 @@ def test_two_updates_of_a_batch_divided_over_processes_are_those_of_one_process(
 
 
 def test_a_distributed_deterministic_update_is_bitwise_reproducible(character_model: Path) -> None:
-    """The follower process uses all cores, but its threads must add numbers in a fixed order."""
+    """The second training process uses all cores, but its threads must add numbers in a fixed order."""
     prompt, *drawn = some_rows(200)
     shared = [PackedRow(prompt.prompt_ids, tuple(one for row in drawn for one in row.completions))] * 2
     settings = replace(SETTINGS, micro_batch_tokens=4096, longest_shared_row=4096)

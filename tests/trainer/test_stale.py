@@ -1,4 +1,7 @@
-"""For a batch sampled with older weights, the mismatch weights have a lower and an upper bound."""
+"""Training weights each token by its probability ratio between policy and sampler ("mismatch weight").
+
+If an older version of the policy sampled the batch, these weights have a lower and an upper bound.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -49,8 +52,9 @@ def falsified(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def weight_of(was: Tensor, drawn: Tensor, *, stale: bool) -> list[float]:
-    """Compute the mismatch weight of each token of a rollout, as the spec's fields are documented.
+    """Return for each token of a rollout the weight that corrects for the sampler ("mismatch weight").
 
+    It is computed as the documentation of the spec's fields ``stale...`` says.
     - ``was``: the tokens' log-probs by the policy before the update.
     - ``drawn``: the tokens' log-probs by the sampler.
     - ``stale``: whether an older policy sampled the rollout.

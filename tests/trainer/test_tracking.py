@@ -146,7 +146,10 @@ WANDB_HEADER, WANDB_BLOCK = 7, 32768
 
 
 def wandb_chunks(data: bytes) -> Iterator[bytes]:
-    """Yield the records of a file in LevelDB's log format: chunks with checksum, length and kind."""
+    """Yield the records of a file in LevelDB's log format.
+
+    A record is stored in one or more chunks, each with a checksum, its length and its kind.
+    """
     position, record = WANDB_HEADER, b""
     while position < len(data):
         left = WANDB_BLOCK - position % WANDB_BLOCK

@@ -16,7 +16,10 @@ from tests.cluster.shell import ClusterError
 
 @pytest.fixture
 def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
-    """Return the layout of a machine without any test cluster. Each test adds what one provider needs."""
+    """Return the folders of a machine on which no test cluster can be found or created.
+
+    Each test adds what one kind of cluster needs, such as the programs ``kind`` and ``docker``.
+    """
     for name in ("RFT_TEST_KUBECONFIG", "KUBEBUILDER_ASSETS", WANTED, NODE_IMAGE, IP_FAMILY):
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "bin").mkdir()

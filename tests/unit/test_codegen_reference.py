@@ -13,7 +13,7 @@ PAGE = reference()
 
 
 def sections() -> dict[str, str]:
-    """Return the text of each section of the page. The key is the first path in its heading."""
+    """Return the text of each section of the reference page. The key is the path in its heading."""
     parts = re.split(r"(?m)^## <code>(.*)</code>$", PAGE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 

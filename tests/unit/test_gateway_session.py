@@ -47,7 +47,10 @@ def turn(
 
 
 def texts(one: Session, tokenizer: Characters) -> list[list[str]]:
-    """Return the texts of the spans of each segment. Sampled spans are in <>. The others are context."""
+    """Divide each segment into spans of sampled tokens and spans of context. Return the spans' texts.
+
+    The texts of sampled tokens are in <>.
+    """
     found = []
     for segment in one.segments:
         spans: list[tuple[bool, list[int]]] = [(False, list(segment.prompt_ids))]

@@ -250,7 +250,7 @@ FREE = [state for state in STATES if state not in TERMINAL]
     "last", [state for state in FREE if state[0] != "pod runs"], ids=lambda state: str(state[0])
 )
 def test_any_order_of_states_leads_to_the_same_result(last: tuple[Any, ...]) -> None:
-    """The last state decides the phase and which conditions are True. Earlier states do not matter."""
+    """The last observed state decides the phase and which conditions are True. Earlier ones do not matter."""
     generator = random.Random(7)
     wanted = once(last[1], last[2])
     for _ in range(8):

@@ -94,7 +94,9 @@ ACTIVE = {
 
 
 def published(name: str) -> float:
-    """Return the published number of parameters, in billions. A fine-tuned model has its base's number."""
+    """Return the published number of a model's parameters, in billions. For a fine-tuned model it is that of
+    its base model.
+    """
     for ending in ("-Instruct-2507", "-Instruct", "-Base"):
         name = name if name in PUBLISHED else name.removesuffix(ending)
     return PUBLISHED[name.replace("-Coder-", "-").replace("-Math-", "-") if name not in PUBLISHED else name]

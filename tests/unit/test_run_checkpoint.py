@@ -1,4 +1,4 @@
-"""An incomplete checkpoint is not used. Fields that a newer release wrote are kept."""
+"""An incomplete checkpoint is not used. Fields of its state that a newer release wrote are kept."""
 
 import json
 import os
