@@ -53,7 +53,7 @@ _OF_TEXT = _set(
 """Words that show that ``token`` in a name is no secret. Such a name is about the tokens of a text, or about
 the next page of a list."""
 _NO_SECRET_KEYS = _set("primary foreign public sort partition cache row group hash host")
-"""Words before ``key`` in names of environment variables whose value is not secret, such as ``CACHE_KEY``."""
+"""Words before ``key`` in names of environment variables whose value is not secret, as in CACHE_KEY."""
 _OF_PEOPLE = _set("access api auth secret refresh bearer personal hub")
 """Words that show that ``tokens`` in a name are secrets, for example ``access`` in "access tokens"."""
 _NOTHING = re.compile(
