@@ -39,9 +39,9 @@ class Removable(Protocol):
 
 
 INSTALLED = pytest.StashKey[Removable]()
-"""The installation of Kueue, while Kueue is installed by this session."""
+"""Key in ``pytest.Config.stash``: the installation of Kueue, while this session has one."""
 FAILED = pytest.StashKey[str]()
-"""Why Kueue could not be installed. It is not in the stash if no installation has failed."""
+"""Key in ``pytest.Config.stash``: why Kueue could not be installed. Absent if no installation has failed."""
 _LOADING = pytest.StashKey["subprocess.Popen[str]"]()
 
 
@@ -51,7 +51,7 @@ def needs_kueue(item: Item | None) -> bool:
 
 
 def together(items: Iterable[T]) -> list[T]:
-    """Return the tests in a new order: with all tests with Kueue are one after another, after the e2e tests.
+    """Return the tests in a new order: all tests with Kueue follow one another, after the other e2e tests.
 
     The e2e tests use the installed operator, and the integration tests stop it. So the integration tests with
     Kueue cannot be before an e2e test. The e2e test of the operator's rights uses no operator. It reads what

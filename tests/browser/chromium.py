@@ -34,7 +34,7 @@ class Visit:
     title: str
     text: str
     elements: list[str]
-    """The distinct names of the page's elements."""
+    """The names of the page's HTML elements, e.g. ``img``, each once."""
     picture: bytes
     """A screenshot as PNG."""
     requests: list[str] = field(default_factory=list)

@@ -31,7 +31,7 @@ class Scenario:
     2. kubectl in the operator's namespace;
     3. the names of the jobs;
     4. the sampling engine;
-    5. the moments of the fault."""
+    5. ``Moments``, which draws at which time the fault begins."""
     engine: str | None = None
     """The sampling engine that the scenario needs. None: it works with each engine."""
 

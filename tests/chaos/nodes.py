@@ -42,7 +42,8 @@ LOST_WITHIN = 150.0
 """The status must report a lost node within this many seconds. Kubernetes itself notices the loss after 40 to
 50 seconds."""
 FENCED_WITHIN = 60.0
-"""A trainer that was replaced must end within this many seconds after its node continues."""
+"""A trainer that was replaced while its node was paused must end within this many seconds after the node
+continues."""
 OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
 
 
@@ -59,7 +60,7 @@ class Seen:
     """Each change of the status message: seconds since the fault began, reason of Ready, message."""
     wrong: list[str] = field(default_factory=list)
     stale: str = ""
-    """How the replaced trainer ended after its node had continued. Empty if this was not observed."""
+    """How the replaced trainer ended after its paused node continued. Empty if the fault pauses no node."""
 
 
 class Stage:
@@ -120,7 +121,7 @@ def docker(*words: str) -> str:
 
 
 def apply_on(stage: Stage, names: Sequence[str], step: int) -> None:
-    """Apply jobs so that they start on the far node. Wait until each has completed ``step`` steps."""
+    """Apply jobs so that they start on ``stage.far``. Wait until each has completed ``step`` steps."""
     stage.nodes("cordon", stage.near)
     try:
         for name in names:
@@ -147,13 +148,13 @@ def deterministic(name: str) -> Object:
 
 
 def drained(stage: Stage, names: Sequence[str]) -> dict[str, str]:
-    """Drain the far node, as an administrator does before maintenance."""
+    """Drain the jobs' node (``stage.far``), as an administrator does before maintenance."""
     stage.nodes("drain", stage.far, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=100s")
     return {}
 
 
 def killed(stage: Stage, names: Sequence[str]) -> dict[str, str]:
-    """Kill the far node, run a command that the status recommends, and start the node again.
+    """Kill the jobs' node (``stage.far``), run a command that the status recommends, and restart the node.
 
     The status message of a job recommends two kubectl commands. One of them is chosen at random. The node is
     started when all jobs have a second attempt.
@@ -167,9 +168,10 @@ def killed(stage: Stage, names: Sequence[str]) -> dict[str, str]:
 
 
 def back_late(stage: Stage, names: Sequence[str]) -> dict[str, str]:
-    """Pause the far node until its pods are replaced. Continue the node while the new trainers run.
+    """Pause the jobs' node (``stage.far``) until its pods are replaced, then continue it.
 
-    The kubelet of the far node stays stopped, so it cannot end the old trainers. They must end by themselves.
+    The new trainers run on the other node then. The kubelet of the paused node stays stopped until the old
+    trainers have ended. So it cannot end them: they must end by themselves. Return how each one ended.
     """
     before = set(pids("trainer"))
     docker("exec", stage.far, "pkill", "-STOP", "-x", "kubelet")
@@ -219,9 +221,9 @@ def moved(stage: Stage, name: str) -> bool:
 
 
 def last_words(stage: Stage, name: str) -> str:
-    """Return the line with the event ``end`` from the log of a job's trainer on the far node.
+    """Return the last line with the event ``end`` from the logs of a job's trainer on the node ``stage.far``.
 
-    If the log has no such line, return a text that says so.
+    This is the node that the test stops or pauses. If there is no such line, return a text that says so.
     """
     logs = f"/var/log/pods/{NAMESPACE}_{name}-*/trainer/*.log"
     found = docker("exec", stage.far, "sh", "-c", f"cat {logs} || true")
@@ -229,14 +231,20 @@ def last_words(stage: Stage, name: str) -> str:
 
 
 def last_end(log: str) -> str:
-    """Return the last line with the event ``end`` from a container's log file, as the kubelet writes it."""
+    """Return the last line with the event ``end`` from ``log``, the text of a log file that a kubelet wrote.
+
+    If there is no such line, return a text that says so.
+    """
     lines = [line.partition(" F ")[2] for line in log.splitlines()]
     ends = [line for line in lines if isinstance(parse(line), EndEvent)]
     return ends[-1][:200] if ends else "the log has no end event"
 
 
 def repair_nodes(stage: Stage) -> None:
-    """Start or continue the far node. Make both nodes ready and schedulable again."""
+    """Start or continue the node ``stage.far``, and wait until it is ready.
+
+    Then make both nodes schedulable again.
+    """
     state = docker("inspect", "--format", "{{.State.Status}}", stage.far).strip()
     if state == "paused":
         docker("unpause", stage.far)
@@ -291,7 +299,10 @@ def without_numbers(message: str) -> str:
 
 
 def play(stage: Stage, fault: str, names: Sequence[str], step: int, alone: dict[str, Any]) -> list[Seen]:
-    """Start jobs on the far node, inject the fault after ``step`` steps, and check how the jobs end."""
+    """Start jobs on the node ``stage.far``, and inject the fault into this node after ``step`` steps.
+
+    Check how the jobs end, and return the observations of each job.
+    """
     apply_on(stage, names, step)
     outcomes = {name: Seen(fault, step) for name in names}
     began = time.monotonic()

@@ -33,7 +33,10 @@ class Moments:
     """Latest time of a fault, in seconds after its job was applied: the duration of an undisturbed job."""
 
     def drawn(self, name: str, count: int) -> list[float]:
-        """Return ``count`` random times in seconds, the latest first. ``name`` is part of the seed."""
+        """Return ``count`` random times of a fault, the latest first, in seconds after a job was applied.
+
+        ``name`` is part of the seed.
+        """
         source = random.Random(f"{name}/{self.seed}")
         latest = max(EARLIEST_SECONDS, self.latest)
         return sorted((source.uniform(EARLIEST_SECONDS, latest) for _ in range(count)), reverse=True)

@@ -73,7 +73,7 @@ class InstalledOperator:
         self.helm("test", _NAME)
 
     def code(self) -> str:
-        """Return the path of the package that an operator's pod imports."""
+        """Return the path from which an operator's pod imports ``rft_operator``: it shows the release."""
         name = self._pods()[0]["metadata"]["name"]
         return imported(self.kubectl, name, "operator", "rft_operator")
 
@@ -89,18 +89,18 @@ def _image(tag: str) -> str:
 
 
 def imported(kubectl: Kubectl, pod: str, container: str, package: str) -> str:
-    """Return the path of a package that Python imports in a container."""
+    """Return the path of the file that Python imports as ``package`` in a container."""
     code = f"import {package}; print({package}.__file__)"
     return kubectl.exec(pod, container, "python", "-c", code).strip()
 
 
 def served_fields(kubectl: Kubectl) -> set[str]:
-    """Return the fields of the spec in the CRD that the API server has."""
+    """Return the names of the fields of an RFTJob's spec in the installed CRD."""
     return _fields(kubectl.get("crd", CRD))
 
 
 def fields(release: Release) -> set[str]:
-    """Return the fields of the spec in the CRD of a release."""
+    """Return the names of the fields of an RFTJob's spec in the CRD of ``release``."""
     return _fields(yaml.safe_load(release.crd.read_text()))
 
 

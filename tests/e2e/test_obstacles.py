@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 TOLD_SECONDS = 30.0
 CLEARED_SECONDS = 300.0
-"""Time limit in seconds from the removal of a cause until its message is gone.
+"""Time limit in seconds from the removal of what prevents a job's start until the message about it is gone.
 
 It is long, because the Job controller waits longer after each failed attempt to create a pod.
 """
@@ -65,7 +65,10 @@ The kubelet mounts the pod's volumes before it pulls the image.
 
 @dataclass(frozen=True)
 class Case:
-    """A job that cannot start, the objects that prevent this, and words that the status message must have."""
+    """A job that cannot start, the objects that prevent this, and words that the status message must have.
+
+    What prevents the start is called the cause.
+    """
 
     name: str
     change: str
@@ -84,15 +87,15 @@ class Case:
     They have no effect in the first moments. So the job is created only after the API server has refused an
     object of this kind."""
     mend: tuple[Object, ...] = ()
-    """Objects that are applied to remove the cause."""
+    """Objects that are applied to remove what prevents the job's start."""
     gone: tuple[Object, ...] = ()
-    """Objects that are deleted to remove the cause. If there are none, ``objects`` are deleted. Nothing is
-    deleted if ``mend``, ``patch`` or ``resume`` is set."""
+    """Objects that are deleted to remove what prevents the job's start. If this is empty, ``objects`` are
+    deleted. Nothing is deleted if ``mend``, ``patch`` or ``resume`` is set."""
     patch: Object = field(default_factory=dict)
-    """Changes of the spec that remove the cause of a job that has no child Job yet."""
+    """Changes of the spec that let the job start. They are for a case in which it has no child Job yet."""
     resume: Object = field(default_factory=dict)
-    """Changes of the spec that remove the cause of a job that has a child Job. The job is suspended first,
-    because these fields can change only while it is suspended."""
+    """Changes of the spec that let the job start. They are for a case in which it has a child Job. The job
+    is suspended first, because these fields can change only while it is suspended."""
 
     @property
     def job(self) -> str:
@@ -146,7 +149,7 @@ def _claim(name: str, volume: str = "", mode: str = "ReadWriteOnce", storage_cla
 def _volume(
     name: str, claim: str, mode: str = "ReadWriteOnce", storage_class: str = "", **source: Any
 ) -> Object:
-    """Return a PersistentVolume for the claim ``claim``. If that is empty, it is for any claim."""
+    """Return a PersistentVolume for the claim ``claim``. If ``claim`` is empty, it is for any claim."""
     spec = {
         "accessModes": [mode],
         "capacity": {"storage": "1Mi"},
@@ -272,9 +275,12 @@ def _graded(secret: str, key: str) -> Object:
 ROWS = _object("ConfigMap", "rows", data={"train.jsonl": '{"prompt": "1+1", "answer": 2}\n'})
 DEADLINE = "2026-01-01T00:00:00Z"
 NEVER_STARTS = {"resources": WAITS, "template": None}
-"""Changes with which a suspended job resumes if its image was wrong: the default image, but no node fits."""
+"""Changes of the spec with which a suspended job resumes if something in its ``template`` was wrong.
+
+They remove the template. The new pod fits on no node, so that no trainer starts.
+"""
 UNPLACED = {"resources": {**SMALL, "nodeSelector": None}}
-"""Changes with which a suspended job resumes if its node selector matched no node: no node selector."""
+"""Changes of the spec that remove a node selector that matches no node, so that a suspended job can start."""
 TAKEN = {"rft.dev/obstacle": "here"}
 NODE: Object = {
     "apiVersion": "v1",
@@ -827,7 +833,7 @@ def _placed(case: Case, objects: tuple[Object, ...]) -> list[Object]:
 
 
 def _cluster_wide() -> list[Object]:
-    """Return the objects of all cases that are in no namespace, and the Node without a machine."""
+    """Return ``NODE`` and the objects of all cases that are in no namespace, except for Namespaces."""
     found = [made for case in CASES for made in (*case.objects, *case.mend) if made["kind"] in CLUSTER_WIDE]
     return [NODE, *(made for made in found if made["kind"] != "Namespace")]
 
@@ -895,7 +901,7 @@ def _prepare(kubectl: Kubectl, cases: dict[str, Case]) -> None:
 
 
 def _is_refused(kubectl: Kubectl, case: Case) -> bool:
-    """Return whether the API server refuses an object of the kind ``case.probe``."""
+    """Return whether the API server refuses an object of the kind ``case.probe`` with the case's message."""
     pod = {"containers": [{"name": "main", "image": NO_IMAGE["image"]}], "restartPolicy": "Never"}
     made = {
         "Pod": _object("Pod", "probe", spec=pod),
@@ -907,7 +913,7 @@ def _is_refused(kubectl: Kubectl, case: Case) -> bool:
 
 
 def _attach(kubectl: Kubectl) -> bool:
-    """Report the volume of a case as attached to ``NODE``, as the volume's driver would."""
+    """Report volumes as attached to ``NODE``, as their driver would. Return whether there are any."""
     found = json.loads(kubectl.run("get", "volumeattachments", "-o", "json").stdout)["items"]
     ours = [each for each in found if each["spec"]["nodeName"] == NODE["metadata"]["name"]]
     for each in ours:
@@ -956,7 +962,7 @@ def _seconds_until(
 
 
 def _create(kubectl: Kubectl, cases: dict[str, Case]) -> dict[str, float]:
-    """Create the jobs, ten at a time. Return when each was created."""
+    """Create the jobs, ten at a time. Return the time at which each was created, by the job's name."""
     started: dict[str, float] = {}
     jobs = list(cases.values())
     for first in range(0, len(jobs), 10):
@@ -972,7 +978,11 @@ def _change(kubectl: Kubectl, case: Case, spec: Object) -> None:
 
 
 def _mend(kubectl: Kubectl, cases: dict[str, Case]) -> dict[str, float]:
-    """Remove the causes. Return when each was removed."""
+    """Remove what prevents each job's start.
+
+    If the case has ``resume``, only suspend the job: the test changes its spec later. Return
+    the time at which this was done for each job, by the job's name.
+    """
     began = time.monotonic()
     others = [case for case in cases.values() if not case.patch and not case.resume]
     kubectl.apply(*(made for case in others for made in _placed(case, case.mend)))

@@ -38,21 +38,24 @@ NAME = "trains-on"
 ROWS = "many-rows"
 READER = "reader"
 FURTHER = 2
-"""A run goes on if it completes this many further steps."""
+"""The tests accept that a run still trains if it completes this many more steps."""
 RED, BLUE = "rft-red", "rft-blue"
 
 
 class Place(Protocol):
-    """Returns kubectl for a namespace that is deleted after the test. Creates the namespace by default."""
+    """A function that returns kubectl for a namespace, which is deleted after the test.
+
+    It creates the namespace, unless ``exists`` is false.
+    """
 
     def __call__(self, namespace: str, *, exists: bool = True) -> Kubectl: ...
 
 
 @pytest.fixture
 def place() -> Iterator[Place]:
-    """Namespaces on a cluster without the CRD of RFTJobs. After the test it is without the CRD again.
+    """A function that makes namespaces, on a cluster without the CRD of RFTJobs.
 
-    The operator's releases in these namespaces are removed, too.
+    After the test, the namespaces, the operator's releases in them and the CRD are removed.
     """
     cluster = connected("default")
     found = cluster.run("get", "crd", CRD, "--ignore-not-found", "-o", "name").stdout
@@ -83,7 +86,10 @@ class TrainingRun:
     """A run that trains while its operator is replaced."""
 
     def __init__(self, kubectl: Kubectl, name: str, events: Table) -> None:
-        """The job's only pod exists. ``events`` gets a row for each event."""
+        """The job ``name`` must have exactly one pod.
+
+        ``events`` is a table. ``during`` adds a row to it, e.g. for an upgrade.
+        """
         self.kubectl, self.name, self.events = kubectl, name, events
         self._began = self._pod()
 
@@ -93,14 +99,17 @@ class TrainingRun:
         return str(self._began["metadata"]["name"])
 
     def steps(self) -> list[int]:
-        """Return the steps in the run's own records, which do not depend on an operator."""
+        """Return the numbers of the completed steps, as the trainer recorded them on the volume."""
         command = ("sh", "-c", "find /runs -name metrics.jsonl -exec cat {} +")
         lines = self.kubectl.exec(READER, READER, *command).splitlines(keepends=True)
         return [int(json.loads(line)["step"]) for line in lines if line.endswith("\n")]
 
     @contextmanager
     def during(self, event: str) -> Iterator[None]:
-        """Check that the run goes on during an event and after it, and add a row to the table."""
+        """Add a row to the table for what the ``with`` block does, e.g. an upgrade of the operator.
+
+        Check that the run keeps its pod meanwhile, and completes more steps afterwards.
+        """
         before, began = len(self.steps()), time.monotonic()
         yield
         seconds, after = time.monotonic() - began, len(self.steps())
@@ -109,11 +118,14 @@ class TrainingRun:
         self.trains_on(after)
 
     def trains_on(self, since: int) -> None:
-        """Wait until the run has completed ``FURTHER`` steps after the step ``since``."""
+        """Wait until the run has completed ``FURTHER`` more steps than ``since``, a number of steps."""
         wait_until("the run goes on", lambda: len(self.steps()) >= since + FURTHER, 120)
 
     def is_reported(self) -> None:
-        """Wait until the status shows steps that the run completes from now on."""
+        """Wait until the job's status shows ``FURTHER`` more steps than the run has completed now.
+
+        Check that the job is still in its first attempt, and has the same pod.
+        """
         wanted = len(self.steps()) + FURTHER
         wait_until("the status follows", lambda: self.shown_step() >= wanted, 180)
         found = status(self.kubectl, self.name)
@@ -123,7 +135,7 @@ class TrainingRun:
         self.is_the_same()
 
     def shown_step(self) -> int:
-        """Return the step in the job's status."""
+        """Return the step in the job's status, which the operator writes."""
         return int(status(self.kubectl, self.name).get("progress", {}).get("step", 0))
 
     def is_the_same(self) -> None:
@@ -203,7 +215,7 @@ def unpacked(kubectl: Kubectl, release: Release) -> None:
 
 
 def begun(kubectl: Kubectl, events: Table) -> TrainingRun:
-    """Create the long job. Return its run as soon as the status shows steps."""
+    """Create the job of ``long_job``. Wait until its status shows ``FURTHER`` steps, and return its run."""
     kubectl.apply(long_job())
     wait_until(
         "the first steps", lambda: status(kubectl, NAME).get("progress", {}).get("step", 0) >= FURTHER, 300
@@ -292,7 +304,10 @@ def test_a_training_job_does_not_notice_what_helm_does_to_its_operator(
 
 
 def keeps_to(operator: InstalledOperator, served: str) -> None:
-    """Check that all requests of an operator were for its own namespace, or for the one that it serves."""
+    """Check that all requests of an operator were for its own namespace or for ``served``.
+
+    Check also that none of them was refused.
+    """
     asked = Audit().requests(operator.user)
     assert [one for one in asked if one.refused] == []
     assert {one.namespace for one in asked} - {""} == {operator.kubectl.namespace, served}

@@ -49,7 +49,10 @@ class Store:
         self._client = client("s3", address, keys)
 
     def folder(self, name: str, to: Path) -> dict[str, bytes]:
-        """Write the objects below a prefix as files into the folder ``to``. Return their contents."""
+        """Download the bucket's objects below the prefix ``name`` into the new folder ``to``.
+
+        Return the content of each file, by its name.
+        """
         listed = self._client.list_objects_v2(Bucket=BUCKET, Prefix=f"{name}/").get("Contents", [])
         found = {}
         to.mkdir()
@@ -229,7 +232,7 @@ def test_wrong_credentials_are_said_and_the_printed_command_pushes_the_adapter(
 
 
 def greedy_tokens(folder: Path, adapter: Path) -> tuple[list[list[int]], list[list[int]]]:
-    """Return the tokens of the base model's greedy completions, and of those with the adapter.
+    """Return the tokens of greedy completions: first of the base model, then of the model with the adapter.
 
     ``folder`` gets the files of the base model.
     """
@@ -242,7 +245,10 @@ def greedy_tokens(folder: Path, adapter: Path) -> tuple[list[list[int]], list[li
 
 
 def is_ready(kubectl: Kubectl) -> bool:
-    """Return whether the server's pod is ready, and an address of its Service. A restart is an error."""
+    """Return whether the inference server's pod and the addresses of its Service are ready.
+
+    Raise AssertionError if a container of the pod was restarted.
+    """
     [pod] = kubectl.list("pods", OF_THE_SERVER) or [{}]
     for container in pod.get("status", {}).get("containerStatuses", []):
         if container["restartCount"]:
@@ -276,7 +282,7 @@ def forwarded(kubectl: Kubectl, said: str, port: int) -> Iterator[None]:
 
 
 def left(kubectl: Kubectl) -> list[str]:
-    """Return the objects of the server that exist."""
+    """Return kind and name of the objects that still exist of those that ``rft serve --apply`` created."""
     kinds = "deployments,replicasets,pods,services,endpointslices"
     return [f"{each['kind']} {each['metadata']['name']}" for each in kubectl.list(kinds, OF_THE_SERVER)]
 

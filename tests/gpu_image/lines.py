@@ -19,7 +19,10 @@ With None the command line has no size: the sampler has its own GPUs, and vLLM m
 
 
 def server_options() -> Iterator[ServerOptions]:
-    """Yield options with every combination of the settings that depend on plan and job."""
+    """Yield the options of vLLM for every combination of settings that differ between jobs.
+
+    These are dtype, GPUs, LoRA rank and layers, deterministic mode, context length, and size of the KV cache.
+    """
     choices = product(DTYPES, GPUS, SLOT_RANKS, ((), ATTENTION_LAYERS), (False, True), CONTEXTS, CACHE_BYTES)
     for dtype, gpus, rank, adapted, deterministic, context, cache_bytes in choices:
         yield ServerOptions(

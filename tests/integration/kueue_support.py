@@ -80,7 +80,10 @@ class Kueue:
             wait_until(f"{name} is gone", partial(gone, self.api, path, name), 60)
 
     def flavor(self, name: str, product: str | None = None) -> None:
-        """Create a ResourceFlavor. With ``product`` it selects nodes with this GPU, and tolerates a taint."""
+        """Create a ResourceFlavor.
+
+        With ``product`` it selects nodes with this kind of GPU, and tolerates the taint rft.dev/dedicated.
+        """
         labels = {"nodeLabels": {PRODUCT_LABEL: product}} if product else {}
         taint = {"key": "rft.dev/dedicated", "operator": "Exists", "effect": "NoSchedule"}
         spec = {**labels, "tolerations": [taint]} if product else {}

@@ -142,7 +142,7 @@ class Proxy:
 
 
 class _Pipe:
-    """One connection, with the request line of its last request."""
+    """One connection of the operator through the proxy. ``line``: request line of its newest request."""
 
     def __init__(self, proxy: Proxy, operator: asyncio.StreamWriter) -> None:
         self._proxy = proxy
@@ -158,7 +158,7 @@ class _Pipe:
         return self._proxy.silent is not None and self._proxy.silent in self.line
 
     async def ask(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-        """Forward requests until the operator closes the connection."""
+        """Forward requests until the operator closes the connection, or the proxy answers one itself."""
         while data := await source.read(_CHUNK):
             line = data.partition(b"\r\n")[0].decode(errors="replace")
             if line.endswith("HTTP/1.1"):

@@ -66,7 +66,7 @@ def _told(run: Run, words: tuple[str, ...]) -> str:
 
 
 def refused(run: Run, *words: str) -> None:
-    """Wait until the status says, with these words, that an object of the run is refused."""
+    """Wait until Ready has the reason FailedCreate, and a message that contains each of ``words``."""
     try:
         wait_until("the refusal is told", partial(_told, run, words))
     except AssertionError as error:

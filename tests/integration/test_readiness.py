@@ -21,7 +21,10 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.cluster
 TIMEOUT = "60s"
 STILL_SECONDS = 2.0
-"""Helm must still wait after this many seconds. Its watch reports a change much sooner."""
+"""The tests check after this many seconds that helm is still waiting.
+
+If an RFTJob were wrongly reported as ready, helm would end sooner: it watches the RFTJob.
+"""
 
 
 class Release:

@@ -16,7 +16,8 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.cluster
 HERE = Path(__file__).parent
 COVERED = {path.name for path in HERE.glob("test_operator_*.py")}
-"""Test modules during which the operator uses all its rights."""
+"""Modules with tests in which the operator uses all rights that the chart grants, except for ``UNSEEN`` and
+``WITH_KUEUE``."""
 WATCHED = {"rftjobs", "jobs", "pods", "configmaps"}
 UNSEEN = {
     Right("", "pods", "patch"): "an operator labels its pod as leader, and the tests' operators have no pods",

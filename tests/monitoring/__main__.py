@@ -56,7 +56,7 @@ class Scenario:
         self._version = 0
 
     def turn(self) -> None:
-        """Set all metrics, and increase the counters once."""
+        """Set all gauges to the scenario's values, and increase its counters once."""
         metrics.LEASE_HELD.set(0 if self.bad else 1)
         metrics.WATCH_SILENCE.set(290 if self.bad else 3)
         metrics.RECONCILES.labels("error" if self.bad else "done").inc(3)

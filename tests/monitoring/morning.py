@@ -26,7 +26,11 @@ from tests.monitoring.shown import show
 BEGIN = datetime(2026, 11, 26, 7, tzinfo=UTC)
 HOURS = 7
 SHOWN_HOURS = 6
-"""The picture shows the last six hours. The first hour fills the longest range of the queries, ``[1h]``."""
+"""The picture shows the last six of the ``HOURS``.
+
+Some queries look back one hour (``[1h]``). The first hour has the samples that they need at the begin of the
+picture.
+"""
 SCRAPE_SECONDS = 30
 """Seconds between two scrapes, as ``metrics.serviceMonitor.interval`` of the chart."""
 GPUS = 16
@@ -39,31 +43,31 @@ REPORT_SECONDS = 10.0
 WATCH_SECONDS = 180.0
 """The API server ends a watch after this time, and the operator connects it again."""
 SILENT = (255.0, 257.0)
-"""The API server does not answer from the first to the second minute."""
+"""Begin and end of the time in which the API server does not answer, in minutes since ``BEGIN``."""
 FLOOD = (192.0, 198.0)
-"""A pod sends too many reports from the first to the second minute."""
+"""Begin and end of the time in which a pod sends too many reports, in minutes since ``BEGIN``."""
 
 
 @dataclass
 class InventedJob:
-    """An RFTJob of the morning. All times are in minutes since ``BEGIN``."""
+    """An RFTJob of the invented morning. Points in time are in minutes since ``BEGIN``."""
 
     namespace: str
     name: str
     created: float
     gpus: int
     minutes: float
-    """Time in phase Running. 0: the job fails while it starts."""
+    """Minutes in phase Running. 0: the job fails while it starts."""
     first: float = 0.3
     last: float = 0.8
     """Mean reward of the first step, and the mean reward that the steps approach."""
     phase: str = "Succeeded"
     reason: str = Reason.COMPLETED
     stalls: tuple[float, float] = (0.0, 0.0)
-    """The job makes no steps from the first to the second minute."""
+    """Begin and end of the time in which the job makes no steps. If they are equal, it never stalls."""
     started: float | None = None
     trained: float = 0.0
-    """Minutes in which the job has made steps."""
+    """For how many minutes the job has made steps so far."""
     reward: float | None = None
 
     @property
@@ -90,7 +94,7 @@ class InventedJob:
 
 
 def invented_jobs() -> list[InventedJob]:
-    """Return the jobs of the morning, in the order of their creation."""
+    """Return the jobs of the invented morning, in the order of their creation."""
     return [
         InventedJob("search", "rank", 0, 8, 150, 0.31, 0.74),
         InventedJob("chat", "triage", 5, 2, 95, 0.42, 0.83),
@@ -124,7 +128,7 @@ class _At(Collector):
 
 
 class Morning:
-    """Changes the operator's metrics, as the events of the morning would."""
+    """Changes the operator's metrics as the events of the invented morning would."""
 
     def __init__(self) -> None:
         self._jobs = invented_jobs()
@@ -160,7 +164,7 @@ class Morning:
         return span[0] <= self._minute < span[1]
 
     def _go_on(self, job: InventedJob) -> None:
-        """Bring a job to the present minute, and show its status to the metrics."""
+        """Update a job from the previous scrape to this one, and show its status to the metrics."""
         now, key = self._minute, (job.namespace, job.name)
         taken = sum(each.gpus for each in self._jobs if each.holds_gpus(now))
         if job.started is None and now > job.created + 0.5 and taken + job.gpus <= GPUS:
@@ -198,7 +202,7 @@ class Morning:
         )
 
     def _operator(self) -> None:
-        """Count what the operator does between two scrapes."""
+        """Count in the metrics what the operator has done since the previous scrape."""
         running = sum(job.runs(self._minute) for job in self._jobs)
         known = sum(job.created <= self._minute <= job.ends + TTL_MINUTES for job in self._jobs)
         new = sum(0 <= self._minute - job.created < SCRAPE_SECONDS / 60 for job in self._jobs)
@@ -222,11 +226,11 @@ class Morning:
         metrics.WATCH_SILENCE.set(self._silence())
 
     def _about(self, count: float) -> int:
-        """Return a whole number near ``count``."""
+        """Return a random whole number near ``count``."""
         return max(0, round(count + self._random.gauss(0, 0.15 * count + 0.3)))
 
     def _silence(self) -> float:
-        """Return the seconds since the oldest connection of the operator's five watches."""
+        """Return how many seconds ago the operator connected the oldest of its five watches."""
         now, begin, end = self._minute * 60, SILENT[0] * 60, SILENT[1] * 60
         connected = [now - (now + watch * 41) % WATCH_SECONDS for watch in range(5)]
         if begin <= now < end:

@@ -34,13 +34,13 @@ ROW = 30
 HEAD = 56
 GAP = 8
 LEFT, RIGHT, TOP = 76, 26, 34
-"""Space in a panel beside and above its axes. The left one has the texts of the axis."""
+"""Space between the border of a panel and its axes: left (for the numbers of the axis), right and above."""
 X_TICKS, LEGEND_LINE, BELOW = 24, 16, 10
-"""Heights in a panel below its axes: the times, a line of the legend, and the space at the bottom."""
+"""Heights of what is below a panel's axes: the times, one line of the legend, and the space at the bottom."""
 CHARACTER, KEY = 6.0, 34
-"""Widths in a legend: of a character on average, and of a line's colour with the space around it."""
+"""Widths in a legend: of an average character, and of the sample of a line's colour with its margins."""
 POINTS = 0.75
-"""Points of a pixel, for matplotlib."""
+"""Typographic points per pixel. matplotlib measures texts and lines in points."""
 GROUND, CARD, TEXT, DIM, GRID = "#ffffff", "#f6f7f9", "#1b1f24", "#59636e", "#d4d9df"
 DARK_LINES = {
     "#0b62c4": "#6db1ff",
@@ -53,8 +53,10 @@ DARK_LINES = {
     "#5b4fc7": "#b0a8ff",
     "#7a7f87": "#b9bec5",
 }
-"""Colours of lines on a light page, each with its colour on a dark page: those of the page of ``rft report``,
-and grey."""
+"""Colours of lines on a light page, each with its colour on a dark page.
+
+They are the colours of the page of ``rft report``, and grey.
+"""
 LINES = tuple(DARK_LINES)
 DARK = {GROUND: "#14171a", CARD: "#1d2125", TEXT: "#e6e9ec", DIM: "#a0a9b2", GRID: "#3a4148", **DARK_LINES}
 """For each colour of a light page, its colour on a dark page."""
@@ -65,7 +67,10 @@ SCALES: Mapping[str, Sequence[tuple[float, str]]] = {
     "reqps": ((1, " req/s"),),
     "s": ((0.001, " ms"), (1, " s"), (60, " min"), (3600, " h")),
 }
-"""For each unit of Grafana, the units of an axis: a value of 1 in the panel's own unit, and the text."""
+"""For each of Grafana's units: the units in which an axis can be labelled.
+
+Each has its size in Grafana's unit and its text, e.g. ``(60, " min")`` for the unit ``s``.
+"""
 
 
 class Place(NamedTuple):
@@ -146,8 +151,8 @@ def answered(url: str, panel: Mapping[str, Any], span: tuple[float, float]) -> D
 def label_of(form: str, labels: Mapping[str, str], query: str) -> str:
     """Return the text of a line in the legend, as Grafana makes it.
 
-    ``form`` is the legend's format, such as ``{{namespace}}/{{name}}``. Without one, the text is the series
-    with its labels, and the query for a series that has none.
+    ``form`` is the legend's format, such as ``{{namespace}}/{{name}}``. If it is empty, the text is the
+    name of the series and its labels. If the series has neither, the text is the query.
     """
     if form:
         return re.sub(r"\{\{\s*(\w+)\s*\}\}", lambda found: labels.get(found[1], found[0]), form)
@@ -156,7 +161,9 @@ def label_of(form: str, labels: Mapping[str, str], query: str) -> str:
 
 
 def scale_of(unit: str, highest: float) -> tuple[float, str]:
-    """Return the unit of an axis whose highest value is ``highest``: its value in ``unit``, and its text.
+    """Choose in which unit to label an axis. Return this unit's size in ``unit``, and its text.
+
+    ``highest`` is the highest value on the axis, in ``unit``, which is a unit of Grafana.
 
     Raises KeyError for a unit that is not in ``SCALES``.
     """
@@ -165,7 +172,10 @@ def scale_of(unit: str, highest: float) -> tuple[float, str]:
 
 
 def without_gaps(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return the points with one that is not a number in each gap, where the line is interrupted."""
+    """Return the points, with an additional point in each gap. Its value is NaN.
+
+    matplotlib interrupts the line at such a point.
+    """
     found: list[tuple[float, float]] = []
     for x, y in points:
         if found and x - found[-1][0] > 1.5 * STEP_SECONDS:
@@ -217,7 +227,11 @@ def _draw(figure: Any, height: int, panel: DrawnPanel, span: tuple[float, float]
     wide, high = panel.place.w * (WIDTH - GAP) / COLUMNS - GAP, panel.place.h * ROW - GAP
 
     def at(x: float, y: float, w: float, h: float) -> tuple[float, float, float, float]:
-        """Return a rectangle in pixels from the panel's upper left corner as fractions of the figure."""
+        """Return a rectangle in fractions of the figure: left, bottom, width and height.
+
+        ``x`` and ``y`` are pixels from the panel's upper left corner to that of the rectangle. ``w`` and
+        ``h`` are its width and height in pixels.
+        """
         return (left + x) / WIDTH, 1 - (top + y + h) / height, w / WIDTH, h / height
 
     x, y, w, h = at(0, 0, wide, high)
@@ -270,7 +284,7 @@ def _draw(figure: Any, height: int, panel: DrawnPanel, span: tuple[float, float]
 
 
 def _rounded(drawn: str) -> str:
-    """Return the SVG with paths of one decimal, on few lines. This makes the file half as large."""
+    """Cut the numbers in the SVG's paths to one decimal, and join lines. The file becomes half as large."""
 
     def shorter(found: re.Match[str]) -> str:
         return re.sub(r"\.(\d)\d+", r".\1", " ".join(found[0].split()))
@@ -279,7 +293,10 @@ def _rounded(drawn: str) -> str:
 
 
 def _with_style(drawn: str) -> str:
-    """Return the SVG with its font, and with the colours of dark pages."""
+    """Add a style sheet to the SVG: the font of its texts, and the colours in dark mode.
+
+    The browser uses these colours (``DARK``) if the reader prefers dark pages.
+    """
     rules = [
         f'[style*="{kind}: {light}"]{{{kind}:{dark}!important}}'
         for light, dark in DARK.items()

@@ -84,8 +84,8 @@ def _default(value: Any, schema: Schema) -> None:
 def complaints(document: dict[str, Any], schema: Schema, by_cel: bool = True) -> list[str]:
     """Return the validation errors of an object. Each error names the path of a field.
 
-    If ``by_cel`` is true, ``_forms`` also checks CEL rules about one text or one number. API servers with CEL
-    do this too.
+    If ``by_cel`` is true, also check those CEL rules of the schema that are about a single text or number.
+    API servers with CEL check them too.
     """
     validator = _WITH_FORMS if by_cel else _VALIDATOR
     found = validator(schema).iter_errors(stored(document, schema))

@@ -112,7 +112,10 @@ ROOM: dict[type[Model], Object] = {
     Training: {"batchSizeTokens": LARGEST},
     Sampling: {"maxTokens": 16},
 }
-"""For each pydantic model: values of some fields with which its other fields may use their whole range."""
+"""For each pydantic model: values of some of its fields for ``sample``.
+
+With other values, a rule across fields would allow only a part of the range of another field.
+"""
 
 PATTERNS: dict[str, tuple[list[str], list[str]]] = {
     r"^[0-9]+(\.[0-9]+)?[MBT]$": (["7B", "0.5B", "135M", "1T"], ["7", "B", "7b", "7B\n", "٧B", " 7B", ".5B"]),
@@ -199,7 +202,10 @@ def manifest(spec: Any) -> Object:
 
 
 def sample(model: type[Model], given: Object | None = None) -> Object:
-    """Return a valid object: its required fields, and values that let other fields use their whole range."""
+    """Return a valid object: the fields in ``given``, the required fields, and the fields of ``ROOM``.
+
+    A field that is ``ABSENT`` in ``given`` is left out.
+    """
     given = given or {}
     filled = {**ROOM.get(model, {}), **_companions(model, given)}
     for name, info in model.model_fields.items():

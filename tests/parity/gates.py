@@ -42,7 +42,7 @@ _THREADS = 8
 
 
 class Verdict(NamedTuple):
-    """The result of a gate for one manifest: whether it is accepted, and the gate's text."""
+    """The result of a gate for one manifest: whether the gate accepts it, and the gate's message."""
 
     accepted: bool
     text: str

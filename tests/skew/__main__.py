@@ -20,7 +20,10 @@ from tests.skew.releases import Release, release_of, this_release
 
 
 def main() -> int:
-    """Check each pair of this release and another one, in both directions. Return the exit code."""
+    """Check each other release: whether this release continues what that one began, and the reverse.
+
+    Return the exit code.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m tests.skew", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -55,7 +55,7 @@ print(json.dumps(report.termination_message() if end else report.dump()))
 
 
 def prepared(kubeconfig: Path) -> Api:
-    """Create a namespace. Return the API server."""
+    """Create a namespace. Return an ``Api`` for this namespace."""
     api = Api(connect(str(kubeconfig)), f"rft-skew-{uuid4().hex[:8]}")
     create_namespace(api)
     return api

@@ -94,9 +94,7 @@ class Soak:
     codes: set[int] = field(default_factory=set)
     """Exit codes of the operator."""
     began_with: float = 0.0
-    """Memory in MiB that the current operator process used after its first round. 0: its first round has not
-    ended.
-    """
+    """Memory in MiB that the current operator process used at the end of its first round. 0 before."""
     grown: float = 0.0
     """The largest growth in MiB of the memory of an operator process after its first round."""
 
@@ -181,7 +179,7 @@ class Soak:
 
 
 def prepared(kubeconfig: Path) -> Api:
-    """Create the CRD and the namespaces. Return the access to the API server."""
+    """Create the CRD and ``NAMESPACES``. Return an ``Api`` for the first of them."""
     api = Api(connect(str(kubeconfig)), NAMESPACES[0])
     install_crd(api)
     for name in NAMESPACES:
