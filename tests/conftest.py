@@ -20,7 +20,7 @@ _JUDGED = pytest.StashKey[Counter[str]]()
 
 @pytest.fixture(scope="session")
 def judged(request: pytest.FixtureRequest) -> "Counter[str]":
-    """The number of manifests that each gate has checked. A gate is a program that accepts or refuses one."""
+    """How many manifests each gate has checked, by the gate's name. A gate accepts or refuses a manifest."""
     return request.config.stash.setdefault(_JUDGED, Counter())
 
 

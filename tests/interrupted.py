@@ -24,7 +24,7 @@ from tests.cluster.shell import run, succeeds
 ROOT = Path(__file__).parents[1]
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 QUIET_SECONDS = 90.0
-"""All processes must end within this many seconds after the interruption."""
+"""After ``make test`` was interrupted and make has ended, nothing may be left after this many seconds."""
 ENGINES = re.compile(r"docker0|br-[0-9a-f]+|DOCKER|[Dd]ocker")
 """Matches the names of network links, routes, iptables rules and cgroups that Docker creates for itself.
 
@@ -64,7 +64,10 @@ def left_behind(before: leftovers.Snapshot) -> list[str]:
 
 
 def interrupted(moment: float, number: signal.Signals, log: Path) -> float:
-    """Interrupt ``make test`` after ``moment`` seconds. Return the seconds from the signal to its end."""
+    """Start ``make test``, and send it a signal after ``moment`` seconds.
+
+    Return the seconds from the signal until make has ended.
+    """
     with log.open("wb") as output:
         started = subprocess.Popen(
             ["make", "test"],

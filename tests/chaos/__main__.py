@@ -57,7 +57,10 @@ SCENARIOS = (
 
 
 def main() -> int:
-    """Run all rounds. Return 1 if a job ended with a wrong result, or if a scenario hit too few jobs."""
+    """Run all rounds. Return 1 if a job ended with a wrong result, or a scenario hit too few jobs.
+
+    Return 1 also if the API server refused a request of the operator because a right is missing.
+    """
     options = _parser().parse_args()
     # Raise SystemExit on SIGTERM, so that the namespace is deleted and stopped processes are continued.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))

@@ -122,7 +122,10 @@ def lose_node(seconds: float) -> Callable[[Target], None]:
 
 @contextmanager
 def neighbour(kubectl: Kubectl) -> Iterator[Callable[[], None]]:
-    """Create an unschedulable Node object without a machine. Yield a function that makes the Node ready."""
+    """Create an unschedulable Node object without a machine. Yield a function that reports it as ready.
+
+    Kubernetes regards the Node as lost again if the function is not called for 40 seconds.
+    """
     node: Object = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": NEIGHBOUR}}
 
     def well() -> None:

@@ -66,7 +66,7 @@ class Outcome:
 def play(
     fault: Fault, jobs: Kubectl, operator: Kubectl, names: Sequence[str], engine: str, when: Moments
 ) -> list[Outcome]:
-    """Inject one fault into all jobs ``names`` at the same time. Return the result for each job.
+    """Apply the jobs ``names``, and inject one fault into all of them at once. Return an outcome for each.
 
     ``when`` draws at random how long before the fault each job is applied.
     """
@@ -156,7 +156,7 @@ def last_step(log: str) -> int:
 
 
 def recorded(jobs: Kubectl, found: Object) -> list[Object]:
-    """Return step, reward and attempt of each row of the trainer's ``metrics.jsonl``."""
+    """Return step, reward and attempt of each row of ``metrics.jsonl``. ``found`` is the job's status."""
     folder = found.get("output", {}).get("folder")
     if not folder:
         return []
@@ -186,7 +186,7 @@ def _status(jobs: Kubectl, name: str) -> Object:
 
 
 def table(outcomes: list[Outcome], names: list[str]) -> Iterator[str]:
-    """Yield the lines of a table with one row for each fault."""
+    """Yield the lines of a table with one row for each of the faults ``names`` that has outcomes."""
     yield (
         "| fault | jobs | jobs hit | right results | seconds from apply to the fault "
         "| most attempts | most steps repeated | most seconds until the job's end |"

@@ -38,7 +38,7 @@ class Argument(NamedTuple):
 
 
 def arguments(path: Path = ARGUED) -> list[Argument]:
-    """Return the allowed findings and their reasons. Raises ValueError if a finding has no reason."""
+    """Read ``argued.yaml``: the allowed findings, with reasons. Raises ValueError if a reason is missing."""
     found = [
         Argument(entry["check"], frozenset(entry["objects"]), (entry.get("why") or "").strip())
         for entry in yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -22,7 +22,9 @@ class LoadedImages:
 
     @contextmanager
     def once(self, archive: Path) -> Iterator[bool]:
-        """Yield whether to load the archive. If the ``with`` block succeeds, record the archive as loaded.
+        """Yield true if the archive is not loaded yet. The caller then loads it in the ``with`` block.
+
+        If the block succeeds, record the archive as loaded.
 
         Raises:
             ClusterError: the archive does not exist, or is not an image archive.

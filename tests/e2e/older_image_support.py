@@ -16,7 +16,7 @@ CODE = "/opt/other-release"
 
 
 def layered(archive: Path, release: Release, tag: str, target: Path) -> None:
-    """Write an image that is the image in ``archive``, with the packages of ``release`` in one more layer.
+    """Add the packages of ``release`` to the image in ``archive``, as one more layer. Write it to ``target``.
 
     PYTHONPATH names the folder of these packages, so Python imports them and not those of the image. The
     libraries are those of the image. Both archives have the form of ``docker save``.

@@ -68,7 +68,7 @@ def limits() -> list[Object]:
 
 @pytest.fixture
 def place(kubectl: Kubectl) -> Iterator[Kubectl]:
-    """kubectl in the namespace. The operator sets no users in its pods, because the platform assigns them."""
+    """kubectl in a new namespace. The operator sets no users in its pods: a policy assigns them."""
     place = copy(kubectl)
     place.namespace = NAMESPACE
     if "mutatingadmissionpolicies" not in kubectl.run("api-resources", f"--api-group={GROUP}").stdout:

@@ -55,7 +55,7 @@ def parser() -> tuple[Any, Any]:
 
 
 def differences(options: ServerOptions, engine: object) -> dict[str, tuple[object, object]]:
-    """Return the settings whose parsed value is not the one that the trainer wanted, by name.
+    """Return the settings that vLLM parsed to another value than the trainer wanted, by name.
 
     Each setting has two values: the wanted one from ``options``, and the parsed one from ``engine``.
     """
@@ -100,7 +100,7 @@ def check() -> int:
 
 
 def main() -> int:
-    """Start this program again with the stub. The new process runs ``check`` and returns its exit status."""
+    """Start this program again with the stub library. In the new process, return the status of ``check``."""
     if _STUBBED not in os.environ:
         start_again(Path(tempfile.mkdtemp(prefix="rft-libcuda-")))
     try:

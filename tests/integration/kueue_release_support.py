@@ -44,7 +44,7 @@ _LIFE = timedelta(days=365)
 
 
 def _pem(key: rsa.RSAPrivateKey) -> bytes:
-    """Return a key as PKCS #1, the only form that Kueue reads."""
+    """Return a private key as PEM in the form PKCS #1, the only one that Kueue reads."""
     form = serialization.PrivateFormat.TraditionalOpenSSL
     return key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
 
@@ -161,7 +161,7 @@ class KueueRelease:
         return found is not None and found["metadata"].get("labels", {}).get(OURS[0]) == OURS[1]
 
     def obstacle(self) -> str:
-        """Return why the tests cannot install Kueue, or "" if they can: the cluster has a Kueue already."""
+        """Return "" if the tests can install Kueue. Else the reason: Kueue or its namespace exists."""
         if self.namespace() is None and self._api.find(CRDS, f"clusterqueues.{GROUP}") is None:
             return ""
         return f"the cluster has a Kueue that the tests have not installed, or a namespace {NAMESPACE}"

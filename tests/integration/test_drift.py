@@ -20,7 +20,7 @@ from tests.unit.chart_support import SETS
 pytestmark = pytest.mark.cluster
 
 POLICIES = 30
-"""Kubernetes 1.30 is the oldest version that has all kinds of objects that the chart renders by default."""
+"""Minor version of Kubernetes 1.30, the oldest with all kinds that the chart renders by default."""
 FOREIGN = ("cert-manager.io/", "monitoring.coreos.com/")
 """API groups of cert-manager and the Prometheus operator, which the test cluster does not have."""
 EXAMPLES = sorted((ROOT / "examples").rglob("*.yaml"))

@@ -46,9 +46,9 @@ def proxy(kubeconfig: Path) -> Iterator[Proxy]:
 def serving(
     api: Api, proxy: Proxy, namespaces: tuple[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Operator]:
-    """An operator that serves both namespaces. It calls the API server through the proxy.
+    """An operator for both namespaces, which calls the API server through the proxy.
 
-    A test may stop the operator.
+    It is not started: see ``running``. A test may stop it.
     """
     folder = tmp_path_factory.mktemp("refused")
     operator = Operator(
@@ -66,7 +66,7 @@ def serving(
 
 @pytest.fixture
 def running(serving: Operator, proxy: Proxy, api: Api, namespaces: tuple[str, str]) -> Operator:
-    """The operator of both namespaces. If it does not run, it is started."""
+    """The operator of ``serving``. It runs, and the API server accepts all its watches."""
     proxy.accept()
     if not serving.is_running:
         forget_lease(api, namespaces[0])

@@ -153,7 +153,7 @@ class Webhook:
         self.api.call("PATCH", "api/v1/namespaces/{}", {"metadata": {"labels": labels}})
 
     def trusted(self) -> str | None:
-        """Return the ``caBundle`` in the configuration."""
+        """Return the ``caBundle`` (PEM) in the webhook's configuration, or None if it is empty."""
         (webhook,) = self.api.get(CONFIGURATIONS, self.name)["webhooks"]
         bundle = webhook["clientConfig"].get("caBundle")
         return base64.b64decode(bundle).decode() if bundle else None

@@ -66,7 +66,7 @@ class Scenario:
         self._jobs()
 
     def _jobs(self) -> None:
-        """Report jobs in several phases to the metrics, and then the end of another job."""
+        """Pass the statuses of invented jobs to the metrics. In each call a further job begins and ends."""
         self._version += 1
         gpu = {"usage": {"gpuSeconds": 8.0 * self._version}, "progress": {"step": self._version}}
         self._show("trains", "Running", stalled=self.bad, reward={"latest": 0.5}, **gpu)

@@ -1,4 +1,4 @@
-"""Shows statuses of RFTJobs to the operator's metrics."""
+"""Passes invented statuses of RFTJobs to the operator's metrics."""
 
 import time
 from datetime import datetime
@@ -19,7 +19,7 @@ def show(
     stalled: bool = False,
     **status: Any,
 ) -> None:
-    """Show the status of an RFTJob to the metrics, as the operator does after it has read it.
+    """Pass the status of an RFTJob to the metrics, as the operator does after it has read the RFTJob.
 
     - ``key``: namespace and name of the RFTJob.
     - ``since``: when the RFTJob began to wait.

@@ -24,7 +24,7 @@ from tests.parity.cases import (
 
 Object = dict[str, Any]
 _NOT_SENT = frozenset({Sight.NOT_JSON, Sight.SCALAR})
-"""Cases with these properties are not used here: JSON cannot express them, or no schema can check them."""
+"""Values with these properties are not used here: JSON cannot express them, or no schema can check them."""
 
 
 @cache

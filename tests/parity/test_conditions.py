@@ -40,7 +40,10 @@ LOCAL: dict[Phase, tuple[RunStatus, Ending | None]] = {
     "Succeeded": (TRAINING, Ending(exit_code=ExitCode.OK, reason=Reason.MAX_STEPS, message="done")),
     "Failed": (TRAINING, Ending(exit_code=ExitCode.DATA, reason=Reason.DATA, message="line 7: not JSON")),
 }
-"""Arguments with which a local run reaches each phase. A local run never waits in a queue."""
+"""For each phase that a local run can reach: what the trainer reports, and how it ends (None: it still runs).
+
+A phase such as Queued is missing, because a local run never waits in a queue.
+"""
 
 
 def by_operator(phase: Phase, reason: str, message: str, **flags: bool) -> list[dict[str, Any]]:
@@ -53,7 +56,7 @@ def held(conditions: list[dict[str, Any]]) -> set[str]:
 
 
 def kstatus(conditions: list[dict[str, Any]]) -> str:
-    """Return the status that kstatus computes from the standard conditions, checked in kstatus's order."""
+    """Return the status that kstatus computes from the conditions Reconciling and Stalled, in this order."""
     true = held(conditions)
     return "InProgress" if "Reconciling" in true else "Failed" if "Stalled" in true else "Current"
 

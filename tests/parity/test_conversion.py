@@ -38,7 +38,7 @@ ELSEWHERE = {moved.alpha for moved in MOVED} - {
     "template.volumes[].persistentVolumeClaim",
     "template.volumes[].configMap",
 }
-"""Paths of v1alpha1 that no spec of v1beta1 has."""
+"""Paths of fields in the spec of v1alpha1 that no spec of v1beta1 has."""
 
 
 def go_and_return(spec: Json) -> None:

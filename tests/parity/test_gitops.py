@@ -24,8 +24,8 @@ Json = dict[str, Any]
 class Health(NamedTuple):
     """The health of an RFTJob as Argo CD and Flux report it.
 
-    The usual checks call an RFTJob healthy while it trains. The checks ``at_the_end`` call it healthy only
-    after it has succeeded.
+    The repository has two health checks for Argo CD and two for Flux. The usual one calls an RFTJob healthy
+    while it trains. The other one (``at_the_end``) calls it healthy only after it has succeeded.
     """
 
     argo: str
@@ -65,7 +65,10 @@ def new_job() -> Json:
 
 
 def argo(document: Json, *, at_the_end: bool = False) -> tuple[str, str]:
-    """Return the health and the message that the Lua script gives to Argo CD."""
+    """Run the Lua script of Argo CD's health check. Return the health and the message.
+
+    With ``at_the_end``, an RFTJob that trains is not yet healthy.
+    """
     lupa = pytest.importorskip("lupa", reason="no Lua: pip install lupa")
     script = (GITOPS / "argocd" / "health.lua").read_text(encoding="utf-8")
     if at_the_end:

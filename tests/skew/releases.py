@@ -1,4 +1,4 @@
-"""The code of another release, taken from a commit."""
+"""The code of a release: of this checkout, or of another commit of this repository."""
 
 import os
 import subprocess
@@ -38,7 +38,7 @@ class Release:
         return self.folder / "charts" / "rft-operator"
 
     def rft(self, *arguments: str | Path) -> Sequence[str]:
-        """Return a command that runs ``rft`` of this release."""
+        """Return a command that runs ``rft`` of this release, if its process has ``environment``."""
         code = "from rft_cli.main import app; app()"
         return [sys.executable, "-c", code, *map(str, arguments)]
 

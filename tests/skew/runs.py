@@ -20,7 +20,7 @@ SECONDS = 300.0
 
 
 def continued(writer: Release, reader: Release, folder: Path) -> None:
-    """Begin a run with ``writer``, kill it, continue it with ``reader``, and read the result with both.
+    """Begin a run with ``writer``, kill it, and continue it with ``reader``. Both must show its curve.
 
     Raises:
         AssertionError: the run does not continue, a step is missing or was recorded twice, or a command
