@@ -72,7 +72,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Step:
-    """The measurements of one step of a side, as the side reports them.
+    """The measurements of one training step, as the side (one of the compared trainers) reports them.
 
     - ``at``: the time at which the step ended.
     - ``phases``: the seconds of each phase.

@@ -19,8 +19,8 @@ from rft_operator.queue import Key
 
 POLL_SECONDS = 5.0
 SELDOM_SECONDS = 30.0
-"""Seconds between two reads of the Events of a namespace in which no job began to wait within the last
-minute.
+"""Seconds between two reads of the Events of a namespace whose waiting jobs have all waited for a minute or
+longer.
 
 Such jobs may wait for days, and each read is a load on etcd, so the operator reads less often.
 """
