@@ -146,7 +146,7 @@ def test_a_stop_signal_ends_the_operator_while_nothing_is_answered(running: Oper
 def test_a_watch_that_kopf_cannot_read_ends_the_operator(running: Operator, proxy: Proxy) -> None:
     proxy.refuse("watch=true", BROKEN_WATCH)
     assert ends_within(running, STOP_SECONDS) == 1
-    assert "so the process ends" in running.log.read_text()
+    assert "so this process ends with exit code 1" in running.log.read_text()
 
 
 def test_an_operator_that_starts_too_early_waits(

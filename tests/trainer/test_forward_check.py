@@ -14,11 +14,11 @@ from rft_api.parameters import Training
 from rft_trainer.learn import packing
 from rft_trainer.learn.forward_check import (
     CheckedTexts,
-    Deviation,
+    LogitDifference,
     checked_texts,
-    deviation,
     hides,
     is_rounding,
+    logit_difference,
 )
 from rft_trainer.learn.policy import Policy, PolicyOptions
 from rft_trainer.runtime.models import resolve
@@ -91,15 +91,17 @@ def test_the_texts_have_enough_tokens_for_a_tokenizer_with_long_tokens() -> None
 @pytest.mark.parametrize(
     ("dtype", "found", "expected"),
     [
-        (torch.float32, Deviation(9e-3, 1e-4), True),
-        (torch.float32, Deviation(2e-2, 1e-4), False),
-        (torch.bfloat16, Deviation(1.5, 0.04), True),
-        (torch.bfloat16, Deviation(1.5, 0.2), False),
-        (torch.bfloat16, Deviation(math.nan, math.nan), False),
-        (torch.float32, Deviation(math.nan, math.nan), False),
+        (torch.float32, LogitDifference(9e-3, 1e-4), True),
+        (torch.float32, LogitDifference(2e-2, 1e-4), False),
+        (torch.bfloat16, LogitDifference(1.5, 0.04), True),
+        (torch.bfloat16, LogitDifference(1.5, 0.2), False),
+        (torch.bfloat16, LogitDifference(math.nan, math.nan), False),
+        (torch.float32, LogitDifference(math.nan, math.nan), False),
     ],
 )
-def test_only_small_differences_are_rounding(dtype: torch.dtype, found: Deviation, expected: bool) -> None:
+def test_only_small_differences_are_rounding(
+    dtype: torch.dtype, found: LogitDifference, expected: bool
+) -> None:
     assert is_rounding(found, dtype) == expected
 
 
@@ -118,10 +120,10 @@ def test_only_small_differences_are_rounding(dtype: torch.dtype, found: Deviatio
 def test_a_mask_must_hide_more_than_rounding_changes(
     dtype: torch.dtype, mean: float, visible: float, expected: bool
 ) -> None:
-    assert hides(Deviation(mean, mean), Deviation(visible, visible), dtype) == expected
+    assert hides(LogitDifference(mean, mean), LogitDifference(visible, visible), dtype) == expected
 
 
 def test_a_deviation_is_relative_and_nan_stays_nan() -> None:
-    found = deviation(torch.tensor([[2.0, -3.0]]), torch.tensor([[1.0, -3.0]]))
-    assert found == Deviation(0.5, 0.25)
-    assert math.isnan(deviation(torch.tensor([math.nan]), torch.zeros(1)).mean)
+    found = logit_difference(torch.tensor([[2.0, -3.0]]), torch.tensor([[1.0, -3.0]]))
+    assert found == LogitDifference(0.5, 0.25)
+    assert math.isnan(logit_difference(torch.tensor([math.nan]), torch.zeros(1)).mean)

@@ -213,7 +213,7 @@ def test_a_foreign_run_json_is_not_overwritten(job: Path) -> None:
     (job.parent / "out" / "run.json").write_text('{"other": 1}')
     result = run(job)
     assert result.exit_code == 2
-    assert "new --output" in result.stderr
+    assert "name a new folder with --output" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Checks the policy's forward passes against the model's own, by the logits of a few short completions.
 
 In float32, two correct ways to compute the same logits differ by about 1e-5. In bfloat16 they differ by
-rounding alone: with SmolLM2-135M by 0.03 on average and by 0.6 at most (``deviation``). So the largest
+rounding alone: with SmolLM2-135M by 0.03 on average and by 0.6 at most (``logit_difference``). So the largest
 difference says nothing in bfloat16, and the mean is compared.
 
 A check is only worth something if an ignored mask changes the logits. With a text of special tokens it
@@ -65,25 +65,25 @@ def checked_texts(tokenizer: Any) -> CheckedTexts:
     return CheckedTexts(prompt, tuple(tuple(islice(taken, length)) for length in _COMPLETIONS))
 
 
-class Deviation(NamedTuple):
+class LogitDifference(NamedTuple):
     """The largest and the mean difference of logits. NaN if a logit is NaN."""
 
     largest: float
     mean: float
 
 
-def deviation(found_N_V: Tensor, expected_N_V: Tensor) -> Deviation:
+def logit_difference(found_N_V: Tensor, expected_N_V: Tensor) -> LogitDifference:
     """Return how much logits differ. Each difference is divided by 1 + |expected logit|."""
     differences_N_V = (found_N_V - expected_N_V).abs() / (1 + expected_N_V.abs())
-    return Deviation(float(differences_N_V.max()), float(differences_N_V.mean()))
+    return LogitDifference(float(differences_N_V.max()), float(differences_N_V.mean()))
 
 
-def is_rounding(found: Deviation, dtype: torch.dtype) -> bool:
+def is_rounding(found: LogitDifference, dtype: torch.dtype) -> bool:
     """Return whether rounding in the model's dtype can explain the difference of logits."""
     return found.mean <= _MEAN if _rounds(dtype) else found.largest <= _LARGEST
 
 
-def hides(found: Deviation, visible: Deviation, dtype: torch.dtype) -> bool:
+def hides(found: LogitDifference, visible: LogitDifference, dtype: torch.dtype) -> bool:
     """Return whether the mask of a shared row hides the other completions.
 
     Both arguments are deviations from the logits of separate rows. ``found``: of the shared row's logits.

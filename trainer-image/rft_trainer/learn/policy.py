@@ -17,7 +17,7 @@ from rft_planner.modelconfig import adapts_attention_only
 from rft_run.errors import ModelError
 from rft_trainer import files
 from rft_trainer.learn import arithmetic, attention, masks, sharding
-from rft_trainer.learn.forward_check import WINDOW, checked_texts, deviation, hides, is_rounding
+from rft_trainer.learn.forward_check import WINDOW, checked_texts, hides, is_rounding, logit_difference
 from rft_trainer.learn.packing import MicroBatch, PackedRow, build
 from rft_trainer.learn.ranks import ALONE, Team
 from rft_trainer.rollout.engine import AdapterVersion
@@ -260,9 +260,9 @@ class Policy:
                 own = [self._own_logits((*texts.prompt, *ids[:-1])) for ids in texts.completions]
                 expected_N_V = torch.cat([logits[len(texts.prompt) - 1 :] for logits in own])
                 tokens, places = texts.joined()
-                visible = deviation(self._own_logits(tokens)[places], expected_N_V)
+                visible = logit_difference(self._own_logits(tokens)[places], expected_N_V)
             apart_N_V = torch.cat([self._logits(texts.row(i)) for i in range(len(texts.completions))])
-            alone = deviation(apart_N_V, expected_N_V)
+            alone = logit_difference(apart_N_V, expected_N_V)
             # Without another implementation both sides run the same kernels, and round in the same way.
             if not is_rounding(alone, dtype if usual else torch.float32):
                 raise ModelError(
@@ -270,7 +270,7 @@ class Policy:
                     f" model's own by {alone.largest:.3g}"
                 )
             try:
-                shared = deviation(self._logits(texts.row()), expected_N_V)
+                shared = logit_difference(self._logits(texts.row()), expected_N_V)
             except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
                 log.warning("%s: rollouts cannot share the computation of a prompt: %s", self.folder, error)
                 return False
