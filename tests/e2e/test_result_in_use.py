@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ def _finished(kubectl: Kubectl, store: Store, restricted: None) -> None:
     for name, keys in ((NAME, store.keys), (REFUSED, wrong)):
         kubectl.apply(secret(name, keys), pushing(name, store))
     for name in (NAME, REFUSED):
-        found = wait_until("the job ends", lambda name=name: ended(kubectl, name), 600)
+        found = wait_until("the job ends", partial(ended, kubectl, name), 600)
         assert found["phase"] == "Succeeded", found["message"]
 
 
