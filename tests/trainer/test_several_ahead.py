@@ -160,7 +160,8 @@ def test_a_fast_sampler_is_as_many_versions_behind_as_allowed_and_the_bounds_bin
     assert [one.staleness for one in made] == lags
     bounds = [(one.loss.mismatch.token_low, one.loss.mismatch.token_high) for one in watched.settings]
     assert bounds == [(0.6, 1.5) if lag else (0.0, 2.0) for lag in lags]
-    assert len(list((tmp_path / "adapters").glob("v*"))) == 1 + max(1, most)
+    # With several batches ahead, the version that sampled the last batch is still loaded.
+    assert len(list((tmp_path / "adapters").glob("v*"))) == 1 + max(1, most) + (most > 1)
 
 
 def test_a_slow_sampler_begins_each_batch_with_the_newest_version(

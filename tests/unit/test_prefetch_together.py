@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,19 +48,24 @@ class Sampler:
     loaded: list[str] = field(default_factory=lambda: [BASE_NAME])
     most: int = 0
     """The largest number of adapters that were loaded at the same time."""
+    reloads: list[Path] = field(default_factory=list)
+    """The folders that the sampler would load after a restart."""
 
     def use_adapter(self, adapter: AdapterVersion, kept: Sequence[AdapterVersion]) -> None:
         assert {one.name for one in kept} <= set(self.loaded), "only a loaded adapter can be kept"
         self.loaded = [BASE_NAME, *(one.name for one in kept), adapter.name]
+        self.reloads = [one.path for one in (*kept, adapter)]
         assert len(self.loaded) == len(set(self.loaded))
         self.most = max(self.most, len(self.loaded) - 1)
 
 
 class Versions:
-    """A stand-in for the policy, which only names its versions."""
+    """A stand-in for the policy, whose versions are empty folders."""
 
     def save_version(self, folder: Path, number: int, _check: Callable[[], None]) -> AdapterVersion:
-        return AdapterVersion(f"v{number:06d}", folder / f"v{number:06d}")
+        path = folder / f"v{number:06d}"
+        path.mkdir(parents=True)
+        return AdapterVersion(path.name, path)
 
 
 @dataclass
@@ -311,3 +317,21 @@ def test_the_end_of_a_batch_does_not_wait_for_a_version_that_is_loaded(tmp_path:
     loader.join()
     with run.publisher.pinned() as pin:
         assert (pin.version, pin.adapter) == (1, "v000001")
+
+
+def test_the_versions_that_a_restarted_sampler_loads_stay_until_it_has_newer_ones(tmp_path: Path) -> None:
+    run = Simulated(2, 256, tmp_path)
+    run.publish()
+    with ExitStack() as first, ExitStack() as second:
+        first.enter_context(run.publisher.pinned())
+        run.publish()
+        second.enter_context(run.publisher.pinned())
+        first.close()
+        run.publish()
+        run.publish()  # the batch with version 1 is trained; the one with version 2 is still sampled
+        assert [path.name for path in run.engine.reloads] == ["v000001", "v000002"]
+        assert all(path.is_dir() for path in run.engine.reloads)
+    run.publisher.load()
+    run.publish()
+    folders = sorted(path.name for path in RunFolder(tmp_path).adapters.iterdir())
+    assert folders == ["v000003", "v000004", "v000005"]

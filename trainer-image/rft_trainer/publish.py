@@ -65,13 +65,14 @@ class Publisher:
         """Locked while a version is loaded, so that batches begin one after another."""
         self._pins: list[_Saved | None] = []
         """The version of each open ``with`` block of ``pinned``. None: the base model without an adapter."""
+        self._reloaded: set[str] = set()
+        """Names of the versions that a restarted sampler loads, also of batches that have ended."""
         self._counting = threading.Lock()
-        """Locked while ``_pins`` is read or changed. With ``_loading`` instead, the end of a batch would have
-        to wait until a version is loaded."""
+        """Locked while ``_pins`` or ``_reloaded`` changes. The end of a batch does not wait for a load."""
 
     def save(self, version: int) -> None:
         """Save the policy's adapter as a numbered version, and remove the versions that will not be loaded
-        any more.
+        any more, also not by a restarted sampler.
 
         Raises VolumeError, and Fenced if a newer attempt owns the folder.
         """
@@ -79,6 +80,8 @@ class Publisher:
         answers = self.probe.trainer_answers() if self.probe is not None else None
         self._newest = _Saved(version, adapter, answers)
         kept = {version_name(number) for number in range(version - self._kept + 1, version + 1)}
+        with self._counting:
+            kept |= self._reloaded
         for other in self._folder.adapters.glob("v*"):
             if other.name not in kept:  # too old, or of a step that a resumed run repeats
                 shutil.rmtree(other, ignore_errors=True)
@@ -114,9 +117,13 @@ class Publisher:
         if newest is not None and newest is not self._used:
             with self._counting:
                 pins = list(self._pins)
-            kept = {one.version: one.adapter for one in pins if one is not None}
+                kept = {one.version: one.adapter for one in pins if one is not None}
+                wanted = {newest.adapter.name, *(one.name for one in kept.values())}
+                self._reloaded |= wanted  # a restart during the call loads the old ones or the new ones
             self._engine.use_adapter(newest.adapter, list(kept.values()))
             self._used = newest
+            with self._counting:
+                self._reloaded = wanted
             if self.probe is not None and newest.answers is not None:
                 self.probe.after_load(newest.version, newest.answers, alone=not pins)
         return self._used.version if self._used is not None else 0
