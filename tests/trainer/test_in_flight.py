@@ -4,12 +4,13 @@ The sampler is in the test's process and samples by several adapters, as vLLM do
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from rft_run.config import RunConfig
 from rft_run.rollouts import read_rollouts
 from rft_run.steps import read_steps
 from rft_trainer import loop, setup
+from rft_trainer.data.training import Batch
 from rft_trainer.evaluate import evaluate
 from rft_trainer.learn.update import update
 from rft_trainer.loop import Run
@@ -158,6 +160,33 @@ def test_an_evaluation_has_the_sampler_alone_and_uses_the_newest_version(
     monkeypatch.setattr(loop, "evaluate", noted)
     run(with_spec(asked(character_model, tmp_path, 2), evaluation={"fraction": 0.2, "everySteps": 1}))
     assert alone == [("base", 0), ("v000001", 0), ("v000002", 0)]
+
+
+def test_the_time_in_which_the_trainer_waits_for_the_sampler_counts(
+    sampler: SeveralAdapters, character_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+
+    class Slow(Prefetch):
+        """Waits 100 s for each batch that is sampled ahead, and 1000 s before an evaluation."""
+
+        @property
+        def batch(self) -> Batch | None:
+            clock[0] += 100.0 if self.begun else 0.0
+            return super().batch
+
+        @contextmanager
+        def paused(self) -> Iterator[None]:
+            with super().paused():
+                clock[0] += 1000.0
+                yield
+
+    monkeypatch.setattr(loop, "Prefetch", Slow)
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    wanted = with_spec(asked(character_model, tmp_path, 3), evaluation={"fraction": 0.2, "everySteps": 3})
+    made = run(wanted.model_copy(update={"gpus": 1}))
+    assert [one.step_seconds for one in read_steps(tmp_path / "metrics.jsonl")] == [0.0, 100.0, 100.0]
+    assert made.state.gpu_seconds == 1200.0
 
 
 def test_two_batches_share_two_samplers_of_which_one_dies(character_model: Path, tmp_path: Path) -> None:

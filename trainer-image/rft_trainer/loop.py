@@ -132,18 +132,22 @@ class Run:
                 reason = stop_reason(self._stop(), self.state, heldout_reward, datetime.now(UTC), fall)
                 if reason is not None:
                     return reason
+                started = time.monotonic()
                 batch = self._next_batch(parts, prefetch)
                 if not batch.prompts:
                     return Reason.COMPLETED
-                self._step(parts, batch, prefetch)
+                self._step(parts, batch, prefetch, started)
                 heldout_reward = self._evaluate_if_due(parts, prefetch)
                 due = canaries.checkpoint_due(self._stop(), self.state.step)
                 if due or self.state.step % self.spec.checkpoint.every_steps == 0:
                     self._save(parts)
 
-    def _step(self, parts: Parts, batch: Batch, prefetch: Prefetch) -> None:
-        """Sample the batch's rollouts, update the policy with them, and publish it to the sampler."""
-        started = time.monotonic()
+    def _step(self, parts: Parts, batch: Batch, prefetch: Prefetch, started: float) -> None:
+        """Sample the batch's rollouts, update the policy with them, and publish it to the sampler.
+
+        ``started``: the value of ``time.monotonic()`` before the trainer waited for the batch. A batch that
+        is sampled ahead may take longer than the update of the step before.
+        """
         step = self.state.step + 1
         ahead = prefetch.take()
         sampled = ahead or self._sample(parts, batch.prompts, step, self.should_stop)
@@ -454,7 +458,9 @@ class Run:
         every = self.spec.evaluation.every_steps
         if every is None or self.state.step % every:
             return None
+        started = time.monotonic()
         with prefetch.paused():
+            self.state.gpu_seconds += self.config.gpus * (time.monotonic() - started)
             scores = self._evaluate(parts)
         if not self._keep_best(parts, scores):
             self.state.evaluations_without_best += 1
