@@ -9,13 +9,14 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from rft_api.parameters import Dtype
+from rft_api.parameters import Dtype, Training
 from rft_api.status import RunStatus
 from rft_planner.precision import WIDTHS
 from rft_run.config import ReportTarget, RunConfig
 from rft_run.errors import Preempted
 from rft_run.folder import RunFolder
 from rft_run.steps import read_steps
+from rft_trainer.learn.policy import Policy, PolicyOptions
 from rft_trainer.loop import Run
 from rft_trainer.monitors.monitors import Monitors
 from rft_trainer.rollout.engine import AdapterVersion
@@ -34,6 +35,34 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 def trajectory(folder: Path) -> list[list[Any]]:
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [[row[key] for key in COMPARED] for row in rows]
+
+
+def test_a_resumed_run_whose_policy_is_still_its_warm_start_samples_from_the_warm_start(
+    character_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = Policy(PolicyOptions(character_model, Training(lora_rank=4, lora_alpha=8), "cpu", "float32", 5))
+    (tmp_path / "start").mkdir()
+    policy.save_adapter(tmp_path / "start")
+    used: list[str] = []
+    generate = TransformersEngine.generate
+
+    def noted(engine: TransformersEngine, *arguments: Any) -> Any:
+        used.append(engine._adapter.name if engine._adapter is not None else "base")
+        return generate(engine, *arguments)
+
+    monkeypatch.setattr(TransformersEngine, "generate", noted)
+    monkeypatch.setattr(Run, "_probe_sampler", lambda _self, _parts: None)
+    wanted = with_spec(
+        config(character_model, tmp_path / "run", loraRank=4, loraAlpha=8, refillRounds=1),
+        model={"name": str(character_model), "adapter": {"path": str(tmp_path / "start")}},
+        graders=[{"name": "never", "regex": {"pattern": "^never$"}}],  # so no group is trained on
+        preflight="off",
+        evaluation={"fraction": 0},
+    )
+    for steps in (1, 2):
+        made = run(with_spec(wanted, stop={"maxSteps": steps}))
+        assert (made.state.step, made.state.adapter_version) == (steps, 0)
+    assert set(used) == {"v000000"}
 
 
 @pytest.mark.parametrize("machine_dtype", WIDTHS)

@@ -418,7 +418,7 @@ class Run:
         rewards again, because code and rows may have been corrected. With ``preflight: require``, any finding
         raises ConfigurationError.
         """
-        if self.spec.model.adapter is not None and self.state.step == 0:
+        if self.spec.model.adapter is not None and self.state.adapter_version == 0:
             parts.publisher.save(0)
             parts.publisher.load()
         if self.spec.preflight == "off":
