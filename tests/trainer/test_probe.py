@@ -130,6 +130,36 @@ def test_while_batches_are_sampled_a_change_by_rounding_does_not_count(
         probe.after_load(2, [-1.5, -2.5], alone=alone)
 
 
+@pytest.mark.parametrize("alone", [(False, True), (True, False), (False, False)])
+def test_a_sampler_with_an_old_version_is_found_after_several_small_updates_while_batches_are_sampled(
+    alone: tuple[bool, bool],
+) -> None:
+    probe = object.__new__(SamplerProbe)
+    asked = Asked([-1.0, -2.0])
+    probe._dtype, probe._text, probe._engine = "float32", (1, 2, 3), asked  # type: ignore[assignment]
+    probe._last = Answers([-1.0, -2.0], [-1.0, -2.0])
+
+    def load(version: int) -> None:
+        idle = alone[version % 2]
+        asked.said = [-1.0 - (0.0 if idle else 1e-6 * version), -2.0]  # only rounding changes
+        probe.after_load(version, [-1.0 - 6e-4 * version, -2.0 - 6e-4 * version], alone=idle)
+
+    load(1)
+    with pytest.raises(SamplerMismatch, match="the same as before"):
+        load(2)
+
+
+def test_a_sampler_that_follows_small_updates_while_batches_are_sampled_is_not_refused() -> None:
+    probe = object.__new__(SamplerProbe)
+    asked = Asked([-1.0, -2.0])
+    probe._dtype, probe._text, probe._engine = "float32", (1, 2, 3), asked  # type: ignore[assignment]
+    probe._last = Answers([-1.0, -2.0], [-1.0, -2.0])
+    for version in range(1, 9):
+        own = [-1.0 - 6e-4 * version, -2.0 - 6e-4 * version]
+        asked.said = [own[0] + 1e-6 * version, own[1]]
+        probe.after_load(version, own, alone=version % 3 == 0)
+
+
 def test_the_probe_leaves_adapter_random_state_and_folder_as_they_were(
     character_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

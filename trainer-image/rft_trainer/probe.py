@@ -67,10 +67,14 @@ _SCALES = [2.0**power for power in range(-12, 5)]
 
 @dataclass(frozen=True)
 class Answers:
-    """The log-probs of the fixed text with one adapter: from the trainer and from the sampler."""
+    """The log-probs of the fixed text with one adapter: from the trainer and from the sampler.
+
+    ``alone``: whether the sampler sampled nothing else meanwhile. If not, they have its rounding.
+    """
 
     trainer: list[float]
     sampler: list[float]
+    alone: bool = True
 
 
 class SamplerProbe:
@@ -125,10 +129,13 @@ class SamplerProbe:
 
         - ``trainer``: the trainer's log-probs with the version that the sampler has just loaded.
         - ``alone``: whether the sampler samples nothing else at present. If not, rounding may change its
-          log-probs, so a change below ``LEAST_FOLLOWED`` also counts as no change.
+          log-probs, so a change below ``LEAST_FOLLOWED`` also counts as no change. This is also so if it was
+          not alone when the log-probs before were computed. Changes of several versions are added up until
+          the trainer's log-probs have changed enough for this comparison.
         """
         assert self._last is not None
-        answers = Answers(trainer, self._engine.logprobs(self._text))
+        answers = Answers(trainer, self._engine.logprobs(self._text), alone)
+        alone = alone and self._last.alone
         moved = _distance(answers.trainer, self._last.trainer)
         followed = _distance(answers.sampler, self._last.sampler)
         same = answers.sampler == self._last.sampler
@@ -140,7 +147,7 @@ class SamplerProbe:
                 f" {moved:.3g} nats per token:"
                 " the sampler does not use the new version"
             )
-        if not same:
+        if moved > MOVED[self._dtype] or (alone and not same):
             self._last = answers
 
     def refuse_preflight(self, batch: SampledBatch, settings: Filter) -> None:
