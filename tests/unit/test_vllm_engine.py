@@ -4,6 +4,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from rft_trainer.rollout import vllm_engine
 from rft_trainer.rollout.engine import AdapterVersion, ConnectionLost, Generated, Request, SamplingParameters
 from rft_trainer.rollout.vllm_engine import VllmEngine
-from rft_trainer.rollout.vllm_server import ServerOptions, command
+from rft_trainer.rollout.vllm_server import ServerOptions, VllmServer, command
 
 ASKED = Request((1,), 0, SamplingParameters(1.0, 1.0, 0, 8))
 ADAPTER = AdapterVersion("second", Path("second"))
@@ -157,3 +158,11 @@ def test_a_restarted_server_has_the_adapters_of_all_batches_and_requests_keep_th
 def test_the_server_has_memory_for_one_adapter_more_than_its_slots(slots: int, arguments: list[str]) -> None:
     found = command(replace(OPTIONS, adapter_slots=slots), Path("vllm.sock"))
     assert [found[found.index(name) + 1] for name in ("--max-loras", "--max-cpu-loras")] == arguments
+
+
+def test_a_server_may_be_stopped_while_another_thread_asks_whether_it_is_alive(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reads = iter([SimpleNamespace(poll=lambda: None), None])
+    monkeypatch.setattr(VllmServer, "_process", property(lambda _self: next(reads)), raising=False)
+    assert object.__new__(VllmServer).alive()

@@ -79,7 +79,10 @@ class ServerOptions:
 
 
 class VllmServer:
-    """One server in its own process group. Not thread-safe. If it has died, ``start`` starts a new one."""
+    """One server in its own process group. If it has died, ``start`` starts a new one.
+
+    Only ``alive`` may be called by any thread at any time.
+    """
 
     def __init__(self, options: ServerOptions) -> None:
         self._options = options
@@ -116,7 +119,8 @@ class VllmServer:
 
     def alive(self) -> bool:
         """Whether the server's process still runs."""
-        return self._process is not None and self._process.poll() is None
+        process = self._process  # read once: another thread may stop the server
+        return process is not None and process.poll() is None
 
     def wait_until_ready(self, should_stop: Callable[[], bool] = lambda: False) -> None:
         """Wait until the server answers.
