@@ -149,7 +149,7 @@ def test_a_run_succeeds_and_its_pod_has_no_further_rights(kubectl: Kubectl, exam
     wait_until("the reward curve grows", moved, 10 * MINUTE)
     assert len(seen_steps) >= 2, status(kubectl, name)
     found = wait_until("the job ends", lambda: ended(kubectl, name), 10 * MINUTE)
-    assert found["phase"] == "Succeeded", found
+    assert found["phase"] == "Succeeded", [found["message"], found["conditions"]]
     assert condition(found, "Complete")["reason"] == "MaxStepsReached"
     assert found["progress"]["step"] == 4
     assert [point["step"] for point in found["reward"]["history"]] == [1, 2, 3, 4]
@@ -245,7 +245,7 @@ def test_killed_processes_cost_at_most_the_steps_since_the_last_checkpoint(kubec
     assert found["progress"]["resumedFromStep"] > 0
 
     found = wait_until("the job ends", lambda: ended(kubectl, name), 12 * MINUTE)
-    assert found["phase"] == "Succeeded", found
+    assert found["phase"] == "Succeeded", [found["message"], found["conditions"]]
     assert [point["step"] for point in found["reward"]["history"]] == list(range(1, steps + 1))
     # The grader's errors affect only its own score.
     assert found["reward"]["graders"]["own-code"] > 0
