@@ -20,11 +20,17 @@ from rft_trainer.learn.packing import Completion, PackedRow
 WINDOW = 8
 """Size in tokens to which attention windows are shortened for the check."""
 _LARGEST = 1e-2
+"""Largest difference of logits that counts as rounding in float32 and wider."""
 _MEAN = 0.1
+"""Mean difference of logits that counts as rounding in bfloat16 and float16."""
 _NEGLIGIBLE = {torch.float64: 1e-9, torch.float32: 1e-5}
+"""Mean difference of logits at which a mask is right, even if a missing mask would change no more."""
 _NEGLIGIBLE_ROUNDED = 1e-4
+"""The same for bfloat16 and float16."""
 _SHARE = 1 / 4
+"""Largest mean difference of a shared row, as a share of the difference that visible completions cause."""
 _PROMPT = 2 * WINDOW
+"""Length of the prompt in tokens."""
 _COMPLETIONS = (12, 3, 10)
 """Lengths of the completions in tokens. The longest completion is longer than ``WINDOW``."""
 _TEXT = (
@@ -86,7 +92,7 @@ def is_rounding(found: LogitDifference, dtype: torch.dtype) -> bool:
 def hides(found: LogitDifference, visible: LogitDifference, dtype: torch.dtype) -> bool:
     """Return whether the mask of a shared row hides the other completions.
 
-    Both arguments are deviations from the logits of separate rows. ``found``: of the shared row's logits.
+    Both arguments are differences from the logits of separate rows. ``found``: of the shared row's logits.
     ``visible``: of the logits of a text in which each completion sees the ones before it.
     """
     negligible = _NEGLIGIBLE.get(dtype, _NEGLIGIBLE_ROUNDED)
