@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rft_api.parameters import Training
+from rft_run.errors import ModelError
 from rft_trainer.learn import packing
 from rft_trainer.learn.forward_check import (
     CheckedTexts,
@@ -86,6 +87,17 @@ def test_the_texts_have_enough_tokens_for_a_tokenizer_with_long_tokens() -> None
     assert len(texts.prompt) == 16
     assert [len(ids) for ids in texts.completions] == [12, 3, 10]
     assert texts.prompt[:4] == (5, 6, 7, 5)
+
+
+def test_a_tokenizer_without_tokens_is_refused() -> None:
+    class NoTokens:
+        """A tokenizer whose vocabulary has no part of the text."""
+
+        def encode(self, _text: str, *, add_special_tokens: bool) -> list[int]:
+            return []
+
+    with pytest.raises(ModelError, match="gives no tokens"):
+        checked_texts(NoTokens())
 
 
 @pytest.mark.parametrize(

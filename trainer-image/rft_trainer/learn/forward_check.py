@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from rft_run.errors import ModelError
 from rft_trainer.learn.packing import Completion, PackedRow
 
 WINDOW = 8
@@ -64,8 +65,13 @@ class CheckedTexts(NamedTuple):
 
 
 def checked_texts(tokenizer: Any) -> CheckedTexts:
-    """Return a sentence and its continuations, as the model's tokenizer splits them."""
+    """Return a sentence and its continuations, as the model's tokenizer splits them.
+
+    Raises ModelError if the tokenizer gives no tokens for the sentence.
+    """
     ids = tokenizer.encode(_TEXT, add_special_tokens=False)
+    if not ids:
+        raise ModelError("the tokenizer gives no tokens for an English sentence; check tokenizer.json")
     taken = islice(cycle(ids), _PROMPT + sum(_COMPLETIONS))
     prompt = tuple(islice(taken, _PROMPT))
     return CheckedTexts(prompt, tuple(tuple(islice(taken, length)) for length in _COMPLETIONS))
