@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import torch
 from jinja2.exceptions import SecurityError
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 from rft_api.parameters import Training
 from rft_run.errors import ModelError
@@ -204,3 +206,15 @@ def test_a_chat_template_reaches_nothing_but_the_conversation(character_model: P
     tokenizer.chat_template = template
     with pytest.raises(SecurityError):
         tokenizer.apply_chat_template([{"role": "user", "content": "1"}], tokenize=False)
+
+
+def test_models_that_threads_load_at_the_same_time_keep_their_tied_weights(tmp_path: Path) -> None:
+    sizes: Any = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    config = LlamaConfig(**sizes, num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=True)
+    kind: Any = AutoModelForCausalLM
+    kind.from_config(config).save_pretrained(tmp_path)
+    with ThreadPoolExecutor(4) as threads:
+        loaded = list(threads.map(lambda _: load_base(tmp_path, torch.float32), range(40)))
+    for model in (*loaded, load_base(tmp_path, torch.bfloat16)):
+        assert model.lm_head.weight is model.model.embed_tokens.weight
+        assert not model.lm_head.weight.is_meta

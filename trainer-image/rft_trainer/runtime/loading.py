@@ -7,6 +7,7 @@ Three things could make the log-probs differ:
 - a rotary embedding that depends on the longest row of a batch
 """
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,18 @@ from rft_run.folder import adapter_config_of, adapter_weights_of
 
 _NOISE = ("dropout", "pdrop", "jitter")
 _LONGROPE = "longrope"
+_loading = threading.Lock()
+"""Held while a model is loaded.
+
+While transformers loads a model, it replaces methods of its own classes and torch's default dtype. If two
+threads load at the same time, tied weights can stay untied, in these models and in all later ones.
+"""
 
 
 def load_base(folder: Path, dtype: torch.dtype, context: int | None = None, *, weights: bool = True) -> Any:
     """Return the model in ``folder``. Raises OSError and ValueError if the folder has no model.
+
+    Several threads can call it: one model is loaded after another.
 
     - ``context``: length of the run's longest sequence, in tokens. None: the model's context length.
     - ``weights``: whether to load the weights into host memory. If false, the model is on torch's meta
@@ -37,12 +46,14 @@ def load_base(folder: Path, dtype: torch.dtype, context: int | None = None, *, w
     chosen = {"dtype": dtype, "attn_implementation": attention_implementation(config)}
     if weights:
         refuse_pickles(folder)
-        model = kind.from_pretrained(
-            folder, config=config, use_safetensors=True, trust_remote_code=False, **chosen
-        )
-    else:
-        with torch.device("meta"):
-            model = kind.from_config(config, trust_remote_code=False, **chosen)
+    with _loading:
+        if weights:
+            model = kind.from_pretrained(
+                folder, config=config, use_safetensors=True, trust_remote_code=False, **chosen
+            )
+        else:
+            with torch.device("meta"):
+                model = kind.from_config(config, trust_remote_code=False, **chosen)
     _fix_longrope(model, context or getattr(config.get_text_config(), "max_position_embeddings", None) or 0)
     return model
 
