@@ -26,6 +26,7 @@ from rft_operator.listening import CannotListen
 from rft_operator.log_lines import LineFormatter, log_to_stderr, write_error
 from rft_operator.objects.names import OPERATOR_NAME
 from rft_operator.operator import REVIEW_THREADS, Operator
+from rft_operator.recorder import EVENT_THREADS
 from rft_operator.running import run
 from rft_operator.settings import BadSettings, Settings, from_env
 
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CannotListen as error:
         write_error(error)
         return 2
-    cluster = connect(options.kubeconfig, options.context, settings.workers + REVIEW_THREADS)
+    cluster = connect(options.kubeconfig, options.context, settings.workers + REVIEW_THREADS + EVENT_THREADS)
     leadership = _leadership(options, settings, signs)
     # This process is PID 1 of its container, so it ignores SIGTERM unless it has a handler. It may wait for
     # the CRD or the Lease for a long time.

@@ -1,6 +1,5 @@
 """One reconciliation of one RFTJob: read, decide, write the status, then change the child objects."""
 
-import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -13,10 +12,9 @@ from rft_api.job import RFTJob, RFTJobSpec
 from rft_api.lifecycle import Stop
 from rft_api.validation import CheckResult, check
 from rft_operator import metrics
-from rft_operator.clock import rfc3339
 from rft_operator.cluster import Cluster, ClusterError, Conflict, NotFound, NotLeading
 from rft_operator.cpu_limits import CpuLimits
-from rft_operator.decision import ChildKind, Decision, Note
+from rft_operator.decision import ChildKind, Decision
 from rft_operator.events import WarningEvents
 from rft_operator.informer import InformerCache
 from rft_operator.ingest.cache import Chains
@@ -26,13 +24,14 @@ from rft_operator.logs import LINES, last_lines
 from rft_operator.nodes import PLACING_SECONDS, Nodes
 from rft_operator.objects.config import CA_KEY, ca_config_map, claim, config_map, run_config
 from rft_operator.objects.job import child_job
-from rft_operator.objects.names import OPERATOR_NAME, Owner, owner_of
+from rft_operator.objects.names import Owner, owner_of
 from rft_operator.objects.platform import Platform
 from rft_operator.objects.pod import Image
 from rft_operator.observe import Observed, RawState, observe, refreshed
 from rft_operator.obstacles import needed
 from rft_operator.queue import Key
 from rft_operator.reconcile import baseline_to_read, reconcile
+from rft_operator.recorder import EventRecorder
 from rft_operator.server import Servers
 from rft_operator.settings import Settings
 from rft_operator.status import merge_patch
@@ -43,7 +42,6 @@ from rft_run.config import TRAINER_CONTAINER
 from rft_run.report import ReportAnswer
 
 _log = logging.getLogger(__name__)
-MAX_EVENT_MESSAGE = 1000
 AGAIN_AFTER_CONFLICT_SECONDS = 0.2
 Request = Callable[[dict[str, Any]], dict[str, Any]]
 """A function that sends a manifest to the API server. It returns the created object, or the manifest after a
@@ -65,12 +63,21 @@ class Controller:
     at once.
     """
 
-    def __init__(self, cluster: Cluster, reports: Reports, settings: Settings, chains: Chains) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        reports: Reports,
+        settings: Settings,
+        chains: Chains,
+        recorder: EventRecorder | None = None,
+    ) -> None:
         """``chains`` is a cache of the owners of pods. The controller fills this cache.
 
         So the server that receives the trainers' reports need not read the owners from the API server.
+        ``recorder`` posts the Events. If it is None, each reconciliation posts its own Events.
         """
         self._cluster = cluster
+        self._recorder = recorder or EventRecorder(cluster.create, background=False)
         self._chains = chains
         self._reports = reports
         self._settings = settings
@@ -234,7 +241,7 @@ class Controller:
         """Write the status and post the Events of a decision. Return whether the RFTJob still exists."""
         exists = self._write_status(key, document, decision.status)
         for note in decision.notes if exists else ():
-            self._post(owner, note)
+            self._recorder.record(owner, note)
         return exists
 
     def _decide(self, document: dict[str, Any], observed: Observed, checked: CheckResult) -> Decision:
@@ -450,50 +457,7 @@ class Controller:
         )
         return child_job(owner, spec, plan, image, reports=reports, counts=self._counts, platform=platform)
 
-    def _post(self, owner: Owner, note: Note) -> None:
-        """Post an Event. If this fails, only log the failure, because users also find the message in the
-        status.
-        """
-        try:
-            self._cluster.create(event(owner, note, datetime.now(UTC)))
-        except Conflict:
-            _log.debug("the Event %s for %s/%s exists already", note.reason, owner.namespace, owner.name)
-        except ClusterError as error:
-            _log.warning(
-                "the Event %s for %s/%s cannot be created: %s",
-                note.reason,
-                owner.namespace,
-                owner.name,
-                error,
-            )
-
 
 def answer_of(job: RFTJob | None) -> ReportAnswer:
     """Return the operator's answer to each report of a trainer: the settings that may change during a run."""
     return ReportAnswer(stop=job.spec.stop or Stop()) if job is not None else ReportAnswer()
-
-
-def event(owner: Owner, note: Note, now: datetime) -> dict[str, Any]:
-    """Return an Event about an RFTJob. The name of the Event is a hash of its content.
-
-    So if the same Event is posted twice in one second, the API server refuses the second one.
-    """
-    moment = rfc3339(now)
-    said = "\0".join((owner.uid, note.reason, note.message, moment))
-    return {
-        "apiVersion": "v1",
-        "kind": "Event",
-        "metadata": {
-            "name": f"{owner.name}.{hashlib.sha256(said.encode()).hexdigest()[:16]}",
-            "namespace": owner.namespace,
-        },
-        "involvedObject": {key: owner.reference[key] for key in ("apiVersion", "kind", "name", "uid")}
-        | {"namespace": owner.namespace},
-        "reason": note.reason,
-        "message": note.message[:MAX_EVENT_MESSAGE],
-        "type": "Warning" if note.warning else "Normal",
-        "source": {"component": OPERATOR_NAME},
-        "firstTimestamp": moment,
-        "lastTimestamp": moment,
-        "count": 1,
-    }

@@ -18,6 +18,7 @@ from rft_operator.ingest.reports import Reports
 from rft_operator.ingest.server import Ingest
 from rft_operator.listener import BoundedListener
 from rft_operator.queue import Key, Pace, WorkQueue, work
+from rft_operator.recorder import EventRecorder
 from rft_operator.settings import Settings
 from rft_operator.tls_secret import current_identity
 
@@ -41,6 +42,8 @@ START_RETRY_SECONDS = 2.0
 STOP_SECONDS = 4.0
 """Longest time in seconds that the stopping operator waits for the current reconciliations to end. They may
 take longer if the API server does not answer."""
+STOP_EVENTS_SECONDS = 2.0
+"""Longest time in seconds for which the stopping operator goes on posting Events."""
 STOP_CHECK_SECONDS = 0.05
 _log = logging.getLogger(__name__)
 
@@ -56,7 +59,8 @@ class Operator:
         self._signs = signs
         self._reports = Reports()
         chains = Chains(time.monotonic)
-        self._controller = Controller(cluster, self._reports, settings, chains)
+        self._recorder = EventRecorder(cluster.create, background=True)
+        self._controller = Controller(cluster, self._reports, settings, chains, self._recorder)
         self._queue = WorkQueue(time.monotonic)
         self._pace = Pace(time.monotonic, 1 / REPORT_ROUNDS_PER_SECOND)
         self._threads = ThreadPoolExecutor(settings.workers, "reconcile")
@@ -159,6 +163,7 @@ class Operator:
     def _end_threads(self) -> None:
         for pool in (self._threads, self._review_threads):
             pool.shutdown(cancel_futures=True)
+        self._recorder.close(STOP_EVENTS_SECONDS)
 
     async def _process(self, key: Key) -> float | None:
         metrics.QUEUE_LENGTH.set(len(self._queue))

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from rft_operator.cluster import ClusterError, _error, _said
-from rft_operator.controller import NotMade, event
+from rft_operator.controller import NotMade
 from rft_operator.decision import Decision
 from rft_operator.ingest.identity import Caller
 from rft_operator.ingest.reports import Reports
@@ -21,6 +21,7 @@ from rft_operator.log_lines import LineFormatter
 from rft_operator.logs import last_lines
 from rft_operator.objects.names import owner_of
 from rft_operator.observe import Observed, child, pod
+from rft_operator.recorder import event
 from rft_operator.webhook.logs import JsonFormatter
 from rft_operator.webhook.review import REVIEW, review
 from rft_run.report import ProgressReport

@@ -1,0 +1,111 @@
+"""Posts the Events of RFTJobs, in a thread of its own.
+
+Reconciliations do not wait for the API server to store Events. So many new RFTJobs at once get their child
+Jobs earlier.
+"""
+
+import hashlib
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from datetime import UTC, datetime
+from typing import Any
+
+from rft_operator.clock import rfc3339
+from rft_operator.cluster import ClusterError, Conflict
+from rft_operator.decision import Note
+from rft_operator.objects.names import OPERATOR_NAME, Owner
+
+_log = logging.getLogger(__name__)
+MAX_EVENT_MESSAGE = 1000
+EVENT_THREADS = 1  # several threads could post the Events of an RFTJob in another order
+MAX_WAITING = 5000
+"""Largest number of Events that wait for the thread. Each further Event is posted by the thread that records
+it, so the memory of waiting Events is bounded, and no Event is dropped."""
+
+
+class EventRecorder:
+    """Posts Events about RFTJobs. Thread-safe.
+
+    If an Event cannot be posted, this is only logged, because users also find the message in the status.
+    """
+
+    def __init__(self, create: Callable[[dict[str, Any]], object], *, background: bool) -> None:
+        """``create`` creates an object on the API server, and raises ClusterError.
+
+        If ``background`` is false, ``record`` returns when the API server has answered.
+        """
+        self._create = create
+        self._thread = ThreadPoolExecutor(EVENT_THREADS, "events") if background else None
+        self._lock = threading.RLock()  # a done callback may run within ``record``
+        self._waiting: set[Future[None]] = set()
+
+    def record(self, owner: Owner, note: Note) -> None:
+        """Post an Event about an RFTJob. It has the time of this call, also if it is posted later."""
+        manifest = event(owner, note, datetime.now(UTC))
+        with self._lock:
+            if self._thread is not None and len(self._waiting) < MAX_WAITING:
+                posted = self._thread.submit(self._post, manifest)
+                self._waiting.add(posted)
+                posted.add_done_callback(self._forget)
+                return
+        self._post(manifest)
+
+    def close(self, seconds: float) -> None:
+        """Post the waiting Events for at most ``seconds`` seconds, and log how many were not posted.
+
+        After this, ``record`` posts each Event at once.
+        """
+        with self._lock:
+            thread, self._thread = self._thread, None
+            waiting = set(self._waiting)
+        if thread is None:
+            return
+        wait(waiting, seconds)
+        thread.shutdown(wait=False, cancel_futures=True)
+        if lost := sum(one.cancelled() for one in waiting):
+            _log.warning("%d Events were not posted before the end; the status has the messages", lost)
+        thread.shutdown()
+
+    def _forget(self, posted: "Future[None]") -> None:
+        with self._lock:
+            self._waiting.discard(posted)
+
+    def _post(self, manifest: dict[str, Any]) -> None:
+        about = manifest["involvedObject"]
+        where = (manifest["reason"], about["namespace"], about["name"])
+        try:
+            self._create(manifest)
+        except Conflict:
+            _log.debug("the Event %s for %s/%s exists already", *where)
+        except ClusterError as error:
+            _log.warning("the Event %s for %s/%s cannot be created: %s", *where, error)
+        except Exception:
+            _log.exception("the Event %s for %s/%s cannot be created", *where)
+
+
+def event(owner: Owner, note: Note, now: datetime) -> dict[str, Any]:
+    """Return an Event about an RFTJob. The name of the Event is a hash of its content.
+
+    So if the same Event is posted twice in one second, the API server refuses the second one.
+    """
+    moment = rfc3339(now)
+    said = "\0".join((owner.uid, note.reason, note.message, moment))
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {
+            "name": f"{owner.name}.{hashlib.sha256(said.encode()).hexdigest()[:16]}",
+            "namespace": owner.namespace,
+        },
+        "involvedObject": {key: owner.reference[key] for key in ("apiVersion", "kind", "name", "uid")}
+        | {"namespace": owner.namespace},
+        "reason": note.reason,
+        "message": note.message[:MAX_EVENT_MESSAGE],
+        "type": "Warning" if note.warning else "Normal",
+        "source": {"component": OPERATOR_NAME},
+        "firstTimestamp": moment,
+        "lastTimestamp": moment,
+        "count": 1,
+    }
