@@ -1,4 +1,4 @@
-"""Posts the Events of RFTJobs, in a thread of its own.
+"""Posts the Events of RFTJobs, in threads of its own.
 
 Reconciliations do not wait for the API server to store Events. So many new RFTJobs at once get their child
 Jobs earlier.
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import UTC, datetime
 from typing import Any
+from zlib import crc32
 
 from rft_operator.clock import rfc3339
 from rft_operator.cluster import ClusterError, Conflict
@@ -19,9 +20,10 @@ from rft_operator.objects.names import OPERATOR_NAME, Owner
 
 _log = logging.getLogger(__name__)
 MAX_EVENT_MESSAGE = 1000
-EVENT_THREADS = 1  # several threads could post the Events of an RFTJob in another order
+EVENT_THREADS = 2
+"""Number of threads that post Events. All Events of an RFTJob are posted by the same thread, in order."""
 MAX_WAITING = 5000
-"""Largest number of Events that wait for the thread. Each further Event is posted by the thread that records
+"""Largest number of Events that wait for the threads. Each further Event is posted by the thread that records
 it, so the memory of waiting Events is bounded, and no Event is dropped."""
 
 
@@ -37,7 +39,8 @@ class EventRecorder:
         If ``background`` is false, ``record`` returns when the API server has answered.
         """
         self._create = create
-        self._thread = ThreadPoolExecutor(EVENT_THREADS, "events") if background else None
+        count = EVENT_THREADS if background else 0
+        self._threads = [ThreadPoolExecutor(1, f"events-{number}") for number in range(count)]
         self._lock = threading.RLock()  # a done callback may run within ``record``
         self._waiting: set[Future[None]] = set()
 
@@ -45,8 +48,9 @@ class EventRecorder:
         """Post an Event about an RFTJob. It has the time of this call, also if it is posted later."""
         manifest = event(owner, note, datetime.now(UTC))
         with self._lock:
-            if self._thread is not None and len(self._waiting) < MAX_WAITING:
-                posted = self._thread.submit(self._post, manifest)
+            if self._threads and len(self._waiting) < MAX_WAITING:
+                thread = self._threads[crc32(owner.uid.encode()) % len(self._threads)]
+                posted = thread.submit(self._post, manifest)
                 self._waiting.add(posted)
                 posted.add_done_callback(self._forget)
                 return
@@ -58,15 +62,15 @@ class EventRecorder:
         After this, ``record`` posts each Event at once.
         """
         with self._lock:
-            thread, self._thread = self._thread, None
+            threads, self._threads = self._threads, []
             waiting = set(self._waiting)
-        if thread is None:
-            return
         wait(waiting, seconds)
-        thread.shutdown(wait=False, cancel_futures=True)
+        for thread in threads:
+            thread.shutdown(wait=False, cancel_futures=True)
         if lost := sum(one.cancelled() for one in waiting):
             _log.warning("%d Events were not posted before the end; the status has the messages", lost)
-        thread.shutdown()
+        for thread in threads:
+            thread.shutdown()
 
     def _forget(self, posted: "Future[None]") -> None:
         with self._lock:
