@@ -253,3 +253,46 @@ def test_a_link_in_the_folder_is_not_followed(bucket: Any, tmp_path: Path) -> No
     with pytest.raises(PushError, match="is a symbolic link"):
         push(tmp_path / "folder", S3Destination("s3://results/linked"))
     assert objects(bucket) == {}
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "temporary", "advice"),
+    [
+        ("InvalidToken", 400, False, "AWS_SESSION_TOKEN"),
+        ("ExpiredToken", 400, False, "AWS_SESSION_TOKEN"),
+        (
+            "AuthorizationHeaderMalformed",
+            400,
+            False,
+            "AWS_DEFAULT_REGION to the region of the bucket",
+        ),
+        ("PermanentRedirect", 301, False, "AWS_DEFAULT_REGION"),
+        ("AccessDenied", 403, False, "credentials that may read, list and write"),
+        ("EntityTooLarge", 400, False, "did not accept"),
+        ("KMS.DisabledException", 400, False, "did not accept"),
+        ("InternalError", 500, True, "did not accept"),
+        ("SlowDown", 503, True, "did not accept"),
+        ("RequestTimeout", 400, True, "did not accept"),
+        ("TooManyRequests", 429, True, "did not accept"),
+    ],
+)
+def test_only_what_may_pass_by_itself_is_tried_again(
+    run: Path, bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, code: str, status: int,
+    temporary: bool, advice: str,
+) -> None:  # fmt: skip
+    errors = pytest.importorskip("s3fs.errors")
+    client_error = pytest.importorskip("botocore.exceptions").ClientError
+    response = {
+        "Error": {"Code": code, "Message": f"said {code}"},
+        "ResponseMetadata": {"HTTPStatusCode": status},
+    }
+
+    def refused(*_given: Any) -> None:
+        raise errors.translate_boto_error(client_error(response, "PutObject"))
+
+    exported(run, tmp_path / "folder")
+    monkeypatch.setattr("rft_trainer.remote.s3.shutil.copyfileobj", refused)
+    with pytest.raises(PushError, match=advice) as caught:
+        push(tmp_path / "folder", S3Destination("s3://results/sums"))
+    assert caught.value.temporary == temporary
+    assert objects(bucket) == {}

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from rft_run.destination import MAIN, PUSH_TOKEN, HubDestination
-from rft_trainer.remote.sending import Pushed, PushError, opened, said, set_variables
+from rft_trainer.remote.sending import Pushed, PushError, is_temporary, opened, said, set_variables
 
 _MESSAGE = "Upload by rft push"
-_TEMPORARY = (408, 425, 429)
 
 
 def push_to_hub(folder: Path, to: HubDestination) -> Pushed:
@@ -98,7 +97,5 @@ def _error_of(to: HubDestination, error: BaseException) -> PushError:
         )
     if isinstance(error, OfflineModeIsEnabled):
         return PushError(f"{to}: HF_HUB_OFFLINE is set, so nothing is sent; unset it, or set it to 0")
-    temporary = status is None or status >= 500 or status in _TEMPORARY
-    if status is None and isinstance(error, ValueError):
-        temporary = False
+    temporary = not isinstance(error, ValueError) if status is None else is_temporary(status)
     return PushError(f"{to}: the hub did not accept the files: {said(error)}", temporary=temporary)

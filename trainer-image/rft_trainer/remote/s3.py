@@ -7,11 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from rft_run.destination import S3Destination
-from rft_trainer.remote.sending import Pushed, PushError, opened, said, sha256
+from rft_trainer.remote.sending import Pushed, PushError, is_temporary, opened, said, sha256
 
 _DIGEST = "sha256"
 """The key of an object's metadata with the SHA-256 digest of its content, as hexadecimal digits."""
 _BLOCK = 1 << 20
+_OF_THE_TOKEN = ("InvalidToken", "ExpiredToken", "TokenRefreshRequired")
+"""S3 error codes of credentials that are not valid (any more)."""
+_OF_THE_REGION = (
+    "AuthorizationHeaderMalformed",
+    "IllegalLocationConstraintException",
+    "InvalidRegion",
+    "PermanentRedirect",
+)
+"""S3 error codes of requests to another region than the bucket's."""
 _PART = 64 << 20
 """Size in bytes of a part of a large object. An object has at most 10,000 parts, here 640 GB."""
 
@@ -75,18 +84,45 @@ def _error_of(to: S3Destination, error: BaseException) -> PushError:
         return PushError(f"{to}: {said(error)}: pip install 'rft-operator[remote-data]'")
     if isinstance(error, FileNotFoundError):
         return PushError(f"{to}: there is no bucket {bucket}; create it, or name one that exists")
+    code, status = _answered(error)
+    if "Credential" in type(error).__name__ or "credential" in said(error).lower() or code in _OF_THE_TOKEN:
+        return PushError(
+            f"{to}: {said(error)}; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and with"
+            " temporary credentials AWS_SESSION_TOKEN; in a job set spec.template.serviceAccountName or"
+            " spec.template.env"
+        )
     if isinstance(error, PermissionError):
         return PushError(
             f"{to}: permission denied; expected are credentials that may read, list and write there:"
             " AWS_PROFILE, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or in a job"
             " spec.template.serviceAccountName or spec.template.env"
         )
-    if "Credential" in type(error).__name__ or "credential" in said(error).lower():
+    if code in _OF_THE_REGION:
         return PushError(
-            f"{to}: {said(error)}; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; in a job"
-            " set spec.template.serviceAccountName or spec.template.env"
+            f"{to}: {said(error)}; set AWS_DEFAULT_REGION to the region of the bucket {bucket}, in a job in"
+            " spec.template.env"
         )
     return PushError(
-        f"{to}: the bucket did not accept the files: {said(error)}",
-        temporary=not isinstance(error, ValueError),
+        f"{to}: the bucket did not accept the files: {said(error)}", temporary=_may_succeed(error, status)
     )
+
+
+def _answered(error: BaseException) -> tuple[str, int | None]:
+    """Return the S3 error code and the HTTP status of the server's response. Without one: "" and None.
+
+    s3fs raises an OSError from the ClientError of botocore, which has the response.
+    """
+    response = getattr(error.__cause__, "response", None)
+    if not isinstance(response, dict):
+        return "", None
+    code = response.get("Error", {}).get("Code", "")
+    return str(code), response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+
+
+def _may_succeed(error: BaseException, status: int | None) -> bool:
+    """Return whether the same push may succeed later. ``status``: see ``_answered``."""
+    if isinstance(error, (TimeoutError, ConnectionError)):  # S3 gives RequestTimeout the status 400
+        return True
+    if status is None:
+        return not isinstance(error, ValueError)
+    return is_temporary(status)

@@ -16,6 +16,10 @@ LAST = "adapter_config.json"
 """The file that PEFT reads first. It is sent last: a copy that lacks this file is not complete."""
 
 
+_TEMPORARY = (408, 425, 429)
+"""HTTP statuses below 500 of requests that may succeed later: timeout, too early, too many requests."""
+
+
 class PushError(Exception):
     """The files could not be copied. The message names the destination and has no secrets."""
 
@@ -67,6 +71,11 @@ def sha256(file: BufferedReader) -> str:
     digest = hashlib.file_digest(file, "sha256").hexdigest()
     file.seek(0)
     return digest
+
+
+def is_temporary(status: int) -> bool:
+    """Return whether a request that got this HTTP status may succeed if it is repeated later."""
+    return status >= 500 or status in _TEMPORARY
 
 
 def said(error: BaseException) -> str:
