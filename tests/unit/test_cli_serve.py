@@ -82,6 +82,9 @@ def test_the_objects_of_a_job_have_its_image_and_no_rights_rows_or_secrets() -> 
     labels = deployment["spec"]["template"]["metadata"]["labels"]
     assert labels == deployment["spec"]["selector"]["matchLabels"] == service["spec"]["selector"]
     assert [each["metadata"]["ownerReferences"][0]["name"] for each in (deployment, service)] == ["sums"] * 2
+    assert deployment["spec"]["progressDeadlineSeconds"] == 3600, (
+        "a large model takes longer than ten minutes"
+    )
 
 
 def server_pod(child: dict[str, Any], job: dict[str, Any] | None = None) -> dict[str, Any]:

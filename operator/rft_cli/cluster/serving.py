@@ -76,6 +76,8 @@ def server_objects(
             "replicas": 1,
             # With rolling updates, the new pod would wait for ever for the GPUs of the old pod.
             "strategy": {"type": "Recreate"},
+            # After the default of ten minutes, the download of a large model would count as a failure.
+            "progressDeadlineSeconds": 3600,
             "selector": {"matchLabels": labels},
             "template": {"metadata": {"labels": labels}, "spec": pod},
         },
