@@ -267,9 +267,14 @@ def test_a_link_in_the_folder_is_not_followed(bucket: Any, tmp_path: Path) -> No
             "AWS_DEFAULT_REGION to the region of the bucket",
         ),
         ("PermanentRedirect", 301, False, "AWS_DEFAULT_REGION"),
+        ("IllegalLocationConstraintException", 400, False, "AWS_DEFAULT_REGION"),
         ("AccessDenied", 403, False, "credentials that may read, list and write"),
         ("EntityTooLarge", 400, False, "did not accept"),
         ("KMS.DisabledException", 400, False, "did not accept"),
+        ("NotImplemented", 501, False, "did not accept"),
+        ("TemporaryRedirect", 307, True, "did not accept"),
+        ("OperationAborted", 409, True, "did not accept"),
+        ("RequestThrottled", 400, True, "did not accept"),
         ("InternalError", 500, True, "did not accept"),
         ("SlowDown", 503, True, "did not accept"),
         ("RequestTimeout", 400, True, "did not accept"),
@@ -296,3 +301,31 @@ def test_only_what_may_pass_by_itself_is_tried_again(
         push(tmp_path / "folder", S3Destination("s3://results/sums"))
     assert caught.value.temporary == temporary
     assert objects(bucket) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "temporary", "advice"),
+    [
+        ("ProfileNotFound", {"profile": "teem"}, False, "set AWS_PROFILE"),
+        ("UnauthorizedSSOTokenError", {}, False, "set AWS_PROFILE"),
+        ("NoCredentialsError", {}, False, "set AWS_PROFILE"),
+        ("InvalidRegionError", {"region_name": "a b"}, False, "did not accept"),
+        ("EndpointConnectionError", {"endpoint_url": "http://s3"}, True, "did not accept"),
+        ("ConnectTimeoutError", {"endpoint_url": "http://s3"}, True, "did not accept"),
+        ("ReadTimeoutError", {"endpoint_url": "http://s3"}, True, "did not accept"),
+    ],
+)
+def test_a_push_that_gets_no_response_is_tried_again_if_the_network_failed(
+    run: Path, bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, name: str,
+    given: dict[str, str], temporary: bool, advice: str,
+) -> None:  # fmt: skip
+    kind = getattr(pytest.importorskip("botocore.exceptions"), name)
+
+    def failed(*_given: Any) -> None:
+        raise kind(**given)
+
+    exported(run, tmp_path / "folder")
+    monkeypatch.setattr("rft_trainer.remote.s3.shutil.copyfileobj", failed)
+    with pytest.raises(PushError, match=advice) as caught:
+        push(tmp_path / "folder", S3Destination("s3://results/sums"))
+    assert caught.value.temporary == temporary

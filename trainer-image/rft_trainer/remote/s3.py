@@ -12,6 +12,16 @@ from rft_trainer.remote.sending import Pushed, PushError, is_temporary, opened, 
 _DIGEST = "sha256"
 """The key of an object's metadata with the SHA-256 digest of its content, as hexadecimal digits."""
 _BLOCK = 1 << 20
+_TEMPORARY = ("OperationAborted", "RequestTimeout", "TemporaryRedirect")
+"""S3 error codes of requests that may succeed later, although their HTTP status does not say so."""
+_WITHOUT_CREDENTIALS = {
+    "CredentialRetrievalError",
+    "NoCredentialsError",
+    "PartialCredentialsError",
+    "ProfileNotFound",
+    "SSOError",
+}
+"""Classes of botocore's errors if it cannot find credentials, or cannot read them."""
 _OF_THE_TOKEN = ("InvalidToken", "ExpiredToken", "TokenRefreshRequired")
 """S3 error codes of credentials that are not valid (any more)."""
 _OF_THE_REGION = (
@@ -85,7 +95,12 @@ def _error_of(to: S3Destination, error: BaseException) -> PushError:
     if isinstance(error, FileNotFoundError):
         return PushError(f"{to}: there is no bucket {bucket}; create it, or name one that exists")
     code, status = _answered(error)
-    if "Credential" in type(error).__name__ or "credential" in said(error).lower() or code in _OF_THE_TOKEN:
+    if code in _OF_THE_REGION:
+        return PushError(
+            f"{to}: {said(error)}; set AWS_DEFAULT_REGION to the region of the bucket {bucket}, in a job in"
+            " spec.template.env"
+        )
+    if code in _OF_THE_TOKEN or _is_about_credentials(error):
         return PushError(
             f"{to}: {said(error)}; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and with"
             " temporary credentials AWS_SESSION_TOKEN; in a job set spec.template.serviceAccountName or"
@@ -97,14 +112,15 @@ def _error_of(to: S3Destination, error: BaseException) -> PushError:
             " AWS_PROFILE, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or in a job"
             " spec.template.serviceAccountName or spec.template.env"
         )
-    if code in _OF_THE_REGION:
-        return PushError(
-            f"{to}: {said(error)}; set AWS_DEFAULT_REGION to the region of the bucket {bucket}, in a job in"
-            " spec.template.env"
-        )
     return PushError(
-        f"{to}: the bucket did not accept the files: {said(error)}", temporary=_may_succeed(error, status)
+        f"{to}: the bucket did not accept the files: {said(error)}",
+        temporary=_is_temporary(error, code, status),
     )
+
+
+def _is_about_credentials(error: BaseException) -> bool:
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & _WITHOUT_CREDENTIALS) or "credential" in said(error).lower()
 
 
 def _answered(error: BaseException) -> tuple[str, int | None]:
@@ -119,10 +135,13 @@ def _answered(error: BaseException) -> tuple[str, int | None]:
     return str(code), response.get("ResponseMetadata", {}).get("HTTPStatusCode")
 
 
-def _may_succeed(error: BaseException, status: int | None) -> bool:
-    """Return whether the same push may succeed later. ``status``: see ``_answered``."""
-    if isinstance(error, (TimeoutError, ConnectionError)):  # S3 gives RequestTimeout the status 400
+def _is_temporary(error: BaseException, code: str, status: int | None) -> bool:
+    """Return whether the same push may succeed later. ``code`` and ``status``: see ``_answered``."""
+    from botocore.exceptions import BotoCoreError, HTTPClientError  # type: ignore[import-untyped]
+    from botocore.exceptions import ConnectionError as NoConnection
+
+    if isinstance(error, (TimeoutError, ConnectionError, NoConnection, HTTPClientError)):
         return True
-    if status is None:
-        return not isinstance(error, ValueError)
-    return is_temporary(status)
+    if status is not None:
+        return is_temporary(status) or code in _TEMPORARY or "Throttl" in code
+    return not isinstance(error, (ValueError, BotoCoreError))

@@ -16,6 +16,7 @@ LAST = "adapter_config.json"
 """The file that PEFT reads first. It is sent last: a copy that lacks this file is not complete."""
 
 
+_NOT_IMPLEMENTED = 501
 _TEMPORARY = (408, 425, 429)
 """HTTP statuses below 500 of requests that may succeed later: timeout, too early, too many requests."""
 
@@ -75,7 +76,7 @@ def sha256(file: BufferedReader) -> str:
 
 def is_temporary(status: int) -> bool:
     """Return whether a request that got this HTTP status may succeed if it is repeated later."""
-    return status >= 500 or status in _TEMPORARY
+    return (status >= 500 and status != _NOT_IMPLEMENTED) or status in _TEMPORARY
 
 
 def said(error: BaseException) -> str:
