@@ -43,7 +43,7 @@ STOP_SECONDS = 4.0
 """Longest time in seconds that the stopping operator waits for the current reconciliations to end. They may
 take longer if the API server does not answer."""
 STOP_EVENTS_SECONDS = 2.0
-"""Longest time in seconds for which the stopping operator goes on posting Events."""
+"""Seconds after which the stopping operator posts no further Event."""
 STOP_CHECK_SECONDS = 0.05
 _log = logging.getLogger(__name__)
 
@@ -78,6 +78,8 @@ class Operator:
         self.is_idle = True
         """False from ``start`` until ``stop`` has ended all threads, because a thread may still send a
         request. True before and after that time."""
+        self._ending: threading.Thread | None = None
+        """The thread that ends all other threads. ``stop`` starts it."""
         self._tasks: list[asyncio.Task[None]] = []
         self._listener = BoundedListener(self._ingest.application())
         metrics.INGEST_CONNECTIONS.set_function(lambda: self._listener.connections)
@@ -144,21 +146,25 @@ class Operator:
     async def stop(self) -> None:
         """Stop taking keys from the queue, and wait until the current reconciliations have ended.
 
-        If the reconciliations take longer than ``STOP_SECONDS``, ``is_idle`` stays false. A second call does
-        nothing.
+        If this takes longer than ``STOP_SECONDS``, ``is_idle`` stays false. A second call does not wait.
         """
+        if self._ending is not None:
+            self.is_idle = not self._ending.is_alive()
+            return
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._listener.close()
         # In a thread, since it blocks until the API server has answered all requests.
-        waiting = threading.Thread(target=self._end_threads, name="stop", daemon=True)
-        waiting.start()
+        self._ending = threading.Thread(target=self._end_threads, name="stop", daemon=True)
+        self._ending.start()
         loop = asyncio.get_running_loop()
         late = loop.time() + STOP_SECONDS
-        while waiting.is_alive() and loop.time() < late:
+        while self._ending.is_alive() and loop.time() < late:
             await asyncio.sleep(STOP_CHECK_SECONDS)
-        self.is_idle = not waiting.is_alive()
+        self.is_idle = not self._ending.is_alive()
+        if waiting := self._recorder.waiting:
+            _log.warning("the operator stops, but %d Events are not posted yet", waiting)
 
     def _end_threads(self) -> None:
         for pool in (self._threads, self._review_threads):

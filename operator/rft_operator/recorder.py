@@ -21,16 +21,16 @@ from rft_operator.objects.names import OPERATOR_NAME, Owner
 _log = logging.getLogger(__name__)
 MAX_EVENT_MESSAGE = 1000
 EVENT_THREADS = 2
-"""Number of threads that post Events. All Events of an RFTJob are posted by the same thread, in order."""
+"""Number of threads that post Events. One of them posts all Events of an RFTJob."""
 MAX_WAITING = 5000
-"""Largest number of Events that wait for the threads. Each further Event is posted by the thread that records
-it, so the memory of waiting Events is bounded, and no Event is dropped."""
+"""Largest number of Events that wait for the threads, so that their memory is bounded. Each further Event is
+posted by the thread that records it, before those that wait."""
 
 
 class EventRecorder:
     """Posts Events about RFTJobs. Thread-safe.
 
-    If an Event cannot be posted, this is only logged, because users also find the message in the status.
+    If an Event cannot be posted, this is only logged. Users find most of the messages in the status too.
     """
 
     def __init__(self, create: Callable[[dict[str, Any]], object], *, background: bool) -> None:
@@ -56,10 +56,16 @@ class EventRecorder:
                 return
         self._post(manifest)
 
-    def close(self, seconds: float) -> None:
-        """Post the waiting Events for at most ``seconds`` seconds, and log how many were not posted.
+    @property
+    def waiting(self) -> int:
+        """The number of recorded Events that the API server has not answered yet."""
+        with self._lock:
+            return len(self._waiting)
 
-        After this, ``record`` posts each Event at once.
+    def close(self, seconds: float) -> None:
+        """Post waiting Events, but begin with none after ``seconds`` seconds. Log how many are not posted.
+
+        Returns when the API server has answered. After this, ``record`` posts each Event at once.
         """
         with self._lock:
             threads, self._threads = self._threads, []
@@ -68,7 +74,7 @@ class EventRecorder:
         for thread in threads:
             thread.shutdown(wait=False, cancel_futures=True)
         if lost := sum(one.cancelled() for one in waiting):
-            _log.warning("%d Events were not posted before the end; the status has the messages", lost)
+            _log.warning("%d Events are not posted, because the operator stops", lost)
         for thread in threads:
             thread.shutdown()
 

@@ -1,19 +1,25 @@
-"""Events are posted in the background, in order, and none is lost without a line in the log."""
+"""Events are posted in the background. If the operator stops before, the log says how many are lost."""
 
+import asyncio
 import logging
 import threading
 from dataclasses import replace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from rft_operator import recorder
-from rft_operator.cluster import ClusterError, Conflict
+from rft_operator.cluster import Cluster, ClusterError, Conflict
 from rft_operator.decision import Note
+from rft_operator.health import Signs
 from rft_operator.objects.names import owner_of
+from rft_operator.operator import Operator
 from rft_operator.recorder import EventRecorder
+from rft_operator.settings import Settings
 from rft_run.cluster_text import cluster_text
 from tests.unit.reconcile_support import rftjob
+from tests.waiting import wait_until
 
 SECONDS = 10.0
 OWNER = owner_of(rftjob())
@@ -99,6 +105,9 @@ def test_too_many_waiting_events_are_posted_by_who_records_them(monkeypatch: pyt
     fourth.join(SECONDS)
     recorded.close(SECONDS)
     assert sorted(events.messages) == [f"message {number}" for number in range(4)]
+    assert [one for one in events.messages if one != "message 3"] == [
+        f"message {number}" for number in range(3)
+    ]
     assert "recording" in events.threads
 
 
@@ -113,12 +122,12 @@ def test_the_end_does_not_wait_long_and_says_how_many_events_are_lost(
     assert events.asked.acquire(timeout=SECONDS)
     closing = threading.Thread(target=recorded.close, args=(0.05,))
     closing.start()
-    while "were not posted" not in caplog.text and closing.is_alive():
-        closing.join(0.01)
+    wait_until("the lost Events are logged", lambda: "4 Events are not posted" in caplog.text, 1.0)
+    assert closing.is_alive(), "the thread of the running request must be waited for"
     events.answers.set()
     closing.join(SECONDS)
     assert events.messages == ["message 0"]
-    assert "4 Events were not posted" in caplog.text
+    assert recorded.waiting == 0
     recorded.record(OWNER, note(9))
     assert events.messages == ["message 0", "message 9"]
 
@@ -146,3 +155,28 @@ def test_a_refused_event_is_logged_and_the_next_one_is_posted(
     events.error = None
     recorded.record(OWNER, note(2))
     assert events.messages == ["message 2"]
+
+
+def test_the_lease_is_kept_while_an_event_is_on_its_way(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("rft_operator.operator.STOP_SECONDS", 0.3)
+    monkeypatch.setattr("rft_operator.operator.STOP_EVENTS_SECONDS", 0.05)
+    events = Events()
+    events.answers.clear()
+    cluster = Mock(spec=Cluster, create=events.create)
+    operator = Operator(cluster, Settings("trainer:1"), Signs(60.0))
+    for number in range(3):
+        operator._recorder.record(OWNER, note(number))
+
+    async def stop_twice() -> list[bool]:
+        found = []
+        for _ in range(2):
+            await operator.stop()
+            found.append(operator.is_idle)
+        return found
+
+    assert asyncio.run(stop_twice()) == [False, False], "an idle operator gives its Lease back"
+    assert "1 Events are not posted yet" in caplog.text
+    assert "2 Events are not posted, because" in caplog.text
+    events.answers.set()
