@@ -125,3 +125,22 @@ def test_a_judges_token_leaves_the_shell_only_for_a_server_that_the_option_names
         assert code == 0, output
         assert {request.headers["Authorization"] for request in web.asked} == {"Bearer s3cr3t-value"}
     assert "s3cr3t-value" not in output
+
+
+def test_the_field_with_the_gold_answer_can_be_named(tmp_path: Path) -> None:
+    rows = [{"messages": [{"role": "user", "content": f"Say {i}."}], "solution": str(i)} for i in range(3)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    job = tmp_path / "job.yaml"
+    made = CliRunner().invoke(
+        app,
+        ["new", str(job), "--rows", str(tmp_path / "rows.jsonl"), "--grader", "python", "--answer", "solution",
+         "--model", "HuggingFaceTB/SmolLM2-135M-Instruct"],
+    )  # fmt: skip
+    assert made.exit_code == 0, made.output
+    assert f"rft grade {job} --answer solution, then" in made.output.replace("\n", " ")
+    code, output = grade(job)
+    assert (code, "name the field by --answer" in " ".join(output.split())) == (1, True), output
+    code, output = grade(job, "--answer", "solution")
+    assert (code, "all 3 gold answers get the score 1" in output) == (0, True), output
+    code, output = grade(job, "--answer", "solution", "--row", 1, "--completion", "0")
+    assert (code, "--answer is only for gold answers" in output) == (2, True), output

@@ -39,6 +39,14 @@ def grade(
     step: Annotated[
         int | None, typer.Option(min=1, help="Step to grade, with --from. If absent: the newest.")
     ] = None,
+    gold_field: Annotated[
+        str | None,
+        typer.Option(
+            "--answer",
+            metavar="FIELD",
+            help="The rows' field with the gold answer. If absent: the one that a grader reads.",
+        ),
+    ] = None,
     dataset: Annotated[Path | None, typer.Option(help="File with rows. It replaces spec.dataset.")] = None,
     grader: Annotated[
         list[str] | None,
@@ -61,9 +69,11 @@ def grade(
     ]
     if len(chosen) > 1:
         raise UserError(f"{' and '.join(chosen)} exclude each other; give only one", UNREADABLE)
+    if chosen and gold_field is not None:
+        raise UserError(f"--answer is only for gold answers; leave out --answer or {chosen[0]}", UNREADABLE)
     manifest = load(file)
     overrides = Overrides(dataset, None, by_name(grader or []))
-    answers = _answers(manifest, dataset, completions, row, completion, from_, step)
+    answers = _answers(manifest, dataset, completions, row, completion, from_, step, gold_field)
     if len(answers) > limit:
         out().print(
             f"graded: the first {limit} of {len(answers)} completions; a larger --limit grades more",
@@ -92,6 +102,7 @@ def _answers(
     completion: str | None,
     folder: Path | None,
     step: int | None,
+    gold_field: str | None,
 ) -> list[Answer]:
     if folder is not None:
         return grading.recorded(RunFolder(folder), step)
@@ -100,7 +111,7 @@ def _answers(
         return grading.given(completions, rows)
     if row is not None and completion is not None:
         return grading.one(rows, row, completion)
-    return grading.gold(rows, manifest.job.spec.graders)
+    return grading.gold(rows, manifest.job.spec.graders, gold_field)
 
 
 def _line(answer: Answer, score: "Score") -> str:

@@ -2,6 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +14,7 @@ from rft_api.forms import LABEL
 from rft_api.job import MAX_NAME_LENGTH
 from rft_api.validation import check
 from rft_cli.errors import INVALID, UNREADABLE, UserError
+from rft_cli.local.grading import GOLD_FIELD
 from rft_cli.local.own_files import model_name
 from rft_cli.local.survey import Survey, answer_field, are_numbers, dataset, described, surveyed
 from rft_cli.render.console import asked, err, out, reports_errors
@@ -79,7 +81,10 @@ def new(
             f"warning: {found.prompts} distinct prompts are fewer than {2 * MIN_HELD_OUT}, so"
             " evaluation.fraction is 0: base and tuned model are not compared"
         )
-    out().print(f"next: rft grade {output}, then rft run {output} --output runs/{body['metadata']['name']}")
+    # A python grader can read any field, so rft grade cannot know the one with the gold answer.
+    asks = kind is FieldGrader.PYTHON and field != GOLD_FIELD
+    graded = f"rft grade {output}{f' --answer {quote(field)}' if asks else ''}"
+    out().print(f"next: {graded}, then rft run {output} --output runs/{body['metadata']['name']}")
 
 
 def _answer(found: Survey, answer: str | None) -> str:

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from rft_graders.types import Score
 
 
+GOLD_FIELD = "answer"
+"""The rows' field with the gold answer, if no grader names a field."""
+
+
 class Answer(NamedTuple):
     """A completion to grade, and the row with its prompt."""
 
@@ -43,12 +47,14 @@ def rows_of_dataset(manifest: Manifest, dataset: Path | None) -> list[RowLine]:
         raise UserError(str(error), UNREADABLE) from error
 
 
-def gold(rows: Sequence[RowLine], graders: Sequence[Grader]) -> list[Answer]:
+def gold(rows: Sequence[RowLine], graders: Sequence[Grader], answer: str | None = None) -> list[Answer]:
     """Return the gold answer of each row that has one, as a completion in the form that ``graders`` expect.
 
-    Raises UserError if no row has a gold answer.
+    ``answer``: the field with the gold answer. None: the field that the graders read. Raises UserError if no
+    row has a gold answer.
     """
-    field, before, after = _gold_form(graders)
+    of_graders, before, after = _gold_form(graders)
+    field = answer or of_graders
     found = [
         Answer(row, f"{before}{_text(value)}{after}")
         for row in rows
@@ -56,8 +62,8 @@ def gold(rows: Sequence[RowLine], graders: Sequence[Grader]) -> list[Answer]:
     ]
     if not found:
         raise UserError(
-            f"no row has the field {field!r} with a gold answer; pass --completions FILE, or --row and"
-            " --completion",
+            f"no row has the field {field!r} with a gold answer; name the field by --answer, or pass"
+            " --completions FILE, or --row and --completion",
             INVALID,
         )
     return found
@@ -68,7 +74,7 @@ def _gold_form(graders: Sequence[Grader]) -> tuple[str, str, str]:
     texts before and after the answer in the completion, such as ``\\boxed{`` and ``}``.
 
     The first of ``graders`` that compares a completion with a field decides. If none does, the field is
-    ``answer``, and both texts are empty.
+    ``GOLD_FIELD``, and both texts are empty.
     """
     for grader in graders:
         if grader.math is not None:
@@ -83,7 +89,7 @@ def _gold_form(graders: Sequence[Grader]) -> tuple[str, str, str]:
             return text.field, "", ""
         if grader.string_check is not None and (found := _gold_of_template(grader.string_check)):
             return found
-    return "answer", "", ""
+    return GOLD_FIELD, "", ""
 
 
 def _gold_of_template(check: StringCheck) -> tuple[str, str, str] | None:
