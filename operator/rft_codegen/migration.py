@@ -21,7 +21,8 @@ _OPENAI = """\
 
 `rft import` reads the JSON of a fine-tuning job, or the JSON of a grader alone. The JSON of a job may be a
 request to the API or an answer of the API. The rows need no change: they have `messages`, and the fields that
-graders read.
+graders read. With fewer than 64 distinct prompts, give `--evaluation-rows`, or set `evaluation.fraction: 0`
+in the manifest. A number out of its range becomes the nearest allowed one; the command names it.
 
 ```
 rft import job.json --model Qwen/Qwen2.5-7B-Instruct --rows train.jsonl --output imported
@@ -30,8 +31,18 @@ rft run imported/job.yaml --output runs/imported
 
 The model of the job is closed, so name an open one with `--model`. The job's judge model is kept. In a
 cluster, the token for the judge model is read from the Secret `judge`, key `api-key`. In a local run with
-`rft run`, the token is read from an environment variable. To use another judge model, add `--judge-url` and
-`--judge-model`.
+`rft run`, the token is read from an environment variable, and you must allow the server. For a grader
+`quality`:
+
+```
+export RFT_SECRET_QUALITY_API_KEY=…
+rft run imported/job.yaml --output runs/imported --send-token-to api.openai.com
+```
+
+To use another judge model, add `--judge-url` and `--judge-model`.
+
+In a cluster, add `storage: {claimTemplate: {size: 5Gi}}` to `spec`. Then, in the folder of the rows:
+`rft submit imported/job.yaml --send-files-from . --watch`.
 
 Templates are converted: `{{item.answer}}` becomes `{answer}`, `{{sample.output_text}}` becomes
 `{completion}`, and `{{sample.output_json.name}}` becomes `{completion_json.name}`. `sample.output_tools` and

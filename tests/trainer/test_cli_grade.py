@@ -133,8 +133,8 @@ def test_the_field_with_the_gold_answer_can_be_named(tmp_path: Path) -> None:
     job = tmp_path / "job.yaml"
     made = CliRunner().invoke(
         app,
-        ["new", str(job), "--rows", str(tmp_path / "rows.jsonl"), "--grader", "python", "--answer", "solution",
-         "--model", "HuggingFaceTB/SmolLM2-135M-Instruct"],
+        ["new", str(job), "--rows", str(tmp_path / "rows.jsonl"), "--grader", "python",
+         "--answer", "solution", "--model", "HuggingFaceTB/SmolLM2-135M-Instruct"],
     )  # fmt: skip
     assert made.exit_code == 0, made.output
     assert f"rft grade {job} --answer solution, then" in made.output.replace("\n", " ")
