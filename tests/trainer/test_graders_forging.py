@@ -133,6 +133,7 @@ def test_sockets_output_files_and_late_processes_change_no_other_score(served: G
 def test_floods_of_processes_change_no_other_score(served: Graders, name: str) -> None:
     attack, others = served.attacked(PRELUDE + FLOODS[name])
     assert attack.per_grader["code"] == 0.0
+    assert [score.errors for score in others] == [{}] * len(others)
     assert [score.per_grader for score in others] == HONEST_SCORES, others
     assert others.error_counts == {}
 
