@@ -11,7 +11,6 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import UTC, datetime
 from typing import Any
-from zlib import crc32
 
 from rft_operator.clock import rfc3339
 from rft_operator.cluster import ClusterError, Conflict
@@ -49,7 +48,7 @@ class EventRecorder:
         manifest = event(owner, note, datetime.now(UTC))
         with self._lock:
             if self._threads and len(self._waiting) < MAX_WAITING:
-                thread = self._threads[crc32(owner.uid.encode()) % len(self._threads)]
+                thread = self._threads[hash(owner.uid) % len(self._threads)]
                 posted = thread.submit(self._post, manifest)
                 self._waiting.add(posted)
                 posted.add_done_callback(self._forget)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -255,6 +256,19 @@ def test_a_link_in_the_folder_is_not_followed(bucket: Any, tmp_path: Path) -> No
     assert objects(bucket) == {}
 
 
+def failed_push(run: Path, folder: Path, error: Exception, monkeypatch: pytest.MonkeyPatch) -> PushError:
+    """Push to a bucket, where sending the first file raises ``error``. Return the error of the push."""
+
+    def fails(*_given: Any) -> None:
+        raise error
+
+    exported(run, folder)
+    monkeypatch.setattr("rft_trainer.remote.s3.shutil.copyfileobj", fails)
+    with pytest.raises(PushError) as caught:
+        push(folder, S3Destination("s3://results/sums"))
+    return caught.value
+
+
 @pytest.mark.parametrize(
     ("code", "status", "temporary", "advice"),
     [
@@ -292,14 +306,10 @@ def test_only_what_may_pass_by_itself_is_tried_again(
         "ResponseMetadata": {"HTTPStatusCode": status},
     }
 
-    def refused(*_given: Any) -> None:
-        raise errors.translate_boto_error(client_error(response, "PutObject"))
-
-    exported(run, tmp_path / "folder")
-    monkeypatch.setattr("rft_trainer.remote.s3.shutil.copyfileobj", refused)
-    with pytest.raises(PushError, match=advice) as caught:
-        push(tmp_path / "folder", S3Destination("s3://results/sums"))
-    assert caught.value.temporary == temporary
+    error = errors.translate_boto_error(client_error(response, "PutObject"))
+    failed = failed_push(run, tmp_path / "folder", error, monkeypatch)
+    assert re.search(advice, str(failed))
+    assert failed.temporary == temporary
     assert objects(bucket) == {}
 
 
@@ -320,12 +330,6 @@ def test_a_push_that_gets_no_response_is_tried_again_if_the_network_failed(
     given: dict[str, str], temporary: bool, advice: str,
 ) -> None:  # fmt: skip
     kind = getattr(pytest.importorskip("botocore.exceptions"), name)
-
-    def failed(*_given: Any) -> None:
-        raise kind(**given)
-
-    exported(run, tmp_path / "folder")
-    monkeypatch.setattr("rft_trainer.remote.s3.shutil.copyfileobj", failed)
-    with pytest.raises(PushError, match=advice) as caught:
-        push(tmp_path / "folder", S3Destination("s3://results/sums"))
-    assert caught.value.temporary == temporary
+    failed = failed_push(run, tmp_path / "folder", kind(**given), monkeypatch)
+    assert re.search(advice, str(failed))
+    assert failed.temporary == temporary
