@@ -8,10 +8,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from rft_graders.processes import is_running, kill_found, tree_of
+from rft_graders.processes import children_of, is_running, kill_found, tree_of
 
 _KILL_SECONDS = 2.0
 _POLL_SECONDS = 0.002
+_MAX_ZOMBIES = 16
+"""Maximum number of zombies of a worker. Only the worker could remove them, and each holds a PID."""
 
 
 class Started:
@@ -23,12 +25,13 @@ class Started:
         """
         self._guard = guard
         self._kept = frozenset(tree_of(guard))
+        self._worker = next(iter(children_of(guard)), None)
 
     def kill(self) -> tuple[int, bool]:
         """Kill all processes of the worker that were started after this object was created.
 
-        Return how many were found, and whether all of them have ended. Processes may be missed if each of
-        them starts the next one and ends at once.
+        Return how many were found, and whether all of them have ended, without too many zombies. Processes
+        may be missed if each of them starts the next one and ends at once.
         """
         killed: set[int] = set()
         deadline = time.monotonic() + _KILL_SECONDS
@@ -38,7 +41,11 @@ class Started:
                 return len(killed), False
             killed |= kill_found(self._found)
             time.sleep(_POLL_SECONDS)
-        return len(killed), True
+        return len(killed), self._zombies() <= _MAX_ZOMBIES
+
+    def _zombies(self) -> int:
+        """Return how many ended processes the worker has not waited for. The guard waits for its own."""
+        return len(set(children_of(self._worker)) - self._kept) if self._worker is not None else 0
 
     def _found(self) -> set[int]:
         return set(tree_of(self._guard)) - self._kept

@@ -75,16 +75,22 @@ class Slot:
             try:
                 seconds = request.get("seconds", self._code.grader.timeout_seconds)
                 outcome = {"score": self._score(asked, seconds, reply)}
-            except Forged as error:
-                forged += 1
-                self._log.line(f"grader {self._code.grader.name}: {error}")
+            except WorkerLost as error:
                 outcome = {"error": str(error)}
-                if error.earlier:  # an earlier request left this reply: send this request to a new worker
+                if isinstance(error, Forged):
+                    forged += 1
+                if error.earlier or isinstance(error, Forged):
+                    self._log.line(f"grader {self._code.grader.name}: {error}")
+                if error.earlier and self._needs_no_state(asked):  # send the request to a new worker
                     continue
             except Exception as error:  # every request must get a reply, and the thread must not end
                 outcome = {"error": str(error) or type(error).__name__}
             break
         return {"id": request["id"], **outcome, **reply, **({"forged": forged} if forged else {})}
+
+    def _needs_no_state(self, asked: dict[str, Any]) -> bool:
+        """Return whether another worker can answer a request: it is not amid a rollout of an environment."""
+        return self._code.grader.slots is None or asked["row"].get("do") in ("describe", "reset")
 
     def _score(self, asked: dict[str, Any], seconds: float, reply: dict[str, Any]) -> float:
         """Return the worker's score of a completion.

@@ -40,6 +40,21 @@ def tree_of(pid: int, at_most: int | None = None) -> list[int]:
     return members
 
 
+def running_tree_of(pid: int, at_most: int) -> list[int]:
+    """Return the PIDs of a process and its descendants, without zombies. Children of zombies are found too.
+
+    The search ends early once more than ``at_most`` PIDs are found.
+    """
+    members, running = [pid], []
+    for member in members:  # the list grows during the iteration
+        if is_running(member):
+            running.append(member)
+            if len(running) > at_most:
+                break
+        members += children_of(member)
+    return running
+
+
 def memory_of(pids: Iterable[int]) -> int:
     """Return the memory of processes in bytes. Mapped files do not count, because processes share them."""
     kibibytes = 0

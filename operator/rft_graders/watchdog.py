@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 
-from rft_graders.processes import children_of, kill_tree, memory_of, reap, tree_of
+from rft_graders.processes import children_of, kill_tree, memory_of, reap, running_tree_of
 
 INTERVAL_SECONDS = 0.1
 OWN_PROCESSES = 2
@@ -45,6 +45,14 @@ class Children:
         with self.lock:
             self.workers.discard(pid)
             return self.stopped.pop(pid, None)
+
+    def was_stopped(self, pid: int) -> bool:
+        """Return whether the watchdog has killed a worker. ``pid`` is the PID of the worker's guard.
+
+        If the watchdog looks at the processes now, first wait until it has decided.
+        """
+        with self.lock:
+            return pid in self.stopped
 
     def kill_all(self) -> None:
         """Kill all descendants of this process, and prevent the start of new workers."""
@@ -91,7 +99,7 @@ class Watchdog:
             self._children.kill_orphans()
             # A fork bomb leaves this process little time, so not all of its processes are looked at.
             most = self._max_processes + OWN_PROCESSES
-            trees = {worker: tree_of(worker, most) for worker in self._children.workers}
+            trees = {worker: running_tree_of(worker, most) for worker in self._children.workers}
             started = {worker: len(tree) - OWN_PROCESSES for worker, tree in trees.items()}
             if sum(started.values()) > self._max_processes:
                 biggest = max(started, key=lambda worker: started[worker])

@@ -35,6 +35,15 @@ class ScoreFailed(Exception):
 class WorkerLost(ScoreFailed):
     """The grader gave no score for a request, because the worker process ended or was killed."""
 
+    def __init__(self, message: str, *, earlier: bool = False) -> None:
+        """Keep the message, and whether the cause is older than the request.
+
+        ``earlier``: whether code of an earlier request caused it. Then the current request can be sent again,
+        to a new worker.
+        """
+        super().__init__(message)
+        self.earlier = earlier
+
 
 class Forged(WorkerLost):
     """Some code wrote a reply of its own into the worker's connection. Because of this, the worker was
@@ -48,8 +57,8 @@ class Forged(WorkerLost):
         - ``earlier``: whether code of an earlier request left it there. Then the current request can be sent
           again, to a new worker.
         """
-        super().__init__(f"forged reply: the worker's connection had {what}, so the worker was replaced")
-        self.earlier = earlier
+        message = f"forged reply: the worker's connection had {what}, so the worker was replaced"
+        super().__init__(message, earlier=earlier)
 
 
 @dataclass(frozen=True)
@@ -154,6 +163,9 @@ class GraderWorker:
         if self._reader.has_more():
             self.kill()
             raise Forged("a reply, although no request was open", earlier=True)
+        # The watchdog may have killed this worker for the processes or the memory of the last request.
+        if self._children.was_stopped(self._process.pid) or self._process.poll() is not None:
+            raise WorkerLost(f"{self.kill(_DEATH_SECONDS)}, after its last score", earlier=True)
         return self._exchange(request, timeout)
 
     def clean(self) -> int:

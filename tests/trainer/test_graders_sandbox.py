@@ -294,6 +294,55 @@ def test_all_processes_of_a_fork_bomb_are_killed() -> None:
         backend.close()
 
 
+LEAVERS = """
+import os, signal, threading, time
+
+def grade(completion, row):
+    if completion == "bomb":  # a score, and many processes that stay
+        for _ in range(40):
+            if os.fork() == 0:
+                os.setsid()
+                time.sleep(60)
+                os._exit(0)
+    if completion == "zombie":  # one process that has ended, for which nobody waits
+        if os.fork() == 0:
+            os._exit(0)
+    if completion == "memory":
+        if os.fork() == 0:
+            held = bytearray(b"x") * (200 * 2**20)
+            time.sleep(60)
+        time.sleep(0.2)
+    if completion == "exit later":
+        threading.Timer(0.05, os._exit, (3,)).start()
+    return 1
+"""
+
+
+@pytest.mark.parametrize("first", ["bomb", "memory", "zombie"])
+def test_what_a_score_leaves_is_not_charged_to_the_next_completion(first: str) -> None:
+    backend = local(LEAVERS, max_processes=10, memory_mebibytes=256)
+    try:
+        assert backend.ready(never) == {"user": None}
+        for _ in range(25):
+            _, good = backend.exchange(
+                [GradeRequest("user", first, {}), GradeRequest("user", "x", {})], never
+            )
+            assert good == Graded(1.0)
+    finally:
+        backend.close()
+
+
+def test_a_worker_that_ended_between_two_requests_is_replaced() -> None:
+    backend = local(LEAVERS)
+    try:
+        assert backend.ready(never) == {"user": None}
+        backend.exchange([GradeRequest("user", "exit later", {})], never)
+        time.sleep(0.3)
+        assert backend.exchange([GradeRequest("user", "x", {})], never) == [Graded(1.0)]
+    finally:
+        backend.close()
+
+
 CHILDREN_WITH_MEMORY = """
 import os, time
 def grade(completion, row):
