@@ -123,6 +123,18 @@ def test_a_tool_call_that_the_template_drops_is_an_error() -> None:
         text(CHATML, row(USER, call("{}"), USER))
 
 
+def test_calls_in_rows_of_an_environment_whose_tools_are_text_are_rendered_as_text() -> None:
+    rows = [
+        row(USER, call({"a": 1}), {"role": "tool", "content": "2"}, {"role": "assistant", "content": "2"})
+    ]
+    (prompt,), _ = render(rows, Characters(CHATML), None, 1000, tool_style="text")
+    assert "".join(map(chr, prompt.token_ids)) == (
+        '<user>1 + 1?<assistant><tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>'
+        "<user><tool_response>2</tool_response><assistant>2"
+    )
+    assert prompt.row.messages == rows[0].messages
+
+
 def test_a_part_of_a_message_that_the_template_drops_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
     assert "add" in text(EITHER, row(USER, call("{}", "I add."), USER))
     assert caplog.text.count("drops the content of messages of the role assistant that have tool calls") == 1

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from rft_api.job import RFTJobSpec
 from rft_api.parameters import Sampling
 from rft_api.sizes import parameter_count
 from rft_api.sources import ModelSource
@@ -21,6 +22,7 @@ from rft_planner.shapes import Shape, estimated
 from rft_run.config import RunConfig
 from rft_run.errors import ConfigurationError, InputsChanged, ModelError
 from rft_run.folder import RunFolder
+from rft_run.rows.tool_calls import ToolStyle, style_of
 from rft_trainer.checkpoint import Checkpoints, Fence
 from rft_trainer.data import Prompt
 from rft_trainer.data.opening import open_heldout, open_rows
@@ -167,7 +169,9 @@ def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Call
     with followers.watched():
         policy = Policy(options, followers.gather(options))
     budget = context - spec.sampling.max_tokens
-    prompts = rows.rendered(policy.tokenizer, spec.model.chat_template_args, budget)
+    prompts = rows.rendered(
+        policy.tokenizer, spec.model.chat_template_args, budget, _tool_style(spec, policy.tokenizer)
+    )
     scorer.ready(should_stop)
     optimizer = make_optimizer(policy.trainable(), spec.training)
     sampling = sampling_parameters(spec.sampling, policy.tokenizer)
@@ -208,7 +212,8 @@ def prepare_sampling(config: RunConfig, stack: ExitStack, should_stop: Callable[
     except (OSError, ValueError) as error:
         raise ModelError(f"{base.folder}: {error}") from error
     budget = base.context - spec.sampling.max_tokens
-    heldout = rows.rendered(tokenizer, spec.model.chat_template_args, budget).heldout
+    style = _tool_style(spec, tokenizer)
+    heldout = rows.rendered(tokenizer, spec.model.chat_template_args, budget, style).heldout
     sampling = sampling_parameters(spec.sampling, tokenizer)
     engine = start_engine(config, base.folder, base.shape, base.context, should_stop)
     stack.callback(engine.close)
@@ -251,6 +256,11 @@ def _base_files(config: RunConfig, revision: str | None) -> BaseFiles:
             f" of {context} tokens; use less than {context}"
         )
     return BaseFiles(folder, shape, context)
+
+
+def _tool_style(spec: RFTJobSpec, tokenizer: Any) -> ToolStyle:
+    """Return how the messages of rows show tools: as the environment does, else by the chat template."""
+    return style_of(tokenizer, spec.environment.tools) if spec.environment is not None else "template"
 
 
 def _episodes(

@@ -12,6 +12,7 @@ from rft_run.config import RunConfig
 from rft_run.errors import DataError
 from rft_run.folder import RunFolder
 from rft_run.rows import RowLayout
+from rft_run.rows.tool_calls import ToolStyle
 from rft_trainer.data.lines import Lines, index_lines
 from rft_trainer.data.rendering import Renderer, Tokenizer
 from rft_trainer.data.rows import Prompt, Required, Row, required_fields
@@ -52,12 +53,16 @@ class Rows(Protocol):
         """The local file of each dataset. A key is the field of the manifest that names the dataset."""
 
     def rendered(
-        self, tokenizer: Tokenizer, arguments: Mapping[str, Any] | None, budget_tokens: int
+        self,
+        tokenizer: Tokenizer,
+        arguments: Mapping[str, Any] | None,
+        budget_tokens: int,
+        tool_style: ToolStyle = "template",
     ) -> Prompts:
         """Render the rows with the model's chat template.
 
         ``arguments``: the job's ``chatTemplateArgs``. Prompts of more than ``budget_tokens`` tokens are
-        dropped. Raises DataError, ConfigurationError.
+        dropped. ``tool_style`` is that of ``Renderer``. Raises DataError, ConfigurationError.
         """
 
 
@@ -72,16 +77,22 @@ class WholeRows:
     rendering: Rendering = CURRENT
 
     def rendered(
-        self, tokenizer: Tokenizer, arguments: Mapping[str, Any] | None, budget_tokens: int
+        self,
+        tokenizer: Tokenizer,
+        arguments: Mapping[str, Any] | None,
+        budget_tokens: int,
+        tool_style: ToolStyle = "template",
     ) -> Prompts:
         """Render all rows with the chat template of the model."""
         train: list[Prompt] = []
         dropped = 0
         if self.train:
-            train, dropped = render(self.train, tokenizer, arguments, budget_tokens, self.rendering)
+            train, dropped = render(
+                self.train, tokenizer, arguments, budget_tokens, self.rendering, tool_style
+            )
         if not self.heldout:
             return Prompts(InMemory(train, self.seed), [], dropped)
-        heldout, more = render(self.heldout, tokenizer, arguments, budget_tokens, self.rendering)
+        heldout, more = render(self.heldout, tokenizer, arguments, budget_tokens, self.rendering, tool_style)
         return Prompts(InMemory(train, self.seed), heldout, dropped + more)
 
 
@@ -103,17 +114,23 @@ class StreamedRows:
     rendering: Rendering = CURRENT
 
     def rendered(
-        self, tokenizer: Tokenizer, arguments: Mapping[str, Any] | None, budget_tokens: int
+        self,
+        tokenizer: Tokenizer,
+        arguments: Mapping[str, Any] | None,
+        budget_tokens: int,
+        tool_style: ToolStyle = "template",
     ) -> Prompts:
         """Render the held-out rows, and a sample of the training rows to estimate the length of prompts."""
-        renderer = Renderer(tokenizer, arguments, self.rendering)
+        renderer = Renderer(tokenizer, arguments, self.rendering, tool_style)
         heldout, length, share = self.sample.prompts(renderer, budget_tokens)
         dropped = len(self.sample.rows) - len(heldout)
         rows = self.sample.rows
         if self.heldout is not None:
             rows, heldout, dropped = self.heldout, [], 0
             if rows:
-                heldout, dropped = render(rows, tokenizer, arguments, budget_tokens, self.rendering)
+                heldout, dropped = render(
+                    rows, tokenizer, arguments, budget_tokens, self.rendering, tool_style
+                )
         keys = {row.key for row in rows}
         train = Streamed(self.lines, self.required, renderer, budget_tokens, keys, self.seed, self.layout)
         train.mean_length, train.share = length, share

@@ -6,6 +6,7 @@ from typing import Any
 
 from rft_run.errors import ConfigurationError
 from rft_run.rows.messages import Message, tools_of
+from rft_run.rows.tool_calls import ToolStyle, as_text
 from rft_trainer.data.rows import Prompt, Row
 from rft_trainer.data.run_rendering import CURRENT, Rendering
 from rft_trainer.data.template import ChatTemplate, MessageForm, Structure, Tokenizer, structure_of
@@ -23,8 +24,13 @@ class Renderer:
         tokenizer: Tokenizer,
         chat_template_args: Mapping[str, Any] | None,
         rendering: Rendering = CURRENT,
+        tool_style: ToolStyle = "template",
     ) -> None:
-        """Prepare the rendering. Raises ConfigurationError if the tokenizer has no chat template."""
+        """Prepare the rendering. Raises ConfigurationError if the tokenizer has no chat template.
+
+        ``tool_style``: how tools, tool calls and their results are shown to the model. Only an environment's
+        rows can have the style ``text``.
+        """
         source = getattr(tokenizer, "chat_template", "")
         if source is None:
             raise ConfigurationError(
@@ -37,6 +43,7 @@ class Renderer:
                 log.info("the chat template prints the date: the whole run uses %s", rendering.moment)
         self._template = ChatTemplate(tokenizer, arguments)
         self._as_before = rendering.as_before
+        self._tool_style = tool_style
         self._forms: dict[Structure, MessageForm] = {}
         self._said: set[str] = set()
 
@@ -48,9 +55,11 @@ class Renderer:
         try:
             if self._as_before:
                 return self._prompt(row, row.messages, None)
-            tools = tools_of(row.fields)
-            form = self._form(row, tools)
-            return self._prompt(row, form.applied(row.messages), tools)
+            messages, tools = row.messages, tools_of(row.fields)
+            if self._tool_style == "text":
+                messages, tools = as_text(messages, tools or ()), None
+            form = self._form(row, messages, tools)
+            return self._prompt(row, form.applied(messages), tools)
         except ValueError as error:
             raise ValueError(f"line {row.line}: {error}") from error
 
@@ -58,16 +67,16 @@ class Renderer:
         ids = self._template.ids(messages, tools)
         return Prompt(row, ids, self._template.opens_thought(ids))
 
-    def _form(self, row: Row, tools: list[dict[str, Any]] | None) -> MessageForm:
-        """Return how the row's messages must be changed before they are passed to the chat template.
+    def _form(self, row: Row, messages: list[Message], tools: list[dict[str, Any]] | None) -> MessageForm:
+        """Return how the messages of a row must be changed before they are passed to the chat template.
 
         This is found once for each structure of messages, and then reused. Raises ValueError if the template
         refuses the messages, or drops a whole message, however they are changed.
         """
-        structure = structure_of(row.messages, tools)
+        structure = structure_of(messages, tools)
         form = self._forms.get(structure)
         if form is None:
-            form = self._forms[structure] = self._template.form(row.messages, tools)
+            form = self._forms[structure] = self._template.form(messages, tools)
             for note in form.notes:
                 if note not in self._said:
                     self._said.add(note)

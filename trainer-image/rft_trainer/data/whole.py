@@ -12,6 +12,7 @@ from rft_api.lifecycle import Evaluation
 from rft_planner.steps import MAX_HELD_OUT, MIN_HELD_OUT, OTHERWISE, held_out_rows
 from rft_run.errors import DataError
 from rft_run.rows import BYTE_ORDER_MARK, RowLayout
+from rft_run.rows.tool_calls import ToolStyle
 from rft_trainer.data.rendering import Renderer, Tokenizer
 from rft_trainer.data.rows import JSON_LINES, Prompt, Required, Row, data_error, read_row
 from rft_trainer.data.run_rendering import CURRENT, Rendering
@@ -115,14 +116,17 @@ def render(
     chat_template_args: Mapping[str, Any] | None,
     budget_tokens: int,
     rendering: Rendering = CURRENT,
+    tool_style: ToolStyle = "template",
 ) -> tuple[list[Prompt], int]:
     """Return the prompts of at most ``budget_tokens`` tokens each, and the number of longer prompts.
+
+    ``tool_style`` is that of ``Renderer``.
 
     Raises:
         DataError: the chat template refuses a row, or every prompt is too long.
         ConfigurationError: the tokenizer has no template.
     """
-    renderer = Renderer(tokenizer, chat_template_args, rendering)
+    renderer = Renderer(tokenizer, chat_template_args, rendering, tool_style)
     prompts: list[Prompt] = []
     problems: list[str] = []
     shortest: int | None = None
