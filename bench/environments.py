@@ -94,7 +94,8 @@ def market_rows() -> list[dict[str, Any]]:
     """Return the rows of ``market``.
 
     Each row asks for the price of an item. Before this question it has two examples: questions for the prices
-    of other items, each with the call of the tool ``price`` and the answer.
+    of other items, each with the call of the tool ``price``. With results in the examples, the model writes a
+    result of its own in place of a call in 23 of 24 tries.
     """
     asked = [(item, market) for market in MARKETS for item in ITEMS]
     rows = []
@@ -113,13 +114,7 @@ def _question(item: str, market: int) -> dict[str, Any]:
 
 def _example(item: str, market: int) -> list[dict[str, Any]]:
     call = {"type": "function", "function": {"name": "price", "arguments": {"item": item, "market": market}}}
-    price = str(price_of(item, market))
-    return [
-        _question(item, market),
-        {"role": "assistant", "content": "", "tool_calls": [call]},
-        {"role": "tool", "content": price},
-        {"role": "assistant", "content": price},
-    ]
+    return [_question(item, market), {"role": "assistant", "content": "", "tool_calls": [call]}]
 
 
 def documents(case: Case) -> list[dict[str, Any]]:

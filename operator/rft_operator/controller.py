@@ -27,7 +27,14 @@ from rft_operator.objects.job import child_job
 from rft_operator.objects.names import Owner, owner_of
 from rft_operator.objects.platform import Platform
 from rft_operator.objects.pod import Image
-from rft_operator.observe import Observed, RawState, observe, refreshed
+from rft_operator.observe import (
+    Observed,
+    RawState,
+    observe,
+    refreshed,
+    waits_for_a_node,
+    with_claim,
+)
 from rft_operator.obstacles import needed
 from rft_operator.queue import Key
 from rft_operator.reconcile import baseline_to_read, reconcile
@@ -122,13 +129,14 @@ class Controller:
         metrics.JOBS.forget(key)
         self._cache.invalidate(key)
 
-    def on_child_event(self, key: Key, pods_version: str = "", *, job_or_pod: bool = False) -> None:
+    def on_child_event(
+        self, key: Key, pods_version: str = "", *, job_or_pod: bool = False, version: str = ""
+    ) -> None:
         """Invalidate the cached children of an RFTJob, because one of them changed. Thread-safe.
 
-        ``job_or_pod``: whether this child is the Job or a pod. If true, only the Job and the pods are read
-        again.
+        The arguments are those of ``InformerCache.invalidate_children``.
         """
-        self._cache.invalidate_children(key, pods_version, job_or_pod=job_or_pod)
+        self._cache.invalidate_children(key, pods_version, job_or_pod=job_or_pod, version=version)
 
     def process(self, key: Key) -> float | None:
         """Reconcile an RFTJob once. Return the seconds after which to requeue the key, or ``None`` for
@@ -183,6 +191,8 @@ class Controller:
         owner = owner_of(cached.document)
         job, pods = self._cluster.child_and_pods(owner, self._cache.pods_version(key))
         observed = refreshed(owner, cached.observed, job, pods)
+        if observed is not None and waits_for_a_node(observed):
+            observed = with_claim(owner, observed, self._cluster.claim(owner.namespace, owner.child))
         if observed is None:
             return None
         self._chains.put(*callers(cached.document, observed))
@@ -221,8 +231,30 @@ class Controller:
         if observed.child is not None and not decision.acts:
             self._cache.store(key, revision, observed)
         if self._publish(key, owner, document, decision):
-            self._act(key, owner, raw, decision)
+            created = self._act(key, owner, raw, decision)
+            if created:
+                self._cache_created(key, revision, owner, raw, created)
         return decision.requeue_after
+
+    def _cache_created(
+        self, key: Key, revision: int, owner: Owner, raw: RawState, created: dict[ChildKind, dict[str, Any]]
+    ) -> None:
+        """Cache the children of an RFTJob after some were created, so that their events need no reads.
+
+        ``raw`` has the children before that, and ``created`` has the new ones.
+        """
+        now = replace(
+            raw,
+            job=created.get(ChildKind.JOB, raw.job),
+            config=created.get(ChildKind.CONFIG, raw.config),
+            ca=created.get(ChildKind.CA, raw.ca),
+            claim=created.get(ChildKind.CLAIM, raw.claim),
+        )
+        if now.job is None:
+            return
+        observed = observe(owner, now, self.ca_bundle, None)
+        versions = frozenset(str(made["metadata"]["resourceVersion"]) for made in created.values())
+        self._cache.store_created(key, revision, observed, versions)
 
     def _read(self, key: Key, owner: Owner, document: dict[str, Any]) -> RawState:
         """Return the child objects of an RFTJob. If its status has no phase, return none, and read only the
@@ -323,11 +355,18 @@ class Controller:
         metrics.STATUS_WRITES.inc()
         return True
 
-    def _act(self, key: Key, owner: Owner, raw: RawState, decision: Decision) -> None:
+    def _act(
+        self, key: Key, owner: Owner, raw: RawState, decision: Decision
+    ) -> dict[ChildKind, dict[str, Any]]:
+        """Create, change and delete the children of an RFTJob as decided.
+
+        Return what was created. Return nothing if a child was changed or deleted.
+        """
+        created: dict[ChildKind, dict[str, Any]] = {}
         try:
             self._ask(owner, decision)
             for part in decision.ensure:
-                self._ensure(owner, raw, decision, part)
+                created[part] = self._ensure(owner, raw, decision, part)
         except NotMade as refused:
             self._refused[key] = str(refused)
             self._cache.invalidate_children(key)  # the next reconciliation reports the refusal
@@ -336,7 +375,7 @@ class Controller:
         for part in decision.remove:
             self._remove(owner, raw, part)
         if raw.job is None:
-            return
+            return {} if decision.remove else created
         child_uid = raw.job["metadata"]["uid"]
         try:
             if decision.delete_child:
@@ -345,6 +384,7 @@ class Controller:
                 self._cluster.patch_child(owner.namespace, owner.child, child_uid, decision.patch_child)
         except NotFound:
             pass
+        return {}
 
     def _remove(self, owner: Owner, raw: RawState, part: ChildKind) -> None:
         found = {ChildKind.JOB: raw.job, ChildKind.CONFIG: raw.config, ChildKind.CA: raw.ca}[part]
@@ -380,12 +420,12 @@ class Controller:
             _log.info(said, manifest["kind"], metadata["namespace"], metadata["name"])
         return manifest
 
-    def _ensure(self, owner: Owner, raw: RawState, decision: Decision, part: ChildKind) -> None:
+    def _ensure(self, owner: Owner, raw: RawState, decision: Decision, part: ChildKind) -> dict[str, Any]:
+        """Create a child object, or replace one that is out of date. Return the new object."""
         if part is ChildKind.CA and raw.ca is not None:
             version = raw.ca["metadata"]["resourceVersion"]
             data = {CA_KEY: self.ca_bundle}
-            self._cluster.merge_data("ConfigMap", owner.namespace, owner.ca, version, data)
-            return
+            return self._cluster.merge_data("ConfigMap", owner.namespace, owner.ca, version, data)
         if part is ChildKind.CONFIG and raw.config is not None:
             # The ConfigMap is immutable, so it is replaced. Until the new one exists, the RFTJob's own spec
             # is used.
@@ -396,6 +436,7 @@ class Controller:
         made = self._put(self._manifest(owner, decision, part), self._cluster.create)
         if part is ChildKind.JOB:
             self._counts = "podFailurePolicy" not in made.get("spec", {})
+        return made
 
     def _put_cache(self, owner: Owner, spec: RFTJobSpec | None, request: Request) -> None:
         """Send the PersistentVolumeClaim in which models from the hub are cached, unless it exists.

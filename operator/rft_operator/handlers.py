@@ -57,18 +57,22 @@ def registry(operator: Operator, cluster: Cluster, signs: Signs) -> kopf.Operato
         key = (metadata["namespace"], metadata["name"])
         operator.job_changed(key, dict(body), gone=type == "DELETED")
 
-    def child_event(body: Mapping[str, Any], *, job_or_pod: bool) -> None:
+    def child_event(type: str | None, body: Mapping[str, Any], *, job_or_pod: bool) -> None:
         reference = controller(dict(body))
         if reference is not None and is_of_rftjob(reference):
-            operator.child_changed((body["metadata"]["namespace"], reference["name"]), job_or_pod=job_or_pod)
+            metadata = body["metadata"]
+            # The version of a deleted object may be that of its creation.
+            version = "" if type == "DELETED" else metadata["resourceVersion"]
+            key = (metadata["namespace"], reference["name"])
+            operator.child_changed(key, job_or_pod=job_or_pod, version=version)
 
     @kopf.on.event("batch", "v1", "jobs", registry=handlers)
-    async def child_job_event(body: Mapping[str, Any], **_: Any) -> None:
-        child_event(body, job_or_pod=True)
+    async def child_job_event(type: str | None, body: Mapping[str, Any], **_: Any) -> None:
+        child_event(type, body, job_or_pod=True)
 
     @kopf.on.event("", "v1", "configmaps", registry=handlers)
-    async def config_map_event(body: Mapping[str, Any], **_: Any) -> None:
-        child_event(body, job_or_pod=False)
+    async def config_map_event(type: str | None, body: Mapping[str, Any], **_: Any) -> None:
+        child_event(type, body, job_or_pod=False)
 
     @kopf.on.event("", "v1", "pods", registry=handlers)
     async def pod_event(type: str | None, body: Mapping[str, Any], **_: Any) -> None:

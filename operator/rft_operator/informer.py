@@ -10,6 +10,8 @@ The cause of a reconciliation decides which child objects it reads:
 - After an event of the Job or of a pod, only the Job and the pods are read. This is enough to write the
   status. Before the reconciliation creates or deletes an object, it reads all children.
 - After any other event of a child, all children are read.
+- An event of an object as this process created it tells nothing new. The API server's answer to the creation
+  was cached already.
 
 Cached objects are valid until a watch event invalidates them, but not longer than ``RESYNC_SECONDS``. This
 limit is needed because a watch that reconnects does not deliver the deletions that it missed.
@@ -19,7 +21,8 @@ import json
 import threading
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -30,6 +33,8 @@ from rft_run.config import RunConfig
 
 RESYNC_SECONDS = 300.0
 """Maximum age of a cached entry in seconds. An older entry is read again."""
+MAX_CHANGES = 16
+"""How many of the last changes of an RFTJob's children the cache remembers."""
 COMPRESSION_LEVEL = 1
 """The fastest compression level of zlib. The best level would save only a tenth more memory."""
 
@@ -64,6 +69,14 @@ class _Children:
         return replace(self.observed, snapshot=snapshot)
 
 
+class _Change(NamedTuple):
+    """An event of a child."""
+
+    version: str
+    """The resource version of the child, or "" if it is not known."""
+    job_or_pod: bool
+
+
 class Snapshot(NamedTuple):
     """The cached state of an RFTJob: its document, and the observed state of its children."""
 
@@ -87,6 +100,10 @@ class InformerCache:
         """For each RFTJob, how often the cached state of its children was dropped or marked as stale.
         ``store`` and ``refresh`` compare it, so that they do not cache a read that began before."""
         self._pods_versions: dict[Key, str] = {}
+        self._changes: dict[Key, deque[_Change]] = {}
+        """The last changes that ``_revisions`` counts."""
+        self._created: dict[Key, Set[str]] = {}
+        """The resource versions of the children that this process created last."""
 
     def update(self, key: Key, document: Mapping[str, Any]) -> None:
         """Store an RFTJob from a watch event or from the response to a write, unless a newer version is
@@ -124,16 +141,23 @@ class InformerCache:
             self._jobs.pop(key, None)
         self.invalidate_children(key)
 
-    def invalidate_children(self, key: Key, pods_version: str = "", *, job_or_pod: bool = False) -> None:
+    def invalidate_children(
+        self, key: Key, pods_version: str = "", *, job_or_pod: bool = False, version: str = ""
+    ) -> None:
         """Drop the cached children of an RFTJob, because one of them changed.
 
-        If a read of the children has already begun, its result will not be stored.
+        If a read of the children has already begun, its result will not be stored. Do nothing if the child is
+        as ``store_created`` stored it.
 
         - ``job_or_pod``: whether the changed child is the Job or a pod. If true, the cached children are not
           dropped, but marked as stale.
         - ``pods_version``: the resource version of the pod that changed, or "" if no pod changed.
+        - ``version``: the resource version of the Job or ConfigMap that changed, or "" if it is not known.
         """
         with self._lock:
+            if version and version in self._created.get(key, ()):
+                return
+            self._changes.setdefault(key, deque(maxlen=MAX_CHANGES)).append(_Change(version, job_or_pod))
             children = self._children.pop(key, None)
             if job_or_pod and children is not None:
                 self._children[key] = replace(children, stale=True)
@@ -159,13 +183,35 @@ class InformerCache:
         Do nothing if a child has changed after ``revision()`` returned ``revision``: the read may have begun
         before this change.
         """
-        snapshot = compressed(observed.snapshot.dump()) if observed.snapshot is not None else None
-        # The other observed facts have caches of their own.
-        children = replace(observed, received=None, nodes=(), workload=None, snapshot=None)
-        entry = _Children(children, snapshot, self._clock())
+        entry = self._entry(observed)
         with self._lock:
             if self._revisions.get(key, 0) == revision:
                 self._children[key] = entry
+
+    def store_created(self, key: Key, revision: int, observed: Observed, versions: Set[str]) -> None:
+        """Cache the children after this process has created some of them.
+
+        Their events may have come before the answers to the creations. Do nothing if another child than these
+        has changed after ``revision()`` returned ``revision``. If only the Job or pods have changed, they are
+        stale.
+
+        - ``observed``: the state of all children. What was not created was read after ``revision()``.
+        - ``versions``: the resource versions of the created children.
+        """
+        entry = self._entry(observed)
+        with self._lock:
+            self._created[key] = versions
+            count = self._revisions.get(key, 0) - revision
+            changes = list(self._changes.get(key, ()))
+            others = [each for each in changes[len(changes) - count :] if each.version not in versions]
+            if 0 <= count <= len(changes) and all(each.job_or_pod for each in others):
+                self._children[key] = replace(entry, stale=bool(others))
+
+    def _entry(self, observed: Observed) -> _Children:
+        snapshot = compressed(observed.snapshot.dump()) if observed.snapshot is not None else None
+        # The other observed facts have caches of their own.
+        children = replace(observed, received=None, nodes=(), workload=None, snapshot=None)
+        return _Children(children, snapshot, self._clock())
 
     def refresh(self, key: Key, revision: int, observed: Observed) -> None:
         """Cache the Job and the pods that were just read.
@@ -182,7 +228,10 @@ class InformerCache:
     def remove(self, key: Key) -> None:
         """Forget an RFTJob that was deleted."""
         with self._lock:
-            for entries in (self._jobs, self._children, self._revisions, self._pods_versions):
+            for entries in (
+                *(self._jobs, self._children, self._revisions, self._pods_versions),
+                *(self._changes, self._created),
+            ):
                 entries.pop(key, None)
 
     def _is_fresh(self, at: float) -> bool:

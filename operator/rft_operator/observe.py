@@ -232,8 +232,7 @@ def observe(owner: Owner, raw: RawState, ca_bundle: str | None, received: Receiv
         f"ConfigMap {owner.ca}": raw.ca,
     }
     ours = {label: found is not None and _is_ours(found, owner) for label, found in named.items()}
-    # A retained claim has no owner reference; it is recognized by its labels.
-    claim_ours = raw.claim is not None and (_is_ours(raw.claim, owner) or _is_labelled(raw.claim, owner))
+    claim_ours = raw.claim is not None and _is_claim_of(raw.claim, owner)
     conflicts = [label for label, found in named.items() if found is not None and not ours[label]]
     if raw.claim is not None and not claim_ours:
         conflicts.append(f"PersistentVolumeClaim {owner.child}")
@@ -255,19 +254,28 @@ def observe(owner: Owner, raw: RawState, ca_bundle: str | None, received: Receiv
 
 def refreshed(owner: Owner, cached: Observed, job: Raw | None, pods: Iterable[Raw]) -> Observed | None:
     """Return the cached state, with the Job and the pods that were just read. Return ``None`` if all children
-    must be read again. There are three such cases:
-
-    - The Job is gone or has another owner.
-    - An object of another owner has the name of a child.
-    - A pod is not scheduled. It may wait for its PersistentVolumeClaim, and the operator does not watch
-      claims.
+    must be read again: if the Job is gone or has another owner, or if an object of another owner has the name
+    of a child.
     """
     if job is None or not _is_ours(job, owner) or cached.conflicts:
         return None
-    found = _pods(pods)
-    if any(each.alive and not each.scheduled for each in found):
+    return replace(cached, child=child(job), pods=_pods(pods))
+
+
+def waits_for_a_node(observed: Observed) -> bool:
+    """Return whether a pod is not scheduled. It may wait for its PersistentVolumeClaim, and the operator does
+    not watch claims.
+    """
+    return any(each.alive and not each.scheduled for each in observed.pods)
+
+
+def with_claim(owner: Owner, observed: Observed, claim: Raw | None) -> Observed | None:
+    """Return ``observed`` with the PersistentVolumeClaim that was just read. Return ``None`` if the claim has
+    another owner: then all children must be read again.
+    """
+    if claim is not None and not _is_claim_of(claim, owner):
         return None
-    return replace(cached, child=child(job), pods=found)
+    return replace(observed, claim_exists=claim is not None)
 
 
 def _pods(raw: Iterable[Raw]) -> tuple[Pod, ...]:
@@ -277,6 +285,11 @@ def _pods(raw: Iterable[Raw]) -> tuple[Pod, ...]:
 
 def _is_ours(raw: Raw, owner: Owner) -> bool:
     return controller_uid(dict(raw)) == owner.uid
+
+
+def _is_claim_of(raw: Raw, owner: Owner) -> bool:
+    # A retained claim has no owner reference; it is recognized by its labels.
+    return _is_ours(raw, owner) or _is_labelled(raw, owner)
 
 
 def _is_labelled(raw: Raw, owner: Owner) -> bool:

@@ -101,13 +101,14 @@ class Operator:
         is_new = not gone and not (document.get("status") or {}).get("phase")
         self._enqueue(key, delay=-NEW_JOB_PRIORITY_SECONDS if is_new else 0.0)
 
-    def child_changed(self, key: Key, pods_version: str = "", *, job_or_pod: bool) -> None:
+    def child_changed(self, key: Key, pods_version: str = "", *, job_or_pod: bool, version: str = "") -> None:
         """Queue an RFTJob, because one of its children changed.
 
-        ``job_or_pod`` is true if the child is the Job or a pod, and false if it is a ConfigMap. One change by
-        the operator leads to several events of children, so the events are debounced.
+        ``job_or_pod`` is true if the child is the Job or a pod, and false if it is a ConfigMap. ``version``
+        is the resource version of the Job or ConfigMap. One change by the operator leads to several events of
+        children, so the events are debounced.
         """
-        self._controller.on_child_event(key, pods_version, job_or_pod=job_or_pod)
+        self._controller.on_child_event(key, pods_version, job_or_pod=job_or_pod, version=version)
         self._queue.add(key, 0.0, CHILD_DEBOUNCE_SECONDS)
 
     def pod_ended(self, uid: str) -> None:

@@ -209,6 +209,8 @@ class NewCluster(FakeCluster):
         super().__init__(document)
         self.asked: list[Json] = []
         self.made: list[Json] = []
+        self.versions: dict[str, str] = {}
+        """Resource version of each created object, by its kind."""
         self.exists: RawState = RawState()
         """The children that exist."""
         self.taken = ""
@@ -223,6 +225,7 @@ class NewCluster(FakeCluster):
         return [named(each) for each in self.made if each["kind"] != "Event"]
 
     def state(self, owner: Owner, baseline: str | None, pods_version: str) -> RawState:
+        self.reads.append("everything")
         return self.exists
 
     def claim(self, namespace: str, name: str) -> Json | None:
@@ -237,7 +240,11 @@ class NewCluster(FakeCluster):
     def create(self, manifest: Json) -> Json:
         self._admit(manifest)
         self.made.append(manifest)
-        return manifest
+        uid, version = f"uid-{len(self.made)}", str(100 + len(self.made))
+        if manifest["kind"] != "Event":
+            self.versions[manifest["kind"]] = version
+            self._interrupt()
+        return {**manifest, "metadata": {**manifest["metadata"], "uid": uid, "resourceVersion": version}}
 
     def _admit(self, manifest: Json) -> None:
         if manifest["metadata"]["name"] == self.taken:
@@ -256,6 +263,7 @@ def new(**spec: Any) -> tuple[NewCluster, Controller, str]:
     document = rftjob(**spec)
     cluster = NewCluster(document)
     controller = Controller(cast(Any, cluster), Reports(), SETTINGS, Chains(lambda: 0.0))
+    controller.on_update(KEY, document)  # as from a watch
     return cluster, controller, owner_of(document).child
 
 
@@ -318,10 +326,51 @@ def test_a_job_is_made_unasked_if_a_webhook_makes_dry_runs_impossible() -> None:
     assert cluster.children == [("ConfigMap", child), ("Job", child)]
 
 
+def test_events_of_children_as_the_controller_created_them_need_no_reads() -> None:
+    cluster, controller, _ = new()
+    controller.process(KEY)
+    for kind in ("ConfigMap", "Job"):
+        controller.on_child_event(KEY, job_or_pod=kind == "Job", version=cluster.versions[kind])
+        controller.process(KEY)
+    assert cluster.jobs["sums"]["status"]["phase"] == "Pending"
+    assert cluster.reads == []
+    controller.on_child_event(KEY, "7", job_or_pod=True)
+    controller.process(KEY)
+    assert cluster.reads == ["Job and pods at 7"]
+
+
+def test_an_event_of_a_created_child_may_come_before_the_answer_to_its_creation() -> None:
+    cluster, controller, _ = new()
+    cluster.during = lambda: controller.on_child_event(KEY, version=cluster.versions["ConfigMap"])
+    controller.process(KEY)
+    controller.process(KEY)
+    assert cluster.reads == []
+
+
+@pytest.mark.parametrize("version", ["", "7"], ids=["deleted", "changed"])
+def test_another_event_of_a_config_map_while_children_are_created_causes_a_complete_read(
+    version: str,
+) -> None:
+    cluster, controller, _ = new()
+    cluster.during = lambda: controller.on_child_event(KEY, version=version)
+    controller.process(KEY)
+    controller.process(KEY)
+    assert cluster.reads == ["everything"]
+
+
+def test_a_pod_that_appears_while_children_are_created_causes_a_read_of_job_and_pods() -> None:
+    cluster, controller, _ = new()
+    cluster.during = lambda: controller.on_child_event(KEY, "9", job_or_pod=True)
+    controller.process(KEY)
+    controller.process(KEY)
+    assert cluster.reads == ["Job and pods at 9"]
+
+
 def test_nothing_is_asked_if_only_the_job_is_missing() -> None:
     cluster, controller, child = new()
     cluster.exists = RawState(config=cluster.config)
     cluster.jobs["sums"]["status"] = {"phase": "Pending"}
+    controller.on_update(KEY, cluster.jobs["sums"])
     controller.process(KEY)
     assert cluster.children == [("Job", child)]
     assert cluster.asked == []

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from rft_operator.objects.names import Owner
-from rft_operator.observe import Observed, refreshed
+from rft_operator.observe import Observed, refreshed, waits_for_a_node, with_claim
 from tests.unit.reconcile_support import STARTED
 
 OWNER = Owner("sums", "team", "uid-1")
@@ -40,9 +40,8 @@ def test_job_and_pods_are_refreshed_and_the_rest_is_kept() -> None:
         (STARTED, None, []),
         (STARTED, {**JOB, "metadata": {"uid": "job-3"}}, []),
         (replace(STARTED, conflicts=("Job x",)), JOB, []),
-        (STARTED, JOB, [pod("a", "", "Pending")]),
     ],
-    ids=["the Job is gone", "another's Job", "a name was taken", "a pod is not scheduled"],
+    ids=["the Job is gone", "another's Job", "a name was taken"],
 )
 def test_everything_is_read_if_other_objects_may_have_changed(
     cached: Observed, job: Any, pods: list[Any]
@@ -50,5 +49,17 @@ def test_everything_is_read_if_other_objects_may_have_changed(
     assert refreshed(OWNER, cached, job, pods) is None
 
 
-def test_an_ended_pod_without_a_node_does_not_cause_a_complete_read() -> None:
-    assert refreshed(OWNER, STARTED, JOB, [pod("a", "", "Failed")]) is not None
+@pytest.mark.parametrize(("phase", "waits"), [("Pending", True), ("Failed", False)])
+def test_only_a_pod_that_has_not_ended_waits_for_a_node(phase: str, waits: bool) -> None:
+    found = refreshed(OWNER, STARTED, JOB, [pod("a", "", phase)])
+    assert found is not None
+    assert waits_for_a_node(found) == waits
+
+
+def test_the_claim_of_a_waiting_pod_is_refreshed_unless_it_has_another_owner() -> None:
+    assert with_claim(OWNER, replace(STARTED, claim_exists=True), None) == replace(
+        STARTED, claim_exists=False
+    )
+    retained = {"metadata": {"name": OWNER.child, "labels": OWNER.labels}}
+    assert with_claim(OWNER, STARTED, retained) == replace(STARTED, claim_exists=True)
+    assert with_claim(OWNER, STARTED, {"metadata": {"name": OWNER.child}}) is None
