@@ -250,9 +250,9 @@ class Controller:
             ca=created.get(ChildKind.CA, raw.ca),
             claim=created.get(ChildKind.CLAIM, raw.claim),
         )
-        if now.job is None:
-            return
         observed = observe(owner, now, self.ca_bundle, None)
+        if observed.child is None:
+            return
         versions = frozenset(str(made["metadata"]["resourceVersion"]) for made in created.values())
         self._cache.store_created(key, revision, observed, versions)
 
@@ -360,7 +360,8 @@ class Controller:
     ) -> dict[ChildKind, dict[str, Any]]:
         """Create, change and delete the children of an RFTJob as decided.
 
-        Return what was created. Return nothing if a child was changed or deleted.
+        Return what was created, if the Job did not exist before. Otherwise return nothing, because all
+        children must be read again.
         """
         created: dict[ChildKind, dict[str, Any]] = {}
         try:

@@ -61,8 +61,9 @@ def registry(operator: Operator, cluster: Cluster, signs: Signs) -> kopf.Operato
         reference = controller(dict(body))
         if reference is not None and is_of_rftjob(reference):
             metadata = body["metadata"]
-            # The version of a deleted object may be that of its creation.
-            version = "" if type == "DELETED" else metadata["resourceVersion"]
+            # A deleted object may have the version of its creation. The type None means a list, and before a
+            # list, events may have been missed, such as the deletion of another child.
+            version = metadata["resourceVersion"] if type in ("ADDED", "MODIFIED") else ""
             key = (metadata["namespace"], reference["name"])
             operator.child_changed(key, job_or_pod=job_or_pod, version=version)
 

@@ -10,8 +10,8 @@ The cause of a reconciliation decides which child objects it reads:
 - After an event of the Job or of a pod, only the Job and the pods are read. This is enough to write the
   status. Before the reconciliation creates or deletes an object, it reads all children.
 - After any other event of a child, all children are read.
-- An event of an object as this process created it tells nothing new. The API server's answer to the creation
-  was cached already.
+- After an event of an object as this process created it, nothing is read: the API server's answer to the
+  creation is cached, or what was cached is marked as stale for another reason.
 
 Cached objects are valid until a watch event invalidates them, but not longer than ``RESYNC_SECONDS``. This
 limit is needed because a watch that reconnects does not deliver the deletions that it missed.
@@ -21,7 +21,6 @@ import json
 import threading
 import time
 import zlib
-from collections import deque
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -100,7 +99,7 @@ class InformerCache:
         """For each RFTJob, how often the cached state of its children was dropped or marked as stale.
         ``store`` and ``refresh`` compare it, so that they do not cache a read that began before."""
         self._pods_versions: dict[Key, str] = {}
-        self._changes: dict[Key, deque[_Change]] = {}
+        self._changes: dict[Key, tuple[_Change, ...]] = {}
         """The last changes that ``_revisions`` counts."""
         self._created: dict[Key, Set[str]] = {}
         """The resource versions of the children that this process created last."""
@@ -157,7 +156,8 @@ class InformerCache:
         with self._lock:
             if version and version in self._created.get(key, ()):
                 return
-            self._changes.setdefault(key, deque(maxlen=MAX_CHANGES)).append(_Change(version, job_or_pod))
+            changes = (*self._changes.get(key, ()), _Change(version, job_or_pod))
+            self._changes[key] = changes[-MAX_CHANGES:]
             children = self._children.pop(key, None)
             if job_or_pod and children is not None:
                 self._children[key] = replace(children, stale=True)
@@ -195,16 +195,20 @@ class InformerCache:
         has changed after ``revision()`` returned ``revision``. If only the Job or pods have changed, they are
         stale.
 
-        - ``observed``: the state of all children. What was not created was read after ``revision()``.
+        - ``observed``: the state of all children. Those that were not created were read after ``revision()``,
+          or do not exist.
         - ``versions``: the resource versions of the created children.
         """
         entry = self._entry(observed)
         with self._lock:
             self._created[key] = versions
             count = self._revisions.get(key, 0) - revision
-            changes = list(self._changes.get(key, ()))
-            others = [each for each in changes[len(changes) - count :] if each.version not in versions]
-            if 0 <= count <= len(changes) and all(each.job_or_pod for each in others):
+            changes = self._changes.get(key, ())
+            if not 0 <= count <= len(changes):
+                return  # the RFTJob was forgotten, or more has changed than is remembered
+            newest_changes = changes[len(changes) - count :]
+            others = [each for each in newest_changes if each.version not in versions]
+            if all(each.job_or_pod for each in others):
                 self._children[key] = replace(entry, stale=bool(others))
 
     def _entry(self, observed: Observed) -> _Children:
