@@ -8,12 +8,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from rft_graders.processes import children_of, is_running, kill_found, tree_of
+from rft_graders.processes import children_of, is_running, kill_found, start_of, tree_of
 
 _KILL_SECONDS = 2.0
 _POLL_SECONDS = 0.002
 _MAX_ZOMBIES = 16
-"""Maximum number of zombies of a worker. Only the worker could remove them, and each holds a PID."""
+"""Maximum number of zombies that a worker's processes have not waited for. Each holds a PID."""
 
 
 class Started:
@@ -24,8 +24,8 @@ class Started:
         guard, with the PID ``guard``) and all its descendants.
         """
         self._guard = guard
-        self._kept = frozenset(tree_of(guard))
-        self._worker = next(iter(children_of(guard)), None)
+        self._starts = {pid: start_of(pid) for pid in tree_of(guard)}
+        self._kept = self._starts.keys()
 
     def kill(self) -> tuple[int, bool]:
         """Kill all processes of the worker that were started after this object was created.
@@ -43,9 +43,15 @@ class Started:
             time.sleep(_POLL_SECONDS)
         return len(killed), self._zombies() <= _MAX_ZOMBIES
 
+    def kept_run(self) -> bool:
+        """Return whether the processes that ran when this object was created still run. Processes that had
+        ended by then do not count.
+        """
+        return all(start is None or start_of(pid) == start for pid, start in self._starts.items())
+
     def _zombies(self) -> int:
-        """Return how many ended processes the worker has not waited for. The guard waits for its own."""
-        return len(set(children_of(self._worker)) - self._kept) if self._worker is not None else 0
+        """Return how many ended processes nobody has waited for yet. The guard waits for its children."""
+        return len(self._found() - set(children_of(self._guard)))
 
     def _found(self) -> set[int]:
         return set(tree_of(self._guard)) - self._kept

@@ -4,6 +4,7 @@ import importlib.util
 import queue
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -17,6 +18,9 @@ from rft_run.config import GraderConfig, PythonGrader
 
 _GIVEN_TO_CODE = ("completion", "row", "tokens")
 """A worker gets only these keys of a request. So the worker does not get the trainer's id of the request."""
+_TRIES = 3
+"""How often a request is sent at most, if earlier requests are the reason why their worker ended."""
+_SHORTAGE_SECONDS = 0.5
 
 
 class Log:
@@ -63,6 +67,11 @@ class Slot:
             level = self._worker.level
             if level < Level.SIGNALS or self._log.says_levels:
                 self._log.once(f"how users' code is confined: {level.text}")
+            if not self._worker.filtered:
+                self._log.once(
+                    "this kernel or architecture has no filter of system calls, so programs of users' code"
+                    " can change the limits and priorities of other processes of the grader"
+                )
         return self._worker
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -71,7 +80,7 @@ class Slot:
         reply: dict[str, Any] = {}
         outcome: dict[str, Any] = {}
         forged = 0
-        for _ in range(2):
+        for _ in range(_TRIES):
             try:
                 seconds = request.get("seconds", self._code.grader.timeout_seconds)
                 outcome = {"score": self._score(asked, seconds, reply)}
@@ -82,6 +91,7 @@ class Slot:
                 if error.earlier or isinstance(error, Forged):
                     self._log.line(f"grader {self._code.grader.name}: {error}")
                 if error.earlier and self._needs_no_state(asked):  # send the request to a new worker
+                    reply.clear()  # what was printed belongs to the earlier request
                     continue
             except Exception as error:  # every request must get a reply, and the thread must not end
                 outcome = {"error": str(error) or type(error).__name__}
@@ -90,7 +100,7 @@ class Slot:
 
     def _needs_no_state(self, asked: dict[str, Any]) -> bool:
         """Return whether another worker can answer a request: it is not amid a rollout of an environment."""
-        return self._code.grader.slots is None or asked["row"].get("do") in ("describe", "reset")
+        return self._code.grader.slots is None or asked["row"].get("do") in ("describe", "reset", "end")
 
     def _score(self, asked: dict[str, Any], seconds: float, reply: dict[str, Any]) -> float:
         """Return the worker's score of a completion.
@@ -99,7 +109,11 @@ class Slot:
         Raises ScoreFailed if users' code fails. Raises WorkerLost if the worker process ends, is killed, or
         gives no score within ``seconds``.
         """
-        worker = self.start()
+        try:
+            worker = self.start()
+        except OSError as error:  # the machine has no process or descriptor to spare now
+            time.sleep(_SHORTAGE_SECONDS)
+            raise WorkerLost(f"the worker cannot start: {error}", earlier=True) from error
         try:
             score = worker.score(asked, seconds)
             if worker.value is not None:

@@ -40,38 +40,40 @@ def tree_of(pid: int, at_most: int | None = None) -> list[int]:
     return members
 
 
-def running_tree_of(pid: int, at_most: int) -> list[int]:
-    """Return the PIDs of a process and its descendants, without zombies. Children of zombies are found too.
-
-    The search ends early once more than ``at_most`` PIDs are found.
-    """
-    members, running = [pid], []
-    for member in members:  # the list grows during the iteration
-        if is_running(member):
-            running.append(member)
-            if len(running) > at_most:
-                break
-        members += children_of(member)
-    return running
-
-
 def memory_of(pids: Iterable[int]) -> int:
     """Return the memory of processes in bytes. Mapped files do not count, because processes share them."""
-    kibibytes = 0
-    for pid in pids:
-        with contextlib.suppress(OSError):
-            for line in (_PROC / str(pid) / "status").read_text(errors="replace").splitlines():
-                if line.startswith(("RssAnon:", "RssShmem:")):
-                    kibibytes += int(line.split()[1])
-    return kibibytes * 1024
+    return sum(map(_memory, pids))
+
+
+def _memory(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        # The first thread may have ended, and then its file says nothing about memory.
+        for task in (_PROC / str(pid) / "task").iterdir():
+            with contextlib.suppress(OSError):
+                lines = (task / "status").read_text(errors="replace").splitlines()
+                found = [int(line.split()[1]) for line in lines if line.startswith(("RssAnon:", "RssShmem:"))]
+                if found:
+                    return sum(found) * 1024
+    return 0
 
 
 def is_running(pid: int) -> bool:
     """Return whether a process exists and is no zombie."""
+    return start_of(pid) is not None
+
+
+def start_of(pid: int) -> int | None:
+    """Return when a process was started, in ticks of the kernel's clock. Return None if it has ended.
+
+    A PID and this time together belong to one process only.
+    """
     try:
-        return (_PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+        fields = (_PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()
     except OSError:
-        return False
+        return None
+    # A process whose first thread has ended looks like a zombie while its other threads run.
+    state, threads, start = fields[0], int(fields[17]), int(fields[19])
+    return None if state == b"X" or (state == b"Z" and threads <= 1) else start
 
 
 def kill_tree(pid: int) -> None:

@@ -15,6 +15,7 @@ is used once, so that a reply can only come from the process that got the reques
 
 import fcntl
 import json
+import select
 import socket
 import termios
 import time
@@ -78,6 +79,12 @@ class LineReader:
         socket.
         """
         return self.has_read_more or any(fcntl.ioctl(self._connection, termios.FIONREAD, b"\0\0\0\0"))
+
+    def has_ended(self) -> bool:
+        """Return whether the other end has closed the socket, and nothing is left to read."""
+        poll = select.poll()
+        poll.register(self._connection, select.POLLIN)
+        return bool(poll.poll(0)) and not self.has_more()  # readable without bytes: the end
 
     def _receive(self, deadline: float | None) -> None:
         """Add received bytes to the buffer. Raises Closed at the end of the stream.

@@ -9,11 +9,13 @@ import os
 import signal
 import threading
 
-from rft_graders.processes import children_of, kill_tree, memory_of, reap, running_tree_of
+from rft_graders.processes import children_of, is_running, kill_tree, memory_of, reap, tree_of
 
 INTERVAL_SECONDS = 0.1
 OWN_PROCESSES = 2
 """Number of processes of a worker without users' code: the worker itself and its guard."""
+MAX_ZOMBIES = 256
+"""Maximum number of zombies of a worker during a score. A zombie holds a PID, but no memory."""
 
 
 class Children:
@@ -98,9 +100,9 @@ class Watchdog:
         with self._children.lock:
             self._children.kill_orphans()
             # A fork bomb leaves this process little time, so not all of its processes are looked at.
-            most = self._max_processes + OWN_PROCESSES
-            trees = {worker: running_tree_of(worker, most) for worker in self._children.workers}
-            started = {worker: len(tree) - OWN_PROCESSES for worker, tree in trees.items()}
+            most = self._max_processes + OWN_PROCESSES + MAX_ZOMBIES
+            trees = {worker: tree_of(worker, most) for worker in self._children.workers}
+            started = {worker: _started(tree, most) for worker, tree in trees.items()}
             if sum(started.values()) > self._max_processes:
                 biggest = max(started, key=lambda worker: started[worker])
                 return self._kill(biggest, f"users' code ran more than {self._max_processes} processes")
@@ -117,3 +119,13 @@ class Watchdog:
         self._children.workers.discard(worker)
         end(worker)
         return True
+
+
+def _started(tree: list[int], most: int) -> int:
+    """Return how many processes a worker has started that run. ``tree``: the PIDs of its guard and of all
+    processes below it. If there are more than ``most``, zombies count too.
+    """
+    if len(tree) <= OWN_PROCESSES:
+        return 0
+    counted = tree if len(tree) > most else [pid for pid in tree if is_running(pid)]
+    return len(counted) - OWN_PROCESSES

@@ -56,10 +56,10 @@ def _module(name: str) -> ModuleType:
 
 
 if TYPE_CHECKING:
-    from rft_graders import confinement, guard, hosted, shapes, traces
+    from rft_graders import confinement, guard, hosted, shapes, syscall_filter, traces
 else:
-    confinement, _, guard, hosted, shapes, traces = map(
-        _module, ("confinement", "processes", "guard", "hosted", "shapes", "traces")
+    confinement, _, guard, hosted, shapes, syscall_filter, traces = map(
+        _module, ("confinement", "processes", "guard", "hosted", "shapes", "syscall_filter", "traces")
     )
 
 
@@ -184,15 +184,16 @@ def _keep_from_children(descriptor: int) -> None:
     os.register_at_fork(after_in_child=replace)
 
 
-def _confine(descriptor: int) -> "confinement.Level":
+def _confine(descriptor: int) -> dict[str, Any]:
     """Reduce this process's rights and fork it. The child becomes the worker, whose rights are reduced once
     more. The parent becomes the worker's guard, and never returns from this function.
 
-    Return how far the kernel separates the worker from other processes. ``descriptor``: the worker's socket.
-    Raises OSError if the kernel refuses.
+    Return a reply with the level of the confinement, and with whether system calls are filtered.
+    ``descriptor``: the worker's socket. Raises OSError if the kernel refuses.
     """
     guard.fork_worker(confinement.confine(), descriptor)
-    return confinement.confine()
+    level = confinement.confine()
+    return {"score": level, "value": {"filtered": syscall_filter.install()}}
 
 
 def main(descriptor: int, parent: int) -> None:
@@ -209,7 +210,7 @@ def main(descriptor: int, parent: int) -> None:
 
         setup = json.loads(requests.readline())
         try:
-            confined = {"score": _confine(descriptor)}
+            confined = _confine(descriptor)
         except OSError as error:
             send({"id": setup["id"], "error": f"the kernel refused to confine the worker: {error}"})
             return
@@ -231,9 +232,12 @@ def main(descriptor: int, parent: int) -> None:
         found = traces.Traces(home)
         send({"id": asked["id"], "score": 0})
         for line in requests:
+            request = json.loads(line)
+            if request.get("ping"):
+                send({"id": request["id"], "score": 0})
+                continue
             if environment is None or not environment.playing:
                 found.begin()
-            request = json.loads(line)
             reply = answer(grade, request) if environment is None else act(environment, request)
             # Processes and files of an environment are kept until its rollout has a reward.
             if not (environment is not None and environment.playing) and found.left():

@@ -26,6 +26,9 @@ _WORKER = Path(__file__).with_name("worker.py")
 _MAX_WORKER_REPLY_BYTES = 48 * 1024
 _END_SECONDS = 5.0
 _DEATH_SECONDS = 1.0
+_PING_SECONDS = 2.0
+"""Maximum seconds in which a worker must answer after its programs were killed. One of them may have stopped
+the worker."""
 
 
 class ScoreFailed(Exception):
@@ -93,6 +96,8 @@ class GraderWorker:
 
     level: Level
     """How far the kernel separates the worker process and its programs from other processes."""
+    filtered = False
+    """Whether users' code is kept from changing the limits and priorities of other processes."""
     value: dict[str, Any] | None = None
     """The result of the environment's last action. None for a grader."""
 
@@ -138,6 +143,7 @@ class GraderWorker:
         try:
             # Before it loads any code, the worker says how it is confined.
             self.level = Level(int(self._exchange(setup, LOAD_SECONDS)))
+            self.filtered = bool((self.value or {}).get("filtered"))
             self._exchange({}, LOAD_SECONDS)
         except WorkerLost:
             raise
@@ -164,7 +170,7 @@ class GraderWorker:
             self.kill()
             raise Forged("a reply, although no request was open", earlier=True)
         # The watchdog may have killed this worker for the processes or the memory of the last request.
-        if self._children.was_stopped(self._process.pid) or self._process.poll() is not None:
+        if self._children.was_stopped(self._process.pid) or self._reader.has_ended():
             raise WorkerLost(f"{self.kill(_DEATH_SECONDS)}, after its last score", earlier=True)
         return self._exchange(request, timeout)
 
@@ -180,13 +186,21 @@ class GraderWorker:
             self.kill()
             what = "files" if gone else "processes"
             raise WorkerLost(f"the score left {what} that cannot be removed, so the worker was replaced")
+        if not self._started.kept_run():
+            self.kill()
+            raise WorkerLost("a process that the source had started has ended, so the worker was replaced")
+        try:
+            self._exchange({"ping": True}, _PING_SECONDS)
+        except WorkerLost as error:
+            raise WorkerLost(
+                f"after a score the worker did not answer, so it was replaced: {error}"
+            ) from error
         return killed
 
     def _exchange(self, message: dict[str, Any], timeout: float) -> float:
         number = self._ids.next()
         try:
-            self._connection.settimeout(timeout)
-            self._connection.sendall(encode({**message, "id": number}))
+            self._send({**message, "id": number}, timeout)
             reply = self._reader.read(timeout)
         except TimeoutError as error:
             self.kill()
@@ -213,6 +227,13 @@ class GraderWorker:
             self.kill()
             raise Forged("a reply without a score", earlier=False)
         return float(score)
+
+    def _send(self, message: dict[str, Any], timeout: float) -> None:
+        try:
+            self._connection.settimeout(timeout)
+            self._connection.sendall(encode(message))
+        except ConnectionError as error:  # it had ended before it could read the message
+            raise WorkerLost(self.kill(_DEATH_SECONDS), earlier=True) from error
 
     def kill(self, patience: float = 0.0) -> str:
         """Kill the worker process and all that it has started. Return how the worker process ended, as text.

@@ -8,14 +8,17 @@ from rft_graders.confinement import landlock_version
 from tests.chaos.jobs import job, prerequisites
 from tests.e2e.jobs_support import ended
 from tests.kubectl import Kubectl
-from tests.trainer.forging_support import FORGER, HONEST, MEMORY, OTHERS, PRELUDE, SIGNALS
+from tests.trainer.forging_support import FORGER, HONEST, LIMITS, MEMORY, OTHERS, PRELUDE, SIGNALS
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 NAME = "forging"
 # The test cluster's node runs on this machine's kernel, so ``landlock_version`` is also valid for its pods.
-ATTACKS = [*MEMORY.values(), *OTHERS.values(), *(SIGNALS.values() if landlock_version() >= 6 else ())]
+ATTACKS = [
+    *(*MEMORY.values(), *LIMITS.values(), *OTHERS.values()),
+    *(SIGNALS.values() if landlock_version() >= 6 else ()),
+]
 
 ATTACKED = f"""
 import subprocess, sys

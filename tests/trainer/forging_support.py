@@ -126,6 +126,28 @@ attempt(attack, others)
 }
 """Attacks that send signals to the processes of other completions."""
 
+LIMITS = {
+    "limits": """
+import resource
+attempt(lambda pid: resource.prlimit(pid, resource.RLIMIT_CPU, (1, 1)), victims)
+""",
+    "priorities": """
+def attack(pid):
+    if os.getpriority(os.PRIO_PROCESS, pid) == 19:
+        return False
+    os.setpriority(os.PRIO_PROCESS, pid, 19)
+    return True
+attempt(attack, victims)
+""",
+    "priorities of all": """
+attempt(lambda pid: os.setpriority(os.PRIO_USER, 0, 19) is None, victims)
+""",
+    "scheduling": """
+attempt(lambda pid: os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0)) is None, victims)
+""",
+}
+"""Attacks that change resource limits and priorities of other processes."""
+
 _DETACHED = """
 def detached(work):
     if os.fork() == 0:

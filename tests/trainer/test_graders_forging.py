@@ -23,7 +23,7 @@ from rft_graders.protocol import LineReader, encode
 from rft_graders.scorer import Scorer
 from rft_graders.types import GradeItem, Score, ScoredBatch
 from rft_run.config import GraderConfig, PythonGrader
-from tests.trainer.forging_support import FLOODS, GRADER, HONEST, MEMORY, OTHERS, PRELUDE, SIGNALS
+from tests.trainer.forging_support import FLOODS, GRADER, HONEST, LIMITS, MEMORY, OTHERS, PRELUDE, SIGNALS
 
 OTHER = "def grade(completion, row): return row['other']"
 needs_landlock = pytest.mark.skipif(landlock_version() < 2, reason="the kernel has no Landlock")
@@ -122,6 +122,11 @@ def test_the_grader_process_and_its_workers_are_closed_even_without_landlock(
 @needs_scopes
 def test_a_program_cannot_signal_processes_of_other_completions(served: Graders, name: str) -> None:
     check(*served.attacked(PRELUDE + SIGNALS[name]))
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_a_program_cannot_change_limits_and_priorities_of_other_processes(served: Graders, name: str) -> None:
+    check(*served.attacked(PRELUDE + LIMITS[name]))
 
 
 @pytest.mark.parametrize("name", OTHERS)

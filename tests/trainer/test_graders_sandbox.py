@@ -256,8 +256,8 @@ def test_grading_can_be_stopped(misbehaving: Scorer) -> None:
     until(lambda: misbehaving.score([item("well")])[0].reward == 1.0)
 
 
-def local(source: str, **limits: int) -> backends.LocalBackend:
-    graders = [PythonGrader(name="user", inline=source, timeout_seconds=20)]
+def local(source: str, *, seconds: float = 20, **limits: int) -> backends.LocalBackend:
+    graders = [PythonGrader(name="user", inline=source, timeout_seconds=seconds)]
     config = GraderConfig(graders=graders, workers=1).model_copy(update=limits)
     return backends.LocalBackend(config, None, 60)
 
@@ -295,7 +295,7 @@ def test_all_processes_of_a_fork_bomb_are_killed() -> None:
 
 
 LEAVERS = """
-import os, signal, threading, time
+import ctypes, os, threading, time
 
 def grade(completion, row):
     if completion == "bomb":  # a score, and many processes that stay
@@ -314,18 +314,40 @@ def grade(completion, row):
         time.sleep(0.2)
     if completion == "exit later":
         threading.Timer(0.05, os._exit, (3,)).start()
-    return 1
+    if completion.startswith("signal"):  # about when the score is sent
+        number, worker = int(completion.split()[1]), os.getpid()
+        if os.fork() == 0:
+            time.sleep(row["seconds"])
+            os.kill(worker, number)
+            os._exit(0)
+    if completion == "hidden":  # a process that looks like a zombie: its first thread has ended
+        if os.fork() == 0:
+            os.setsid()
+            threading.Thread(target=change, args=(os.getpid(),)).start()
+            ctypes.CDLL(None).syscall(60 if os.uname().machine == "x86_64" else 93, 0)
+    return 0 if os.path.exists("changed") else 1
+
+def change(pid):
+    end = time.monotonic() + 5
+    while time.monotonic() < end:
+        open("changed", "w").close()
+        time.sleep(0.001)
+    os._exit(0)
 """
 
 
-@pytest.mark.parametrize("first", ["bomb", "memory", "zombie"])
+@pytest.mark.parametrize(
+    "first",
+    ["bomb", "memory", "zombie", "hidden", f"signal {signal.SIGSTOP:d}", f"signal {signal.SIGKILL:d}"],
+)
 def test_what_a_score_leaves_is_not_charged_to_the_next_completion(first: str) -> None:
-    backend = local(LEAVERS, max_processes=10, memory_mebibytes=256)
+    backend = local(LEAVERS, seconds=1, max_processes=10, memory_mebibytes=256)
     try:
         assert backend.ready(never) == {"user": None}
-        for _ in range(25):
+        for number in range(25 if first == "zombie" else 10):
+            row = {"seconds": number / 2000}
             _, good = backend.exchange(
-                [GradeRequest("user", first, {}), GradeRequest("user", "x", {})], never
+                [GradeRequest("user", first, row), GradeRequest("user", "x", {})], never
             )
             assert good == Graded(1.0)
     finally:
