@@ -19,7 +19,7 @@ from rft_operator.objects.names import OPERATOR_NAME, Owner
 
 _log = logging.getLogger(__name__)
 MAX_EVENT_MESSAGE = 1000
-EVENT_THREADS = 1
+EVENT_THREADS = 2
 """Number of threads that post Events. One of them posts all Events of an RFTJob."""
 MAX_WAITING = 5000
 """Largest number of Events that wait for the threads, so that their memory is bounded. Each further Event is
