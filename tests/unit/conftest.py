@@ -15,6 +15,10 @@ LIMIT_SECONDS = 2.0
 CPU time is limited, because other programs on the machine change it less than elapsed time. On a machine that
 is slower than the reference of ``tests/speed.py``, the limit is higher in proportion.
 """
+NOISE = 1.5
+"""How many times the limit a test may use before it fails. A moment in which another program has the other half
+of the core may have ended before the machine's speed is measured.
+"""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -49,9 +53,9 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
     before = _cpu_seconds()
     yield
     seconds = _cpu_seconds() - before
-    if seconds > LIMIT_SECONDS and seconds > (limit := LIMIT_SECONDS * slowness()):
+    if seconds > LIMIT_SECONDS and seconds > (limit := LIMIT_SECONDS * NOISE * slowness()):
         pytest.fail(
-            f"took {seconds:.1f} s of CPU time; the limit for a unit test is {LIMIT_SECONDS:g} s, or"
+            f"took {seconds:.1f} s of CPU time; the limit for a unit test is {LIMIT_SECONDS:g} s, and with noise"
             f" {limit:.1f} s on this machine now",
             pytrace=False,
         )
