@@ -16,8 +16,8 @@ CPU time is limited, because other programs on the machine change it less than e
 is slower than the reference of ``tests/speed.py``, the limit is higher in proportion.
 """
 NOISE = 1.5
-"""How many times the limit a test may use before it fails. A moment in which another program has the other half
-of the core may have ended before the machine's speed is measured.
+"""How many times the limit a test may use before it fails. A moment in which another program slows the core
+may have ended before the machine's speed is measured.
 """
 
 
@@ -55,7 +55,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
     seconds = _cpu_seconds() - before
     if seconds > LIMIT_SECONDS and seconds > (limit := LIMIT_SECONDS * NOISE * slowness()):
         pytest.fail(
-            f"took {seconds:.1f} s of CPU time; the limit for a unit test is {LIMIT_SECONDS:g} s, and with noise"
-            f" {limit:.1f} s on this machine now",
+            f"took {seconds:.1f} s of CPU time; the limit for a unit test is {LIMIT_SECONDS:g} s,"
+            f" and with noise {limit:.1f} s on this machine now",
             pytrace=False,
         )
