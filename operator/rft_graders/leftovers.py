@@ -8,7 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from rft_graders.processes import children_of, is_running, kill_found, start_of, tree_of
+from rft_graders.processes import children_of, is_running, is_stopped, kill_found, start_of, tree_of
 
 _KILL_SECONDS = 2.0
 _POLL_SECONDS = 0.002
@@ -35,23 +35,28 @@ class Started:
         """
         killed: set[int] = set()
         deadline = time.monotonic() + _KILL_SECONDS
-        while running := {pid for pid in self._found() if is_running(pid)}:
+        while True:
+            found = self._found()
+            running = {pid for pid in found if is_running(pid)}
+            if not running:
+                break
             killed |= running
             if time.monotonic() >= deadline:
                 return len(killed), False
             killed |= kill_found(self._found)
             time.sleep(_POLL_SECONDS)
-        return len(killed), self._zombies() <= _MAX_ZOMBIES
+        # The guard waits for its own children.
+        zombies = found - set(children_of(self._guard)) if found else found
+        return len(killed), len(zombies) <= _MAX_ZOMBIES
 
     def kept_run(self) -> bool:
-        """Return whether the processes that ran when this object was created still run. Processes that had
-        ended by then do not count.
+        """Return whether the processes that ran when this object was created still run, and none is stopped.
+        Processes that had ended by then do not count.
         """
-        return all(start is None or start_of(pid) == start for pid, start in self._starts.items())
-
-    def _zombies(self) -> int:
-        """Return how many ended processes nobody has waited for yet. The guard waits for its children."""
-        return len(self._found() - set(children_of(self._guard)))
+        return all(
+            start is None or (start_of(pid) == start and not is_stopped(pid))
+            for pid, start in self._starts.items()
+        )
 
     def _found(self) -> set[int]:
         return set(tree_of(self._guard)) - self._kept

@@ -62,6 +62,14 @@ def is_running(pid: int) -> bool:
     return start_of(pid) is not None
 
 
+def is_stopped(pid: int) -> bool:
+    """Return whether a signal or a debugger has stopped a process."""
+    try:
+        return (_PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()[0] in (b"T", b"t")
+    except OSError:
+        return False
+
+
 def start_of(pid: int) -> int | None:
     """Return when a process was started, in ticks of the kernel's clock. Return None if it has ended.
 

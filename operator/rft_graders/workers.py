@@ -188,7 +188,11 @@ class GraderWorker:
             raise WorkerLost(f"the score left {what} that cannot be removed, so the worker was replaced")
         if not self._started.kept_run():
             self.kill()
-            raise WorkerLost("a process that the source had started has ended, so the worker was replaced")
+            raise WorkerLost(
+                "the worker or a process from loading has ended or is stopped, so the worker was replaced"
+            )
+        if not killed:
+            return 0
         try:
             self._exchange({"ping": True}, _PING_SECONDS)
         except WorkerLost as error:
