@@ -61,11 +61,8 @@ def registry(operator: Operator, cluster: Cluster, signs: Signs) -> kopf.Operato
         reference = controller(dict(body))
         if reference is not None and is_of_rftjob(reference):
             metadata = body["metadata"]
-            # A deleted object may have the version of its creation. The type None means a list, and before a
-            # list, events may have been missed, such as the deletion of another child.
-            version = metadata["resourceVersion"] if type in ("ADDED", "MODIFIED") else ""
             key = (metadata["namespace"], reference["name"])
-            operator.child_changed(key, job_or_pod=job_or_pod, version=version)
+            operator.child_changed(key, job_or_pod=job_or_pod, version=version_told(type, metadata))
 
     @kopf.on.event("batch", "v1", "jobs", registry=handlers)
     async def child_job_event(type: str | None, body: Mapping[str, Any], **_: Any) -> None:
@@ -87,6 +84,15 @@ def registry(operator: Operator, cluster: Cluster, signs: Signs) -> kopf.Operato
             operator.child_changed(key, metadata["resourceVersion"], job_or_pod=True)
 
     return handlers
+
+
+def version_told(event: str | None, metadata: Mapping[str, Any]) -> str:
+    """Return the resource version of a child in an event, or "" if the event may tell more than this version.
+
+    A deleted object may have the version of its creation. ``event`` is None for an object of a list: before a
+    list, events may have been missed, such as the deletion of another child.
+    """
+    return str(metadata["resourceVersion"]) if event in ("ADDED", "MODIFIED") else ""
 
 
 def watched_paths(namespaces: Sequence[str]) -> list[str]:
