@@ -8,7 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from rft_graders.processes import children_of, is_running, is_stopped, kill_found, start_of, tree_of
+from rft_graders.processes import children_of, is_running, kill_found, state_of, tree_of
 
 _KILL_SECONDS = 2.0
 _POLL_SECONDS = 0.002
@@ -24,8 +24,8 @@ class Started:
         guard, with the PID ``guard``) and all its descendants.
         """
         self._guard = guard
-        self._starts = {pid: start_of(pid) for pid in tree_of(guard)}
-        self._kept = self._starts.keys()
+        self._states = {pid: state_of(pid) for pid in tree_of(guard)}
+        self._kept = self._states.keys()
 
     def kill(self) -> tuple[int, bool]:
         """Kill all processes of the worker that were started after this object was created.
@@ -54,8 +54,8 @@ class Started:
         Processes that had ended by then do not count.
         """
         return all(
-            start is None or (start_of(pid) == start and not is_stopped(pid))
-            for pid, start in self._starts.items()
+            state is None or state_of(pid) == state._replace(stopped=False)
+            for pid, state in self._states.items()
         )
 
     def _found(self) -> set[int]:

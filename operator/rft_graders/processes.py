@@ -6,10 +6,20 @@ import os
 import signal
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 PR_SET_CHILD_SUBREAPER = 36
 
 _PROC = Path("/proc")
+
+
+class State(NamedTuple):
+    """The state of a process that has not ended."""
+
+    start: int
+    """When it was started, in ticks of the kernel's clock. A PID and this time belong to one process only."""
+    stopped: bool
+    """Whether a signal or a debugger has stopped it."""
 
 
 def adopt_orphans() -> None:
@@ -59,29 +69,20 @@ def _memory(pid: int) -> int:
 
 def is_running(pid: int) -> bool:
     """Return whether a process exists and is no zombie."""
-    return start_of(pid) is not None
+    return state_of(pid) is not None
 
 
-def is_stopped(pid: int) -> bool:
-    """Return whether a signal or a debugger has stopped a process."""
-    try:
-        return (_PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()[0] in (b"T", b"t")
-    except OSError:
-        return False
-
-
-def start_of(pid: int) -> int | None:
-    """Return when a process was started, in ticks of the kernel's clock. Return None if it has ended.
-
-    A PID and this time together belong to one process only.
-    """
+def state_of(pid: int) -> State | None:
+    """Return the state of a process, or None if it has ended."""
     try:
         fields = (_PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()
     except OSError:
         return None
     # A process whose first thread has ended looks like a zombie while its other threads run.
-    state, threads, start = fields[0], int(fields[17]), int(fields[19])
-    return None if state == b"X" or (state == b"Z" and threads <= 1) else start
+    letter, threads, start = fields[0], int(fields[17]), int(fields[19])
+    if letter == b"X" or (letter == b"Z" and threads <= 1):
+        return None
+    return State(start, stopped=letter in (b"T", b"t"))
 
 
 def kill_tree(pid: int) -> None:
