@@ -191,11 +191,27 @@ def test_the_installed_vllm_is_not_started_by_a_deprecated_module(tmp_path: Path
 
 
 def test_the_sampler_uses_all_allowed_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(machine, "affine_cores", lambda: 3)
     monkeypatch.setattr(machine, "cpu_quota", lambda: None)
     assert environment(options(tmp_path))["OMP_NUM_THREADS"] == "3"
     monkeypatch.setattr(machine, "cpu_quota", lambda: 2.0)
     assert environment(options(tmp_path))["OMP_NUM_THREADS"] == "2"
+    monkeypatch.setattr(machine, "cpu_quota", lambda: 0.5)
+    assert environment(options(tmp_path))["OMP_NUM_THREADS"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("said", "used"),
+    [("1", "1"), ("2,1", "2"), ("8", "3"), ("0", "3"), ("-1", "3"), ("many", "3"), ("", "3")],
+)
+def test_the_sampler_uses_at_most_the_threads_of_omp_num_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, used: str
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", said)
+    monkeypatch.setattr(machine, "affine_cores", lambda: 3)
+    monkeypatch.setattr(machine, "cpu_quota", lambda: None)
+    assert environment(options(tmp_path))["OMP_NUM_THREADS"] == used
 
 
 def test_a_deterministic_run_on_gpus_asks_for_batch_invariance(tmp_path: Path) -> None:

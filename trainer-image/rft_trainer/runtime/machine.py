@@ -40,11 +40,24 @@ def cpu_quota() -> float | None:
         return None
 
 
+def wanted_threads() -> int | None:
+    """Return the number of threads in the environment variable OMP_NUM_THREADS. None: it has no such number.
+
+    The variable may list one number for each level of nested parallelism. The first one counts.
+    """
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(first) if first.isdecimal() and int(first) > 0 else None
+
+
 def usable_cores() -> int:
-    """Return the number of threads to start: the cores of the CPU affinity, at most the cgroup's quota."""
-    quota = cpu_quota()
-    cores = affine_cores()
-    return cores if quota is None else max(1, min(cores, math.floor(quota)))
+    """Return the number of threads to start: the cores of the CPU affinity.
+
+    It is at most the cgroup's quota, and at most OMP_NUM_THREADS. On a machine that others use too, fewer
+    threads can be faster, because the threads of an operation wait for each other.
+    """
+    limits: list[float] = [affine_cores()]
+    limits += [limit for limit in (cpu_quota(), wanted_threads()) if limit is not None]
+    return max(1, math.floor(min(limits)))
 
 
 def die_with_parent(signal_number: int = signal.SIGKILL) -> None:
