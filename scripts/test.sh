@@ -57,13 +57,20 @@ clean_up() {
 trap clean_up EXIT
 trap 'exit 130' INT TERM
 
-floor=(--cov) # the least coverage of the code that decides, set in pyproject.toml
-[ $# -eq 0 ] || floor=() # a selection of the tests covers less
+# Both halves compute at the same time. With one thread for each process no thread waits for another one's core.
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+
+unit="scripts/unit-tests.sh"
+on_cluster=(tests/cluster tests/e2e tests/integration) # a unit test finds marks in other folders
+if [ $# -ne 0 ]; then # a selection of the tests
+  unit="$python -m pytest tests/unit" # it covers less
+  on_cluster=()
+fi
 # Checks and tests without a cluster run in parallel. The others mostly wait for archives and pods, not for a core.
 without_a_cluster() {
   stage "checks" "scripts/lint.sh" scripts/lint.sh
   RFT_FAILED_TESTS=$report/unit stage "unit tests, and what they cover of the code that decides" \
-    "$python -m pytest tests/unit --cov" $python -m pytest tests/unit "${floor[@]}" --durations=10 "$@"
+    "$unit" $unit --durations=10 "$@"
   RFT_FAILED_TESTS=$report/without stage "tests without a cluster" "" \
     $python -m pytest --ignore=tests/unit -m "not cluster and not e2e" --durations=10 "$@"
 }
@@ -84,7 +91,7 @@ fi
 prepare="scripts/demo-cluster.sh prepare"
 stage "cluster and images" "$prepare" interruptible $prepare
 RFT_FAILED_TESTS=$report/cluster stage "tests on the cluster" "" \
-  interruptible $python -m pytest -m "(cluster or e2e) and not releases" --durations=10 "$@"
+  interruptible $python -m pytest -m "(cluster or e2e) and not releases" "${on_cluster[@]}" --durations=10 "$@"
 if [ -n "$beside" ]; then
   wait "$beside" || printf 'the half without a cluster ended early\tscripts/test.sh\n' >>"$report/stages"
   beside=

@@ -16,6 +16,11 @@ CHECKPOINT_EVERY = 2
 """Steps between two checkpoints. A fault may lose at most this many completed steps."""
 NAME_LABEL = "rft.dev/job-name"
 UID_LABEL = "rft.dev/job-uid"
+ONE_THREAD = {"name": "OMP_NUM_THREADS", "value": "1"}
+"""Environment variable of jobs on a test cluster, whose nodes share the few cores of one machine.
+
+With two threads a matrix product waits until both have a core, so a busy machine slows it down many times.
+"""
 
 
 def prerequisites() -> list[Object]:
@@ -51,7 +56,10 @@ def job(name: str, engine: str, lost_node_seconds: int | None = None) -> Object:
             "tolerations": _tolerations(lost_node_seconds),
         },
         "storage": {"persistentVolumeClaim": {"claimName": CLAIM}},
-        "template": {"volumes": [{"name": "model", "mountPath": "/models/tiny", "configMap": MODEL}]},
+        "template": {
+            "env": [ONE_THREAD],
+            "volumes": [{"name": "model", "mountPath": "/models/tiny", "configMap": MODEL}],
+        },
     }
     return {"apiVersion": "rft.dev/v1alpha1", "kind": "RFTJob", "metadata": {"name": name}, "spec": spec}
 

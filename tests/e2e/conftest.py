@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from rft_api.loader import load_file
+from tests.chaos.jobs import ONE_THREAD
 from tests.integration.kueue_release_support import clear_interrupted
 from tests.kubectl import Kubectl, Object
 
@@ -91,6 +92,7 @@ def variant(example: list[Object], name: str, **changes: Any) -> list[Object]:
         "checkpoint": {"everySteps": 2},
         "evaluation": {"fraction": 0.03},  # 32 rows, the minimum; 0 turns the evaluation off
         "training": {"batchSizeTokens": 1024},
+        "template": {"env": [ONE_THREAD]},
     }
     for section, values in (short | changes).items():
         merged = isinstance(values, dict) and isinstance(job["spec"].get(section), dict)

@@ -178,7 +178,7 @@ def long_job() -> Object:
     spec["evaluation"] = {"fraction": 0.02}
     spec["checkpoint"] = {"everySteps": 50}
     path = f"/runs/{OLD}/operator:/runs/{OLD}/trainer-image"
-    spec["template"]["env"] = [{"name": "PYTHONPATH", "value": path}]
+    spec["template"]["env"] += [{"name": "PYTHONPATH", "value": path}]
     return made
 
 

@@ -114,7 +114,7 @@ def pushing(name: str, store: Store) -> Object:
     spec["training"] |= {"learningRate": 5e-4, "klBeta": 0, "cpuDtype": "float32", "seed": 3}
     spec["output"] = {"s3": {"uri": destination(name)}}
     plain = ("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION")
-    spec["template"]["env"] = [
+    spec["template"]["env"] += [
         *({"name": key, "value": store.variables[key]} for key in plain),
         {"name": "AWS_ACCESS_KEY_ID", "secretRef": {"name": name, "key": "id"}},
         {"name": "AWS_SECRET_ACCESS_KEY", "secretRef": {"name": name, "key": "secret"}},
