@@ -4,8 +4,8 @@
 #
 #   scripts/unit-tests.sh [PYTEST-OPTION...]
 #
-# slipcover instruments only the files below. coverage.py on Python 3.11 traces every call of the process, and so took
-# as much time as the tests themselves.
+# slipcover instruments only the files below. The package coverage, on Python 3.11, traces every call of the process,
+# and so took as much time as the tests themselves.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

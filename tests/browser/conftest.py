@@ -5,7 +5,8 @@ import pytest
 from tests.browser.chromium import program
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def _browser() -> None:
+    # Of the session, so that it runs before the fixtures that open a page.
     if program() is None:
         pytest.skip("no Chromium: install Debian's package chromium")

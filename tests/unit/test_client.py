@@ -167,12 +167,17 @@ def test_a_run_here_returns_what_its_report_is_made_of(here: Path) -> None:
     assert (here / "run" / "run.json").is_file()
 
 
-def test_a_run_here_writes_its_result_only_where_the_caller_allows(here: Path) -> None:
-    job = built(output={"hub": {"repository": "team/sums", "private": False}})
+PUBLISHED = {"hub": {"repository": "team/sums", "private": False}}
+
+
+def test_a_run_here_publishes_its_result_only_if_the_caller_allows_it(here: Path) -> None:
     with pytest.raises(RFTError, match="exit code 1"):
-        run_locally(job, "run", push_to=["hf://team/sums"])
+        run_locally(built(output=PUBLISHED), "run", push_to=["hf://team/sums"])
     assert not (here / "run").exists()
-    run_locally(job, "run", push_to=["s3://bucket/sums", "hf://team/sums"], public=True)
+
+
+def test_a_run_here_starts_if_the_caller_allows_its_destination(here: Path) -> None:
+    run_locally(built(output=PUBLISHED), "run", push_to=["s3://bucket/sums", "hf://team/sums"], public=True)
     assert (here / "run" / "run.json").is_file()
 
 
