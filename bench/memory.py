@@ -38,6 +38,12 @@ ENGINES = ("vllm", "transformers")
 TREES = {"training": "trainer", "sampling": "vLLM"}
 POLL_SECONDS = 0.02
 GROWTH = 1.003
+CALLS_PER_SEARCH = 10
+"""How many times the memory is measured before the processes are searched for again.
+
+The search reads a file for each process of the machine. Beside a test cluster it took more processor time than
+the run that is measured.
+"""
 """A process's proportional set size is read again only when its number of resident pages has grown by this
 factor, because reading it is slow.
 """
@@ -262,10 +268,15 @@ class Watch:
     def __init__(self, root: int) -> None:
         self._root = root
         self._known: dict[int, Held] = {}
+        self._parents: dict[int, int] = {}
+        self._calls = 0
 
     def held(self) -> dict[str, float]:
         """Return the bytes of the trainer's process (``trainer``), and of all its descendants (``vLLM``)."""
-        parents = descendants(self._root)
+        if self._calls % CALLS_PER_SEARCH == 0:
+            self._parents = descendants(self._root)
+        self._calls += 1
+        parents = self._parents
         there = dict(resident(pid for pid in parents if not shares_memory(pid, parents[pid])))
         for gone in self._known.keys() - there.keys():
             del self._known[gone]

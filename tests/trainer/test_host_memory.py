@@ -17,7 +17,7 @@ from bench.memory import Case, Peak, Watch, descendants, file_pages, measure, mo
 from rft_api.parameters import Dtype, Training
 from rft_planner import host
 from rft_planner.memory import MemoryDemand
-from rft_planner.precision import WIDTHS
+from rft_planner.precision import WIDTHS, fast_cpu_dtype
 from rft_trainer.learn.packing import Completion, PackedRow, build
 from rft_trainer.learn.policy import Policy, PolicyOptions
 from tests.waiting import wait_until
@@ -30,21 +30,26 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("models")
 
 
+def assert_planned(case: Case, models: Path, folder: Path) -> None:
+    found = measure(case, model_named(case.name, models), folder)
+    assert all(LOWEST <= ratio <= HIGHEST for ratio in [found.ratio, *found.ratios.values()]), found
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.vllm
+def test_trainer_and_vllm_use_about_the_planned_memory(models: Path, tmp_path: Path) -> None:
+    """In this machine's own dtype. tests/e2e/test_memory_limit.py runs vLLM in both dtypes."""
+    case = Case("random-58M", 256, 200, least=True)
+    assert_planned(replace(case, dtype=fast_cpu_dtype()), models, tmp_path / "run")
+
+
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("dtype", WIDTHS)
-@pytest.mark.parametrize(
-    "case",
-    [
-        pytest.param(Case("random-58M", 256, 200, least=True), marks=pytest.mark.vllm),
-        Case("random-58M", 128, 72, least=True, engine="transformers"),
-    ],
-    ids=lambda case: f"{case.name} with {case.engine}",
-)
-def test_each_process_tree_uses_about_the_planned_memory(
-    case: Case, dtype: Dtype, models: Path, tmp_path: Path
+def test_a_trainer_that_samples_uses_about_the_planned_memory(
+    dtype: Dtype, models: Path, tmp_path: Path
 ) -> None:
-    found = measure(replace(case, dtype=dtype), model_named(case.name, models), tmp_path / "run")
-    assert all(LOWEST <= ratio <= HIGHEST for ratio in [found.ratio, *found.ratios.values()]), found
+    case = Case("random-58M", 128, 72, least=True, engine="transformers")
+    assert_planned(replace(case, dtype=dtype), models, tmp_path / "run")
 
 
 @pytest.mark.parametrize("dtype", WIDTHS)
