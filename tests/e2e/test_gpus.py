@@ -37,13 +37,13 @@ def test_a_job_that_needs_one_gpu_runs_on_a_node_with_simulated_gpus(
 ) -> None:
     name = "on-a-gpu"
     objects = variant(
-        example, name, stop={"maxSteps": 2}, sampling={"engine": "transformers"}, evaluation={"fraction": 0}
+        example, name, stop={"maxSteps": 1}, sampling={"engine": "transformers"}, evaluation={"fraction": 0}
     )
     job = next(o for o in objects if o["kind"] == "RFTJob")
     # Neither a number of GPUs nor an accelerator is set, so the plan chooses one GPU. For one GPU the plan
     # requests four CPUs, which may be more than the node has. So the job sets the CPUs itself.
     job["spec"]["resources"] = {"cpu": "1", "memory": "8Gi"}
-    job["spec"]["template"] = {"env": [{"name": "RFT_DEVICE", "value": "cpu"}]}
+    job["spec"]["template"]["env"].append({"name": "RFT_DEVICE", "value": "cpu"})
     kubectl.apply(*objects)
     found = wait_until("the job ends", lambda: ended(kubectl, name), 12 * MINUTE)
     assert found["phase"] == "Succeeded", found
@@ -55,7 +55,7 @@ def test_a_job_that_needs_one_gpu_runs_on_a_node_with_simulated_gpus(
     trainer = next(c for c in pod["spec"]["containers"] if c["name"] == "trainer")
     assert trainer["resources"]["limits"]["nvidia.com/gpu"] == "1"
     assert pod["spec"]["nodeName"]
-    assert found["progress"]["step"] == 2
+    assert found["progress"]["step"] == 1
 
 
 def test_a_gpu_that_torch_does_not_see_is_reported_with_the_fix(
