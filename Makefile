@@ -2,7 +2,7 @@
 # make test   every check and every test
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help setup demo demo-cluster cluster-up cluster-down images generate gpu-image lint lock audit sbom pin-base format test test-old test-unit bench-api bench-memory bench-operator bench-fleet bench-connections bench-data bench-trainer bench-reward bench-update gpu-check bench-architectures bench-kl bench-checkpoint chaos chaos-nodes interrupted resume clean monitoring kustomize chart-audit bench-report bench-gateway soak skew bench-environments upgrade
+.PHONY: help setup demo demo-cluster cluster-up cluster-down images generate gpu-image lint lock audit sbom pin-base format test test-long test-old test-unit bench-api bench-memory bench-operator bench-fleet bench-connections bench-data bench-trainer bench-reward bench-update gpu-check bench-architectures bench-kl bench-checkpoint chaos chaos-nodes interrupted resume clean monitoring kustomize chart-audit bench-report bench-gateway soak skew bench-environments upgrade
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -52,6 +52,9 @@ format: setup ## Format the code
 
 test: setup ## Every check and every test, the cluster's included
 	scripts/test.sh
+
+test-long: setup ## The tests on the cluster that take minutes each: memory limits, kills, an interrupted start of a cluster
+	RFT_TEST_ONLY=long scripts/test.sh
 
 test-old: setup ## The tests on the cluster, on Kubernetes 1.20, built once
 	RFT_TEST_CLUSTER=old RFT_TEST_ONLY=cluster scripts/test.sh

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # `make test`: all checks and all tests. Brings the test cluster up if it is down, and then takes it down again.
 # A failure does not stop the other checks and tests, so one run shows all failures. The last lines list each failed
-# check and test, with the command that runs only this one again. With RFT_TEST_ONLY=cluster only the checks and
-# tests run that need a cluster.
+# check and test, with the command that runs only this one again. With RFT_TEST_ONLY=cluster only the tests run that
+# need a cluster, and with RFT_TEST_ONLY=long only those of them that `make test` has no time for.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 . scripts/ready-programs.sh
@@ -82,7 +82,7 @@ if [ "$leave_cluster" = no ]; then
 fi
 # Before both halves: without helm, tests of the chart would be skipped.
 stage "kubectl and helm" "python3 -m tests.cluster tools" python3 -m tests.cluster tools
-if [ "${RFT_TEST_ONLY:-}" != cluster ]; then
+if [ -z "${RFT_TEST_ONLY:-}" ]; then
   set -m # its own process group, so that an interrupt stops all its processes
   without_a_cluster "$@" >"$log" 2>&1 </dev/null &
   beside=$!
@@ -92,8 +92,10 @@ fi
 [ "$leave_cluster" = yes ] || stage "Docker engine and kind's node image" "" start_engine
 prepare="scripts/demo-cluster.sh prepare"
 stage "cluster and images" "$prepare" interruptible $prepare
+chosen="(cluster or e2e) and not releases and not long"
+if [ "${RFT_TEST_ONLY:-}" = long ]; then chosen=long; else echo "== the long tests do not run here: make test-long"; fi
 RFT_FAILED_TESTS=$report/cluster stage "tests on the cluster" "" \
-  interruptible $python -m pytest -m "(cluster or e2e) and not releases" "${on_cluster[@]}" --durations=10 "$@"
+  interruptible $python -m pytest -m "$chosen" "${on_cluster[@]}" --durations=10 "$@"
 if [ -n "$beside" ]; then
   wait "$beside" || printf 'the half without a cluster ended early\tscripts/test.sh\n' >>"$report/stages"
   beside=

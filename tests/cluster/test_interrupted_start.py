@@ -16,7 +16,7 @@ from tests.cluster.processes import first_process, node_processes
 from tests.cluster.provider import WANTED, choose_provider
 from tests.cluster.shell import run, wait_until
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.long]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -206,6 +206,7 @@ def volume_files(kubectl: Kubectl, example: list[Object], folder: str) -> set[st
     return set(kubectl.run("logs", "reader").stdout.split())
 
 
+@pytest.mark.long
 def test_killed_processes_cost_at_most_the_steps_since_the_last_checkpoint(kubectl: Kubectl) -> None:
     name = "killed"
     steps, interval = 45, 2  # the status keeps up to 50 points of the curve
