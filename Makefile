@@ -53,7 +53,7 @@ format: setup ## Format the code
 test: setup ## Every check and every test, the cluster's included
 	scripts/test.sh
 
-test-long: setup ## The tests on the cluster that take minutes each: memory limits, kills, an interrupted start of a cluster
+test-long: setup ## The tests that take minutes each: memory, killed processes, an interrupted start of a cluster
 	RFT_TEST_ONLY=long scripts/test.sh
 
 test-old: setup ## The tests on the cluster, on Kubernetes 1.20, built once

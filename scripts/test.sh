@@ -2,7 +2,7 @@
 # `make test`: all checks and all tests. Brings the test cluster up if it is down, and then takes it down again.
 # A failure does not stop the other checks and tests, so one run shows all failures. The last lines list each failed
 # check and test, with the command that runs only this one again. With RFT_TEST_ONLY=cluster only the tests run that
-# need a cluster, and with RFT_TEST_ONLY=long only those of them that `make test` has no time for.
+# need a cluster, and with RFT_TEST_ONLY=long only those that `make test` has no time for.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 . scripts/ready-programs.sh
@@ -74,7 +74,7 @@ without_a_cluster() {
   RFT_FAILED_TESTS=$report/unit stage "unit tests, and what they cover of the code that decides" \
     "$unit" $unit --durations=10 "$@"
   RFT_FAILED_TESTS=$report/without stage "tests without a cluster" "" \
-    $python -m pytest --ignore=tests/unit -m "not cluster and not e2e" --durations=10 "$@"
+    $python -m pytest --ignore=tests/unit -m "not cluster and not e2e and not long" --durations=10 "$@"
 }
 if [ "$leave_cluster" = no ]; then
   use_ready_programs
@@ -93,7 +93,12 @@ fi
 prepare="scripts/demo-cluster.sh prepare"
 stage "cluster and images" "$prepare" interruptible $prepare
 chosen="(cluster or e2e) and not releases and not long"
-if [ "${RFT_TEST_ONLY:-}" = long ]; then chosen=long; else echo "== the long tests do not run here: make test-long"; fi
+if [ "${RFT_TEST_ONLY:-}" = long ]; then
+  chosen=long
+  [ $# -ne 0 ] || on_cluster+=(tests/trainer)
+else
+  echo "== the long tests do not run here: make test-long"
+fi
 RFT_FAILED_TESTS=$report/cluster stage "tests on the cluster" "" \
   interruptible $python -m pytest -m "$chosen" "${on_cluster[@]}" --durations=10 "$@"
 if [ -n "$beside" ]; then

@@ -215,6 +215,7 @@ def test_the_page_says_what_is_left_what_failed_and_whether_the_goal_is_reached(
     )
 
 
+@pytest.mark.long
 def test_everything_that_trains_runs_with_tiny_sizes_on_the_cpu(tmp_path: Path) -> None:
     only = ["versions", "arithmetic", "planner", "update: tiny shared plain"]
     arguments = [part for name in only for part in ("--only", name)]

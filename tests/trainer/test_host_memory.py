@@ -36,6 +36,7 @@ def assert_planned(case: Case, models: Path, folder: Path) -> None:
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.long
 @pytest.mark.vllm
 def test_trainer_and_vllm_use_about_the_planned_memory(models: Path, tmp_path: Path) -> None:
     """In this machine's own dtype. tests/e2e/test_memory_limit.py runs vLLM in both dtypes."""
@@ -44,6 +45,7 @@ def test_trainer_and_vllm_use_about_the_planned_memory(models: Path, tmp_path: P
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", WIDTHS)
 def test_a_trainer_that_samples_uses_about_the_planned_memory(
     dtype: Dtype, models: Path, tmp_path: Path
