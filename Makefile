@@ -1,5 +1,5 @@
 # make demo   the main job: trains the example on this machine, no cluster and no GPU needed
-# make test   every check and every test
+# make test   every check and every test but the long ones
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .PHONY: help setup demo demo-cluster cluster-up cluster-down images generate gpu-image lint lock audit sbom pin-base format test test-long test-old test-unit bench-api bench-memory bench-operator bench-fleet bench-connections bench-data bench-trainer bench-reward bench-update gpu-check bench-architectures bench-kl bench-checkpoint chaos chaos-nodes interrupted resume clean monitoring kustomize chart-audit bench-report bench-gateway soak skew bench-environments upgrade
@@ -50,7 +50,7 @@ pin-base: ## Write the digest that the base image has today into base-image.txt 
 format: setup ## Format the code
 	.venv/bin/ruff format . && .venv/bin/ruff check --fix .
 
-test: setup ## Every check and every test, the cluster's included
+test: setup ## Every check and every test, the cluster's included, but not the long ones
 	scripts/test.sh
 
 test-long: setup ## The tests that take minutes each: memory, killed processes, an interrupted start of a cluster

@@ -38,14 +38,14 @@ ENGINES = ("vllm", "transformers")
 TREES = {"training": "trainer", "sampling": "vLLM"}
 POLL_SECONDS = 0.02
 GROWTH = 1.003
+"""A process's proportional set size is read again only when its number of resident pages has grown by this
+factor, because reading it is slow.
+"""
 CALLS_PER_SEARCH = 10
 """How many times the memory is measured before the processes are searched for again.
 
 The search reads a file for each process of the machine. Beside a test cluster it took more processor time
 than the run that is measured.
-"""
-"""A process's proportional set size is read again only when its number of resident pages has grown by this
-factor, because reading it is slow.
 """
 
 
