@@ -27,8 +27,8 @@ _MAX_WORKER_REPLY_BYTES = 48 * 1024
 _END_SECONDS = 5.0
 _DEATH_SECONDS = 1.0
 _PING_SECONDS = 2.0
-"""Maximum seconds in which a worker must answer after its programs were killed. One of them may have stopped
-the worker."""
+"""Maximum seconds in which a worker must answer after a score that left something. A program of this score may
+have stopped or killed the worker."""
 
 
 class ScoreFailed(Exception):
@@ -191,8 +191,8 @@ class GraderWorker:
             raise WorkerLost(
                 "the worker or a process from loading has ended or is stopped, so the worker was replaced"
             )
-        if not killed:
-            return 0
+        # Also if nothing was killed: a process may have sent a signal to the worker and then ended by itself.
+        # A worker with a pending SIGKILL still looks alive, but it cannot answer.
         try:
             self._exchange({"ping": True}, _PING_SECONDS)
         except WorkerLost as error:
