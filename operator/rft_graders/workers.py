@@ -27,8 +27,8 @@ _MAX_WORKER_REPLY_BYTES = 48 * 1024
 _END_SECONDS = 5.0
 _DEATH_SECONDS = 1.0
 _PING_SECONDS = 2.0
-"""Maximum seconds in which a worker must answer after a score that left something. A program of this score may
-have stopped or killed the worker."""
+"""Maximum seconds in which a worker must answer after a score that left something. A program of this score
+may have stopped or killed the worker."""
 
 
 class ScoreFailed(Exception):
