@@ -122,7 +122,7 @@ def _convert_example(folder: Path) -> None:
     config = dequantized.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config
-    model: Any = LlamaForCausalLM(config)  # type: ignore[no-untyped-call]
+    model: Any = LlamaForCausalLM(config)
     model.load_state_dict(dequantized.state_dict())
     model.to(torch.bfloat16).save_pretrained(folder)
     AutoTokenizer.from_pretrained(gguf.parent, **source).save_pretrained(folder)
