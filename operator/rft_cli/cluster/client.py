@@ -1,4 +1,4 @@
-"""Reads and changes RFTJobs in a cluster, and reads their pods, with the kubernetes client."""
+"""Reads and changes RFTJobs in a cluster, and uses pods, by the Python client of Kubernetes."""
 
 import contextlib
 import json
@@ -33,7 +33,9 @@ RETRY_SECONDS = 3.0
 FIELD_MANAGER = "rft"
 READING = f"get, list and watch on {PLURAL}.{GROUP}"
 MAX_FAILURES = 20
-"""A watch ends with an error after this number of consecutive failures, which takes about a minute."""
+"""Maximum number of consecutive failures of a watch. The next failure ends it with an error.
+
+Before each new attempt, the client waits ``RETRY_SECONDS``: for one minute in all."""
 
 Body = dict[str, Any]
 Applier = Callable[[Body], str]
@@ -46,13 +48,18 @@ _kubernetes: Any = kubernetes
 
 
 class ClusterClient:
-    """A client for the RFTJobs of one namespace of a cluster."""
+    """A client for the RFTJobs of one namespace of a cluster.
+
+    A method that sends a request raises UserError if the API server refuses the request, and Unreachable (a
+    UserError) if the API server does not answer or has a temporary error.
+    """
 
     def __init__(self, context: str | None = None, namespace: str | None = None) -> None:
         """Connect to the cluster of the kubeconfig: the file that ``KUBECONFIG`` names, else
         ``~/.kube/config``.
 
-        In a pod without a kubeconfig, connect with the service account of the pod.
+        In a pod without a kubeconfig, connect with the service account of the pod. ``context`` is the name of
+        a context of the kubeconfig; None: the current one. ``namespace`` None: the namespace of the context.
 
         Raises:
             UserError: if there is no usable kubeconfig or no such context.
@@ -90,6 +97,8 @@ class ClusterClient:
 
         Raises:
             UserError: if the job does not exist, or was deleted.
+            Unreachable: if the first request has no answer, or the watch fails more than ``MAX_FAILURES``
+                times.
         """
         yield self.job(name)
         failures = 0
@@ -98,7 +107,8 @@ class ClusterClient:
                 for body in self._watched(name):
                     failures = 0
                     yield body
-                # If the watch had no events, the job may have been deleted. Then self.job raises UserError.
+                # If the watch had no events, the job may have been deleted. In this case, self.job raises
+                # UserError.
                 yield self.job(name)
             except Unreachable:
                 failures += 1
@@ -126,7 +136,11 @@ class ClusterClient:
 
     @contextlib.contextmanager
     def applying(self, *, dry_run: bool = False, force_conflicts: bool = False) -> Iterator["Applier"]:
-        """Yield a function that applies objects to the cluster by server-side apply."""
+        """Yield a function that applies objects to the cluster by server-side apply.
+
+        - ``dry_run``: the API server checks the objects, and stores nothing
+        - ``force_conflicts``: take over fields that another field manager has set
+        """
         # The client caches the server's API in a file. The folder of this file is private, so that no other
         # user can write the file.
         with tempfile.TemporaryDirectory(prefix="rft-") as folder:
@@ -173,7 +187,10 @@ class ClusterClient:
         return max(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
 
     def child_job(self, job: Body) -> Body | None:
-        """Return the child Job of an RFTJob, or None if there is none, for example after its TTL."""
+        """Return the child Job of an RFTJob, or None if it does not exist.
+
+        For example, Kubernetes deletes the child Job after its TTL.
+        """
         child = (job.get("status") or {}).get("jobName")
         if not child:
             return None
@@ -187,7 +204,7 @@ class ClusterClient:
         return dict(self._api.sanitize_for_serialization(found))
 
     def pods(self, selector: str) -> list[Body]:
-        """Return the pods with these labels."""
+        """Return the pods of the namespace that match a label selector, such as ``job-name=NAME``."""
         with self._explained(f"the pods with the labels {selector}", "list on pods"):
             answer = self._core.list_namespaced_pod(
                 self.namespace, label_selector=selector, _request_timeout=TIMEOUT
@@ -239,7 +256,11 @@ class ClusterClient:
         return PodProcess(socket.sock)
 
     def log_lines(self, pod: str, container: str, *, follow: bool, tail: int | None) -> Iterator[str]:
-        """Yield the lines of the log of a container."""
+        """Yield the lines of the log of a container.
+
+        - ``follow``: also wait for new lines, until the container ends
+        - ``tail``: yield only this number of last lines. None: all lines.
+        """
         with self._explained(f"the log of {pod}, container {container}"):
             answer = self._core.read_namespaced_pod_log(
                 pod,
@@ -258,8 +279,10 @@ class ClusterClient:
 
     @contextlib.contextmanager
     def _explained(self, what: str, rights: str = READING) -> Iterator[None]:
-        """Convert errors of the Kubernetes client into a UserError. Its message says in one line what to
-        change.
+        """Convert errors of the Kubernetes client into a UserError with a message of one line.
+
+        - ``what``: the object of the request, for the message
+        - ``rights``: the rights that the request needs, for the message
         """
         try:
             yield
@@ -311,9 +334,7 @@ def _apply(client: Any, body: Body, namespace: str, options: Body) -> str:
 
 
 def _message(error: ApiException) -> str:
-    """Return the message in which the API server says why it refused an object. Return "" if there is
-    none.
-    """
+    """Return the reason that the API server gives in its answer, or "" if the answer has none."""
     try:
         return str(json.loads(error.body or "")["message"])
     except (ValueError, TypeError, KeyError):
@@ -330,7 +351,10 @@ def tried() -> str:
 
 
 def _connect(context: str | None) -> tuple[Any, str]:
-    """Return a client of the Kubernetes API, and the namespace of the kubeconfig context."""
+    """Return a client of the Kubernetes API, and the namespace of the kubeconfig's context.
+
+    Raises UserError if there is no usable kubeconfig or no such context.
+    """
     # urllib3's warnings about retries are hidden, because the error message alone says enough.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
     try:

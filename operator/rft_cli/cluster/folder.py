@@ -1,4 +1,4 @@
-"""Makes the message for a job in the cluster whose folder is not on a volume."""
+"""Makes the message for a job in the cluster whose folder is on no persistent volume."""
 
 from collections.abc import Mapping
 from typing import Any

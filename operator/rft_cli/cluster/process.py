@@ -1,8 +1,8 @@
 """Exchanges data with a command in a container of a pod, over a WebSocket of the API server.
 
-The kubernetes client has a reader of such WebSockets, but it is not used here. Before each message that
-reader waits until the socket has data. If the message is already in the buffer of TLS, the reader may wait
-for ever.
+The Python client of Kubernetes can read such WebSockets, but its reader is not used here. Before each
+message, that reader waits until the socket has data. If the message is already in the buffer of TLS, the
+reader may wait for ever.
 """
 
 import json
@@ -20,7 +20,7 @@ STDIN, STDOUT, STDERR, VERDICT = range(4)
 The message on ``VERDICT`` comes at the end, and says whether the command succeeded.
 """
 CLOSED = 255
-"""The channel of a message that says that another channel is closed."""
+"""The channel of messages that say that one of the other channels is closed. They are ignored."""
 SILENCE_SECONDS = 120.0
 """The connection counts as lost if nothing arrives for this number of seconds."""
 LINE_BYTES = 1 << 16
@@ -30,7 +30,7 @@ _HANDSHAKE = re.compile(r"Handshake status (\d+)")
 
 
 class Unreachable(UserError):
-    """The API server does not answer, or has a temporary error."""
+    """The API server does not answer or has a temporary error, or the connection to a pod was lost."""
 
 
 def handshake_status(said: str) -> int | None:
@@ -52,7 +52,7 @@ class PodProcess:
         self._rest = b""
 
     def write(self, data: bytes) -> None:
-        """Write to the standard input of the command. Raises Unreachable."""
+        """Write to the standard input of the command. Raises Unreachable if the connection is lost."""
         try:
             for begin in range(0, len(data), _MESSAGE_BYTES):
                 message = bytes([STDIN]) + data[begin : begin + _MESSAGE_BYTES]
@@ -68,7 +68,8 @@ class PodProcess:
     def line(self) -> bytes:
         """Return the next line of the output with its line end, or b"" after the last one.
 
-        Raises Unreachable if the connection is lost, and UserError if the command fails.
+        Raises Unreachable if the connection is lost, and UserError if the command fails or the line is longer
+        than ``LINE_BYTES``.
         """
         while (end := self._rest.find(b"\n")) < 0:
             if len(self._rest) > LINE_BYTES:

@@ -5,10 +5,10 @@
     python -c SOURCE send FOLDER                reads lines "BEGIN END PATH" until an empty line; then writes
                                                 the bytes from BEGIN to END of each file PATH
 
-A pattern is one of ``fnmatch``, in which * also matches slashes.
+A pattern has the form of ``fnmatch``, in which * also matches slashes.
 
-The bytes of a file are sent in pieces. Before each piece, there is a line with its number of bytes. After the
-last piece of a file, there is a line with the number 0. A file that cannot be read has only this last line.
+The bytes of a file are sent in pieces. Before each piece, a line has the piece's number of bytes. After the
+last piece of a file, a line has the number 0. For a file that cannot be read, only the line with 0 is sent.
 
 The pod's image may be of another release than ``rft``. So ``rft`` passes the source of this module to the
 pod, and this module imports only the standard library. It opens only regular files, and follows no link.

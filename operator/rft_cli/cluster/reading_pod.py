@@ -1,4 +1,4 @@
-"""The manifest and the status of the pod that reads the run's folder of a job for ``rft``."""
+"""Makes the manifest of the pod that reads a job's run folder for ``rft``, and interprets its status."""
 
 import inspect
 import secrets
@@ -42,7 +42,7 @@ def selector(job: Mapping[str, Any]) -> str:
 
 
 def claim_of(job: Mapping[str, Any]) -> str | None:
-    """Return the name of the claim with a job's folder.
+    """Return the name of the PersistentVolumeClaim with the run's folder of a job.
 
     Return None if the folder is on the disk of the job's pod.
     """
@@ -52,8 +52,9 @@ def claim_of(job: Mapping[str, Any]) -> str | None:
 
 
 def folder_mount(job: Mapping[str, Any], path: str) -> Body:
-    """Return a mount at ``path``. It is read-only and has only the run's folder, because the claim may have
-    folders of other jobs.
+    """Return a container's volume mount, which mounts the run's folder at ``path``, read-only.
+
+    Only this folder is mounted, because the volume may have folders of other jobs.
 
     The run's folder on the claim is ``NAMESPACE/NAME``, where NAME is the name of the job's child Job. The
     operator uses the same path. The path in the RFTJob's status is not used, because the trainer reports it,
@@ -100,8 +101,11 @@ def trainer_pod(job: Mapping[str, Any], child: Mapping[str, Any] | None, image: 
 
 
 def reading_pod(job: Mapping[str, Any], claim: str, trainer: Body) -> Body:
-    """Return the manifest of a pod that mounts the run's folder read-only and waits. It has no rights in the
-    API.
+    """Return the manifest of a pod that mounts the run's folder read-only, and sleeps. The pod has no rights
+    in the Kubernetes API.
+
+    - ``claim``: the name of the PersistentVolumeClaim with the folder
+    - ``trainer``: the pod spec that ``trainer_pod`` returns
     """
     metadata = job["metadata"]
     [container] = trainer["containers"]
@@ -143,8 +147,8 @@ def reading_pod(job: Mapping[str, Any], claim: str, trainer: Body) -> Body:
 
 
 def owner_reference(job: Mapping[str, Any]) -> Body:
-    """Return an owner reference to the RFTJob. Kubernetes deletes an object with this reference with the
-    RFTJob.
+    """Return an owner reference to the RFTJob. When the RFTJob is deleted, Kubernetes also deletes an object
+    that has this reference.
 
     The reference sets neither ``controller`` nor ``blockOwnerDeletion``, because users may lack the rights
     for them.

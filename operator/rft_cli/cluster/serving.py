@@ -11,7 +11,7 @@ from rft_run.config import TRAINER_CONTAINER
 PORT = 8000
 SERVER_NAME = "rft-server"
 _RUNS = "runs"
-"""The volume with the folders of runs."""
+"""Name of the volume with the folders of runs."""
 _VOLUMES = ("trainer-tmp", "scratch", "shm", "hub")
 """Volumes of the trainer's pod that the server needs too. They have no rows, code, Secrets or tokens."""
 _VARIABLES = (
@@ -19,8 +19,8 @@ _VARIABLES = (
 )  # fmt: skip
 """Environment variables that the server gets from the trainer, besides the variables of the hub's client.
 
-With these variables, the server finds its files and reaches the hub. They contain no keys of trackers. The
-names of the proxy variables may also be in small letters, because some programs write them so."""
+With these variables, the server finds its files and reaches the hub. They contain no keys of trackers. Names
+in lower case, such as ``http_proxy``, are copied too, because some programs read only these."""
 _HUB_PREFIX = "HF_"
 _PLACEMENT = (
     "imagePullSecrets", "tolerations", "nodeSelector", "runtimeClassName", "schedulerName",
@@ -43,9 +43,12 @@ def service_name(job: Mapping[str, Any]) -> str:
 def server_objects(
     job: Mapping[str, Any], child: Mapping[str, Any], command: Sequence[str], gpus: int, gpu_resource: str
 ) -> list[Body]:
-    """Return a Service and a Deployment. They are deleted with their RFTJob, and have no rights in the API.
+    """Return the Service and the Deployment of a server for a job's adapter.
+
+    Both are deleted with the RFTJob. The server's pod has no rights in the Kubernetes API.
 
     - ``child``: the job's child Job. The server gets the same image, user IDs, resources and nodes.
+    - ``command``: the command that starts the server
     - ``gpus``: the number of GPUs of the server
     - ``gpu_resource``: the extended resource that counts GPUs in the child Job
 
@@ -153,9 +156,10 @@ def _is_needed(variable: str) -> bool:
 
 
 def _resources(of_trainer: Mapping[str, Any], amounts: Mapping[str, str]) -> Body:
-    """Return the trainer's requests, limits and claims. Their amounts are replaced by those in ``amounts``.
+    """Return the trainer's requests, limits and resource claims, with other amounts for some resources.
 
-    A resource that the trainer neither requests nor limits is not added.
+    ``amounts`` has the new amount of a resource, by the resource's name. A resource that the trainer neither
+    requests nor limits is not added.
     """
     found = dict(of_trainer)
     for part in ("requests", "limits"):

@@ -1,4 +1,4 @@
-"""Reads the run's folder of a job from its volume, through a pod that exists only while it is read."""
+"""Reads the run's folder of a job from its volume, through a pod that exists only for this purpose."""
 
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -25,13 +25,18 @@ class VolumeReader:
         self._cluster, self._pod = cluster, pod
 
     def files(self, patterns: Sequence[str]) -> list[FileEntry]:
-        """Return the files that match at least one of these patterns of ``fnmatch``. Raises UserError."""
+        """Return the files whose path matches at least one of these patterns of ``fnmatch``.
+
+        Raises UserError if the command in the pod fails, or a path is not safe.
+        """
         with self._process("list", *patterns) as process, _explained():
             return read_listing(process.lines())
 
     def names(self, patterns: Sequence[str]) -> list[str]:
-        """Return the paths of the files that match at least one pattern, without reading the files. Raises
-        UserError.
+        """Return the paths of the files that match at least one of these patterns of ``fnmatch``. The files
+        are not read.
+
+        Raises UserError if the command in the pod fails, or a path is not safe.
         """
         with self._process("names", *patterns) as process, _explained():
             return read_names(process.lines())
@@ -42,7 +47,7 @@ class VolumeReader:
 
         ``wanted`` has for each file its entry, and the offset in bytes at which the content begins. If a file
         was removed or shortened since it was listed, fewer bytes are yielded than its entry says. Raises
-        UserError.
+        UserError if the command in the pod fails.
         """
         with self._process("send") as process:
             lines = [f"{offset} {entry.size} {entry.path}\n" for entry, offset in wanted]
@@ -79,11 +84,12 @@ def volume_of(
     """Start a pod that mounts the run's folder of an RFTJob, and yield a reader of this folder. The pod is
     deleted at the end of the block.
 
-    If the pod cannot be deleted, ``say`` is called with a message about the pod. An error in the block is
-    raised all the same.
+    If the block ends with an error, and the pod cannot be deleted, ``say`` is called with a message about the
+    pod. The error of the block is then raised.
 
     Raises:
-        UserError: if the job has no folder on a volume, or the pod does not start.
+        UserError: if the job has no folder on a volume, or the pod does not start. Also if the block ends
+            without an error, and the pod cannot be deleted.
     """
     body = dict(job)
     if not ((body.get("status") or {}).get("output") or {}).get("folder"):

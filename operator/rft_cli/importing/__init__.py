@@ -1,1 +1,1 @@
-"""Reads jobs of OpenAI, Fireworks and TRL as RFTJobs. The code in them is never run."""
+"""Converts jobs of OpenAI and Fireworks and scripts with TRL to RFTJobs. Code in them is never run."""

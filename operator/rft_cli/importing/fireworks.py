@@ -1,4 +1,4 @@
-"""Reads a reinforcement fine-tuning job of Fireworks: a command line of firectl or ep, or JSON of the API."""
+"""Reads a reinforcement fine-tuning job of Fireworks: a command line of firectl or ep, or JSON of its API."""
 
 import ast
 import re
@@ -80,9 +80,9 @@ def _flags(given: list[str]) -> Iterator[tuple[str, Any]]:
 
 
 def flattened(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a job in the API's JSON that have a value. Fields of groups such as
-    ``trainingConfig`` are put beside the job's own fields.
+    """Return the fields that have a value in a job, ``body``, as the API writes it.
 
+    The result is flat: fields of groups such as ``trainingConfig`` are put beside the job's own fields.
     Fields that the service adds to a job are left out.
     """
     fields = {key: value for key, value in body.items() if key not in _GROUPS}
@@ -103,7 +103,8 @@ def read(fields: Mapping[str, Any], options: Options) -> Draft:
     API.
 
     Raises:
-        ImportProblem: if the model has no known hub id, or the evaluator's code is not given.
+        ImportProblem: if the model has no known hub id, or the evaluator's code is not given, cannot be read
+            or has no function that scores.
     """
     draft = Draft("fireworks")
     given = {fold(key): (key, value) for key, value in fields.items()}
@@ -165,10 +166,11 @@ def _add_model(draft: Draft, given: Mapping[str, tuple[str, Any]], options: Opti
 
 
 def hub_id(name: str) -> str | None:
-    """Return the hub id of a model in Fireworks' catalogue. ``name`` is for example llama-v3p1-8b-instruct.
+    """Return the hub id for a model's name at Fireworks: for llama-v3p1-8b-instruct, it is
+    meta-llama/Llama-3.1-8B-Instruct.
 
-    A name of the form ``OWNER/NAME`` that is not in the catalogue is returned unchanged. For any other name
-    return None.
+    Only the form of the name is used, and only its part after the last slash. Names of Llama and Qwen models
+    are converted. Any other name is returned unchanged if it has the form ``OWNER/NAME``; else return None.
     """
     own = name.rpartition("/")[2].lower()
     found = re.fullmatch(r"(llama|qwen)-?v?(\d+(?:p\d+)?)-(.+)", own)

@@ -15,8 +15,8 @@ from rft_graders.formula import FUNCTIONS, FormulaProblem, parsed, variable
 Body = Mapping[str, Any]
 JUDGE_SECRET = {"name": "judge", "key": "api-key"}
 JUDGE_SECONDS = 120
-"""Time limit of a request to a judge, in seconds. The default of 10 may be too short for a judge that
-thinks."""
+"""Time limit of a request to a judge (a model that scores completions), in seconds. The default of 10 seconds
+may be too short for a reasoning model."""
 PYTHON_SECONDS = 120
 """Time limit of a python grader, in seconds, as OpenAI sets it."""
 _OPERATIONS: dict[str, dict[str, Any]] = {
@@ -114,8 +114,8 @@ def _text_similarity(draft: Draft, body: Body, name: str, _options: Options) -> 
 
 
 def _judge(draft: Draft, body: Body, name: str, options: Options, asked: str) -> dict[str, Any]:
-    """Return the settings of a judge. ``asked`` is the last part of the prompt. It says how the judge must
-    reply.
+    """Return the settings of a ``model`` grader. ``asked`` is the last part of the prompt, which tells the
+    judge how to reply.
     """
     if options.judge_model is None:
         draft.note(
@@ -136,7 +136,11 @@ def _judge(draft: Draft, body: Body, name: str, options: Options, asked: str) ->
 
 
 def _conversation(messages: Any) -> str:
-    """Return the messages of a judge as one prompt, with a blank line between two messages."""
+    """Return the ``input`` of a grader, a text or messages, as one prompt. Between two messages is a blank
+    line.
+
+    Raises ImportProblem if a message has images or audio.
+    """
     texts = []
     for message in [messages] if isinstance(messages, str) else messages:
         content = message if isinstance(message, str) else message["content"]
@@ -230,8 +234,9 @@ def _plain(value: float) -> float:
 
 
 def _raw(grader: Mapping[str, Any]) -> str:
-    """Return the term for a grader's score in the formula. The term maps our score, from 0 to 1, to the
-    range of scores that OpenAI's grader has.
+    """Return the term for a grader's score in the formula.
+
+    In an RFTJob, a score is from 0 to 1. The term maps the score to the range that it has at OpenAI.
     """
     name = variable(str(grader["name"]))
     scale = grader.get("scale") or {"min": 0, "max": 1}

@@ -1,4 +1,4 @@
-"""Finds out which program an imported file was made for, and reads the job in it."""
+"""Finds out for which program an imported file was made, and reads the job in the file."""
 
 import json
 from typing import Any
@@ -29,7 +29,7 @@ def read(text: str, options: Options) -> Draft:
         if fireworks.is_job(body):
             return fireworks.read(fireworks.flattened(body), options)
         raise ImportProblem(f"the JSON has the fields {', '.join(map(str, list(body)[:6]))}; {KNOWN}")
-    if trl.is_script(text):  # first, since a script may have a line that looks like a command
+    if trl.is_script(text):  # before is_command, because a script may have a line that looks like a command
         return trl.read(text, options)
     if fireworks.is_command(text):
         return fireworks.read_command(text, options)

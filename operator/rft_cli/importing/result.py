@@ -20,7 +20,11 @@ def rows_of(file: str) -> dict[str, str]:
 
 
 class Deviation(NamedTuple):
-    """A field of another program that was changed or left out."""
+    """A field of another program that was changed or left out.
+
+    - ``theirs``: the name of the field in the other program
+    - ``value``: its value there
+    """
 
     theirs: str
     value: object
@@ -34,7 +38,13 @@ class Deviation(NamedTuple):
 
 
 class Options(NamedTuple):
-    """Options of ``rft import``. They replace parts of the imported file, or add to it."""
+    """Options of ``rft import``. They replace parts of the imported file, or add to it.
+
+    - ``model``: the model to train
+    - ``rows``, ``evaluation_rows``: the files with the rows for training and for evaluation
+    - ``evaluator``: the Python file of a Fireworks evaluator
+    - ``judge_url``, ``judge_model``: the endpoint and the model of graders that ask a model
+    """
 
     model: str | None = None
     rows: str | None = None
@@ -144,7 +154,10 @@ def put(body: dict[str, Any], path: str, value: Any) -> None:
 
 
 def nearest(path: str, value: Any) -> Any:
-    """Return the allowed value of a field that is nearest to ``value``; None if there is none."""
+    """Return the allowed value of the field ``path`` that is nearest to ``value``.
+
+    Return None if ``value`` has a wrong type, or is a text that is no allowed choice.
+    """
     known = fields.find(path)
     if known.type in ("integer", "number"):
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):

@@ -1,4 +1,4 @@
-"""Converts OpenAI's templates, such as ``{{item.answer}}``, to our form, such as ``{answer}``."""
+"""Converts templates of OpenAI, such as ``{{item.answer}}``, to those of an RFTJob, such as ``{answer}``."""
 
 import re
 
@@ -9,10 +9,10 @@ _PATH = re.compile(r"[^.\[\]{}]+(?:\.[^.\[\]{}]+|\[[0-9]+\])*")
 
 
 def ours(template: str) -> str:
-    """Return a template of OpenAI in the form of our graders: ``{{ item.answer }}`` becomes ``{answer}``.
+    """Convert a template of OpenAI to one of an RFTJob: ``{{ item.answer }}`` becomes ``{answer}``.
 
     Raises:
-        ImportProblem: if a part has no counterpart in our form, such as ``sample.output_tools``.
+        ImportProblem: if a part has no counterpart in an RFTJob, such as ``sample.output_tools``.
     """
     text, position = [], 0
     for match in _FIELD.finditer(template):

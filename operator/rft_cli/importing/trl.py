@@ -15,7 +15,8 @@ DEFAULTS: Mapping[str, Any] = {
     "beta": 0.0,
     "num_train_epochs": 3,
 }
-"""Defaults of GRPOConfig that differ from ours. They apply if a script does not set these fields."""
+"""Defaults of TRL's GRPOConfig that differ from those of an RFTJob. They apply if a script does not set these
+fields."""
 _OBJECTIVES = {"grpo": "grpo", "bnpo": "grpo", "dapo": "dapo", "dr_grpo": "drGrpo", "cispo": "cispo"}
 _ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
 _READY_MADE: Mapping[str, dict[str, Any]] = {
@@ -24,7 +25,7 @@ _READY_MADE: Mapping[str, dict[str, Any]] = {
         "regex": {"pattern": r"(?s)<think>(?!.*<think>).*?</think>.*", "fullMatch": True}
     },
 }
-"""Our grader for each reward function that is part of TRL, by the function's name."""
+"""The grader of an RFTJob for each reward function that is part of TRL, by the function's name."""
 _TRAINERS = ("GRPOTrainer", "GRPOConfig", "LoraConfig")
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -54,7 +55,7 @@ class Script(NamedTuple):
         return found[-1] if found else None
 
     def resolved(self, node: ast.expr | None) -> ast.expr | None:
-        """Return an expression. If it is a name, return the expression that the script assigns to it."""
+        """Return ``node``. If it is a name, return the expression that the script assigns to this name."""
         seen = 0
         while isinstance(node, ast.Name) and seen < 5 and (value := self.assigned(node.id)) is not None:
             node, seen = value, seen + 1
@@ -63,7 +64,8 @@ class Script(NamedTuple):
     def literal(self, node: ast.expr | None) -> Any:
         """Return the value of a constant expression. A name has the value that the script assigns to it.
 
-        Raises ValueError if there is no expression, or if its value is known only at run time.
+        Raises ValueError if there is no expression, and ValueError, TypeError or SyntaxError if its value is
+        known only at run time.
         """
         node = self.resolved(node)
         if node is None:
@@ -169,11 +171,14 @@ def _add_rows(draft: Draft, script: Script, trainer: Mapping[str, ast.expr], opt
 
 
 def _data_file(script: Script, node: ast.expr | None) -> str | None:
-    """Return the file of ``load_dataset("json", data_files=...)``, or None for other datasets."""
+    """Return the file that a call such as ``load_dataset("json", data_files=...)`` reads.
+
+    Return None for any other expression, and for several files. Calls of methods such as ``map`` are ignored.
+    """
     seen: list[ast.expr] = []
     while isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node not in seen:
-        seen.append(node)  # dataset = dataset.map(f) names itself
-        node = script.resolved(node.func.value)  # a method such as map: its receiver
+        seen.append(node)  # dataset = dataset.map(f) would otherwise be resolved for ever
+        node = script.resolved(node.func.value)  # the dataset on which a method such as map is called
     if not isinstance(node, ast.Call) or ast.unparse(node.func).rpartition(".")[2] != "load_dataset":
         return None
     files = next((each.value for each in node.keywords if each.arg == "data_files"), None)
@@ -187,8 +192,8 @@ def _data_file(script: Script, node: ast.expr | None) -> str | None:
 
 
 def _add_config(draft: Draft, script: Script, config: Mapping[str, ast.expr]) -> list[float] | None:
-    """Copy the fields of GRPOConfig into the draft. Return its ``reward_weights``, or None without such a
-    list.
+    """Copy the fields of GRPOConfig into the draft. Return the list in its field ``reward_weights``, or None
+    if it has no such list.
     """
     weights = None
     for name, value in DEFAULTS.items():
@@ -357,7 +362,7 @@ def _range(function: _Function) -> tuple[float, float]:
 def extracted(script: Script, function: _Function) -> str:
     """Return the source of a function with the imports, constants and functions of the script that it needs.
 
-    The rest of the script is left out, since a grader's file is run when it loads.
+    The rest of the script is left out, because a grader's file is run as a whole when it is loaded.
     """
     texts = [
         _annotated(script, function)
@@ -391,8 +396,8 @@ def _reads_texts(script: Script, function: _Function) -> bool:
     """Return whether a function expects its completions as texts, and has no annotation for them yet.
 
     TRL passes texts if the prompts are texts. Otherwise it passes messages, whose text is under the key
-    content. So a function that does not use this key expects texts. Our python grader passes texts to a
-    function only if the function's annotation says so.
+    content. So a function that does not use this key expects texts. The python grader of an RFTJob passes
+    texts to a function only if the function's annotation says so.
     """
     nodes = (node for statement in _needed(script, function) for node in ast.walk(statement))
     constants = {node.value for node in nodes if isinstance(node, ast.Constant)}
@@ -436,8 +441,10 @@ def _bound(node: ast.stmt) -> set[str]:
 
 
 def _is_quiet(node: ast.stmt) -> bool:
-    """Return whether a statement is safe to keep: it loads no dataset and no model, and starts no
-    training.
+    """Return whether a statement can be copied into a grader's file: it loads no dataset and no model, and
+    starts no training.
+
+    Definitions of functions and classes can always be copied.
     """
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return True

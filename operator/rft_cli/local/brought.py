@@ -1,8 +1,8 @@
-"""Names the parts of a run's folder that can be downloaded, and adds records to a downloaded folder.
+"""Names the parts of a run's folder that can be downloaded, and writes two more files into a download.
 
-A run on this machine has its configuration and its status in its folder. A run in a cluster has both only in
-the RFTJob. This module writes both into the downloaded folder, because the commands that read a run's folder
-need them.
+The two files are the run's configuration (``run.json``) and its status (``status.yaml``). A run on this
+machine has both in its folder. A run in a cluster has both only in the RFTJob. This module writes them into
+the downloaded folder, because the commands that read a run's folder need them.
 """
 
 import json
@@ -54,7 +54,10 @@ def run_config(job: Mapping[str, Any], folder: Path) -> RunConfig:
 
 
 def write_records(folder: Path, job: Mapping[str, Any]) -> None:
-    """Write the configuration and the status of a job's run into its downloaded folder. Raises UserError."""
+    """Write the configuration and the status of a job's run into its downloaded folder.
+
+    Raises UserError if a field of the job is not known to this release, or a file cannot be written.
+    """
     run, found = RunFolder(folder), of_job(job["metadata"]["name"], job)
     config = run_config(job, folder.resolve())
     try:
@@ -72,7 +75,7 @@ def refuse_other_run(folder: Path, job: Mapping[str, Any]) -> None:
     config = previous(folder)
     if config is not None and config.job.uid == job["metadata"]["uid"]:
         return
-    # An earlier command may have failed after it made the folder and locked it.
+    # A folder with only a lock file is allowed: an earlier command may have failed just after it made both.
     lock = RunFolder(folder).lock
     if config is None and not (folder.is_dir() and any(path != lock for path in folder.iterdir())):
         return

@@ -3,13 +3,14 @@
 A manifest may come from a stranger. So a credential from the user's shell or home folder is sent only to
 these servers:
 
-- a server that a setting of the user names
+- a server that an environment variable of the user names, such as ``HF_ENDPOINT``
 - the vendor's own server
 - a server that ``--send-token-to`` names
+- a server whose host has an entry in the user's netrc file; it gets only the credentials of this entry
 
-For the same reason, the result is written only to a destination that ``--push-to`` names. The server of the
-destination is the user's own, but the manifest chooses which repository or bucket the user's credential
-changes there.
+For the same reason, the result is written only to a destination that ``--push-to`` names. Otherwise a
+stranger's manifest could name a repository or a bucket of the user, and the user's credential would let the
+run overwrite its content.
 """
 
 import netrc
@@ -33,8 +34,8 @@ S3, GOOGLE = "https://s3.amazonaws.com", "https://storage.googleapis.com"
 WANDB = ("https://api.wandb.ai", "https://api.forge.coreweave.com")
 """W&B's own servers. Which of them is the default depends on the release of W&B's library."""
 YOUR_WANDB = "the server that wandb login chose, or W&B's own"
-"""A text in place of an address. It is shown if neither the manifest nor the environment names W&B's
-server."""
+"""A text in place of an address. It is shown if neither the manifest nor the variable ``WANDB_BASE_URL``
+names a server of W&B."""
 OPTION = "--send-token-to"
 PUSH_OPTION, PUBLIC_OPTION = "--push-to", "--public"
 
@@ -56,15 +57,18 @@ class Shell:
         return cls(os.environ, home)
 
     def names(self, *variables: str) -> tuple[str, ...]:
-        """Return the names in ``variables`` that are set as environment variables."""
+        """Return the names in ``variables`` that are set as environment variables, and are not empty."""
         return tuple(name for name in variables if self.environment.get(name))
 
     def first(self, *variables: str) -> str:
-        """Return the value of the first of the ``variables`` that is set, or an empty text."""
+        """Return the value of the first name in ``variables`` that is set, or "" if none is set."""
         return next((self.environment[name] for name in self.names(*variables)), "")
 
     def files(self, *paths: str) -> tuple[str, ...]:
-        """Return the paths that are files in the home folder, each with ``~/`` before it."""
+        """Return those of ``paths`` that are files, each with ``~/`` before it.
+
+        ``paths`` are relative to the home folder.
+        """
         return tuple(f"~/{path}" for path in paths if (self.home / path).is_file())
 
     def is_on(self, variable: str) -> bool:
@@ -74,15 +78,20 @@ class Shell:
 
 @dataclass(frozen=True)
 class Contact:
-    """A server that a run contacts because of a field of the manifest."""
+    """A server that a run contacts because of a field of the manifest.
+
+    - ``field``: the path of this field, such as ``spec.dataset.uri``
+    - ``address``: the address of the server, or the URI in the field
+    """
 
     field: str
     address: str
     credentials: tuple[str, ...] = ()
-    """Names of the variables and files with the secrets that are sent to this server."""
+    """Names of the environment variables and files with the secrets that are sent to this server. If they are
+    not known exactly, a text such as "credentials of Databricks"."""
     trusted: tuple[str, ...] = ()
-    """The server addresses that may get ``credentials`` without ``--send-token-to``: the address in a setting
-    of the user, or else the vendor's own."""
+    """The server addresses that may get ``credentials`` without ``--send-token-to``: the address in an
+    environment variable of the user, or else the vendor's own addresses."""
     setting: str = ""
     """Name of the environment variable with which the user chose the address in ``trusted``, or empty if no
     variable chose it. It is shown in error messages."""
@@ -94,7 +103,10 @@ class Contact:
 
     @property
     def place(self) -> str:
-        """The scheme, host and port of the address. The rest is left out, because it may contain secrets."""
+        """The scheme, host and port of the address. The rest is left out, because it may contain secrets.
+
+        If ``origin_of`` returns None for the address, the whole address is shown.
+        """
         origin = origin_of(self.address)
         return str(origin) if origin is not None else shown(self.address)
 
@@ -128,8 +140,8 @@ def contacts(spec: RFTJobSpec, inputs: Inputs, shell: Shell) -> list[Contact]:
 
 
 def graders(given: Sequence[Grader], shell: Shell) -> list[Contact]:
-    """Return the servers of the graders ``http`` and ``model``. No setting of the user names such servers,
-    so none of them is trusted.
+    """Return the servers that graders of the kinds ``http`` and ``model`` contact. None of them is trusted,
+    because no environment variable of the user names such a server.
     """
     found = []
     for i, grader in enumerate(given):
@@ -150,7 +162,10 @@ def _hub(spec: RFTJobSpec, shell: Shell) -> Iterator[Contact]:
 
 
 def _of_hub(field: str, shell: Shell) -> Contact:
-    """Return the hub as a server that a run contacts. A manifest cannot change the hub's address."""
+    """Return the hub as a server that a run contacts because of ``field``.
+
+    The hub's address is the user's ``HF_ENDPOINT`` or the default. A manifest cannot change it.
+    """
     address = shell.first("HF_ENDPOINT") or HUB
     sent = () if shell.is_on("HF_HUB_DISABLE_IMPLICIT_TOKEN") else _hub_tokens(shell)
     return Contact(field, address, sent, (address,))
@@ -174,7 +189,7 @@ def _datasets(inputs: Inputs, shell: Shell) -> Iterator[Contact]:
 
 
 def _output(output: ResultTarget, shell: Shell) -> Iterator[Contact]:
-    """Yield each server to which ``spec.output`` writes the adapter: the hub, or that of a bucket.
+    """Yield the server to which ``spec.output`` writes the adapter: the hub, or the server of an S3 bucket.
 
     ``writes`` of the contact is the repository, or the folder in the bucket.
     """
@@ -235,10 +250,10 @@ def _mlflow(settings: Mlflow, shell: Shell) -> Iterator[Contact]:
 
 
 def _with_netrc(contact: Contact, shell: Shell) -> Contact:
-    """Return the contact with the credentials for its host that the user's netrc file has.
+    """Return the contact, with the credentials that the user's netrc file has for the contact's host.
 
     The default entry of this file applies to every host. So the default entry is sent only to a server that
-    is trusted or permitted.
+    is trusted, or that ``--send-token-to`` names.
     """
     origin = origin_of(contact.address)
     path = Path(shell.first("NETRC") or shell.home / ".netrc")
@@ -257,7 +272,8 @@ def permissions(
 ) -> Allowed:
     """Return what the options ``--send-token-to``, ``--push-to`` and ``--public`` allow.
 
-    Raises UserError if a text names no server or no destination.
+    Raises UserError if a value of ``--send-token-to`` names no server, or a value of ``--push-to`` names no
+    destination.
     """
     servers = [Permission(text) for text in send_token_to]
     for permission in servers:
@@ -312,11 +328,12 @@ def _refusal(contact: Contact) -> str:
 
 
 def _push_refusal(contact: Contact, allowed: Allowed) -> str:
-    """Return why the result may not be written to the manifest's destination, or "" if it may.
+    """Return why the result may not be written to the contact's destination. Return "" if it may be written,
+    or if the run writes nothing to this server.
 
     The destination must be equal to one that ``--push-to`` names, because another prefix or branch may have
-    other results of the user. A run for which no credential was found is refused too, because the libraries
-    find credentials in more places.
+    other results of the user. This is checked even if no credential was found, because the libraries also
+    look for credentials in places that this module does not know.
     """
     to = contact.writes
     if to is None:

@@ -1,4 +1,4 @@
-"""Finds the device of a local run, without importing torch."""
+"""Finds out whether a local run uses the CPU or GPUs, and which GPUs, without importing torch."""
 
 import os
 import re
@@ -40,7 +40,7 @@ def visible_gpus(dev: Path = Path("/dev")) -> int:
 
 
 def torch_has_cuda() -> bool:
-    """Whether the installed torch is built for CUDA, as its version string says."""
+    """Whether torch is installed, and its version string does not say that it is a build for the CPU."""
     try:
         return not metadata.version("torch").endswith("+cpu")
     except metadata.PackageNotFoundError:
@@ -69,7 +69,7 @@ def detect(resources: Resources | None, dev: Path = Path("/dev")) -> Hardware:
 
 
 def unused_gpus(resources: Resources | None, dev: Path = Path("/dev")) -> str | None:
-    """Return why a run on the CPU does not use the GPUs of this machine, with what to change.
+    """Return a message for a run on the CPU: why it does not use this machine's GPUs, and what to change.
 
     Return ``None`` if this machine has no GPUs. ``dev`` is the folder of device files.
     """

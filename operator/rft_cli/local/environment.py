@@ -1,5 +1,7 @@
-"""Plays a job's environment without a model. The user gives the text that the model would write in each
-turn.
+"""Tries out a job's environment without a model, for ``rft env check``.
+
+An environment is a class of the user that answers the model over several turns. Here the user gives the text
+that the model would write in each turn.
 """
 
 import json
@@ -24,10 +26,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Played:
-    """The result of playing the environment with one row.
+    """The result of one rollout of the environment, for one row of the dataset.
 
-    - ``line``: the row's line in the dataset
-    - ``seconds``: the wall time of all calls of the environment
+    - ``line``: the row's line number in the dataset, counted from 1
+    - ``messages``: the row's messages, then those of the rollout
+    - ``seconds``: the wall time of the rollout
+    - ``reward``: the number that the environment returned, before ``spec.environment.scale`` is applied
     """
 
     line: int
@@ -35,7 +39,7 @@ class Played:
     seconds: float
     reward: float | None
     error: str = ""
-    """Why there is no reward. Empty if there is one."""
+    """Why there is no reward. Empty if there is a reward."""
     failures: tuple[str, ...] = ()
     """The error messages that the model got for tool calls that failed or could not be parsed."""
 
@@ -46,10 +50,11 @@ def played(
     """Play one rollout of the job's environment for each row. Return the environment's tools (their JSON
     schemas), and the result for each row.
 
-    - ``script``: what the model says, one text for each turn; no model runs
+    - ``script``: the texts in place of the model's, one for each turn. Texts after ``maxTurns`` are not used.
     - ``overrides``: may have a file with the environment's code, which replaces the code in the manifest
 
-    Raises UserError if the job has no environment, or if the environment cannot be loaded.
+    Raises UserError if the job has no environment, if a library is missing, or if the environment cannot be
+    loaded or needs a model.
     """
     try:
         from rft_graders.scorer import Scorer

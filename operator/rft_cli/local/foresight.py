@@ -1,4 +1,4 @@
-"""Finds errors in a valid manifest that would make the job fail later. It never runs users' code."""
+"""Finds errors in a valid manifest that would make the job fail later. Users' code is never run."""
 
 from pathlib import Path
 
@@ -26,6 +26,9 @@ _TOP = ("apiVersion", "kind", "metadata", "spec", "status")
 def foreseen(manifest: Manifest, document: Document) -> tuple[tuple[Problem, ...], list[str]]:
     """Return two things: the errors in a valid manifest that would make the job fail later, and warnings,
     for example about too few rows for evaluation.
+
+    A field in the wrong place counts as an error, because Kubernetes drops it. ``document`` is the manifest's
+    RFTJob as the file has it, with such fields.
     """
     spec = manifest.job.spec
     misplaced = [
@@ -113,9 +116,10 @@ def _too_few(prompts: int, least: int) -> str:
 
 
 def _is_here(manifest: Manifest, source: Dataset) -> bool:
-    """Return whether the rows can be checked: they are in the job's file, or at a path on this machine.
+    """Return whether the rows can be checked: they are in a ConfigMap in the manifest's file, or at a path on
+    this machine.
 
-    An absolute path counts only if a file exists there, because it may be a path in the pod.
+    An absolute path counts only if a file exists there, because the path may be one in the pod.
     """
     if source.config_map is not None:
         return source.config_map.name in manifest.config_maps

@@ -1,4 +1,7 @@
-"""Finds the completions for ``rft grade`` (gold, given or recorded ones), and computes their scores."""
+"""Finds the completions for ``rft grade``, and computes their scores.
+
+The completions are the right answers in the rows (gold answers), those in a file, or the rollouts of a run.
+"""
 
 import json
 import tempfile
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 
 
 GOLD_FIELD = "answer"
-"""The rows' field with the gold answer, if no grader names a field."""
+"""Name of the row's field with the gold answer, if no grader names a field."""
 
 
 class Answer(NamedTuple):
@@ -50,8 +53,8 @@ def rows_of_dataset(manifest: Manifest, dataset: Path | None) -> list[RowLine]:
 def gold(rows: Sequence[RowLine], graders: Sequence[Grader], answer: str | None = None) -> list[Answer]:
     """Return the gold answer of each row that has one, as a completion in the form that ``graders`` expect.
 
-    ``answer``: the field with the gold answer. None: the field that the graders read. Raises UserError if no
-    row has a gold answer.
+    ``answer`` is the name of the field with the gold answer. If it is None, this is the field that the
+    graders read. Raises UserError if no row has a gold answer.
     """
     of_graders, before, after = _gold_form(graders)
     field = answer or of_graders
@@ -96,8 +99,9 @@ def _gold_of_template(check: StringCheck) -> tuple[str, str, str] | None:
     """Return the field of the row that ``check.reference`` contains, and the texts before and after it. For
     the reference ``Answer: {answer}.`` these are ``answer``, ``Answer: `` and ``.``.
 
-    Return None in two cases: the reference does not have exactly one field, or a completion that equals the
-    reference does not pass the check.
+    Return None if the reference does not have exactly one field, or has only a part of a field, such as
+    ``{answer.text}``. Also return None if the check's ``input`` is not the completion as it is, or if its
+    operation is ``notEquals``.
     """
     if check.input != "{completion}" or check.operation == "notEquals":
         return None
@@ -115,9 +119,9 @@ def _text(value: object) -> str:
 def given(path: Path, rows: Sequence[RowLine]) -> list[Answer]:
     """Return the completions in a file of JSON lines. Raises UserError if a completion or its row is missing.
 
-    Each line is a text or an object. A text in the n-th line answers the n-th row. An object has the field
-    ``completion``. It may have the field ``line``: the line of the row in the dataset. Without ``line`` an
-    object answers the n-th row, too. Blank lines do not count.
+    Each line is a JSON text (the completion), or a JSON object with the field ``completion``. The n-th line
+    answers the n-th row. An object with the field ``line`` answers the row in this line of the dataset
+    instead. Blank lines do not count.
     """
     by_line = {row.line: row for row in rows}
     try:
@@ -209,7 +213,10 @@ def scored(manifest: Manifest, overrides: Overrides, answers: Sequence[Answer]) 
 
 
 def not_full(answers: Sequence[Answer], scores: "Sequence[Score]") -> Iterator[tuple[Answer, str]]:
-    """Yield each gold answer and the name of each grader that does not give it the score 1, or that fails."""
+    """Yield a gold answer and a grader's name for each score below 1, and for each grader that failed.
+
+    ``scores`` has the scores of ``answers``, in the same order.
+    """
     for answer, score in zip(answers, scores, strict=True):
         for name in {**score.per_grader, **score.errors}:
             if name in score.errors or score.per_grader[name] < 1:

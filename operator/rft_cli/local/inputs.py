@@ -22,7 +22,7 @@ class Input(NamedTuple):
     """The content to write to ``location``, or None if the file exists already."""
 
     def digest(self) -> str | None:
-        """Return the SHA-256 of the content of the file, or None for a remote URI."""
+        """Return the SHA-256 of the file's content as hexadecimal digits, or None for a remote URI."""
         if self.content is not None:
             return hashlib.sha256(self.content).hexdigest()
         if "://" in self.location:
@@ -31,7 +31,7 @@ class Input(NamedTuple):
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def write(self) -> None:
-        """Write the content to the path ``location``."""
+        """Write ``content`` to the path ``location``. Do nothing if ``content`` is None."""
         if self.content is not None:
             atomic.write_bytes(Path(self.location), self.content)
 
@@ -68,8 +68,8 @@ class Inputs(NamedTuple):
         return found | {f"grader {name}": given for name, given in self.graders.items()} | self.helpers()
 
     def helpers(self) -> dict[str, Input]:
-        """Return the files in ``beside``. The key of each is a text for messages: ``grader NAME, FILE``, with
-        the grader's name and the file's name.
+        """Return the files in ``beside``. The key of a file is a text for messages: ``grader NAME, FILE``,
+        where NAME is the grader's name and FILE the file's name.
         """
         return {
             f"grader {name}, {Path(given.location).name}": given
@@ -122,6 +122,8 @@ def located_code(
     - The first has the file with each grader's code, as ``located_graders`` returns it.
     - The second has the other files in the grader's ConfigMap, which the code can import. A grader whose code
       is replaced by a file of ``overrides`` is left out.
+
+    An input from a ConfigMap gets a path in ``folder``, but is not written yet.
     """
     graders = located_graders(manifest, overrides, folder)
     beside = {
@@ -135,13 +137,14 @@ def located(
 ) -> Input:
     """Return the input file of a dataset.
 
-    - ``field``: the path of the dataset in the manifest
-    - ``source``: the dataset in the manifest
-    - ``override``: the file in place of ``source``, from the option ``flag``
-    - ``folder``: the folder for rows from a ConfigMap
+    - ``field``: the manifest's field: ``spec.dataset`` or ``spec.evaluation.dataset``
+    - ``source``: the value of this field
+    - ``override``: the file that replaces ``source``, or None
+    - ``flag``: the option that names ``override``, for error messages
+    - ``folder``: the folder for rows from a ConfigMap; they are not written yet
 
     Raises:
-        UserError: if the dataset is missing.
+        UserError: if the dataset is missing, or exists only in a cluster.
     """
     if override is not None:
         return _file(override.resolve(), flag)
@@ -168,14 +171,14 @@ def _uri(relative_to: Path, field: str, uri: str) -> Input:
     parts = urlsplit(uri)
     if parts.scheme != "file":
         return Input(uri)
-    # file://data/train.jsonl is read as a relative path, because a host makes no sense here.
+    # In file://data/train.jsonl, data is parsed as a host. It is meant as a folder of a relative path.
     return _file((relative_to / unquote(parts.netloc + parts.path)).resolve(), field)
 
 
 def located_graders(manifest: Manifest, overrides: Mapping[str, Path], folder: Path) -> dict[str, Input]:
     """Return the file with the code of each python grader, by the grader's name.
 
-    Graders with inline code are left out. Raises UserError if the code of another grader is missing.
+    Graders with inline code are left out. Raises UserError if the code of any other python grader is missing.
     """
     found: dict[str, Input] = {}
     spec = manifest.job.spec

@@ -27,7 +27,7 @@ def locked(folder: RunFolder) -> Iterator[None]:
         raise UserError(f"{output}: cannot be written: {error.strerror}", UNREADABLE) from error
     if os.path.lexists(folder.log):
         with _own_file(folder.log):
-            pass  # before anything is written there
+            pass  # a log that is a link is refused here, before the trainer writes into it
     with _own_file(folder.lock) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -32,14 +32,14 @@ class Manifest(NamedTuple):
 
     @property
     def folder(self) -> Path:
-        """The folder in which relative paths of the manifest begin."""
+        """The folder to which relative paths in the manifest refer."""
         return folder_of(self.path)
 
 
 def read(path: Path, allowed: Folders | None = None) -> list[Document]:
     """Return the Kubernetes objects of a file. The path ``-`` means standard input.
 
-    For each file that a job names by ``python.file``, a ConfigMap follows the job.
+    For each file that a job names by ``python.file``, a ConfigMap with this file follows the job.
 
     ``allowed``: folders whose files may be sent to a cluster, in addition to the manifest's folder. None
     means that nothing is sent to a cluster, so every file may be read.
@@ -60,15 +60,17 @@ def as_written(path: Path) -> list[Document]:
 
 
 def folder_of(path: Path) -> Path:
-    """Return the folder in which relative paths of a manifest begin."""
+    """Return the folder to which relative paths in a manifest refer: the folder of the manifest's file.
+
+    For standard input, return the working folder.
+    """
     return Path.cwd() if path == STDIN else path.resolve().parent
 
 
 def on_this_machine(document: Document) -> Document:
-    """Return a job for a run on this machine.
+    """Return a job for a run on this machine: a job without ``spec.storage`` gets ephemeral storage.
 
-    A job without storage gets ephemeral storage, because this needs no cluster. The run itself uses the
-    folder of ``--output``.
+    Otherwise the job would not be valid. The run itself uses the folder of ``--output``.
     """
     body = document.body
     spec = body.get("spec")
@@ -78,7 +80,10 @@ def on_this_machine(document: Document) -> Document:
 
 
 def is_job(body: Mapping[str, Any]) -> bool:
-    """Whether a document is an RFTJob, or was probably meant to be one."""
+    """Whether an object is an RFTJob, or was probably meant to be one.
+
+    This is so if at least its kind or its API group is that of an RFTJob.
+    """
     group = str(body.get("apiVersion", "")).partition("/")[0]
     return group == GROUP or str(body.get("kind", "")).lower() == KIND.lower()
 
@@ -106,7 +111,7 @@ def nothing_in(documents: list[Document], path: Path) -> str:
 
 
 def load(path: Path) -> Manifest:
-    """Return the only RFTJob of a file, for a run on this machine.
+    """Return the only RFTJob of a file, and the file's ConfigMaps, for a run on this machine.
 
     Raises:
         UserError: if the file does not have exactly one RFTJob, or the RFTJob is not valid.
@@ -124,7 +129,7 @@ def with_spec(job: RFTJob, spec: dict[str, Any]) -> RFTJob:
     """Return the job with the new spec ``spec``, a JSON object. The new spec is validated.
 
     Raises:
-        UserError: if a value is out of range. The message has all problems.
+        UserError: if the new spec is not valid. The message has all problems.
     """
     try:
         return job.model_copy(update={"spec": type(job.spec).model_validate(spec)})
@@ -159,7 +164,10 @@ def name_of(body: Mapping[str, Any]) -> str:
 
 
 def config_maps(documents: list[Document], namespace: str) -> dict[str, dict[str, bytes]]:
-    """Return the contents of the ConfigMaps of a namespace, by name and key."""
+    """Return the contents of the ConfigMaps of a namespace, by the ConfigMap's name and then by key.
+
+    Raises UserError if a key or a content is not valid.
+    """
     found: dict[str, dict[str, bytes]] = {}
     for source, body in documents:
         if body.get("apiVersion") != "v1" or body.get("kind") != "ConfigMap":

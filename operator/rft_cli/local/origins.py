@@ -1,7 +1,7 @@
 """Compares addresses of servers, to decide which servers may get a credential of the user.
 
-Libraries parse unusual addresses in different ways. So an address in an unusual form has no origin, and
-equals no other address.
+An address is compared by its origin: its scheme, host and port. Libraries parse unusual addresses in
+different ways. So an address in an unusual form has no origin, and equals no other address.
 """
 
 import re

@@ -1,8 +1,8 @@
 """Converts a manifest that names files of the user to a manifest that the API accepts.
 
 Only ``rft`` knows the field ``python.file``, and a cluster does not. So this module replaces the field by a
-ConfigMap with the code, and writes paths of rows as the API requires. For ``rft submit`` it also makes a
-ConfigMap of each file with rows.
+ConfigMap with the code, and writes paths of datasets and models as the API requires. For ``rft submit`` it
+also makes a ConfigMap of each file with rows.
 """
 
 import ast
@@ -68,7 +68,8 @@ def with_code(documents: Iterable[Document], folder: Path, allowed: Folders | No
     - ``allowed``: the folders whose files may be sent to a cluster; None: nothing is sent
 
     Raises:
-        UserError: if a file does not exist, cannot be the key of a ConfigMap, or is too large for one.
+        UserError: if a file does not exist, may not be sent to the cluster, or is too large for a ConfigMap,
+            or if its name cannot be a key of a ConfigMap.
     """
     found: list[Document] = []
     for source, body in documents:
@@ -130,8 +131,8 @@ def path_of(name: str, folder: Path) -> Path:
 def model_name(name: str) -> str:
     """Return the absolute path of a model if it is a folder on this machine, else the name as it is.
 
-    A name with a slash may be a hub id. So such a name is a folder only if it begins with ``./``, ``../``,
-    ``/`` or ``~``.
+    A name with a slash may be a hub id. So such a name is taken as a folder only if it begins with ``./``,
+    ``../``, ``/`` or ``~``.
     """
     folder = Path(name).expanduser()
     is_path = "/" not in name or name.startswith(("~", "./", "../", "/"))
@@ -162,7 +163,7 @@ def _module_names(source: bytes) -> set[str]:
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return set()  # the check of the grader's code says what is wrong
+        return set()  # a later check of the grader's code reports the error
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -227,8 +228,10 @@ def _data(contents: Mapping[str, bytes]) -> dict[str, dict[str, str]]:
 
 
 def _write_paths(spec: dict[str, Any], folder: Path) -> None:
-    """Change in ``spec`` the paths of datasets and of the model that exist on this machine, to the form that
-    the API accepts: with ``./`` before them, or absolute. Relative paths refer to ``folder``.
+    """Rewrite the paths of datasets and of the model in ``spec`` to a form that the API accepts.
+
+    A relative path gets ``./`` before it, or becomes absolute. Only paths that exist on this machine are
+    rewritten. Relative paths refer to ``folder``.
     """
     for _, dataset in _datasets(spec):
         uri = dataset.get("uri")

@@ -36,8 +36,8 @@ INTERRUPTED = 130
 class Supervisor:
     """Runs one child process in its own process group.
 
-    At the first SIGINT (Ctrl-C), SIGTERM or SIGHUP, the child is asked to save a checkpoint and end. A later
-    Ctrl-C kills the process group.
+    At the first SIGINT (Ctrl-C), SIGTERM or SIGHUP, the child gets SIGTERM. The trainer then saves a
+    checkpoint and ends. A later Ctrl-C kills the process group.
     """
 
     def __init__(self, command: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> None:
@@ -60,8 +60,9 @@ class Supervisor:
         - ``on_line`` gets each line of the child's standard output.
         - ``on_tick`` is called several times a second.
 
-        Both are called in this thread. If a signal ended the child, the exit code is 128 plus the number of
-        the signal, as in a shell.
+        Both are called in the thread that called this method. If a signal ended the child, the exit code is
+        128 plus the number of the signal, as in a shell. If a later Ctrl-C killed the process group, it is
+        ``INTERRUPTED``.
         """
         with run_files.writable(self._log) as log, self._started(log) as process:
             reader = threading.Thread(target=self._read, args=(process,), daemon=True)
@@ -151,9 +152,10 @@ def kill_group(process: "subprocess.Popen[Any]") -> None:
 def killed_with_this_process(process: "subprocess.Popen[Any]") -> Iterator[None]:
     """Kill the process group of ``process`` if this process ends within the block, even by SIGKILL.
 
-    ``process`` leads its own process group. A small program waits for this process: its standard input is a
-    pipe that closes when this process ends. PR_SET_PDEATHSIG is not enough. Its signal reaches only
-    ``process``, and not the processes that it started, such as the engine of vLLM.
+    ``process`` leads its own process group. A small program is started, and reads from a pipe of this
+    process. The pipe closes when this process ends, and the small program then kills the group. Linux's
+    PR_SET_PDEATHSIG is not enough: its signal reaches only ``process``, and not the processes that
+    ``process`` started, such as the engine of vLLM.
     """
     # With -S and -I the small program starts fast. It reads neither the working folder nor the user's
     # settings.
@@ -163,9 +165,9 @@ def killed_with_this_process(process: "subprocess.Popen[Any]") -> Iterator[None]
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,  # so that Ctrl-C does not reach it
+        start_new_session=True,  # so that Ctrl-C does not end the small program
     ) as watcher:
         try:
             yield
         finally:
-            watcher.kill()  # before its pipe closes
+            watcher.kill()  # before the pipe closes, because the small program would then kill the group

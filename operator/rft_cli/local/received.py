@@ -1,7 +1,7 @@
 """Receives the files of a run's folder from another machine, and continues files that were cut off.
 
 The name of a partial file is the digest of the complete file. So a partial file is continued only with bytes
-of the same content. Two files with the same content are sent only once.
+of the same content. If several files have the same content, it is sent only once.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ class Source(Protocol):
     """Lists the files of a run's folder, and sends their content."""
 
     def files(self, patterns: Sequence[str]) -> list[FileEntry]:
-        """Return the files that match at least one of the patterns."""
+        """Return the files whose path matches at least one of the patterns of ``fnmatch``."""
 
     def content(self, wanted: Sequence[tuple[FileEntry, int]]) -> Generator[tuple[int, bytes], None, None]:
         """Yield the content of files in pieces. A piece is the index of a file in ``wanted``, and some bytes
@@ -43,14 +43,14 @@ class Transferred(NamedTuple):
     files: int
     """Number of files that are complete in the folder now."""
     size: int
-    """Their total size in bytes."""
+    """Total size of these files in bytes."""
     sent: int
     """Number of bytes that were sent during this call."""
 
 
 Progress = Callable[[int, int], None]
-"""A function that gets two numbers of bytes: those that are on this machine already, and those of all
-files."""
+"""A function that shows progress. It gets the number of bytes that are on this machine already, and the
+number of bytes of all files."""
 
 
 def receive(
@@ -95,14 +95,18 @@ def receive(
 
 
 def _fetch(source: Source, wanted: list[tuple[FileEntry, Path]], more: Callable[[int], None]) -> int:
-    """Append the missing bytes to each partial file. Return the number of bytes that were sent."""
+    """Append the missing bytes to each partial file. Return the number of bytes that were sent.
+
+    ``wanted`` has each file with its partial file. ``more`` is called with the number of bytes that all
+    partial files have together.
+    """
     if not wanted:
         return 0
     offsets = [part.stat().st_size for _, part in wanted]
     sent, begun = 0, sum(offsets)
     more(begun)
     asked = [(entry, offset) for (entry, _), offset in zip(wanted, offsets, strict=True)]
-    # Closed also after an error, so that its connection is not left open.
+    # The generator is closed also after an error, so that the connection of the source is not left open.
     with closing(source.content(asked)) as pieces:
         for index, piece in pieces:
             part = wanted[index][1]
@@ -136,7 +140,10 @@ def digest_of(path: Path) -> str:
 
 
 def _part(folder: Path, entry: FileEntry) -> Path:
-    """Return the partial file for an entry. It is made if it is missing, and emptied if it is too long."""
+    """Return the path of the partial file for an entry.
+
+    The file is made if it is missing, and emptied if it is longer than the complete file.
+    """
     part = folder / PARTIAL / entry.sha256
     part.parent.mkdir(parents=True, exist_ok=True)
     run_files.refuse_link(part.parent)
@@ -172,13 +179,13 @@ def _free(folder: Path, path: str) -> Path:
 
 
 def _remove_partial(folder: Path) -> None:
-    """Remove the folder of partial files. Some of them may have content that is no longer in the run."""
+    """Remove the folder of partial files. Some of these may have content that the run no longer has."""
     shutil.rmtree(folder / PARTIAL, ignore_errors=True)
 
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Convert errors of this machine's files into a UserError."""
+    """Convert an error of reading or writing a file on this machine into a UserError."""
     try:
         yield
     except run_files.UnreadableFile as error:

@@ -17,7 +17,7 @@ from rft_run.steps import StepRecord, UnreadableSteps, read_steps
 
 
 def steps(path: Path) -> list[StepRecord]:
-    """Return the records of all steps in a ``metrics.jsonl``, or none if there is no file.
+    """Return the records of all steps in a ``metrics.jsonl``, or an empty list if there is no file.
 
     Raises:
         UserError: if a line is not the record of a step, or has no reward.
@@ -56,18 +56,18 @@ def commit_in(config: Mapping[str, object], default: str | None = None) -> str |
 
     Return ``default`` if the configuration does not have the commit.
     """
-    found = config.get("revision")  # the trainer writes the commit
+    found = config.get("revision")  # here the trainer writes the commit
     return found if isinstance(found, str) else default
 
 
 def rollouts(path: Path) -> list[RolloutRecord]:
-    """Return the rollouts of a step. Raises UserError if ``path`` is not a file of rollouts."""
+    """Return the rollouts in the file of a step. Raises UserError if ``path`` is not a file of rollouts."""
     with _explained(path):
         return read_rollouts(path)
 
 
 def rollouts_in_turn(path: Path) -> Iterator[RolloutRecord]:
-    """Yield the rollouts of a step one by one, so that they need not all fit into memory.
+    """Yield the rollouts in the file of a step one by one, so that they need not all fit into memory.
 
     Raises:
         UserError: if ``path`` is not a file of rollouts.

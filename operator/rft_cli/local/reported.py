@@ -19,12 +19,15 @@ from rft_run.rollouts import RolloutRecord
 from rft_run.steps import StepRecord
 
 GROUPS = 2
-"""Number of prompts that a report shows of a step. The report shows the first and the last step with
-rollouts."""
+"""Number of prompts whose rollouts a report shows, for each of two steps: the first and the last step that
+have rollouts."""
 
 
 class HeldOut(NamedTuple):
-    """The mean reward of one held-out evaluation, from 0 to 1, and the step after which it was made."""
+    """The mean reward of one held-out evaluation, and the step after which it was made.
+
+    The reward is from 0 to 1, or None if no row was graded.
+    """
 
     step: int
     reward: float | None
@@ -44,7 +47,7 @@ class ReportedRun(NamedTuple):
     spec: RFTJobSpec
     status: RFTJobStatus
     steps: Sequence[StepRecord] = ()
-    """All steps from the folder of a run, or the points of the reward curve in the status of a job."""
+    """All steps of a run in a folder. For an RFTJob, only the points of the reward curve in its status."""
     held_out: Sequence[HeldOut] = ()
     """All held-out evaluations, in the order of their steps."""
     base: EvaluationRecord | None = None

@@ -32,7 +32,7 @@ JSON_LINES = RowLayout()
 
 
 class RowLine(NamedTuple):
-    """A row of a dataset, and the number of its line."""
+    """A row of a dataset, and the number of its line, counted from 1."""
 
     line: int
     messages: list[dict[str, Any]]
@@ -43,7 +43,8 @@ class RowLine(NamedTuple):
 def row_lines(file: IO[bytes], source: str, layout: RowLayout) -> Iterator[RowLine]:
     """Yield the rows of an open file. Raises DataError, with the line number, for an invalid row.
 
-    ``source`` is the name of the file in error messages.
+    - ``source``: the name of the file in error messages
+    - ``layout``: the format and the columns of the file
     """
     return (_row(number, line, source, layout) for number, line in _numbered(file, source, layout))
 
@@ -64,7 +65,7 @@ def distinct_prompts(file: IO[bytes], source: str, layout: RowLayout) -> int | N
 
 
 def _numbered(file: IO[bytes], source: str, layout: RowLayout) -> Iterator[tuple[int, bytes]]:
-    """Yield the lines of a file that are not blank, with their line numbers.
+    """Yield each line that is not blank, as a pair: the line's number, counted from 1, and its bytes.
 
     Raises DataError if the file cannot be read.
     """
@@ -127,12 +128,13 @@ def prompt_tokens(row: RowLine) -> float:
 
 
 def rows_of(manifest: Manifest, dataset: Path | None, evaluation: Path | None) -> RowCounts:
-    """Return how many rows a manifest has for training and for evaluation.
+    """Return how many rows a manifest has for training and for evaluation, and the mean prompt length.
 
-    Files from the command line replace the datasets of the manifest.
+    The files ``dataset`` and ``evaluation`` from the command line replace the datasets of the manifest.
 
     Raises:
-        UserError: if the rows cannot be read on this machine, or are too few.
+        UserError: if the rows cannot be read on this machine, or are too few, or if ``evaluation`` is given
+            and the manifest has no evaluation dataset.
     """
     spec = manifest.job.spec
     given = located(manifest, "spec.dataset", spec.dataset, dataset, "--dataset", Path())
@@ -154,7 +156,7 @@ def _evaluated(manifest: Manifest, override: Path | None) -> int:
     """Return the number of rows in the evaluation dataset.
 
     If the dataset of the manifest cannot be read, ``MAX_HELD_OUT`` rows are assumed. ``override`` is a file
-    from the command line, which replaces the dataset. If it cannot be read, UserError is raised.
+    from the command line, which replaces the dataset. Raises UserError if this file cannot be read.
     """
     source = manifest.job.spec.evaluation.dataset
     assert source is not None

@@ -21,12 +21,17 @@ from rft_run.config import RunConfig
 from rft_run.folder import RunFolder
 
 NOT_READ = Input(os.devnull)
-"""An empty file in place of the training rows, which are not needed if the rows of the evaluation have a
-separate file."""
+"""An empty file in place of the training rows. They are not needed if the evaluation has a separate
+dataset."""
 
 
 class Given(NamedTuple):
-    """The values from the command line: values of the spec, and files that replace those of the job."""
+    """The values from the command line: values of the spec, and files that replace those of the job.
+
+    - ``model``: the base model, as a hub id or a folder
+    - ``samples``: the number of completions of each row
+    - ``graders``: the file with the code of a grader, by the grader's name
+    """
 
     model: str | None = None
     adapter: Path | None = None
@@ -59,9 +64,12 @@ class EvaluationTask(NamedTuple):
 
 
 class PolicyScores(NamedTuple):
-    """The scores of one policy. ``step`` is 0 for the starting policy.
+    """The scores of one policy: the mean over the rows, with a 95 % interval. A mean is None if no row was
+    graded.
 
-    A mean is None if no row was graded.
+    - ``step``: the step after which the run saved the policy; 0 for the starting policy
+    - ``rows``: the number of rows
+    - ``completions``: the number of completions of all rows
     """
 
     step: int
@@ -73,7 +81,7 @@ class PolicyScores(NamedTuple):
     errors: dict[str, int]
     """Number of completions for which a grader failed, by the name of the grader."""
     truncated: float | None
-    """Share of the completions that were truncated at ``maxTokens``."""
+    """Share of the completions that were truncated at ``maxTokens``, from 0 to 1."""
 
     def as_object(self) -> dict[str, Any]:
         """Return the scores as a JSON object."""
@@ -154,7 +162,10 @@ def _there(location: str | None, field: str, option: str) -> Input:
 
 
 def _changed(job: RFTJob, given: Given) -> RFTJob:
-    """Return the job with the values of the command line. Raises UserError if a value cannot be used."""
+    """Return the job with the values of the command line, and without ``tracking`` and ``output``.
+
+    Raises UserError if a value cannot be used.
+    """
     spec = job.spec.dump()
     for field in ("tracking", "output"):  # nothing is sent to a tracker, and no adapter is pushed
         spec.pop(field, None)
@@ -172,7 +183,11 @@ def _changed(job: RFTJob, given: Given) -> RFTJob:
 
 
 def _evaluation(spec: RFTJobSpec, given: Given) -> dict[str, Any]:
-    """Return ``spec.evaluation`` with the values of the command line. Raises UserError."""
+    """Return ``spec.evaluation`` with the values of the command line, as a JSON object.
+
+    Raises UserError if more than one sample is asked for at temperature 0, or the file of ``--rows`` does not
+    exist.
+    """
     found = spec.evaluation.dump()
     if given.samples is not None:
         if given.samples > 1 and spec.evaluation.temperature == 0:
@@ -220,8 +235,8 @@ def prepared(evaluation: EvaluationTask, folder: Path) -> tuple[RunConfig, Path]
     job, source = evaluation.job, evaluation.source
     before = source[1] if source is not None else None
     config = snapshot.build(job, evaluation.inputs, detect(job.spec.resources), folder, before)
-    # With this name rft run refuses the folder as that of another run. Else a run in it would take the scores
-    # of the tuned policy for those of its own policy after this step.
+    # The name is changed so that rft run refuses this folder, as the folder of another run. Otherwise rft run
+    # could resume the run here, and would take the stored scores of the tuned policy for scores of its own.
     named = config.job.model_copy(update={"name": f"{config.job.name}-evaluation"})
     config = config.model_copy(update={"job": named})
     if source is not None:
@@ -245,7 +260,7 @@ def _copy_rendering(run: RunFolder, target: RunFolder) -> None:
 def results(folder: RunFolder, seed: int) -> list[PolicyScores]:
     """Return the scores of each evaluated policy, in the order of the steps.
 
-    ``seed`` is the seed of the random resampling for the intervals. Raises UserError if a file cannot be
+    ``seed`` is the seed of the bootstrap that computes the intervals. Raises UserError if a file cannot be
     read.
     """
     return [_of_policy(folder, step, seed) for step in folder.evaluated_steps()]

@@ -82,8 +82,8 @@ def _shape(config: dict[str, Any], path: Path) -> Read:
 
 
 def _cached(model: ModelSource) -> Path | None:
-    """Return the path of the model's ``config.json`` in the hub cache of this machine, without any
-    download.
+    """Return the path of the model's ``config.json`` in the hub cache of this machine, or None if it is not
+    there. Nothing is downloaded.
     """
     try:
         from huggingface_hub import try_to_load_from_cache

@@ -1,7 +1,7 @@
-"""Defines ``run.json``, the configuration of a local run.
+"""Makes, reads, writes and compares ``run.json``, the configuration of a local run.
 
-A run resumes only if its inputs and its spec are unchanged. But the fields of the spec in ``CHANGEABLE`` may
-change.
+A run resumes only if its inputs and its spec are unchanged, except for the fields of the spec in
+``CHANGEABLE``.
 """
 
 import json
@@ -82,6 +82,8 @@ def build(
     ``before`` is the configuration with which the run was started, or None for a new run. A resumed run keeps
     the UID and the effective parameters of ``before``. Without this, another release could derive other
     parameters.
+
+    Raises UserError if the job cannot run on this machine.
     """
     uid = before.job.uid if before is not None else job.metadata.uid or str(uuid.uuid4())
     derived = before.effective if before is not None else None
@@ -107,10 +109,10 @@ def build(
 
 
 def _cpu_dtype(before: RunConfig | None) -> Dtype:
-    """Return the dtype for jobs that run on the CPU and set none. ``before`` is the configuration of a
-    resumed run.
+    """Return the dtype for a job that runs on the CPU and sets no dtype.
 
-    A resumed run keeps its dtype, even on a machine that is faster with another dtype.
+    ``before`` is the configuration of a resumed run, or None for a new run. A resumed run keeps its dtype,
+    even on a machine that is faster with another dtype. Raises UserError if ``RFT_CPU_DTYPE`` names no dtype.
     """
     started_in = before.plan.dtype if before is not None and before.plan is not None else None
     try:
@@ -127,7 +129,9 @@ def planned(job: RFTJob, hardware: Hardware, cpu_dtype: Dtype = SAFE) -> Plan | 
     memory of the run. ``cpu_dtype`` is the dtype on the CPU for jobs that set none.
 
     Raises:
-        UserError: if the run needs more GPUs or memory than there is, or the model cannot be trained.
+        UserError: if the run needs more GPUs than this machine has, or more memory than the GPUs have; if a
+            run on the CPU needs more memory than ``spec.resources.memory`` requests; or if the model cannot
+            be trained.
     """
     if hardware.gpus:
         return _planned_on_gpus(job.spec, hardware)
@@ -193,11 +197,10 @@ def _planned_on_gpus(spec: RFTJobSpec, hardware: Hardware) -> Plan | None:
 
 
 def within(made: Plan, memory: float) -> str | None:
-    """Return the memory that a run must request instead of what the plan requests, so that it fits this
-    machine, as a Kubernetes quantity.
+    """Return a memory request that fits this machine, to replace the request of the plan ``made``.
 
-    ``memory`` is the memory of the machine in bytes. The result is equal to it, or None if the plan's request
-    must not change. These are the cases of None:
+    ``memory`` is the memory of the machine in bytes. The result is this amount as a Kubernetes quantity, such
+    as ``512Mi``. It is None if the plan's request must not change:
 
     - The machine has less than the minimum of the plan.
     - The machine has as much as the plan requests, or more.
@@ -236,8 +239,8 @@ def refuse_changes(folder: Path, before: RunConfig, now: RunConfig, inputs: Inpu
     - ``inputs``: the input files with which the run is resumed.
 
     Raises:
-        UserError: if the spec, the name of the job or the content of an input changed. The message lists all
-            changes.
+        UserError: if the name of the job, the content of an input, or a field of the spec that is not in
+            ``CHANGEABLE`` changed. The message lists all changes.
     """
     changes = [change for change in spec_changes(before.spec, now.spec) if not _may_change(change.path)]
     changes += [FieldChange(field, *pair) for field, pair in _changed_inputs(folder, inputs).items()]
@@ -253,7 +256,7 @@ def refuse_changes(folder: Path, before: RunConfig, now: RunConfig, inputs: Inpu
 
 
 def save(folder: Path, config: RunConfig, inputs: Inputs) -> Path:
-    """Write the inputs and the configuration of a run into ``folder``. Return the path of the
+    """Write the inputs, their digests and the configuration of a run into ``folder``. Return the path of the
     configuration.
     """
     run = RunFolder(folder)
@@ -269,7 +272,7 @@ def save(folder: Path, config: RunConfig, inputs: Inputs) -> Path:
 def spec_changes(before: RFTJobSpec, now: RFTJobSpec) -> list[FieldChange]:
     """Return the fields that differ between two specs, in the order of the spec.
 
-    A field that is absent from a spec has its default.
+    A field that a spec does not set counts as set to its default.
     """
     return [
         FieldChange(join_path(("spec", *loc)), old, new)

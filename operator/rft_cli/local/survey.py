@@ -1,4 +1,7 @@
-"""Reads the rows of a file before a manifest is written. Finds columns, lengths and distinct prompts."""
+"""Reads the rows of a file for ``rft new``, which writes a manifest for them.
+
+It finds the columns, the lengths and the number of distinct prompts.
+"""
 
 import csv
 import io
@@ -36,6 +39,7 @@ class Survey(NamedTuple):
     """The name of the column of each field of a row, by the field's name. Fields with the same name as their
     column are left out."""
     rows: int
+    """Number of rows that were read."""
     prompts: int
     """Number of different prompts."""
     fields: dict[str, int]
@@ -43,7 +47,7 @@ class Survey(NamedTuple):
     prompt_tokens: list[float]
     """Estimated length of each prompt, in tokens."""
     answers: dict[str, list[Any]]
-    """For each field with texts or numbers, these values. Rows without such a value are left out."""
+    """For each field, its values that are texts or numbers. Rows without such a value are left out."""
 
     def lengths(self, field: str) -> list[float]:
         """Return the estimated length of each value of a field, in tokens."""
@@ -187,6 +191,6 @@ def _is_number(value: object) -> bool:
 
 
 def dataset(found: Survey, uri: str) -> dict[str, Any]:
-    """Return ``spec.dataset`` for a file."""
+    """Return ``spec.dataset`` for the file at ``uri``, as a JSON object."""
     more: Mapping[str, Any] = {"format": found.format} if found.format != "jsonl" else {}
     return {"uri": uri, **more, **({"columns": found.columns} if found.columns else {})}

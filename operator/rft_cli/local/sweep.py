@@ -68,7 +68,7 @@ SCALARS = ("integer", "number", "string", "boolean")
 
 
 def _values(listed: str) -> list[Any]:
-    """Parse the values of a field as YAML, as in a manifest."""
+    """Parse values with commas between them. Each value is parsed as YAML, as in a manifest."""
     try:
         return [load_documents(f"value: {text}", "--sweep")[0].body["value"] for text in listed.split(",")]
     except UnreadableManifest as error:
@@ -128,8 +128,8 @@ def _try(job: RFTJob, path: str, value: Any) -> tuple[RFTJob | None, str]:
 def with_value(document: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     """Return a copy of a job with ``value`` at ``path``.
 
-    If ``path`` is that of the kind of GPU, the copy lacks the number of GPUs and the other fields of the
-    accelerator, such as its memory. So the plan decides them.
+    If ``path`` is ``ACCELERATOR``, the kind of GPU, the copy has neither the number of GPUs nor the other
+    fields of the accelerator, such as its memory. So the plan decides these.
     """
     changed = copy.deepcopy(document)
     if path == ACCELERATOR:

@@ -47,7 +47,7 @@ def train(
     """Run the trainer until it ends. Return its exit code, and the event that it sends at its end.
 
     - ``log``: gets the output of the trainer that is not an event. The output is appended.
-    - ``on_event``: gets all other events.
+    - ``on_event``: gets each event, except the ``EndEvent``, which is in the result.
     - ``on_tick``: is called several times a second. Its argument says whether the trainer was asked to stop.
     """
     # PYTHONSAFEPATH is -P for the processes that the trainer starts.
