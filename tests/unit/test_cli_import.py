@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from rft_api.graders import Grader
 from rft_cli.importing import reading
+from rft_cli.importing.fireworks import hub_id
 from rft_cli.importing.result import Draft, ImportProblem, Options
 from rft_cli.main import app
 from rft_graders.builtin import builtin
@@ -198,6 +199,21 @@ def test_a_job_of_the_fireworks_api_is_carried_over() -> None:
     assert spec["training"]["klBeta"] == 0.002
     assert spec["sampling"]["numRollouts"] == 4
     assert {"region", "node-count"} <= notes_of(draft).keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("accounts/fireworks/models/llama-v3p1-8b-instruct", "meta-llama/Llama-3.1-8B-Instruct"),
+        ("qwen3-30b-a3b", "Qwen/Qwen3-30B-A3B"),
+        ("Qwen/Qwen3-8B", "Qwen/Qwen3-8B"),
+        ("my-team/llama-3-finetune", "my-team/llama-3-finetune"),
+        ("accounts/me/models/llama-v3p1-8b-instruct", None),
+        ("accounts/fireworks/models/deepseek-v3", None),
+    ],
+)
+def test_only_names_of_the_vendors_catalogue_become_other_hub_ids(name: str, expected: str | None) -> None:
+    assert hub_id(name) == expected
 
 
 @pytest.mark.parametrize(("text", "options", "said"), REFUSED["files"])

@@ -169,13 +169,16 @@ def hub_id(name: str) -> str | None:
     """Return the hub id for a model's name at Fireworks: for llama-v3p1-8b-instruct, it is
     meta-llama/Llama-3.1-8B-Instruct.
 
-    Only the form of the name is used, and only its part after the last slash. Names of Llama and Qwen models
-    are converted. Any other name is returned unchanged if it has the form ``OWNER/NAME``; else return None.
+    Only the form of the name is used: names of Llama and Qwen models in Fireworks' catalogue are converted.
+    A name of the form ``OWNER/NAME`` is a hub id already, and is returned unchanged. For any other name, such
+    as a model of the user's own Fireworks account, return None.
     """
-    own = name.rpartition("/")[2].lower()
-    found = re.fullmatch(r"(llama|qwen)-?v?(\d+(?:p\d+)?)-(.+)", own)
+    if re.fullmatch(r"[^/]+/[^/]+", name):
+        return name
+    own = name.removeprefix("accounts/fireworks/models/").lower()
+    found = re.fullmatch(r"(llama|qwen)-?v?(\d+(?:p\d+)?)-([^/]+)", own)
     if found is None:
-        return name if re.fullmatch(r"[^/]+/[^/]+", name) else None
+        return None
     version = found[2].replace("p", ".")
     parts = [
         part.replace("p", ".").upper() if re.fullmatch(r"a?\d+(p\d+)?b", part) else part.capitalize()
