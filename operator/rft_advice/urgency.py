@@ -15,6 +15,7 @@ The user has acknowledged this advice, so it is not printed again.
 """
 
 MATTERS_MOST = (
+    "password-in-address",
     "cpu-for-large-model",
     "thought-cut",
     "max-tokens-fills-context",
@@ -37,8 +38,8 @@ MATTERS_MOST = (
 )
 """Ids of the most important advice, the most important first.
 
-First come mistakes that waste the whole run, then settings that lose results of the run. Advice that is not
-in this list comes after it, in the order of the rules.
+First come a visible password and mistakes that waste the whole run, then settings that lose results of the
+run. Advice that is not in this list comes after it, in the order of the rules.
 """
 
 

@@ -1,11 +1,16 @@
 """Advice on the experiment as a whole: number of changes, tracking, storage and hardware."""
 
+import re
+from collections.abc import Iterator
+from typing import Any
+
 from rft_advice import bands
 from rft_advice.guide import NINE, value_of
 from rft_advice.rule import AdviceRule
 from rft_advice.training import model_size
 from rft_api.job import RFTJobSpec
 
+_WITH_PASSWORD = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/?#:@]*:[^\s/?#@]+@\S+", re.IGNORECASE)
 CPU = "cpu"
 """The value of ``accelerator.name`` that means a run without a GPU."""
 
@@ -48,6 +53,30 @@ def storage_ephemeral(spec: RFTJobSpec) -> str | None:
         "the run's folder is lost with the pod: adapter, checkpoints, metrics.jsonl and recorded rollouts. A"
         " retry starts from step 0, and the run cannot be suspended; to keep the folder, use a claim"
     )
+
+
+def password_in_address(spec: RFTJobSpec) -> str | None:
+    """Advise a Secret if an address in the spec, such as a grader's URL, contains a password."""
+    texts = _texts(spec.model_dump(mode="json", by_alias=True, exclude_none=True))
+    found = [path for path, text in texts if _WITH_PASSWORD.fullmatch(text)]
+    if not found:
+        return None
+    return (
+        f"the address in {', '.join(found)} contains a password. Everyone who can read the RFTJob or the run's"
+        " folder can see it; leave it out, and name a Secret with the credential by secretRef instead"
+    )
+
+
+def _texts(value: Any, path: str = "spec") -> Iterator[tuple[str, str]]:
+    """Yield the path and the value of every text in a spec as JSON."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _texts(inner, f"{path}.{key}")
+    elif isinstance(value, list):
+        for i, inner in enumerate(value):
+            yield from _texts(inner, f"{path}[{i}]")
 
 
 def gpus_against_accelerator(spec: RFTJobSpec) -> str | None:
@@ -133,6 +162,14 @@ RULES: tuple[AdviceRule, ...] = (
         "storage is ephemeral",
         "Files on the pod's own disk are lost with the pod.",
         storage_ephemeral,
+    ),
+    AdviceRule(
+        "password-in-address",
+        ("spec",),
+        (),
+        "an address in the spec has the form `https://user:password@host`",
+        "Credentials belong in a Secret. Everyone who can read an RFTJob sees its spec.",
+        password_in_address,
     ),
     AdviceRule(
         "evaluation-off",

@@ -120,6 +120,10 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "tracking-without-backend": ({"tracking": {}}, {"tracking": {"tensorboard": {}}}),
     "storage-ephemeral": ({"storage": {"ephemeral": {}}}, CLAIM),
+    "password-in-address": (
+        {"tracking": {"mlflow": {"trackingUri": "https://me:pw@mlflow.example", "experiment": "e"}}},
+        {"tracking": {"mlflow": {"trackingUri": "https://mlflow.example/a:b@c", "experiment": "e"}}},
+    ),
     "evaluation-off": (
         {"evaluation": {"fraction": 0}},
         {"evaluation": {"fraction": 0, "dataset": {"uri": "./held-out.jsonl"}}},

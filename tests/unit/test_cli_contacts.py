@@ -319,6 +319,14 @@ def test_a_tracking_uri_on_this_machine_contacts_nobody(uri: str) -> None:
     assert found(shell(MLFLOW_TRACKING_TOKEN=SECRET), **mlflow(uri)) == []
 
 
+def test_a_password_in_an_address_is_not_printed() -> None:
+    given = mlflow("https://me:hunter2hunter2@mlflow.example")
+    with_credentials = shell(MLFLOW_TRACKING_TOKEN=SECRET)
+    said = [*found(with_credentials, **given), refused(with_credentials, **given)]
+    assert all("mlflow.example" in text for text in said)
+    assert "hunter2" not in "".join(said)
+
+
 def test_a_netrc_that_cannot_be_read_gives_no_credentials(tmp_path: Path) -> None:
     (tmp_path / ".netrc").write_bytes(b"machine other login me password \xff\xfe\n")
     said = found(shell(tmp_path), **mlflow("https://tracking.example"))

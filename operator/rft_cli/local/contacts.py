@@ -28,6 +28,7 @@ from rft_cli.local.inputs import Inputs
 from rft_cli.local.origins import Permission, origin_of, shown
 from rft_graders.tokens import environment_variable
 from rft_run.destination import PUSH_TOKEN, Destination, HubDestination, destination_of, read_destination
+from rft_run.secret_forms import without_credentials
 
 HUB = "https://huggingface.co"
 S3, GOOGLE = "https://s3.amazonaws.com", "https://storage.googleapis.com"
@@ -105,10 +106,10 @@ class Contact:
     def place(self) -> str:
         """The scheme, host and port of the address. The rest is left out, because it may contain secrets.
 
-        If ``origin_of`` returns None for the address, the whole address is shown.
+        If ``origin_of`` returns None for the address, it is the address without a password.
         """
         origin = origin_of(self.address)
-        return str(origin) if origin is not None else shown(self.address)
+        return str(origin) if origin is not None else without_credentials(shown(self.address))
 
     def __str__(self) -> str:
         sent = ", ".join((*self.credentials, *self.own)) or "no credential"
@@ -320,7 +321,7 @@ def _refusal(contact: Contact) -> str:
     allowed = f"allowed is {trusted}" if trusted else "no setting of yours names a server"
     setting = f" ({contact.setting})" if contact.setting else ""
     write = f"write {shown(contact.trusted[0])}, or to allow" if trusted else "to allow"
-    place = origin.place if origin is not None else f"'{shown(contact.address)}'"
+    place = origin.place if origin is not None else f"'{without_credentials(shown(contact.address))}'"
     return (
         f"{contact.field}: this machine would send {names} to {contact.place}; {allowed}{setting};"
         f" {write} this server, add {OPTION} {place}"
