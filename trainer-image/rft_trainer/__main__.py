@@ -1,8 +1,8 @@
 """``python -m rft_trainer --config FILE``: runs one attempt. The exit code is one of ``rft_run.exit_codes``.
 
-With ``--evaluate`` it trains nothing, but evaluates policies on the held-out rows (see
-``rft_trainer.score``). It writes JSON lines for ``rft run`` to standard output, and all other output to
-standard error.
+An attempt is one start of the trainer for a run. With ``--evaluate`` the program trains nothing, but
+evaluates policies on the held-out rows (see ``rft_trainer.score``). JSON lines for ``rft run`` go to standard
+output, and all other output goes to standard error.
 """
 
 import signal
@@ -28,7 +28,11 @@ log = logging.getLogger("rft_trainer")
 
 
 class StopFlag:
-    """A flag that SIGTERM and SIGINT set. The training loop reads it and stops at a safe point."""
+    """A flag that SIGTERM and SIGINT set.
+
+    The trainer reads the flag often, and stops if the flag is set. A training run saves a checkpoint before
+    it stops.
+    """
 
     def __init__(self) -> None:
         self._set = False

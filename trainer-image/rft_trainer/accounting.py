@@ -10,7 +10,11 @@ from rft_trainer.rollout.groups import SampledBatch
 
 
 def count_batch(state: RunState, batch: Batch, sampled: SampledBatch) -> None:
-    """Update ``state`` after a step: the position in the data, and counts such as tokens."""
+    """Update ``state`` after a step was trained on ``batch``.
+
+    The changes are the step number, the position in the data, the expected length of a completion, and the
+    counts of tokens, dropped prompts, dropped groups, grader errors and forged replies.
+    """
     accepted = [rollout for group in sampled.groups for rollout in group.accepted]
     lengths = [len(rollout.generated.token_ids) for rollout in accepted]
     state.step += 1

@@ -1,4 +1,7 @@
-"""Runs one attempt and reports how it ended. Only this module converts errors into exit codes."""
+"""Runs one attempt, which is one start of the trainer for a run, and reports how the attempt ended.
+
+Errors that end the attempt are converted into exit codes here.
+"""
 
 import logging
 from collections.abc import Callable
@@ -44,7 +47,7 @@ def attempt(config: RunConfig, should_stop: Callable[[], bool]) -> int:
 
 
 def ending_of(raised: Exception) -> Ending:
-    """Return the ending of an attempt that raised an error, and log the error."""
+    """Log an error that ended an attempt. Return the attempt's exit code, reason and message."""
     error = classify(raised)
     log.log(
         logging.INFO if error.exit_code == ExitCode.PREEMPTED else logging.ERROR,

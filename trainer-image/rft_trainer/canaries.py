@@ -35,7 +35,7 @@ def last_before(checkpoints: Sequence[int], step: int) -> int | None:
     """Return the step of the newest checkpoint that was saved at ``step`` or before.
 
     If all checkpoints were saved later, return the step of the oldest checkpoint. If there are no
-    checkpoints, return None.
+    checkpoints, return None. ``checkpoints``: the steps that have a checkpoint.
     """
     return max((c for c in checkpoints if c <= step), default=min(checkpoints, default=None))
 
@@ -43,12 +43,15 @@ def last_before(checkpoints: Sequence[int], step: int) -> int | None:
 def kept(
     stop: Stop | None, points: Sequence[RewardPoint], canaries: Sequence[str], checkpoints: Sequence[int]
 ) -> set[int]:
-    """Return the steps of the checkpoints that a run may restore when a canary falls. They must be kept.
+    """Return the steps of the checkpoints that must be kept, because a run may restore them later.
 
-    Each canary has a best window: the ``WINDOW`` successive reward points with its highest mean score. A fall
-    is measured from the best window. Only windows before the newest ``WINDOW`` points are compared, so
-    another window may still become the best one. So the checkpoint of each window that may become the best
-    one is kept.
+    The best window of a canary is the ``WINDOW`` successive points of the reward curve in which the canary's
+    mean score is highest. If the canary falls, the run restores the checkpoint at the end of this window. The
+    newest ``WINDOW`` points do not count for the best window until more points follow. So a later window may
+    still become the best one, and the checkpoint of each such window is kept too.
+
+    - ``points``, ``canaries``: as in ``fall``.
+    - ``checkpoints``: the steps that have a checkpoint.
     """
     if stop is None or stop.canary is None:
         return set()

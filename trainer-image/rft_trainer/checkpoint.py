@@ -29,7 +29,7 @@ class Fence:
     def __init__(self, folder: RunFolder) -> None:
         """Make this attempt the owner of the folder: earlier attempts may no longer write.
 
-        Raises VolumeError.
+        Raises VolumeError if the folder cannot be written.
         """
         self._file = folder.attempt
         self._id = uuid.uuid4().hex
@@ -41,7 +41,7 @@ class Fence:
         files.write_json(self._file, {"number": self.number, "id": self._id})
 
     def check(self) -> None:
-        """Raise Fenced if a newer attempt owns the folder now."""
+        """Raise Fenced if a newer attempt owns the folder now, VolumeError if the owner cannot be read."""
         try:
             current = run_files.json_of(self._file)
             number, owner = current["number"], current["id"]
@@ -55,7 +55,10 @@ class Checkpoints:
     """Writes and reads the checkpoints of a run. Each is a folder with a name such as ``step-000042``."""
 
     def __init__(self, folder: RunFolder, keep: int, fence: Fence) -> None:
-        """``keep``: how many of the newest checkpoints to keep. The best checkpoint is always kept too."""
+        """``keep``: how many of the newest checkpoints to keep.
+
+        The checkpoint with the highest held-out reward is always kept too.
+        """
         self._folder = folder
         self._keep = keep
         self._fence = fence
@@ -99,9 +102,11 @@ class Checkpoints:
         return target
 
     def prune(self, best_step: int, also: Collection[int] = ()) -> None:
-        """Remove old checkpoints, except these:
+        """Remove old checkpoints.
 
-        - the newest checkpoints
+        These checkpoints stay:
+
+        - the newest ones, as many as ``keep`` of the constructor says
         - the checkpoint of ``best_step``, the step with the highest held-out reward
         - the checkpoints of the steps in ``also``
         """
@@ -119,6 +124,7 @@ class Checkpoints:
             NoCheckpointReadable: there are checkpoints, but none can be read.
             ModelError: the checkpoint does not fit the model.
             VolumeError: the disk reports an error. A retry may succeed.
+            Fenced: a newer attempt has replaced this one. This is checked only before a rename.
         """
         unreadable: dict[int, str] = {}
         for step in reversed(self._folder.steps_with_checkpoint()):
@@ -198,7 +204,7 @@ class _Unreadable(Exception):
 
 
 def _refuse_other_shapes(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
-    """Raise ValueError if a weight and its saved moments differ in shape: torch does not check this."""
+    """Raise ValueError if a weight and its saved AdamW moments differ in shape. Torch does not check this."""
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     for index, moments in saved["state"].items():
         for name, moment in moments.items():

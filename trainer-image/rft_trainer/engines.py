@@ -1,4 +1,4 @@
-"""Starts the rollout engine that is set in a run's configuration."""
+"""Starts the sampler that a run's configuration names: vLLM or transformers."""
 
 import os
 from collections.abc import Callable
@@ -27,9 +27,12 @@ from rft_trainer.rollout.vllm_engine import VllmEngine
 from rft_trainer.rollout.vllm_server import ServerOptions, no_batch_invariance, reap
 
 START_SECONDS = 900.0
-"""Maximum time in seconds for a sampler's start with a very small model: imports, compilation, graphs."""
+"""Maximum time in seconds for a sampler's start with a tiny model: imports, compilation, CUDA graphs."""
 READ_BYTES_PER_SECOND = 100e6
-"""Slowest expected speed of reading a model's weights, in bytes per second, for the maximum start time."""
+"""Lowest speed, in bytes per second, at which a model's weights are read if nothing is wrong.
+
+The maximum start time is computed from this speed.
+"""
 UNPLANNED_SHARED, UNPLANNED_APART = 0.45, 0.9
 """Share of a GPU's memory that the sampler gets in a run without a plan.
 
@@ -59,7 +62,14 @@ def start_engine(
     context_length: int,
     should_stop: Callable[[], bool],
 ) -> RolloutEngine:
-    """Start the sampler in the background. Raises ConfigurationError if vLLM is needed and not installed."""
+    """Start the run's sampler or samplers, and return one object that samples with all of them.
+
+    vLLM starts in the background. The ``transformers`` sampler is loaded before this function returns.
+    ``context_length``: the longest sequence, in tokens.
+
+    Raises ConfigurationError if vLLM is needed and not installed, or if a deterministic run on GPUs needs a
+    mode that vLLM lacks here.
+    """
     spec = config.spec
     count = samplers(config)
     if spec.sampling.engine == "transformers":
@@ -83,7 +93,7 @@ def start_engine(
     options = _server_options(config, model, shape, context_length)
     if count == 1:
         return VllmEngine(options, should_stop)
-    reap(options.run_dir)  # samplers with any number, because an earlier attempt may have had more
+    reap(options.run_dir)  # ends all old samplers: an earlier attempt may have had more of them
     devices = sampler_devices(config, options.tensor_parallel)
 
     def start(number: int, stop: Callable[[], bool]) -> VllmEngine:
@@ -93,7 +103,7 @@ def start_engine(
 
 
 def _server_options(config: RunConfig, model: Path, shape: Shape, context_length: int) -> ServerOptions:
-    """Return the options of the run's vLLM server, or of the first one if the run has several."""
+    """Return the options of the run's vLLM server. If the run has several servers: of the first one."""
     spec, size = config.spec, _tensor_parallel(config, shape)
     attention = spec.training.lora_targets == "attention" or shape.adapts_attention_only
     return ServerOptions(
@@ -171,16 +181,14 @@ def _refuse_without_batch_invariance() -> None:
 
 
 def trainers(config: RunConfig) -> int:
-    """Return the number of processes of distributed training: the number of GPUs that train, or 1 without a
-    plan.
-    """
+    """Return the number of training processes: one for each GPU that trains. It is 1 without a plan."""
     return (config.plan and config.plan.trainer_gpus) or 1
 
 
 def base_divided(config: RunConfig) -> bool:
     """Return whether the processes of distributed training shard the base model.
 
-    Without a plan, or with a plan of an older release, which lacks this value, they shard it.
+    Also return True if there is no plan, or if the plan is of an older release, which lacks this value.
     """
     return config.plan is None or config.plan.trainer_base != "whole"
 
@@ -188,7 +196,7 @@ def base_divided(config: RunConfig) -> bool:
 def _cache_bytes(config: RunConfig, shape: Shape) -> int | None:
     """Return the size of the key-value cache in bytes. None: vLLM chooses the size.
 
-    - On the CPU: the size in the plan. If the plan has no size, a size that is enough for a step.
+    - On the CPU: room for the number of tokens in the plan. If the plan has no number, room for a step.
     - On GPUs that trainer and sampler share: the size in the plan. If the plan has no size, None.
     - On GPUs that only the sampler uses: None.
 

@@ -25,7 +25,7 @@ from rft_trainer.rollout.groups import Rollout, grade_items, rollout_requests, r
 log = logging.getLogger(__name__)
 
 Generate = Callable[[Sequence[Prompt], Sequence[Request], Callable[[], bool]], list[Generated]]
-"""Returns a completion for each request, in order. The requests of one prompt are together."""
+"""Returns a completion for each request, in order. The requests of one prompt follow each other."""
 
 REWARD = "reward"
 """Key of the total reward in a mapping whose other keys are graders' names."""
@@ -33,10 +33,12 @@ REWARD = "reward"
 
 @dataclass(frozen=True)
 class RowScores:
-    """Scores of one policy. A row's score is the mean over its samples, or None if no sample was graded.
+    """Scores of one policy on the held-out rows.
+
+    A row's score is the mean over its samples, or None if no sample was graded.
 
     - ``step``: the step after which the policy was evaluated. 0 for the starting policy.
-    - ``lines``: the line number of each row.
+    - ``lines``: the line number of each row in its file.
     - ``reward``: the reward of each row.
     - ``graders``: for each grader's name, the score of each row.
     - ``completions``: the text of each row's first sample.
@@ -50,11 +52,11 @@ class RowScores:
     completions: list[str]
     truncated: float
     rows: list[str] = field(default_factory=list)
-    """Digests of the rows; empty in the files of older releases."""
+    """The digest of each row's content. Empty in a file that an older release wrote."""
 
     @property
     def mean_reward(self) -> float:
-        """Mean reward over the rows that were graded."""
+        """Mean reward over the rows that were graded. It is 0 if no row was graded."""
         return _mean(self.reward) or 0.0
 
     def save(self, folder: RunFolder) -> None:
@@ -63,7 +65,10 @@ class RowScores:
 
     @classmethod
     def read(cls, folder: RunFolder, step: int) -> "RowScores | None":
-        """Return the saved scores of a step, or None if they are not saved."""
+        """Return the saved scores of a step. None: no scores are saved, or their file is invalid.
+
+        An invalid file is logged. Raises OSError if the volume fails.
+        """
         try:
             found = run_files.json_of(folder.evaluation_of(step), run_files.EVALUATION_BYTES)
             return cls(**{entry.name: found[entry.name] for entry in fields(cls) if entry.name in found})
@@ -98,11 +103,10 @@ def heldout_rollouts(
     scorer: Scorer,
     should_stop: Callable[[], bool],
 ) -> list[tuple[Rollout, ...]]:
-    """Return the graded rollouts of each held-out prompt. They are sampled with the sampler's current
-    adapter.
+    """Sample each held-out prompt with the sampler's current adapter. Return the graded rollouts by prompt.
 
-    ``sampling``: the sampling parameters of training. The evaluation's temperature replaces their
-    temperature. With greedy decoding each prompt gets one sample, and top-k and top-p are off.
+    ``sampling``: the sampling parameters of training. The temperature of ``spec.evaluation`` replaces the
+    temperature of training. If it is 0, each prompt gets one sample, and top-k and top-p are off.
     """
     evaluation = spec.evaluation
     samples = evaluation.samples if evaluation.temperature > 0 else 1
@@ -117,7 +121,7 @@ def heldout_rollouts(
 def row_scores(
     prompts: Sequence[Prompt], by_row: Sequence[tuple[Rollout, ...]], spec: RFTJobSpec, step: int
 ) -> RowScores:
-    """Return the scores of a policy.
+    """Compute the scores of a policy from its graded rollouts.
 
     - ``by_row``: the rollouts of each prompt. Each prompt has at least one rollout.
     - ``step``: the step after which the policy was evaluated. 0 for the starting policy.
@@ -188,7 +192,7 @@ def refuse_other_rows(base: RowScores, other: RowScores) -> None:
 
 
 def refuse_other_prompts(base: RowScores, prompts: Sequence[Prompt]) -> None:
-    """Raise InputsChanged if a saved evaluation used other prompts than ``prompts``."""
+    """Raise InputsChanged if the saved evaluation ``base`` used other rows than those of ``prompts``."""
     lines = [prompt.row.line for prompt in prompts]
     refuse_other_rows(base, replace(base, lines=lines, rows=[row_digest(p.row) for p in prompts]))
 
@@ -198,23 +202,26 @@ def _line(found: Sequence[int]) -> str:
 
 
 def row_digest(row: Row) -> str:
-    """Return a digest of a row's content. It does not depend on the formatting of the JSON."""
+    """Return a digest of a row's content: 16 hex digits, which do not depend on the JSON's formatting."""
     content = json.dumps([row.messages, row.fields], sort_keys=True)
     return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
 
 
 def is_best(state: RunState, reward: float) -> bool:
-    """Return whether a held-out reward is higher than that of every earlier trained policy of the run."""
+    """Return whether a held-out reward is higher than that of every earlier trained policy of the run.
+
+    Return False for the policy before the first step.
+    """
     return state.step > 0 and (state.best_reward is None or reward > state.best_reward)
 
 
 def comparison(
     folder: RunFolder, state: RunState, base: RowScores, tuned: RowScores | None, seed: int
 ) -> EvaluationResult:
-    """Return a comparison of the base, the tuned and the best policy.
+    """Return a comparison of the starting policy ``base``, the tuned policy and the best policy.
 
     The best policy is that of ``state.best_step``. Its scores are read from ``folder``. If
-    ``state.best_step`` is 0, the result has no comparison with it.
+    ``state.best_step`` is 0, the result has no comparison with a best policy.
     """
     best = RowScores.read(folder, state.best_step) if state.best_step else None
     tuned_policies = [step for step in folder.evaluated_steps() if step > 0]

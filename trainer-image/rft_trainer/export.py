@@ -17,11 +17,13 @@ from rft_trainer.runtime.models import resolve
 
 
 def merge(base: Path, adapter: Path, output: Path, dtype: str = "auto") -> None:
-    """Write the merged model: weights, configuration and tokenizer. Raises ModelError.
+    """Write the merged model: weights, configuration and tokenizer.
 
     ``dtype`` is the dtype of the weights. If it is "auto", the weights get the dtype of the base. In float32
     the merged model has the same logits as base plus adapter. In a 16-bit dtype the merged weights are
     rounded, so the logits differ a little.
+
+    Raises ModelError if the base or the adapter cannot be loaded, or if they do not fit together.
     """
     from transformers import AutoModelForCausalLM
 

@@ -64,18 +64,18 @@ def _volume_errors(target: Path) -> Iterator[None]:
 
 
 def write_pieces(target: Path, pieces: Iterable[bytes]) -> None:
-    """Replace a file atomically by the concatenated pieces. Raises VolumeError."""
+    """Replace the content of a file atomically by the concatenated pieces. Raises VolumeError."""
     with new_file(target) as unfinished, _volume_errors(target), unfinished.open("wb") as file:
         for piece in pieces:
             file.write(piece)
 
 
 def write_bytes(target: Path, content: bytes) -> None:
-    """Replace a file atomically. Raises VolumeError."""
+    """Replace the content of a file atomically. Raises VolumeError."""
     with _volume_errors(target):
         atomic.write_bytes(target, content)
 
 
 def write_json(target: Path, value: Any) -> None:
-    """Replace a JSON file atomically. Raises VolumeError, and ValueError for NaN and infinity."""
+    """Replace the content of a JSON file atomically. Raises VolumeError; ValueError for NaN or infinity."""
     write_bytes(target, (json.dumps(value, allow_nan=False) + "\n").encode())

@@ -33,9 +33,12 @@ def refuse_other_inputs(
 ) -> None:
     """Raise InputsChanged if the inputs differ from those of the run's earlier attempts.
 
-    The first attempt saves a fingerprint of the inputs. Inputs may change until the run has results. If the
-    folder has no fingerprint, for example from an older release, a fingerprint is saved now. Also raises
-    DataError and VolumeError.
+    The first attempt saves a fingerprint of the inputs: digests of the rows, graders and models. Inputs may
+    change until the run has results. Then the preflight runs again. If the run's folder has no fingerprint,
+    for example because an older release began the run, a fingerprint is saved now.
+
+    Also raises DataError if rows cannot be read, and VolumeError if the run's folder or a model's folder
+    cannot be used.
 
     - ``rows``: the local file of each dataset. A key is the field of the manifest that names the dataset.
     - ``models``: the folders of base model and warm start. A key is the field of the manifest that names the
@@ -64,7 +67,9 @@ def refuse_other_inputs(
 
 
 def begun_with_commit(folder: RunFolder) -> str | None:
-    """Return the hub commit of the base model with which the run began. None: this commit was not saved.
+    """Return the hub commit of the base model with which the run began.
+
+    None: the run has no results yet, or the commit was not saved.
 
     The run continues with the weights of this commit, even if the model's branch or tag now points to another
     commit.
@@ -80,9 +85,9 @@ def _has_begun(folder: RunFolder) -> bool:
 
 
 def _forget_preflight(folder: RunFolder) -> None:
-    """Remove the preflight findings of an earlier attempt, which had other inputs.
+    """Remove the preflight findings of an earlier attempt, so that the preflight runs again.
 
-    So the preflight runs again.
+    The earlier attempt had other inputs. Raises VolumeError.
     """
     try:
         folder.preflight.unlink(missing_ok=True)
@@ -130,7 +135,10 @@ def _text(file: Path) -> Text:
 
 
 def _code(config: RunConfig) -> dict[str, list[str]]:
-    """Return the digest of each line of each grader's Python code. Code that cannot be read is left out."""
+    """Return the digests of the lines of each grader's Python code, by the grader's name.
+
+    Code that cannot be read is left out.
+    """
     found = {}
     for grader in config.spec.scored_by:
         if grader.python is None:
@@ -148,7 +156,11 @@ def _code(config: RunConfig) -> dict[str, list[str]]:
 
 
 def _first_line(folder: RunFolder, field: str, file: Path) -> int | None:
-    """Return the number of a dataset's first line that changed after the run began; None if unknown."""
+    """Return the number of the first line of a dataset that changed after the run began.
+
+    None: no line changed, or the lines cannot be compared. They cannot be compared if the file is binary, or
+    if no digests of its lines are saved.
+    """
     if not run_files.is_own(known := folder.line_digests_of(field)):
         return None
     with readable(file), file.open("rb") as stream:

@@ -54,14 +54,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Pinned:
-    """The adapter with which a batch is sampled several steps ahead, and how far its sampling is."""
+    """A batch that is sampled ahead: the adapter version that samples it, and how far the sampling is.
+
+    It is used only if several batches may be sampled ahead.
+    """
 
     pin: Pin
     state: SamplingState
 
 
 class Run:
-    """One attempt at a run. Callers use only ``train``."""
+    """One attempt at a run. Callers use ``train``, then ``deliver``, and ``monitors`` to report the end."""
 
     def __init__(
         self,
@@ -71,7 +74,10 @@ class Run:
         should_stop: Callable[[], bool],
         trackers: Trackers | None = None,
     ) -> None:
-        """Take ownership of the run's folder. Raises VolumeError."""
+        """Make this attempt the owner of the run's folder: earlier attempts may no longer write.
+
+        Raises VolumeError.
+        """
         self.config = config
         self.spec = config.spec
         self.seed = config.effective.seed
@@ -86,7 +92,10 @@ class Run:
         )
 
     def train(self) -> str:
-        """Train until the run is complete, and return the reason. Raises the errors of ``rft_run.errors``."""
+        """Train, evaluate, and save the final adapter. Return why training ended: a value of ``Reason``.
+
+        Raises the errors of ``rft_run.errors``.
+        """
         self.monitors.stage("preparing")
         with ExitStack() as stack:
             parts = prepare(self.config, self.fence, stack, self.should_stop)
@@ -110,8 +119,9 @@ class Run:
         return reason
 
     def deliver(self) -> list[str]:
-        """Copy the final adapter to ``spec.output``. Return [a sentence about it], or [] without ``output``.
+        """Copy the adapter that ``spec.output`` asks for, the final or the best one, to its destination.
 
+        Return a list with one sentence about the copy. The list is empty if the job has no ``spec.output``.
         Raises Fenced if a newer attempt has replaced this one.
         """
         self.fence.check()
@@ -123,7 +133,7 @@ class Run:
     # --- the algorithm ----------------------------------------------------------------------------
 
     def _train(self, parts: Parts) -> str:
-        """Make steps until the last epoch ends or a stop rule applies. Return the reason."""
+        """Make steps until the last epoch ends or a stop rule applies. Return the reason: a ``Reason``."""
         self.monitors.stage("training")
         heldout_reward: float | None = None
         with Prefetch(parts.ahead, parts.together) as prefetch:
@@ -143,10 +153,10 @@ class Run:
                     self._save(parts)
 
     def _step(self, parts: Parts, batch: Batch, prefetch: Prefetch, started: float) -> None:
-        """Sample the batch's rollouts, update the policy with them, and publish it to the sampler.
+        """Sample the batch's rollouts, update the policy with them, and publish its adapter to the sampler.
 
-        ``started``: the value of ``time.monotonic()`` before the trainer waited for the batch. A batch that
-        is sampled ahead may take longer than the update of the step before.
+        ``started``: the value of ``time.monotonic()`` in seconds before the trainer waited for the batch. So
+        the time of the step includes this wait, which happens if sampling ahead is slower than an update.
         """
         step = self.state.step + 1
         ahead = prefetch.take()
@@ -163,13 +173,14 @@ class Run:
         settings = parts.update.for_stale() if staleness > 0 else parts.update
         groups = sampled.varied if self.config.effective.refill_rounds > 0 else sampled.kept
         result = update(parts.policy, parts.optimizer, groups, settings, self.should_stop, parts.followers)
-        if staleness == 0:  # the policy has moved since a stale batch was sampled
+        # After a stale batch was sampled, the policy has changed, so its log-probs differ without an error.
+        if staleness == 0:
             measured = Mismatch(result.mismatch_kl, result.mismatch_mean_abs, result.tokens)
             refuse_mismatch(measured, f"step {step}")
         self._count(batch, sampled)
         updated = time.monotonic()
 
-        if parts.ahead == 1:  # else a sampling thread loads the new version
+        if parts.ahead == 1:  # if more batches are sampled ahead, a sampling thread loads the new version
             prefetch.wait()
         publish_started = time.monotonic()
         self.fence.check()
@@ -231,7 +242,9 @@ class Run:
     ) -> tuple[Batch, SampledBatch]:
         """Sample further prompts to replace groups in which all rewards are equal.
 
-        There are at most ``refillRounds`` rounds. ``pinned``: see ``_sample``.
+        Return the batch and its rollouts, with the further ones added. A round samples one prompt for each
+        group that is still to be replaced. There are at most ``refillRounds`` rounds. ``pinned``: see
+        ``_sample``.
         """
         wanted, rounds = len(sampled.kept), self.config.effective.refill_rounds
         for number in range(1, rounds + 1):
@@ -241,7 +254,7 @@ class Run:
             try:
                 further = parts.train.further(batch.after, missing)
             except DataError:
-                break  # the choice of the next batch raises it again; this step is still finished
+                break  # this step is still completed: the choice of the next batch raises this error again
             batch = batch.followed_by(further)
             if not further.prompts:
                 break
@@ -268,10 +281,11 @@ class Run:
             parts.publisher.load()
 
     def _return_before_the_fall(self, parts: Parts) -> None:
-        """Restore the last checkpoint from before a canary's score fell.
+        """Restore the last checkpoint from before a canary's score fell, and publish its adapter.
 
-        Some values of the state are totals, which are not restored: GPU time, grader errors and forged
-        replies.
+        Without a checkpoint the current weights stay, and a warning is logged. These values of the state are
+        not restored: the totals of GPU time, grader errors and forged replies, and the number of the newest
+        adapter version.
         """
         fall = canaries.fall(self._stop(), self._curve(), self._canaries)
         assert fall is not None
@@ -290,7 +304,7 @@ class Run:
         self._publish(parts)
 
     def _curve(self) -> list[RewardPoint]:
-        """Return the reward curve; [] without ``stop.canary``, because only this rule uses the curve."""
+        """Return the reward curve. Empty without ``stop.canary``, because no other stop rule needs it."""
         stop = self._stop()
         return curve(self.monitors.records) if stop is not None and stop.canary is not None else []
 
@@ -299,8 +313,8 @@ class Run:
     def _next_batch(self, parts: Parts, prefetch: Prefetch) -> Batch:
         """Return the next batch. After the last epoch the batch is empty.
 
-        Raises DataError for invalid rows. If the batch was sampled ahead, also raises the error of this
-        sampling.
+        Raises DataError for invalid rows, after a checkpoint is saved. If the batch was sampled ahead, also
+        raises the error of this sampling.
         """
         try:
             return prefetch.batch or parts.train.batch(self.state.position, *self._room())
@@ -341,10 +355,10 @@ class Run:
         - ``step``: the number of the later step.
         - ``room``: the result of ``_room``.
         - ``position``: where the batch begins in the data.
-        - ``state``: gets to know how far the sampling is.
+        - ``state``: records how far the sampling is.
 
-        Raises DataError and the errors of sampling. Such an error ends the run only when the run needs the
-        batch.
+        Raises DataError and the errors of sampling. Such an error ends the run only at the step that trains
+        on the batch.
         """
         batch = parts.train.batch(position, *room)
         if not batch.prompts:
@@ -361,7 +375,10 @@ class Run:
         return Ahead(batch, sampled)
 
     def _refuse_failing_graders(self, parts: Parts, sampled: SampledBatch, step: int) -> None:
-        """Raise UserCodeError if more than half of the completions of a batch could not be graded."""
+        """Raise UserCodeError if more than half of the completions of a batch could not be graded.
+
+        A checkpoint is saved before.
+        """
         if sampled.scores.mostly_errors:
             self._save(parts)
             said = "; ".join(f"{name}: {text}" for name, text in sampled.scores.first_errors.items())
@@ -375,7 +392,11 @@ class Run:
         self.monitors.status.dropped_prompts += batch.dropped
 
     def _room(self) -> tuple[int, int, float, int]:
-        """Return epochs, rollouts per prompt, expected tokens of a completion, and tokens of a step."""
+        """Return the arguments of ``TrainingPrompts.batch`` after the position.
+
+        They are the number of epochs, the number of rollouts of a prompt, the expected number of tokens of a
+        completion, and the number of tokens of a step.
+        """
         training = self.spec.training
         rollouts = self.spec.sampling.num_rollouts
         return training.epochs, rollouts, self.state.expected_completion, training.batch_size_tokens
@@ -414,6 +435,8 @@ class Run:
     def _preflight(self, parts: Parts) -> None:
         """Check the rewards of a few prompts, once per run, and report the findings.
 
+        Before, if training starts from an adapter, this adapter is published to the sampler.
+
         Raises UserCodeError before the first step if a grader always fails. Then the next attempt checks the
         rewards again, because code and rows may have been corrected. With ``preflight: require``, any finding
         raises ConfigurationError.
@@ -439,7 +462,11 @@ class Run:
             raise ConfigurationError("; ".join(f"{entry.parameter}: {entry.message}" for entry in found))
 
     def _evaluate_base(self, parts: Parts) -> RowScores | None:
-        """Evaluate the policy before training, once per run. Return None if the evaluation is off."""
+        """Evaluate the starting policy on the held-out rows, once per run. None: the evaluation is off.
+
+        After a resume, also publish the restored adapter to the sampler. Raises InputsChanged if the saved
+        evaluation used other rows.
+        """
         base = None
         if not self.spec.evaluation.is_off:
             base = self._saved_evaluation(0)
@@ -454,7 +481,7 @@ class Run:
         return base
 
     def _evaluate_if_due(self, parts: Parts, prefetch: Prefetch) -> float | None:
-        """Evaluate every ``evaluation.everySteps`` steps. Return the mean held-out reward, or None."""
+        """Evaluate every ``evaluation.everySteps`` steps. Return the mean held-out reward, else None."""
         every = self.spec.evaluation.every_steps
         if every is None or self.state.step % every:
             return None
@@ -471,14 +498,14 @@ class Run:
         return scores.mean_reward
 
     def _evaluate_tuned(self, parts: Parts, base: RowScores) -> None:
-        """Evaluate the final policy on the same rows as the base."""
+        """Evaluate the final policy on the same held-out rows as the starting policy ``base``."""
         self.monitors.stage("evaluatingTuned")
         tuned = self._saved_evaluation(self.state.step) or self._evaluate(parts)
         self._keep_best(parts, tuned)
         self.monitors.status.evaluation = comparison(self.folder, self.state, base, tuned, self.seed)
 
     def _evaluate(self, parts: Parts) -> RowScores:
-        """Evaluate the current policy."""
+        """Evaluate the current policy on the held-out rows. Save and return the scores."""
         started = time.monotonic()
         parts.publisher.load()
         step = self.state.step
@@ -496,7 +523,7 @@ class Run:
         return RowScores.read(self.folder, step)
 
     def _keep_best(self, parts: Parts, scores: RowScores) -> bool:
-        """Save a checkpoint as the best one if the held-out reward is the highest. Return whether it is."""
+        """If the held-out reward is the highest so far, save a checkpoint as the best one and return True."""
         if not is_best(self.state, scores.mean_reward):
             return False
         self.state.best_reward, self.state.best_step = scores.mean_reward, self.state.step
@@ -518,7 +545,7 @@ class Run:
         self.monitors.status.total_steps = self._total_steps(parts)
 
     def _save(self, parts: Parts) -> None:
-        """Write a checkpoint of the last complete step."""
+        """Write a checkpoint of the last complete step. Before the first step, do nothing."""
         if self.state.step == 0:
             return  # nothing is trained yet, so a new start gives the same result
         steps = [*self.folder.steps_with_checkpoint(), self.state.step]
@@ -549,7 +576,7 @@ class Run:
         return dress_adapter
 
     def _finish(self, parts: Parts) -> None:
-        """Write the final adapter into the run's folder."""
+        """Write the final adapter into the run's folder, and remove downloaded or unpacked rows."""
         self.fence.check()
         shutil.rmtree(self.folder.adapter, ignore_errors=True)
         with files.new_folder(self.folder.adapter, self.fence.check) as unfinished:

@@ -1,8 +1,8 @@
-"""Preflight: samples a few prompts before training and warns when training would be useless.
+"""Preflight: checks the rewards of a few prompts before training, and warns if training would have no effect.
 
 If the base model never gets a reward, a run would train for hours without effect. If a grader fails on every
-completion, the run ends before the first step.
-Each check is a pure function from the sampled batch to a finding. ``CHECKS`` lists them in order.
+completion, the run ends before the first step. Each check is a pure function from the sampled batch to a
+finding. ``CHECKS`` lists the checks in order.
 """
 
 import logging
@@ -41,7 +41,7 @@ def grader_always_fails(batch: SampledBatch) -> Recommendation | None:
 
 
 def nothing_graded(batch: SampledBatch) -> Recommendation | None:
-    """Return a finding if all groups were dropped because their completions could not be graded."""
+    """Return a finding if no prompt has two graded completions. Then no group can be used for training."""
     if any(not group.dropped for group in batch.groups):
         return None
     return _finding(
@@ -102,7 +102,7 @@ def findings(batch: SampledBatch) -> list[Recommendation]:
 
 
 def saved(folder: RunFolder) -> list[Recommendation] | None:
-    """Return the findings that an earlier attempt saved; ``None`` if no attempt saved any."""
+    """Return the findings that an earlier attempt saved. None: no readable findings are saved."""
     try:
         found = run_files.json_of(folder.preflight)
         return [wire.read_object(Recommendation, entry) for entry in found["findings"]]
@@ -121,7 +121,7 @@ def broken(found: list[Recommendation]) -> list[Recommendation]:
 
 
 def refuse_broken(found: list[Recommendation]) -> None:
-    """Raise UserCodeError if a grader failed on all completions."""
+    """Raise UserCodeError if a finding says that a grader failed on every completion."""
     if said := broken(found):
         messages = "; ".join(f"{finding.parameter}: {finding.message}" for finding in said)
         raise UserCodeError(f"{messages}; to train anyway, set spec.preflight: off")

@@ -6,8 +6,8 @@ Afterwards the policy's own adapter is restored, byte for byte.
 
 After each later version is loaded, the log-probs of the text are computed again. If the trainer's log-probs
 have changed, but the sampler's are exactly the same as before, the sampler uses an old adapter. While the
-sampler samples batches, rounding changes its log-probs. Then they must have changed by a share of the change
-in the trainer.
+sampler samples batches, rounding changes its log-probs. Then its log-probs must have changed by at least the
+share ``LEAST_FOLLOWED`` of the trainer's change.
 """
 
 import shutil
@@ -36,7 +36,7 @@ LONGEST = 24
 SHIFT = 0.5
 """A probe adapter is scaled up until the log-prob of a token changes by this much on average, in nats."""
 LEAST_SHIFT = 0.5
-"""Minimum change of the whole text's log-prob, in nats.
+"""Minimum change of the whole text's log-prob that a probe adapter must cause, in nats.
 
 A smaller change would not show whether the sampler uses the probe adapter.
 """
@@ -44,8 +44,8 @@ AGREEMENT: dict[Dtype, float] = {"float32": 0.02, "bfloat16": 0.25}
 """Largest allowed mean difference between the log-probs of sampler and trainer, in nats, by the base model's
 dtype."""
 MOVED: dict[Dtype, float] = {"float32": 1e-3, "bfloat16": 0.05}
-"""If a new adapter version changes the trainer's log-probs of the fixed text by more than this on average, in
-nats, the sampler's log-probs must change too."""
+"""If a new adapter version changes the trainer's log-probs of the fixed text by more than this number on
+average, in nats, the sampler's log-probs must change too."""
 LEAST_FOLLOWED = 0.1
 """While the sampler samples batches, its log-probs of the fixed text must change by at least this share of
 the trainer's change."""
@@ -53,12 +53,12 @@ LEAST_DRAWN: dict[Dtype, float] = {"float32": 0.02, "bfloat16": 0.15}
 """Mean difference of log-probs between sampler and trainer, in nats, that is allowed for tokens that the
 sampler has drawn, even if the two agree exactly on ``TEXT``.
 
-In bfloat16, a difference of 0.03 was measured with SmolLM2-135M. The difference on ``TEXT`` does not predict
-it.
+In bfloat16, a difference of 0.03 was measured for drawn tokens with SmolLM2-135M. The difference on ``TEXT``
+may be much smaller.
 """
 NOISE_FACTOR = 4.0
 """For tokens that the sampler has drawn, sampler and trainer may differ by this many times their difference
-for ``TEXT``, if this is more than ``LEAST_DRAWN``. ``AGREEMENT`` is still the limit."""
+for ``TEXT``, if this is more than ``LEAST_DRAWN``. The upper limit is ``AGREEMENT``."""
 DRAWN_TOKENS, DRAWS = 16, 4
 PREFLIGHT_TOKENS = 512
 _PLAIN = Filter(1.0, 0, 1.0)
@@ -67,9 +67,10 @@ _SCALES = [2.0**power for power in range(-12, 5)]
 
 @dataclass(frozen=True)
 class Answers:
-    """The log-probs of the fixed text with one adapter: from the trainer and from the sampler.
+    """The log-probs of the fixed text with one adapter, in nats: from the trainer and from the sampler.
 
-    ``alone``: whether the sampler sampled nothing else meanwhile. If not, they have its rounding.
+    ``alone``: whether the sampler sampled nothing else meanwhile. If it did, ``sampler`` may differ a little
+    by rounding, because the text was computed together with other requests.
     """
 
     trainer: list[float]
@@ -89,7 +90,10 @@ class SamplerProbe:
         dtype: Dtype,
         check: Callable[[], None],
     ) -> None:
-        """``adapters``: folder of adapter versions. ``check`` raises Fenced if a newer attempt owns it."""
+        """``adapters``: the folder for adapters, in the run's folder.
+
+        ``check`` raises Fenced if a newer attempt owns the run's folder.
+        """
         self._policy, self._engine, self._followers = policy, engine, followers
         self._adapters, self._dtype, self._check = adapters, dtype, check
         self._text = tuple(policy.tokenizer.encode(TEXT)[:LONGEST])
@@ -98,10 +102,10 @@ class SamplerProbe:
     def before_training(
         self, prompt: Sequence[int], sampling: SamplingParameters, should_stop: Callable[[], bool]
     ) -> None:
-        """Check the sampler with two probe adapters, and with a few tokens that it draws.
+        """Check the sampler with two probe adapters, and with a few tokens that the sampler draws.
 
-        ``prompt``: the ids of the tokens before the drawn tokens. Raises SamplerMismatch, ModelError, and the
-        engine's errors.
+        ``prompt``: the token ids of the prompt for the drawn tokens. Raises SamplerMismatch, ModelError, and
+        the sampler's errors.
         """
         with torch.random.fork_rng(), _restored(self._policy) as own:
             base = self._trainer()
@@ -120,18 +124,20 @@ class SamplerProbe:
             shutil.rmtree(self._adapters / f"probe-{number}", ignore_errors=True)
 
     def trainer_answers(self) -> list[float] | None:
-        """Return the trainer's log-probs of the fixed text, in nats; None before the first check."""
+        """Return the trainer's log-probs of the fixed text, in nats. None before ``before_training``."""
         return self._trainer() if self._last is not None else None
 
     def after_load(self, version: int, trainer: list[float], *, alone: bool = True) -> None:
-        """Raise SamplerMismatch if the sampler's log-probs are the same as before, although the trainer's
-        changed.
+        """Raise SamplerMismatch if the sampler does not use the adapter version that it has just loaded.
 
-        - ``trainer``: the trainer's log-probs with the version that the sampler has just loaded.
-        - ``alone``: whether the sampler samples nothing else at present. If not, rounding may change its
-          log-probs, so a change below ``LEAST_FOLLOWED`` also counts as no change. This is also so if it was
-          not alone when the log-probs before were computed. Changes of several versions are added up until
-          the trainer's log-probs have changed enough for this comparison.
+        The log-probs of the fixed text are compared with those of an earlier version. The error is raised if
+        the trainer's log-probs have changed by more than ``MOVED``, but the sampler's are the same. If the
+        changes are too small to decide, the next version is compared with the same earlier version.
+
+        - ``trainer``: the trainer's log-probs with the new version, in nats.
+        - ``alone``: whether the sampler samples nothing else at present. Otherwise rounding may change its
+          log-probs. If this was so for one of the two versions, the sampler's log-probs also count as the
+          same if they have changed by less than ``LEAST_FOLLOWED`` times the trainer's change.
         """
         assert self._last is not None
         answers = Answers(trainer, self._engine.logprobs(self._text), alone)
@@ -151,7 +157,7 @@ class SamplerProbe:
             self._last = answers
 
     def refuse_preflight(self, batch: SampledBatch, settings: Filter) -> None:
-        """Compare trainer and sampler on the preflight's first rollouts. Raises SamplerMismatch."""
+        """Raise SamplerMismatch if trainer and sampler differ too much on the preflight's first rollouts."""
         pairs: list[tuple[float, float]] = []
         for group in batch.groups:
             for rollout in group.rollouts:
@@ -182,10 +188,10 @@ class SamplerProbe:
     def _shift(self, saved: list[torch.Tensor], sign: float, others: list[list[float]]) -> float:
         """Add a fixed pattern to LoRA's B matrices, so that the text's log-probs differ from all ``others``.
 
-        Returns the mean difference per token, in nats.
+        Returns the mean difference per token from the nearest of ``others``, in nats.
 
         - ``saved``: the B matrices of the policy, to which the pattern is added.
-        - ``sign``: a factor of the pattern.
+        - ``sign``: 1 or -1. The pattern is multiplied by it.
         - ``others``: the log-probs of the text with other adapters.
 
         The pattern is scaled up until the difference is at least ``SHIFT``. If no scale reaches ``SHIFT``,
@@ -228,8 +234,8 @@ class SamplerProbe:
     ) -> None:
         """Compare trainer and sampler on a few tokens, drawn with the run's sampling parameters.
 
-        ``noise`` is the mean difference of log-probs for the fixed text, in nats. Only rounding causes this
-        difference. At temperatures below 1 a larger difference is allowed. Raises SamplerMismatch.
+        ``noise`` is the mean difference of log-probs for the fixed text, in nats, which only rounding causes.
+        At temperatures below 1 a larger difference is allowed for the drawn tokens. Raises SamplerMismatch.
         """
         drawn = sampling.effective()
         most = min(AGREEMENT[self._dtype], max(LEAST_DRAWN[self._dtype], NOISE_FACTOR * noise))
@@ -253,7 +259,10 @@ class SamplerProbe:
 
 
 def refuse_mismatch(found: Mismatch, when: str) -> None:
-    """Raise SamplerMismatch if sampler and trainer differ so much that the run has to stop."""
+    """Raise SamplerMismatch if sampler and trainer differ so much that the run has to stop.
+
+    ``when``: the beginning of the message, such as ``step 3``.
+    """
     if found.too_large:
         raise SamplerMismatch(f"{when}: {found}: {CAUSES}")
 
@@ -299,7 +308,7 @@ def _distance(one: Sequence[float], other: Sequence[float]) -> float:
 
 @contextmanager
 def _restored(policy: Policy) -> Iterator[list[torch.Tensor]]:
-    """Yield a copy of LoRA's B matrices. After the ``with`` block they are restored, also after an error."""
+    """Yield a copy of LoRA's B matrices. On exit, also after an error, the policy gets its matrices back."""
     saved = [factor.detach().clone() for factor in policy.output_factors()]
     try:
         yield saved

@@ -19,7 +19,7 @@ class _Saved:
     version: int
     adapter: AdapterVersion
     answers: list[float] | None
-    """The trainer's log-probs of the probe's fixed text with this version. None: the sampler is not
+    """The trainer's log-probs of the probe's fixed text with this version, in nats. None: the sampler is not
     checked.
     """
 
@@ -68,13 +68,16 @@ class Publisher:
         self._reloaded: set[str] = set()
         """Names of the versions that a restarted sampler loads, also of batches that have ended."""
         self._counting = threading.Lock()
-        """Locked while ``_pins`` or ``_reloaded`` changes. The end of a batch does not wait for a load."""
+        """Locked while ``_pins`` or ``_reloaded`` changes.
+
+        It is not the lock of loads, so that the end of a batch does not wait for a load.
+        """
 
     def save(self, version: int) -> None:
-        """Save the policy's adapter as a numbered version, and remove the versions that will not be loaded
-        any more, also not by a restarted sampler.
+        """Save the policy's adapter as a numbered version, and remove versions that are not needed any more.
 
-        Raises VolumeError, and Fenced if a newer attempt owns the folder.
+        A version is not needed if the sampler will not load it, not even after a restart. Raises VolumeError,
+        and Fenced if a newer attempt owns the folder.
         """
         adapter = self._policy.save_version(self._folder.adapters, version, self._check)
         answers = self.probe.trainer_answers() if self.probe is not None else None
@@ -119,7 +122,7 @@ class Publisher:
                 pins = list(self._pins)
                 kept = {one.version: one.adapter for one in pins if one is not None}
                 wanted = {newest.adapter.name, *(one.name for one in kept.values())}
-                self._reloaded |= wanted  # a restart during the call loads the old ones or the new ones
+                self._reloaded |= wanted  # a restart during the call may load old or new adapters
             self._engine.use_adapter(newest.adapter, list(kept.values()))
             self._used = newest
             with self._counting:

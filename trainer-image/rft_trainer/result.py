@@ -51,7 +51,7 @@ def deliver(
     what = f"The adapter of step {best_step}, the best one," if best else "The adapter"
     try:
         done = _repeated(lambda: send(adapter, to), should_stop)
-    except Exception as error:  # the run is complete, and nothing here may take that away
+    except Exception as error:  # the run is complete: a failed copy must not make it fail
         unexpected = not isinstance(error, PushError)
         reason = f"{to}: {type(error).__name__}" if unexpected else str(error)
         log.error("the adapter was not pushed: %s", reason, exc_info=error if unexpected else None)
@@ -63,7 +63,11 @@ def deliver(
 
 
 def _repeated(attempt: Callable[[], Pushed], should_stop: Callable[[], bool]) -> Pushed:
-    """Return the result of the first attempt that succeeds. Raises the last attempt's PushError."""
+    """Call ``attempt`` until it succeeds, and return its result.
+
+    It is called again only after a temporary failure, and at most once for each entry of ``WAITS``. Raises
+    the last PushError.
+    """
     for wait in WAITS:
         try:
             return attempt()
@@ -84,7 +88,7 @@ def _in_a_pod() -> bool:
 
 
 def _command(config: RunConfig, to: Destination, best: bool) -> str:
-    """Return the command with which a user can copy the same adapter."""
+    """Return the command with which a user can copy the same adapter to the same destination."""
     job = config.job
     source = f"{job.name} -n {job.namespace}" if _in_a_pod() else config.run_dir
     options = " --best" if best else ""

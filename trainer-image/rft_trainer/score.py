@@ -3,8 +3,8 @@
     python -m rft_trainer --config FILE --evaluate [--limit N] [--adapter DIR --step N]
 
 It evaluates the starting policy. With ``--adapter`` it also evaluates a tuned policy on the same rows. It
-writes the files that a run writes, into the run folder of the configuration: an evaluation and the rollouts
-of each policy, and the status with their comparison.
+writes the files that a run writes, into the run folder of the configuration: the evaluation and the rollouts
+of each policy, and the status with a comparison of the policies.
 """
 
 import logging
@@ -82,8 +82,9 @@ def score(
 
 
 def _with_rank(config: RunConfig, policies: Sequence[ScoredPolicy]) -> RunConfig:
-    """Return the configuration with the largest LoRA rank of the adapters. A sampler reserves memory for this
-    rank.
+    """Return ``config`` with ``loraRank`` set to the largest rank of the policies' adapters.
+
+    The sampler reserves memory for this rank. Without adapters ``config`` is returned unchanged.
 
     Raises ModelError if a folder is not an adapter, or if the adapter could run code.
     """

@@ -32,11 +32,11 @@ EVERYWHERE = "::"
 _IPV4_ONLY = "0.0.0.0"  # noqa: S104 - in a pod, behind its Service
 _SERVER_SEQUENCES = 32
 _CPU_CACHE_BYTES = 2**30
-"""Size of the key-value cache on the CPU, unless one request with the whole context needs more."""
+"""Size of the key-value cache on the CPU in bytes, if no request with the whole context needs more."""
 
 
 class AdapterSettings(NamedTuple):
-    """The values of an adapter's configuration that the server needs."""
+    """The values of an adapter's configuration that the server needs. ``rank``: the LoRA rank."""
 
     rank: int
     revision: str | None
@@ -63,6 +63,7 @@ def options_of(
     - ``rank``: the rank of the adapter.
     - ``context_length``: the context of the server, in tokens. If it is greater than the model's context, the
       model's context is used.
+    - ``gpus``: number of GPUs. 0: the server computes on the CPU.
 
     On GPUs the key-value cache gets all memory that vLLM does not need for anything else.
     """
@@ -99,7 +100,7 @@ def serving_command(
 
 
 def serving_environment(options: ServerOptions) -> dict[str, str]:
-    """Return the environment of the server. Its clients cannot load other adapters."""
+    """Return the server's environment variables. With them clients cannot load other adapters."""
     variables = environment(options)
     del variables["VLLM_ALLOW_RUNTIME_LORA_UPDATING"]
     return variables
@@ -124,7 +125,11 @@ def listening_host(host: str) -> str:
 
 
 def prepared(argv: list[str] | None = None) -> tuple[list[str], dict[str, str]]:
-    """Return the command line and the environment of the server. Raises ModelError, OSError, ValueError."""
+    """Return the command line and the environment variables of the server.
+
+    ``argv``: the arguments of this program. None: those of the process. Raises ModelError, OSError and
+    ValueError.
+    """
     parser = argparse.ArgumentParser(prog="python -m rft_trainer.serve")
     parser.add_argument("--base", required=True, help="folder or hub id")
     parser.add_argument("--revision", help="revision of the base, if the adapter's configuration has none")

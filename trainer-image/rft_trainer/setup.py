@@ -1,4 +1,7 @@
-"""Loads and starts everything that a run needs before its first step. The slowest, vLLM, starts first."""
+"""Loads and starts everything that a run needs before its first step.
+
+vLLM takes the longest to start, so it starts before the policy is loaded.
+"""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -61,7 +64,8 @@ _USUAL_PARAMETERS = 1e9
 class BaseFiles(NamedTuple):
     """The base model on this machine.
 
-    ``context`` is the length of the run's longest sequence, in tokens. It is at most the model's context.
+    - ``shape``: the numbers of the model that decide its memory, such as layers and widths.
+    - ``context``: the length of the run's longest sequence, in tokens. It is at most the model's context.
     """
 
     folder: Path
@@ -89,7 +93,8 @@ class SamplingParts:
     ) -> list[Generated]:
         """Return a completion for each request, in order: a single answer, or a rollout of several turns.
 
-        ``answered`` is called once for each single answer when it arrives.
+        ``answered`` is called once for each single answer when it arrives, and not for rollouts of several
+        turns.
         """
         if self.episodes is None:
             return self.engine.generate(requests, should_stop, answered)
@@ -129,7 +134,7 @@ def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Call
 
     vLLM takes the longest to start. So it starts in the background before the policy is loaded, and the first
     request waits until vLLM is ready. If vLLM and the policy use the same GPU, the policy is loaded only when
-    vLLM is ready. Raises the errors of models, data, graders and engine.
+    vLLM is ready. Raises a TrainerError, such as ModelError, DataError, UserCodeError or SamplerError.
     """
     config = _settled(config)
     spec, effective = config.spec, config.effective
@@ -199,8 +204,8 @@ def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Call
 def prepare_sampling(config: RunConfig, stack: ExitStack, should_stop: Callable[[], bool]) -> SamplingParts:
     """Load and start everything that an evaluation without training needs. ``stack`` closes it at the end.
 
-    Everything is as in a run with this configuration, but no policy is loaded beside the sampler. Raises the
-    errors of models, data, graders and engine.
+    Everything is as in a run with this configuration, but no policy is loaded beside the sampler. Raises a
+    TrainerError, such as ModelError, DataError, UserCodeError or SamplerError.
     """
     config = _settled(config)
     spec = config.spec
@@ -259,14 +264,20 @@ def _base_files(config: RunConfig, revision: str | None) -> BaseFiles:
 
 
 def _tool_style(spec: RFTJobSpec, tokenizer: Any) -> ToolStyle:
-    """Return how the messages of rows show tools: as the environment does, else by the chat template."""
+    """Return how tools are shown in the messages of rows: in the style of the job's environment.
+
+    Without an environment it is ``template``: the model's chat template shows the tools.
+    """
     return style_of(tokenizer, spec.environment.tools) if spec.environment is not None else "template"
 
 
 def _episodes(
     config: RunConfig, base: BaseFiles, tokenizer: Any, engine: RolloutEngine, scorer: Scorer
 ) -> Episodes | None:
-    """Return the object that plays rollouts with the job's environment. None: the job has no environment."""
+    """Return the object that plays rollouts with the job's environment. None: the job has no environment.
+
+    Raises ConfigurationError if the environment's style of tools does not fit the tokenizer.
+    """
     environment = config.spec.environment
     if environment is None:
         return None
@@ -288,7 +299,7 @@ def _episodes(
 
 
 def _generation_ends(folder: Path) -> int | list[int] | None:
-    """Return the end tokens in a model's generation configuration. None: it has no end tokens."""
+    """Return the ids of the end tokens in a model's generation configuration. None: there are none."""
     from transformers import GenerationConfig
 
     try:
@@ -360,7 +371,10 @@ def _path(text: str | None) -> Path | None:
 
 
 def _shape(folder: Path, model: ModelSource) -> Shape:
-    """Return the model's shape. It is estimated if config.json lacks values. Raises ModelError."""
+    """Return the model's shape. It is estimated if config.json lacks values.
+
+    Raises ModelError if config.json cannot be read, or if the model cannot be trained.
+    """
     from transformers import AutoConfig
 
     try:

@@ -12,7 +12,10 @@ from rft_run.state import RunState
 
 @dataclass(frozen=True)
 class Moment:
-    """The values that the stop rules check after a step."""
+    """The values that the stop rules check after a step.
+
+    ``heldout_reward``: the mean held-out reward after this step. None: the step was not evaluated.
+    """
 
     state: RunState
     heldout_reward: float | None
@@ -56,7 +59,7 @@ RULES: tuple[tuple[Callable[[Stop, Moment], bool], str], ...] = (
     (_gpu_hours, Reason.MAX_GPU_HOURS),
     (_deadline, Reason.DEADLINE),
 )
-"""The stop rules, in the order in which they are checked after every step."""
+"""The stop rules, each with its reason, in the order in which they are checked before every step."""
 
 
 def stop_reason(
@@ -66,9 +69,9 @@ def stop_reason(
     now: datetime,
     fall: Fall | None = None,
 ) -> str | None:
-    """Return the reason to stop now, or None.
+    """Return the reason of the first stop rule that applies. None: the run continues.
 
-    ``heldout_reward``: the held-out reward after this step; None if the step was not evaluated.
+    The other arguments are as in ``Moment``.
     """
     if stop is None:
         return None

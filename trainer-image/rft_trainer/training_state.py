@@ -1,5 +1,6 @@
-"""The files of a checkpoint with the state of training. They have only tensors and values, and cannot run
-code.
+"""Reads and writes the files of a checkpoint with the state of training.
+
+The files have only tensors and values, so they cannot run code:
 
 - ``training.safetensors``: the adapter's weights and the optimizer's moments.
 - ``training.json``: the optimizer's settings, the schedule and the states of the random generators.
@@ -72,7 +73,7 @@ class NotRead(Exception):
 def write(checkpoint: Path, state: TrainingState) -> None:
     """Write ``training.safetensors`` and ``training.json`` into the folder of a checkpoint.
 
-    Raises OSError and SafetensorError if the volume is full. Raises TypeError if the optimizer's settings
+    Raises OSError and SafetensorError if they cannot be written. Raises TypeError if the optimizer's settings
     cannot be written as JSON.
     """
     named = {f"{_ADAPTER}.{name}": tensor for name, tensor in state.adapter.items()}
@@ -162,8 +163,9 @@ def _joined(values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Trainin
 
 
 def _group(group: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a parameter group. Tuples, such as the betas, are lists in JSON: they become
-    tuples again.
+    """Return the settings of an optimizer's parameter group, read from JSON.
+
+    JSON has lists in place of tuples, such as the betas of AdamW. They become tuples again.
     """
     return {
         name: tuple(value) if isinstance(value, list) and name != "params" else value
@@ -172,7 +174,10 @@ def _group(group: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _checked(state: TrainingState) -> TrainingState:
-    """Return the state. Raises ValueError for settings that are not numbers, and for tensors without data."""
+    """Return the state unchanged.
+
+    Raises ValueError if a setting is not a number, or if a tensor has more elements than its file has data.
+    """
     for place in ({"schedule": state.schedule}, *state.optimizer["param_groups"]):
         for name, value in place.items():
             if name != "params" and not _is_setting(value):
@@ -200,9 +205,9 @@ def _decoded(text: str) -> Tensor:
 
 
 def _of_pickle(file: Path) -> TrainingState:
-    """Return the state in a file that ``torch.save`` wrote. Only tensors, numbers and containers are read
-    from its pickle.
+    """Return the state in a file that ``torch.save`` wrote.
 
+    Only tensors, numbers and containers are read from the file's pickle.
     ``check_torch_file`` has checked that the entries of the file are not compressed. Raises NotRead, and
     OSError.
     """

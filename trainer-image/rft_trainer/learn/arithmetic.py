@@ -2,8 +2,8 @@
 
 AdamW's changes of a weight are too small for bfloat16, so the adapter's weights and gradients are float32. By
 default PEFT then converts the input of each adapted layer to float32, and computes in float32. This moves
-twice as many bytes as bfloat16, although input and output of the layer are bfloat16. With this module, the
-weights are rounded to bfloat16 for each product. The gradients of weights are summed in float32.
+twice as many bytes as bfloat16, although input and output of the layer are bfloat16. With this module, matrix
+products use the weights rounded to bfloat16. The gradients of weights are summed in float32.
 """
 
 from collections.abc import Iterator

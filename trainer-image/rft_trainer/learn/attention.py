@@ -4,11 +4,12 @@ The choice depends on device and architecture:
 
 - On the CPU, rows are padded to the same length, and attention uses a dense mask (see ``masks.py``).
 - On a GPU, the rows of a micro-batch are concatenated (see ``flat.py``), and there is no dense mask. Rows
-  without shared prompts use a kernel for sequences of different lengths. Rows with shared prompts use
-  ``flex_attention``, which skips the blocks of pairs that the mask hides.
+  with one completion for each prompt use a kernel for sequences of different lengths, if there is one. Rows
+  with a prompt that several completions share use ``flex_attention``, which skips the blocks of pairs that
+  the mask hides.
 
 transformers has a table of attention implementations. For each implementation, the table has a function that
-computes attention, and a function that computes its mask.
+computes attention, and a function that computes its mask. This module adds an entry to the table.
 """
 
 import importlib
@@ -36,8 +37,8 @@ NAME = "rft_rows"
 VARIABLE = "RFT_ATTENTION"
 """Environment variable: with the value ``dense``, dense masks are used on a GPU too."""
 OLDEST_CAPABILITY = (8, 0)
-"""Minimum CUDA compute capability for FlashAttention and ``flex_attention``. GPUs of the generation Ampere
-have it."""
+"""Minimum CUDA compute capability for FlashAttention and ``flex_attention``. GPUs of the generation
+Ampere and later have it."""
 LARGEST_HEAD = 256
 """Largest head size, in elements, that FlashAttention's kernel for concatenated sequences supports."""
 
@@ -56,7 +57,7 @@ D is the size of a head. Returns (T, heads, D). The arguments are, in this order
 - the query (T, heads, D)
 - the key (T, kv heads, D)
 - the value (T, kv heads, D)
-- the index of each sequence's first token, and T at the end (int32)
+- the index of each sequence's first token, and T at the end: R + 1 numbers for R sequences (int32)
 - the number of tokens of the longest sequence
 - the attention window in tokens. None: no window.
 - the factor for the product of query and key. None: the kernel's default.
@@ -86,7 +87,8 @@ DENSE = Forms("dense", "dense")
 class Sequences:
     """The rows of a micro-batch, for a kernel such as FlashAttention, which needs no mask.
 
-    - ``starts_R1``: index of each row's first token, and the number of all tokens at the end.
+    - ``starts_R1``: R + 1 numbers for R rows: the index of each row's first token, and the number of all
+      tokens at the end.
     - ``longest``: number of tokens of the longest row.
     - ``window``: the attention window in tokens. None: no window.
     """
@@ -98,7 +100,7 @@ class Sequences:
 
 @dataclass
 class _InUse:
-    """The rows of the current forward pass, and their masks, by attention window."""
+    """The rows of the current forward pass, the form of their attention, and a mask for each window size."""
 
     rows: FlatRows
     form: Form
@@ -221,8 +223,8 @@ def _attend(
 class Kernels:
     """The functions that compute attention on a GPU.
 
-    - ``blocks``: for rows with shared prompts.
-    - ``sequences``: for other rows. None: the function that ``sequences_kernel`` returns.
+    - ``blocks``: for the form "blocks".
+    - ``sequences``: for the form "sequences". None: the function that ``sequences_kernel`` returns.
     """
 
     blocks: Callable[..., tuple[Tensor, Tensor | None]]
@@ -230,7 +232,7 @@ class Kernels:
 
 
 KERNELS = Kernels(blocks=flex_attention_forward)
-"""The functions that compute attention for ``NAME``. A test without a GPU replaces them by others."""
+"""The functions that compute attention for ``NAME``. A test without a GPU sets other functions."""
 
 PACKAGES = ("flash_attn_interface", "flash_attn")
 """Packages with FlashAttention's kernel for concatenated sequences, the faster one first: version 3, then
@@ -238,8 +240,9 @@ version 2."""
 
 
 def sequences_kernel() -> SequencesKernel | None:
-    """Return a kernel for concatenated sequences: of the first package in ``PACKAGES`` that is installed,
-    else of torch. None: there is no such kernel.
+    """Return a kernel for concatenated sequences. None: there is no such kernel.
+
+    It is from the first package in ``PACKAGES`` that is installed, else from torch.
     """
     for package in PACKAGES:
         if find_spec(package) is not None:

@@ -2,9 +2,9 @@
 
 Kernels for GPUs need this form. It has no padding between rows of different lengths. It also has no mask with
 an entry for each pair of tokens: such a mask would need 256 MiB for a row of 16,384 tokens. Instead, the
-pairs are divided into blocks of 128 x 128. A block mask says for each block whether no pair, some pairs or
-all pairs attend. A kernel skips the blocks in which no pair attends. It checks single pairs only in blocks in
-which some pairs attend.
+pairs of query and key are divided into blocks of 128 x 128. A block mask says for each block whether the
+query attends to the key in no pair, in some pairs or in all pairs. A kernel skips the blocks with no such
+pair. It checks single pairs only in the blocks with some such pairs.
 """
 
 from collections.abc import Callable
@@ -24,17 +24,18 @@ MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class FlatRows:
-    """T tokens of several rows, concatenated. All tensors are int32.
+    """T tokens of several rows, concatenated. All tensors except ``runs_P_4`` are int32.
 
     - ``text_T``: for each token, the number of its text. A text is the prompt of a row, or one of its
-      completions.
-    - ``prompt_T``: for each token, the number of the prompt of its row.
-    - ``position_T``: for each token, its position, counted from the beginning of the prompt.
+      completions. All texts are numbered together.
+    - ``prompt_T``: for each token, the number of the text that is the prompt of its row.
+    - ``position_T``: for each token, its position in the prompt and its own completion, from 0.
     - ``starts_R1``: R + 1 numbers for R rows: the index of each row's first token, and T at the end.
     - ``longest``: number of tokens of the longest row.
     - ``shared``: whether a prompt has several completions.
-    - ``runs_P_4``: four numbers for each text in each row, P texts in all: the text's number, its prompt's
-      number, and position and index of its first token in this row. This tensor stays on the CPU.
+    - ``runs_P_4``: four numbers (int64) for each of P texts: the text's number, the number of its row's
+      prompt, the position of its first token, and the index of this token among the T tokens. This tensor
+      stays on the CPU.
     """
 
     text_T: Tensor
@@ -70,11 +71,12 @@ def moved(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def flat_rows(row_T: Tensor, segment_T: Tensor, position_T: Tensor, *, shared: bool) -> FlatRows:
-    """Return the description of concatenated rows from which attention is computed.
+    """Return the description of T concatenated tokens, from which attention is computed.
 
     - ``row_T``: for each token, the number of its row.
-    - ``segment_T``: for each token, the number of its segment in the row. Segment 0 is the prompt.
-    - ``position_T``: for each token, its position.
+    - ``segment_T``: for each token, 0 if it is in the prompt, else the number of its completion in the row,
+      from 1.
+    - ``position_T``: for each token, its position in the prompt and its own completion, from 0.
     - ``shared``: whether a prompt has several completions.
     """
     width = int(segment_T.max()) + 1
@@ -98,10 +100,10 @@ def flat_rows(row_T: Tensor, segment_T: Tensor, position_T: Tensor, *, shared: b
 
 
 def mask_mod(rows: FlatRows, window: int | None) -> MaskMod:
-    """Return the rule that says for a pair of tokens whether the first attends to the second.
+    """Return the rule that says whether a query attends to a key.
 
-    A token attends to itself, and to earlier tokens of its text and of its row's prompt. If there is a
-    ``window``, the other token must be less than ``window`` tokens before it. None: no window.
+    A token attends to itself, and to earlier tokens of its text and of its row's prompt. With an attention
+    window, the key must also be less than ``window`` tokens before the query. None: no window.
     """
     text_T, prompt_T, position_T = rows.text_T, rows.prompt_T, rows.position_T
 
@@ -120,10 +122,12 @@ def mask_mod(rows: FlatRows, window: int | None) -> MaskMod:
 
 
 def covered(rows: FlatRows, window: int | None, block: int = BLOCK) -> tuple[Tensor, Tensor]:
-    """Return two boolean tables (I, J). I are blocks of queries, and J are blocks of keys.
+    """Return two boolean tables (I, J) for I blocks of queries and J blocks of keys.
 
-    - The first table says whether at least one query of block I attends to at least one key of block J.
-    - The second table says whether every query of block I attends to every key of block J.
+    - The first table says whether at least one query of a block attends to at least one key of a block.
+    - The second table says whether every query of a block attends to every key of a block.
+    - ``window``: the attention window in tokens. None: no window.
+    - ``block``: number of queries, and of keys, in a block.
 
     Both tables are exact. They are computed from the first and last token of each text in each block, without
     a loop over pairs of tokens.
@@ -173,16 +177,17 @@ def block_mask(rows: FlatRows, window: int | None, block: int = BLOCK) -> BlockM
 
 
 def _ordered(chosen_I_J: Tensor) -> tuple[Tensor, Tensor]:
-    """For each query block, return the number of chosen key blocks, and all key blocks, chosen ones first.
+    """Return for each query block how many key blocks are chosen, and the key blocks, chosen ones first.
 
-    ``chosen_I_J``: whether the key block J is chosen for the query block I.
+    The shapes are (1, 1, I) and (1, 1, I, J), for I query blocks and J key blocks. ``chosen_I_J``: whether a
+    key block is chosen for a query block.
     """
     index_I_J = chosen_I_J.int().argsort(dim=1, descending=True, stable=True)
     return chosen_I_J.sum(dim=1).int()[None, None], index_I_J.int()[None, None].contiguous()
 
 
 def visible_pairs(rows: FlatRows) -> int:
-    """Count the pairs of tokens in which one token attends to the other. Ignore attention windows."""
+    """Count the pairs of query and key in which the query attends to the key, without attention windows."""
     text_P, prompt_P, position_P, first_P = rows.runs_P_4.unbind(dim=1)
     length_P = torch.cat([first_P[1:], torch.tensor([rows.length])]) - first_P
     own_P = length_P * (length_P + 1) // 2

@@ -4,9 +4,9 @@ In float32, two correct ways to compute the same logits differ by about 1e-5. In
 rounding alone: with SmolLM2-135M by 0.03 on average and by 0.6 at most (``logit_difference``). So the largest
 difference says nothing in bfloat16, and the mean is compared.
 
-A check is only worth something if an ignored mask changes the logits. With a text of special tokens it
-hardly does: the largest difference was 0.002. So the texts are sentences, and ``hides`` also compares with
-the logits that the model gives if each completion sees the ones before it.
+The check must fail if a model ignores the mask. With a text of special tokens, the logits are nearly the same
+without the mask: the largest difference was 0.002. So the texts are sentences, and ``hides`` also compares
+with the logits that the model gives if each completion sees the completions before it.
 """
 
 from itertools import cycle, islice
@@ -25,11 +25,17 @@ _LARGEST = 1e-2
 _MEAN = 0.1
 """Mean difference of logits that counts as rounding in bfloat16 and float16."""
 _NEGLIGIBLE = {torch.float64: 1e-9, torch.float32: 1e-5}
-"""Mean difference of logits at which a mask is right, even if a missing mask would change no more."""
+"""A mask counts as right if the mean difference of logits is at most this number, for each dtype.
+
+This is so even if a missing mask would change the logits as little.
+"""
 _NEGLIGIBLE_ROUNDED = 1e-4
-"""The same for bfloat16 and float16."""
+"""The number that replaces those of ``_NEGLIGIBLE`` in bfloat16 and float16."""
 _SHARE = 1 / 4
-"""Largest mean difference of a shared row, as a share of the difference that visible completions cause."""
+"""Largest allowed mean difference for a row with a shared prompt.
+
+It is a share of the mean difference that appears if each completion sees the completions before it.
+"""
 _PROMPT = 2 * WINDOW
 """Length of the prompt in tokens."""
 _COMPLETIONS = (12, 3, 10)
@@ -65,9 +71,9 @@ class CheckedTexts(NamedTuple):
 
 
 def checked_texts(tokenizer: Any) -> CheckedTexts:
-    """Return a sentence and its continuations, as the model's tokenizer splits them.
+    """Return the token ids of an English text, cut into a prompt and completions of fixed lengths.
 
-    Raises ModelError if the tokenizer gives no tokens for the sentence.
+    Raises ModelError if the tokenizer gives no tokens for the text.
     """
     ids = tokenizer.encode(_TEXT, add_special_tokens=False)
     if not ids:
@@ -78,14 +84,14 @@ def checked_texts(tokenizer: Any) -> CheckedTexts:
 
 
 class LogitDifference(NamedTuple):
-    """The largest and the mean difference of logits. NaN if a logit is NaN."""
+    """The largest and the mean difference of logits, see ``logit_difference``. NaN if a logit is NaN."""
 
     largest: float
     mean: float
 
 
 def logit_difference(found_N_V: Tensor, expected_N_V: Tensor) -> LogitDifference:
-    """Return how much logits differ. Each difference is divided by 1 + |expected logit|."""
+    """Return how much the logits (N, V) of N tokens differ. Differences are divided by 1 + |expected|."""
     differences_N_V = (found_N_V - expected_N_V).abs() / (1 + expected_N_V.abs())
     return LogitDifference(float(differences_N_V.max()), float(differences_N_V.mean()))
 
@@ -98,8 +104,11 @@ def is_rounding(found: LogitDifference, dtype: torch.dtype) -> bool:
 def hides(found: LogitDifference, visible: LogitDifference, dtype: torch.dtype) -> bool:
     """Return whether the mask of a shared row hides the other completions.
 
-    Both arguments are differences from the logits of separate rows. ``found``: of the shared row's logits.
-    ``visible``: of the logits of a text in which each completion sees the ones before it.
+    Both arguments are differences from the logits of separate rows.
+
+    - ``found``: the difference of the shared row's logits.
+    - ``visible``: the difference of the logits of a text in which each completion sees the completions before
+      it.
     """
     negligible = _NEGLIGIBLE.get(dtype, _NEGLIGIBLE_ROUNDED)
     return is_rounding(found, dtype) and (found.mean <= negligible or found.mean <= _SHARE * visible.mean)

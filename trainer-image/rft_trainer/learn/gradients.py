@@ -1,4 +1,8 @@
-"""Computes old log-probs and gradients of the micro-batches of one process, during an update."""
+"""Computes the gradients of the micro-batches of one process, during an update.
+
+Also computes old log-probs: the log-probs of sampled tokens by the weights before the batch's first optimizer
+step.
+"""
 
 from collections import deque
 from dataclasses import dataclass, replace
@@ -23,16 +27,19 @@ from rft_trainer.learn.update_metrics import UpdateMetrics
 from rft_trainer.rollout.filter import Filter
 
 MICRO_BATCH_TOKENS = {"cpu": 1024, "cuda": split.MICRO_BATCH_TOKENS}
-"""Number of tokens of a forward pass if the plan sets none. It is high enough to use the whole device."""
+"""Tokens of a forward pass if the plan sets no number, by device. Enough to use the whole device."""
 
 
 @dataclass(frozen=True)
 class UpdateSettings:
     """Settings for the update with one batch. All lengths are in tokens.
 
-    - ``max_tokens``: the longest completion that is allowed.
-    - ``micro_batch_tokens``: the size of a forward pass.
+    - ``filter``: the temperature, top-k and top-p with which the batch was sampled.
+    - ``max_tokens``: maximum length of a completion.
+    - ``micro_batch_tokens``: maximum size of a forward pass, with padding. A longer row is computed alone.
     - ``longest_shared_row``: maximum length of a row with several rollouts. None: no limit.
+    - ``max_grad_norm``: gradients with a larger L2 norm are scaled down to this norm.
+    - ``mask_truncated``: whether completions that were cut at ``maxTokens`` have no loss.
     - ``mini_batches``: number of optimizer steps.
     - ``stale``: bounds of the mismatch weight for a batch that was sampled with older weights.
     """
@@ -54,15 +61,16 @@ class UpdateSettings:
 
 @dataclass(frozen=True)
 class BeginOld:
-    """Command to all followers: compute old log-probs of the micro-batches that follow this command."""
+    """Command to all followers: compute the ``OldLogprobs`` of the micro-batches after this command."""
 
     filter: Filter
 
 
 @dataclass(frozen=True)
 class Begin:
-    """Command to all followers: begin a mini-batch. ``measured``: whether its old log-probs are already
-    computed.
+    """Command to all followers: begin a mini-batch.
+
+    ``measured``: whether the ``OldLogprobs`` of the mini-batch are already computed.
     """
 
     settings: UpdateSettings
@@ -86,7 +94,7 @@ class OldLogprobs:
     """The old log-probs of this process's micro-batches.
 
     They are computed with the weights before the batch's first optimizer step. Each process keeps its own
-    log-probs. For the gradients, it gets the same micro-batches again, in the same order.
+    log-probs. For the gradients, the process gets the same micro-batches again, in the same order.
     """
 
     def __init__(self, policy: Policy, order: BeginOld, team: Team) -> None:
@@ -105,7 +113,10 @@ class OldLogprobs:
         )
 
     def finish(self) -> None:
-        """Do nothing. ``Accumulation.finish`` sums over the processes, but here each keeps its own values."""
+        """Do nothing, because each process keeps its own log-probs.
+
+        The followers call ``finish`` of this class and of ``Accumulation``, which sums over the processes.
+        """
 
     def take(self) -> Tensor:
         """Return the old log-probs (N) of the next micro-batch, and remove them."""
@@ -113,7 +124,7 @@ class OldLogprobs:
 
 
 class Accumulation:
-    """The gradients and metric sums of a mini-batch, over the micro-batches of this process."""
+    """The gradients and the sums of metrics of a mini-batch, over the micro-batches of this process."""
 
     def __init__(self, policy: Policy, begin: Begin, team: Team, old: OldLogprobs | None = None) -> None:
         """Receive the leader's adapter weights and clear the gradients.
@@ -159,9 +170,9 @@ class Accumulation:
 def _backward(policy: Policy, batch: MicroBatch, old_N: Tensor | None, begin: Begin) -> dict[str, Tensor]:
     """Add the gradients of a micro-batch to the gradients of the weights.
 
-    Return the micro-batch's part of the sums of ``UpdateMetrics``, on the device. ``old_N``: the log-prob of
-    each token by the old policy. If ``old_N`` is None, the batch has had no optimizer step yet. Then the old
-    log-probs are the current ones, without gradient.
+    Return the micro-batch's part of the sums of ``UpdateMetrics`` by name, on the device. ``old_N``: the
+    log-prob of each token before the batch's first optimizer step, in nats. If ``old_N`` is None, the batch
+    has had no optimizer step yet. Then the old log-probs are the current ones, without gradient.
     """
     settings = begin.settings
     penalized = settings.loss.kl_beta > 0

@@ -39,9 +39,9 @@ class TokenLogprobs:
 def unfiltered_logprobs(
     hidden_N_H: Tensor, target_N: Tensor, head: Callable[[Tensor], Tensor], temperature: float
 ) -> Tensor:
-    """Return the log-probs of N tokens with temperature, but without top-k and top-p, for the KL term.
+    """Return the log-probs (N) of N tokens with temperature, but without top-k and top-p, for the KL term.
 
-    They have no gradient.
+    They are in nats and have no gradient. ``hidden_N_H``: the hidden states that predict the tokens.
     """
     parts = []
     with torch.no_grad():
@@ -68,14 +68,16 @@ def token_logprobs(
     entropy: bool = False,
     penalized: bool = True,
 ) -> TokenLogprobs:
-    """Return log-probs of ``target_N`` given the hidden states that predict them.
+    """Return the log-probs of N sampled tokens, given the hidden states (N, H) that predict these tokens.
 
-    The tokens that the filter keeps are computed from logits without gradient. The sampled token is always
-    kept. Otherwise the filter could remove it if trainer and sampler round differently, and its log-prob
-    would be minus infinity.
+    The filter is top-k and top-p. Its choice of tokens has no gradient. The sampled token is always kept.
+    Otherwise the filter could remove it if trainer and sampler round differently, and its log-prob would be
+    minus infinity.
 
+    - ``target_N``: the ids of the sampled tokens.
     - ``head``: maps n hidden states (n, H) to logits (n, V) over a vocabulary of V tokens, in float32 or
       float64. Each row of logits depends on one hidden state only. The weights of ``head`` get no gradients.
+    - ``entropy``: whether to compute the entropy too.
     - ``penalized``: whether the unfiltered log-probs need gradients, for the KL term.
     """
 
@@ -146,7 +148,7 @@ class _GradientAhead(torch.autograd.Function):
 
 
 def _from_logits(scaled_n_V: Tensor, target_n: Tensor, settings: Filter, *, entropy: bool) -> _Chunk:
-    """Return the log-probs of a chunk's target tokens from the logits, divided by the temperature."""
+    """Return the log-probs of a chunk's target tokens. ``scaled_n_V``: logits divided by the temperature."""
     chosen_n = scaled_n_V.gather(1, target_n[:, None]).squeeze(1)
     unfiltered_n = chosen_n - scaled_n_V.logsumexp(dim=1)
     if settings.top_k == 0 and settings.top_p >= 1:

@@ -45,10 +45,11 @@ _SHARED: ContextVar[_Rows | None] = ContextVar("shared_rows", default=None)
 
 @contextmanager
 def sharing(allowed_B_1_T_T: Tensor | None, positions_B_T: Tensor) -> Iterator[Tensor | None]:
-    """In the ``with`` block, every forward pass uses masks for these rows.
+    """In the ``with`` block, every forward pass uses masks for these B rows of T tokens.
 
     Yields the ``attention_mask`` (B, T) for the model. It has only ones, or is None if no prompt is shared.
     Without the ones, transformers would treat each restart of the positions as the beginning of a new text.
+    The arguments are as in ``_Rows``. ``allowed_B_1_T_T`` is None if no prompt is shared.
     """
     if allowed_B_1_T_T is None:
         yield None
@@ -64,7 +65,7 @@ def within(rule: Rule, allowed_B_1_T_T: Tensor, positions_B_T: Tensor) -> Tensor
     """Return the boolean mask (B, 1, T, T) of B rows of T tokens.
 
     An entry is True if both ``allowed_B_1_T_T`` and ``rule`` permit the query to attend to the key. ``rule``
-    is the model's own, such as a sliding window. It is applied to ``positions_B_T``.
+    is the model's own, such as a sliding window. It compares the positions in ``positions_B_T``.
     """
     row_B_1_1_1 = torch.arange(len(positions_B_T), device=positions_B_T.device)[:, None, None, None]
     head = torch.zeros_like(row_B_1_1_1[:1])

@@ -26,7 +26,7 @@ class Measure:
 def measure(
     policy: Policy, followers: Followers, rows: Sequence[PackedRow], settings: Filter
 ) -> TokenLogprobs:
-    """Return the log-probs of the rows' completion tokens by the current policy, in one forward pass."""
+    """Return the log-probs of the rows' trained tokens by the current policy, in one forward pass."""
     order = Measure(list(rows), settings)
     with followers.watched():
         followers.tell_all(order)

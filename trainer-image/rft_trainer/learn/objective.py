@@ -32,7 +32,10 @@ from rft_api.parameters import LossAggregation, Objective
 from rft_trainer.rollout.advantages import Normalization
 
 MISMATCH_CAP = 2.0
-"""Upper bound of the mismatch weight: a token's probability in the trainer divided by the sampler's."""
+"""Upper bound of the mismatch weight of a token.
+
+The weight is the token's probability in the trainer, divided by its probability in the sampler.
+"""
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,7 @@ class MismatchBounds:
 
 
 FRESH = MismatchBounds()
-"""Limits of the mismatch weight for a batch that was sampled with the current weights, not with older
-ones."""
+"""Limits of the mismatch weight for a batch that was sampled with the current weights."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,8 @@ class ObjectiveShape:
     - "clipped": the smaller one of ratio × A and clipped ratio × A
     - "weighted": clipped ratio, without gradient, × A × log pi
 
-    A is the advantage, and pi is the probability of the token. The ratio is pi divided by the probability by
-    the policy before the batch's first update.
+    A is the advantage, and pi is the probability of the token. The ratio is pi divided by the token's
+    probability before the batch's first optimizer step.
     """
 
 
@@ -91,6 +93,7 @@ class LossSettings:
     - ``clip_low``, ``clip_high``: the importance ratio is clipped to the range from 1 - ``clip_low`` to
       1 + ``clip_high``. If ``clip_low`` is None, there is no lower limit.
     - ``kl_beta``: weight of the KL term. 0: there is no KL term.
+    - ``aggregation``: how the losses of tokens become one number, see ``_aggregate``.
     """
 
     shape: ObjectiveShape
@@ -123,7 +126,7 @@ class LossInputs:
     distribution. The next two are unfiltered, for the KL term.
 
     - ``logprobs_N``: by the current policy, with gradient.
-    - ``old_logprobs_N``: by the policy before the batch's first update.
+    - ``old_logprobs_N``: by the policy before the batch's first optimizer step.
     - ``sampler_logprobs_N``: as the sampler returned them.
     - ``policy_logprobs_N``: by the current policy, unfiltered.
     - ``reference_logprobs_N``: by the reference, unfiltered. None: there is no reference.
@@ -150,7 +153,9 @@ class LossOutputs:
 
     Each is a tensor of one number.
 
-    - ``kl_sum``: None without a reference.
+    - ``kl_sum``: the KL between policy and reference, in nats. None without a reference.
+    - ``clipped_tokens``: the number of tokens whose loss was changed by the clipping of the ratio.
+    - ``mismatch_kl_sum``: the KL between sampler and trainer, in nats.
     - ``bounded_tokens``: the number of tokens whose mismatch weight a bound has changed. Either the token's
       weight was set to a bound, or the mean of its sequence is out of bounds and all weights of the sequence
       are 0.
@@ -164,7 +169,7 @@ class LossOutputs:
 
 
 def compute_loss(inputs: LossInputs, settings: LossSettings, denominators: Denominators) -> LossOutputs:
-    """Return the part of the mini-batch's loss that comes from these tokens."""
+    """Return the part of the mini-batch's loss that comes from these tokens, and sums for the metrics."""
     lengths_S = _sum_by_sequence(inputs.mask_N, inputs)
     log_ratio_N = inputs.logprobs_N - inputs.old_logprobs_N
     if settings.shape.ratio == "sequence":
@@ -215,14 +220,15 @@ def _mismatch_weight(
 
 
 def k3(policy_N: Tensor, reference_N: Tensor) -> Tensor:
-    """Return Schulman's non-negative estimate k3 of KL(policy || reference), per token, in nats.
+    """Return Schulman's non-negative estimate k3 of KL(policy || reference) for each token, in nats.
 
-    The mean of the estimate is the KL only if ``policy`` itself has drawn the tokens, without filters. Here
-    the estimate is biased, for three reasons:
+    The arguments are log-probs of the sampled tokens, in nats. k3 is from J. Schulman, Approximating KL
+    Divergence (2020). Its mean is the KL only if ``policy`` itself has drawn the tokens, without filters.
+    Here the estimate is biased, for three reasons:
 
     - Tokens are drawn with top-k and top-p.
     - A batch may be sampled with older weights.
-    - The first update of a batch changes the policy.
+    - The first optimizer step of a batch changes the policy for the later steps.
 
     The estimate is still 0 if both policies are equal.
     """
@@ -239,10 +245,11 @@ def _aggregate(
 ) -> Tensor:
     """Return the micro-batch's part of the mini-batch's loss, from the losses of its unmasked tokens.
 
-    - "token": their sum, divided by the mini-batch's number of unmasked tokens
-    - "sequence": the sum of each sequence's mean × ``share_S``, divided by the mini-batch's number of
+    - "token": the sum of the losses, divided by the mini-batch's number of unmasked tokens
+    - "sequence": the sum over the sequences of mean loss × ``share_S``, divided by the mini-batch's number of
       unmasked completions
-    - "maxTokens": their sum, divided by this number of completions × the maximum length of a completion
+    - "maxTokens": the sum of the losses, divided by the product of two numbers: the mini-batch's number of
+      unmasked completions, and the maximum length of a completion in tokens
     """
     masked_N = loss_N * inputs.mask_N
     if aggregation == "token":

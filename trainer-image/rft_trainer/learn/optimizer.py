@@ -35,8 +35,10 @@ class Schedule:
         self._done = 0.0
 
     def set(self, step: int, total_steps: int) -> float:
-        """Set and return the learning rate of a step. ``step``: its number, from 1. ``total_steps``: the
-        current estimate.
+        """Set and return the learning rate of a step.
+
+        - ``step``: the number of the step, from 1.
+        - ``total_steps``: the current estimate of the run's total number of steps.
         """
         decay_steps = max(1, total_steps - self._warmup)
         self._done = min(1.0, max(self._done, (step - 1 - self._warmup) / decay_steps))

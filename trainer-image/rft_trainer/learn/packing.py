@@ -45,7 +45,7 @@ class Completion:
 
     @property
     def trained(self) -> Sequence[int]:
-        """The indices in ``ids`` of the tokens that the policy sampled. Only they can have a loss."""
+        """The indices in ``ids`` of the tokens that the policy sampled. Only these tokens can have a loss."""
         if self.sampled is None:
             return range(len(self.ids))
         return [place for place, sampled in enumerate(self.sampled) if sampled]
@@ -75,8 +75,11 @@ class MicroBatch:
     - ``target_N``: the ids of the trained tokens.
     - ``source_N``: for each token of ``target_N``, the index of the position that predicts it, in the
       flattened (B·T) positions.
+    - ``positions_B_T``: the position of each token in its prompt and its own completion, from 0.
     - ``attention_B_1_T_T``: the mask. None: plain causal attention is correct.
     - ``flat``: set if all rows are concatenated to a single row, for kernels that need no mask. Then B is 1.
+
+    The other tensors are as in ``LossInputs``.
     """
 
     tokens_B_T: Tensor
@@ -92,7 +95,7 @@ class MicroBatch:
     flat: FlatRows | None = None
 
     def to(self, device: torch.device) -> "MicroBatch":
-        """Return a copy on a device. A copy to a GPU runs while the GPU computes."""
+        """Return a copy on a device. The copying to a GPU runs while the GPU computes."""
         tensors = {
             name: moved(value, device) for name, value in vars(self).items() if isinstance(value, Tensor)
         }
@@ -100,10 +103,10 @@ class MicroBatch:
 
 
 def completions_by_prompt(group: Group, mask_truncated: bool) -> dict[tuple[int, ...], list[Completion]]:
-    """Return the completions of a group's accepted rollouts, by their prompt.
+    """Return the completions of a group's accepted rollouts, by the token ids of their prompt.
 
-    All single answers have the prompt of the group. Segments may have other prompts. ``mask_truncated``:
-    whether to mask the rollouts that were cut at ``maxTokens``.
+    All single answers have the prompt of the group. The segments of a rollout of several turns may have other
+    prompts. ``mask_truncated``: whether to mask the rollouts that were cut at ``maxTokens``.
     """
     found: dict[tuple[int, ...], list[Completion]] = {}
     for rollout, advantage in zip(group.accepted, group.advantages, strict=True):
@@ -129,13 +132,13 @@ def rows_of_group(
     *,
     flat: bool = False,
 ) -> list[PackedRow]:
-    """Return the rows of a group: one row for all rollouts, or a row for each rollout, whichever costs less.
+    """Return rows for completions of one prompt: one row for all, or a row for each, whichever costs less.
 
     The cost of a token is about 1 + row length / (6 · hidden size). The first term is the matrix products.
     The second term is attention to all tokens of the row, also to tokens that the mask hides.
 
-    - ``hidden_size``: the hidden size. None: the model accepts no custom mask, so each rollout has its own
-      row.
+    - ``hidden_size``: the hidden size of the model. None: the model accepts no custom mask, so each
+      completion has its own row.
     - ``max_tokens``: maximum length of a shared row. None: no limit.
     - ``flat``: whether the kernel skips hidden tokens. Then the second term counts only pairs that attend. In
       a shared row each such pair costs ``HIDDEN_SKIPPED`` times as much.
@@ -156,7 +159,7 @@ def rows_of_group(
 
 
 def _visible(row: PackedRow) -> float:
-    """Count the pairs of tokens of a row in which one token attends to the other."""
+    """Estimate the number of pairs of tokens of a row in which one token attends to the other."""
     prompt = len(row.prompt_ids)
     return prompt * prompt / 2 + sum(
         seen * (prompt + seen / 2) for seen in (len(one.ids) - 1 for one in row.completions)
@@ -239,10 +242,9 @@ def build(rows: Sequence[PackedRow], pad_id: int = 0, *, flat: bool = False) -> 
 def _flattened(
     batch: MicroBatch, segments_B_T: Tensor, lengths: Sequence[int], shared: bool, pad_id: int
 ) -> MicroBatch:
-    """Return the micro-batch with all rows concatenated, and padded at the end to whole blocks of ``BLOCK``
-    tokens.
+    """Return the micro-batch with all rows concatenated, and padded at the end to a multiple of ``BLOCK``.
 
-    The padding is a separate row, and no other token attends to it.
+    The padding is a separate row, and no token of another row attends to it.
     """
     width = segments_B_T.shape[1]
     lengths_B_1 = torch.tensor(lengths)[:, None]

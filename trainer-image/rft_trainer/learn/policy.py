@@ -36,8 +36,10 @@ _WINDOWS = ("sliding_window", "attention_chunk_size")
 class PolicyOptions:
     """Arguments of a policy. They are equal in all processes of distributed training.
 
+    - ``folder``: the folder of the base model.
+    - ``warm_start``: the folder of the adapter from which training starts. None: a new adapter.
     - ``context``: length of the run's longest sequence, in tokens. None: the model's context length.
-    - ``divided``: whether several processes shard the base model. If not, each of them has the whole base.
+    - ``divided``: whether several processes shard the base model. If not, each process has the whole base.
     """
 
     folder: Path
@@ -51,13 +53,20 @@ class PolicyOptions:
 
 
 class Policy:
-    """Model, adapter and tokenizer of a run. Several processes have the whole model each, or shard it."""
+    """Base model, adapter and tokenizer of a run.
+
+    In distributed training each process has the whole base model, or the processes shard it. Each process has
+    the whole adapter.
+    """
 
     def __init__(self, options: PolicyOptions, team: Team = ALONE) -> None:
-        """Load the base model and add an adapter. Raises ModelError if one of them cannot be used."""
+        """Load the base model and add an adapter. Raises ModelError if one of them cannot be used.
+
+        ``team``: the processes of distributed training, see ``Team``.
+        """
         self.folder = options.folder
         self.dress: Callable[[Path], None] = lambda _: None
-        """Function that adds the base model's name and a model card to a saved adapter. The loop sets it."""
+        """Function that adds the base model's name and a model card to a saved adapter. ``Run`` sets it."""
         self.device = torch.device(f"cuda:{team.rank}" if options.device == "cuda" else options.device)
         self._warm = options.warm_start is not None
         try:
@@ -101,11 +110,11 @@ class Policy:
         return int(self.config.hidden_size) if self.shares_prompts else None
 
     def trainable(self) -> list[torch.nn.Parameter]:
-        """The parameters that the optimizer updates: the adapter's weights, in float32."""
+        """Return the parameters that the optimizer updates: the adapter's weights, in float32."""
         return [parameter for parameter in self._model.parameters() if parameter.requires_grad]
 
     def output_factors(self) -> list[torch.nn.Parameter]:
-        """Return the adapter's LoRA B matrices. LoRA adds scale · B · A to a layer's weights."""
+        """Return the adapter's LoRA B matrices. LoRA adds scale · B · A to the weights of a layer."""
         named = self._model.named_parameters()
         return [value for name, value in named if value.requires_grad and "lora_B" in name]
 
@@ -114,7 +123,7 @@ class Policy:
         return build(rows, flat=self.forms.flat).to(self.device)
 
     def hidden(self, batch: MicroBatch) -> Tensor:
-        """Return the hidden states (N, H) at the positions that predict the N completion tokens."""
+        """Return the hidden states (N, H) at the positions that predict the N trained tokens."""
         with self._masks(batch) as attention_mask_B_T, self._arithmetic():
             output = self._inner.base_model(
                 input_ids=batch.tokens_B_T,
@@ -126,7 +135,10 @@ class Policy:
         return hidden_N_H
 
     def _arithmetic(self) -> AbstractContextManager[None]:
-        """Return a context manager for a forward pass. In it the adapter computes in bfloat16 on a GPU."""
+        """Return a context manager for a forward pass.
+
+        In its ``with`` block the adapter computes in bfloat16, if the base is in bfloat16 on a GPU.
+        """
         return arithmetic.rounded(self.device.type) if self._rounds else nullcontext()
 
     @contextmanager
@@ -149,14 +161,14 @@ class Policy:
         """
         logits_n_V: Tensor = self._inner.get_output_embeddings()(hidden_n_H)
         logits_n_V = logits_n_V.to(torch.promote_types(logits_n_V.dtype, torch.float32))
-        if self._head_scale != 1:  # nearly always 1; skipped, because it costs time forward and backward
+        if self._head_scale != 1:  # nearly always 1, and a product costs time in both passes
             logits_n_V = logits_n_V * self._head_scale
         cap = getattr(self.config, "final_logit_softcapping", None)
         return logits_n_V if not cap else torch.tanh(logits_n_V / cap) * cap
 
     @contextmanager
     def reference(self) -> Iterator[None]:
-        """In the ``with`` block, use the reference: the base model alone, or the frozen warm start."""
+        """In the ``with`` block, use the reference: the base alone, or with the frozen warm-start adapter."""
         with torch.no_grad():
             if self._warm:
                 self._model.set_adapter(_REFERENCE)
@@ -175,12 +187,12 @@ class Policy:
         """Write the adapter into a new folder such as ``v000042``, for ``PeftModel.from_pretrained``.
 
         The folder has a temporary name until it is complete. ``check`` is called before the folder gets its
-        final name. If it raises an error, the folder does not get that name.
+        final name. If ``check`` raises an error, the folder does not get that name. Raises VolumeError.
         """
         return self.save_named(adapters, version_name(number), check)
 
     def save_named(self, adapters: Path, name: str, check: Callable[[], None]) -> AdapterVersion:
-        """Write the adapter into a new folder with this name, as ``save_version`` does."""
+        """Write the adapter into a new folder ``name``, as ``save_version`` does. Replace an old folder."""
         target = adapters / name
         if target.exists():  # left by an unfinished step of an earlier attempt; never used in training
             shutil.rmtree(target)
@@ -215,8 +227,10 @@ class Policy:
             )
 
     def _use(self, forms: attention.Forms) -> None:
-        """Compute attention in these ways, if short texts then get the same logits as from the model's own
-        forward pass. Otherwise keep dense masks, and log a warning.
+        """Compute attention with ``forms`` from now on, if short texts keep their logits and gradients work.
+
+        The logits are compared with those of the model's own forward pass. If they differ, keep dense masks
+        and log a warning.
         """
         if forms == attention.DENSE:
             return
@@ -252,7 +266,7 @@ class Policy:
         Compares the logits of this class with those of the model's own forward pass, on short texts.
         Raises ModelError if they differ even without shared rows. Then this class does not support the
         architecture, and training would be wrong without an error. ``usual`` is the attention implementation
-        of the model's own forward pass. None: the implementation of this class.
+        for the model's own forward pass. None: both use the implementation that is set in the model.
         """
         texts, dtype = self._texts, self._inner.dtype
         with short_windows(self.config):
@@ -317,10 +331,10 @@ def _base(options: PolicyOptions, *, leads: bool) -> Any:
 
 
 def _with_adapter(base: Any, options: PolicyOptions, *, leads: bool) -> Any:
-    """Return the base model with a new adapter, or with the warm start's adapter.
+    """Return the base model with a new adapter, or with the adapter of the warm start.
 
-    A warm start is loaded twice. The second copy is frozen: it is the reference. ``leads``: whether this
-    process is the leader.
+    The adapter of a warm start is added twice. The second copy is frozen: it is the reference. ``leads``:
+    whether this process is the leader. Raises ModelError.
     """
     if options.warm_start is None:
         return _fresh(base, options)
@@ -364,7 +378,7 @@ def lora_config(training: Training, config: Any) -> LoraConfig:
 
     - Mixtures of experts: adapters for all experts would be a hundred times as large. vLLM loads no adapter
       for the router.
-    - GLM-4: gate and up are one matrix, for which vLLM loads no adapter.
+    - GLM-4: the gate and up projections are one matrix, for which vLLM loads no adapter.
 
     Vision layers get no adapter, because rows have only text.
     """
@@ -393,5 +407,5 @@ def _head_scale(config: Any) -> float:
 
 
 def version_name(number: int) -> str:
-    """Return the name of a version's folder, such as ``v000042``."""
+    """Return the name of an adapter version and of its folder, such as ``v000042``."""
     return f"v{number:06d}"

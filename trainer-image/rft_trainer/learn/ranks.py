@@ -31,7 +31,11 @@ log = logging.getLogger(__name__)
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 NOTICE_SECONDS = 60.0
-"""Seconds to wait for a collective operation to fail after a follower has ended. Then the trainer exits."""
+"""Time in seconds from the end of a follower to the exit of the trainer.
+
+Usually the trainer's collective operation fails within this time, and the trainer ends with the
+follower's error.
+"""
 _LAST_WORDS_SECONDS = 5.0
 # Typed as Any, because the type stubs of torch.distributed do not export FileStore.
 _torch_distributed: Any = dist
@@ -39,7 +43,7 @@ _torch_distributed: Any = dist
 
 @dataclass(frozen=True)
 class Team:
-    """Rank of this process and number of processes. Rank 0 is the leader."""
+    """Rank of this process and number of processes of distributed training. Rank 0 is the leader."""
 
     rank: int = 0
     size: int = 1
@@ -96,7 +100,10 @@ class Followers:
     """The follower processes, started by the leader. A team of size 1 has none."""
 
     def __init__(self, size: int, device: str, scratch_dir: Path | None) -> None:
-        """Start ``size`` - 1 followers, which wait for commands. ``gather`` joins them into a team."""
+        """Start ``size`` - 1 followers, which wait for commands. ``gather`` joins them into a team.
+
+        ``scratch_dir``: where a temporary folder for the rendezvous file is made. None: the system's folder.
+        """
         self.team = ALONE
         self._size, self._device = size, device
         self._closing = False
@@ -148,15 +155,16 @@ class Followers:
             raise lost from error
 
     def _lost(self) -> TrainerError | None:
-        """Return the error of the first follower that has ended, or None."""
+        """Return the error of the first follower that has ended. None: all still run after a short wait."""
         for rank, (process, pipe) in enumerate(self._members, start=1):
             with suppress(subprocess.TimeoutExpired):
                 return _error_of(rank, process.wait(_LAST_WORDS_SECONDS), _last_words(pipe))
         return None
 
     def _watch(self, rank: int, process: subprocess.Popen[bytes]) -> None:
-        """Wait until a follower ends. Then exit the trainer, unless ``close`` is called within
-        ``NOTICE_SECONDS``.
+        """Wait until a follower ends. Then exit the trainer, after ``NOTICE_SECONDS``.
+
+        If ``close`` is called before, the trainer is not ended.
         """
         code = process.wait()
         for _ in range(int(NOTICE_SECONDS)):

@@ -1,8 +1,8 @@
 """Places a frozen base model on the devices of a team. Every device has the whole adapter.
 
-Either every device has the whole base model too, or FSDP2 shards it over the devices. Then only decoder
-layers are sharded. The embedding and the output layer are not, because they may share their weights. A
-sharded output layer would also be gathered again for each chunk of logits.
+Either every device has the whole base model too, or FSDP2 shards the base over the devices. FSDP2 shards only
+the decoder layers. The embedding and the output layer are not sharded, because they may share their weights.
+A sharded output layer would also be gathered again for each chunk of logits.
 """
 
 from collections.abc import Iterator

@@ -85,7 +85,10 @@ def _never() -> bool:
 def _mini_batch(
     policy: Policy, groups: Sequence[Group], settings: UpdateSettings, *, measured: bool
 ) -> tuple[list[PackedRow], Begin]:
-    """Return the rows of a mini-batch, and the command to the followers that begins it."""
+    """Return the rows of a mini-batch, and the command to the followers that begins this mini-batch.
+
+    ``measured``: whether the old log-probs of the mini-batch are computed before the batch's first step.
+    """
     rows, lengths = _rows(policy, groups, settings)
     return rows, Begin(settings, whole_batch(lengths, settings.max_tokens), measured)
 
@@ -93,8 +96,9 @@ def _mini_batch(
 def _step(
     policy: Policy, optimizer: torch.optim.Optimizer, metrics: UpdateMetrics, max_grad_norm: float
 ) -> None:
-    """Make an optimizer step, if the gradients are finite and at least one token is not masked.
+    """Clip the gradients, and make an optimizer step if they are finite and a token is not masked.
 
+    ``max_grad_norm``: gradients with a larger L2 norm are scaled down to this norm.
     If all tokens are masked, the gradients are zero. AdamW would still move the weights by its momentum.
     """
     metrics.grad_norm = float(torch.nn.utils.clip_grad_norm_(policy.trainable(), max_grad_norm))
@@ -131,7 +135,7 @@ def old_logprobs(
     followers: Followers,
     should_stop: Callable[[], bool],
 ) -> OldLogprobs:
-    """Compute the log-probs of all rows of these mini-batches by the current weights."""
+    """Compute the log-probs of all rows of these mini-batches by the current weights. Raises Preempted."""
     settings = parts[0][1].settings
     with followers.watched():
         order = BeginOld(settings.filter)
@@ -152,7 +156,10 @@ def accumulate(
     should_stop: Callable[[], bool],
     old: OldLogprobs | None = None,
 ) -> Accumulation:
-    """Compute the gradients of all rows of a mini-batch, in all processes."""
+    """Compute the gradients of all rows of a mini-batch, in all processes. Raises Preempted.
+
+    ``old``: the old log-probs, which are used only if ``begin.measured`` is true.
+    """
     with followers.watched():
         followers.tell_all(begin)
         work = Accumulation(policy, begin, followers.team, old)
@@ -168,7 +175,7 @@ def _compute(
     followers: Followers,
     should_stop: Callable[[], bool],
 ) -> None:
-    """Compute all rounds. In a round each process computes one micro-batch.
+    """Compute all rounds. In a round each process computes one micro-batch. Raises Preempted.
 
     On a GPU the CPU does not wait for a result here. So the next micro-batch is built and copied while the
     GPU computes this one.
@@ -193,8 +200,8 @@ def rounds(
 
     If the base is sharded, all processes must make the same number of forward passes, because each pass
     gathers the layers from all processes. In the last round, processes without a micro-batch get a fully
-    masked row. With a whole base the row is not needed, but it takes no longer than the micro-batches of the
-    others.
+    masked row. If each process has the whole base, this row is not needed. But it takes no longer than the
+    micro-batches of the other processes.
     """
     chunks = micro_batches(rows, max_tokens, flat=flat)
     while found := list(islice(chunks, processes)):

@@ -6,11 +6,21 @@ from dataclasses import dataclass
 
 @dataclass
 class UpdateMetrics:
-    """Metrics of an update: counts of steps and tokens, and means over the batch's unmasked completion
-    tokens.
+    """Metrics of an update: counts, and means over the batch's unmasked completion tokens.
 
-    Log-probs are in nats. ``loss`` and ``grad_norm`` are means over the mini-batches. ``entropy`` is None if
-    no token was computed, for example because all groups have equal rewards.
+    The metrics of a single mini-batch have sums over tokens in place of these means. ``combined`` makes the
+    means.
+
+    - ``loss``, ``grad_norm``: means over the mini-batches. The norm is that before clipping.
+    - ``kl``: the KL between policy and reference, in nats. None without a KL term.
+    - ``entropy``: of the filtered distribution, in nats. None if no token was computed, for example because
+      all groups have equal rewards.
+    - ``clip_fraction``: the share of tokens whose loss was changed by the clipping of the importance ratio.
+    - ``mismatch_kl``, ``mismatch_mean_abs``: the KL and the mean absolute difference of log-probs between
+      sampler and trainer, in nats.
+    - ``outside_filter_tokens``: number of tokens that top-k or top-p would remove in the trainer.
+    - ``bounded_fraction``: the share of tokens whose mismatch weight was changed by a bound.
+    - ``forward_tokens``: number of tokens of all forward passes with gradients, with padding.
     """
 
     loss: float = 0.0
@@ -26,7 +36,7 @@ class UpdateMetrics:
     """Number of steps that the optimizer made."""
     forward_tokens: int = 0
     tokens: int = 0
-    """Number of unmasked completion tokens; the means are over these."""
+    """Number of unmasked completion tokens. The means are over these tokens."""
 
     @property
     def moved(self) -> bool:
@@ -43,7 +53,7 @@ class UpdateMetrics:
             self.set_sum(name, value)
 
     def set_sum(self, name: str, value: float) -> None:
-        """Set the metric ``name`` to a sum. A metric that is None is not measured, and stays None."""
+        """Set the metric ``name`` to a sum. A metric that is None is not measured, so it stays None."""
         if getattr(self, name) is not None:
             setattr(self, name, type(getattr(self, name))(value))
 

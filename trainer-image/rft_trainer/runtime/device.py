@@ -1,6 +1,6 @@
 """Chooses the device of a run: the planned device, or the CPU if GPUs are simulated.
 
-Also sets the deterministic mode.
+Also sets torch's deterministic mode.
 """
 
 import os
@@ -12,7 +12,10 @@ from rft_run.config import RunConfig
 from rft_run.errors import ConfigurationError
 
 DEVICE_VARIABLE = "RFT_DEVICE"
-"""``cpu``: compute on the CPU although the pod requests GPUs. For test clusters with simulated GPUs."""
+"""Environment variable: with the value ``cpu``, the run computes on the CPU although its pod requests GPUs.
+
+It is for test clusters with simulated GPUs.
+"""
 
 
 def on_this_machine(config: RunConfig, env: Mapping[str, str] = os.environ) -> RunConfig:
@@ -46,7 +49,7 @@ def on_this_machine(config: RunConfig, env: Mapping[str, str] = os.environ) -> R
 
 
 def set_deterministic(deterministic: bool, device: str) -> None:
-    """Set whether torch may use only ``deterministic`` algorithms in this process, or all algorithms.
+    """Make torch use only deterministic algorithms in this process if ``deterministic``, else allow all.
 
     If all algorithms are allowed, several threads sum the gradient of a repeated index in any order. Then two
     equal runs on a busy CPU end with different weights. On GPUs some operations have no deterministic

@@ -2,7 +2,7 @@
 
 Three things could make the log-probs differ:
 
-- attention with parts that ``sdpa`` does not compute
+- attention with parts that torch's ``sdpa`` does not compute
 - dropout and other noise for training
 - a rotary embedding that depends on the longest row of a batch
 """
@@ -75,7 +75,11 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def load_adapter(base: Any, adapter: Path, *, trainable: bool = False) -> Any:
-    """Return the base model with the adapter of a folder. Raises OSError and ValueError."""
+    """Return the base model with the adapter of a folder.
+
+    ``trainable``: whether the adapter's weights get gradients. Raises OSError and ValueError if the adapter
+    cannot be loaded.
+    """
     check_adapter(adapter)
     return PeftModel.from_pretrained(base, str(adapter), is_trainable=trainable)
 
@@ -83,7 +87,7 @@ def load_adapter(base: Any, adapter: Path, *, trainable: bool = False) -> Any:
 def check_adapter(adapter: Path) -> None:
     """Raise ValueError or OSError for an adapter that could run code, or that has no safetensors file.
 
-    Without this file PEFT would look for a pickle, and then for a model of this name on the hub.
+    Without a safetensors file PEFT would look for a pickle, and then for a model of this name on the hub.
     """
     file = adapter_config_of(adapter)
     try:
@@ -100,7 +104,7 @@ def check_adapter(adapter: Path) -> None:
 
 
 def attention_implementation(config: Any) -> str:
-    """Return "eager" for attention with logit soft capping or sinks, which sdpa lacks, else "sdpa"."""
+    """Return "eager" for attention with logit soft capping or sinks, which "sdpa" lacks, else "sdpa"."""
     text = config.get_text_config()
     if getattr(text, "attn_logit_softcapping", None):
         return "eager"

@@ -50,9 +50,9 @@ def wanted_threads() -> int | None:
 
 
 def usable_cores() -> int:
-    """Return the number of threads to start: the cores of the CPU affinity.
+    """Return the number of threads to start: the smallest of CPU affinity, CPU quota and OMP_NUM_THREADS.
 
-    It is at most the cgroup's quota, and at most OMP_NUM_THREADS. On a machine that others use too, fewer
+    It is at least 1. With OMP_NUM_THREADS a user can lower it: on a machine that others use too, fewer
     threads can be faster, because the threads of an operation wait for each other.
     """
     limits: list[float] = [affine_cores()]
@@ -132,8 +132,8 @@ def give_large_blocks_back() -> bool:
     """Make glibc return large freed blocks to the kernel at once. Return whether glibc accepted the setting.
 
     glibc returns only blocks that have their own memory map. Only blocks of at least a minimum size have one.
-    By default this size grows up to 32 MiB, so tensors of many sizes fragment the heap. This function makes
-    the size fixed. The heap does not fragment then, but an update can take twice the time. So tcmalloc
+    By default this size grows up to 32 MiB, so tensors of many sizes fragment the heap. This function fixes
+    the size at 128 KiB. The heap does not fragment then, but an update can take twice the time. So tcmalloc
     (module ``allocator``) is preferred if it is installed.
     """
     try:

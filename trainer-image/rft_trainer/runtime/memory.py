@@ -1,4 +1,7 @@
-"""Compares the container's memory limit with the plan before anything is loaded."""
+"""Compares the container's memory limit with the plan before anything is loaded.
+
+Also finds out whether the sampler failed because it had too little memory.
+"""
 
 from rft_planner.sizes import mib, quantity
 from rft_run.config import RunConfig
@@ -11,13 +14,11 @@ _LOWER = "spec.training.maxContextLength, spec.training.loraRank or spec.samplin
 
 
 def refuse_too_little(config: RunConfig, limit: int | None = None) -> None:
-    """Refuse to run if the memory limit is lower than the minimum that the plan needs.
+    """Raise ConfigurationError if a run on the CPU has a lower memory limit than the plan needs at least.
 
-    ``limit`` is in bytes. If it is None, the container's own limit is compared.
-
-    Raises:
-        ConfigurationError: the limit is less, unless the job disables this check. The message says what to
-            change.
+    ``limit`` is in bytes. If it is None, the container's own limit is compared. If the container has no
+    limit, the memory of the machine is compared. The job can disable this check. The message says what to
+    change.
     """
     plan = config.plan
     if config.device != "cpu" or plan is None or plan.least_memory is None or plan.forced:

