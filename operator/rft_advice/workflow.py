@@ -62,8 +62,8 @@ def password_in_address(spec: RFTJobSpec) -> str | None:
     if not found:
         return None
     return (
-        f"the address in {', '.join(found)} contains a password. Everyone who can read the RFTJob or the run's"
-        " folder can see it; leave it out, and name a Secret with the credential by secretRef instead"
+        f"the address in {', '.join(found)} contains a password. Everyone who can read the RFTJob or the"
+        " folder of the run can see it; leave it out, and name a Secret with the credential by secretRef"
     )
 
 
