@@ -1,5 +1,6 @@
-"""A client for the RFTJobs of one namespace of a cluster. Its methods have the same names as in Kubeflow's
-SDK.
+"""A client for the RFTJobs of one namespace of a cluster.
+
+A method that Kubeflow's SDK also has, such as ``get_job_logs``, has the same name as there.
 """
 
 import time
@@ -20,17 +21,17 @@ POLL_SECONDS = 5.0
 
 
 class Job(NamedTuple):
-    """An RFTJob of the cluster."""
+    """An RFTJob as it was in the cluster when it was read."""
 
     name: str
     namespace: str
     spec: RFTJobSpec
     status: RFTJobStatus
-    """The status that the operator has written. All fields are empty at first."""
+    """The status that the operator has written. It has no values until the operator has processed the job."""
 
     @property
     def phase(self) -> str:
-        """The phase, such as Running. ``Pending`` if the operator has not seen the job yet."""
+        """The phase, such as Running. ``Pending`` if the operator has not processed the job yet."""
         return self.status.phase or "Pending"
 
 
@@ -40,11 +41,15 @@ class Client:
     """
 
     def __init__(self, namespace: str | None = None, context: str | None = None) -> None:
-        """Connect with the kubeconfig, as ``rft`` does. Inside a pod, connect with the pod's service account.
+        """Connect to a cluster with the kubeconfig, as ``rft`` does.
 
+        In a pod without a kubeconfig, connect with the pod's service account.
+
+        - ``namespace``: the namespace of all jobs. If None, it is the namespace of the kubeconfig's context,
+          or ``default`` if the context has none or there is no kubeconfig.
         - ``context``: the context in the kubeconfig. If None, the current context is used.
-        - ``namespace``: the namespace of all jobs. If None, the context's namespace is used. Inside a pod it
-          is then ``default``.
+
+        Raises RFTError if there is no usable kubeconfig and no service account, or no such context.
         """
         # Imported here, because this import takes a second, and programs that only build jobs do not need it.
         from rft_cli.cluster.client import ClusterClient
@@ -59,8 +64,9 @@ class Client:
     def submit(self, job: RFTJob, *, dry_run: bool = False) -> str:
         """Apply a job to the cluster. Return ``created``, ``configured`` or ``unchanged``.
 
-        With ``dry_run`` the API server checks everything and stores nothing. If the job breaks a rule,
-        RFTError is raised and nothing is sent.
+        The job is applied in the namespace of this client, even if ``metadata.namespace`` of the job is
+        another one. With ``dry_run`` the API server checks everything and stores nothing. If the job is not
+        valid, RFTError is raised and nothing is sent.
         """
         body = {key: value for key, value in job.dump().items() if key != "status"}
         try:
@@ -87,17 +93,22 @@ class Client:
     def get_job_logs(
         self, name: str, *, follow: bool = False, container: str = "trainer", tail: int | None = None
     ) -> Iterator[str]:
-        """Yield the lines of the log of the job's newest pod. If ``tail`` is given, yield only the last
-        ``tail`` lines.
+        """Return an iterator over the lines of the log of the job's newest pod.
 
-        With ``follow`` also yield new lines until the container ends.
+        - ``follow``: whether to wait for new lines until the container ends.
+        - ``container``: ``trainer``, or ``grader``, which runs users' code.
+        - ``tail``: the number of last lines to return. None: all lines.
+
+        Raises RFTError if the job has no pod.
         """
         pod = self._cluster.newest_pod(self._cluster.job(name))
         return self._cluster.log_lines(pod["metadata"]["name"], container, follow=follow, tail=tail)
 
     def watch_job(self, name: str) -> Iterator[Job]:
-        """Yield a job now, and again after each change, until the job has ended. Each step that the trainer
-        reports is a change too.
+        """Yield a job now, and again after each change, until its phase is Succeeded, Failed or Cancelled.
+
+        Each step that the trainer reports is a change too. A job in the phase Invalid has not ended, because
+        it runs once its spec is corrected.
         """
         for body in self._cluster.changes(name):
             job = _job(body)
@@ -114,8 +125,12 @@ class Client:
     ) -> Job:
         """Wait until the phase of a job is one of ``status``, and return the job.
 
-        ``timeout`` and ``polling_interval`` are in seconds. Raises TimeoutError after ``timeout`` seconds.
-        Raises RFTError if the job ends in another phase.
+        - ``status``: the phases to wait for.
+        - ``timeout``: the maximum time to wait, in seconds.
+        - ``polling_interval``: the time between two requests for the job, in seconds.
+
+        Raises TimeoutError if the next request would be later than ``timeout`` seconds after the call. Raises
+        RFTError if the job ends in another phase: Succeeded, Failed or Cancelled.
         """
         ends = time.monotonic() + timeout
         while True:
@@ -132,15 +147,15 @@ class Client:
             time.sleep(polling_interval)
 
     def suspend_job(self, name: str) -> None:
-        """Suspend a job. It saves a checkpoint and releases its GPUs."""
+        """Suspend a job. The job saves a checkpoint and releases its GPUs. Does not wait for this."""
         self._cluster.change_spec(name, {"suspend": True})
 
     def resume_job(self, name: str) -> None:
-        """Resume a suspended job. It continues from its checkpoint."""
+        """Resume a suspended job. The job continues from its checkpoint. Does not wait until the job runs."""
         self._cluster.change_spec(name, {"suspend": False})
 
     def cancel_job(self, name: str) -> None:
-        """Cancel a job. It saves a checkpoint and ends permanently."""
+        """Cancel a job. The job saves a checkpoint and ends permanently. Does not wait for this end."""
         self._cluster.change_spec(name, {"cancel": True})
 
 

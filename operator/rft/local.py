@@ -22,15 +22,15 @@ from rft_run.folder import RunFolder
 from rft_run.steps import StepRecord
 
 POLL_SECONDS = 0.5
-"""Every this number of seconds, ``run_locally`` looks for records of new steps."""
+"""Time in seconds between two checks of ``run_locally`` for records of new steps."""
 
 
 def load(path: str | Path) -> RFTJob:
-    """Return the RFTJob from a file that contains exactly one, in the form that a cluster accepts.
+    """Return the only RFTJob of a file. The RFTJob must be valid for a cluster, so it must have a storage.
 
     ConfigMaps in the file are not returned. The field ``python.file`` is refused, because only the commands
-    of ``rft`` can read it. Raises RFTError if the file has no RFTJob or more than one, or if the RFTJob is
-    not valid.
+    of ``rft`` can read it. Raises RFTError if the file cannot be read, if it has no RFTJob or more than one,
+    or if the RFTJob is not valid.
     """
     document = manifest.the_job(Path(path))
     job, problems = check(document.body)
@@ -41,19 +41,19 @@ def load(path: str | Path) -> RFTJob:
 
 
 def validate(job: RFTJob) -> list[str]:
-    """Return the problems of a job. Each problem names the field, the value, what is allowed and the
-    correction.
+    """Return the problems of a job as texts. The list is empty if the job is valid.
 
-    An RFTJob that was built in Python already has valid fields. This function also checks the rules that
-    compare several fields.
+    Each text names the field, its value, what is allowed and the correction. An RFTJob that was built in
+    Python already has valid fields. This function also checks the rules about several fields.
     """
     return [str(problem) for problem in check(job.dump()).problems]
 
 
 def plan(job: RFTJob) -> Plan:
-    """Return the plan of a job: GPUs, CPU, memory, and the reasons. The dataset is not read, so the plan has
-    no estimate that needs the number of rows.
-    Raises RFTError if no plan can be made.
+    """Return the plan of a job: GPUs, CPU, memory, and the reasons for these numbers.
+
+    The dataset is not read, so the plan has no estimate that needs the number of rows. Raises RFTError if no
+    plan can be made.
     """
     read = shape_for(job.spec.model, None, hub=False)
     try:
@@ -80,14 +80,14 @@ def run_locally(
     If ``folder`` has a stopped run of the same job, this run is resumed. Relative paths in the job start at
     the current working directory. Progress is printed.
 
-    ``on_step`` gets the record of each step soon after the step's end. If a run is resumed, it first gets the
-    records of the earlier steps.
+    ``on_step`` is called with the record of each step, soon after the end of the step. In a resumed run it is
+    first called with the records of the earlier steps.
 
     If the job has ``spec.output``, ``push_to`` must name its destination, as ``--push-to`` of ``rft run``
     does. With ``public`` the destination may be a public repository.
 
-    The run stops with a checkpoint if ``on_step`` raises an exception, or if the program is interrupted
-    (KeyboardInterrupt). Then the caller gets this exception. Raises RFTError if the run does not complete.
+    If ``on_step`` raises an exception, or if Ctrl-C raises KeyboardInterrupt, the run saves a checkpoint and
+    stops. Then the exception is raised again. Raises RFTError if the run does not complete.
     """
     metrics = RunFolder(Path(folder)).metrics
     with tempfile.NamedTemporaryFile("w", dir=Path.cwd(), prefix=".rft-", suffix=".yaml") as file:
@@ -126,8 +126,9 @@ def _deliver(metrics: Path, last: int, on_step: Callable[[StepRecord], None]) ->
 
 @contextmanager
 def _stopped_at_errors(command: Sequence[str]) -> Iterator["subprocess.Popen[bytes]"]:
-    """Start ``rft run``, and yield its process. If the ``with`` block raises an exception, send SIGTERM to
-    the process, and wait until it has ended.
+    """Start ``command``, an ``rft run``, and yield its process.
+
+    If the ``with`` block raises an exception, send SIGTERM to the process and wait until the process ends.
 
     ``subprocess.run`` waits only a quarter of a second after an interrupt, and then kills ``rft``. The
     trainer needs more time to write its checkpoint.

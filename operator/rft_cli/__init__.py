@@ -1,4 +1,4 @@
 """The command line ``rft``: checks, runs and watches RFTJobs.
 
-The trainer runs as a child process. This package imports neither the trainer nor torch.
+``rft run`` starts the trainer as a child process. This package imports neither the trainer nor torch.
 """

@@ -1,7 +1,7 @@
 """Defines the error that a user can fix, and its exit codes. This module imports no library."""
 
 INVALID = 1
-"""Exit code of a command whose input could be read, but is wrong."""
+"""Exit code of a command whose input could be read, but is wrong or was refused."""
 UNREADABLE = 2
 """Exit code of a command whose input cannot be read, or whose command line is wrong."""
 

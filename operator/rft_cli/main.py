@@ -50,7 +50,10 @@ RESULTS = {
 }
 OTHERS = {"completion": "completion"}
 COMMANDS = {**BEFORE, **DURING, **RESULTS, **OTHERS}
-"""The module of each command, below ``rft_cli.commands``. The module's function has the command's name."""
+"""For each command, the name of its module in ``rft_cli.commands``.
+
+The function or the group of subcommands in this module has the name of the command, ``import_`` for
+``import``."""
 
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 
@@ -102,10 +105,10 @@ def function(name: str) -> Callable[..., Any] | typer.Typer:
 
 
 def summary(name: str) -> str:
-    """Return the first sentence of a command's docstring, without importing its module.
+    """Return the first sentence of the docstring of a command's function, without importing its module.
 
-    A group of subcommands has no function. For a group, return the text after the colon in the first sentence
-    of its module's docstring.
+    A group of subcommands, such as ``env``, has no function. For a group, return the text after the colon in
+    the first sentence of its module's docstring.
     """
     spec = importlib.util.find_spec(f"rft_cli.commands.{COMMANDS[name]}")
     assert spec is not None
@@ -120,13 +123,13 @@ def summary(name: str) -> str:
 
 
 class App(typer.Typer):
-    """The program ``rft``. It prints the traceback of an unexpected error.
+    """The program ``rft``. After an unexpected error it prints the traceback and exits with code 1.
 
-    A traceback may contain any text, so its control characters are printed as codes.
+    A traceback may contain any text. So its control characters are replaced by visible escape codes.
     """
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the command that the command line names."""
+        """Run the command that the command line names. The arguments are those of ``typer.Typer``."""
         try:
             return super().__call__(*args, **kwargs)
         except Exception:

@@ -1,4 +1,4 @@
-"""Options that several commands share, and the connection to the cluster that they select."""
+"""Options that several commands share, and the connection to the cluster that these options select."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -42,14 +42,15 @@ PushTo = Annotated[
 
 
 def job_names(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Return the names of jobs that begin with ``incomplete``. A shell uses them to complete a name.
+    """Return the names of the jobs that begin with ``incomplete``, so that a shell can complete a name.
 
-    Return no names if the cluster does not answer.
+    The cluster and the namespace are those of the options in ``ctx``. Return no names if the cluster does not
+    answer.
     """
     try:
         cluster = connect(ctx.params.get("context"), ctx.params.get("namespace"))
         names = [str(job["metadata"]["name"]) for job in cluster.jobs()]
-    except Exception:  # a message in the middle of a command line would only disturb
+    except Exception:  # the shell would print a message into the line that the user is typing
         return []
     return [name for name in names if name.startswith(incomplete)]
 
@@ -73,7 +74,10 @@ def refuse_folder(name: str) -> None:
 
 
 def connect(context: str | None, namespace: str | None) -> "ClusterClient":
-    """Return the connection to the cluster that the options select."""
+    """Return a client for the cluster that ``--context`` and ``--namespace`` select.
+
+    Raises UserError if there is no usable kubeconfig or no such context.
+    """
     # Imported here, because the kubernetes client takes a second, which commands on files do not need.
     from rft_cli.cluster.client import ClusterClient
 

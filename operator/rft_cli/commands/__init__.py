@@ -1,1 +1,1 @@
-"""The commands of ``rft``, with one module for each."""
+"""The commands of ``rft``. Most have a module of their own; suspend, resume and cancel share one."""

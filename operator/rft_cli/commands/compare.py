@@ -56,10 +56,14 @@ def compare(
 
 
 def _runs(sources: Sequence[str], context: str | None, namespace: str | None) -> dict[str, ReportedRun]:
-    """Return the runs by name. If ``sources`` is a single job, return the job's baseline and then the job.
+    """Return the data of the runs to compare, by the name of the run.
+
+    If two runs have the same name, the keys are the texts in ``sources``. If ``sources`` is a single job,
+    return the job's baseline and then the job.
 
     Raises:
-        UserError: if there are fewer than two runs, or if a run is named twice.
+        UserError: if ``sources`` is a single folder or a job without a baseline, if it names a run twice, or
+            if a run cannot be read.
     """
     if len(sources) > 1:
         found = [load_run(source, context, namespace) for source in sources]

@@ -1,4 +1,4 @@
-"""``rft completion``: prints the script by which a shell completes commands, options and names of jobs."""
+"""``rft completion``: prints a script with which a shell completes commands, options and names of jobs."""
 
 import os
 from enum import StrEnum

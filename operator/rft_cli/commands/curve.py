@@ -26,7 +26,7 @@ from rft_run.steps import StepRecord
 
 
 class Loaded(NamedTuple):
-    """The reward curve of a run, with the run's name."""
+    """The data of a run's reward curve: the run's name, the records of its steps, and held-out rewards."""
 
     name: str
     steps: Sequence[StepRecord]
@@ -51,11 +51,13 @@ def curve(
 
 
 def load_curve(source: str, context: str | None, namespace: str | None) -> Loaded:
-    """Return the reward curve of the folder or file ``source``. If ``source`` is not a path, it is the name
-    of a job.
+    """Return the data of the reward curve of ``source``: a run's folder, a file, or the name of a job.
+
+    A file is a ``metrics.jsonl``. If its name ends in .yaml or .yml, it has a status or an RFTJob.
 
     Raises:
-        UserError: if there is no such folder, file or job, or if it has no reward curve.
+        UserError: if there is no such folder, file or job, or if it cannot be read. A run without a reward
+            is no error.
     """
     path = Path(source)
     if path.is_dir():
@@ -88,7 +90,7 @@ def _of_job(job: dict[str, object], name: str) -> Loaded:
 
 
 def _of_status(path: Path) -> Loaded:
-    """Return the reward curve in a ``status.yaml`` file, or in a file with an RFTJob."""
+    """Return the data of the reward curve in a file with a job's status, or with an RFTJob and its status."""
     try:
         text = run_files.text(path, run_files.STATUS_BYTES, follow=True)
         body = load_documents(text, str(path))[0].body

@@ -22,7 +22,7 @@ _MIB = 1 << 20
 
 
 class DownloadedPart(StrEnum):
-    """The values of the option ``--only`` of ``rft download``."""
+    """The values of the option ``--only`` of ``rft download``: parts of a run's folder."""
 
     ADAPTER = "adapter"
     CHECKPOINTS = "checkpoints"
@@ -52,7 +52,8 @@ def download(
     Repeat the command to continue an interrupted download. Only missing bytes are sent, and every file is
     compared with its SHA-256 digest.
 
-    Exit code 1: there is no such job, or its folder is on no volume; 2: the files cannot be written.
+    Exit code 1: there is no such job, its folder is on no volume, or --output has other files; 2: the files
+    cannot be written.
     """
     if "/" in name:
         raise UserError(

@@ -46,8 +46,9 @@ def check(
 ) -> None:
     """Show the tools of the job's environment, and play a few rows with your texts in place of a model's.
 
-    Each --say is what the model says in one turn. To call a tool, put this into the text: <tool_call>{"name":
-    "TOOL", "arguments": {}}</tool_call>. Users' code runs in a worker process, as in a local run.
+    Each --say is the text of the model in one turn. To call a tool, put this into the text:
+    <tool_call>{"name": "TOOL", "arguments": {}}</tool_call>. Users' code runs in a worker process, as in a
+    local run.
 
     Exit code 1: the environment or a tool call failed; 2: a file cannot be read.
     """

@@ -90,7 +90,8 @@ def evaluate(
     The sampler, the sampling settings and the graders are the same as in a run. Without --output, all files
     are removed at the end.
 
-    Exit code 1: an input is wrong, or the evaluation failed; 2: a file cannot be read; others as rft run.
+    Exit code 1: an input is wrong, or the evaluation failed; 2: a file cannot be read. All other exit codes
+    are those of rft run.
     """
     given = Given(model, adapter, samples, dataset, rows, by_name(grader or []))
     try:
@@ -114,10 +115,16 @@ def evaluate(
 def _asked(
     source: Path, given: Given, step: int | None, best: bool, folder: Path
 ) -> tuple[EvaluationTask, TunedAdapter | None]:
-    """Return the evaluation that the user wants. For a run, also return the adapter of the tuned policy.
+    """Return the evaluation to make, and the adapter of the tuned policy.
+
+    The adapter is None if ``source`` is a manifest.
+
+    - ``source``: a manifest, or the folder of a run
+    - ``given``, ``step``, ``best``: the values of the options
+    - ``folder``: the folder of the evaluation; files from ConfigMaps get paths in this folder
 
     Raises:
-        UserError: if options do not belong together, or an input cannot be used.
+        UserError: if options exclude each other, or an input cannot be used.
     """
     if not source.is_dir():
         if step is not None or best:
@@ -144,7 +151,7 @@ def _asked(
             UNREADABLE,
         )
     chosen, run = choose(source, step, best), RunFolder(source)
-    # Step 0 is the policy before training, so an adapter of an unknown step gets another number.
+    # Step 0 stands for the policy before training, so an adapter whose step is not known gets step 1.
     step_of_adapter = chosen.step or records.last_step(records.steps(run.metrics)) or 1
     tuned = TunedAdapter(chosen.folder.resolve(), step_of_adapter)
     return scoring.of_run(run, config, tuned.folder, given), tuned
@@ -162,7 +169,8 @@ def _options(tuned: TunedAdapter | None, limit: int | None) -> list[str]:
 def _folder(output: Path | None) -> Iterator[Path]:
     """Yield the folder of the evaluation: a new one at ``output``, or a temporary one if ``output`` is None.
 
-    The temporary folder is removed at the end. The folder ``output`` is removed if the block raises an error.
+    The temporary folder is removed at the end. The folder ``output`` is removed if the ``with`` block raises
+    an exception.
 
     Raises:
         UserError: if ``output`` exists already, or cannot be written.
@@ -186,7 +194,11 @@ def _folder(output: Path | None) -> Iterator[Path]:
 
 
 def _run(command: Sequence[str], folder: RunFolder) -> None:
-    """Run the evaluation in the trainer. If it fails, raise typer.Exit with the trainer's exit code."""
+    """Run the trainer's ``command``, which makes the evaluation, and show its progress.
+
+    The trainer's log is written into ``folder``. If the evaluation fails, print why and raise typer.Exit with
+    the trainer's exit code.
+    """
     with ProgressView(err(), "the sampler to end") as view:
         exit_code, end = train(command, folder.log, view.show, view.tick)
     if exit_code == ExitCode.OK:
@@ -203,7 +215,7 @@ def _run(command: Sequence[str], folder: RunFolder) -> None:
 
 
 def _show(folder: RunFolder, config: RunConfig, tuned: TunedAdapter | None, format_: EvaluateFormat) -> None:
-    """Print the scores of each policy, and the comparison if there are two."""
+    """Print the scores of each policy. If there are two policies, also print their comparison."""
     found = scoring.results(folder, config.effective.seed)
     compared = records.status(folder.status).evaluation if tuned is not None else None
     if format_ is EvaluateFormat.JSON:
@@ -225,7 +237,12 @@ def _body(
     tuned: TunedAdapter | None,
     comparison: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """Return the results as a JSON object. ``comparison`` has the form of ``status.evaluation``."""
+    """Return the results as a JSON object.
+
+    - ``found``: the scores of each policy
+    - ``tuned``: the adapter of the tuned policy, or None if only the base model was evaluated
+    - ``comparison``: the comparison of both policies in the form of ``status.evaluation``, or None
+    """
     model = config.spec.model
     start = model.adapter.path if model.adapter is not None else None
     of_policies = [

@@ -31,7 +31,7 @@ _FILES = ("metrics.jsonl", f"{ADAPTER}/*", f"checkpoints/*/{ADAPTER}/*", "checkp
 
 
 class Dtype(StrEnum):
-    """The values of the option ``--dtype``: the number formats of a merged model."""
+    """The values of the option ``--dtype``: number formats of a merged model. ``auto``: the base model's."""
 
     AUTO = "auto"
     FLOAT32 = "float32"
@@ -48,8 +48,9 @@ MergedDtype = Annotated[
 class Chosen(NamedTuple):
     """An adapter to export.
 
-    - ``what``: a description of the adapter for messages
-    - ``step``: the step of the adapter's checkpoint, or None if the step is not known
+    - ``folder``: the folder with the adapter's files
+    - ``what``: a description of the adapter for messages, such as ``step 40``
+    - ``step``: the step of the checkpoint that has the adapter, or None if it is not in a checkpoint
     """
 
     folder: Path
@@ -100,9 +101,14 @@ def refuse_unused(base: str | None, merge: bool) -> None:
 def write_export(
     folder: Path, chosen: Chosen, target: Path, *, base: str | None, merge: bool, dtype: Dtype
 ) -> None:
-    """Write an adapter of the run in ``folder``, or with ``merge`` the merged model, and its model card.
+    """Write the adapter ``chosen``, or with ``merge`` the merged model, into the empty folder ``target``.
 
-    ``target`` is an empty folder. Raises UserError if the adapter cannot be read or merged, and OSError.
+    If ``folder`` is the folder of a run, also write a model card.
+
+    - ``base``: the base model in place of the run's, or None
+    - ``dtype``: the number format of the merged model
+
+    Raises UserError if the adapter cannot be read or merged, and OSError if ``target`` cannot be written.
     """
     config = previous(folder)
     if merge:
@@ -118,9 +124,10 @@ def write_export(
 def chosen_of(
     source: str, step: int | None, best: bool, context: str | None, namespace: str | None, image: str | None
 ) -> Iterator[tuple[Path, Chosen]]:
-    """Yield the folder of a run, and the adapter in it that the options select. See ``choose``.
+    """Yield a folder, and the adapter in it that ``--step`` and ``--best`` select. See ``choose``.
 
-    If ``source`` is a job in the cluster, the folder has the files that ``fetch_adapter`` copies.
+    The folder is ``source``, if it is a folder on this machine. If ``source`` is a job in the cluster, it is
+    a temporary folder with the files that ``fetch_adapter`` copies.
     """
     refuse_both(step, best)
 
@@ -138,14 +145,21 @@ def refuse_both(step: int | None, best: bool) -> None:
 
 
 def fetch_adapter(job: str, paths: list[str], fetch: Fetch, step: int | None, best: bool) -> None:
-    """Fetch from a job's volume the step records, and the adapters that ``choose`` needs to find the one to
-    export.
+    """Fetch the files that ``choose`` and the model card need from a job's volume: metrics and adapters.
 
-    Few files are fetched, because the pod reads each of them twice. An older checkpoint is fetched only if
-    the newer ones cannot be used, or if ``best`` is true and it has the highest held-out reward.
+    Few files are fetched, because the pod reads each of them twice: for its digest, and to send it. The
+    adapter of an older checkpoint is fetched only in these cases:
 
+    - The newer checkpoints cannot be used.
+    - ``step`` is the step of this checkpoint.
+    - ``best`` is true, and this checkpoint has the highest held-out reward.
+
+    The parameters are:
+
+    - ``job``: the name of the job, for messages
     - ``paths``: the paths of all files in the job's folder that match ``_FILES``
-    - ``fetch``: copies files to this machine
+    - ``fetch``: a function that copies files to this machine
+    - ``step``, ``best``: the values of the options
 
     Raises:
         UserError: if the job has no adapter, or no checkpoint of the step that the options select.
@@ -177,7 +191,7 @@ def fetch_adapter(job: str, paths: list[str], fetch: Fetch, step: int | None, be
 def _files_of(step: int) -> list[str]:
     """Return ``fnmatch`` patterns of the adapter's files and the state file in the checkpoint of a step.
 
-    They are relative to the run's folder.
+    The patterns are relative to the run's folder.
     """
     checkpoint = RunFolder(Path()).checkpoint_of(step)
     return [f"{adapter_of(checkpoint)}/*", str(state_of(checkpoint))]
@@ -191,11 +205,12 @@ def _no_checkpoint(step: int, where: str, steps: Sequence[int]) -> UserError:
 def choose(folder: Path, step: int | None, best: bool) -> Chosen:
     """Return the adapter that the options ``--step`` and ``--best`` select.
 
-    ``folder`` is a run's folder, or the folder of a single adapter. Without options, the adapter of a run is
-    the final one, or that of the newest checkpoint if there is no final one that can be used.
+    ``folder`` is a run's folder, or the folder of a single adapter. If neither option is given, return the
+    final adapter of the run. If the final adapter is missing or broken, return the one of the newest
+    checkpoint with a usable adapter.
 
     Raises:
-        UserError: if there is no such adapter.
+        UserError: if there is no such adapter, or if both options are given.
     """
     refuse_both(step, best)
     if (folder / ADAPTER_CONFIG).is_file():
@@ -223,7 +238,7 @@ def _is_whole(adapter: Path) -> bool:
 
 
 def _problem(adapter: Path) -> str | None:
-    """Return why an adapter cannot be used, or None if it can. Raises UserError if it cannot be read."""
+    """Return why an adapter cannot be used, or None if it can be used. Raises UserError if the disk fails."""
     try:
         return adapter_problem(adapter)
     except OSError as error:
@@ -231,9 +246,10 @@ def _problem(adapter: Path) -> str | None:
 
 
 def _best_step(newest: Path) -> int:
-    """Return the step with the highest held-out reward, as the state in the checkpoint ``newest`` records it.
+    """Return the step whose checkpoint has the highest held-out reward.
 
-    Raises UserError if no checkpoint of the run was evaluated.
+    The step is read from the state in ``newest``, the folder of the run's newest checkpoint. Raises UserError
+    if no checkpoint of the run was evaluated.
     """
     reached = records.state(state_of(newest))
     if reached.best_reward is None:
@@ -249,9 +265,11 @@ def _base(adapter: Path, config: RunConfig | None, given: str | None) -> tuple[s
 
     The base model is the first of these that is known:
 
-    - ``given``, without a revision
-    - the base model of the run
-    - the base model in the adapter's configuration, without a revision
+    - ``given``, the value of ``--base``; then the revision is None
+    - the base model in ``config``, the configuration of the run
+    - the base model in the adapter's configuration; then the revision is None
+
+    Raises UserError if no base model is known.
     """
     if given is not None:
         return given, None
@@ -266,8 +284,8 @@ def _base(adapter: Path, config: RunConfig | None, given: str | None) -> tuple[s
 def _copy(adapter: Path, target: Path, config: RunConfig | None) -> None:
     """Copy the files of an adapter into the folder ``target``.
 
-    If ``config``, the configuration of the run, is not None, the adapter's configuration in the copy names
-    the base model of the run. Else it names the same base model as the original.
+    ``config`` is the configuration of the run. If it is not None, its base model is written into the
+    ``adapter_config.json`` of the copy. Else the copy keeps the base model of the original.
     """
     body = records.adapter_config(adapter)
     if config is not None:
@@ -279,7 +297,10 @@ def _copy(adapter: Path, target: Path, config: RunConfig | None) -> None:
 
 
 def _copy_file(file: Path, target: Path) -> None:
-    """Copy a file of an adapter. A folder is skipped. A link is refused, because it may lead to any file."""
+    """Copy a file of an adapter. A folder is skipped.
+
+    Raises UserError if ``file`` is a link, because a link may lead to any file.
+    """
     if file.is_dir() and not file.is_symlink():
         err().print(
             f"not copied: {file}: is a folder, and an adapter has only files", markup=False, soft_wrap=True
@@ -293,8 +314,9 @@ def _copy_file(file: Path, target: Path) -> None:
 
 
 def _card(run: RunFolder, config: RunConfig, chosen: Chosen, base: str | None, *, merged: bool) -> Card:
-    """Return the content of the model card, from the run's records. ``base`` replaces the run's base
-    model.
+    """Return the content of the model card, from the run's records.
+
+    If ``base`` is not None, it replaces the run's base model.
     """
     steps = records.steps(run.metrics)
     step = chosen.step if chosen.step is not None else records.last_step(steps)
@@ -315,9 +337,10 @@ def _card(run: RunFolder, config: RunConfig, chosen: Chosen, base: str | None, *
 
 
 def _merge(adapter: Path, target: Path, base: str, revision: str | None, dtype: Dtype) -> None:
-    """Merge the adapter into the base model, in a child process that uses the trainer's package.
+    """Merge the adapter into the base model, and write the merged model into the folder ``target``.
 
-    The process of ``rft`` itself never loads torch.
+    A child process does this with the trainer's package, so that ``rft`` itself never loads torch. Raises
+    UserError if the merge fails.
     """
     python, *_ = trainer_command()
     command = [python, "-m", "rft_trainer.export", "--adapter", str(adapter), "--base", base]
@@ -330,10 +353,12 @@ def _merge(adapter: Path, target: Path, base: str, revision: str | None, dtype: 
 
 @contextmanager
 def _placed(output: Path, force: bool) -> Iterator[Path]:
-    """Yield a temporary folder, which is renamed to ``output`` if the ``with`` block raises no error.
+    """Yield a temporary folder, which is renamed to ``output`` if the ``with`` block raises no exception.
+
+    With ``force`` an existing ``output`` is replaced.
 
     Raises:
-        UserError: if ``output`` exists already, or cannot be written.
+        UserError: if ``output`` cannot be written, or exists already and ``force`` is false.
     """
     target = output.resolve()
     if target.exists() and not force:
@@ -347,9 +372,9 @@ def _placed(output: Path, force: bool) -> Iterator[Path]:
 
 
 def _make_readable(folder: Path) -> None:
-    """Give the files the usual permissions of new files (umask).
+    """Give the files in ``folder`` the usual permissions of new files, which the umask decides.
 
-    The library that wrote the weights allows only the owner to read them.
+    The library that writes the weights makes files that only the owner can read.
     """
     mask = os.umask(0)
     os.umask(mask)

@@ -136,7 +136,11 @@ def _summary(names: Sequence[str], scores: "Sequence[Score]") -> list[str]:
 
 
 def _gold_summary(names: Sequence[str], answers: Sequence[Answer], scores: "Sequence[Score]") -> list[str]:
-    """Return the lines of output about the gold answers that do not get the score 1."""
+    """Return lines that say, for each grader, which gold answers do not get the score 1.
+
+    - ``names``: the names of the graders, in the order of the lines
+    - ``answers``, ``scores``: the gold answers, and the scores of each of them, in the same order
+    """
     below: dict[str, list[int]] = {}
     for answer, name in grading.not_full(answers, scores):
         below.setdefault(name, []).append(answer.row.line)

@@ -75,7 +75,10 @@ def _path(path: Path | None, option: str) -> str | None:
 
 
 def _write(draft: Draft, folder: Path) -> None:
-    """Write the manifest and its files. Raises UserError if one of them exists with other content."""
+    """Write the manifest and its files into ``folder``.
+
+    Raises UserError, and writes nothing, if a file with one of their names exists with other content.
+    """
     texts = {**draft.files, MANIFEST: dump(draft.manifest())}
     for name, text in texts.items():
         path = folder / name

@@ -1,5 +1,6 @@
-"""``rft suspend``, ``resume`` and ``cancel``: set a field of the spec of a job. ``--wait`` waits for the
-new phase.
+"""``rft suspend``, ``rft resume`` and ``rft cancel``: set ``suspend`` or ``cancel`` in the spec of a job.
+
+With ``--wait`` they also wait for the new phase.
 """
 
 from collections.abc import Mapping
@@ -26,7 +27,7 @@ REACHED: dict[Action, tuple[str, ...]] = {
     "resume": ("Running",),
     "cancel": ("Cancelled",),
 }
-"""For each command, the phases of the job that end the wait of ``--wait`` with success."""
+"""For each command, the phases of the job with which ``--wait`` stops waiting and exits with code 0."""
 
 Wait = Annotated[
     bool, typer.Option("--wait", "-w", help="Follow the job until it is in the new phase, or ends.")
@@ -35,7 +36,7 @@ Wait = Annotated[
 
 @reports_errors
 def suspend(name: JobName, wait: Wait = False, context: Context = None, namespace: Namespace = None) -> None:
-    """Save a checkpoint and free the GPUs.
+    """Suspend a job: save a checkpoint and free the GPUs.
 
     Exit code 1: the change is refused, or with --wait the job ends in another phase.
     """
@@ -83,12 +84,10 @@ def _carry_out(action: Action, name: str, wait: bool, context: str | None, names
 
 
 def refusal(action: Action, job: Mapping[str, Any]) -> str | None:
-    """Return the reason why a job cannot be suspended, resumed or cancelled, and what to do.
-
-    Return None if the change is possible.
-    """
+    """Return why ``action`` is not possible for a job, and what to do. Return None if it is possible."""
     spec, status = job.get("spec") or {}, job.get("status") or {}
-    # Only a completion time is final: an invalid job runs once its spec is corrected.
+    # A job has ended if it has a completion time. The phase Invalid is no end: the job runs once its spec is
+    # corrected.
     if status.get("completionTime"):
         return f"has ended: its phase is {phase_of(job)}, so there is nothing to {action}"
     if action != "cancel" and spec.get("cancel"):

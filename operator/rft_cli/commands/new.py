@@ -31,7 +31,11 @@ def grade(completion, row):
 
 
 class FieldGrader(StrEnum):
-    """Kinds of graders that need only a field of the rows."""
+    """The kinds of graders for which ``rft new`` can write all settings.
+
+    They need only the name of the field with the right answer. For ``python`` the command also writes the
+    code.
+    """
 
     EXACT_MATCH = "exactMatch"
     NUMERIC = "numeric"
@@ -117,7 +121,10 @@ def _kind(text: str) -> FieldGrader:
 
 
 def _likely(found: Survey, field: str) -> str:
-    """Return the kind of grader that fits the answers. ``field`` is the field that has the answers."""
+    """Return the kind of grader that fits the right answers: numbers, short texts or long texts.
+
+    ``field`` is the field of the rows with the right answers.
+    """
     if are_numbers(found.answers[field]):
         return FieldGrader.NUMERIC
     return FieldGrader.EXACT_MATCH if max(found.lengths(field)) <= 16 else FieldGrader.TEXT_SIMILARITY
@@ -152,7 +159,16 @@ def _uri(rows: Path, output: Path) -> str:
 def manifest(
     name: str, model: str, found: Survey, uri: str, kind: FieldGrader, field: str, max_tokens: int
 ) -> dict[str, Any]:
-    """Return the manifest of a job with one grader. Raises UserError if the manifest is not valid."""
+    """Return the manifest of a job with one grader.
+
+    - ``name``, ``model``: the name of the job, and the hub id or path of its model
+    - ``found``: the columns and the number of prompts that were found in the rows
+    - ``uri``: the path of the rows
+    - ``kind``, ``field``: the kind of the grader, and the field of the rows with the right answer
+    - ``max_tokens``: the maximum length of a completion, in tokens
+
+    Raises UserError if the manifest is not valid.
+    """
     settings: dict[str, Any] = {"file": "reward.py"} if kind is FieldGrader.PYTHON else {"field": field}
     spec: dict[str, Any] = {
         "model": {"name": model},

@@ -111,14 +111,14 @@ def defaults_in(path: Path) -> JobDefaults:
 def known_rows(
     manifest: Manifest, dataset: Path | None, evaluation: Path | None
 ) -> tuple[RowCounts | None, list[str]]:
-    """Return how many rows there are for training and for evaluation, and a list of notes.
+    """Return the numbers of rows and the length of their prompts, and a list of notes for the plan.
 
-    The numbers are None if the rows cannot be read. Then one note says why. Otherwise there is no note.
+    If the rows cannot be read, the first result is None, and one note says why. Else there is no note.
 
     - ``dataset``, ``evaluation``: files from the options, in place of the datasets of the manifest
 
     Raises:
-        UserError: if rows cannot be read, and an option names a file.
+        UserError: if the rows cannot be read although an option names a file with rows.
     """
     try:
         return rows_of(manifest, dataset, evaluation), []
@@ -129,8 +129,12 @@ def known_rows(
 
 
 def on(accelerator: str, job: RFTJob) -> RFTJob:
-    """Return the job for the GPUs ``accelerator``. The job's own number of GPUs is removed, so that the plan
-    chooses it.
+    """Return a copy of the job for another kind of GPU.
+
+    The number of GPUs and all other fields of the job's accelerator are removed, so that the plan chooses
+    them.
+
+    - ``accelerator``: a name of the catalogue, such as ``nvidia-l40s-48gb``, or ``cpu``
 
     Raises:
         UserError: if the catalogue has no such GPU.
@@ -155,9 +159,11 @@ def outcome(
 
     - ``config``: the model's config.json, or a folder with it
     - ``hub``: whether config.json is downloaded from the hub, if ``config`` is None
-    - ``rows``: the numbers of rows, or None if they are not known
+    - ``rows``: the numbers of rows and the length of their prompts, or None if they are not known
     - ``notes``: notes to add to those of the plan
-    - ``defaults``: the platform's defaults for jobs
+    - ``defaults``: the defaults for jobs from the values of the operator's chart
+
+    Raises UserError if config.json cannot be read, or if the model cannot be trained.
     """
     read = shape_for(job.spec.model, config, hub=hub)
     try:
@@ -180,7 +186,10 @@ def outcome(
 def warn_of_override(
     job: RFTJob, config: Path | None, hub: bool, defaults: JobDefaults = NO_DEFAULTS
 ) -> None:
-    """Print a warning on standard error if the job sets a number of GPUs that the plan would not choose."""
+    """Print a warning on standard error if the job sets a number of GPUs that the plan would not choose.
+
+    ``config``, ``hub`` and ``defaults`` are the parameters of ``outcome``.
+    """
 
     def made(spec: RFTJobSpec) -> Plan:
         found = outcome(job.model_copy(update={"spec": spec}), config, hub, None, [], defaults)
@@ -194,7 +203,12 @@ def warn_of_override(
 
 
 def show_sweep(path: str, lines: list[Line], output: PlanFormat) -> None:
-    """Print a comparison of the plans for all values of the swept field."""
+    """Print a comparison of the plans for all values of the field that ``--sweep`` names.
+
+    - ``path``: the path of this field
+    - ``lines``: each value with its plan
+    - ``output``: the format
+    """
     if output is PlanFormat.TEXT:
         # Like kubectl: lines are not cut to the terminal's width.
         out(WIDE_ENOUGH).print(table(path, lines), markup=False)
@@ -204,6 +218,6 @@ def show_sweep(path: str, lines: list[Line], output: PlanFormat) -> None:
 
 
 def serialized(body: dict[str, Any], output: PlanFormat) -> str:
-    """Return an object as a text in JSON or YAML."""
+    """Return an object as JSON, if ``output`` is JSON, else as YAML."""
     shown = json.dumps(body, indent=2) if output is PlanFormat.JSON else yaml.safe_dump(body, sort_keys=False)
     return shown.rstrip()

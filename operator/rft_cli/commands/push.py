@@ -99,11 +99,19 @@ def _destination(text: str, public: bool) -> Destination:
 
 
 def _pushed(python: str, folder: Path, to: Destination) -> dict[str, Any]:
-    """Push the files of a folder to the hub or a bucket. Return the JSON object that ``rft_trainer.push``
-    prints: the address, and which files were sent, which were there already, and which others are there.
+    """Push the files of a folder to the hub or a bucket, by ``rft_trainer.push`` in a child process.
 
-    ``python`` is a Python interpreter with the trainer's packages, which have the libraries for the hub and
-    for buckets. ``rft`` itself does not load them. Raises UserError if the push fails.
+    ``python`` is a Python interpreter with the trainer's packages. They have the libraries for the hub and
+    for buckets, which ``rft`` itself does not load.
+
+    Return the JSON object that the child process prints:
+
+    - ``address``: the address of the pushed files
+    - ``sent``: the names of the files that were sent
+    - ``kept``: the names of the files that the destination had already
+    - ``others``: the names of files at the destination that ``folder`` does not have
+
+    Raises UserError if the push fails.
     """
     command = [python, "-P", "-m", "rft_trainer.push", "--folder", str(folder), "--to", str(to)]
     if isinstance(to, HubDestination) and not to.private:
@@ -117,7 +125,10 @@ def _pushed(python: str, folder: Path, to: Destination) -> dict[str, Any]:
 
 
 def _loading(to: Destination, folder: Path, *, merged: bool) -> Iterator[str]:
-    """Yield lines that say how to load the pushed files. ``folder`` has a copy of these files."""
+    """Yield lines that say how to load the pushed files from ``to``.
+
+    ``folder`` has a copy of these files. ``merged`` says whether they are a merged model, and not an adapter.
+    """
     yield ""
     if isinstance(to, HubDestination):
         place, branch = to.repository, (None if to.revision == MAIN else to.revision)

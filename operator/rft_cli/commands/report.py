@@ -45,7 +45,7 @@ def report(
 
 
 def write_page(text: str, output: Path | None) -> None:
-    """Write a page into a file, or to the terminal if ``output`` is None.
+    """Write a page into the file ``output``, or to standard output if ``output`` is None.
 
     Raises UserError if the file cannot be written.
     """
@@ -71,8 +71,9 @@ def load_run(source: str, context: str | None, namespace: str | None) -> Reporte
 
 
 def format_of(output: Path | None) -> ReportFormat:
-    """Return the format of the page from the name of the output file: HTML for .html and .htm, else
-    Markdown.
+    """Return the format of the page: HTML if the name of the file ``output`` ends in .html or .htm.
+
+    For any other name, and for standard output (None), the format is Markdown.
     """
     is_html = output is not None and output.suffix.lower() in (".html", ".htm")
     return ReportFormat.HTML if is_html else ReportFormat.MARKDOWN

@@ -1,4 +1,4 @@
-"""``rft rerun``: starts a new job like one in the cluster, with some values changed."""
+"""``rft rerun``: starts a copy of a job in the cluster with some values changed."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -74,8 +74,9 @@ def _changed(job: dict[str, Any], values: dict[str, Any], name: str | None) -> d
 
 
 def _value(pair: str) -> tuple[str, Any]:
-    """Return the field and the value of the text ``FIELD=VALUE``. The value is parsed as YAML, as in a
-    manifest.
+    """Return the field and the value of ``pair``, a text such as ``training.loraRank=16``.
+
+    The value is parsed as YAML, as in a manifest. Raises UserError if ``pair`` does not have this form.
     """
     field, equals, text = pair.partition("=")
     if not field or not equals:

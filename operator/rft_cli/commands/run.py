@@ -1,4 +1,4 @@
-"""``rft run``: runs an RFTJob's manifest on this machine, without a cluster."""
+"""``rft run``: trains the model of an RFTJob on this machine, without a cluster."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -28,7 +28,7 @@ from rft_run.folder import RunFolder
 
 CLEAN = (ExitCode.OK, ExitCode.PREEMPTED)
 LOG_TAIL = 15
-"""Number of last lines of the log that are shown if the trainer ends without a message."""
+"""Number of the last lines of the log that are printed if the trainer fails without a message."""
 
 
 @reports_errors
@@ -88,7 +88,7 @@ def run(
 
 
 def with_overrides(job: RFTJob, seed: int | None, max_steps: int | None) -> RFTJob:
-    """Return the job with the command's options written into its spec. The new spec is validated.
+    """Return the job with the values of ``--seed`` and ``--max-steps`` in its spec. None changes nothing.
 
     Raises:
         UserError: if a value is out of range.
@@ -102,7 +102,10 @@ def with_overrides(job: RFTJob, seed: int | None, max_steps: int | None) -> RFTJ
 
 
 def announced(contacted: list[Contact], job: RFTJob) -> list[str]:
-    """Return lines that say which servers the run contacts, what it sends them, and which code it runs."""
+    """Return lines that say which servers the run contacts, and which credentials each server gets.
+
+    The lines also name the graders whose code from the manifest runs on this machine.
+    """
     lines = [f"contacts {contact}" for contact in contacted] or ["contacts no server"]
     code = [grader.name for grader in job.spec.scored_by if grader.python is not None]
     if code:
@@ -113,7 +116,10 @@ def announced(contacted: list[Contact], job: RFTJob) -> list[str]:
 
 
 def _train(command: list[str], folder: RunFolder) -> int:
-    """Run the trainer to its end, and show its progress and results. Return the exit code of the trainer."""
+    """Run the trainer until it ends, and show its progress and its results. Return its exit code.
+
+    ``command`` starts the trainer. The trainer's log is written into ``folder``, the folder of the run.
+    """
     with ProgressView(out()) as view:
         exit_code, end = train(command, folder.log, view.show, view.tick)
     sentence = ": ".join(part for part in explain(exit_code, folder) if part)
@@ -129,8 +135,9 @@ def _train(command: list[str], folder: RunFolder) -> int:
 
 
 def _summarize(folder: RunFolder) -> None:
-    """Print the reward curve and the results of a run, if there are any. Also draw the curve into an image
-    file.
+    """Print the reward curve and the results of a run, if there are any.
+
+    Also draw the curve into an image file in the run's folder.
     """
     steps, status = records.steps(folder.metrics), records.status(folder.status)
     points = points_of_steps(steps)
@@ -138,7 +145,7 @@ def _summarize(folder: RunFolder) -> None:
         out().print()
         print_curve(out(), points)
         with suppress(OSError):
-            folder.curve.unlink()  # not to write through a link
+            folder.curve.unlink()  # a link would lead the image to another file
         config, reward = snapshot.previous(folder.path), status.evaluation and status.evaluation.reward
         name = config.job.name if config is not None else folder.path.name
         write_png(steps, folder.curve, name, HeldOutReward(reward.base, reward.tuned) if reward else None)
@@ -146,6 +153,10 @@ def _summarize(folder: RunFolder) -> None:
 
 
 def by_name(pairs: list[str]) -> dict[str, Path]:
+    """Return the file of each grader, by the grader's name, from texts ``NAME=FILE`` of ``--grader``.
+
+    Raises UserError if a text does not have this form.
+    """
     found = {}
     for pair in pairs:
         name, equals, path = pair.partition("=")

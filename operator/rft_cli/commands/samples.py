@@ -54,9 +54,14 @@ def samples(
 
 
 def _of(job: str, paths: list[str], step: int | None) -> list[str]:
-    """Return a list with one path: the file of the rollouts of ``step``, or of the newest step if it is None.
+    """Return a list with one path: the file with the rollouts of ``step``.
 
-    The list is empty if no step has rollouts. Raises UserError if ``step`` has none.
+    If ``step`` is None, it is the file of the newest step. The list is empty if ``paths`` is empty.
+
+    - ``job``: the name of the job, for messages
+    - ``paths``: the files with rollouts in the job's folder, one for each step
+
+    Raises UserError if ``step`` has no rollouts, but other steps do.
     """
     steps = steps_of((Path(path).name for path in paths), ROLLOUTS_SUFFIX)
     if not steps:
@@ -76,7 +81,7 @@ def _show(folder: RunFolder, step: int | None, row: int | None, limit: int, outp
         lines.append(line)
         if row is None or line == row:
             chosen += 1
-            if len(shown) < limit:  # only these are held in memory
+            if len(shown) < limit:  # all other groups are read, but not kept in memory
                 shown.append(list(group))
     if not chosen:
         known = ", ".join(map(str, lines))
@@ -109,7 +114,7 @@ def _chosen(folder: RunFolder, step: int | None) -> int:
 
 
 def _ranges(steps: Sequence[int]) -> str:
-    """Return step numbers, which are in ascending order, as a text such as ``1 to 3, 7``."""
+    """Return step numbers as a text such as ``1 to 3, 7``. ``steps`` are in ascending order."""
     parts: list[list[int]] = []
     for step in steps:
         if parts and parts[-1][-1] == step - 1:

@@ -34,7 +34,7 @@ ALL_ADDRESSES = "::"
 """The server in a pod listens on all addresses, IPv6 and IPv4: a pod may have only an IPv6 address."""
 POLL_SECONDS = 0.5
 END_SECONDS = 30.0
-"""A server that has not ended this number of seconds after SIGTERM is killed."""
+"""Time in seconds that a server has to end after SIGTERM. After this time it is killed."""
 
 
 @reports_errors
@@ -53,8 +53,8 @@ def serve(
 
     For a run's folder, the server runs on this machine until Ctrl-C, at 127.0.0.1.
 
-    For a job in the cluster, the command prints a Service and a Deployment. The server in the Deployment
-    reads the adapter from the job's volume. Both objects are deleted with the job.
+    For a job in the cluster, the command prints a Service and a Deployment, or with --apply applies both. The
+    server in the Deployment reads the adapter from the job's volume. Both objects are deleted with the job.
 
     Exit code 1: there is no such job or adapter, or the server ended; 2: a folder cannot be read.
     """
@@ -93,9 +93,13 @@ def serve(
 
 
 def module_arguments(config: RunConfig, adapter: str, host: str, port: int, gpus: int) -> list[str]:
-    """Return the arguments after ``python -m`` that start a server for an adapter.
+    """Return the arguments after ``python -m`` that start a server for an adapter: a module and its options.
 
-    They are the module and its options. The module needs the trainer's packages.
+    The Python interpreter must have the trainer's packages.
+
+    - ``adapter``: the path of the adapter's folder
+    - ``host``, ``port``: the address on which the server listens
+    - ``gpus``: the number of GPUs of the server, 0 for the CPU
     """
     model, plan = config.spec.model, config.plan
     arguments = [
@@ -110,7 +114,10 @@ def module_arguments(config: RunConfig, adapter: str, host: str, port: int, gpus
 
 
 def sampler_gpus(config: RunConfig) -> int:
-    """Return the number of GPUs of a server. It is the number that one sampler of the run had."""
+    """Return the number of GPUs for a server: as many as one sampler of the run had.
+
+    It is 0 if the run used the CPU, and 1 if the number of the run is not known.
+    """
     plan = config.plan
     if config.device == "cpu":
         return 0
@@ -120,19 +127,20 @@ def sampler_gpus(config: RunConfig) -> int:
 
 
 def gpu_resource(config: RunConfig) -> str:
-    """Return the extended resource by which the run's pod asks for GPUs, such as ``nvidia.com/gpu``."""
+    """Return the Kubernetes resource with which the run's pod requests GPUs, such as ``nvidia.com/gpu``."""
     plan = config.plan
     return (plan and plan.gpu_resource) or resource_of(plan.accelerator if plan is not None else None)
 
 
 def adapter_on_volume(job: Mapping[str, Any], step: int | None, best: bool, folder: str) -> str:
-    """Return the path of a job's adapter in a pod. The pod mounts the job's folder as ``folder``.
+    """Return the path of a job's adapter in a pod that mounts the run's folder at ``folder``.
 
-    Without ``step`` and ``best``, it is the final adapter, or the newest checkpoint's if there is no final
-    one.
+    - With ``step``: the adapter in the checkpoint of this step. This checkpoint may not exist.
+    - With ``best``: the adapter in the checkpoint with the highest held-out reward.
+    - With neither: the final adapter, or that in the newest checkpoint if there is no final adapter.
 
     Raises:
-        UserError: if the job has no such adapter.
+        UserError: if no ``step`` is given, and the job's status names no such adapter.
     """
     name, output = job["metadata"]["name"], (job.get("status") or {}).get("output") or {}
     if step is not None:
@@ -147,7 +155,10 @@ def adapter_on_volume(job: Mapping[str, Any], step: int | None, best: bool, fold
 
 
 def request(name: str, port: int) -> str:
-    """Return a command that requests a completion by the adapter ``name`` from the server."""
+    """Return a ``curl`` command that requests one completion from the server on this machine's ``port``.
+
+    ``name`` is the name under which the server serves the adapter.
+    """
     body = {"model": name, "messages": [{"role": "user", "content": "What is 3 + 4?"}], "temperature": 0}
     address = f"http://{HOST}:{port}/v1/chat/completions"
     return f"curl {address} -H 'Content-Type: application/json' -d {shlex.quote(json.dumps(body))}"
@@ -175,12 +186,13 @@ def _serve_here(folder: Path, step: int | None, best: bool, port: int) -> None:
 
 
 def _run_server(command: Sequence[str], port: int, said: str) -> int:
-    """Run the server until it ends, or until SIGINT (Ctrl-C), SIGTERM or SIGHUP. Return its exit code.
+    """Run the server until it ends, and return its exit code.
 
-    Print ``said`` once the server answers. After a signal, the server is ended and 0 is returned.
+    When the server answers for the first time, print the text ``said``. At SIGINT (Ctrl-C), SIGTERM or
+    SIGHUP, end the server and return 0.
 
     Raises:
-        UserError: if another process listens on the port. It would answer in place of the server.
+        UserError: if another process listens on the port. This process would answer in place of the server.
     """
     if _is_taken(port):
         raise UserError(f"--port {port}: another process listens on it; name another port")
@@ -206,9 +218,10 @@ def _is_taken(port: int) -> bool:
 
 @contextmanager
 def _running(command: Sequence[str]) -> Iterator["subprocess.Popen[bytes]"]:
-    """Start a server. At the end of the block, end all its processes and remove its temporary files.
+    """Start a server, and yield its process.
 
-    If this process is killed, the processes of the server end too. The temporary files then stay.
+    At the end of the ``with`` block, end all processes of the server and remove its temporary files. If this
+    process is killed, the processes of the server end too, but the temporary files stay.
     """
     # vLLM leaves sockets and a rendezvous file in TMPDIR, also after SIGTERM. The name is short, because the
     # path of a socket has at most 107 bytes.

@@ -20,12 +20,13 @@ from rft_cli.render.console import err
 _JOB_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 
 Fetch = Callable[[Sequence[str]], Path]
-"""A function that copies the files that some ``fnmatch`` patterns match, and returns the folder with the
-copies."""
+"""A function that copies files of a job's folder to this machine. It gets ``fnmatch`` patterns of these
+files, and returns the folder with the copies."""
 
 Choose = Callable[[list[str], Fetch], None]
-"""A function that decides which files of a job's folder a command needs. It gets the paths of the files and a
-function ``Fetch``, which it calls for the files that are needed."""
+"""A function that decides which files of a job's folder a command needs. It gets the paths of all files that
+the command may need, and a function of the type ``Fetch``. It calls this function for the files that the
+command needs."""
 
 
 @contextmanager
@@ -40,11 +41,11 @@ def run_folder(
     """Yield the folder of a run: ``source`` itself, if it is a folder on this machine.
 
     Otherwise ``source`` is the name of a job in the cluster. Then files of the job's folder are copied into a
-    temporary folder, and this folder is yielded.
+    temporary folder, and this folder is yielded. The job's configuration and status are written into it.
 
     - ``image``: the image of the pod that reads the job's volume; None: the image of the job
     - ``patterns``: ``fnmatch`` patterns of the files that the command may need
-    - ``choose``: gets the paths of these files, and fetches those that it needs. Only these are copied.
+    - ``choose``: gets the paths of these files, and fetches the files that the command needs
 
     Raises:
         UserError: if there is no such folder or job, or the job's folder cannot be read.
@@ -77,9 +78,10 @@ def run_folder(
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Raise KeyboardInterrupt in the block at SIGINT (Ctrl-C), SIGTERM or SIGHUP.
+    """At SIGINT (Ctrl-C), SIGTERM or SIGHUP, raise KeyboardInterrupt in the ``with`` block.
 
-    So the block can delete its pod. Further signals are ignored until the block has ended.
+    So the block can clean up, for example delete a pod. Any later signal of these is ignored until the block
+    has ended.
     """
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:

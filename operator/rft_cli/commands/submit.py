@@ -41,8 +41,8 @@ def submit(
 ) -> None:
     """Check every RFTJob in the files, as rft validate does. If all are valid, apply the files to a cluster.
 
-    All objects in the files are applied in their order, by server-side apply. The objects may have other
-    kinds, such as a ConfigMap with the rows.
+    All objects in the files are applied in their order, by server-side apply. The files may also have objects
+    of other kinds, such as a ConfigMap with the rows.
 
     A file on this machine that a job names by dataset.uri or python.file becomes a ConfigMap. If the file is
     outside of the manifest's folder, --send-files-from must allow it.

@@ -1,4 +1,4 @@
-"""``rft suggest``: prints the next experiments for a goal, as manifests."""
+"""``rft suggest``: prints manifests of experiments that should bring a job closer to a goal."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -48,10 +48,10 @@ def suggest(
 
 
 def _as_written(experiment: Experiment, body: dict[str, Any]) -> Experiment:
-    """Return an experiment with the graders and the storage as the user wrote them in the job ``body``.
+    """Return an experiment with the graders and the storage that the user wrote in the job ``body``.
 
-    Before the experiments were computed, each ``python.file`` was replaced by a ConfigMap, and a missing
-    storage by ephemeral storage. Both are undone here, so that the user gets back what they wrote.
+    Before the experiments are computed, each ``python.file`` is replaced by a ConfigMap, and a missing
+    storage by ephemeral storage. This function undoes both.
     """
     spec = {**experiment.manifest["spec"], "graders": body["spec"]["graders"]}
     if "storage" not in body["spec"]:
@@ -60,7 +60,10 @@ def _as_written(experiment: Experiment, body: dict[str, Any]) -> Experiment:
 
 
 def _text(experiment: Experiment, baseline: dict[str, Any], goal: Goal) -> str:
-    """Return the manifest of an experiment as YAML, with comments that explain the experiment."""
+    """Return the manifest of an experiment as YAML, with comments that explain the experiment.
+
+    ``baseline`` is the manifest of the user's job.
+    """
     without = left_out(baseline, experiment.manifest)
     comments = [
         f"{experiment.path}: {experiment.old} -> {experiment.new}",
@@ -98,7 +101,12 @@ def _say_what_is_left(found: Suggestions, goal: Goal, others: list[Goal]) -> Non
 
 
 def _say_what_is_relative(body: dict[str, object], file: Path, folder: Path) -> None:
-    """Print a note if ``dataset.uri`` is a relative path, because the new manifests are in another folder."""
+    """Print a note if ``dataset.uri`` is a relative path, and the new manifests are in another folder.
+
+    - ``body``: the manifest of the user's job
+    - ``file``: the path of this manifest
+    - ``folder``: the folder of the new manifests
+    """
     spec = body.get("spec")
     dataset = spec.get("dataset") if isinstance(spec, dict) else None
     uri = dataset.get("uri") if isinstance(dataset, dict) else None

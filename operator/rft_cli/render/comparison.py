@@ -15,11 +15,16 @@ from rft_cli.render.views import NONE, duration, number, steps
 from rft_run.bootstrap import paired_bootstrap
 
 LEAST_ROWS = 2
-"""Least number of rows that the evaluations of two runs must have in common, so that they are compared."""
+"""Minimum number of common held-out rows of two runs. With fewer, their rewards are not compared."""
 
 
 class Table(NamedTuple):
-    """A table of the comparison. A sentence says what the table means, or why it is empty."""
+    """A table of the comparison.
+
+    - ``heading``: the headings of the columns.
+    - ``rows``: the cells of each row.
+    - ``note``: sentences about the table, such as why a run is missing from it. May be empty.
+    """
 
     title: str
     heading: Sequence[str]
@@ -28,7 +33,10 @@ class Table(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Two or more runs side by side. All of them are compared with the first one."""
+    """Two or more runs side by side. All others are compared with the first run.
+
+    ``chart`` has the reward curves of all runs. It is None if no run has a reward.
+    """
 
     names: Sequence[str]
     """One name for each run. All names are different."""
@@ -37,15 +45,19 @@ class Comparison(NamedTuple):
 
 
 def compare(runs: Mapping[str, ReportedRun], seed: int = 0) -> Comparison:
-    """Compare ``runs``, whose keys are their names. ``seed`` is for the bootstrap that computes the
-    intervals.
+    """Return the comparison of ``runs``, whose keys are the names of the runs.
+
+    ``seed`` is the seed of the random resampling (bootstrap) that computes the 95 % intervals.
     """
     tables = [_differences(runs), _results(runs), _paired(runs, seed), _costs(runs)]
     return Comparison(list(runs), tables, rewards_chart(runs))
 
 
 def curves(runs: Mapping[str, ReportedRun]) -> list[tuple[str, list[Point]]]:
-    """Return the smoothed reward curve (centred mean) of each run that has a reward."""
+    """Return pairs of a run's name and its smoothed reward curve (centred mean).
+
+    Runs without a reward are left out.
+    """
     found = ((name, centred_mean(points_of_steps(run.steps))) for name, run in runs.items())
     return [(name, points) for name, points in found if points]
 
@@ -102,8 +114,10 @@ def _result(name: str, run: ReportedRun) -> tuple[str, ...]:
 
 
 def _paired(runs: Mapping[str, ReportedRun], seed: int) -> Table:
-    """Compare the mean reward of each run with that of the first run, on the rows that are in the last
-    held-out evaluation of both. The table has the difference with its 95 % interval.
+    """Return the table that compares the mean reward of each run with that of the first run.
+
+    The mean is over the rows that are in the last held-out evaluation of both runs. The table has the
+    difference of the two means, with its 95 % interval.
     """
     (first_name, first), *others = runs.items()
     rows, notes = [], []

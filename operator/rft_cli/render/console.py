@@ -1,4 +1,4 @@
-"""The only module that writes to the terminal. It also prints the messages of errors.
+"""Writes to the terminal, and prints the messages of errors. No other module writes to the terminal.
 
 A text may come from a stranger's manifest, from the status of another team's job, or from a model. So every
 text passes ``visible``, which replaces control characters. ``tests/unit/test_shown_everywhere.py`` fails if
@@ -22,24 +22,28 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 WIDE_ENOUGH = 4096
-"""Width in columns of a console that does not truncate lines."""
+"""Width in characters of a console that does not truncate lines."""
 
 
 class Terminal(Console):
-    """A console that writes a control character as ``\\x1b``, for example, and never interprets markup."""
+    """A console of rich that replaces control characters by escape codes such as ``\\x1b``.
+
+    It never interprets markup in a text.
+    """
 
     def __init__(self, **options: Any) -> None:
-        """``options`` are passed to ``Console``."""
+        """Make the console. ``options`` are passed to ``Console`` of rich."""
         super().__init__(highlight=False, soft_wrap=True, markup=False, emoji=False, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Return a plain string as rich's text, with visible control characters, so that rich measures its
-        width.
+        """Return a string as a text object of rich. Escape codes replace its control characters.
+
+        They are replaced here, and not only in ``render``, so that rich knows the width of the printed text.
         """
         return super().render_str(visible(text), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Yield the segments that rich writes. Control characters in their texts become visible.
+        """Yield the segments that rich writes. Escape codes replace the control characters in their texts.
 
         Segments in which rich itself controls the terminal stay unchanged.
         """
@@ -50,14 +54,14 @@ class Terminal(Console):
 def out(width: int | None = None, *, quiet: bool = False) -> Terminal:
     """Return a new console on the current ``sys.stdout``.
 
-    - ``width``: the width in columns. None: the width of the terminal.
+    - ``width``: the width in characters. None: the width of the terminal.
     - ``quiet``: whether the console writes nothing.
     """
     return Terminal(width=width, quiet=quiet, force_terminal=False if quiet else None)
 
 
 def err() -> Terminal:
-    """Return a console on standard error."""
+    """Return a new console on standard error."""
     return Terminal(stderr=True)
 
 
@@ -69,8 +73,11 @@ def write(text: str) -> None:
 def asked(question: str, option: str, default: str | None) -> str:
     """Ask a question on the terminal and return the answer. Without a terminal, return ``default``.
 
+    - ``option``: the command-line option that gives the same answer, for the error message
+    - ``default``: the answer if the user enters nothing; None: the user must enter something
+
     Raises:
-        UserError: if there is no terminal, and ``default`` is None. The message names ``option``.
+        UserError: if there is no terminal, and ``default`` is None.
     """
     if sys.stdin.isatty() and sys.stdout.isatty():
         return str(typer.prompt(visible(question), default=default))

@@ -12,8 +12,9 @@ MIN_WIDTH, MAX_WIDTH = 20, 100
 
 
 class HeldOutReward(NamedTuple):
-    """The mean rewards of the base and the tuned policy on held-out rows. A field is None if its policy has
-    not been evaluated.
+    """The mean rewards of the base and of the tuned policy on held-out rows, from 0 to 1.
+
+    The reward of a policy that has not been evaluated is None.
     """
 
     base: float | None = None
@@ -21,18 +22,24 @@ class HeldOutReward(NamedTuple):
 
 
 def points_of_steps(records: Iterable[StepRecord]) -> list[Point]:
-    """Return the step number and the mean reward of every step that has a graded rollout."""
+    """Return the points of the reward curve: the number and the mean reward of each step.
+
+    Steps without a graded rollout are left out, because they have no reward.
+    """
     return [(float(record.step), record.reward) for record in records if record.reward is not None]
 
 
 def points_of_job(job: Mapping[str, Any]) -> list[Point]:
-    """Return the points of the reward curve in ``status.reward.history``."""
+    """Return the points of the reward curve in ``status.reward.history`` of an RFTJob."""
     points = ((job.get("status") or {}).get("reward") or {}).get("history") or []
     return [(float(point["step"]), float(point["reward"])) for point in points]
 
 
 def steps_of_job(job: Mapping[str, Any]) -> list[StepRecord]:
-    """Return the points of the reward curve in ``status.reward.history`` as records of steps."""
+    """Return the points in ``status.reward.history`` of an RFTJob as records of steps.
+
+    The records have only the step, its reward, and the mean score of each grader.
+    """
     points = ((job.get("status") or {}).get("reward") or {}).get("history") or []
     return [
         StepRecord(step=int(point["step"]), reward=float(point["reward"]), graders=point.get("graders") or {})
@@ -47,12 +54,18 @@ def held_out_of_job(job: Mapping[str, Any]) -> HeldOutReward:
 
 
 def chart_width(columns: int) -> int:
-    """Return how many columns a chart without its axis gets on a terminal that is ``columns`` wide."""
+    """Return the width of a chart, without its vertical axis, on a terminal of the width ``columns``.
+
+    Both widths are in characters.
+    """
     return max(MIN_WIDTH, min(columns - AXIS_COLUMNS, MAX_WIDTH))
 
 
 def print_curve(console: Terminal, points: Sequence[Point]) -> None:
-    """Draw a reward curve as wide as the terminal. Use ASCII if the encoding has no braille characters."""
+    """Draw a reward curve on the terminal. Its width follows the terminal's width, from 20 to 100 characters.
+
+    The chart is ASCII if the terminal's encoding has no braille characters.
+    """
     ascii_only = not console.encoding.lower().startswith("utf")
     chart = line_chart(points, width=chart_width(console.width), ascii_only=ascii_only)
     console.print(chart, markup=False)

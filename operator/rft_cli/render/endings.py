@@ -12,7 +12,11 @@ from rft_run.folder import RunFolder
 
 
 class Explanation(NamedTuple):
-    """The explanation of an exit code of the trainer, and what to do."""
+    """The explanation of an exit code of the trainer.
+
+    - ``what``: what happened.
+    - ``fix``: what to do next, or empty if nothing is to be done.
+    """
 
     what: str
     fix: str
@@ -22,8 +26,7 @@ RESUME = "the same command resumes from the checkpoint of step {step}"
 RESTART = "there is no checkpoint yet, so the same command begins again with step 1"
 UNREADABLE = "no checkpoint of the run can be read, so the same command does not resume; see the log"
 _AGAIN = "{again}"
-"""Placeholder in ``ENDINGS`` for the sentence that says what the same ``rft run`` command does when it is
-called again."""
+"""Placeholder in ``ENDINGS``. It is replaced by the sentence that ``again`` returns."""
 
 ENDINGS: dict[int, Explanation] = {
     ExitCode.OK: Explanation("complete", ""),
@@ -57,10 +60,10 @@ ENDINGS: dict[int, Explanation] = {
 
 
 def explain(exit_code: int, folder: RunFolder) -> Explanation:
-    """Return the explanation of an exit code. Unknown codes and the codes of signals are also explained.
+    """Return the explanation of an exit code of the trainer, also of an unknown code or of a signal's code.
 
-    ``folder`` is the folder of the run. The explanation may say what the next call of ``rft run`` does. This
-    depends on the checkpoints in the folder.
+    ``folder`` is the folder of the run. The explanation may say what the same ``rft run`` command does when
+    it is repeated. This depends on the checkpoints in the folder.
     """
     found = ENDINGS.get(exit_code)
     if found is None:
@@ -70,7 +73,10 @@ def explain(exit_code: int, folder: RunFolder) -> Explanation:
 
 
 def again(folder: RunFolder) -> str:
-    """Return a sentence that says what the next call of ``rft run`` with the folder ``folder`` does."""
+    """Return a sentence that says what the same ``rft run`` command does when it is repeated.
+
+    ``folder`` is the folder of the run.
+    """
     try:
         step = newest_usable(folder)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Shows the held-out evaluation: a table, and a sentence on whether training helped."""
+"""Formats the held-out evaluation: a table, and a sentence that says whether training helped."""
 
 from rich.table import Table
 
@@ -9,7 +9,8 @@ from rft_cli.render.views import NONE, number
 def evaluation_table(result: EvaluationResult) -> Table:
     """Return a table of the held-out scores, with a line for the reward and a line for each grader.
 
-    Each line has the score of the base model, the score of the tuned model, and their difference.
+    Each line has the mean score of the base policy and of the tuned policy, and their difference with its
+    95 % interval. A last line has the reward of the best checkpoint, if this is not the tuned policy.
     """
     title = f"Held-out evaluation: {result.rows} rows"
     if result.step:
@@ -28,7 +29,11 @@ def evaluation_table(result: EvaluationResult) -> Table:
 
 
 def verdict(result: EvaluationResult) -> str:
-    """Return a sentence that says whether the reward rose, fell, or shows no significant difference."""
+    """Return a sentence that compares the held-out reward of the tuned policy with that of the base policy.
+
+    The sentence says that it is higher, that it is lower, that there is no clear difference, or that the two
+    were not compared. A second sentence follows if the best checkpoint was chosen by these same rows.
+    """
     difference = result.reward.difference if result.reward is not None else None
     if difference is None:
         return "The base and the tuned policy were not compared."
@@ -45,7 +50,7 @@ def verdict(result: EvaluationResult) -> str:
 
 
 def cells(name: str, scores: GraderEvaluation) -> tuple[str, ...]:
-    """Return the table row for a score: name, base, tuned, difference, 95 % interval."""
+    """Return the cells of a table row for a score: name, base, tuned, difference, 95 % interval."""
     difference = scores.difference
     return (
         name,

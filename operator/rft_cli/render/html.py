@@ -1,5 +1,6 @@
-"""Makes the HTML page about a run, for ``rft report``. The page is one file without scripts. It needs no
-network.
+"""Makes the HTML page about a run, for ``rft report``.
+
+The page is one file without scripts. It needs no network.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 SHOWN = 4000
 """Maximum number of characters of a prompt, a completion or another text on the page."""
 ROLLOUTS = 2
-"""Number of rollouts that are shown of a prompt: the best and the worst."""
+"""Number of rollouts that are shown for each prompt: those with the highest and with the lowest reward."""
 
 
 class Measurement(NamedTuple):
@@ -67,11 +68,11 @@ class ShownTurn(NamedTuple):
 
 
 class Answered(NamedTuple):
-    """A completion with its scores and errors. All numbers are formatted as texts.
+    """A rollout on the page, with its scores and errors. All numbers are formatted as texts.
 
     - ``graders``: pairs of a grader's name and its score.
     - ``about``: a line with the advantage, the finish reason and the number of tokens.
-    - ``text``: the completion.
+    - ``text``: the completion, or the messages of all turns if the rollout has several turns.
     - ``errors``: pairs of a grader's name and its error.
     """
 
@@ -83,12 +84,12 @@ class Answered(NamedTuple):
 
 
 class ShownPrompt(NamedTuple):
-    """A prompt of a step, with its best and its worst rollout.
+    """A prompt of a step, with the rollouts that are shown for it.
 
     - ``line``: the number of the row's line in the dataset.
     - ``rollouts``: the number of all rollouts of the prompt in this step.
     - ``turns``: the messages of the prompt.
-    - ``answers``: the rollouts that are shown.
+    - ``answers``: the rollouts with the highest and with the lowest reward.
     """
 
     line: int
@@ -150,9 +151,10 @@ def environment() -> Environment:
 
 
 def shown(value: Any) -> Any:
-    """Return ``value`` in a form that is safe on a page.
+    """Return ``value`` in a form that is safe on a page. Only texts are changed.
 
-    In a text, secrets and control characters are replaced. A text is truncated after ``SHOWN`` characters.
+    Secrets and control characters in a text are replaced. A text of more than ``SHOWN`` characters is
+    truncated, and the number of left-out characters follows it.
     """
     if isinstance(value, Markup) or not isinstance(value, str):
         return value
@@ -188,14 +190,19 @@ def _held_out(run: ReportedRun) -> tuple[float | None, float | None]:
 
 
 def _level(points: Sequence[Point], value: float | None) -> list[Point]:
-    """Return the two ends of a horizontal line at the height ``value``, from the first to the last x of
-    ``points``, a curve. Return no ends if the value is None or the curve has no points.
+    """Return the two end points of a horizontal line at the height ``value``.
+
+    The line goes from the first to the last x of the curve ``points``. Return no end points if ``value`` is
+    None or the curve is empty.
     """
     return [] if value is None or not points else [(points[0][0], value), (points[-1][0], value)]
 
 
 def graders_chart(run: ReportedRun) -> Chart | None:
-    """Return the chart of the centred mean of each grader's scores."""
+    """Return the chart with the mean score of each grader by step, smoothed by a centred mean.
+
+    Return None if no step has a score.
+    """
     names = dict.fromkeys(name for step in run.steps for name in step.graders)
     series = [
         Series(

@@ -1,4 +1,4 @@
-"""Shows the jobs of a cluster as a table. It can also show all changes of one job until the job ends."""
+"""Shows the jobs of a cluster as a table, and shows the changes of one job until the job ends."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -20,11 +20,15 @@ SUCCEEDED = "Succeeded"
 MESSAGE = "message"
 """Name of the only column of ``rft get`` whose cells may have several lines."""
 INTERRUPTED = 130
-"""Exit code of ``rft watch`` after Ctrl-C."""
+"""Exit code after Ctrl-C of the commands that follow a job or download its folder."""
 
 
 def job_table(jobs: Sequence[Mapping[str, Any]], columns: Sequence[str], now: datetime) -> Table:
-    """Return a table of RFTJobs without borders, as kubectl prints it."""
+    """Return a table of RFTJobs without borders, like those of kubectl.
+
+    - ``columns``: the names of the columns: fields of ``JobRow``
+    - ``now``: the current time, from which the age of a job is computed
+    """
     table = Table(box=None, pad_edge=False)
     for column in columns:
         table.add_column(column.upper(), no_wrap=column != MESSAGE)
@@ -36,10 +40,10 @@ def job_table(jobs: Sequence[Mapping[str, Any]], columns: Sequence[str], now: da
 
 
 def watched(changes: Callable[[], Iterable[Mapping[str, Any]]], console: Terminal) -> int:
-    """Follow a job to its end and return the exit code.
+    """Show all changes of a job until it ends, and return the exit code of the command.
 
     The code is 0 if the job is Succeeded, and 1 if it is Failed, Cancelled or Invalid. After Ctrl-C it is
-    130.
+    130. ``changes`` is a function that yields the job as it is now, and again after each change.
     """
     try:
         phase = follow(changes(), console)
@@ -51,7 +55,8 @@ def watched(changes: Callable[[], Iterable[Mapping[str, Any]]], console: Termina
 def follow(changes: Iterable[Mapping[str, Any]], console: Terminal) -> str:
     """Show all changes of a job until its phase is one of ``RESTING_PHASES``, such as Succeeded or Failed.
 
-    Return this phase. A terminal shows the newest state of the job. Other output gets a line for each change.
+    Return this phase. A terminal shows only the newest state of the job. If the output is not a terminal, it
+    gets a line for each change.
     """
     if not console.is_terminal:
         return print_changes(changes, console, RESTING_PHASES)
@@ -65,7 +70,10 @@ def follow(changes: Iterable[Mapping[str, Any]], console: Terminal) -> str:
 
 
 def print_changes(changes: Iterable[Mapping[str, Any]], console: Terminal, until: Collection[str]) -> str:
-    """Print a line for each change of a job until its phase is one of ``until``. Return this phase."""
+    """Print a line for each change of a job until its phase is one of ``until``. Return this phase.
+
+    A change that gives the same line as the change before it is not printed.
+    """
     phase, shown = "", ""
     for job in changes:
         if (line := plain_line(job)) != shown:
@@ -77,7 +85,10 @@ def print_changes(changes: Iterable[Mapping[str, Any]], console: Terminal, until
 
 
 def picture(job: Mapping[str, Any], width: int) -> Group:
-    """Return the live view of a job: its row of the table, its message and its reward curve."""
+    """Return the live view of a job: its row of the table, its message and its reward curve.
+
+    ``width`` is the width of the terminal in characters.
+    """
     points = points_of_job(job)
     parts: list[Any] = [job_table([job], COLUMNS, datetime.now(UTC))]
     if message := row(job, datetime.now(UTC)).message:

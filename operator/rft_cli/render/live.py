@@ -1,8 +1,8 @@
 """Serves pages about runs, for ``rft ui``. The pages can only be read from this machine.
 
-The path of each page begins with a secret token. So other users, and other websites in the browser, cannot
-read the pages. The server only answers requests whose Host header has the server's own address. This prevents
-attacks by DNS rebinding.
+The path of each page begins with a secret token. So the machine's other users cannot read the pages, and
+neither can another website in the user's browser. The server only answers requests whose Host header has the
+server's own address. This prevents attacks by DNS rebinding.
 """
 
 import secrets
@@ -32,18 +32,23 @@ HEADERS = {
 class Runs(NamedTuple):
     """The source of the runs in the pages: a folder, or a namespace of a cluster.
 
-    ``list`` returns all runs with their statuses. ``list`` and ``run`` may raise UserError.
+    ``list`` is a function that returns all runs with their statuses. Both functions may raise UserError.
     """
 
     place: str
     """The name of the folder or namespace, for the heading."""
     list: Callable[[], Sequence[Listed]]
     run: Callable[[str], ReportedRun]
-    """Returns the data of the run with this name. It is called only with names that ``list`` has returned."""
+    """A function that returns the data of a run. It gets the name of the run, which ``list`` has returned."""
 
 
 class TableRow(NamedTuple):
-    """A row of the table of runs. All cells are texts."""
+    """A row of the table of runs. All cells are texts.
+
+    - ``link``: the address of the run's page, relative to that of the table.
+    - ``reward``, ``best``: the newest and the highest mean reward.
+    - ``message``: the message of the run's status, or why the status cannot be shown.
+    """
 
     link: str
     name: str
@@ -55,7 +60,7 @@ class TableRow(NamedTuple):
 
 
 class PageServer(ThreadingHTTPServer):
-    """An HTTP server for the pages, on 127.0.0.1. With port 0 it uses any free port."""
+    """An HTTP server for the pages, on 127.0.0.1. With port 0 the server uses any free port."""
 
     daemon_threads = True
 
@@ -73,10 +78,13 @@ class PageServer(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: PageServer
     timeout = 30
-    """Time in seconds after which a silent connection is closed."""
+    """Time in seconds after which a connection is closed if no data arrive."""
 
     def do_GET(self) -> None:
-        """Answer with the table of runs or with the page of a run."""
+        """Answer with the table of runs or with the page of a run.
+
+        A request with a wrong Host header gets status 421. A wrong token or an unknown page gets status 404.
+        """
         if self.headers.get("Host") not in (
             f"127.0.0.1:{self.server.server_port}",
             f"localhost:{self.server.server_port}",
@@ -124,7 +132,7 @@ def _page(runs: Runs, parts: Sequence[str]) -> str | None:
 
 
 def runs_page(place: str, found: Sequence[Listed]) -> str:
-    """Return the page with the table of runs."""
+    """Return the HTML of the page with the table of runs. ``place`` is the heading of the page."""
     rows = [_row(each) for each in found]
     return environment().get_template("runs.html.j2").render(place=place, rows=rows, refresh=REFRESH_SECONDS)
 

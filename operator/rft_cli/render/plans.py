@@ -1,4 +1,4 @@
-"""Shows one plan as text, and the plans of a sweep as a table."""
+"""Formats one plan as text, and the plans of ``rft plan --sweep`` as a table."""
 
 import re
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ WHY_NOT = "WHY NOT"
 
 
 def text(made: Plan) -> Iterator[str]:
-    """Yield the lines of a plan as text."""
+    """Yield lines of text that show a plan: resources, estimates, notes, and the parts of the memory."""
     yield f"GPUs    {made.gpus}" + (f" × {made.accelerator}" if made.accelerator else "")
     yield f"CPU     {made.cpu}" + (f", limit {made.cpu_limit}" if made.cpu_limit else "")
     yield f"memory  {made.memory}"
@@ -30,14 +30,15 @@ def text(made: Plan) -> Iterator[str]:
 
 
 def inherited(made: Plan) -> Iterator[str]:
-    """Yield a line of text for each field that the job inherits from the platform."""
+    """Yield a line of text for each field that the job inherits from the platform's defaults."""
     for each in (made.effective.inherited if made.effective is not None else None) or []:
         yield f"= {each.path}: {each.value}, by {each.from_}"
 
 
 def _together(estimate: Estimate) -> bool:
-    """Whether sampling and training run at the same time: a step then takes less than 95 % of the sum of
-    both.
+    """Return whether the plan expects that sampling and training overlap.
+
+    It does if a step takes less than 95 % of the sum of the seconds for sampling and for training.
     """
     phases = (estimate.sampling_seconds or 0) + (estimate.update_seconds or 0)
     return (estimate.seconds_per_step or 0) < 0.95 * phases
@@ -65,7 +66,7 @@ def expected(estimate: Estimate) -> Iterator[str]:
 
 
 def _short(tokens: int) -> str:
-    """Return a number of tokens with three digits: ``950``, ``57.9k``, ``1.02M``."""
+    """Return a number of tokens with at most three digits: ``950``, ``57.9k``, ``1.02M``."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if tokens >= 0.9995 * size:  # 999,999 is shown as 1M
             return f"{tokens / size:.3g}{letter}"
@@ -73,9 +74,10 @@ def _short(tokens: int) -> str:
 
 
 def table(path: str, lines: list[Line]) -> Table:
-    """Return a table with a line for each value of the swept field.
+    """Return a table of the plans for the values of one field, with a line for each value.
 
-    The columns are the value and ``COLUMNS``. If a value has no plan, a last column says why.
+    ``path`` is the path of the field. The columns are the value and ``COLUMNS``. If a value has no plan, a
+    last column says why.
     """
     name = "accelerator" if path == ACCELERATOR else path.rpartition(".")[2]
     refused = [WHY_NOT] if any(isinstance(line.outcome, Unplannable) for line in lines) else []
@@ -107,16 +109,16 @@ def _about(number: float | None) -> str:
 
 
 def gib_of(plan: Plan, role: str) -> str:
-    """Return the GPU memory that the plan expects for one role, in GiB per GPU.
+    """Return the GPU memory that the plan expects for ``role``, as a text: a number in GiB per GPU.
 
-    ``role`` is ``training`` or ``sampling``. The result is a dash if the plan says nothing about it.
+    ``role`` is ``training`` or ``sampling``. The text is a dash if the plan has no memory for this role.
     """
     parts = [part.mebibytes for part in plan.memory_parts or [] if part.name.startswith(role)]
     return f"{sum(parts) / 1024:.1f}" if parts else NONE
 
 
 def entry(line: Line) -> dict[str, Any]:
-    """Return an entry for JSON or YAML: a value of the swept field, and the fields of its plan.
+    """Return an entry of a sweep for JSON or YAML: one value of the field, and the fields of its plan.
 
     If the value has no plan, ``gpus`` is null, and ``refused`` says why.
     """
@@ -127,7 +129,10 @@ def entry(line: Line) -> dict[str, Any]:
 
 
 def without_seed(plan: Plan) -> dict[str, Any]:
-    """Return a plan as JSON without its seed, because the seed depends on the UID of a stored job."""
+    """Return a plan as a JSON object without the seed.
+
+    The seed is derived from the UID of the job in the cluster, which does not exist before the job is stored.
+    """
     dumped = plan.dump()
     dumped.get("effective", {}).pop("seed", None)
     return dumped

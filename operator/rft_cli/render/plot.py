@@ -28,10 +28,13 @@ def line_chart(
     y_label: str = "reward",
     ascii_only: bool = False,
 ) -> str:
-    """Return a chart of points joined by lines. Without its axes it has ``width`` × ``height`` characters.
+    """Return a chart of points joined by lines, as text with several lines.
 
-    Points that are not finite are left out. ``ascii_only``: use no braille characters, for terminals without
-    them.
+    Points that are not finite are left out. If no point is left, return a sentence such as "no reward yet".
+
+    - ``width``, ``height``: the size of the chart without its axes, in characters
+    - ``x_label``, ``y_label``: the names of the axes
+    - ``ascii_only``: whether to use no braille characters, for terminals without them
     """
     finite = [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
     if not finite:
@@ -55,9 +58,7 @@ def line_chart(
 
 
 def _widened(low: float, high: float) -> tuple[float, float]:
-    """Return the range of an axis. If ``low`` equals ``high``, the range is wider, with this value in its
-    middle.
-    """
+    """Return the ends of an axis: ``low`` and ``high``, or a wider range around them if they are equal."""
     if high > low:
         return low, high
     margin = abs(low) * 0.1 or 0.1
@@ -65,7 +66,7 @@ def _widened(low: float, high: float) -> tuple[float, float]:
 
 
 def _segment(start: tuple[int, int], end: tuple[int, int]) -> set[tuple[int, int]]:
-    """Return the dots of the straight line between two dots."""
+    """Return the dots of the straight line between two dots, both included. A dot is a column and a row."""
     steps = max(abs(end[0] - start[0]), abs(end[1] - start[1]), 1)
     return {
         (

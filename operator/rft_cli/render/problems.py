@@ -17,7 +17,7 @@ from rft_planner.overrides import contradiction
 MOST_WARNINGS = 3
 """Maximum number of warnings that are printed without ``--all``."""
 OF_A_CLUSTER = frozenset(("storage-ephemeral",))
-"""Ids of advice that does not concern a run on this machine."""
+"""Ids of advice that only concerns a run in a cluster. It is not printed for a run on this machine."""
 
 
 def is_valid(
@@ -58,8 +58,9 @@ def is_valid(
 
 
 def _advice(job: RFTJob, local: bool) -> list[str]:
-    """Return the advice on a job, the most important first. ``local``: leave out the advice in
-    ``OF_A_CLUSTER``.
+    """Return the warnings about a valid job as texts, the most important first.
+
+    ``local``: whether to leave out the advice in ``OF_A_CLUSTER``.
     """
     overridden = contradiction(job.spec)
     given = [advice for advice in advise_job(job) if not (local and advice.rule in OF_A_CLUSTER)]

@@ -90,9 +90,10 @@ class ProgressView:
         self._refresh()
 
     def tick(self, stopping: bool) -> None:
-        """Redraw the live line. ``stopping``: whether the trainer was asked to stop.
+        """Redraw the live line. The command calls this several times a second.
 
-        The first time that it is true, print what the command now waits for.
+        ``stopping``: whether the trainer was asked to stop. In the first call in which ``stopping`` is true,
+        also print what the command now waits for.
         """
         if stopping and not self._told:
             self._console.print(

@@ -1,6 +1,4 @@
-"""Prints the results of a local run: held-out evaluation, advice, and the paths of reward curve and
-adapter.
-"""
+"""Prints the results of a local run: held-out evaluation, advice, and paths of reward curve and adapter."""
 
 from pathlib import Path
 

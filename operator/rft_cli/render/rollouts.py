@@ -9,7 +9,10 @@ from rft_run.rollouts import RolloutRecord
 
 
 def as_text(step: int, group: Sequence[RolloutRecord]) -> list[str]:
-    """Return a prompt of a step and its rollouts as text. The rollout with the highest reward comes first."""
+    """Return the lines of text about one prompt of a step and its rollouts.
+
+    ``group`` has the rollouts of the prompt. The rollout with the highest reward comes first in the text.
+    """
     first = group[0]
     rewards = [record.reward for record in group if record.reward is not None]
     mean = sum(rewards) / len(rewards) if rewards else None

@@ -1,4 +1,4 @@
-"""Shows the scores of an evaluation without training: a table for each policy."""
+"""Formats the scores of ``rft evaluate``: a table for each policy."""
 
 from rich.table import Table
 
@@ -8,7 +8,11 @@ from rft_run.bootstrap import MeanScore
 
 
 def scores_table(scores: PolicyScores) -> Table:
-    """Return a table with a line for the reward and one for each grader: mean, interval and errors."""
+    """Return a table of a policy's scores, with a line for the reward and a line for each grader.
+
+    Each line has the mean score and its 95 % interval. The line of a grader also has the number of
+    completions for which the grader failed.
+    """
     table = Table(title=_title(scores), title_justify="left", box=None, pad_edge=False)
     table.add_column("score")
     for heading in ("mean", "95 % interval", "errors"):
@@ -20,7 +24,7 @@ def scores_table(scores: PolicyScores) -> Table:
 
 
 def truncated_line(scores: PolicyScores) -> str:
-    """Return a line that says how many of the completions were truncated at ``maxTokens``."""
+    """Return a line that says which share of the completions was truncated at ``maxTokens``."""
     share = "not known" if scores.truncated is None else f"{scores.truncated:.1%} of the completions"
     return f"truncated at maxTokens: {share}"
 

@@ -15,8 +15,8 @@ from rft_run.evaluation import EvaluationRecord
 DERIVED = "derived"
 """The text that a report shows instead of a default, if the default is derived from other parameters."""
 CHANGED_ROWS = 3
-"""A report shows this many held-out rows whose reward rose, and this many whose reward fell. It may have
-fewer.
+"""A report shows at most this many held-out rows with the largest rise in reward, and at most this many with
+the largest fall.
 """
 
 
@@ -27,11 +27,17 @@ class Parameter(NamedTuple):
     value: str
     default: str
     changed: bool
-    """Whether the manifest sets a value other than the default."""
+    """Whether the value differs from the default, or the manifest sets a value whose default is derived."""
 
 
 class GivenAdvice(NamedTuple):
-    """A piece of advice. ``when``: the condition of its rule. ``why``: its text in the tuning guide."""
+    """A recommendation for a run.
+
+    - ``rule``: the id of the rule that gives the recommendation.
+    - ``parameter``: the field that the recommendation is about, or empty.
+    - ``message``: the recommendation, with numbers that were measured in the run.
+    - ``when``: the condition of the rule, in words. ``why``: the text of the rule in the tuning guide.
+    """
 
     rule: str
     parameter: str
@@ -46,12 +52,15 @@ class PhaseTime(NamedTuple):
     name: str
     seconds: float
     share: float
-    """``seconds`` divided by the sum of the seconds of all phases, ``other`` included: from 0 to 1."""
+    """``seconds`` divided by the sum of the seconds of all phases, with the phase ``other``: from 0 to 1."""
 
 
 class Used(NamedTuple):
-    """An amount of a run, such as its steps or GPU-hours: what was planned, and what the run has used so far.
-    Both are texts.
+    """An amount of a run, such as its steps or GPU-hours.
+
+    - ``name``: what the amount is.
+    - ``planned``: the amount in the plan, as a text.
+    - ``used``: the amount that the run has used so far, as a text.
     """
 
     name: str
@@ -73,14 +82,18 @@ class HeldOutAnswer(NamedTuple):
 
 
 def scores(result: EvaluationResult) -> Iterator[tuple[str, ...]]:
-    """Yield a row for the reward and for each grader: name, base, tuned, difference, 95 % interval."""
+    """Yield a row of cells for the reward and for each grader in a held-out evaluation.
+
+    The cells are the name, the mean of the base policy, the mean of the tuned policy, their difference, and
+    its 95 % interval.
+    """
     named: dict[str, GraderEvaluation] = {} if result.reward is None else {"reward": result.reward}
     for name, found in (*named.items(), *(result.graders or {}).items()):
         yield cells(name, found)
 
 
 def parameters(run: ReportedRun) -> list[Parameter]:
-    """Return all parameters that the run used, also those that have their default values."""
+    """Return the parameters of training and sampling, and the graders, also those with default values."""
     spec, plan = run.spec.dump(), run.status.plan
     effective = plan.effective.dump() if plan is not None and plan.effective is not None else {}
     known = {name: value for name, value in effective.items() if name != "inherited"}
@@ -116,8 +129,9 @@ def as_text(value: Any) -> str:
 
 
 def advice(run: ReportedRun) -> list[GivenAdvice]:
-    """Return the recommendations in the run's status. They follow from what was measured in this run, and
-    their messages contain these numbers.
+    """Return the recommendations in the run's status, which follow from metrics that the run measured.
+
+    Each has the condition and the text of its rule, if this release knows the rule.
     """
     rules = {rule.id: rule for rule in RUN_RULES}
     return [
@@ -137,9 +151,10 @@ PHASES = {"rollout": "sampling", "grade": "grading", "update": "update", "publis
 
 
 def phases(run: ReportedRun) -> list[PhaseTime]:
-    """Return the time of each phase over all steps. ``other`` is the time of the steps outside of all phases.
+    """Return the time of each phase, summed over all steps.
 
-    Return an empty list if no step has a time.
+    The phase ``other`` is the rest of the steps' time, in which no phase was measured. Return an empty list
+    if no step has a time.
     """
     total = sum(step.step_seconds or 0.0 for step in run.steps)
     if not total:
@@ -149,14 +164,14 @@ def phases(run: ReportedRun) -> list[PhaseTime]:
         for name, shown in PHASES.items()
     }
     spent["other"] = max(0.0, total - sum(spent.values()))
-    whole = sum(spent.values())  # with overlap the phases take longer than the steps
+    whole = sum(spent.values())  # more than ``total`` if phases overlap
     return [PhaseTime(name, seconds, seconds / whole) for name, seconds in spent.items()]
 
 
 def plan_and_use(run: ReportedRun) -> list[Used]:
-    """Return planned and used amounts, such as steps and GPU-hours.
+    """Return amounts of the run, such as steps and GPU-hours, each as planned and as used so far.
 
-    An amount is left out if its planned or its used value is unknown.
+    An amount is left out if its planned or its used value is not known.
     """
     plan, usage, progress = run.status.plan, run.status.usage, run.status.progress
     estimate = plan.estimate if plan is not None else None
@@ -195,8 +210,10 @@ def plan_lines(run: ReportedRun) -> Iterator[str]:
 
 
 def usage_lines(run: ReportedRun) -> Iterator[str]:
-    """Yield lines about the run so far: GPU hours, tokens, cost, dropped prompts and groups, errors of
-    graders, and the time and the turns of the last step.
+    """Yield lines of text about what the run has used so far.
+
+    The lines are about GPU-hours, tokens and cost, dropped prompts and groups, errors of graders, forged
+    replies of graders, and the last step: its time, turns and tool calls.
     """
     usage = run.status.usage
     if usage is None:
@@ -227,10 +244,11 @@ def usage_lines(run: ReportedRun) -> Iterator[str]:
 
 
 def answers(base: EvaluationRecord | None, tuned: EvaluationRecord | None) -> list[HeldOutAnswer]:
-    """Return held-out rows with the answers of the base and the tuned policy.
+    """Return some held-out rows with the answers of the base and the tuned policy.
 
-    First come the rows whose reward rose the most, then those whose reward fell the most. The list is empty
-    in these cases:
+    First come the ``CHANGED_ROWS`` rows with the largest difference of the tuned and the base reward, even if
+    this difference is negative. Then come at most ``CHANGED_ROWS`` of the other rows whose reward fell, the
+    largest fall first. The list is empty in these cases:
 
     - An evaluation is missing.
     - The two evaluations were on different rows.

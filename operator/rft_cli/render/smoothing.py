@@ -1,4 +1,4 @@
-"""Thins and smooths the curves of a run for charts. Pure functions."""
+"""Smooths curves for charts, and reduces the number of their points. Pure functions."""
 
 import itertools
 import math
@@ -12,7 +12,7 @@ DRAWN = 300
 SHARE = 20
 """The window of a centred mean has 1/``SHARE`` of the points of its curve, but at least ``LEAST_WINDOW``."""
 LEAST_WINDOW = 5
-"""Least number of points in the window of a centred mean."""
+"""Minimum number of points in the window of a centred mean, except near the ends of the curve."""
 
 
 class Smoothed(NamedTuple):
@@ -25,15 +25,17 @@ class Smoothed(NamedTuple):
 
 
 def window_of(count: int) -> int:
-    """Return how many points are in the window of a centred mean, for a curve of ``count`` points. The result
-    is odd.
+    """Return the number of points in the window of a centred mean, for a curve of ``count`` points.
+
+    The number is odd.
     """
     return max(LEAST_WINDOW, count // SHARE) | 1
 
 
 def smoothed(points: Sequence[Point]) -> list[Smoothed]:
-    """Return the centred mean at up to 300 evenly spaced points.
+    """Return the centred mean of a curve, at most at ``DRAWN`` evenly spaced points.
 
+    The centred mean at a point is the mean over a window of points around it.
     Near both ends of the curve the window has fewer points, but at least half of its usual number.
     """
     half = window_of(len(points)) // 2
@@ -45,12 +47,12 @@ def smoothed(points: Sequence[Point]) -> list[Smoothed]:
 
 
 def centred_mean(points: Sequence[Point]) -> list[Point]:
-    """Return the line of the centred mean, with at most 300 points."""
+    """Return the curve of the centred mean of ``points``, with at most ``DRAWN`` points."""
     return [(point.x, point.mean) for point in smoothed(points)]
 
 
 def thinned(points: Sequence[Point]) -> list[Point]:
-    """Return at most 300 points: all points of a curve, or the means of neighbouring points."""
+    """Return at most ``DRAWN`` points: all points of a curve, or else the means of neighbouring points."""
     if len(points) <= DRAWN:
         return list(points)
     edges = [index * len(points) // DRAWN for index in range(DRAWN + 1)]
@@ -59,7 +61,7 @@ def thinned(points: Sequence[Point]) -> list[Point]:
 
 
 def spread(count: int) -> list[int]:
-    """Return up to 300 evenly spaced indices from 0 to ``count`` - 1, including both ends."""
+    """Return at most ``DRAWN`` evenly spaced indices from 0 to ``count`` - 1, including both ends."""
     if count <= DRAWN:
         return list(range(count))
     return [round(i * (count - 1) / (DRAWN - 1)) for i in range(DRAWN)]

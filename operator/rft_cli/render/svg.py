@@ -17,7 +17,11 @@ COLOURS = 8
 
 
 class Series(NamedTuple):
-    """A line of a chart, or single points."""
+    """A line of a chart, or single points.
+
+    - ``label``: its name in the legend.
+    - ``colour``: the number of its colour, from 0. See ``COLOURS``.
+    """
 
     label: str
     points: Sequence[Point]
@@ -27,7 +31,7 @@ class Series(NamedTuple):
 
 
 class Band(NamedTuple):
-    """An area between two curves. Both have the same x values, in ascending order."""
+    """An area between two curves, ``low`` and ``high``. Both have the same x values, in ascending order."""
 
     label: str
     low: Sequence[Point]
@@ -47,7 +51,11 @@ class Tick(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """A line, some dots or an area as the data of an SVG path, with its label and look."""
+    """A line, some dots or an area in the form in which the template draws it.
+
+    - ``path``: the data of an SVG path.
+    - ``kind``: a kind of ``Series``, or ``band`` for an area.
+    """
 
     label: str
     path: Markup
@@ -56,7 +64,7 @@ class Drawn(NamedTuple):
 
 
 class Chart(NamedTuple):
-    """A chart that the template can draw."""
+    """A chart in the form in which the template draws it. ``note`` is a text below the chart, or empty."""
 
     title: str
     note: str
@@ -106,8 +114,9 @@ def chart(title: str, series: Sequence[Series], bands: Sequence[Band] = (), note
 
 
 def round_steps(low: float, high: float, count: int = 4) -> list[float]:
-    """Return about ``count`` + 1 round numbers at equal distances. They cover the range from ``low`` to
-    ``high``.
+    """Return about ``count`` + 1 round numbers at equal distances.
+
+    The first is at most ``low``, and the last is at least ``high``.
     """
     if high - low <= abs(high) * 1e-9:
         margin = abs(low) * 0.1 or 0.1
@@ -138,5 +147,5 @@ def _at(point: Point, frame: _Frame) -> str:
 
 
 def _marked(path: str) -> Markup:
-    """Mark a path as text that the template does not escape. The path has only numbers and SVG commands."""
+    """Return the data of an SVG path as ``Markup``, which the template does not escape again."""
     return Markup("{}").format(path)

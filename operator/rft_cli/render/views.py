@@ -1,4 +1,4 @@
-"""Formats RFTJobs for the terminal. Pure functions: objects in, text out."""
+"""Formats RFTJobs, numbers and durations as text. Pure functions."""
 
 import math
 from collections.abc import Mapping
@@ -9,7 +9,11 @@ NONE = "-"
 
 
 class JobRow(NamedTuple):
-    """The columns of one RFTJob in the output of ``rft get``."""
+    """The cells of one RFTJob in the output of ``rft get``. A dash stands for an unknown value.
+
+    - ``reward``, ``best``: the mean reward of the last step, and the highest one of a step.
+    - ``eta``: the estimated time that is left. ``age``: the time since the job was created.
+    """
 
     namespace: str
     name: str
@@ -29,7 +33,7 @@ WIDE_COLUMNS = (*COLUMNS, "best", "gpus", "model", "message")
 
 
 def row(job: Mapping[str, Any], now: datetime) -> JobRow:
-    """Return the columns of an RFTJob for ``rft get``. A dash stands for an unknown value."""
+    """Return the cells of an RFTJob for ``rft get``. ``now`` is the current time."""
     metadata, status = job["metadata"], job.get("status") or {}
     progress, reward = status.get("progress") or {}, status.get("reward") or {}
     phase = phase_of(job)
@@ -56,7 +60,10 @@ def phase_of(job: Mapping[str, Any]) -> str:
 
 
 def plain_line(job: Mapping[str, Any]) -> str:
-    """Return a job as one line, without values that always change, such as its age."""
+    """Return the state of a job as text, without values that always change, such as its age.
+
+    The text has one line. If the job's message has several lines, its other lines are indented.
+    """
     shown = row(job, datetime.now(UTC))
     parts = [shown.phase, f"step {shown.steps}", f"reward {shown.reward}", f"eta {shown.eta}"]
     line = ", ".join(part for part in parts if not part.endswith(" -"))
@@ -65,9 +72,9 @@ def plain_line(job: Mapping[str, Any]) -> str:
 
 
 def steps(step: int | None, total: int | None, estimated: bool) -> str:
-    """Return a number of steps and their total, such as ``12/40``.
+    """Return the number of the last step and the total number of steps, such as ``12/40``.
 
-    The result is ``12/~40`` if the total is an estimate, and ``12/?`` if it is unknown. It is a dash if
+    The text is ``12/~40`` if the total is an estimate, and ``12/?`` if ``total`` is None. It is a dash if
     ``step`` is None.
     """
     if step is None:
@@ -76,12 +83,15 @@ def steps(step: int | None, total: int | None, estimated: bool) -> str:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """Return a number with a fixed number of decimals, or a dash for None."""
+    """Return a number with ``digits`` decimals, or a dash if it is None or not finite."""
     return NONE if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
 
 
 def duration(seconds: float | None) -> str:
-    """Return a duration with its two largest units: ``45s``, ``3m20s``, ``2h05m``, ``3d4h``."""
+    """Return a number of seconds with its two largest units: ``45s``, ``3m20s``, ``2h05m``, ``3d4h``.
+
+    Return a dash if the number is None or not finite.
+    """
     if seconds is None or not math.isfinite(seconds):
         return NONE
     whole = max(0, round(seconds))
