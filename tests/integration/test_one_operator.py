@@ -173,10 +173,15 @@ def test_an_operator_that_was_paused_beyond_its_lease_writes_nothing_and_exits(
     first.send(signal.SIGCONT)
     assert first.wait(10) == 1
     taken = next(r for r in audit.requests(accounts[1].user) if r.right.verb == "update")
+    # An Event may have been on its way when the operator was stopped. It changes no state, and the API server
+    # cannot refuse it as out of date, as it does with the other writes.
     late = [
         request
         for request in audit.requests(accounts[0].user)
-        if request.right.verb in WRITES and request.received > taken.received and request.code < 400
+        if request.right.verb in WRITES
+        and request.right.resource != "events"
+        and request.received > taken.received
+        and request.code < 400
     ]
     assert late == []
     assert "this process ends" in first.log.read_text()

@@ -295,6 +295,8 @@ def test_a_job_of_the_same_name_is_a_new_run(submit: Submit, api: Api) -> None:
 def test_an_edit_after_the_start_is_reported_and_changes_nothing(submit: Submit, api: Api) -> None:
     run = submit()
     before = run.child()["metadata"]["uid"]
+    # The status follows the child, and the API server's rules read only the status.
+    wait_until("the status says that the job was started", lambda: run.status.get("startTime"))
     edit: Object = {"spec": {"training": {"epochs": 4}}}
     if has_cel(api):  # then the API server itself refuses the edit
         with pytest.raises(ClusterError, match=r"spec\.training cannot change") as refused:
