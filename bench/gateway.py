@@ -129,7 +129,7 @@ def main() -> None:
         "--seconds", type=float, default=2.0, help="seconds that the sampler needs for a turn"
     )
     parser.add_argument(
-        "--per-second", type=float, default=64.0, help="number of turns that begin in each second"
+        "--per-second", type=float, default=64.0, help="number of rollouts that begin in each second"
     )
     parser.add_argument("--prompt", type=int, default=2000, help="tokens of the first prompt")
     given = parser.parse_args()

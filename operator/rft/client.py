@@ -129,8 +129,8 @@ class Client:
         - ``timeout``: the maximum time to wait, in seconds.
         - ``polling_interval``: the time between two requests for the job, in seconds.
 
-        Raises TimeoutError if the next request would be later than ``timeout`` seconds after the call. Raises
-        RFTError if the job ends in another phase: Succeeded, Failed or Cancelled.
+        Raises TimeoutError after ``timeout`` seconds. Raises RFTError if the job ends in another phase:
+        Succeeded, Failed or Cancelled.
         """
         ends = time.monotonic() + timeout
         while True:
@@ -141,10 +141,11 @@ class Client:
                 raise UserError(
                     f"{name}: ended as {job.phase}: {job.status.message or 'its status has no message'}"
                 )
-            if time.monotonic() + polling_interval > ends:
+            left = ends - time.monotonic()
+            if left <= 0:
                 wanted = " or ".join(status)
                 raise TimeoutError(f"{name}: is {job.phase} after {timeout:g} s, and not {wanted}")
-            time.sleep(polling_interval)
+            time.sleep(min(polling_interval, left))
 
     def suspend_job(self, name: str) -> None:
         """Suspend a job. The job saves a checkpoint and releases its GPUs. Does not wait for this."""

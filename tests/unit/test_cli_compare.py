@@ -103,8 +103,9 @@ def test_it_is_said_why_rows_cannot_be_compared() -> None:
     others = {"b": run("b", {"v": 0.0, "w": 1.0}), "c": undigested, "d": of_nothing("d", None)}
     assert paired(compare({"a": first, **others})) == (
         [],
-        "b: the two runs held out different rows. c: the evaluation of c does not say which rows it used."
-        " d: the reward of each row of d is not on this machine; name the folders of both runs.",
+        "b: the two runs have fewer than two held-out rows in common."
+        " c: the evaluation of c does not say which rows it used."
+        " d: d has no held-out evaluation on this machine; name the folder of a run with one.",
     )
 
 

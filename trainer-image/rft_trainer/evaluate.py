@@ -27,9 +27,6 @@ log = logging.getLogger(__name__)
 Generate = Callable[[Sequence[Prompt], Sequence[Request], Callable[[], bool]], list[Generated]]
 """Returns a completion for each request, in order. The requests of one prompt follow each other."""
 
-REWARD = "reward"
-"""Key of the total reward in a mapping whose other keys are graders' names."""
-
 
 @dataclass(frozen=True)
 class RowScores:

@@ -170,7 +170,8 @@ def recorded(folder: RunFolder, step: int | None) -> list[Answer]:
     steps = folder.steps_with_rollouts()
     if not steps or (step is not None and step not in steps):
         raise UserError(
-            f"--from {folder.path}: has no rollouts{f' of step {step}' if step else ''}", UNREADABLE
+            f"--from {folder.path}: has no rollouts{f' of step {step}' if step is not None else ''}",
+            UNREADABLE,
         )
     number = steps[-1] if step is None else step
     return [

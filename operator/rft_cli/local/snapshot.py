@@ -249,7 +249,7 @@ def refuse_changes(folder: Path, before: RunConfig, now: RunConfig, inputs: Inpu
     if changes:
         lines = "\n".join(f"  {change}" for change in changes)
         raise UserError(
-            f"{folder} has a run with another spec:\n{lines}\n"
+            f"{folder} has a run with another spec, name or input:\n{lines}\n"
             "Name a new folder with --output to start anew, or undo the changes to resume.",
             INVALID,
         )

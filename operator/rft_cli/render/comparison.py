@@ -165,11 +165,11 @@ def _why_not(first: ReportedRun, run: ReportedRun) -> str:
     for each in (first, run):
         if each.base is None:
             return (
-                f"the reward of each row of {each.name} is not on this machine; name the folders of both runs"
+                f"{each.name} has no held-out evaluation on this machine; name the folder of a run with one"
             )
         if not _rewards(each):
             return f"the evaluation of {each.name} does not say which rows it used"
-    return "the two runs held out different rows"
+    return "the two runs have fewer than two held-out rows in common"
 
 
 def _costs(runs: Mapping[str, ReportedRun]) -> Table:

@@ -246,10 +246,10 @@ def usage_lines(run: ReportedRun) -> Iterator[str]:
 def answers(base: EvaluationRecord | None, tuned: EvaluationRecord | None) -> list[HeldOutAnswer]:
     """Return some held-out rows with the answers of the base and the tuned policy.
 
-    First come the ``CHANGED_ROWS`` rows with the largest difference of the tuned and the base reward, even if
-    this difference is negative. Then come at most ``CHANGED_ROWS`` of the other rows whose reward fell, the
-    largest fall first. The list is empty in these cases:
+    First come at most ``CHANGED_ROWS`` rows whose reward rose, the largest rise first. Then come at most
+    ``CHANGED_ROWS`` rows whose reward fell, the largest fall first. The list is empty in these cases:
 
+    - No reward changed.
     - An evaluation is missing.
     - The two evaluations were on different rows.
     - The evaluations have no completions.
@@ -263,9 +263,9 @@ def answers(base: EvaluationRecord | None, tuned: EvaluationRecord | None) -> li
         if before is not None and after is not None
     ]
     by_change = sorted(rows, key=lambda row: row.tuned_reward - row.base_reward, reverse=True)
-    better = by_change[:CHANGED_ROWS]
-    worse = [row for row in by_change[CHANGED_ROWS:] if row.tuned_reward < row.base_reward]
-    return [*better, *worse[::-1][:CHANGED_ROWS]]
+    better = [row for row in by_change if row.tuned_reward > row.base_reward]
+    worse = [row for row in by_change if row.tuned_reward < row.base_reward]
+    return [*better[:CHANGED_ROWS], *worse[::-1][:CHANGED_ROWS]]
 
 
 def _count(value: int | None) -> str:
