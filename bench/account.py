@@ -51,7 +51,7 @@ REACHED: dict[Phase, float] = {
 The rates are FLOPs per second and bytes per second. The shares were not measured.
 """
 PUBLISHED = {"Qwen/Qwen3-0.6B": 13_342, "Qwen/Qwen3-4B": 6_229}
-"""Tokens per second that prime-rl published, by model: one H100, context of 16,384 tokens, rank 16."""
+"""By model, tokens per second that the trainer prime-rl published: one H100, context of 16,384, rank 16."""
 _PLAIN = Filter(1.0, 0, 1.0)
 _ALLOCATIONS = ("empty", "new_empty", "empty_like", "empty_strided", "new_empty_strided")
 
@@ -81,13 +81,14 @@ AFTER = Way(rounded=True, ahead=True, skips=True)
 class Attention:
     """Formulas for the attention kernel of one layer and one sequence.
 
-    ``pairs`` is the number of pairs of tokens that the kernel computes. ``masked`` says whether it reads a
-    dense mask.
+    - ``heads``, ``kv_heads``: number of heads of the query, and of key and value.
+    - ``pairs``: the number of pairs of tokens that the kernel computes.
+    - ``masked``: whether the kernel reads a dense mask.
 
     For each pair of tokens and each head, the forward pass computes two products over the ``head_dim``
-    numbers of a head, with 2 FLOPs for each number. The backward pass computes five such products, because
-    it computes the scores again. Each pass reads and writes its arguments once. A dense mask is in bfloat16,
-    and is read once for each head.
+    numbers of a head, with 2 FLOPs for each number. The backward pass computes five such products: two for
+    each product of the forward pass, and one to compute the scores again. Each pass reads its inputs and
+    writes its outputs once. A dense mask is in bfloat16, and is read once for each head.
     """
 
     tokens: int
@@ -140,7 +141,8 @@ class Count:
 class Account(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the FLOPs and the bytes of all operations in a ``with`` block, by phase.
 
-    An operation belongs to the adapter if one of its tensors has a dimension of the size ``rank``.
+    A matrix product belongs to the adapter if one of its tensors has a dimension of the size ``rank``, the
+    LoRA rank. All operations in a ``during`` block belong to the phase of this block.
     """
 
     device: Device
@@ -353,7 +355,7 @@ def lines(
     """Yield the table's lines for a model and layout: each phase, the sum, and the tokens per second.
 
     - ``name``, ``label``: the names of the model and of the layout.
-    - ``tokens``: the number of tokens that is divided by the update's seconds.
+    - ``tokens``: the number of tokens of an update, from which the tokens per second are computed.
     - ``before``, ``after``: for each phase, the counts of two variants of the update: without (``BEFORE``)
       and with (``AFTER``) the optimizations ``rounded``, ``ahead`` and ``skips`` of ``Way``.
     """

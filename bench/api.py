@@ -1,4 +1,4 @@
-"""Measures how many RFTJobs the webhook reviews in a second: by calls of the function, and over TLS.
+"""Measures how many RFTJobs the webhook reviews in a second: by calls of its function, and over TLS.
 
 `make bench-api` runs the server, `python -m rft_operator.webhook`, on one core and the client on another
 core. No other program should use the machine.
@@ -53,7 +53,7 @@ BROKEN = {
 
 
 class Row(NamedTuple):
-    """One line of the result table. Times are in seconds."""
+    """One line of the result table. ``times`` has the seconds of each review."""
 
     what: str
     per_second: float
@@ -62,7 +62,7 @@ class Row(NamedTuple):
 
 
 def document(spec: dict[str, Any], old: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return the AdmissionReview of a job with ``spec``: an update if ``old`` is given, else a creation."""
+    """Return the AdmissionReview of a job with ``spec``: an update of the spec ``old``, or a creation."""
 
     def job(of: dict[str, Any]) -> dict[str, Any]:
         metadata = {"name": "bench", "namespace": "team", "uid": "6f0e", "generation": 1}
@@ -110,7 +110,7 @@ def _timed(call: Callable[[], None]) -> float:
 
 @contextmanager
 def server(core: int) -> Iterator[ssl.SSLContext]:
-    """Start the webhook on ``core``. Yield a TLS context that trusts its certificate."""
+    """Start the webhook on the CPU core ``core``. Yield a TLS context that trusts its certificate."""
     identity = tls.renewed(None, ["127.0.0.1"], datetime.now(UTC), tls.WEBHOOK)
     with tempfile.TemporaryDirectory(prefix="rft-bench-") as folder:
         Path(folder, "tls.crt").write_text(identity.certificate)

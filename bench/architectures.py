@@ -6,7 +6,8 @@ The reference is the forward pass of transformers, for one text at a time. It us
 other attention supports all parts of all architectures. The log-probs are compared twice. The first time
 there is no adapter. The second time the adapter, after one update, is loaded from its files.
 
-Then a vLLM server loads two adapters. Every run makes the same check before its first step.
+Then a vLLM server loads two adapters, one after the other. Its log-probs must be those of the loaded adapter.
+Every run makes this check before its first step.
 """
 
 import argparse
@@ -55,7 +56,7 @@ MOVED = 1e-2
 
 @dataclass(frozen=True)
 class Texts:
-    """A prompt and its completions."""
+    """A prompt and its completions, as token ids."""
 
     prompt: tuple[int, ...]
     completions: tuple[tuple[int, ...], ...]
@@ -109,7 +110,7 @@ class Result:
 
     @property
     def faults(self) -> list[str]:
-        """Return a text for each value that is outside its limits."""
+        """A text for each value that is outside its limits."""
         differences = {
             "below the window, alone": self.below_alone,
             "below the window, shared": self.below_shared or 0.0,
@@ -122,7 +123,7 @@ class Result:
 
 
 def own_logprobs(model: Any, texts: Texts) -> Tensor:
-    """Compute the completions' log-probs with transformers' ``model``, one completion at a time."""
+    """Return the completions' log-probs in nats by transformers' ``model``, one completion at a time."""
     start = len(texts.prompt) - 1
     found = []
     with torch.no_grad():
@@ -133,7 +134,7 @@ def own_logprobs(model: Any, texts: Texts) -> Tensor:
 
 
 def policy_logprobs(policy: Policy, rows: Sequence[PackedRow]) -> Tensor:
-    """Compute the log-probs of the completions in ``rows`` with the trainer."""
+    """Return the log-probs of the completions in ``rows``, in nats, by the trainer's policy."""
     batch = build(rows)
     with torch.no_grad():
         return unfiltered_logprobs(policy.hidden(batch), batch.target_N, policy.head, 1.0)
@@ -218,7 +219,7 @@ def vllm_follows(model_type: str, folder: Path) -> str:
 
 
 def names_in_vllm(model_type: str, adapter: Path) -> str:
-    """Return in words whether vLLM's class of the model has all adapted layers; "" if it has no class."""
+    """Return in words whether vLLM's class of the model has all adapted layers; "" if vLLM has no class."""
     from vllm.model_executor.models.registry import ModelRegistry
 
     kind: Any = ModelRegistry._try_load_model_cls(TRAINABLE[model_type])
@@ -233,7 +234,7 @@ def names_in_vllm(model_type: str, adapter: Path) -> str:
 
 
 def _reason(log: str) -> str:
-    """Find the error in the last lines of vLLM's log. Return it as one line."""
+    """Return one line with the error in the last lines of vLLM's log, as the reason why vLLM fails."""
     lines = log.splitlines()
     errors = [line.split(mark, 1)[1] for mark in ERROR_MARKS for line in lines if mark in line]
     reason = (errors or lines)[0].split(" [type=")[0]

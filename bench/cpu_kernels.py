@@ -15,7 +15,10 @@ def by_operator(
     _module: Any, query: Tensor, key: Tensor, value: Tensor, mask: BlockMask,
     scaling: float | None = None, softcap: float | None = None, **_: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
-    """Compute ``flex_attention`` by torch's internal operator, which has gradients on a CPU too."""
+    """Compute ``flex_attention`` by torch's internal operator, which has gradients on a CPU too.
+
+    Query, key and value have the shape (B, heads, T, D), the result has (B, T, heads, D).
+    """
 
     def score(value: Tensor, *_indices: Tensor) -> Tensor:
         return value if softcap is None else softcap * torch.tanh(value / softcap)
@@ -29,7 +32,10 @@ def by_pairs(
     _module: Any, query: Tensor, key: Tensor, value: Tensor, mask: BlockMask,
     scaling: float | None = None, softcap: float | None = None, **_: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
-    """Compute ``flex_attention`` with a dense mask from ``mask_mod``. It is faster than torch's operator."""
+    """Compute ``flex_attention`` with a dense mask from ``mask_mod``.
+
+    It is faster than ``by_operator``, and has the same shapes.
+    """
     index = torch.arange(query.shape[2])
     allowed = mask.mask_mod(index, index, index[:, None], index[None, :])
     key, value = (part.repeat_interleave(query.shape[1] // part.shape[1], dim=1) for part in (key, value))
@@ -44,6 +50,7 @@ def by_sequence(
 ) -> Tensor:  # fmt: skip
     """Compute causal attention within each sequence.
 
+    - ``query``, ``key``, ``value``: (T, heads, D), for T tokens of all sequences together.
     - ``starts``: the index of the first token of each sequence. The last entry is the number of all tokens.
     - ``longest``: the length of the longest sequence.
     - ``window``: the size of the sliding window, or None without a window.

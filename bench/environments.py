@@ -94,8 +94,8 @@ def market_rows() -> list[dict[str, Any]]:
     """Return the rows of ``market``.
 
     Each row asks for the price of an item. Before this question it has two examples: questions for the prices
-    of other items, each with the call of the tool ``price``. With results in the examples, the model writes a
-    result of its own in place of a call in 23 of 24 tries.
+    of other items, each with the call of the tool ``price``. The examples have no results of the calls. With
+    results, the model wrote a result of its own in place of a call in 23 of 24 tries.
     """
     asked = [(item, market) for market in MARKETS for item in ITEMS]
     rows = []

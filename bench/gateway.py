@@ -67,12 +67,16 @@ async def _rollout(
 
 
 def measured(rollouts: int, turns: int, seconds: float, per_second: float, prompt: int) -> dict[str, Any]:
-    """Return measurements, such as the milliseconds that the gateway adds to a turn, and the KiB of memory
-    per open rollout.    - ``rollouts``: the number of rollouts.
+    """Measure rollouts, and return the numbers that are printed.
+
+    They are, for example, the milliseconds that the gateway adds to a turn, and the KiB of memory per open
+    rollout.
+
+    - ``rollouts``: the number of rollouts.
     - ``turns``: the number of turns of each rollout.
-    - ``seconds``: how long the sampler takes for a batch.
+    - ``seconds``: how long the stand-in for the sampler takes for a batch.
     - ``per_second``: the number of rollouts that start in each second.
-    - ``prompt``: the number of characters of a prompt.
+    - ``prompt``: the length of the first prompt in characters. Each character is one token.
     """
     tokenizer = Letters()
     dialogue = Dialogue(tokenizer, None, frozenset({END}), vocabulary=sys.maxunicode + 1)

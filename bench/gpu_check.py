@@ -37,7 +37,7 @@ from rft_trainer.rollout.filter import Filter
 ALLOWED = 0.02
 """Largest error of a result in bfloat16: norm of the difference from float32, over the norm in float32."""
 MODELS = ("llama", "mistral", "gemma2", "gpt_oss")
-"""Types of tiny models that are checked: plain, with a sliding window, with soft capping, with sinks."""
+"""Types of tiny models that are checked: plain, with a sliding window, soft capping, attention sinks."""
 WINDOWS = (None, 1000)
 
 
@@ -214,7 +214,7 @@ def _policy(folder: Path, machine: Machine, *, dense: bool) -> Policy:
 
 
 def _pass(policy: Policy, rows: list[PackedRow], other: Policy) -> list[float]:
-    """Return the differences of two policies: of the log-probs, and of all adapter gradients."""
+    """Return two relative differences of two policies: of the log-probs, and of the LoRA B gradients."""
     results = []
     for one in (policy, other):
         batch = one.batch(rows)
@@ -225,7 +225,7 @@ def _pass(policy: Policy, rows: list[PackedRow], other: Policy) -> list[float]:
 
 
 def check_head(machine: Machine) -> Found:
-    """Check that log-probs and gradients in small chunks are the same as those in one large chunk."""
+    """Check that the output layer's log-probs and gradients do not depend on the size of chunks."""
     draw = torch.Generator(machine.device).manual_seed(5)
     count, width, vocabulary = machine.length // 4, 64, 5000
     weight = torch.randn(vocabulary, width, generator=draw, device=machine.device, dtype=torch.bfloat16)

@@ -44,8 +44,8 @@ factor, because reading it is slow.
 CALLS_PER_SEARCH = 10
 """How many times the memory is measured before the processes are searched for again.
 
-The search reads a file for each process of the machine. Beside a test cluster it took more processor time
-than the run that is measured.
+The search reads a file for each process of the machine. On a machine with a test cluster, the search took
+more processor time than the measured run.
 """
 
 

@@ -1,7 +1,7 @@
 """Measures how long our trainer and TRL's GRPOTrainer need to reach a held-out reward of 0.8 on arithmetic.
 
 Both train SmolLM2-135M on the CPU, on the rows of `examples/arithmetic.yaml`. One Python function grades the
-completions of both. Both hold out the same 128 rows, and answer them greedily.
+completions of both trainers. Both trainers hold out the same 128 rows, and generate their answers greedily.
 
 There are two kinds of settings:
 
@@ -65,7 +65,10 @@ def grade(prompts, completions, answer, **_):
 
 @dataclass(frozen=True)
 class Case:
-    """One run of the benchmark."""
+    """One run of the benchmark.
+
+    ``side``: the trainer, "trl" or "ours". ``settings``: "defaults" or "equal".
+    """
 
     side: str
     settings: str
@@ -79,7 +82,10 @@ class Case:
 
 @dataclass(frozen=True)
 class Curve:
-    """The held-out rewards of a run, in order, each with the seconds of training before the evaluation."""
+    """The held-out rewards of a run in order.
+
+    Each of the ``points`` has two values: the seconds of training before the evaluation, and the reward.
+    """
 
     points: tuple[tuple[float, float], ...]
 
@@ -105,7 +111,8 @@ def rows() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
 def trl_case(case: Case, model: Path, minutes: float) -> dict[str, Any]:
     """Return the JSON object that ``bench/trl_side/reward.py`` reads for a case.
 
-    Its key ``equal`` has the settings that both trainers use. It is None if TRL uses its own defaults.
+    ``minutes``: the time limit of the run. The object's key ``equal`` has the settings that both trainers
+    use. It is None if TRL uses its own defaults.
     """
     trained, held_out = rows()
     equal = {

@@ -53,7 +53,12 @@ until then.
 
 @dataclass(frozen=True)
 class Case:
-    """The settings that are the same on all sides. Lengths are in tokens."""
+    """The settings that are the same on all sides. Lengths are in tokens.
+
+    - ``arm``: how completions end, "forced" or "natural". See ``bench/trainer.py``.
+    - ``threads``: number of threads of TRL.
+    - ``trl_checkpointing``: whether TRL uses gradient checkpointing.
+    """
 
     arm: str
     model: Path
@@ -74,14 +79,14 @@ class Case:
 class Step:
     """The measurements of one training step, as the side (one of the compared trainers) reports them.
 
-    - ``at``: the time at which the step ended.
+    - ``at``: the time at which the step ended, in seconds of ``time.monotonic``.
     - ``phases``: the seconds of each phase.
     - ``lengths``: the length of each completion, in tokens.
     """
 
     at: float
     cpu_seconds: float
-    """Processor time of all the side's processes until the end of the step."""
+    """Processor time in seconds of all the side's processes until the end of the step."""
     phases: dict[str, float]
     lengths: tuple[int, ...]
 
@@ -309,7 +314,7 @@ def step_line(text: str) -> dict[str, Any] | None:
 
 
 def cpu_seconds(root: int) -> float:
-    """Return the processor time of a process and its descendants, including those that have ended."""
+    """Return the processor seconds of a process and its descendants, including those that have ended."""
     ticks = 0
     for pid in descendants(root):
         with suppress(OSError):

@@ -2,8 +2,8 @@
 run learned.
 
 On a CPU, a run samples and trains in turn. Here ``run.json`` says that sampling and training have a GPU
-each, so that batches are sampled ahead by older adapters, as they would be on GPUs. The arithmetic is still
-the CPU's. With ``maxStaleness`` 0 both run in turn.
+each, so that batches are sampled ahead by older adapters, as they would be on GPUs. All computation still
+runs on the CPU. With ``maxStaleness`` 0, sampling and training run in turn.
 
 Each run has its own folder below ``--output``. If the command was interrupted, repeat it: it continues the
 runs.

@@ -34,8 +34,10 @@ PHASES = ("rollout", "grade", "update", "publish")
 
 
 def tables(found: dict[tuple[str, str], list[Outcome]]) -> Iterator[str]:
-    """Yield the lines of a table for each arm (``forced``, ``natural``): how completions end differs.
+    """Yield the lines of one table for each arm: ``forced`` and ``natural``.
+
     A line has the results of a side over all rounds. Speed and processor time are also compared with TRL's.
+    ``found`` has the results of all rounds, by arm and side.
     """
     for arm in dict.fromkeys(arm for arm, _ in found):
         sides = {side: outcomes for (its_arm, side), outcomes in found.items() if its_arm == arm}

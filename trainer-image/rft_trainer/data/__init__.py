@@ -10,6 +10,7 @@ whole      small files: read completely before the start, split and rendered
 lines      large files: an index on disk with the offset of each line
 order      computes a pseudo-random order of rows without storing it
 streamed   large files: rows are read, checked and rendered when they are needed
+batching   computes how many prompts a step has
 training   chooses the prompts of a step, for small and large files
 opening    decides whether a file is read completely or row by row
 """

@@ -1,8 +1,8 @@
 """Decides how many prompts a step has, before completions are generated.
 
-Without this decision, a step could train on the completions that finish first, and would favour short
-answers. The number of prompts is computed from an expected completion length. This length is a moving average
-over the completions of earlier steps.
+If the number were decided later, a step could train on the completions that finish first, and would favour
+short answers. The number of prompts is computed from an expected completion length. This length is a moving
+average over the completions of earlier steps.
 """
 
 import hashlib

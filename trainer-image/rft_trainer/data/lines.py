@@ -28,7 +28,10 @@ class Lines:
     """
 
     def __init__(self, file: Path, index: Path) -> None:
-        """Open a file and its index, which ``index_lines`` has written. Raises DataError, VolumeError."""
+        """Open a file and its index, which ``index_lines`` has written.
+
+        Raises DataError or TrainerError if the file cannot be read, VolumeError if the index cannot be read.
+        """
         self.file = file
         with readable(file):
             self._data = os.open(file, os.O_RDONLY)
@@ -43,7 +46,7 @@ class Lines:
         return self._count
 
     def __getitem__(self, line: int) -> bytes:
-        """Return the bytes of a line. Raises DataError if the file is now shorter than its index says."""
+        """Return the bytes of a line. Raises DataError if it is too long, or if the file became shorter."""
         two = os.pread(self._index, 2 * _PLACE.itemsize, (line - 1) * _PLACE.itemsize)
         begin, end = (int(place) for place in np.frombuffer(two, _PLACE))
         if end - begin > run_files.LINE_BYTES:
@@ -66,7 +69,8 @@ class Lines:
 def index_lines(file: Path, index: Path) -> bool:
     """Write the index of the lines of ``file``, unless ``index`` is up to date.
 
-    Return whether an index of another version of ``file`` was replaced. Raises DataError, VolumeError.
+    Return whether an index of another version of ``file`` was replaced. Raises DataError or TrainerError if
+    ``file`` cannot be read, VolumeError if the index cannot be written.
     """
     about = index.with_suffix(".json")
     with readable(file):

@@ -61,8 +61,12 @@ class Rows(Protocol):
     ) -> Prompts:
         """Render the rows with the model's chat template.
 
-        ``arguments``: the job's ``chatTemplateArgs``. Prompts of more than ``budget_tokens`` tokens are
-        dropped. ``tool_style`` is that of ``Renderer``. Raises DataError, ConfigurationError.
+        ``arguments``: the job's ``chatTemplateArgs``. ``tool_style``: see ``Renderer``. Prompts of more than
+        ``budget_tokens`` tokens are dropped.
+
+        Raises:
+            DataError: the chat template refuses a row, or every prompt is too long.
+            ConfigurationError: the tokenizer has no chat template.
         """
 
 
@@ -152,7 +156,7 @@ def open_rows(config: RunConfig, stack: ExitStack, should_stop: Callable[[], boo
 
 
 def open_heldout(config: RunConfig, stack: ExitStack, should_stop: Callable[[], bool]) -> Rows:
-    """Return the rows for an evaluation without training. A run has the same held-out rows.
+    """Return the rows for an evaluation without training. The held-out rows are those of a training run.
 
     The training dataset is read only if it has the held-out rows. Raises the errors of ``open_rows``.
     """

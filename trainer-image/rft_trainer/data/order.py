@@ -10,7 +10,7 @@ def permuted(index: int, count: int, key: str) -> int:
 
     The index and the position are from 0 to ``count`` - 1. The function is a Feistel network of four rounds.
     It permutes the numbers below the next power of four (Luby and Rackoff, How to Construct Pseudorandom
-    Permutations from Pseudorandom Functions, 1988). The network is applied until the result is below
+    Permutations from Pseudorandom Functions, 1988). The network is applied again until the result is below
     ``count`` (Black and Rogaway, Ciphers with Arbitrary Finite Domains, 2002). Raises IndexError for an
     ``index`` outside the rows.
     """

@@ -25,8 +25,12 @@ Required = Mapping[str, Mapping[str, Grader]]
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a dataset. Rows with equal prompts have equal keys, even if their JSON is formatted
-    differently.
+    """One row of a dataset.
+
+    - ``line``: the number of its line, from 1.
+    - ``fields``: the other fields of the row, by name.
+    - ``key``: the hash of the prompt. Rows with equal prompts have equal keys, even if their JSON is
+      formatted differently.
     """
 
     line: int
@@ -56,7 +60,7 @@ def data_error(problems: Sequence[str]) -> DataError:
 
 
 def prompt_key(messages: Sequence[Message]) -> str:
-    """Return the hash of a prompt's canonical JSON."""
+    """Return the SHA-256 hash of a prompt's JSON with sorted keys, as hexadecimal digits."""
     canonical = json.dumps(messages, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 

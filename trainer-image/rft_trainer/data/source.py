@@ -31,12 +31,16 @@ _KEPT_FREE = 64 << 20
 
 
 def local_file(source: str, folder: Path, should_stop: Callable[[], bool]) -> Path:
-    """Return the local file of a path or URI. A remote file is copied into ``folder``, unless the copy
-    exists.
+    """Return the local file of a path or URI. A remote file is copied into ``folder``, unless it is there.
 
-    Messages show URIs without user, password and query, because these may contain secrets. Raises DataError,
-    ConfigurationError and VolumeError. Also raises Preempted if the run should stop during a copy, and
-    TrainerError for temporary failures.
+    Messages show URIs without user, password and query, because these may contain secrets.
+
+    Raises:
+        DataError: the remote file does not exist, or permission is denied.
+        ConfigurationError: the URI is invalid, or a library or credentials are missing.
+        VolumeError: the volume has no room for the copy.
+        Preempted: the run should stop during a copy.
+        TrainerError: any other failure. It may be temporary.
     """
     if "://" not in source:
         return Path(source)
@@ -100,7 +104,7 @@ def _cause(source: str, error: BaseException) -> BaseException:
 
 
 def _error_of(source: str, error: BaseException) -> TrainerError:
-    """Return the trainer's error for a failed read. A temporary failure is a plain TrainerError."""
+    """Return the trainer's error for a failed read. It is a plain TrainerError if a retry may succeed."""
     name, said = shown(source), shown(f"{error}" or type(error).__name__)
     status = _http_status(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -23,7 +23,7 @@ from rft_trainer.data.whole import WARN_DROPPED, checked
 log = logging.getLogger(__name__)
 
 LOOK_AHEAD = 1000
-"""Number of rows that are checked after an invalid row, so that several problems are reported at once."""
+"""Maximum number of rows that are checked after an invalid row, to report several problems at once."""
 _TRIES = 8
 """Maximum number of rows that are read, for each row of the sample.
 
@@ -41,8 +41,8 @@ class Sample:
         """Return the prompts of the sample that fit, and two estimates for the whole file.
 
         A prompt fits if it has at most ``budget_tokens`` tokens. The first estimate is the mean length, in
-        tokens, of the prompts that fit. The second is their share of all prompts. Raises DataError if a row
-        cannot be rendered, or if no prompt fits.
+        tokens, of the prompts that fit. The second is their share of all prompts, from 0 to 1. Raises
+        DataError if a row cannot be rendered, or if no prompt fits.
         """
         prompts = _rendered(self.rows, renderer)
         kept = [prompt for prompt in prompts if len(prompt.token_ids) <= budget_tokens]
@@ -108,7 +108,11 @@ def sample(lines: Lines, required: Required, layout: RowLayout = JSON_LINES) -> 
 
 
 def _row(lines: Lines, line: int, required: Required, layout: RowLayout) -> tuple[Row | None, list[str]]:
-    """Return the row of a line and the line's problems. The row is None for a blank or invalid line."""
+    """Return the row of a line and the line's problems. A blank line has no row (None) and no problems.
+
+    The row is also None if the line cannot be parsed. Raises DataError if the line has problems and the file
+    was changed during the run.
+    """
     raw = lines[line]
     if not raw.strip():
         return None, []
@@ -144,7 +148,8 @@ class Streamed(TrainingPrompts):
         """Yield the prompts from ``position`` to the end of its epoch, then a ``Reached`` without a prompt.
 
         Rows that cannot be used for training are skipped: blank lines, held-out rows and prompts that are too
-        long. Raises DataError at an invalid line. The error also has problems of later lines.
+        long. Raises DataError at an invalid line. The error also has problems of later lines. Also raises
+        DataError if no row of the epoch can be used.
         """
         dropped, found = 0, False
         for offset in range(position.offset, self.rows):

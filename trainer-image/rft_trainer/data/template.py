@@ -80,7 +80,7 @@ class MessageForm:
             changed["role"] = self.developer
         if "tool_calls" in changed:
             calls = calls_of(number, message)
-            if not calls:  # null or an empty list: templates ask whether the key is there
+            if not calls:  # null or an empty list: templates only test whether the key exists
                 del changed["tool_calls"]
             else:
                 changed["tool_calls"] = [
@@ -105,7 +105,10 @@ def _with_function(call: dict[str, Any], function: dict[str, Any]) -> dict[str, 
 
 
 def _object(where: str, arguments: object) -> dict[str, Any]:
-    """Return the arguments of a tool call, which may be an object or its JSON text. Raises ValueError."""
+    """Return the arguments of a tool call as an object. They may be given as an object, or as its JSON text.
+
+    Raises ValueError if they are anything else.
+    """
     found = arguments
     if isinstance(arguments, str):
         try:
@@ -118,8 +121,10 @@ def _object(where: str, arguments: object) -> dict[str, Any]:
 
 
 def structure_of(messages: Sequence[Message], tools: Tools) -> Structure:
-    """Return the structure of a conversation: whether it has tools, and the roles, keys and numbers of tool
-    calls of its messages. Raises ValueError for malformed tool calls.
+    """Return the structure of a conversation.
+
+    It says whether there are tools. For each message it has the role, whether there is text, the number of
+    tool calls, and the keys. Raises ValueError for malformed tool calls.
     """
     each = (
         (message["role"], bool(message["content"].strip()), len(calls_of(number, message)), *sorted(message))
@@ -182,7 +187,7 @@ class ChatTemplate:
 def _forms(messages: Sequence[Message]) -> Iterator[MessageForm]:
     """Yield each way to pass the messages to the chat template, the preferred one first.
 
-    They differ in the role that replaces ``developer``, and in whether the arguments of tool calls are
+    The ways differ in the role that replaces ``developer``, and in whether the arguments of tool calls are
     objects or JSON text.
     """
     developer = any(message["role"] == "developer" for message in messages)
@@ -196,7 +201,7 @@ def _forms(messages: Sequence[Message]) -> Iterator[MessageForm]:
 def _with_warnings(form: MessageForm, lost: Lost, messages: Sequence[Message]) -> MessageForm:
     """Return ``form`` with warnings about the parts of messages that the template drops.
 
-    If it drops whole messages, also add the error message for rows of this structure.
+    If the template drops whole messages, also add the error message for rows of this structure (``lost``).
     """
     notes = [f"the chat template drops {part}" for part in lost.parts]
     if form.developer != "developer" and any(message["role"] == "developer" for message in messages):
@@ -212,8 +217,9 @@ def _with_warnings(form: MessageForm, lost: Lost, messages: Sequence[Message]) -
 
 
 def _probe(messages: Sequence[Message]) -> list[Message]:
-    """Return a copy of the messages in which all texts are markers: contents, function names and argument
-    names.
+    """Return a copy of the messages in which markers replace the texts.
+
+    The texts are contents, and the names of functions and arguments in tool calls.
     """
     probe = [deepcopy(message) for message in messages]
     for number, message in enumerate(probe, start=1):

@@ -16,7 +16,7 @@ class Reached:
     """A prompt of an epoch, or the end of the epoch.
 
     - ``prompt``: the prompt. None means the end of the epoch.
-    - ``end``: the offset of the next row.
+    - ``end``: the offset of the next row in the order of the epoch.
     - ``dropped``: how many prompts were skipped since ``read`` was called, because they were too long.
     """
 
@@ -27,8 +27,10 @@ class Reached:
 
 @dataclass(frozen=True)
 class Batch:
-    """The prompts of a step. The next batch begins at ``after``. ``dropped``: number of prompts that were too
-    long.
+    """The prompts of a step.
+
+    - ``after``: where the next batch begins in the data.
+    - ``dropped``: number of prompts that were skipped, because they were too long.
     """
 
     prompts: list[Prompt]
@@ -56,7 +58,7 @@ class TrainingPrompts(ABC):
     def read(self, position: Position) -> Iterator[Reached]:
         """Yield the prompts from ``position`` to the end of its epoch, then a ``Reached`` without a prompt.
 
-        Raises DataError.
+        Raises DataError if a row is invalid, or if no row of the epoch can be used.
         """
 
     def batch(
@@ -64,7 +66,7 @@ class TrainingPrompts(ABC):
     ) -> Batch:
         """Return the prompts of the next step, which begins at ``position``. All prompts are of one epoch.
 
-        After the last epoch the batch is empty. Raises DataError.
+        After the last epoch the batch is empty. Raises the errors of ``read``.
 
         - ``epochs``: number of epochs of the run.
         - ``rollouts``: number of rollouts of each prompt.
@@ -94,7 +96,7 @@ class TrainingPrompts(ABC):
         """Return at most ``count`` more prompts for a batch that ends at ``position``, from the same epoch.
 
         If the offset of ``position`` is 0, the batch ended with its epoch, and no prompt is returned. Raises
-        DataError.
+        the errors of ``read``.
         """
         if position.offset == 0:
             return Batch([], position, 0)
@@ -112,7 +114,7 @@ class TrainingPrompts(ABC):
         return Batch(prompts, position, dropped if epoch == 1 else 0)
 
     def first(self, count: int) -> list[Prompt]:
-        """Return the first ``count`` prompts of the first epoch. Raises DataError."""
+        """Return the first ``count`` prompts of the first epoch. Raises the errors of ``read``."""
         reached = (one.prompt for one in self.read(Position()))
         return list(islice((prompt for prompt in reached if prompt is not None), count))
 
@@ -141,8 +143,9 @@ class InMemory(TrainingPrompts):
         self.mean_length = fmean(len(prompt.token_ids) for prompt in prompts) if prompts else 0.0
 
     def read(self, position: Position) -> Iterator[Reached]:
-        """Yield the prompts from ``position`` to the end of its epoch, in the training order of
-        this epoch.
+        """Yield the prompts from ``position`` to the end of its epoch, in the training order of the epoch.
+
+        Then yield a ``Reached`` without a prompt.
         """
         if self._order[0] != position.epoch:
             self._order = position.epoch, epoch_order(self.rows, self._seed, position.epoch)

@@ -21,7 +21,7 @@ def as_json_lines(file: Path, layout: RowLayout, folder: Path, should_stop: Call
     """Return a file whose lines are JSON: ``file`` itself, or its converted copy in ``folder``.
 
     Raises:
-        DataError: the file is not a dataset.
+        DataError: the file does not exist, or does not have the format of ``layout``.
         TrainerError: the file cannot be read for another reason.
         VolumeError: the copy cannot be written.
         Preempted: the run should stop.

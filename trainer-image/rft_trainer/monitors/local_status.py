@@ -44,10 +44,10 @@ class LocalStatus:
         self._written_at = -WRITE_SECONDS
 
     def write(self, run: RunStatus, ending: Ending | None, *, force: bool = False) -> None:
-        """Replace ``status.yaml`` atomically, unless it was replaced less than a second ago. Raises OSError.
+        """Replace ``status.yaml`` atomically, unless it was replaced less than a second ago.
 
-        With an ``ending`` or ``force`` the file is always replaced. But an attempt that ends as fenced never
-        replaces it, because a newer attempt owns the folder.
+        With an ``ending`` or ``force`` the file is replaced at once. An attempt that ends as fenced never
+        replaces it, because a newer attempt owns the folder. Raises OSError if it cannot be written.
         """
         if ending is not None and ending.exit_code == ExitCode.FENCED:
             return  # a newer attempt owns the folder
@@ -59,7 +59,7 @@ class LocalStatus:
         self._written_at = time.monotonic()
 
     def status(self, run: RunStatus, ending: Ending | None, now: str) -> RFTJobStatus:
-        """Return the whole status at ``now`` (RFC 3339)."""
+        """Return the whole status. ``now`` is the current time as text (RFC 3339)."""
         phase = phase_of(run, ending)
         if phase == "Suspended":
             reason = Reason.SUSPENDED

@@ -157,7 +157,7 @@ def curve(records: Sequence[StepRecord]) -> list[RewardPoint]:
 
 
 def _reward(records: Sequence[StepRecord]) -> Reward | None:
-    """Return the reward curve. Steps without a graded rollout have no point."""
+    """Return the reward curve for the status, shortened. None: no step has a graded rollout."""
     points = curve(records)
     if not points:
         return None

@@ -39,7 +39,7 @@ PREEMPTED_REPORT_SECONDS = 5.0
 """Maximum time in seconds to send the last report of an attempt that was asked to stop.
 
 It is short, because a drain or the notice of a spot machine leaves little time. If the report is not sent,
-the operator reads the termination message of the pod, which has the same content.
+the operator reads the pod's termination message, which is a shorter form of the report.
 """
 
 _REQUEST_SECONDS = 10.0
@@ -277,7 +277,7 @@ class Reporter:
         return True
 
     def _hear(self, answer: bytes) -> None:
-        """Store the ``spec.stop`` in the operator's response. If the response is invalid, only log that."""
+        """Store the ``spec.stop`` in the operator's response. If the response is invalid, only log this."""
         try:
             said = wire.read(ReportAnswer, answer or b"{}")
         except ValidationError as error:

@@ -16,7 +16,7 @@ def push_to_hub(folder: Path, to: HubDestination) -> Pushed:
     """Copy the files of a folder to a repository. If the repository is missing, it is created.
 
     All files are in one commit, so a reader sees all of them or none. Files that the repository already has
-    with the same content are not sent again. Raises PushError.
+    with the same content are not sent again. Raises PushError if the copy fails.
     """
     import huggingface_hub
 
@@ -66,7 +66,7 @@ def _prepare(api: Any, to: HubDestination) -> None:
 
 
 def _oids(api: Any, to: HubDestination) -> dict[str, str]:
-    """Return the content's identifier of every file in the branch. The keys are the paths of the files."""
+    """Return the Git object id of the content of every file in the branch. The keys are the files' paths."""
     entries = api.list_repo_tree(to.repository, revision=to.revision, repo_type="model", recursive=True)
     return {entry.path: entry.blob_id for entry in entries if hasattr(entry, "blob_id")}
 

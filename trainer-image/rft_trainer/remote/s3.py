@@ -21,7 +21,7 @@ _WITHOUT_CREDENTIALS = {
     "ProfileNotFound",
     "SSOError",
 }
-"""Classes of botocore's errors if it cannot find credentials, or cannot read them."""
+"""Names of botocore's error classes for credentials that it cannot find or cannot read."""
 _OF_THE_TOKEN = ("InvalidToken", "ExpiredToken", "TokenRefreshRequired")
 """S3 error codes of credentials that are not valid (any more)."""
 _OF_THE_REGION = (
@@ -39,7 +39,7 @@ def push_to_s3(folder: Path, to: S3Destination) -> Pushed:
     """Copy the files of a folder to objects below the destination's prefix.
 
     An object with the same size and digest is not sent again. The adapter's configuration is sent last, so an
-    incomplete copy has no configuration, or that of an earlier push. Raises PushError.
+    incomplete copy has no configuration, or that of an earlier push. Raises PushError if the copy fails.
     """
     prefix = to.uri.removeprefix("s3://")
     sent: list[str] = []
@@ -124,7 +124,7 @@ def _is_about_credentials(error: BaseException) -> bool:
 
 
 def _answered(error: BaseException) -> tuple[str, int | None]:
-    """Return the S3 error code and the HTTP status of the server's response. Without one: "" and None.
+    """Return the S3 error code and the HTTP status of the server's response. Without a response: "" and None.
 
     s3fs raises an OSError from the ClientError of botocore, which has the response.
     """

@@ -46,7 +46,8 @@ class Pushed(NamedTuple):
 def opened(folder: Path) -> Iterator[dict[str, BufferedReader]]:
     """Yield the files of a folder, open for reading, by their names. Subfolders are left out.
 
-    Raises PushError for a link, a FIFO or a device, because others may write to the volume of a run.
+    Raises PushError for a link, a FIFO or a device, because other pods may have put it on the run's volume.
+    Also raises PushError if the folder has no files, or cannot be read.
     """
     with ExitStack() as stack:
         found = {}

@@ -1,1 +1,1 @@
-"""Sampling: the protocol of rollout engines, and two engines: vLLM's server, and plain transformers."""
+"""Samples rollouts with one of two engines (vLLM's server, or plain transformers), and forms their groups."""

@@ -8,7 +8,7 @@ from typing import Literal
 Normalization = Literal["std", "none"]
 _EPSILON = 1e-4
 _SOFT_SHARE = 0.2
-"""The penalty rises over this last share of ``max_tokens``: 4096 of 20480 tokens in DAPO's paper."""
+"""The penalty is above 0 only in this last share of ``max_tokens``: 4096 of 20480 tokens in DAPO's paper."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Overlong:
     """DAPO's soft penalty for long completions (arXiv 2503.14476).
 
     - ``most``: the penalty at the maximum length. In the paper it is 1, and rewards are -1 or 1. Here rewards
-      are from 0 to 1, so 0.5 has the same effect.
+      are from 0 to 1, so a penalty of 0.5 has the same effect as 1 in the paper.
     - ``max_tokens``: the maximum length of a completion, in tokens.
     """
 
@@ -24,7 +24,10 @@ class Overlong:
     max_tokens: int = 1
 
     def penalty(self, tokens: int) -> float:
-        """Return the penalty that is subtracted from the reward of a completion of this many tokens."""
+        """Return the penalty that is subtracted from the reward of a completion of this many tokens.
+
+        It is 0 up to 80 % of ``max_tokens``. From there it rises linearly to ``most`` at ``max_tokens``.
+        """
         soft = _SOFT_SHARE * self.max_tokens
         return self.most * min(1.0, max(0.0, (tokens - self.max_tokens) / soft + 1))
 
@@ -51,5 +54,5 @@ def group_advantages(rewards_G: Sequence[float], normalization: Normalization) -
 
 
 def zero_variance(rewards_G: Sequence[float]) -> bool:
-    """Return whether all rewards are equal. Then all advantages are 0; only a KL term gives a gradient."""
+    """Return whether all rewards are equal. If so, all advantages are 0: only a KL term gives a gradient."""
     return max(rewards_G) == min(rewards_G)

@@ -1,4 +1,4 @@
-"""The protocol of samplers. They get token ids, and return token ids with their log-probabilities."""
+"""The protocol of samplers: a sampler gets token ids, and returns token ids with their log-probabilities."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -31,10 +31,11 @@ class SamplingParameters:
     - ``temperature``: 0 is greedy decoding.
     - ``top_p``: 1 is off.
     - ``top_k``: 0 is off.
+    - ``max_tokens``: the maximum length of a completion, in tokens.
     - ``stop``: texts. Each of them ends a completion.
-    - ``stop_token_ids``: tokens. Each of them ends a completion.
+    - ``stop_token_ids``: token ids. Each of them ends a completion.
 
-    The ``token_ids`` of a completion include the last token, also if this is an end token.
+    The ``token_ids`` of a completion include the token that ended it, such as an end token.
     """
 
     temperature: float
@@ -56,7 +57,10 @@ class SamplingParameters:
         return replace(self, temperature=0.0, top_p=1.0, top_k=0)
 
     def effective(self) -> "SamplingParameters":
-        """Return these parameters with top-p 0, which samplers refuse, replaced by the equivalent top-k 1."""
+        """Return these parameters, with top-p 0 replaced by top-k 1.
+
+        Both mean greedy decoding, but samplers refuse top-p 0.
+        """
         if self.top_p > 0:
             return self
         return replace(self, top_p=1.0, top_k=1)
@@ -77,11 +81,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Generated:
-    """One completion.
+    """One completion: a single answer, or the sampled tokens of a rollout of several turns.
 
     - ``token_ids``: the sampled tokens. If there is an episode, the tokens of all its turns.
     - ``logprobs``: the log-prob of each token by the sampler, after temperature, top-k and top-p, in nats.
     - ``text``: the text of the completion. If there is an episode, the text of its last turn.
+    - ``finish_reason``: "length" if the completion was cut at ``max_tokens``, or if a limit ended its
+      episode; else "stop".
     - ``episode``: the record of a rollout of several turns. None: the completion is a single answer.
     """
 
@@ -93,7 +99,7 @@ class Generated:
 
     @property
     def truncated(self) -> bool:
-        """Whether the completion was cut at ``max_tokens``."""
+        """Whether the completion was cut at ``max_tokens``, or a limit ended its episode."""
         return self.finish_reason == "length"
 
 
@@ -138,10 +144,12 @@ class RolloutEngine(Protocol):
         """Wait until the sampler can be used. Raises SamplerError if it cannot be started."""
 
     def use_adapter(self, adapter: AdapterVersion | None, kept: Sequence[AdapterVersion] = ()) -> None:
-        """Make this the current adapter; None: sample from the base model alone. Raises SamplerError.
+        """Make this the current adapter. None: sample from the base model alone.
 
-        ``kept``: adapters that stay loaded too, because requests will still name them. All others are
-        unloaded. It is empty if the sampler can have only one adapter (``adapters`` is 1).
+        ``kept``: adapters that stay loaded too, because requests will still name them. All other adapters are
+        unloaded. If the sampler can have only one adapter (``adapters`` is 1), ``kept`` is empty.
+
+        Raises SamplerError if the sampler cannot load an adapter.
         """
 
     def generate(
@@ -162,7 +170,7 @@ class RolloutEngine(Protocol):
     def logprobs(self, token_ids: Sequence[int]) -> list[float]:
         """Return the log-prob, in nats, of each token of a text except the first, with the current adapter.
 
-        Temperature is 1, and top-k and top-p are off. Raises SamplerError.
+        Temperature is 1, and top-k and top-p are off. Raises SamplerError if the sampler fails permanently.
         """
 
     def close(self) -> None:
@@ -170,8 +178,9 @@ class RolloutEngine(Protocol):
 
 
 class Replica(RolloutEngine, Protocol):
-    """One of several samplers of a run. If it dies, ``attempt`` raises ConnectionLost, and other samplers get
-    its requests.
+    """One of several samplers of a run.
+
+    If it dies, ``attempt`` raises ConnectionLost, and other samplers get its requests.
     """
 
     def attempt(
@@ -194,7 +203,7 @@ class Replica(RolloutEngine, Protocol):
     def recover(self, cause: ConnectionLost) -> None:
         """Restart the sampler with its loaded adapters, unless it was already restarted after ``cause``.
 
-        Raises SamplerError.
+        Raises SamplerError if the sampler cannot be restarted.
         """
 
 

@@ -3,7 +3,8 @@
 A rollout does not wait for other rollouts. It continues as soon as its turn is sampled or its environment has
 answered. Its result depends only on its own seed and its own environment.
 
-An agent plays its rollout itself. It gets a base URL and a key, and calls the model as often as it wants.
+If the environment is an agent, the agent plays the rollout itself. It gets a base URL and an API key, and
+calls the model as often as it wants.
 """
 
 import json
@@ -35,7 +36,10 @@ ShouldStop = Callable[[], bool]
 
 @dataclass
 class _Playing:
-    """A rollout that is being played: its session, and its messages and counts so far."""
+    """A rollout that is being played: its session, and its messages and counts so far.
+
+    ``given`` is the number of messages before the model's first turn.
+    """
 
     prompt: Prompt
     session: Session
@@ -52,8 +56,10 @@ class _Playing:
     """The reward, or the error that ended the rollout."""
 
     def take_over(self, closed: OpenRollout) -> None:
-        """Copy messages, counts and times of an agent's rollout from its session and from ``closed``, the
-        rollout's entry at the endpoint.
+        """Set the messages, the counts and the waiting time of an agent's rollout after its end.
+
+        The values come from the session and from ``closed``, the rollout that the endpoint has closed. The
+        time in which the model sampled turns does not count as waiting.
         """
         self.messages, self.given = self.session.conversation, self.session.given
         self.tool_calls = self.session.counts["toolCalls"]
@@ -115,12 +121,16 @@ class Episodes:
     def generate(
         self, prompts: Sequence[Prompt], requests: Sequence[Request], should_stop: ShouldStop
     ) -> list[Generated]:
-        """Return a completion for each request, in the order of the requests. Each completion has its
-        episode.
+        """Return a completion with its episode for each request, in the order of the requests.
 
         ``requests``: all requests of the first prompt, then all requests of the second prompt, and so on.
-        Raises ConfigurationError if the chat template cannot continue a conversation. Also raises Preempted,
-        and the errors of engine and grader container.
+
+        Raises:
+            ConfigurationError: the environment's code cannot be used, or the chat template cannot continue a
+                conversation.
+            Preempted: ``should_stop`` returns True.
+
+        The errors of the engine and of the grader container are raised too.
         """
         if self._tools is None:
             self._describe(should_stop)
@@ -170,8 +180,9 @@ class Episodes:
 
     @property
     def _rollout_seconds(self) -> float:
-        """Time limit in seconds of an agent's whole rollout. After ``maxSeconds`` the agent gets no more
-        turns.
+        """Time limit of an agent's whole rollout in seconds: ``maxSeconds`` plus ``timeoutSeconds``.
+
+        After ``maxSeconds`` the agent gets no more turns of the model, but may still end its work.
         """
         return self._settings.max_seconds + self._settings.timeout_seconds
 
@@ -233,8 +244,8 @@ class Episodes:
     def _agent(self, one: _Playing, gateway: Gateway, name: str) -> Generator[Any, Graded, float | None]:
         """Let an agent play its rollout. Return the reward that the agent reported at the endpoint.
 
-        Return None if it reported no reward. Raises ValueError if the agent fails, unless a limit has ended
-        the rollout before.
+        Return None if the agent reported no reward. Raises ValueError if it reports an error, or never calls
+        the model. Also raises ValueError if its code fails, unless a limit ended the rollout before.
         """
         yield from self._reset(one)
         token = gateway.open_rollout(name, one.session)
@@ -262,8 +273,9 @@ class Episodes:
         return (yield from self._act(one, {"do": "reset", "row": row}))
 
     def _turns(self, one: _Playing) -> Steps:
-        """Make turns until a limit or the environment ends the rollout. Raises ValueError if the rollout
-        fails.
+        """Make turns until a limit or the environment ends the rollout.
+
+        Raises ValueError if the rollout fails.
         """
         begun = yield from self._reset(one)
         if "text" in begun:
@@ -345,7 +357,10 @@ def _checked(asked: str, said: dict[str, Any]) -> dict[str, Any]:
 
 
 def _append(messages: list[Message], text: str) -> None:
-    """Add the text of ``reset`` to the last message of the user, as TRL does."""
+    """Add the text of ``reset`` to the last message, as TRL does.
+
+    If the last message is not the user's, the text becomes a new message of the user.
+    """
     if messages and messages[-1]["role"] == "user":
         messages[-1] = {**messages[-1], "content": messages[-1]["content"] + text}
     else:

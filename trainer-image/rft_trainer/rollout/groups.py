@@ -23,7 +23,7 @@ from rft_trainer.rollout.segments import Segment
 
 @dataclass(frozen=True)
 class Rollout:
-    """One completion with its score. ``penalty``, the length penalty, is subtracted from the reward."""
+    """One completion with its score. The length ``penalty`` is subtracted from the reward of the score."""
 
     generated: Generated
     score: Score
@@ -37,7 +37,11 @@ class Rollout:
 
 @dataclass(frozen=True)
 class Group:
-    """The rollouts of a prompt. ``accepted``: the graded rollouts, which have ``advantages``."""
+    """The rollouts of a prompt.
+
+    - ``accepted``: the graded rollouts. Empty if fewer than two rollouts were graded.
+    - ``advantages``: the advantage of each accepted rollout.
+    """
 
     prompt: Prompt
     rollouts: tuple[Rollout, ...]
@@ -51,7 +55,7 @@ class Group:
 
     @property
     def flat(self) -> bool:
-        """Whether all rewards after the length penalty are equal. Then all advantages are zero."""
+        """Whether all rewards after the length penalty are equal. If so, all advantages are zero."""
         return not self.dropped and zero_variance([penalized(r) for r in self.accepted])
 
 
@@ -59,11 +63,12 @@ class Group:
 class SampledBatch:
     """The groups of a step, in the order of the step's prompts.
 
-    - ``rollout_seconds``: the time that sampling took.
-    - ``grade_seconds``: the time that grading took.
+    - ``rollout_seconds``: the time that sampling took, in seconds.
+    - ``grade_seconds``: the time that grading took, in seconds.
     - ``adapter_version``: the version that sampled the groups. If a batch is refilled in its own step, this
       is the version that sampled the first groups, and the refills have the version of the step.
-    - ``refilled``: number of added groups. They replace groups with equal rewards.
+    - ``refilled``: number of groups that were added later (refills), because other groups have equal
+      rewards.
     """
 
     groups: list[Group]
@@ -80,7 +85,7 @@ class SampledBatch:
 
     @property
     def varied(self) -> list[Group]:
-        """The groups whose rewards differ."""
+        """The groups with advantages whose rewards after the length penalty are not all equal."""
         return [group for group in self.kept if not group.flat]
 
     def joined(self, more: "SampledBatch") -> "SampledBatch":

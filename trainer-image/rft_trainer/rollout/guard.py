@@ -21,7 +21,10 @@ def _die_with_parent() -> None:
 
 
 def _end_group(status: int) -> None:
-    """Kill the process group, including this process."""
+    """Kill the process group, including this process.
+
+    ``status``: the exit status of the command. -1: the command has not ended.
+    """
     if status >= 0:
         # Log the command's exit status, because this process dies with the group and returns none.
         print(f"guard: the command ended with exit status {status}", file=sys.stderr, flush=True)

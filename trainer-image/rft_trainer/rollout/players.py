@@ -49,7 +49,7 @@ class TurnPace:
 
 
 class Players:
-    """Plays rollouts in a number of slots. A rollout begins as soon as a slot is free."""
+    """Plays rollouts in a number of slots, one at a time in each slot. A rollout begins in a free slot."""
 
     def __init__(
         self,
@@ -81,8 +81,9 @@ class Players:
         self._sampling = 0
         self._events: queue.SimpleQueue[tuple[Sequence[int], Future[Any]]] = queue.SimpleQueue()
         self._replies: dict[int, Any] = {}
-        """Completions and environments' replies with which rollouts are resumed, by the number of the
-        rollout.
+        """Completions and environments' replies that have not been passed to their rollouts yet.
+
+        A key is the number of a rollout.
         """
 
     def play(self, rollouts: Sequence[Begin]) -> None:
@@ -138,7 +139,10 @@ class Players:
         self._sample(requests).add_done_callback(ended)
 
     def _take(self) -> None:
-        """Wait for replies or completions, and resume their rollouts."""
+        """Wait for replies or completions for at most ``_POLL_SECONDS``, and resume their rollouts.
+
+        Raises Preempted if the run should stop, and the errors of ``failure``, ``sample`` and ``act``.
+        """
         if self._should_stop():
             raise Preempted("asked to stop while rollouts were played")
         if (error := self._failure()) is not None:

@@ -9,12 +9,13 @@ batches ahead, this is true only on average: a step takes as long as the average
 update, whichever is longer.
 
 If the sampler can have several adapters at the same time, several batches may be in the sampler. Then the
-next batch begins while the last completions of the batches before are still sampled: ``may_follow`` is the
-rule. Otherwise the batches are sampled one after another.
+next batch begins while the last completions of the batches before are still sampled. ``may_follow`` decides
+when it begins. Otherwise the batches are sampled one after another.
 
-The importance ratio of a batch that was sampled ahead is relative to the current weights, as for any other
-batch. The mismatch weight contains the difference between the two versions, because its ratio compares the
-trainer with the sampler. For batches that were sampled ahead, this weight has a lower and an upper bound.
+For every batch, also one that was sampled ahead, the importance ratio compares the policy with the trainer's
+policy before the batch's first optimizer step. Only the mismatch weight corrects for the older adapter: it is
+a token's probability in the trainer divided by that in the sampler. For batches that were sampled ahead, this
+weight has a lower and an upper bound.
 """
 
 import threading
@@ -42,13 +43,13 @@ class Ahead:
 def may_follow(unanswered: int, largest: int, slots: int) -> bool:
     """Return whether the next batch may begin while other batches are in the sampler.
 
-    - ``unanswered``: number of completions that are not answered yet, of all batches in the sampler.
+    - ``unanswered``: number of requested completions that have not arrived, of all batches in the sampler.
     - ``largest``: number of all completions of the largest of these batches. The last batch of an epoch may
       be small.
     - ``slots``: number of completions that the sampler decodes at the same time.
 
-    The sampler must have free slots. At most half as many completions may be unanswered as the largest batch
-    has. With an earlier begin, a batch would get an older adapter, and the sampler would not be faster.
+    There are two conditions: the sampler has free slots, and ``unanswered`` is at most half of ``largest``.
+    If the next batch began earlier, it would get an older adapter, and the sampler would not be faster.
     """
     return unanswered < slots and 2 * unanswered <= largest
 
@@ -105,7 +106,7 @@ class Prefetch:
         """The batches in the sampler."""
         self._paused = self._closed = False
         self._error: BaseException | None = None
-        """The error of the first batch that failed. No further batch is begun."""
+        """The error of the first batch that failed. After this error no further batch is begun."""
         self.failed = False
         """Whether an error ends the run. If so, the sampling of the current batches may stop."""
 
@@ -160,8 +161,10 @@ class Prefetch:
         self._begun.append((self._threads.submit(work), own))
 
     def _enter(self, own: SamplingState, before: SamplingState | None, after: Position) -> Position:
-        """Wait until a batch may begin. Return where it begins: at the end of the batch ``before`` it, or at
-        ``after`` if there is none.
+        """Wait until a batch may begin. Return the position in the data where it begins.
+
+        This is the end of ``before``, the previous batch in the queue. Without a previous batch it is
+        ``after``.
 
         Raises CancelledError after the end of the run, and the error of a batch that failed.
         """
@@ -192,15 +195,16 @@ class Prefetch:
             self._changed.notify_all()
 
     def wait(self) -> None:
-        """Wait until all batches in the queue are sampled. If one failed, ``batch`` raises its error."""
+        """Wait until all batches in the queue are sampled. ``batch`` and ``take`` raise sampling errors."""
         for future, _ in self._begun:
             future.exception()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """In the ``with`` block nothing is sampled ahead, so the block may use the sampler.
+        """Sample nothing ahead in the ``with`` block, so that the block may use the sampler.
 
-        Before the block, waits only for the batches that are being sampled.
+        Before the block, wait for the batches that are being sampled. Batches that have not begun wait until
+        the end of the block.
         """
         with self._changed:
             self._paused = True

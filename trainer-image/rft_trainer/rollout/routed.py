@@ -1,12 +1,12 @@
 """Several samplers for one run. All rollouts of a group are sent to the same sampler.
 
-Each prompt has a home: one of the samplers, the same in every step. So all rollouts of a group compute the
-prompt once. When the row comes again, the prompt may still be in the sampler's cache. If the home already has
-its share of the groups, a group goes to the sampler with the fewest groups.
+Each prompt has a home: one of the samplers, the same in every step. So the prompt of a group is computed only
+once. When the row is used again in the next epoch, its prompt may still be in the sampler's cache. If the
+home already has its share of the groups, a group goes to the sampler with the fewest groups.
 
 If a sampler dies, its unanswered requests go to the other samplers, and the dead sampler is restarted. It is
-used again when it has loaded the adapters of all batches that are sampled. The run ends only if no sampler
-is left.
+used again after it has loaded the adapters of all batches that are being sampled. The run ends only if no
+sampler is left.
 """
 
 import logging
@@ -30,8 +30,8 @@ log = logging.getLogger(__name__)
 LARGEST_DIFFERENCE = 0.25
 """Largest mean difference that is allowed between the log-probs of two samplers, in nats.
 
-Both samplers have the same adapter. ``probe`` allows the same difference between sampler and trainer in
-bfloat16.
+Both samplers have the same adapter. The module ``probe`` allows the same difference between sampler and
+trainer in bfloat16.
 """
 
 
@@ -71,8 +71,8 @@ class _Member:
     def call(self, do: Callable[[Replica], None]) -> "Future[None] | None":
         """Let the sampler's thread call ``do``. Return the future of the call.
 
-        If the sampler is lost, ``do`` is not called, and None is returned. None is also returned if it is
-        being restarted. Then ``do`` is called after the restart, and only then the sampler is ``ready``.
+        Return None in two cases. If the sampler is lost, ``do`` is not called. If the sampler is being
+        restarted, ``do`` is called after the restart, and the sampler is ``ready`` only after this call.
         """
         with self._lock:
             if self.lost is not None:
@@ -161,7 +161,7 @@ class RoutedEngine:
         self._live()
 
     def _live(self) -> list[_Member]:
-        """Return the samplers that can be used now. If all are being restarted, wait for the first of them.
+        """Return the samplers that can be used now. If there is none, wait for the first restart to end.
 
         Raises SamplerError if no sampler is left.
         """
@@ -202,7 +202,7 @@ class RoutedEngine:
         should_stop: Callable[[], bool],
         answered: Callable[[], None] = unnoticed,
     ) -> None:
-        """Send all requests once. If a sampler dies, its requests go to another sampler at once."""
+        """Send all missing requests. If a sampler dies, send its unanswered requests to other samplers."""
         live = self._live()
         shares = route(missing, [member.number for member in live])
         failed = threading.Event()
@@ -239,7 +239,11 @@ class RoutedEngine:
             raise error
 
     def logprobs(self, token_ids: Sequence[int]) -> list[float]:
-        """Return log-probs, see RolloutEngine. Asks all samplers, to find a sampler with a wrong adapter."""
+        """Return the log-probs of a text, see RolloutEngine.
+
+        All samplers compute them. Raises SamplerError if two samplers differ by more than
+        ``LARGEST_DIFFERENCE``: then one of them has a wrong adapter.
+        """
         answers: list[tuple[_Member, list[float]]] = []
         while not answers:
             asked = [
@@ -272,12 +276,12 @@ class RoutedEngine:
 
 
 def route(requests: dict[int, Request], samplers: Sequence[int]) -> dict[int, dict[int, Request]]:
-    """Return the requests of each sampler, by the sampler's number. Requests for the same prompt stay
-    together.
+    """Return the requests that each sampler gets. A key is a sampler's number.
 
-    The home of a prompt is the sampler for which the hash of prompt and sampler is the largest. So if a
-    sampler is missing, only its own prompts get another home. A sampler gets at most its share of the groups,
-    rounded up. Further groups go to the sampler with the fewest groups.
+    Requests for the same prompt are a group, and go to the same sampler. The home of a prompt is the sampler
+    for which the hash of prompt and sampler is the largest (rendezvous hashing). So if a sampler is missing,
+    only its own prompts get another home. A sampler gets at most its share of the groups, rounded up. Further
+    groups go to the sampler with the fewest groups.
     """
     groups: dict[tuple[int, ...], dict[int, Request]] = {}
     for key, request in requests.items():

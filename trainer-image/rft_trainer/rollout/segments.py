@@ -38,9 +38,10 @@ class Episode:
     """What happened in a rollout of several turns.
 
     - ``messages``: the whole conversation.
-    - ``given``: how many of the first messages were there before the model's first turn.
+    - ``given``: number of messages before the model's first turn.
     - ``reward``: the reward or the error of the environment. None: not known.
-    - ``limit``: the limit that ended the rollout. None: no limit ended it.
+    - ``tool_errors``: number of tool calls that failed or could not be read.
+    - ``limit``: the limit that ended the rollout, such as ``maxTurns``. None: no limit ended it.
     - ``seconds``: the time that the rollout took.
     - ``waiting_seconds``: the time for which the rollout waited for its environment. It is included in
       ``seconds``.

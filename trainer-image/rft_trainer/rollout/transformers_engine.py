@@ -99,7 +99,7 @@ class TransformersEngine:
                 answered()
 
     def recover(self, cause: ConnectionLost) -> None:
-        """Do nothing: the engine is in the trainer's process, so there is nothing to restart. See Replica."""
+        """Only count and log the error: this engine has no process of its own to restart. See Replica."""
         log.warning("sampling continues after an error: %s", cause)
         self.restarts += 1
 
@@ -113,7 +113,10 @@ class TransformersEngine:
 
     @torch.no_grad()
     def _batch(self, requests: list[Request], should_stop: Callable[[], bool]) -> list[Generated]:
-        """Decode a batch with a KV cache, and remove finished completions from it. Raises Preempted."""
+        """Decode a batch with a KV cache, and remove finished completions from the batch.
+
+        Raises Preempted if ``should_stop`` returns True.
+        """
         states = [_Growing(request, self._ends, self._tokenizer) for request in requests]
         batch, logits_B_V = self._prefill(requests)
         while True:
@@ -132,7 +135,7 @@ class TransformersEngine:
     def _prefill(self, requests: list[Request]) -> tuple["_Batch", Tensor]:
         """Compute each prompt once, even if several requests have it. Prompts are padded on the left.
 
-        Returns the batch of all requests, and for each request the logits of its first token.
+        Returns the batch of all B requests, and the logits (B, V) of the first token of each completion.
         """
         prompts = list(dict.fromkeys(request.prompt_token_ids for request in requests))
         width = max(map(len, prompts))
@@ -196,7 +199,13 @@ def _by_prompt(request: Request) -> tuple[int, tuple[int, ...]]:
 
 @dataclass
 class _Batch:
-    """Completions that are decoded together. ``rows``: the indices of their requests."""
+    """Completions that are decoded together.
+
+    - ``rows``: the index of the request of each completion.
+    - ``cache``: the KV cache of the tokens so far.
+    - ``mask_B_T``: the attention mask: 1 for a token, 0 for padding on the left.
+    - ``position_B_1``: the position of each completion's newest token.
+    """
 
     rows: list[int]
     cache: Any
@@ -204,8 +213,10 @@ class _Batch:
     position_B_1: Tensor
 
     def only(self, places: list[int]) -> "_Batch":
-        """Return a new batch with some of the rows. ``places``: their indices; an index may occur several
-        times.
+        """Return a new batch with some of the rows.
+
+        ``places``: the indices of the rows in this batch. An index may occur several times. Do not use this
+        batch afterwards, because its KV cache is changed in place.
         """
         index = torch.tensor(places, device=self.mask_B_T.device)
         self.cache.reorder_cache(index)
@@ -240,7 +251,7 @@ class _Growing:
             self.finish = "length"
 
     def _stops(self) -> bool:
-        """Return whether the completion contains a stop text. If so, its text ends before the stop text."""
+        """Return whether the completion contains a stop text. If so, cut its text before the stop text."""
         if not self.parameters.stop:
             return False
         text = self._text()
@@ -259,7 +270,11 @@ class _Growing:
 
 
 def draw_all(logits_B_V: Tensor, growing: Sequence[_Growing]) -> list[tuple[int, float]]:
-    """Sample a token for each row, with the row's own random generator. Return tokens and log-probs."""
+    """Sample a token for each row, with the row's own parameters and random generator.
+
+    ``growing`` has the unfinished completion of each row. Return the token id and its log-prob in nats for
+    each row.
+    """
     drawn: dict[int, tuple[int, float]] = {}
     for parameters in dict.fromkeys(state.parameters for state in growing):
         rows = [row for row, state in enumerate(growing) if state.parameters == parameters]
@@ -272,9 +287,9 @@ def draw_all(logits_B_V: Tensor, growing: Sequence[_Growing]) -> list[tuple[int,
 def draw(
     logits_B_V: Tensor, parameters: SamplingParameters, generators: Sequence[torch.Generator]
 ) -> list[tuple[int, float]]:
-    """Sample a token for each row. Return each token and its log-prob after all filters, in nats.
+    """Sample a token for each row. Return each token id and its log-prob in nats.
 
-    The filters are temperature, top-k and top-p.
+    The log-prob is that after temperature, top-k and top-p. With greedy decoding these are off.
     """
     if parameters.greedy:
         tokens_B = logits_B_V.argmax(1)

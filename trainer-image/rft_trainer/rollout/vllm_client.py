@@ -1,4 +1,4 @@
-"""A client of vLLM's server, which has OpenAI's API. Each rollout is one request with its own seed."""
+"""A client of vLLM's server, which has OpenAI's API. Each completion is one request with its own seed."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -25,17 +25,24 @@ class VllmClient:
         self._headers = {"Authorization": f"Bearer {api_key}"}
 
     def load_adapter(self, adapter: AdapterVersion) -> None:
-        """Load an adapter into the server, from its folder. Raises SamplerError, ConnectionLost."""
+        """Load an adapter into the server, from its folder.
+
+        Raises SamplerError if the server refuses the adapter, ConnectionLost if the server does not answer.
+        """
         self._adapter_call("load", {"lora_name": adapter.name, "lora_path": str(adapter.path)})
 
     def unload_adapter(self, name: str) -> None:
-        """Unload an adapter from the server. Raises SamplerError, ConnectionLost."""
+        """Unload an adapter from the server.
+
+        Raises SamplerError if the server refuses this, ConnectionLost if the server does not answer.
+        """
         self._adapter_call("unload", {"lora_name": name})
 
     def logprobs(self, model: str, token_ids: Sequence[int], seconds: float = _ANSWER_SECONDS) -> list[float]:
-        """Return the log-prob of each token of a text, without the first token.
+        """Return the log-prob, in nats, of each token of a text except the first.
 
-        ``seconds``: time limit of the answer. Raises SamplerError, ConnectionLost.
+        ``seconds``: time limit of the answer. Raises SamplerError if the server refuses the request,
+        ConnectionLost if the server fails or does not answer.
         """
         body = {
             "model": model, "prompt": list(token_ids), "prompt_logprobs": 0, "max_tokens": 1, "temperature": 0
@@ -69,10 +76,13 @@ class VllmClient:
         alive: Callable[[], bool],
         answered: Callable[[], None] = unnoticed,
     ) -> None:
-        """Send ``requests``. Each completion is put into ``done`` when it arrives, under the key of its
-        request. Then ``answered`` is called.
+        """Send the requests, and wait until all are answered.
 
-        ``model``: the name of the adapter for requests that name none.
+        When a completion arrives, it is put into ``done`` under the key of its request. Then ``answered`` is
+        called.
+
+        - ``model``: the name of the adapter for requests that name no adapter.
+        - ``alive``: returns whether the server's process still runs.
 
         Raises:
             ConnectionLost: the server dies. ``done`` then has the completions that were received before.
@@ -123,7 +133,7 @@ class VllmClient:
 
 
 async def _completion(client: httpx.AsyncClient, model: str, request: Request) -> Generated:
-    """Send one request. Raises ConnectionLost if there is no answer, SamplerError if it is refused."""
+    """Send one request. Raises ConnectionLost without an answer, SamplerError if the server refuses it."""
     try:
         answer = await client.post("http://vllm/v1/completions", json=request_body(model, request))
     except httpx.TransportError as error:
@@ -136,7 +146,7 @@ async def _completion(client: httpx.AsyncClient, model: str, request: Request) -
 
 
 def request_body(model: str, request: Request) -> dict[str, Any]:
-    """Return the body of ``POST /v1/completions`` for one rollout."""
+    """Return the body of ``POST /v1/completions`` for one request."""
     parameters = request.parameters.effective()
     body: dict[str, Any] = {
         "model": model,
@@ -159,7 +169,7 @@ def request_body(model: str, request: Request) -> dict[str, Any]:
 
 
 def prompt_logprobs(answer: dict[str, Any], token_ids: Sequence[int]) -> list[float]:
-    """Return the log-prob of each token of a prompt. The first token has no log-prob and is left out."""
+    """Return the log-prob in nats of each token of a prompt. The first token has none and is left out."""
     by_place = answer["choices"][0]["prompt_logprobs"][1:]
     return [float(known[str(token)]["logprob"]) for known, token in zip(by_place, token_ids[1:], strict=True)]
 

@@ -31,7 +31,7 @@ from rft_trainer.rollout.vllm_entry import entry_module
 from rft_trainer.runtime import allocator, machine
 
 _IN_THE_ENGINE = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
-"""Executor that runs in the engine's process. On the CPU vLLM replaces the short name "uni" by "mp"."""
+"""vLLM's executor in the engine's process. On the CPU vLLM replaces the short name "uni" by "mp"."""
 BATCH_INVARIANT_VERSION, BATCH_INVARIANT_CAPABILITY = (0, 32), (8, 0)
 _MARKER, _NUMBER = "RFT_SAMPLER_OF", "RFT_SAMPLER_NUMBER"
 _ERROR = r"\b((?:\w+\.)*\w+(?:Error|Exception): .+)"
@@ -52,7 +52,10 @@ class ServerOptions:
     - ``kv_cache_bytes``: the size of the key-value cache on each device, in bytes. On a GPU it may be None:
       then the cache gets what the model leaves of vLLM's share of the GPU's memory, ``gpu_memory_share``.
     - ``tensor_parallel``: number of GPUs over which the model is split.
+    - ``gpu_memory_share``: vLLM's share of the memory of each GPU, from 0 to 1.
+    - ``visible_devices``: the value of CUDA_VISIBLE_DEVICES for the server. None: the trainer's value.
     - ``adapter_slots``: number of adapters that requests may use at the same time.
+    - ``deterministic``: whether a request's log-probs must not depend on the other requests of its batch.
     """
 
     model: Path
@@ -206,7 +209,10 @@ def cause(log: str) -> str:
 
 
 def _listens(path: Path) -> bool:
-    """Return whether a server accepts connections. httpx would leak a socket per refused connection."""
+    """Return whether a server accepts connections at the socket ``path``.
+
+    httpx is not used for this, because it leaks a socket for each refused connection.
+    """
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(str(path))
@@ -216,7 +222,7 @@ def _listens(path: Path) -> bool:
 
 
 def command(options: ServerOptions, uds: Path) -> list[str]:
-    """Return the command line of a sampler, which answers on a Unix socket."""
+    """Return the command line of a sampler. ``uds`` is the path of the Unix socket on which it answers."""
     return command_of(options, {"served-model-name": BASE_NAME, "uds": uds})
 
 
@@ -250,7 +256,7 @@ def command_of(options: ServerOptions, own: Mapping[str, object]) -> list[str]:
         # Prefix caching works on whole blocks. With the CPU's default of 128 tokens short prompts would never
         # be cached, and each of a group's rollouts would compute the prompt again.
         arguments["block-size"] = CPU_CACHE_BLOCK
-        # Without this vLLM starts a separate worker process: 430 MiB, and a third of the time to start.
+        # Without this vLLM starts a separate worker process. It takes 430 MiB and a third of the start time.
         arguments["distributed-executor-backend"] = _IN_THE_ENGINE
         # With tcmalloc all of the cache is resident from the start, because the memory is filled with zeros.
         arguments["kv-cache-memory-bytes"] = options.kv_cache_bytes

@@ -61,7 +61,7 @@ class Trackers:
         - ``resumed_from``: the step of the checkpoint. 0: there is no checkpoint.
         - ``attempt``: the number of the attempt.
         - ``records``: the steps of earlier attempts. They are sent again, because a backend may have been
-          unreachable before.
+          unreachable before. If there are more than half of ``QUEUE_LENGTH``, only the newest are sent.
         """
         if self._config is None or not self._targets:
             return

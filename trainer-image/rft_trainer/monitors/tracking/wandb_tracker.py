@@ -15,7 +15,7 @@ from rft_trainer import files
 from rft_trainer.monitors.tracking.protocol import CURVES, End, RunInfo
 
 FOLDER = "tracking"
-"""Subfolder of the run's folder. W&B writes its folder ``wandb/`` into it.
+"""Subfolder of the run's folder, in which W&B writes its own folder ``wandb/``.
 
 After an offline run, ``wandb sync`` sends the folder ``wandb/`` to W&B.
 """
@@ -102,9 +102,9 @@ class WandbTracker:
             files.write_json(self._sent_file, self._sent)
 
     def _sent_before(self) -> dict[str, int]:
-        """Return the highest step that was logged as a training step, and as an evaluation. -1: none was.
+        """Return the highest step that was logged for each kind of row in ``CURVES``. -1: none was logged.
 
-        They are read from W&B, or from the run's folder if W&B is offline.
+        The steps are read from W&B, or from the run's folder if W&B is offline.
         """
         if not self._run.offline:
             summary = self._run.summary

@@ -29,7 +29,13 @@ class BadRequest(ValueError):
 
 @dataclass(frozen=True)
 class AnswerOptions:
-    """The options of a request besides its prompt, such as whether the answer is streamed."""
+    """The options of a request besides its prompt.
+
+    - ``stream``: whether the answer is sent as a stream of events.
+    - ``usage_in_stream``: whether one event of the stream has the token counts.
+    - ``logprobs``, ``token_ids``: whether the answer has the log-probs and the token ids.
+    - ``ignored``: names of the request's parameters that are ignored, because the spec sets them.
+    """
 
     stream: bool = False
     usage_in_stream: bool = False
@@ -138,7 +144,10 @@ class ReportedReward:
 
 
 def reward_of(body: Mapping[str, Any]) -> ReportedReward:
-    """Return the report in a request. Raises BadRequest if it has neither a finite reward nor an error."""
+    """Return the report in a request.
+
+    Raises BadRequest if a field has a wrong value, or if both the reward and the error are missing.
+    """
     value, error, metrics = body.get("value"), body.get("error"), body.get("metrics") or {}
     if error is not None and not isinstance(error, str):
         raise BadRequest("error is not a text", "error")
@@ -205,7 +214,12 @@ def chat_answer(
     asked: AnswerOptions,
     decode: Callable[[list[int]], str],
 ) -> dict[str, Any]:
-    """Return the answer to a chat request."""
+    """Return the answer to a chat request.
+
+    - ``name``: the id of the answer.
+    - ``created``: the time of the answer, in seconds since 1970.
+    - ``decode``: returns the text of token ids.
+    """
     choice = {
         "index": 0,
         "message": message,
@@ -226,7 +240,10 @@ def chat_chunks(
     asked: AnswerOptions,
     decode: Callable[[list[int]], str],
 ) -> Iterator[bytes]:
-    """Yield the events of a streamed answer. The whole turn is sampled before the first event."""
+    """Yield the events of a streamed answer to a chat request. Parameters: see ``chat_answer``.
+
+    The whole turn is sampled before the first event.
+    """
     head = _head(name, "chat.completion.chunk", turn, created)
 
     def event(choices: list[dict[str, Any]], **more: Any) -> bytes:
@@ -251,7 +268,7 @@ def chat_chunks(
 def completion_answer(
     name: str, created: int, turn: Recorded, asked: AnswerOptions, decode: Callable[[list[int]], str]
 ) -> dict[str, Any]:
-    """Return the answer to a completion request."""
+    """Return the answer to a completion request. Parameters: see ``chat_answer``."""
     tokens = [decode([token]) for token in turn.generated.token_ids]
     logprobs = {"tokens": tokens, "token_logprobs": list(turn.generated.logprobs)} if asked.logprobs else None
     choice: dict[str, Any] = {
@@ -268,7 +285,7 @@ def completion_answer(
 def completion_chunks(
     name: str, created: int, turn: Recorded, asked: AnswerOptions, decode: Callable[[list[int]], str]
 ) -> Iterator[bytes]:
-    """Yield the events of a streamed completion: one event has the whole text."""
+    """Yield the events of a streamed answer to a completion request: one event has the whole text."""
     yield f"data: {json.dumps(completion_answer(name, created, turn, asked, decode))}\n\n".encode()
     yield b"data: [DONE]\n\n"
 

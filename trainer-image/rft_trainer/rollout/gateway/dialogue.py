@@ -46,6 +46,7 @@ class Dialogue:
         """Use a tokenizer's chat template.
 
         - ``ends``: the tokens with which the model ends its turn.
+        - ``tools``: how tools are shown to the model. None: ``style_of`` chooses.
         - ``vocabulary``: number of token ids that the model knows. They are counted from 0.
         """
         self.vocabulary = vocabulary
@@ -62,8 +63,9 @@ class Dialogue:
         return self._template.ids(self._form(messages, tools), _listed(tools))
 
     def tail(self, messages: Sequence[Message], answered: int, last: int, tools: Tools) -> tuple[int, ...]:
-        """Return the tokens that follow a turn: its end, the messages after it, the beginning of the next
-        turn.
+        """Return the tokens between a turn and the next turn of the model.
+
+        They are the end of the turn, the messages after it, and the beginning of the next turn.
 
         - ``answered``: the index of this turn's message in ``messages``.
         - ``last``: the last sampled token of this turn. If it is an end token, it is not repeated.
@@ -93,7 +95,10 @@ class Dialogue:
     def message(
         self, prompt_ids: Sequence[int], token_ids: Sequence[int], text: str, tools: Tools
     ) -> Message:
-        """Return a completion as the assistant's message. Raises MalformedCall for a bad tool call."""
+        """Return a completion as the assistant's message.
+
+        Raises MalformedCall if the completion has a tool call that cannot be read.
+        """
         if not tools:
             return {"role": "assistant", "content": text}
         if self.style == "text":

@@ -15,7 +15,7 @@ _Asked = tuple[Request, "Future[Generated]"]
 class BatchSampler:
     """Samples requests from any thread. All requests that wait at the same time form a batch.
 
-    A completion does not depend on the other requests of its batch, since each has its own seed.
+    A completion does not depend on the other requests of its batch, because each request has its own seed.
     """
 
     def __init__(self, generate: Generate, batches: int = 1, largest: int | None = None) -> None:

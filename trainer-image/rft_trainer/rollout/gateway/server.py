@@ -73,8 +73,10 @@ class Gateway:
     """
 
     def __init__(self, socket: Path | None, sampler: BatchSampler, decode: Decode) -> None:
-        """Prepare the server. ``__enter__`` starts it. If ``socket`` is None, it listens on a port of
-        127.0.0.1.
+        """Prepare the server. ``__enter__`` starts it.
+
+        - ``socket``: path of the Unix socket. None: the server listens on a free port of 127.0.0.1.
+        - ``decode``: returns the text of token ids.
         """
         self.counts: Counter[str] = Counter()
         """Number of refused requests, by reason.
@@ -85,9 +87,7 @@ class Gateway:
         - ``rewards``: the rollout's reward was already reported
         """
         self.failure: Exception | None = None
-        """The first error of the engine or of the chat template, which ends the run. None: there was no
-        error.
-        """
+        """The first error of the engine or of the chat template. It ends the run. None: no error."""
         self._port = 0
         self._socket, self._sampler, self._decode = socket, sampler, decode
         self._rollouts: dict[str, OpenRollout] = {}
@@ -252,8 +252,9 @@ class Gateway:
         return rollout.session.turns[-1], message
 
     def _fail(self, error: Exception) -> None:
-        """Store the first error that ends the run. Later errors, such as Preempted, are consequences of the
-        first.
+        """Store an error that ends the run, unless there was an error before.
+
+        Later errors, such as Preempted, are only consequences of the first error.
         """
         if self.failure is None:
             self.failure = error
@@ -270,7 +271,7 @@ class Gateway:
 
 
 def _refuse_closed(rollout: OpenRollout) -> None:
-    """Raise _Closed if a rollout was closed. Call this after each wait, before a change of the rollout."""
+    """Raise _Closed if the rollout was closed. Call this after each ``await``, before a change of it."""
     if rollout.closed:
         raise _Closed
 

@@ -73,7 +73,7 @@ class _State:
 
 @dataclass
 class _Open:
-    """A segment that can grow."""
+    """A segment to which later turns may add tokens."""
 
     prompt_ids: tuple[int, ...]
     token_ids: list[int] = field(default_factory=list)
@@ -136,8 +136,9 @@ class Session:
 
     @property
     def segments(self) -> tuple[Segment, ...]:
-        """The token sequences of the rollout so far. A new one begins where a prompt does not extend the
-        earlier tokens.
+        """The token sequences of the rollout so far.
+
+        A new segment begins where a prompt does not extend the earlier tokens.
         """
         return tuple(segment.closed() for segment in self._segments)
 
@@ -262,7 +263,7 @@ class Session:
     def _place(self, prompt_ids: tuple[int, ...]) -> _Open:
         """Return the token sequence (segment) to which a turn with this prompt is added.
 
-        It is the longest one that is the beginning of the prompt. If there is none, a new one is begun.
+        This is the longest segment with which the prompt begins. If there is none, begin a new segment.
         """
         fitting = [segment for segment in self._segments if segment.extends(prompt_ids)]
         if fitting:
