@@ -36,7 +36,11 @@ _log = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the operator until it gets a stop signal. Return the exit code."""
+    """Run the operator until it gets a stop signal. Return the exit code.
+
+    The code is 0 after a stop signal and 1 after a failure. It is 2 if a setting is wrong, or if the port of
+    the probes or of the metrics cannot be used.
+    """
     options = _parser().parse_args(argv)
     log_to_stderr(logging.DEBUG if options.verbose else logging.INFO, LineFormatter())
     if not options.verbose:
@@ -76,7 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _leadership(options: argparse.Namespace, settings: Settings, signs: Signs) -> Leadership:
     terms = Terms(settings.lease_seconds)
-    # Two attempts fit into the deadline, so one connection that hangs does not lose the Lease.
+    # A request ends after half of the deadline. So if one request hangs, a second one can still renew the
+    # Lease in time.
     cluster = connect(options.kubeconfig, options.context, threads=1, seconds=terms.deadline / 2)
     # A restarted container has a new identity, so it waits until the Lease of its predecessor has expired.
     me = f"{socket.gethostname()}_{uuid4()}"
@@ -90,8 +95,12 @@ def _leadership(options: argparse.Namespace, settings: Settings, signs: Signs) -
 
 
 def _act(cluster: Cluster, settings: Settings, signs: Signs, leadership: Leadership) -> int:
-    """Run kopf until it gets a stop signal, and return the exit code. This process must hold the Lease."""
-    # kopf reads the name of its user, but a container's user has no name.
+    """Run kopf until this process gets a stop signal. Return the exit code: 1 if kopf fails, else 0.
+
+    This process must hold the Lease. If the API server has not answered all requests at the end, this
+    function does not return: it ends the process with the exit code, and does not release the Lease.
+    """
+    # kopf reads the name of the user who runs the process, but the user of a container has no name.
     os.environ.setdefault("LOGNAME", OPERATOR_NAME)
     signs.expect(watched_paths(settings.namespaces))
     operator = Operator(cluster, settings, signs)
@@ -118,7 +127,9 @@ def _act(cluster: Cluster, settings: Settings, signs: Signs, leadership: Leaders
 
 
 def _collect_seldom() -> None:
-    """Run Python's full garbage collections ten times less often, and exclude imported objects from them.
+    """Run Python's full garbage collections ten times less often.
+
+    All objects that exist at the call, such as imported modules, are excluded from garbage collection.
 
     A full collection stops the whole process, and the ingest answers no reports during this time. With 1,000
     jobs a full collection took 0.1 to 0.3 s and ran every six seconds. It freed only a few hundred objects.

@@ -11,7 +11,10 @@ def rfc3339(moment: datetime) -> str:
 
 
 def parse(text: str | None) -> datetime | None:
-    """Parse a timestamp of Kubernetes. Return ``None`` if the text is empty or is not a timestamp."""
+    """Parse a timestamp of Kubernetes. Return ``None`` if the text is empty or is not a timestamp.
+
+    A timestamp without a time zone counts as UTC.
+    """
     if not text:
         return None
     try:

@@ -86,7 +86,7 @@ class Cluster:
         """Connect with a loaded ``kubernetes.client.Configuration``.
 
         - ``threads``: how many threads may send requests at once.
-        - ``seconds``: the read timeout of a request.
+        - ``seconds``: the read timeout of a request in seconds. The connect timeout is never longer.
         """
         configuration.connection_pool_maxsize = threads
         self._seconds = seconds
@@ -117,9 +117,10 @@ class Cluster:
         return self._find("RFTJob", namespace, name)
 
     def state(self, owner: Owner, baseline: str | None = None, pods_version: str = "0") -> RawState:
-        """Return all child objects of an RFTJob, and its baseline.
+        """Return all child objects of an RFTJob, and its baseline: the earlier RFTJob with which it is
+        compared.
 
-        - ``baseline``: the name of the RFTJob that is the baseline. None: no baseline is read.
+        - ``baseline``: the name of the baseline. None: no baseline is read.
         - ``pods_version``: a resource version that came from a watch. The pods are at least as new as this
           version. With it the API server answers from its cache, and need not read all pods of the namespace
           from etcd.
@@ -183,7 +184,7 @@ class Cluster:
         return self._stream("api/v1/nodes")
 
     def obstacles(self, namespace: str) -> Iterator[Json]:
-        """Yield the Events of a namespace that may say why something waits, one at a time.
+        """Yield the Events of a namespace that may say why a pod does not start, one at a time.
 
         These are the Warnings, and all Events about PersistentVolumeClaims.
         """
@@ -359,7 +360,8 @@ class Cluster:
     def _stream(self, path: str, query: Mapping[str, str] | None = None) -> Iterator[Json]:
         """Yield the items of a list, which the API server reads from its cache.
 
-        If the API server refuses the request, the error is raised when the first item is read.
+        If the API server refuses the request, the error is raised when the first item is read. Raises
+        Unavailable if the response ends before the list is complete.
         """
         answer = self._request("GET", path, {"resourceVersion": "0", **(query or {})}, whole=False)
         chunks = answer.stream(CHUNK_BYTES)

@@ -51,8 +51,8 @@ from rft_run.report import ReportAnswer
 _log = logging.getLogger(__name__)
 AGAIN_AFTER_CONFLICT_SECONDS = 0.2
 Request = Callable[[dict[str, Any]], dict[str, Any]]
-"""A function that sends a manifest to the API server. It returns the created object, or the manifest after a
-dry run."""
+"""A function that sends a manifest to the API server. It returns the created object. If it only makes a dry
+run, it returns the manifest."""
 
 
 class NotMade(Exception):
@@ -78,10 +78,12 @@ class Controller:
         chains: Chains,
         recorder: EventRecorder | None = None,
     ) -> None:
-        """``chains`` is a cache of the owners of pods. The controller fills this cache.
+        """Make a controller with an empty cache.
 
-        So the server that receives the trainers' reports need not read the owners from the API server.
-        ``recorder`` posts the Events. If it is None, each reconciliation posts its own Events.
+        - ``chains``: a cache that maps pods to their RFTJobs. The controller fills it for the ingest, the
+          server that receives the trainers' reports. So the ingest need not read these objects.
+        - ``recorder``: posts the Events in threads of its own. None: each reconciliation posts its Events
+          itself, and waits for the answers of the API server.
         """
         self._cluster = cluster
         self._recorder = recorder or EventRecorder(cluster.create, background=False)
@@ -139,8 +141,10 @@ class Controller:
         self._cache.invalidate_children(key, pods_version, job_or_pod=job_or_pod, version=version)
 
     def process(self, key: Key) -> float | None:
-        """Reconcile an RFTJob once. Return the seconds after which to requeue the key, or ``None`` for
-        never.
+        """Reconcile an RFTJob once. Return the seconds after which to requeue the key, or ``None`` if the key
+        is not requeued.
+
+        After a Conflict, the key is requeued soon. Raises ClusterError if a request fails in another way.
         """
         started = time.monotonic()
         try:
@@ -160,8 +164,8 @@ class Controller:
     def _reconcile(self, key: Key) -> float | None:
         """Decide from the cached state of an RFTJob, and write the status.
 
-        If nothing is cached, or if child objects must change, read everything and decide again. Return the
-        seconds until the next reconciliation, or ``None``, as ``process`` does.
+        If nothing is cached, or if child objects must change, read all child objects and decide again. Return
+        the seconds until the next reconciliation, or ``None``, as ``process`` does.
         """
         seen = self._cached(key)
         if seen is not None:
@@ -177,9 +181,10 @@ class Controller:
         return self._reconcile_uncached(key)
 
     def _cached(self, key: Key) -> tuple[dict[str, Any], Observed] | None:
-        """Return the cached state of an RFTJob. If its Job and pods are stale, read them again first.
+        """Return the cached RFTJob, and the observed state of its children.
 
-        Return ``None`` if all children must be read again.
+        If the Job and the pods are stale, read them again first. Return ``None`` if all children must be read
+        again.
         """
         revision, cached = self._cache.revision(key), self._cache.snapshot(key)
         if cached is None:
@@ -204,9 +209,9 @@ class Controller:
     ) -> float | None:
         """Read the children of an RFTJob, make the decision, and carry it out.
 
-        Return the seconds until the next reconciliation, or ``None``, as ``process`` does. ``known`` is a
-        document that was checked in this reconciliation, with the result of the check. If the document has
-        not changed since, the check is not repeated.
+        Return the seconds until the next reconciliation, or ``None``, as ``process`` does. ``known`` is the
+        RFTJob that was already checked in this reconciliation, with the result of the check. If the RFTJob
+        has not changed since then, the check is not repeated.
         """
         revision = self._cache.revision(key)
         document = self._cache.job(key) or self._cluster.job(*key)
@@ -239,9 +244,10 @@ class Controller:
     def _cache_created(
         self, key: Key, revision: int, owner: Owner, raw: RawState, created: dict[ChildKind, dict[str, Any]]
     ) -> None:
-        """Cache the children of an RFTJob after some were created, so that their events need no reads.
+        """Cache the children of an RFTJob after some of them were created. Then the watch events about the
+        created children cause no reads.
 
-        ``raw`` has the children before that, and ``created`` has the new ones.
+        ``raw`` has the children before the creation, and ``created`` has the new ones by their kinds.
         """
         now = replace(
             raw,
@@ -257,8 +263,8 @@ class Controller:
         self._cache.store_created(key, revision, observed, versions)
 
     def _read(self, key: Key, owner: Owner, document: dict[str, Any]) -> RawState:
-        """Return the child objects of an RFTJob. If its status has no phase, return none, and read only the
-        baseline.
+        """Read the child objects of an RFTJob, and its baseline: the earlier RFTJob with which it is
+        compared. If the status of the RFTJob has no phase, read only the baseline.
 
         The status is written before the first child is created, so an RFTJob without a phase has no children.
         If children exist nevertheless, creating a child raises a Conflict. The next reconciliation then reads
@@ -360,8 +366,8 @@ class Controller:
     ) -> dict[ChildKind, dict[str, Any]]:
         """Create, change and delete the children of an RFTJob as decided.
 
-        Return what was created, if the Job did not exist before. Otherwise return nothing, because all
-        children must be read again.
+        Return the created objects by their kinds. If the Job existed before, or if objects were deleted,
+        return an empty dict: then all children must be read again. Raises ClusterError if a request fails.
         """
         created: dict[ChildKind, dict[str, Any]] = {}
         try:
@@ -398,9 +404,9 @@ class Controller:
     def _ask(self, owner: Owner, decision: Decision) -> None:
         """Check by dry runs that the API server would create the child Job and the claims of a run.
 
-        Raises NotMade if the API server refuses one of them. Then nothing of the run has been created yet: no
-        snapshot, and no claim with a size that the user must correct. If only the Job is missing, there is no
-        dry run, because a refused Job leaves nothing behind either.
+        Raises NotMade if the API server refuses one of them. At this time nothing of the run exists: no
+        snapshot, and no claim whose size the user must correct. If the Job is the only object to create, no
+        dry run is made, because no other object is created before the Job.
         """
         parts = decision.ensure
         if ChildKind.JOB not in parts or len(parts) == 1:
@@ -411,9 +417,10 @@ class Controller:
         self._put_cache(owner, decision.pod_spec, self._takes)
 
     def _takes(self, manifest: dict[str, Any]) -> dict[str, Any]:
-        """Return ``manifest`` if the API server would create this object, which a dry run shows. Otherwise
-        raise the error that the creation would raise. If no dry run is possible, log this and return
-        ``manifest``.
+        """Check by a dry run that the API server would create the object ``manifest``. Return ``manifest``.
+
+        If the API server refuses the object, raise the error that the creation would raise. If no dry run is
+        possible, log this.
         """
         if not self._cluster.takes(manifest):
             metadata = manifest["metadata"]
@@ -440,10 +447,11 @@ class Controller:
         return made
 
     def _put_cache(self, owner: Owner, spec: RFTJobSpec | None, request: Request) -> None:
-        """Send the PersistentVolumeClaim in which models from the hub are cached, unless it exists.
+        """Send the PersistentVolumeClaim in which models from the hub are cached. Do nothing if ``spec`` has
+        no template for it, or if it exists.
 
-        Only the pods need this claim. So it is created together with the child Job, and it is not read in
-        every reconciliation.
+        ``request`` creates the claim, or only checks by a dry run that it can be created. Only the pods need
+        this claim. So it is created together with the child Job, and reconciliations do not read it.
         """
         cache = spec.model.cache if spec is not None else None
         if cache is None or cache.claim_template is None:
@@ -462,8 +470,8 @@ class Controller:
     def _put(self, manifest: dict[str, Any], request: Request) -> dict[str, Any]:
         """Send an object by ``request``, a function that creates it or only checks it by a dry run.
 
-        Return the result of ``request``. Raises NotMade if the API server refuses the object, and Conflict if
-        its name is taken.
+        Return the result of ``request``. Raises NotMade if the API server refuses the object, Conflict if its
+        name is taken, and another ClusterError if the request was not sent or not answered.
         """
         try:
             return request(manifest)
@@ -501,5 +509,8 @@ class Controller:
 
 
 def answer_of(job: RFTJob | None) -> ReportAnswer:
-    """Return the operator's answer to each report of a trainer: the settings that may change during a run."""
+    """Return the operator's answer to each report of a trainer: the settings that may change during a run.
+
+    If ``job`` is None, because the spec is invalid, the answer is empty.
+    """
     return ReportAnswer(stop=job.spec.stop or Stop()) if job is not None else ReportAnswer()

@@ -25,7 +25,8 @@ def asks_for_cpu_limit(quotas: Iterable[Raw], ranges: Iterable[Raw]) -> bool:
     - a LimitRange with a ratio of limit to request
     - a LimitRange with a maximum for whole pods
 
-    If a LimitRange has a maximum or a default for containers, the API server sets the limit itself.
+    If a LimitRange has a maximum or a default for containers, the API server sets the limit itself. Then the
+    result is false, unless there is such a ResourceQuota.
     """
     return any(map(_quota_asks, quotas)) or _ranges_ask(ranges)
 

@@ -1,4 +1,4 @@
-"""The types of the facts for a decision about an RFTJob, and of its result."""
+"""Types for a decision about an RFTJob: the facts before the decision, and its result."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,8 +21,9 @@ from rft_run.report import ProgressReport
 class ChildKind(Enum):
     """The kinds of child objects of a run, in the order in which they are created.
 
-    The ConfigMaps come first, because the operator can replace a ConfigMap if the API server refuses a later
-    object. It cannot replace a claim.
+    ``CONFIG`` is the ConfigMap with the configuration of the run, ``CA`` is the ConfigMap with the CA
+    certificates, and ``CLAIM`` is the PersistentVolumeClaim. The ConfigMaps come first, because the operator
+    can replace them if the API server refuses a later object. It cannot replace a PersistentVolumeClaim.
     """
 
     CONFIG = "config"
@@ -42,8 +43,10 @@ class Note:
 
 @dataclass(frozen=True)
 class Decision:
-    """A decision about an RFTJob: the new status, which is written first, and the changes to child
-    objects.
+    """A decision about an RFTJob: the new status, and the changes to its child objects.
+
+    The status is written first. ``ensure`` has the kinds of child objects to create or replace,
+    ``patch_child`` is a merge patch of the child Job, and ``requeue_after`` is in seconds.
     """
 
     status: ClusterObject
@@ -73,7 +76,10 @@ class Decision:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one stage decides: phase, reason and message of the RFTJob, and the changes to child objects."""
+    """What one stage decides: phase, reason and message of the RFTJob, and the changes to child objects.
+
+    Fields with the name of a field of ``Decision`` have the same meaning.
+    """
 
     phase: Phase
     reason: str
@@ -125,7 +131,7 @@ class Facts:
         return self.document.get("status") or {}
 
     def wants(self, switch: str) -> bool:
-        """Return whether the boolean field ``switch`` of the spec is true, even if the rest of the spec is
+        """Return whether the boolean field ``switch`` of the spec is true. The rest of the spec may be
         invalid.
         """
         return (self.document.get("spec") or {}).get(switch) is True

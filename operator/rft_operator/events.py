@@ -1,7 +1,7 @@
-"""Reads the Warning Events of a namespace every few seconds, while a job in it waits for its pod.
+"""Reads the Events that may say why a pod does not start, every few seconds while jobs wait for their pods.
 
-The Events are polled and not watched, because only waiting jobs need them. Most Events are about other
-objects.
+These are the Warnings, and all Events about PersistentVolumeClaims. They are polled and not watched, because
+only waiting jobs need them, and most Events are about other objects.
 """
 
 import logging
@@ -29,12 +29,14 @@ _log = logging.getLogger(__name__)
 
 
 class WarningEvents:
-    """A cache of the Warning Events about objects that waiting jobs need. Thread-safe."""
+    """A cache of the Events about the objects for which jobs wait, such as pods and claims. Thread-safe."""
 
     def __init__(
         self, read: Callable[[str], Iterable[Any]], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """``read`` is a function that returns the Events of a namespace that may say why an object waits."""
+        """``read`` is a function that returns those Events of a namespace that may say why a pod does not
+        start.
+        """
         self._read, self._clock = read, clock
         self._lock = threading.Lock()
         self._waiting: dict[Key, frozenset[str]] = {}
@@ -61,7 +63,10 @@ class WarningEvents:
             return tuple(each for each in self._known.get(key, ()) if each.about in needed)
 
     def poll(self) -> list[Key]:
-        """Read the Events of every namespace with a waiting job. Return the RFTJobs whose Events changed."""
+        """Read the Events of every namespace with a waiting job. Return the RFTJobs whose Events changed.
+
+        A namespace in which no job began to wait in the last minute is read only every ``SELDOM_SECONDS``.
+        """
         now = self._clock()
         with self._lock:
             waiting = dict(self._waiting)

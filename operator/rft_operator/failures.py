@@ -185,6 +185,7 @@ def unknown(case: Case) -> Failure | None:
 def stopped_too_often(pods: Sequence[Pod], plan: Plan | None) -> Failure | None:
     """Return a Failure if the pods of a run were stopped too often, or ``None`` if the run goes on.
 
+    Too often means ``EVICTIONS`` evictions, or ``STOPS_WITHOUT_STEP`` stops in a row before a step was made.
     Only stops that do not count towards ``retry.limit`` are counted here. ``pods`` are the failed pods of the
     present child Job, oldest first.
     """

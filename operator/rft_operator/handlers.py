@@ -87,10 +87,14 @@ def registry(operator: Operator, cluster: Cluster, signs: Signs) -> kopf.Operato
 
 
 def version_told(event: str | None, metadata: Mapping[str, Any]) -> str:
-    """Return the resource version of a child in an event, or "" if the event may tell more than this version.
+    """Return the resource version of the child object in a watch event, or "" if the event must be handled.
 
-    A deleted object may have the version of its creation. ``event`` is None for an object of a list: before a
-    list, events may have been missed, such as the deletion of another child.
+    The informer cache ignores an event with the version of an object that this process has just created. Two
+    kinds of events must always be handled, so their version is not returned:
+
+    - A deletion: the deleted object may still have the version of its creation.
+    - An object from a list (``event`` is None): kopf lists all objects at its start, and after a watch has
+      failed. Events before the list may have been lost, such as the deletion of another child.
     """
     return str(metadata["resourceVersion"]) if event in ("ADDED", "MODIFIED") else ""
 

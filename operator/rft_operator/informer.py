@@ -10,8 +10,8 @@ The cause of a reconciliation decides which child objects it reads:
 - After an event of the Job or of a pod, only the Job and the pods are read. This is enough to write the
   status. Before the reconciliation creates or deletes an object, it reads all children.
 - After any other event of a child, all children are read.
-- After an event of an object as this process created it, nothing is read: the API server's answer to the
-  creation is cached, or what was cached is marked as stale for another reason.
+- An event about an object as this process created it causes no read, because the API server's answer to the
+  creation was cached. If another child changed at the same time, the event of that child decides.
 
 Cached objects are valid until a watch event invalidates them, but not longer than ``RESYNC_SECONDS``. This
 limit is needed because a watch that reconnects does not deliver the deletions that it missed.
@@ -50,8 +50,8 @@ class _Job:
 @dataclass(frozen=True)
 class _Children:
     observed: Observed
-    """The observed state of the children. Its largest field, ``snapshot``, is left out, and is stored
-    compressed below."""
+    """The observed state of the children, without its field ``snapshot``. This field is the largest, so it is
+    stored in compressed form, in ``snapshot`` of this class."""
     snapshot: bytes | None
     """The stored configuration of the run (its snapshot) as compressed JSON, to save memory."""
     at: float
@@ -69,7 +69,10 @@ class _Children:
 
 
 class _Change(NamedTuple):
-    """An event of a child."""
+    """A change of a child object, which a watch event reported.
+
+    ``job_or_pod`` says whether the child is the Job or a pod.
+    """
 
     version: str
     """The resource version of the child, or "" if it is not known."""
@@ -97,10 +100,12 @@ class InformerCache:
         self._children: dict[Key, _Children] = {}
         self._revisions: dict[Key, int] = {}
         """For each RFTJob, how often the cached state of its children was dropped or marked as stale.
-        ``store`` and ``refresh`` compare it, so that they do not cache a read that began before."""
+        ``store`` and ``refresh`` compare this number with the one before their read. So they do not store
+        what was read before a change."""
         self._pods_versions: dict[Key, str] = {}
         self._changes: dict[Key, tuple[_Change, ...]] = {}
-        """The last changes that ``_revisions`` counts."""
+        """For each RFTJob, the last ``MAX_CHANGES`` of the changes that ``_revisions`` counts, oldest
+        first."""
         self._created: dict[Key, Set[str]] = {}
         """The resource versions of the children that this process created last."""
 
@@ -145,8 +150,8 @@ class InformerCache:
     ) -> None:
         """Drop the cached children of an RFTJob, because one of them changed.
 
-        If a read of the children has already begun, its result will not be stored. Do nothing if the child is
-        as ``store_created`` stored it.
+        If a read of the children has already begun, its result will not be stored. Do nothing if ``version``
+        is that of a child which this process has just created: see ``store_created``.
 
         - ``job_or_pod``: whether the changed child is the Job or a pod. If true, the cached children are not
           dropped, but marked as stale.
@@ -172,7 +177,7 @@ class InformerCache:
 
     def revision(self, key: Key) -> int:
         """Return how often the cached children of an RFTJob were dropped or marked as stale. Call this before
-        reading the children, and pass the result to ``store`` or ``refresh``.
+        reading the children, and pass the result to ``store``, ``store_created`` or ``refresh``.
         """
         with self._lock:
             return self._revisions.get(key, 0)
@@ -191,9 +196,12 @@ class InformerCache:
     def store_created(self, key: Key, revision: int, observed: Observed, versions: Set[str]) -> None:
         """Cache the children after this process has created some of them.
 
-        Their events may have come before the answers to the creations. Do nothing if another child than these
-        has changed after ``revision()`` returned ``revision``. If only the Job or pods have changed, they are
-        stale.
+        Events about the created children do not count as changes, even if they came before the answers to the
+        creations. Other changes after ``revision()`` returned ``revision`` count:
+
+        - If only the Job or pods have changed, the children are cached, and marked as stale.
+        - If any other child has changed, or if there were more changes than are remembered, nothing is
+          cached.
 
         - ``observed``: the state of all children. Those that were not created were read after ``revision()``,
           or do not exist.
@@ -243,7 +251,9 @@ class InformerCache:
 
 
 def compressed(document: Mapping[str, Any]) -> bytes:
-    """Return a document as compressed JSON. This takes 0.03 ms, and saves two thirds of the memory."""
+    """Return a document as compressed JSON. This takes 0.03 ms, and saves two thirds of the memory of the
+    JSON text.
+    """
     return zlib.compress(json.dumps(document).encode(), COMPRESSION_LEVEL)
 
 

@@ -61,9 +61,9 @@ PLACES = (20, 50, 100, 200, 500, 1000, 2000, 5000)
 def rounded(place: int) -> int:
     """Round a position in a queue, so that it changes rarely.
 
-    A position up to 10 is not changed. A larger position is rounded up to one of ``PLACES``. Each job that
-    Kueue admits changes the positions of all later jobs. Without rounding, the operator would write all these
-    positions into statuses.
+    A position up to 10 is not changed. A larger position is rounded up to one of ``PLACES``. A position above
+    the largest of ``PLACES`` becomes the largest. Each job that Kueue admits changes the positions of all
+    later jobs. Without rounding, the operator would write all these positions into statuses.
     """
     return place if place <= 10 else next((most for most in PLACES if place <= most), PLACES[-1])
 

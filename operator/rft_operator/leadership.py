@@ -1,7 +1,7 @@
 """Leader election: acquires the Lease, renews it, and releases it when the operator stops.
 
 If this process loses the Lease, the process ends. A thread renews the Lease. A second thread checks the
-deadline: how long this process may write without another renewal. A busy event loop cannot delay these
+deadline, after which this process may not write without another renewal. A busy event loop cannot delay these
 threads. A renewal that hangs cannot delay the check of the deadline.
 """
 
@@ -53,8 +53,8 @@ class Leadership:
     pod: str | None = None
     """Name of the process's own pod in ``namespace``, or ``None`` outside a cluster."""
     waiting: Callable[[], None] = lambda: None
-    """Called once, before the first attempt to acquire the Lease. By then the pod has no leader's label from
-    before a restart of its container."""
+    """Called once, before the first attempt to acquire the Lease, when the pod does not have the leader's
+    label. A pod whose container was restarted may have had this label until then."""
     _seen: Seen | None = None
     _lease: Json | None = None
     _outdated: bool = True

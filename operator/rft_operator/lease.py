@@ -49,7 +49,10 @@ class Terms:
 
 @dataclass(frozen=True)
 class LeaseRecord:
-    """The content of a Lease. ``version`` is its resource version, which changes with every write."""
+    """The content of a Lease. ``duration`` is in seconds.
+
+    ``version`` is the resource version of the Lease, which changes with every write.
+    """
 
     holder: str
     duration: float
@@ -65,7 +68,7 @@ class Seen:
 
 
 class LeaseStep(Enum):
-    """The next step of a process in the leader election."""
+    """The next step of a process in the leader election. ``LOST``: the process has lost the Lease."""
 
     ACQUIRE = auto()
     RENEW = auto()
@@ -86,9 +89,9 @@ def look(before: Seen | None, now_there: LeaseRecord | None, now: float) -> Seen
     """Return the present record of the Lease, with the time when this process first read it. Return ``None``
     if there is no Lease.
 
-    - ``before``: the previous result of this function. It has the time of a record that has not changed.
+    - ``before``: the previous result of this function. It is returned if the record has not changed.
     - ``now_there``: the present record, or ``None`` if there is no Lease.
-    - ``now``: the present time. It is the time of a record that has changed.
+    - ``now``: the present time in seconds, as ``clock`` returns it. A changed record gets this time.
     """
     if now_there is None:
         return None
@@ -103,6 +106,7 @@ def decide(seen: Seen | None, me: str, renewed: float | None, now: float, terms:
     - ``seen``: the Lease as the process last read it, or ``None`` if there is none.
     - ``renewed``: the time just before the process sent its last successful write of the Lease. ``None``
       before its first write.
+    - ``now``: the present time. Both times are in seconds, as ``clock`` returns them.
 
     If the process held the Lease, a deleted Lease counts as lost, because another process may have held it in
     between.

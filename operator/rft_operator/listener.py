@@ -1,8 +1,8 @@
 """A listener for the ingest and the webhook. Clients that are silent or slow cannot block it.
 
 A TLS connection takes about 300 KiB as soon as it is accepted, and anyone in the cluster can open one. So the
-number of connections is limited, and so is the time for each step of a connection. At the largest number, the
-listener closes an old connection for each new one. It never closes a connection while it answers a request.
+number of connections is limited, and so is the time for each step of a connection. When the limit is reached,
+the listener closes an old connection for each new one. But it closes none whose request is being answered.
 """
 
 import asyncio

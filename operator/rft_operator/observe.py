@@ -64,8 +64,8 @@ class Pod:
     scheduled: bool = False
     node: str = ""
     ready: bool = True
-    """Whether the pod is ready. False only if its condition Ready is False, which Kubernetes sets also while
-    the pod's node does not answer."""
+    """False if the pod's condition Ready has the status False, else true. While the node of a pod does not
+    answer, Kubernetes sets this status to False too."""
     unschedulable: str = ""
     """Why the pod has no node, in the words of the scheduler or the API server. Empty if the pod has a node,
     or if no reason is known yet."""
@@ -74,8 +74,8 @@ class Pod:
     looked at the pod yet."""
     scheduler: str = ""
     requests: Mapping[str, float] = field(default_factory=dict)
-    """What all containers of the pod together request of each resource, in CPUs, bytes or devices. Native
-    sidecars are included."""
+    """For each resource, the sum of the requests of all containers, native sidecars included. The unit is
+    CPUs, bytes or devices."""
     waiting: Waiting | None = None
     trainer: Terminated | None = None
     grader: Terminated | None = None
@@ -133,7 +133,10 @@ class Child:
 
 @dataclass(frozen=True)
 class Obstacle:
-    """The content of one Event about an object that a run needs."""
+    """The content of one Event about an object that a run needs.
+
+    ``kind``, ``name`` and ``uid`` are those of the object, and ``reason`` and ``message`` those of the Event.
+    """
 
     kind: str
     name: str
@@ -147,7 +150,9 @@ class Obstacle:
 
     @property
     def about(self) -> str:
-        """The key of the object that the Event is about: the UID of a Job or pod, or the name of a claim."""
+        """The key of the object that the Event is about. For a Job or a pod it is the UID. For a claim it is
+        ``PersistentVolumeClaim``, a space and the name.
+        """
         return f"{CLAIM} {self.name}" if self.kind == CLAIM else self.uid
 
 
@@ -186,7 +191,8 @@ class Observed:
     workload: Workload | None = None
     """The Kueue Workload of a suspended child Job, or ``None`` if there is none."""
     obstacles: tuple[Obstacle, ...] = ()
-    """The current Events about the objects that a pod waits for. Empty if no pod waits."""
+    """The current Events about the child Job, its pods and their claims. Empty if the job does not wait for a
+    pod."""
     refused: str = ""
     """Why the API server last refused to create a child object. Empty if it did not refuse."""
     last_lines: tuple[str, ...] = ()
@@ -270,7 +276,9 @@ def waits_for_a_node(observed: Observed) -> bool:
 
 
 def with_claim(owner: Owner, observed: Observed, claim: Raw | None) -> Observed | None:
-    """Return ``observed`` with the PersistentVolumeClaim that was just read. Return ``None`` if the claim has
+    """Return ``observed`` with the result of a new read of the PersistentVolumeClaim.
+
+    ``claim`` is the claim that was read, or ``None`` if it does not exist. Return ``None`` if the claim has
     another owner: then all children must be read again.
     """
     if claim is not None and not _is_claim_of(claim, owner):

@@ -142,7 +142,7 @@ def unplaced(spec: RFTJobSpec | None, pod: Pod, obstacles: Iterable[Obstacle]) -
 
 
 def provisioning(spec: RFTJobSpec | None, obstacles: Iterable[Obstacle]) -> str:
-    """Return a message about a claim whose volume another program still has to make. Empty if no Event
+    """Return a message about a claim whose volume another program has not created yet. Empty if no Event
     reports such a claim.
     """
     found = _newest(each for each in obstacles if each.kind == CLAIM and each.reason in _PROVISIONING)

@@ -43,7 +43,7 @@ STOP_SECONDS = 4.0
 """Longest time in seconds that the stopping operator waits for the current reconciliations to end. They may
 take longer if the API server does not answer."""
 STOP_EVENTS_SECONDS = 2.0
-"""Seconds after which the stopping operator posts no further Event."""
+"""Seconds for which a stopping operator still posts Events, after its last reconciliation has ended."""
 STOP_CHECK_SECONDS = 0.05
 _log = logging.getLogger(__name__)
 
@@ -87,7 +87,10 @@ class Operator:
     # Event handlers.
 
     def job_changed(self, key: Key, document: Mapping[str, Any], *, gone: bool) -> None:
-        """Queue an RFTJob that was created or changed. If ``gone`` is true, it was deleted."""
+        """Queue an RFTJob that was created or changed. If ``gone`` is true, it was deleted.
+
+        Do nothing if the change is the operator's own last patch of the status.
+        """
         if gone:
             self._known.discard(key)
             self._queue.forget(key)
@@ -104,9 +107,12 @@ class Operator:
     def child_changed(self, key: Key, pods_version: str = "", *, job_or_pod: bool, version: str = "") -> None:
         """Queue an RFTJob, because one of its children changed.
 
-        ``job_or_pod`` is true if the child is the Job or a pod, and false if it is a ConfigMap. ``version``
-        is the resource version of the Job or ConfigMap. One change by the operator leads to several events of
-        children, so the events are debounced.
+        One change by the operator leads to several events of children. So events that come close together
+        cause only one reconciliation.
+
+        - ``pods_version``: the resource version of the changed pod, or "" if the child is not a pod.
+        - ``job_or_pod``: true if the child is the Job or a pod, false if it is a ConfigMap.
+        - ``version``: the resource version of the changed Job or ConfigMap, or "" if it is not known.
         """
         self._controller.on_child_event(key, pods_version, job_or_pod=job_or_pod, version=version)
         self._queue.add(key, 0.0, CHILD_DEBOUNCE_SECONDS)
@@ -127,7 +133,7 @@ class Operator:
     async def start(self) -> None:
         """Start the workers and the ingest. Wait until the certificates of the ingest can be read.
 
-        After this, the process counts as ready. Raises CannotListen.
+        After this, the process counts as ready. Raises CannotListen if the ingest cannot listen on its port.
         """
         self.is_idle = False
         self._tasks.append(asyncio.create_task(self._heartbeat()))

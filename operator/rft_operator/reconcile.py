@@ -67,7 +67,8 @@ def reconcile(
     old = facts.status
     generation = document["metadata"].get("generation", 1)
     if is_over(old):
-        # kstatus waits until the status has the generation of the last edit, even if the run ended before it.
+        # kstatus, a library of GitOps tools, waits until the status has the generation of the last edit. The
+        # user may edit the RFTJob after the end of the run too.
         seen = {**with_report(old, facts.report), "observedGeneration": generation}
         return _after_the_end(facts, cluster_object(seen))
     verdict = next(found for stage in STAGES if (found := stage(facts)) is not None)
@@ -101,7 +102,7 @@ def reconcile(
 
 
 def _again(facts: Facts, verdict: Verdict) -> float | None:
-    """Return the seconds until the next decision, or ``None`` if it has no fixed time.
+    """Return the seconds until the next decision, or ``None`` if no time is set for it.
 
     The next decision comes at the time that the verdict sets, or at the run's deadline if the deadline is
     earlier.
@@ -262,7 +263,7 @@ def _planned(facts: Facts) -> Gate:
 
 
 def _of_child(facts: Facts, verdict: Verdict) -> dict[str, Any]:
-    """Return the status fields about the plan and the child Job, by their Python names."""
+    """Return the status fields about the plan and the child Job. The keys are their Python names."""
     counted = sum(failure.counted for failure in failures_of(facts))
     fields: dict[str, Any] = {"failed_pods": max(facts.status.get("failedPods", 0), counted)}
     if facts.plan is not None:

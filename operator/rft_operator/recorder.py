@@ -20,7 +20,7 @@ from rft_operator.objects.names import OPERATOR_NAME, Owner
 _log = logging.getLogger(__name__)
 MAX_EVENT_MESSAGE = 1000
 EVENT_THREADS = 2
-"""Number of threads that post Events. One of them posts all Events of an RFTJob."""
+"""Number of threads that post Events. All Events about one RFTJob are posted by the same thread."""
 MAX_WAITING = 5000
 """Largest number of Events that wait for the threads, so that their memory is bounded. Each further Event is
 posted by the thread that records it, before those that wait."""
@@ -44,7 +44,7 @@ class EventRecorder:
         self._waiting: set[Future[None]] = set()
 
     def record(self, owner: Owner, note: Note) -> None:
-        """Post an Event about an RFTJob. It has the time of this call, also if it is posted later."""
+        """Post an Event about an RFTJob. The Event has the time of this call, even if it is posted later."""
         manifest = event(owner, note, datetime.now(UTC))
         with self._lock:
             if self._threads and len(self._waiting) < MAX_WAITING:
@@ -62,9 +62,11 @@ class EventRecorder:
             return len(self._waiting)
 
     def close(self, seconds: float) -> None:
-        """Post waiting Events, but begin with none after ``seconds`` seconds. Log how many are not posted.
+        """Post the waiting Events for at most ``seconds`` seconds, then drop the rest. Log the number of
+        dropped Events.
 
-        Returns when the API server has answered. After this, ``record`` posts each Event at once.
+        Return when the API server has answered the requests that were sent. After this call, ``record`` posts
+        each Event itself and waits for the answer.
         """
         with self._lock:
             threads, self._threads = self._threads, []
@@ -95,7 +97,7 @@ class EventRecorder:
 
 
 def event(owner: Owner, note: Note, now: datetime) -> dict[str, Any]:
-    """Return an Event about an RFTJob. The name of the Event is a hash of its content.
+    """Return an Event about an RFTJob. Its name ends with a hash of its content and of its time in seconds.
 
     So if the same Event is posted twice in one second, the API server refuses the second one.
     """

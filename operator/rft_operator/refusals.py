@@ -27,7 +27,10 @@ PULL_REASONS = (
 
 
 def explained(what: str, message: str, spec: RFTJobSpec | None) -> str:
-    """Return ``what`` with the cause in Kubernetes' ``message`` and, if known, what to do about it."""
+    """Return a text for users: ``what`` happened, the ``message`` of Kubernetes as the cause, and advice.
+
+    The advice is left out if none is known.
+    """
     said, advice = f"{what}: {message.rstrip('.')}.", advised(message, spec)
     return f"{said} {advice}" if advice else said
 
@@ -336,8 +339,8 @@ _PLACING: tuple[tuple[str, str], ...] = (
 
 
 def _placing(message: str, spec: RFTJobSpec | None) -> str:
-    """Give advice if the scheduler finds no node. The scheduler's message has the causes, and for each cause
-    the number of nodes.
+    """Give advice if the scheduler finds no node. The scheduler's message names each cause with the number of
+    nodes that it excludes.
     """
     claims = claims_of(spec)
     words = {

@@ -1,5 +1,7 @@
 """Runs kopf until a stop signal arrives, or until one of kopf's root tasks ends. Then the process ends within
 seconds.
+
+The root tasks are those that ``kopf.spawn_tasks`` returns.
 """
 
 import asyncio

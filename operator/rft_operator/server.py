@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 
 class ServerFeatures(NamedTuple):
-    """The features of an API server that the pods of runs depend on."""
+    """The features of an API server that the pods of runs depend on. ``Platform`` explains the fields."""
 
     sidecars: bool = False
     replaces_pods: bool = False
@@ -36,8 +36,11 @@ class Servers:
         assigns_users: AssignsUsers = "auto",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``version`` and ``has_group`` are functions that ask the API server. ``assigns_users`` is a setting
-        of the operator.
+        """Make an empty cache.
+
+        - ``version``: a function that reads the version of the API server.
+        - ``has_group``: a function that returns whether the API server has an API group.
+        - ``assigns_users``: the setting of the operator with this name.
         """
         self._version = version
         self._has_group = has_group
@@ -48,11 +51,12 @@ class Servers:
         self._read_at = float("-inf")
 
     def get(self) -> ServerFeatures:
-        """Return the features of the API server. If it does not answer, return the features that it had
-        before.
+        """Return the features of the API server. If a request fails, return the features of the last
+        successful request.
 
-        Raises Unavailable if it has never answered. A guess would be wrong for a whole run, because the pod
-        template of a Job cannot be changed later.
+        Before the first success, raises Unavailable if the API server does not answer: a guess would be wrong
+        for a whole run, because the pod template of a Job cannot be changed later. If the API server refuses
+        the request instead, all features are false.
         """
         with self._lock:
             if self._clock() - self._read_at > CACHED_SECONDS:

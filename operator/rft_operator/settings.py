@@ -46,7 +46,8 @@ class Settings:
     ingest_port: int = 8443
     tls_secret: str = "rft-operator-ingest-tls"
     tls_names: tuple[str, ...] = field(default=())
-    """Further DNS names and IP addresses that the serving certificate must have."""
+    """DNS names and IP addresses that the certificate of the ingest must have, besides the host of
+    ``ingest_url``."""
     health_port: int = 8080
     metrics_port: int = 9090
     watch_seconds: int = 180
@@ -164,7 +165,7 @@ def switch(env: Mapping[str, str], name: str, default: bool) -> bool:
 
 
 def assigns_users(env: Mapping[str, str], name: str) -> AssignsUsers:
-    """Return whether the cluster assigns user IDs to pods: ``auto``, ``true`` or ``false``.
+    """Return the setting that says whether the cluster assigns user IDs: ``auto``, ``true`` or ``false``.
 
     Read it from the environment variable ``name``; the default is ``auto``. Raises BadSettings for any other
     value.

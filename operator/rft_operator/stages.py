@@ -1,7 +1,7 @@
 """The stages of a decision about an RFTJob: pure functions, tried in the order of ``STAGES``.
 
-A stage returns ``None`` if it does not apply. The first stage that applies decides. So the list ``STAGES``,
-read from top to bottom, is the specification.
+A stage returns ``None`` if it does not apply. The first stage that applies decides. So the order of
+``STAGES`` is the priority of the rules.
 """
 
 from collections.abc import Callable
@@ -27,21 +27,23 @@ from rft_planner.unschedulable import explain_unschedulable
 
 CONFLICT_RECHECK_SECONDS = 60.0
 LOST_RECHECK_SECONDS = 30.0
-"""Seconds until a job with a pod on a lost node is checked again, because nodes are not watched."""
+"""Seconds until a job with a pod on a node that does not answer is checked again. Nodes are not watched."""
 SIDECAR_SECONDS = 15.0
 """Seconds for which other programs' containers, such as istio-proxy, may run after the trainer has ended.
 After this time, the operator counts the job as complete, and ends its pod."""
 NODES_RECHECK_SECONDS = 300.0
 """Seconds until a job with an unschedulable pod is checked again, because nodes are not watched."""
 UNJUDGED_SECONDS = 15.0
-"""Seconds after which the message says that no scheduler has looked at a pod."""
+"""Seconds after the creation of a pod. If no scheduler has looked at the pod by then, the status message says
+so."""
 
 
 def cancelled(facts: Facts) -> Verdict | None:
-    """If ``spec.cancel`` is true, the operator deletes the child Job. When no pod exists any more, the job is
-    Cancelled.
+    """If ``spec.cancel`` is true, the operator deletes the child Job. When the Job is gone and its pods have
+    ended, the RFTJob is Cancelled.
 
-    On SIGTERM the trainer saves a checkpoint.
+    The deletion sends SIGTERM to the trainer, which then saves a checkpoint. If the child Job has already
+    succeeded or failed, ``spec.cancel`` has no effect.
     """
     if not facts.wants("cancel") or _child_ended(facts):
         return None
@@ -51,8 +53,8 @@ def cancelled(facts: Facts) -> Verdict | None:
 
 
 def _until_gone(facts: Facts, reason: str, doing: str) -> Verdict | None:
-    """Return the verdict that deletes the child Job and waits until none of its pods exists. Return ``None``
-    once the Job and its pods are gone.
+    """Return the verdict that deletes the child Job and waits for the end of its pods. Return ``None`` once
+    the Job is gone and all pods have ended.
 
     - ``reason``: the reason of the verdict.
     - ``doing``: the beginning of its message.
@@ -105,7 +107,15 @@ def _completed(facts: Facts) -> Verdict:
 
 
 def failed(facts: Facts) -> Verdict | None:
-    """If the run failed permanently or too often, or the child Job has failed, the job is Failed."""
+    """If the run cannot go on, the job is Failed.
+
+    There are four cases:
+
+    - A pod failed in a way that another attempt would repeat.
+    - More pods failed than ``retry.limit`` allows.
+    - Pods were stopped too often. See ``stopped_too_often``.
+    - The Job controller ended the child Job as failed.
+    """
     child = facts.observed.child
     if child is None:
         return None
@@ -146,8 +156,8 @@ def _failure(facts: Facts, reason: str, message: str) -> Verdict:
 
 
 def suspended(facts: Facts) -> Verdict | None:
-    """If ``spec.suspend`` is true, the operator deletes the child Job. When no pod exists any more, the job
-    is Suspended.
+    """If ``spec.suspend`` is true, the operator deletes the child Job. When the Job is gone and its pods have
+    ended, the RFTJob is Suspended.
     """
     if not facts.wants("suspend"):
         return None
@@ -157,8 +167,9 @@ def suspended(facts: Facts) -> Verdict | None:
 
 
 def leaving(facts: Facts) -> Verdict | None:
-    """If the previous child Job or one of its pods still exists, the operator waits until all of them are
-    gone before it creates a new Job.
+    """If the child Job is being deleted, or is gone while one of its pods still runs, the RFTJob is Pending.
+
+    The operator creates no new Job before the old Job is gone and its pods have ended.
 
     Two trainers must never write to one run's folder at the same time.
     """
@@ -171,9 +182,10 @@ def leaving(facts: Facts) -> Verdict | None:
 
 
 def too_late(facts: Facts) -> Verdict | None:
-    """If ``stop.deadline`` passed before the first step, and no pod runs, the operator deletes the child Job.
-    The run starts once the user sets a later deadline. After the first step, the trainer itself ends the run
-    at the deadline.
+    """If ``stop.deadline`` passed before the first step, and no pod runs, the job is Invalid.
+
+    The operator deletes the child Job. The run starts once the user sets a later deadline. After the first
+    step, the trainer itself ends the run at the deadline.
     """
     deadline = deadline_of(facts)
     made = (facts.status.get("progress") or {}).get("step") or 0
@@ -193,7 +205,8 @@ def too_late(facts: Facts) -> Verdict | None:
 def deadline_of(facts: Facts) -> datetime | None:
     """Return ``stop.deadline``, or ``None`` if the spec has no deadline.
 
-    It comes from the RFTJob's present spec, not from the snapshot, because it may change during a run.
+    It comes from the RFTJob's present spec, because the user may change it during a run. If the present spec
+    is invalid, it comes from the snapshot, which has the spec with which the run was started.
     """
     spec = facts.job.spec if facts.job is not None else facts.spec
     stop = spec.stop if spec is not None else None
@@ -263,13 +276,17 @@ def completing(facts: Facts) -> Verdict | None:
 
 
 def _sidecar_time_left(facts: Facts, pod: Pod) -> float:
-    """Return the seconds for which containers of other programs may still run after the trainer's end."""
+    """Return the seconds for which containers of other programs may still run after the trainer's end. Zero
+    or less means that this time is over.
+    """
     ended = clock.parse(pod.trainer.at) if pod.trainer is not None else None
     return SIDECAR_SECONDS - (facts.now - ended).total_seconds() if ended is not None else 0.0
 
 
 def _held_open(pod: Pod | None) -> str:
-    """Return a message if containers that other programs have added keep a failed pod running, else ""."""
+    """Return a message about a failed pod that still runs, because containers of other programs run in it.
+    Return "" for any other pod.
+    """
     if pod is None or not pod.failed or pod.phase != "Running" or not pod.beside:
         return ""
     return (
@@ -348,7 +365,9 @@ def waiting(facts: Facts) -> Verdict | None:
 
 
 def _unjudged_seconds(facts: Facts, pod: Pod | None) -> float | None:
-    """Return for how many seconds no scheduler has looked at a pod, or ``None`` if a scheduler has."""
+    """Return the seconds since the creation of a pod at which no scheduler has looked. Return ``None`` if a
+    scheduler has looked at the pod, or if there is no pod.
+    """
     created = clock.parse(pod.created) if pod is not None and not pod.judged else None
     return (facts.now - created).total_seconds() if created is not None else None
 
@@ -441,8 +460,10 @@ def running(facts: Facts) -> Verdict | None:
 
 
 def _preparing(facts: Facts, pod: Pod | None, run: RunStatus | None) -> Verdict:
-    """Return the verdict about a trainer that has made no step yet. If it sends no report for too long, the
-    run counts as stalled.
+    """Return the verdict about a trainer that prepares its model and data. If the trainer sends no report for
+    too long, the run counts as stalled.
+
+    ``pod`` is the pod of the trainer. ``run`` is the trainer's last report, or ``None`` if there is none.
     """
     ensure, patch = _missing(facts), _own_count(facts)
     said = "The trainer prepares its model and data."

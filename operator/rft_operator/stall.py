@@ -1,8 +1,8 @@
 """Decides when a training run has stalled, with pure functions for ``stages.running``.
 
 A trainer reports after every step. Between two steps there may be an evaluation, a checkpoint or a restart of
-the sampler, which takes as long as several steps. So the time without a report may be several times the
-duration of a step, before the run counts as stalled.
+the sampler, and each of these may take as long as several steps. So the time without a report may be several
+times the duration of a step, before the run counts as stalled.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from rft_run import wire
 from rft_run.report import ProgressReport
 
 STEPS = 10.0
-"""Time allowed without a report, as a multiple of the step time."""
+"""Time allowed without a report, as a multiple of the duration of one step."""
 LEAST_SECONDS = 300.0
 """Shortest allowed time in seconds without a report: a restarted sampler has to load and compile the
 model."""

@@ -54,8 +54,9 @@ def conditions(
 
 
 def decided(summary: Summary, old: Mapping[str, Any], generation: int, now: datetime) -> dict[str, Any]:
-    """Return the fields of ``RFTJobStatus`` that ``summary`` sets, by their Python names. ``old`` is the
-    present status.
+    """Return the fields of ``RFTJobStatus`` that ``summary`` sets. The keys are their Python names.
+
+    ``old`` is the present status.
     """
     fields: dict[str, Any] = {
         "observed_generation": generation,

@@ -66,12 +66,17 @@ def from_secret(secret: Mapping[str, Any]) -> Identity | None:
 def renewed(current: Identity | None, names: Sequence[str], now: datetime, server: str = INGEST) -> Identity:
     """Return certificates that are valid for all ``names``.
 
-    If ``current`` is ``None``, expires soon or lacks one of ``names``, the certificates are new. Otherwise
-    ``current`` is returned. A new CA comes before the old CA in the bundle. The old CA stays in the bundle
-    while it is valid. So a client that reads the bundle for each connection accepts certificates of both CAs.
+    - If ``current`` is ``None``, or its CA expires within ``CA_MARGIN``, the CA and the serving certificate
+      are new.
+    - If only the serving certificate expires within ``SERVING_MARGIN``, or lacks one of ``names``, only this
+      certificate is new.
+    - Otherwise ``current`` is returned.
 
-    - ``names``: DNS names and IP addresses.
-    - ``server``: the name of the server, for new certificates.
+    A new CA comes before the old CA in the bundle. The old CA stays in the bundle while it is valid. So a
+    client that reads the bundle for each connection accepts certificates of both CAs.
+
+    ``names`` are DNS names and IP addresses. ``server`` is the name of the server, for new certificates.
+    Raises ValueError if the key of the CA is not an elliptic-curve key.
     """
     if current is None:
         return _serving(server, *_authority(server, now), older=(), names=names, now=now)

@@ -50,6 +50,9 @@ class OutOfDate(aiohttp.ClientPayloadError):
 def middleware(signs: Signs, clock: Callable[[], float] = time.monotonic) -> aiohttp.ClientMiddlewareType:
     """Return a middleware for kopf's HTTP session. It records in ``signs`` how the API server answers each
     watch.
+
+    It also starts requests for the same watch at least ``PACE_SECONDS`` apart. For the answers 404 and 410 it
+    raises NotThere and OutOfDate, after which kopf tries again.
     """
     free: dict[str, float] = {}
 
@@ -65,7 +68,7 @@ def middleware(signs: Signs, clock: Callable[[], float] = time.monotonic) -> aio
         try:
             response = await handler(request)
         except TimeoutError:
-            raise  # silence is no answer: the liveness probe fails if it lasts
+            raise  # a missing answer is not a refusal; if it lasts, the liveness probe fails
         except aiohttp.ClientConnectionError as error:
             signs.refused(path, type(error).__name__)
             raise

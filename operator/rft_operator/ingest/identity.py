@@ -50,7 +50,7 @@ class Caller:
     pod_uid: str
     pod_created: str
     known_attempt: int = 0
-    """The number of the attempt in the RFTJob's status when the token was reviewed."""
+    """The number of the attempt in the RFTJob's status, as it was when the sender was looked up or cached."""
 
 
 def claims(review: Raw, audience: str) -> Claims:

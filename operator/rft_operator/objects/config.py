@@ -53,6 +53,8 @@ def run_config(
     - ``ingest_url``: the base URL of the ingest, or ``None`` if the trainer cannot send reports.
     - ``defaults``: the platform's defaults. The configuration stores them, so that later changes of these
       defaults do not change this run.
+
+    Raises ValueError if the plan has no effective parameters (the parameters with all defaults filled in).
     """
     if plan.effective is None:
         raise ValueError("the plan has no effective parameters, so the run cannot be configured")

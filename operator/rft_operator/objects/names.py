@@ -104,13 +104,15 @@ def queue_labels(metadata: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
 
 
 def controller_uid(raw: dict[str, Any]) -> str | None:
-    """Return the UID of the controller of an object: the owner that manages it."""
+    """Return the UID of an object's controller, which is the owner that manages the object. Return ``None``
+    if there is none.
+    """
     reference = controller(raw)
     return str(reference["uid"]) if reference is not None else None
 
 
 def controller(raw: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the owner reference of an object's controller."""
+    """Return the owner reference of an object's controller, or ``None`` if the object has no controller."""
     references = raw.get("metadata", {}).get("ownerReferences") or []
     return next((dict(r) for r in references if r.get("controller")), None)
 

@@ -1,4 +1,7 @@
-"""Builds the trainer's pod. Its two containers, the trainer and the grader container, share only a socket."""
+"""Builds the trainer's pod. It has the trainer container and, if a run has users' code, the grader container.
+
+The two containers share only a socket and the users' code, which both mount read-only.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

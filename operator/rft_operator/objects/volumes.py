@@ -169,8 +169,8 @@ def _dataset(name: str, dataset: Dataset, path: str) -> list[Mounted]:
 
 
 def _secrets(spec: RFTJobSpec) -> list[Mounted]:
-    """Return a volume for each http or model grader with a Secret. It has one file:
-    ``<secrets>/<grader>/<key>``.
+    """Return a volume for each http or model grader with a Secret. The trainer finds the value of the Secret
+    in the file ``SECRETS_DIR/<name of the grader>/<key of the Secret>``.
     """
     found = []
     for i, grader in enumerate(spec.graders):
@@ -186,8 +186,8 @@ def _secrets(spec: RFTJobSpec) -> list[Mounted]:
 
 
 def _grader_code(spec: RFTJobSpec) -> list[Mounted]:
-    """Return a volume for each grader or environment with users' code. The trainer never runs this code. It
-    reads the code to notice changes between attempts.
+    """Return a volume for each grader or environment whose code is in a ConfigMap of the user. The trainer
+    never runs this code. It reads the code to notice changes between attempts.
     """
     found = []
     for i, grader in enumerate(spec.scored_by):

@@ -21,7 +21,7 @@ from rft_operator.webhook.settings import WebhookSettings, from_env
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the webhook until it gets a stop signal. Return the exit code."""
+    """Run the webhook until it gets a stop signal. Return the exit code: 0, or 2 if a setting is wrong."""
     options = _parser().parse_args(argv)
     log_as_json(logging.DEBUG if options.verbose else logging.INFO)
     try:

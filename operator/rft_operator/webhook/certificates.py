@@ -15,7 +15,7 @@ from rft_operator.webhook.settings import WebhookSettings
 Source = Callable[[], tls.KeyPair]
 """A function that returns the key pair that the webhook must use now. It may block its thread.
 
-It raises ClusterError, OSError or ValueError."""
+It raises ClusterError, OSError or ValueError if the key pair cannot be read or created."""
 
 
 def mounted(folder: Path) -> tls.KeyPair:
@@ -24,7 +24,7 @@ def mounted(folder: Path) -> tls.KeyPair:
 
 
 def own(cluster: Cluster, settings: WebhookSettings) -> tls.KeyPair:
-    """Return the key pair in the webhook's own Secret.
+    """Return the key pair in the webhook's own Secret. Create or renew it first if needed.
 
     The settings may name a ValidatingWebhookConfiguration. Then the CA of the Secret is first written into
     this configuration.

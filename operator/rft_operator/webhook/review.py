@@ -58,7 +58,8 @@ def judge(new: Json, old: Json | None) -> Findings:
     """Return the problems and warnings of an RFTJob that is created, or updated from ``old``.
 
     An update that leaves the spec unchanged has neither problems nor warnings. The same holds for every
-    update of an RFTJob that is being deleted.
+    update of an RFTJob that is being deleted. If an update brings no new problems, the problems that ``old``
+    has too are returned as warnings.
     """
     if old is not None and (_is_leaving(new) or new.get("spec") == old.get("spec")):
         # The metadata, above all the finalizers, must stay editable even if this version refuses the spec.

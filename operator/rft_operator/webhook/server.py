@@ -141,7 +141,7 @@ class _Certificate:
         self._loaded: tls.KeyPair | None = None
 
     async def refresh(self) -> bool:
-        """Load the certificate if it has changed. Return whether the certificate in use is up to date."""
+        """Load the certificate if it has changed. Return false if it cannot be read or loaded, else true."""
         try:
             pair = await asyncio.to_thread(self._source)
             if pair != self._loaded:

@@ -12,8 +12,9 @@ _NOTE = "{} more warnings are left out, because of the API server's limit"
 
 
 def fitted(texts: Sequence[str]) -> list[str]:
-    """Return as many warnings as the limits allow, each in one line. If some are left out, a last warning
-    says how many.
+    """Return as many warnings as the limits allow. Each is one line of at most ``MAX_WARNING`` characters.
+
+    If some warnings are left out, a last warning says how many.
     """
     lines = [_cut(_one_line(text)) for text in texts]
     if sum(map(len, lines)) <= MAX_WARNINGS:
