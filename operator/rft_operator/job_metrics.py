@@ -35,6 +35,8 @@ FAILED_BECAUSE = (
     Reason.SAMPLER_MISMATCH,
     Reason.ACTIVE_DEADLINE,
     Reason.BACKOFF_LIMIT,
+    Reason.EVICTED,
+    Reason.INTERRUPTED,
     Reason.VOLUME,
     Reason.TRAINER_FAILED,
 )

@@ -56,16 +56,18 @@ class Workload:
 
 
 PLACES = (20, 50, 100, 200, 500, 1000, 2000, 5000)
+BEYOND = PLACES[-1] + 1
+"""The rounded position of a Workload that is not among the first 5000."""
 
 
 def rounded(place: int) -> int:
     """Round a position in a queue, so that it changes rarely.
 
     A position up to 10 is not changed. A larger position is rounded up to one of ``PLACES``. A position above
-    the largest of ``PLACES`` becomes the largest. Each job that Kueue admits changes the positions of all
+    the largest of ``PLACES`` becomes ``BEYOND``. Each job that Kueue admits changes the positions of all
     later jobs. Without rounding, the operator would write all these positions into statuses.
     """
-    return place if place <= 10 else next((most for most in PLACES if place <= most), PLACES[-1])
+    return place if place <= 10 else next((most for most in PLACES if place <= most), BEYOND)
 
 
 @dataclass(frozen=True)
@@ -138,8 +140,7 @@ def held(found: Workload | None, queue: str) -> Held:
     if found.pending_message:
         said = f"The child Job waits in LocalQueue {queue}: {_sentence(found.pending_message)}"
     if found.place:
-        place = f"number {found.place}" if found.place <= 10 else f"among the first {found.place}"
-        said += f" The child Job is {place} in this LocalQueue."
+        said += f" The child Job is {_position(found.place)} in this LocalQueue."
     if found.pending_reason == "Inadmissible":
         reason = Reason.INADMISSIBLE
     elif found.evicted_reason == "Preempted":
@@ -184,6 +185,13 @@ def _evicted(found: Workload) -> str:
 
 def _sentence(text: str) -> str:
     return text if text.endswith(".") else f"{text}."
+
+
+def _position(place: int) -> str:
+    """Return a rounded position in a queue as words."""
+    if place <= 10:
+        return f"number {place}"
+    return f"after the first {PLACES[-1]}" if place == BEYOND else f"among the first {place}"
 
 
 def _worst(checks: Iterable[Check]) -> Check | None:

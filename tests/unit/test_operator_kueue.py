@@ -116,7 +116,14 @@ def test_a_workload_without_conditions_is_reported_as_waiting() -> None:
 
 @pytest.mark.parametrize(
     ("place", "said"),
-    [(0, ""), (1, "number 1"), (10, "number 10"), (11, "among the first 20"), (9999, "5000")],
+    [
+        (0, ""),
+        (1, "number 1"),
+        (10, "number 10"),
+        (11, "among the first 20"),
+        (5000, "among the first 5000"),
+        (9999, "after the first 5000"),
+    ],
 )
 def test_a_position_beyond_ten_is_rounded_so_that_it_changes_rarely(place: int, said: str) -> None:
     message = held(replace(workload(raw(WAITS)), place=rounded(place)), "team").message
