@@ -141,7 +141,7 @@ def test_a_job_alone_is_compared_with_its_baseline(server: Server) -> None:
     server.jobs = [first, second]
     text = command("second").stdout
     assert text.startswith("# first and second\n")
-    assert "second: the reward of each row of first is not on this machine" in text
+    assert "second: first has no held-out evaluation on this machine" in text
 
 
 def test_one_run_without_a_baseline_asks_for_a_second(server: Server, folders: list[Path]) -> None:
