@@ -66,15 +66,17 @@ if [ $# -ne 0 ]; then # a selection of the tests
   unit="$python -m pytest tests/unit" # it covers less
   on_cluster=()
 fi
-# Checks and tests without a cluster run in parallel. The other half takes longer, so it goes first where both want a
-# core. To the kernel all containers of the cluster together weigh as much as one process of this half.
+without="not cluster and not e2e and not long"
+# Checks and tests without a cluster run in parallel, except those with vLLM, which follow the tests on the cluster: so
+# both halves take about the same time. The other half goes first where both want a core. To the kernel all containers
+# of the cluster together weigh as much as one process of this half.
 without_a_cluster() {
   renice -n 5 -p $BASHPID >/dev/null
   stage "checks" "scripts/lint.sh" scripts/lint.sh
   RFT_FAILED_TESTS=$report/unit stage "unit tests, and what they cover of the code that decides" \
     "$unit" $unit --durations=10 "$@"
   RFT_FAILED_TESTS=$report/without stage "tests without a cluster" "" \
-    $python -m pytest --ignore=tests/unit -m "not cluster and not e2e and not long" --durations=10 "$@"
+    $python -m pytest --ignore=tests/unit -m "$without and not vllm" --durations=10 "$@"
 }
 if [ "$leave_cluster" = no ]; then
   use_ready_programs
@@ -102,6 +104,9 @@ fi
 RFT_FAILED_TESTS=$report/cluster stage "tests on the cluster" "" \
   interruptible $python -m pytest -m "$chosen" "${on_cluster[@]}" --durations=10 "$@"
 if [ -n "$beside" ]; then
+  cluster_down # nothing below needs it, and at rest it takes a quarter of a core
+  RFT_FAILED_TESTS=$report/vllm stage "tests with vLLM, without a cluster" "" \
+    interruptible $python -m pytest --ignore=tests/unit -m "vllm and $without" --durations=10 "$@"
   wait "$beside" || printf 'the half without a cluster ended early\tscripts/test.sh\n' >>"$report/stages"
   beside=
   cat "$log"
@@ -115,7 +120,7 @@ setting=${RFT_CPU_DTYPE:+RFT_CPU_DTYPE=$RFT_CPU_DTYPE }
 {
   echo "failed, with the command that runs it again alone:"
   while IFS=$'\t' read -r name again; do echo "  $name${again:+: $setting$again}"; done <"$report/stages"
-  while read -r test; do echo "  $setting$python -m pytest $test"; done < <(cat "$report/unit" "$report/without" 2>/dev/null)
+  while read -r test; do echo "  $setting$python -m pytest $test"; done < <(cat "$report/unit" "$report/without" "$report/vllm" 2>/dev/null)
   while read -r test; do
     echo "  $prepare && $setting$python -m pytest $test"
   done < <(cat "$report/cluster" 2>/dev/null)
