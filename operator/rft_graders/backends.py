@@ -1,4 +1,4 @@
-"""Runs users' graders outside the trainer's process: in the grader container or in a local process."""
+"""Runs graders outside the trainer's process: in the grader container, or in a local process."""
 
 import contextlib
 import os
@@ -76,7 +76,10 @@ class ContainerBackend:
     """
 
     def __init__(self, path: str, silence: float) -> None:
-        """Listen on the socket at once, because the container may connect before ``ready`` is called."""
+        """Listen on the socket file ``path`` at once: the container may connect before ``ready`` is called.
+
+        ``silence``: seconds without any reply after which the container counts as lost, see ``max_silence``.
+        """
         self._listener = Listener(path)
         self._silence = silence
         self._client: GraderClient | None = None

@@ -86,12 +86,14 @@ def numeric(completion: str, row: Mapping[str, Any], settings: Numeric) -> float
 
 
 def text_similarity(completion: str, row: Mapping[str, Any], settings: TextSimilarity) -> float:
-    """Return the similarity of two texts, from 0 to 1. For metrics that compare characters, case and spaces
-    matter.
+    """Return the similarity of two texts, from 0 to 1, by the metric in ``settings``.
 
-    One text is the row's field, or the template ``reference`` if it is set. The other text is the template
-    ``input``, which usually reads the completion. If ``input`` reads a part that the completion does not
-    have, the similarity is 0.0.
+    One text is the row's field, or the filled template ``reference`` if it is set. The other text is the
+    filled template ``input``, which usually has the completion. If ``input`` reads a part that the completion
+    does not have, the similarity is 0.0.
+
+    Case matters, except for ``fuzzy`` and the ROUGE metrics. Spaces matter for ``levenshtein`` and
+    ``jaroWinkler``.
     """
     if settings.reference is None:
         expected = _text(row, settings.field)

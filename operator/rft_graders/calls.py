@@ -35,8 +35,9 @@ class Remote(Protocol):
 
 
 def score(value: object) -> Outcome:
-    """Return a JSON value as a raw score, or an error if the value is not a number. NaN is returned
-    unchanged.
+    """Return a JSON value as a raw score, or a ValueError if it is not a number or is too large for a float.
+
+    The values true and false are the scores 1.0 and 0.0. NaN is returned unchanged.
     """
     if not isinstance(value, bool | int | float):
         return ValueError(f"the score is {'missing' if value is None else 'not a number'}")

@@ -1,4 +1,4 @@
-"""The trainer's side of the grader protocol. It listens on a socket and requests many scores at once."""
+"""The trainer's side of the grader protocol: listens on a socket, and requests many scores at once."""
 
 import contextlib
 import queue
@@ -24,13 +24,13 @@ from rft_graders.protocol import (
 from rft_run.errors import ConfigurationError, Preempted
 
 WINDOW = 32
-"""Maximum number of requests that wait for a reply. This many requests keep all workers busy. They also fit
-together into the memory of the grader process.
+"""Maximum number of requests for scores that are sent and have no reply yet. 32 requests keep all workers
+busy, and fit together into the memory of the grader process.
 """
 
 _LARGEST_CONCURRENCY = 64
-"""Maximum number of environment requests that wait for a reply at the same time. With an agent there is one
-for each rollout that is played now, because this request is open for the whole rollout.
+"""Maximum number of requests to environments that are sent and have no reply yet. A rollout of an agent has
+one request, which has no reply until the rollout has ended.
 """
 _POLL_SECONDS = 0.25
 _REST_SECONDS = 0.05
@@ -45,7 +45,12 @@ class GraderLost(Exception):
 
 @dataclass(frozen=True)
 class GradeRequest:
-    """A request to one grader for the score of one completion."""
+    """A request to one grader for the score of one completion, or to an environment for one action.
+
+    - ``grader``: the name of the grader. For an environment, the name that ``ids.slot_name`` returns.
+    - ``completion``: the text that the grader reads. "" for an environment.
+    - ``row``: the row with its messages. For an environment, the action.
+    """
 
     grader: str
     completion: str
@@ -100,9 +105,10 @@ class Listener:
             raise ConfigurationError(f"cannot listen on {path}: {error}") from error
 
     def accept(self, timeout: float, should_stop: ShouldStop) -> socket.socket:
-        """Return the connection and stop listening.
+        """Wait for the connection and return it. Then stop listening.
 
-        Raises GraderLost after ``timeout`` seconds, and Preempted if the run should stop.
+        Raises GraderLost after ``timeout`` seconds without a connection, and Preempted if the run should
+        stop.
         """
         deadline = time.monotonic() + timeout
         self._socket.settimeout(_POLL_SECONDS)
@@ -154,7 +160,7 @@ class Inbox:
         self._signal()
 
     def next(self) -> "tuple[GradeRequest, Future[Graded]] | None":
-        """Return the next request with its future, or None if the inbox is empty."""
+        """Take the next request from the inbox. Return it with its future, or None if there is none now."""
         try:
             entry = self._queue.get_nowait()
         except queue.Empty:
@@ -163,7 +169,7 @@ class Inbox:
         return entry
 
     def open(self) -> "list[Future[Graded]]":
-        """Return the futures of all requests without a reply, also of those that were not sent."""
+        """Return the futures of all requests without a reply. Remove the requests that were not sent."""
         found = list(self.sent.values())
         while (entry := self.next()) is not None:
             found.append(entry[1])
@@ -182,7 +188,7 @@ class Inbox:
                 pass
 
     def _signal(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # its buffer is full, so ``select`` returns anyway
+        with contextlib.suppress(BlockingIOError):  # the buffer is full, so ``select`` returns anyway
             self._wake.send(b"x")
 
     def release(self) -> None:
@@ -279,8 +285,9 @@ class GraderClient:
             self._abandoned.update(inbox.sent)
 
     def _hand_over(self, sent: "dict[str, Future[Graded]]") -> bool:
-        """Read one reply, and set the future of its request. Return False if no complete reply arrives in
-        time, else True.
+        """Read one reply, and set the future of its request.
+
+        Return False if no complete reply arrives within ``_REST_SECONDS``, else True.
         """
         try:
             reply = self._received(_REST_SECONDS)

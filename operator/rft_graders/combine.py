@@ -10,7 +10,9 @@ from rft_graders.types import Score
 from rft_run.errors import UserCodeError
 
 _ROUNDING = 1e-9
-"""How far a score may exceed its scale by rounding: a mean of scores of 1.0 may be 1.0000000000000002."""
+"""How far a score may be outside its scale because of rounding, as a fraction of the scale's width.
+
+For example, a mean of scores of 1.0 may be 1.0000000000000002."""
 
 
 def normalized(raw: object, scale: Scale | None) -> float:
@@ -38,9 +40,9 @@ def normalized(raw: object, scale: Scale | None) -> float:
 def combine(graders: Sequence[Grader], outcomes: Mapping[str, float | ValueError]) -> Score:
     """Return the scores of a completion, and its reward: the weighted mean of its scores.
 
-    ``outcomes`` has for each grader its score from 0 to 1, or its error. A grader's ``onError`` decides
-    whether its error counts as 0, drops the rollout, or raises UserCodeError. A canary is a grader of weight
-    0. An error of a canary does not change the reward.
+    ``outcomes`` has for each grader its score from 0 to 1, or its error. The ``onError`` of a grader decides
+    about its error: ``zero`` counts the score as 0, ``drop`` makes the reward None, and ``fail`` raises
+    UserCodeError. An error of a canary, which is a grader of weight 0, does not change the reward.
     """
     scores: dict[str, float] = {}
     errors: dict[str, str] = {}

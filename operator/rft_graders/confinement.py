@@ -48,11 +48,11 @@ class Level(enum.IntEnum):
     """The kernel does not separate workers. Programs of two workers can reach each other's memory."""
     MEMORY = 1
     """A worker and the programs that it starts are in a Landlock domain of their own. They cannot reach the
-    memory, descriptors and environment variables of processes outside it.
+    memory, descriptors and environment variables of processes outside this domain.
     """
     SIGNALS = 2
     """Like ``MEMORY``. Also, a worker and the programs that it starts cannot send signals to processes
-    outside their domain, or connect to abstract sockets of these.
+    outside their domain, or connect to abstract sockets of these processes.
     """
 
     @property
@@ -79,7 +79,7 @@ def set_dumpable(dumpable: bool) -> None:
 
 
 def confine(abi: int | None = None) -> Level:
-    """Confine this process and all that it starts. Return the level that the kernel can give.
+    """Reduce the rights of this process and of all that it starts. Return the level that the kernel can give.
 
     The process must have only one thread. ``abi`` is the newest version of Landlock that may be used. None:
     any version may be used.
@@ -115,8 +115,8 @@ def _enter(libc: ctypes.CDLL, *, files: int = 0, scopes: int = 0) -> None:
 
     - ``files``: the file operations that the domain forbids. One bit is an exception: with ``_REFER``, files
       may be moved from any folder to any other. Without it, some kernels would forbid such moves.
-    - ``scopes``: which of these the domain forbids: to send signals to processes outside it, to connect to
-      their abstract sockets.
+    - ``scopes``: what the domain forbids with regard to processes outside it: ``_SCOPE_SIGNALS`` forbids to
+      send them signals, and ``_SCOPE_ABSTRACT_SOCKETS`` to connect to their abstract sockets.
     """
     attributes = struct.pack("=QQQ", files, 0, scopes)
     # A kernel accepts a structure with fields that it does not know, if these fields are 0. They are 0:
@@ -140,7 +140,7 @@ def _enter(libc: ctypes.CDLL, *, files: int = 0, scopes: int = 0) -> None:
 
 
 def _drop_capabilities(libc: ctypes.CDLL) -> None:
-    """Drop the capabilities that give access to other processes. Do nothing if this process has none."""
+    """Drop all capabilities of this process that are not in ``_KEPT_CAPABILITIES``."""
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
     sets = ctypes.create_string_buffer(struct.calcsize("=6I"))
     _check(libc.capget(header, sets), "capget")

@@ -29,7 +29,8 @@ FUNCTIONS: dict[str, tuple[Callable[..., float], int, int]] = {
     "sqrt": (math.sqrt, 1, 1),
     "log": (math.log, 1, 1),
 }
-"""Functions that an expression may call, each with its minimum and maximum number of arguments."""
+"""For the name of each function that an expression may call: the Python function, and the minimum and
+maximum number of its arguments."""
 _ALLOWED = f"numbers, names of graders, + - * / ^, parentheses, {', '.join(FUNCTIONS)}"
 _DEEPEST = 50
 
@@ -93,7 +94,10 @@ def _check_call(name: str, count: int) -> None:
 
 
 def names_in(expression: str) -> list[str]:
-    """Return the variables of an expression, each once. Raises FormulaProblem if it is not valid."""
+    """Return the names of the variables in an expression, each once. A variable stands for a grader's score.
+
+    Raises FormulaProblem if the expression is not valid.
+    """
     called = {id(node.func) for node in ast.walk(parsed(expression)) if isinstance(node, ast.Call)}
     return list(
         dict.fromkeys(
@@ -105,7 +109,7 @@ def names_in(expression: str) -> list[str]:
 
 
 def evaluate(expression: str, values: Mapping[str, float]) -> float:
-    """Return the value of an expression.
+    """Return the value of an expression. ``values`` has the value of each variable, by its name.
 
     Raises ValueError if the arithmetic has no result, for example for a division by 0. Raises KeyError for a
     variable without a value.
@@ -135,9 +139,9 @@ def _value(node: ast.expr, values: Mapping[str, float]) -> float:
 
 
 def formula_problem(graders: Sequence[Grader], index: int) -> str:
-    """Return why the formula of a grader cannot be used.
+    """Return why the formula of the grader ``graders[index]`` cannot be used.
 
-    Return "" if it can be used, or if the grader has no formula.
+    Return "" if the formula can be used, or if the grader has no formula.
     """
     formula = graders[index].formula
     if formula is None:
@@ -155,10 +159,10 @@ def formula_problem(graders: Sequence[Grader], index: int) -> str:
 
 
 def with_formulas(graders: Sequence[Grader], outcomes: Mapping[str, Outcome]) -> dict[str, Outcome]:
-    """Return the outcomes of all graders of a completion: ``outcomes``, and those of the formula graders.
+    """Return the scores or errors of all graders of a completion: ``outcomes``, and those of formula graders.
 
     If a formula reads a grader that failed, the formula fails too. But if the failed grader's ``onError`` is
-    ``zero``, the formula reads its score as 0.
+    ``zero``, the formula reads 0 as the score of this grader.
     """
     found = dict(outcomes)
     for index, grader in enumerate(graders):

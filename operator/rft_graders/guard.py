@@ -3,9 +3,10 @@ started.
 
 This module imports only the standard library and files beside it. The guard runs no users' code.
 
-If Landlock confines signals, the worker's domain is inside the guard's domain. Then the worker cannot signal
-the guard, and the guard's signals reach only the worker and its programs. So one system call kills all of
-them, even if they fork fast.
+A Landlock domain is a group of processes that the kernel separates from other processes. If Landlock
+confines signals, the worker's domain is inside the guard's domain. Then the worker cannot signal the guard,
+and the guard's signals reach only the worker and its programs. So one system call kills all of them, even if
+they fork fast.
 """
 
 import contextlib
@@ -65,7 +66,7 @@ def _watch(worker: int, level: "confinement.Level") -> NoReturn:
 
 
 def _kill_all(level: "confinement.Level") -> None:
-    """Kill all descendants, and wait until they have ended."""
+    """Kill all descendants of this process. ``level``: how far this process is confined."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         if level >= confinement.Level.SIGNALS and _parent_is_out_of_reach():
             os.kill(-1, signal.SIGKILL)
@@ -82,7 +83,11 @@ def _parent_is_out_of_reach() -> bool:
 
 
 def _reaped(worker: int, options: int) -> int | None:
-    """Remove zombies of ended children. Return the worker's exit status, or None if the worker still runs."""
+    """Remove the zombies of ended children. Return the worker's status, or None if it is not one of them.
+
+    ``worker``: the PID of the worker. ``options``: WNOHANG, or 0 to wait until all children have ended. The
+    status is in the form of ``os.waitpid``.
+    """
     found: int | None = None
     with contextlib.suppress(ChildProcessError):
         while True:

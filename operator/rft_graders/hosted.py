@@ -8,8 +8,8 @@ The class has the form of TRL's environments, with these methods:
   without a tool call. It returns the next message to the model, or None to end the rollout.
 - Every other public method is a tool.
 
-A class with ``rollout(base_url, api_key)`` is an agent. It plays the whole rollout itself, and asks the model
-through OpenAI's API. The public methods of an agent are no tools.
+A class with ``rollout(base_url, api_key)`` is an agent. It plays the whole rollout itself, and sends requests
+to the model in the form of OpenAI's API. The public methods of an agent are no tools.
 
 This module imports only the standard library, because it is loaded into the process of the user's code.
 """
@@ -163,8 +163,9 @@ class Hosted:
 
     @property
     def playing(self) -> bool:
-        """Whether a rollout has begun and has no reward yet. While True, its processes and files are not
-        removed.
+        """Whether a rollout has begun and has no reward yet.
+
+        While this is true, the processes and files of the rollout are not removed.
         """
         return self._instance is not None
 
@@ -179,6 +180,8 @@ class Hosted:
         {"do": "rollout", "baseUrl": "…", "apiKey": "…"} -> {}, when the agent has ended
         {"do": "reward"}                               -> {"reward": 0.5}
         {"do": "end"}                                  -> {}, for a rollout that gets no reward
+
+        A result with a text that was too long has also "cut": true.
         """
         if asked["do"] in ("call", "reply", "rollout", "reward") and self._instance is None:
             raise RuntimeError("the process of the rollout's environment was replaced, so its state is gone")
@@ -223,7 +226,7 @@ def _awaited(result: Any) -> Any:
     """Return a function's result. If it is awaitable, such as a coroutine, run it and return its result."""
     if not inspect.isawaitable(result):
         return result
-    import asyncio  # it takes most of the time in which a worker starts, and few environments need it
+    import asyncio  # this import takes most of a worker's start, and few environments need it
 
     return asyncio.run(_wait(result))
 
@@ -233,7 +236,10 @@ async def _wait(result: Any) -> Any:
 
 
 def _said(result: Any) -> dict[str, Any]:
-    """Convert the result of an environment's method to a text for the model, or to {} if it is None."""
+    """Return the result of an environment's method as ``{"text": …}`` for the model, or {} if it is None.
+
+    A text of more than ``MAX_TEXT_BYTES`` is cut.
+    """
     if result is None:
         return {}
     text = result if isinstance(result, str) else json.dumps(result, default=str, ensure_ascii=False)

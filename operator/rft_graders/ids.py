@@ -1,11 +1,11 @@
-"""Makes request ids that nobody can guess. It recognizes its own ids without a list of them."""
+"""Makes request ids that nobody can guess, and recognizes these ids later without a list of them."""
 
 import hashlib
 import secrets
 
 
 class RequestIds:
-    """Gives each request an id: a number, and a keyed hash of it. The key never leaves this process."""
+    """Gives each request an id: a number and its keyed hash. The key never leaves this process."""
 
     def __init__(self) -> None:
         """Choose a random key. This object recognizes only its own ids."""

@@ -1,4 +1,4 @@
-"""The grader ``model``: sends one request for each completion to a judge model, over OpenAI's API."""
+"""The grader ``model``: sends one request for each completion to a judge model with OpenAI's API."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any

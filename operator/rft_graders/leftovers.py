@@ -13,7 +13,8 @@ from rft_graders.processes import children_of, is_running, kill_found, state_of,
 _KILL_SECONDS = 2.0
 _POLL_SECONDS = 0.002
 _MAX_ZOMBIES = 16
-"""Maximum number of zombies that a worker's processes have not waited for. Each holds a PID."""
+"""Maximum number of zombies that a score may leave. A zombie is an ended process for which its parent has
+not waited. Each zombie holds a PID."""
 
 
 class Started:
@@ -30,8 +31,9 @@ class Started:
     def kill(self) -> tuple[int, bool]:
         """Kill all processes of the worker that were started after this object was created.
 
-        Return how many were found, and whether all of them have ended, without too many zombies. Processes
-        may be missed if each of them starts the next one and ends at once.
+        Return two values: how many running processes were found, and whether all of them have ended and have
+        left at most ``_MAX_ZOMBIES`` zombies. Processes may be missed if each of them starts the next one and
+        ends at once.
         """
         killed: set[int] = set()
         deadline = time.monotonic() + _KILL_SECONDS
@@ -45,13 +47,14 @@ class Started:
                 return len(killed), False
             killed |= kill_found(self._found)
             time.sleep(_POLL_SECONDS)
-        # The guard waits for its own children.
+        # The guard waits for its own children, so their zombies do not stay.
         zombies = found - set(children_of(self._guard)) if found else found
         return len(killed), len(zombies) <= _MAX_ZOMBIES
 
     def kept_run(self) -> bool:
-        """Return whether the processes that ran when this object was created still run, and none is stopped.
-        Processes that had ended by then do not count.
+        """Return whether all processes that ran when this object was created still run, and none is stopped.
+
+        Processes that were already zombies at that time do not count.
         """
         return all(
             state is None or state_of(pid) == state._replace(stopped=False)

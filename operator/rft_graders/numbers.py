@@ -110,7 +110,7 @@ def _one(readings: tuple[Number, ...]) -> Number | None:
 def find_numbers(text: str) -> list[Decimal]:
     """Return all numbers in a text, in order. If a place may mean several numbers, return each of them.
 
-    Signs, thousands separators, decimal points, fractions and powers are read.
+    Signs, thousands separators, decimal points, fractions, powers and percent signs are read: 20% gives 0.2.
     """
     return [number.value for readings in _places(text) for number in readings]
 
@@ -157,7 +157,7 @@ def _sizes(match: re.Match[str]) -> tuple[Decimal, ...]:
     if top is not None:
         whole = match["whole"] or match["whole2"]
         return _mixed(Decimal(whole) if whole else None, _argument(top), _argument(bottom))
-    if match["gap"] == " " and " 0" not in match["spaced"]:  # one number, or several
+    if match["gap"] == " " and " 0" not in match["spaced"]:  # one number with spaces, or several
         return tuple(value for part in match["spaced"].split() for value in _glued(part))
     values = _glued(match["spaced"] or match["glued"])
     return tuple(value / Decimal(match["over"]) for value in values) if match["over"] else values
@@ -243,7 +243,8 @@ def plain(text: str) -> str:
         digits = _written(match)
         if digits is None:
             return space + match[0]
-        # A dollar sign may begin or end a formula; behind a backslash it cannot.
+        # A dollar sign may begin or end a formula, so it is kept. After a backslash it is only a currency
+        # sign.
         begin = "$" if (match["currency"] or "").startswith("$") else ""
         return space + begin + digits + ("$" if "$" in (match["percent"] or "") else "")
 
@@ -269,7 +270,10 @@ def _written(match: re.Match[str]) -> str | None:
 
 
 def boxed(text: str) -> str | None:
-    r"""Return the content of the last ``\boxed{…}`` with balanced braces, or None if there is none."""
+    r"""Return the content of the last ``\boxed{…}`` in a text.
+
+    Return None if there is none, or if its closing brace is missing.
+    """
     start = text.rfind("\\boxed{")
     if start < 0:
         return None

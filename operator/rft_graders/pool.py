@@ -19,7 +19,8 @@ from rft_run.config import GraderConfig, PythonGrader
 _GIVEN_TO_CODE = ("completion", "row", "tokens")
 """A worker gets only these keys of a request. So the worker does not get the trainer's id of the request."""
 _TRIES = 3
-"""How often a request is sent at most, if earlier requests are the reason why their worker ended."""
+"""Maximum number of times that a request is sent. It is sent again only if its worker was lost for a reason
+that is older than the request."""
 _SHORTAGE_SECONDS = 0.5
 
 
@@ -61,7 +62,10 @@ class Slot:
         self._worker: GraderWorker | None = None
 
     def start(self) -> GraderWorker:
-        """Return the worker process. If none runs, start one. Raises WorkerLost if the start fails."""
+        """Return the worker process. If none runs, start one.
+
+        Raises WorkerLost if the worker does not load its source, and OSError if no process can be started.
+        """
         if self._worker is None:
             self._worker = GraderWorker(self._code, self._children)
             level = self._worker.level
@@ -99,7 +103,11 @@ class Slot:
         return {"id": request["id"], **outcome, **reply, **({"forged": forged} if forged else {})}
 
     def _needs_no_state(self, asked: dict[str, Any]) -> bool:
-        """Return whether another worker can answer a request: it is not amid a rollout of an environment."""
+        """Return whether a new worker can answer the request.
+
+        This is true for every request to a grader. For an environment it is true only between two rollouts,
+        because the state of a rollout is in its worker.
+        """
         return self._code.grader.slots is None or asked["row"].get("do") in ("describe", "reset", "end")
 
     def _score(self, asked: dict[str, Any], seconds: float, reply: dict[str, Any]) -> float:

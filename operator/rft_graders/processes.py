@@ -17,9 +17,10 @@ class State(NamedTuple):
     """The state of a process that has not ended."""
 
     start: int
-    """When it was started, in ticks of the kernel's clock. A PID and this time belong to one process only."""
+    """When the process was started, in ticks of the kernel's clock. No other process has the same PID and the
+    same time."""
     stopped: bool
-    """Whether a signal or a debugger has stopped it."""
+    """Whether a signal or a debugger has stopped the process."""
 
 
 def adopt_orphans() -> None:
@@ -57,7 +58,7 @@ def memory_of(pids: Iterable[int]) -> int:
 
 def _memory(pid: int) -> int:
     with contextlib.suppress(OSError):
-        # The first thread may have ended, and then its file says nothing about memory.
+        # The first thread may have ended. Then its status file has no memory values.
         for task in (_PROC / str(pid) / "task").iterdir():
             with contextlib.suppress(OSError):
                 lines = (task / "status").read_text(errors="replace").splitlines()
@@ -91,10 +92,10 @@ def kill_tree(pid: int) -> None:
 
 
 def kill_found(find: Callable[[], Iterable[int]], rounds: int = 20) -> set[int]:
-    """Kill the processes that ``find`` returns. Return the PIDs of all of them.
+    """Kill the processes whose PIDs ``find`` returns. Return all these PIDs.
 
-    All are paused first, so that they start no new processes. ``find`` is called until it returns no new PID,
-    at most ``rounds`` times.
+    The processes are stopped first, so that they start no new processes. ``find`` is called until it returns
+    no new PID, at most ``rounds`` times. Then all processes are killed.
     """
     stopped: set[int] = set()
     for _ in range(rounds):

@@ -2,12 +2,15 @@
 
 Pickle is not used, because unpickling data from users' code could run any code in the trainer.
 
+``serve`` is the grader process:
+
 serve -> trainer   {"graders": {NAME: null | "why it does not load"}}    sent once
 trainer -> serve   {"id": ID, "grader": NAME, "completion": "…", "row": {…}}   with "tokens": […] if known,
                    and "seconds": 60 if the time limit is not that of the grader
 serve -> trainer   {"id": ID, "score": 0.5}  or  {"id": ID, "error": "…"}    in any order
-                   may have "printed": "…", and "forged": 1, the number of refused replies, which
-                   something other than the worker wrote
+                   may have "printed": "…", the text that users' code printed; "value": {…}, the result of
+                   an environment's action; and "forged": 1, the number of refused replies to this request,
+                   which the worker did not write
 
 Between serve and each worker there are lines of the same kind, with ids of their own. An id is a secret and
 is used once, so that a reply can only come from the process that got the request.
@@ -43,7 +46,7 @@ class LineReader:
     """Reads JSON objects from a socket. Each line is one object."""
 
     def __init__(self, connection: socket.socket, max_bytes: int) -> None:
-        """Read from ``connection``. A line longer than ``max_bytes`` bytes raises ProtocolError."""
+        """Read from ``connection``. More than ``max_bytes`` bytes without a newline raise ProtocolError."""
         self._connection = connection
         self._max_bytes = max_bytes
         self._buffer = bytearray()

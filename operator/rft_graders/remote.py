@@ -106,7 +106,7 @@ async def _grade(
 async def _call(client: httpx.AsyncClient, remote: Remote, target: Target, call: Call) -> list[Outcome]:
     """Make one HTTP call. Return the score or the error of each grading request in it, in their order.
 
-    If the HTTP call fails, each of these requests gets its error.
+    If the HTTP call fails, the call's error is the result of each of these requests.
     """
     try:
         if isinstance(call.body, ValueError):

@@ -54,8 +54,9 @@ _SENTENCE_CHARACTERS = 200
 def parse_score(text: str, scale: Scale | None, *, cut: bool = False) -> float:
     """Return the score in a judge's reply: from the last JSON object with a ``score``, else from a sentence.
 
-    Raises ValueError if the reply has no score or several scores. Also raises ValueError if the reply was
-    ``cut`` and has no complete JSON object with a score.
+    ``cut``: whether the reply was truncated at its maximum number of tokens. Raises ValueError if the reply
+    has no score or several scores. Also raises ValueError if ``cut`` is true and the reply has no complete
+    JSON object with a score.
     """
     text = (answer(text) or "")[-_READ_CHARACTERS:]
     found = list(_scores(text))

@@ -72,7 +72,7 @@ class Acting:
             return failed
 
     def close(self) -> None:
-        """Wait until every action has ended, or the run should stop."""
+        """Accept no more actions. Wait until every action has ended, or until the run should stop."""
         self._inbox.close()
         self._thread.join()
         self._inbox.release()
@@ -174,7 +174,7 @@ class Scorer:
         self._backends.clear()
 
     def ready(self, should_stop: ShouldStop = _never) -> None:
-        """Wait until users' code is loaded. Without this call, the first call of ``score`` waits.
+        """Wait until all graders are loaded. Without this call, the first call of ``score`` waits.
 
         Raises:
             UserCodeError: if a grader does not load.

@@ -2,9 +2,10 @@
 
     python -m rft_graders.serve --socket PATH --config FILE [--wait SECONDS]
 
-In a pod it runs in the grader container. On a local machine the scorer starts it with ``--descriptor``. Its
-exit code is 0 if the trainer closed the connection. It is 1 if no trainer was found within SECONDS or the
-configuration cannot be read.
+In a pod it runs in the grader container. On a local machine the scorer starts it with ``--descriptor``.
+
+The exit code is 0 if the connection to the trainer has ended, or if SIGTERM came before there was a
+connection. It is 1 if no trainer was found within SECONDS, or if the configuration cannot be read.
 """
 
 import argparse

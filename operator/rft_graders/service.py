@@ -15,8 +15,8 @@ from rft_graders.protocol import encode
 MAX_ITEMS = 32
 MAX_BODY_BYTES = 8 * 1024 * 1024
 _FRAME_BYTES = 256
-"""Bytes of a request's body that are reserved for the JSON text around the list of items. The same number is
-reserved again for each item. So the whole body stays within ``MAX_BODY_BYTES``.
+"""Number of bytes that are counted for the JSON text around the list of items, and again for each item in
+addition to its own text. So the whole body stays within ``MAX_BODY_BYTES``.
 """
 
 

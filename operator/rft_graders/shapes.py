@@ -147,14 +147,18 @@ SHAPES = (
         batch=True,
     ),
 )
-"""All call shapes, tried in this order. A shape fits if it has a value for each parameter without a default.
+"""All call shapes, tried in this order.
+
+A shape fits a function that has all parameters in ``known_by``, if the shape has a value for each of the
+function's parameters without a default.
 """
 
 
 def adapted(function: Callable[..., Any], name: str = "grade") -> Grade:
     """Return a function that calls the user's function and returns its score.
 
-    Raises TypeError if the parameters of the user's function fit no call shape. The message lists the shapes.
+    ``name`` is the name of the user's function, for messages. Raises TypeError if the function's parameters
+    fit no call shape. The message lists the shapes.
     """
     try:
         parameters = inspect.signature(function).parameters
@@ -169,9 +173,8 @@ def adapted(function: Callable[..., Any], name: str = "grade") -> Grade:
 def shape_of(parameters: Mapping[str, Parameter], name: str) -> CallShape | None:
     """Return the call shape that fits a function's parameters.
 
-    Return None for a function with two parameters of other names. Such a function gets the completion and the
-    row by position. Raises TypeError if no shape fits. The message has the function's ``name`` and lists the
-    shapes.
+    Return None if no shape fits, but the function can get the completion and the row by position. Raises
+    TypeError if it cannot. The message has the function's ``name`` and lists the shapes.
     """
     named = {key: p for key, p in parameters.items() if p.kind not in _VARIABLE}
     required = {key for key, p in named.items() if p.default is Parameter.empty}
@@ -193,8 +196,11 @@ _POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def _takes_two(parameters: Mapping[str, Parameter], required: set[str]) -> bool:
-    """Return whether a function takes the completion and the row as its first two parameters. Their names do
-    not matter.
+    """Return whether a function can get the completion and the row by position, as its first two parameters.
+
+    The parameters may have any names, except names of the opposite order: ``row`` first or ``completion``
+    second. A second parameter with a default must have the name ``row``. ``required`` has the names of the
+    parameters without a default.
     """
     ordered = [key for key, p in parameters.items() if p.kind in _POSITIONAL]
     if any(p.kind is Parameter.VAR_POSITIONAL for p in parameters.values()):
@@ -255,14 +261,15 @@ def _as_text(messages: list[dict[str, Any]]) -> str:
 
 
 def _finished(result: object) -> object:
-    """Return the result of a function. If the function is ``async``, run it first."""
+    """Return a function's result. If it is awaitable, such as a coroutine, run it and return its result."""
     return _runner().run(_awaited(result)) if inspect.isawaitable(result) else result
 
 
 @functools.cache
 def _runner() -> Any:
-    """Return the event loop of this process. It is the same in every call, so users' code can reuse a
-    client.
+    """Return the event loop of this process. Every call returns the same one.
+
+    So users' code can reuse an object that is bound to an event loop, such as an HTTP client.
     """
     import asyncio  # imported late, because it takes longer than all other imports here
 

@@ -1,7 +1,8 @@
 """Similarity of two texts by their words: BLEU, Google BLEU and ROUGE.
 
 - BLEU compares n-grams of one to four words, as defined for one sentence (Papineni et al. 2002). If the texts
-  have no n-gram of some length in common, BLEU uses the exponential smoothing of sacrebleu.
+  have no n-gram of some length in common, BLEU uses the exponential smoothing of sacrebleu. If they have no
+  word in common, BLEU is 0.
 - Google BLEU is the precision or the recall of these n-grams, whichever is smaller (Wu et al. 2016).
 - ROUGE is the F1 of common n-grams, or of the longest common subsequence (Lin 2004).
 """

@@ -47,10 +47,10 @@ def equal(completion: str, row: Mapping[str, Any], field: str) -> float:
 
 
 def _small_and_apart(first: Any, second: Any) -> bool:
-    """Return whether two numbers are both smaller than 0.001, and differ by more than 0.1% of the larger
-    number.
+    """Return whether two numbers are small and differ clearly. math-verify would treat them as equal.
 
-    math-verify rounds, and would treat such numbers as equal.
+    Small means that both absolute values are below 0.001. A clear difference is more than 0.1 % of the larger
+    absolute value. Return False if an argument is not a number.
     """
     if not (getattr(first, "is_number", False) and getattr(second, "is_number", False)):
         return False
@@ -67,7 +67,10 @@ def _parsed(text: str) -> list[Any]:
 
 
 def _boxed(text: str) -> str | None:
-    """Return the last \\boxed{} of a text. math-verify would read all boxes as one set of answers."""
+    """Return the last \\boxed{} of a text, or None if there is none.
+
+    math-verify would read all boxes as one set of answers.
+    """
     inside = boxed(text)
     return None if inside is None else f"\\boxed{{{inside}}}"
 
@@ -82,7 +85,10 @@ def _gold(text: str) -> tuple[Any, ...]:
 
 
 def _text(value: object, field: str) -> str:
-    """Return a row's field as text. Numbers have no exponent, because LaTeX reads e as Euler's number."""
+    """Return a field's value as text. A number has no exponent: in LaTeX, its e would be Euler's number.
+
+    Raises ValueError if the value is neither a text nor a number.
+    """
     if isinstance(value, str):
         return value
     if isinstance(value, int | float) and not isinstance(value, bool):

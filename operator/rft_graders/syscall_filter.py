@@ -1,9 +1,9 @@
 """Keeps users' code from changing the limits and priorities of other processes.
 
 Linux allows a process to change the resource limits of every other process of its UID, by ``prlimit``. So a
-program that a grader starts could set the memory or CPU time of other workers to nothing. Landlock does not
-cover this. A seccomp filter does: in a worker and all that it starts, these system calls only work on the
-calling process itself.
+program that a grader starts could set the limits of other workers to 0 bytes of memory or 0 seconds of CPU
+time. Landlock does not prevent this. A seccomp filter does: in a worker and in all processes that it starts,
+the system calls for limits and priorities work only on the calling process itself.
 
 This module imports only the standard library.
 """
@@ -24,16 +24,17 @@ _ARGUMENTS = 16
 
 _LOAD, _JUMP_IF_EQUAL, _JUMP_IF_AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
 _X32 = 0x40000000
-"""Numbers of system calls from here on are a second set on x86-64, which no usual program uses."""
+"""On x86-64, system calls with this number or a higher one belong to a second set (x32), which ordinary
+programs do not use."""
 
 _PROCESS = 0
-"""``which`` of setpriority for one process."""
+"""The value of setpriority's argument ``which`` that selects one process."""
 _PROCESS_IO = 1
-"""``which`` of ioprio_set for one process."""
+"""The value of ioprio_set's argument ``which`` that selects one process."""
 
 
 class _Numbers(NamedTuple):
-    """An architecture as seccomp names it, and its numbers of system calls."""
+    """An architecture's number in seccomp (``audit``), and its numbers of the filtered system calls."""
 
     audit: int
     prlimit: int
@@ -53,10 +54,11 @@ MACHINES = {
 
 
 def install() -> bool:
-    """Install the filter in this process. All that it starts inherits it, and nothing removes it.
+    """Install the filter in this process. Its child processes inherit the filter, and nothing can remove it.
 
-    The process must have only one thread, and must have renounced new privileges. Return False if the kernel
-    has no filters, or if the architecture is not known.
+    The process must have only one thread, and must have set PR_SET_NO_NEW_PRIVS. Return True if the filter is
+    installed. Return False if the kernel has no filters, or if the architecture is not known. Raises OSError
+    if the kernel refuses the filter for another reason.
     """
     numbers = MACHINES.get(os.uname().machine)
     if numbers is None or struct.calcsize("P") != 8:
@@ -76,14 +78,14 @@ def install() -> bool:
 def program(numbers: _Numbers) -> bytes:
     """Return the filter as instructions of classic BPF, 8 bytes each.
 
-    Refused with EPERM, unless they are about the calling process:
+    Refused with EPERM, unless their argument for the process is 0, which means the calling process:
 
     - prlimit, except to read limits
     - sched_setscheduler, sched_setparam, sched_setattr
     - setpriority, ioprio_set
 
-    Refused with ENOSYS: all system calls of another architecture, such as of 32-bit programs, because they
-    have other numbers.
+    Refused with ENOSYS: all system calls of another architecture, for example from 32-bit programs, because
+    their numbers have another meaning.
     """
     refuse = _instruction(_RETURN, _REFUSE | errno.EPERM)
     allow = _instruction(_RETURN, _ALLOW)
@@ -98,7 +100,7 @@ def program(numbers: _Numbers) -> bytes:
     ]
 
     def only(number: int, *checks: bytes) -> None:
-        """Add the checks of one system call. They are skipped for others."""
+        """Add the checks of the system call ``number``. They are skipped for all other system calls."""
         parts.append(_instruction(_JUMP_IF_EQUAL, number, 0, len(checks)))
         parts.extend(checks)
 
@@ -121,7 +123,10 @@ def program(numbers: _Numbers) -> bytes:
 
 
 def _argument(place: int) -> int:
-    """Return the offset of the lower half of an argument. All architectures here are little-endian."""
+    """Return the offset in bytes of the lower half of the argument ``place``, counted from 0.
+
+    All architectures here are little-endian.
+    """
     return _ARGUMENTS + 8 * place
 
 

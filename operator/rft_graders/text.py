@@ -1,6 +1,6 @@
-"""Converts digits, minus signs and spaces of any script, typeface or LaTeX to plain characters.
+"""Converts digits, signs and spaces of any script, of special typefaces and of LaTeX to plain characters.
 
-It also finds the closing brace of an opening brace.
+``closing_brace`` finds the brace that closes an opening brace.
 """
 
 import re
@@ -34,7 +34,10 @@ def normalized(text: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _plain(character: str) -> str:
-    """Convert a digit or a sign to ASCII, and a character of a special typeface to the ordinary one."""
+    """Return the plain character for a digit, a sign, a space, or a character of a special typeface.
+
+    Return "" for an invisible character, and any other character unchanged.
+    """
     if character.isascii():
         return character
     if character in _SPACES:

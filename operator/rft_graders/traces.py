@@ -1,4 +1,6 @@
-"""Notices whether a score may have left processes or files. The grader process then removes them.
+"""Notices whether code that scored a completion may have left processes or files.
+
+If so, the grader process removes them.
 
 The check runs in the worker and takes microseconds. Users' code in the worker could hide what it leaves. But
 users' code can change later scores of its worker in any case. Programs that users' code starts cannot hide

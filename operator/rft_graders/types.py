@@ -30,7 +30,7 @@ class GradeItem:
     def read_by(self, grader: Grader) -> str | None:
         """Return the text that a grader reads: the completion, or only the answer after the model's thought.
 
-        Return None if the grader reads only the answer, and the completion has none.
+        Return None if the grader reads only the answer, and the completion has no answer.
         """
         return answer(self.completion, inside=self.inside_thought) if grader.reads_answer else self.completion
 
@@ -44,7 +44,7 @@ class Score:
     """The scores and the reward of one completion. If the reward is None, the rollout is dropped.
 
     - ``per_grader``: for each grader, its score from 0 to 1. A grader is left out if its error drops the
-      rollout, or if it is a canary that failed.
+      rollout, or if it is a canary (a grader of weight 0) that failed.
     - ``errors``: for each grader that failed, one message.
     """
 
@@ -54,8 +54,8 @@ class Score:
     printed: dict[str, str] = field(default_factory=dict)
     """The text that python graders printed, by grader's name. Graders that printed nothing are left out."""
     forged: dict[str, int] = field(default_factory=dict)
-    """By grader's name: the number of refused replies, which were forged: the worker did not write them.
-    Graders without any are left out.
+    """The number of forged replies of each grader, by the grader's name. A forged reply was not written by
+    the grader's worker, and was refused. Graders without forged replies are left out.
     """
     canaries: frozenset[str] = frozenset()
     """Names of the graders of weight 0. Their scores and errors do not change the reward."""
@@ -95,8 +95,9 @@ class ScoredBatch(list[Score]):
 
     @property
     def forged_counts(self) -> dict[str, int]:
-        """By grader's name: the number of forged replies, which the worker did not write. Graders without
-        any are left out.
+        """The number of forged replies of each grader: replies that the grader's worker did not write.
+
+        Graders without forged replies are left out.
         """
         counts: dict[str, int] = {}
         for score in self:

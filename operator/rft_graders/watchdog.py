@@ -51,7 +51,7 @@ class Children:
     def was_stopped(self, pid: int) -> bool:
         """Return whether the watchdog has killed a worker. ``pid`` is the PID of the worker's guard.
 
-        If the watchdog looks at the processes now, first wait until it has decided.
+        If the watchdog is checking the processes at this moment, wait until the check has ended.
         """
         with self.lock:
             return pid in self.stopped
@@ -67,7 +67,7 @@ class Children:
 def end(guard: int) -> None:
     """Ask a worker's parent process, the guard, to kill the worker and all that it started, and then to end.
 
-    ``guard`` is its PID.
+    ``guard`` is the PID of the guard.
     """
     with contextlib.suppress(ProcessLookupError):
         os.kill(guard, signal.SIGTERM)
@@ -77,7 +77,12 @@ class Watchdog:
     """Kills the worker with the most processes or memory when all workers together exceed a limit."""
 
     def __init__(self, children: Children, max_processes: int, memory_bytes: int) -> None:
-        """Set the limits. ``max_processes`` is for the processes that workers start, without the workers."""
+        """Set the limits for all workers together.
+
+        - ``max_processes``: number of running processes that the workers have started. Workers and guards are
+          not counted.
+        - ``memory_bytes``: memory of the workers and of all processes that they have started, in bytes.
+        """
         self._children = children
         self._max_processes = max_processes
         self._memory_bytes = memory_bytes
@@ -95,7 +100,7 @@ class Watchdog:
     def look(self) -> bool:
         """Kill processes whose worker has ended. Then check the limits once. Return whether one is exceeded.
 
-        If so, kill the worker with the most processes, or the most memory.
+        If a limit is exceeded, kill the worker with the most processes, or the worker with the most memory.
         """
         with self._children.lock:
             self._children.kill_orphans()
@@ -122,8 +127,10 @@ class Watchdog:
 
 
 def _started(tree: list[int], most: int) -> int:
-    """Return how many processes a worker has started that run. ``tree``: the PIDs of its guard and of all
-    processes below it. If there are more than ``most``, zombies count too.
+    """Return the number of running processes that a worker has started.
+
+    ``tree``: the PIDs of the worker's guard and of all descendants of the guard. If it has more than ``most``
+    PIDs, zombies count too.
     """
     if len(tree) <= OWN_PROCESSES:
         return 0

@@ -64,10 +64,13 @@ else:
 
 
 def load(source: str, function: str, path: str | None = None) -> "shapes.Grade":
-    """Execute the user's source. Return a function that calls its grader function and returns the score.
+    """Execute the user's source. Return a function that calls the user's function and returns its score.
 
-    Exceptions of the source are not caught. ``path`` is the file of the source, or None if the source is not
-    a file. The source can import files beside this file.
+    ``function`` is the name of the user's function in the source. ``path`` is the file of the source, or None
+    if the source is not in a file. The source can import files beside this file.
+
+    Exceptions of the source are not caught. Raises NameError if the source does not define the function, and
+    TypeError if the function cannot be called as a grader.
     """
     return shapes.adapted(_found(source, function, path), function)
 
@@ -75,7 +78,8 @@ def load(source: str, function: str, path: str | None = None) -> "shapes.Grade":
 def load_environment(source: str, name: str, path: str | None = None) -> "hosted.Hosted":
     """Execute the user's source. Return an object that runs its environment class ``name``.
 
-    Exceptions of the source are not caught.
+    Exceptions of the source are not caught. Raises NameError if the source does not define the class, and
+    TypeError if it is not an environment class.
     """
     found = _found(source, name, path)
     if not inspect.isclass(found):
@@ -84,7 +88,7 @@ def load_environment(source: str, name: str, path: str | None = None) -> "hosted
 
 
 def _found(source: str, name: str, path: str | None) -> Any:
-    """Execute the user's source, and return the function or class ``name`` in it."""
+    """Execute the user's source. Return its function or class ``name``, or raise NameError."""
     source = source.removeprefix("\ufeff")  # a BOM, which compile() refuses
     linecache.cache[SOURCE_NAME] = (len(source), None, source.splitlines(True), SOURCE_NAME)
     module = _module_of(path)

@@ -27,37 +27,38 @@ _MAX_WORKER_REPLY_BYTES = 48 * 1024
 _END_SECONDS = 5.0
 _DEATH_SECONDS = 1.0
 _PING_SECONDS = 2.0
-"""Maximum seconds in which a worker must answer after a score that left something. A program of this score
-may have stopped or killed the worker."""
+"""Maximum seconds for a worker's reply to a ping. A ping is sent after a score that left processes or files,
+because one of these processes may have stopped or killed the worker."""
 
 
 class ScoreFailed(Exception):
-    """The grader gave no score for a request. The worker process still runs."""
+    """The grader gave no score for a request. Except for a WorkerLost, the worker process still runs."""
 
 
 class WorkerLost(ScoreFailed):
     """The grader gave no score for a request, because the worker process ended or was killed."""
 
     def __init__(self, message: str, *, earlier: bool = False) -> None:
-        """Keep the message, and whether the cause is older than the request.
+        """Keep the message, and whether the request can be sent again, to a new worker.
 
-        ``earlier``: whether code of an earlier request caused it. Then the current request can be sent again,
-        to a new worker.
+        ``earlier``: whether the request can be sent again, because the cause is older than the request. An
+        example is code of an earlier request that killed the worker.
         """
         super().__init__(message)
         self.earlier = earlier
 
 
 class Forged(WorkerLost):
-    """Some code wrote a reply of its own into the worker's connection. Because of this, the worker was
-    killed.
+    """Users' code wrote into the connection from the worker to the grader process. So the worker was killed.
+
+    Only the worker's own program may write replies into this connection.
     """
 
     def __init__(self, what: str, *, earlier: bool) -> None:
         """Make the error's message.
 
         - ``what``: a description of what was in the connection.
-        - ``earlier``: whether code of an earlier request left it there. Then the current request can be sent
+        - ``earlier``: whether code of an earlier request wrote this. Then the current request can be sent
           again, to a new worker.
         """
         message = f"forged reply: the worker's connection had {what}, so the worker was replaced"
@@ -75,9 +76,9 @@ class Code:
 
 
 def worker_environment(home: Path) -> dict[str, str]:
-    """Return all environment variables of users' code. They have no tokens and no proxies.
+    """Return all environment variables of a process for users' code. No token and no proxy is among them.
 
-    They limit each numeric library to one thread.
+    ``home``: the home folder of the process. Some variables limit each numeric library to one thread.
     """
     threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
     return {
@@ -102,7 +103,10 @@ class GraderWorker:
     """The result of the environment's last action. None for a grader."""
 
     def __init__(self, code: Code, children: Children) -> None:
-        """Start the worker process and load the source. Raises WorkerLost if this fails."""
+        """Start the worker process and load the source.
+
+        Raises WorkerLost if the source does not load, and OSError if no process can be started.
+        """
         self._name = code.grader.name
         self._children = children
         self._ids = RequestIds()
@@ -177,7 +181,11 @@ class GraderWorker:
     def clean(self) -> int:
         """Remove the processes and files that the last request left. Return how many processes were killed.
 
-        If a process or a file cannot be removed, kill the worker and raise WorkerLost.
+        Kills the worker and raises WorkerLost in these cases:
+
+        - a process or a file cannot be removed
+        - a process that was started while the source was loaded does not run any more
+        - the worker does not answer
         """
         if not self._left:
             return 0
@@ -236,7 +244,7 @@ class GraderWorker:
         try:
             self._connection.settimeout(timeout)
             self._connection.sendall(encode(message))
-        except ConnectionError as error:  # it had ended before it could read the message
+        except ConnectionError as error:  # the worker had ended before it read the message
             raise WorkerLost(self.kill(_DEATH_SECONDS), earlier=True) from error
 
     def kill(self, patience: float = 0.0) -> str:

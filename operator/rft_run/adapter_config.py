@@ -21,8 +21,9 @@ _LIBRARIES = ("transformers", "peft")
 
 
 def config_problem(config: Any) -> str | None:
-    """Return why an adapter must not be loaded, or None. ``config`` is the adapter's configuration as
-    JSON.
+    """Return why an adapter must not be loaded, or None if it may be loaded.
+
+    ``config`` is the JSON value in the adapter's configuration file.
     """
     if not isinstance(config, dict):
         return "is not a JSON object"
@@ -38,7 +39,7 @@ def config_problem(config: Any) -> str | None:
 
 
 def _is_data(name: str, value: Any) -> bool:
-    if name == "auto_mapping" and isinstance(value, dict):  # PEFT writes the class of the base model into it
+    if name == "auto_mapping" and isinstance(value, dict):  # PEFT writes the base model's class there
         return str(value.get("parent_library")).split(".")[0] in _LIBRARIES
     return name in _DATA or not value or isinstance(value, bool | int | float)
 

@@ -1,4 +1,4 @@
-"""Computes intervals for the held-out rewards of one policy, or of two policies on one set of rows.
+"""Computes 95 % intervals: for the mean held-out reward of a policy, and for the difference of two policies.
 
 No other module of rft_run needs numpy.
 """

@@ -154,7 +154,8 @@ def _evaluation(card: Card) -> Iterator[str]:
 def _evaluated(result: EvaluationResult, step: int) -> list[tuple[str, ...]]:
     """Return the rows of the model card's table of scores, for the checkpoint of ``step``.
 
-    The reward has a row, and so may each grader. Return an empty list if this checkpoint was not evaluated.
+    There is a row for the reward, and one for each grader if ``result`` has the scores of the graders for
+    this step. Return an empty list if this checkpoint was not evaluated.
     """
     if result.step == step and result.reward is not None and result.reward.tuned is not None:
         return [

@@ -160,10 +160,10 @@ class PythonGrader(Model):
 
 
 _PROCESSES = 64
-"""Maximum number of processes of all python graders and of the programs that they start."""
+"""Maximum number of processes that the code of all python graders may start, together. The worker processes
+and their guards, in which the code is loaded, are not counted."""
 _PROCESSES_OF_A_SLOT = 4
-"""Maximum number of additional processes for each running rollout of an environment: the rollout's worker,
-the guard, and what the user's code starts."""
+"""Number that is added to ``_PROCESSES`` for each rollout of an environment that runs at once."""
 
 
 def grader_config(spec: RFTJobSpec, code: Mapping[str, str]) -> "GraderConfig":
@@ -178,7 +178,7 @@ def grader_config(spec: RFTJobSpec, code: Mapping[str, str]) -> "GraderConfig":
 
 
 def max_processes(slots: int | None) -> int:
-    """Return the maximum number of processes of users' code.
+    """Return the maximum number of processes that users' code may start. Workers and guards are not counted.
 
     ``slots`` is the number of rollouts of the environment that run at once. None: the job has no environment.
     """

@@ -19,7 +19,8 @@ class HubDestination(NamedTuple):
     repository: str
     revision: str = MAIN
     private: bool = True
-    """Whether the repository must be private. If it does not exist, it is created as this field says."""
+    """True: the repository must be private, and is created as a private one if it does not exist. False: the
+    repository may be public, and is created as a public one."""
 
     def __str__(self) -> str:
         return f"hf://{self.repository}" + ("" if self.revision == MAIN else f"@{self.revision}")

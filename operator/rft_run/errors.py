@@ -2,7 +2,8 @@
 
 TrainerError            unexpected; a retry may succeed
 ├── ConfigurationError  the same input would fail again
-│   ├── ModelError      the base model is missing or not usable
+│   ├── ModelError      the base model, or the adapter to start from, is missing or not usable
+│   │   └── HubError    the model hub does not answer, or refuses; a retry may succeed
 │   ├── InputsChanged   rows, graders or model changed since the run began
 │   └── NoCheckpointReadable  none of the run's checkpoints can be read
 ├── DataError           rows that cannot be read or rendered; the message has the line numbers

@@ -7,7 +7,7 @@ The fingerprint covers:
 - the settings of the graders;
 - users' code;
 - the model. For a model from the hub the fingerprint has the commit. For a model in a folder it has a digest
-  of each file. If a file of weights is large, the digest covers only the size, the header and some blocks.
+  of each file. Of a file of weights above 64 KiB, the digest covers only the size, the header and 16 blocks.
 """
 
 import hashlib
@@ -95,7 +95,7 @@ def model_digests(folder: Path) -> dict[str, str]:
 
 
 def file_digest(file: Path) -> str:
-    """Return a digest of a model's file. If a file of weights is large, the digest covers only some blocks.
+    """Return a digest of a model's file. Of a file of weights above 64 KiB, it covers only some blocks.
 
     Raises OSError.
     """

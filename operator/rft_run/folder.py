@@ -151,7 +151,10 @@ class RunFolder:
         return _steps_in(self.evaluations, ".json")
 
     def steps_with_checkpoint(self) -> list[int]:
-        """Return the steps that have a complete checkpoint, in ascending order."""
+        """Return the steps that have a folder for their checkpoint, in ascending order.
+
+        The files in these folders are not checked here. ``rft_run.checkpoint`` checks them.
+        """
         return _steps_in(self.checkpoints, "")
 
 

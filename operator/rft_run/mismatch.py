@@ -1,8 +1,8 @@
 """Decides how much the log-probabilities of sampler and trainer may differ. Above some limits the user gets
 advice, or the run stops.
 
-Two numbers measure the difference: the KL, and the mean absolute difference of log-probabilities. Both are
-means over the sampled tokens.
+Two numbers measure the difference: Schulman's estimate k3 of the KL, and the mean absolute difference of the
+log-probabilities. Both are means over the sampled tokens.
 
 Sampler and trainer may differ much in a single token. This happens for example if they route the token to
 different experts. Such a token raises the KL much, but the mean absolute difference only a little. So a run
@@ -12,7 +12,7 @@ stops only if both numbers are above their limits. docs/how-a-run-works.md says 
 from dataclasses import dataclass
 
 STOP_KL = 0.1
-"""Limit of the KL (k3) between sampler and trainer, in nats per token.
+"""Limit of the KL between sampler and trainer, in nats per token.
 
 A run stops only if the mean absolute difference is above ``STOP_MEAN_ABS`` too."""
 STOP_MEAN_ABS = 0.1
@@ -34,8 +34,8 @@ CAUSES = (
 class Mismatch:
     """The difference between the log-probabilities of sampler and trainer, as two numbers.
 
-    ``kl`` is the KL (k3), and ``mean_abs`` the absolute difference. Both are in nats, and are means over
-    ``tokens`` sampled tokens.
+    ``kl`` is Schulman's estimate k3 of the KL, and ``mean_abs`` is the absolute difference. Both are in nats,
+    and are means over ``tokens`` sampled tokens.
     """
 
     kl: float

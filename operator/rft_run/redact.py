@@ -54,8 +54,8 @@ _BARE = re.compile(
     r"(?P<value>[^\s\"',;&\[{](?:[^\s\"',;&]|[,;&\"'](?=[^\s\"',;&)\]}\\])(?!\w+[=:]))*)(?<![)\]}>.`])"
 )
 _SENTENCE = 40
-"""Number of characters of a text, from the beginning of a value, that decide whether the value is a word of a
-sentence and so no secret.
+"""Number of characters that are read, from the beginning of a value on, to decide whether the value is only a
+word of a sentence. Such a value is no secret.
 """
 _LINE = re.compile(r"(?P<value>[^\s\"'\[{][^\n]*)")
 
@@ -142,8 +142,8 @@ def _values(text: str) -> list[tuple[int, int]]:
 def _spans(text: str, names: Iterable[_Named]) -> Iterator[tuple[int, int]]:
     end = 0
     for named in names:
-        # A name inside a value that is replaced anyway is skipped. The name's own value may be as long, and
-        # to read it would only take time.
+        # A name inside a value that is replaced anyway is skipped. The text after this name may be long, and
+        # searching it for a value would only take time.
         if named.at >= end and kind_of(named.name) is not None and (span := _span(text, named)) is not None:
             yield span
             end = span[1]

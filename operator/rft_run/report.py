@@ -50,9 +50,11 @@ class ProgressReport(Model):
         return cluster_object(self.dump())
 
     def termination_message(self) -> ClusterObject:
-        """Return the report as a JSON object for a termination message. The kubelet limits its size.
+        """Return the report as a JSON object for a termination message, without the recommendations.
 
-        If the report is too long, parts of it are left out: first the oldest points of the reward curve.
+        If the JSON is longer than ``MAX_TERMINATION_BYTES`` bytes, the oldest points of the reward curve are
+        left out. If it is still too long, ``run`` has only the progress, and the message of ``ending`` is
+        truncated to 500 characters.
         """
         body = self.for_cluster()
         body["run"].pop("recommendations", None)

@@ -29,7 +29,7 @@ class RolloutRecord(Record):
     """The fields of the row without its messages. Graders read them."""
     completion: str
     reward: float | None = None
-    """The reward of the rollout. None if a grader failed, so that the rollout was not used for training."""
+    """The reward of the rollout. None if the rollout was not used for training, because a grader failed."""
     graders: dict[str, float | None]
     """The score of each grader, from 0 to 1, by the name of the grader."""
     errors: dict[str, str] = Field(default_factory=dict)

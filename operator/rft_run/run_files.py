@@ -59,8 +59,9 @@ the search would otherwise start again at each quote within the string."""
 
 
 class UnreadableFile(ValueError):
-    """A file is not a regular file, or is larger than its limit. The message does not contain the file's
-    path.
+    """A file is not a regular file, is larger than its limit, or contains too many values.
+
+    The message does not contain the file's path.
     """
 
 
@@ -189,7 +190,10 @@ def json_value(raw: bytes) -> Any:
 
 
 def refuse_too_many_values(raw: bytes) -> None:
-    """Raise UnreadableFile for a JSON text whose values would take far more memory than the text."""
+    """Raise UnreadableFile for a JSON text of more than ``JSON_VALUES`` values.
+
+    Such values could take far more memory than the text.
+    """
     if _separators(raw) > JSON_VALUES and _separators(_STRING.sub(b"", raw)) > JSON_VALUES:
         raise UnreadableFile(f"has more than {JSON_VALUES:,} JSON values, the most that are read at once")
 

@@ -105,7 +105,8 @@ def holds_secret(name: str, value: str, sentence: str = "") -> bool:
     """Return whether ``value``, which a text has beside ``name``, is secret.
 
     An empty or masked value is not secret, and neither is a value such as ``true`` or ``$TOKEN``. For a name
-    of the kind ``token`` a number is not secret either. In a sentence, the same is true for most words.
+    of the kind ``token``, a number is not secret either, and in a sentence most words are not secret.
+
     ``sentence`` is the text from the beginning of the value on. It is needed only if the value has no quotes
     and follows a colon and a space. Such a value is not secret if it begins a sentence, as in ``password: is
     missing``.

@@ -11,8 +11,8 @@ from rft_run.run_files import MOST
 class Position:
     """The position in the training rows where the next batch begins.
 
-    ``epoch`` is the number of the epoch, counted from 1. ``offset`` is the number of its rows that come
-    before the batch.
+    ``epoch`` is the number of the epoch, counted from 1. ``offset`` is the number of rows of this epoch that
+    come before the batch.
     """
 
     epoch: int = 1
@@ -103,5 +103,6 @@ _READ: dict[str, Callable[[str, Any], Any]] = {
     "grader_errors": _counts,
     "forged_replies": _counts,
 }
-"""For the name of each ``RunState`` field that is not a whole number: the function that checks the field's
-JSON value and returns it."""
+"""The functions that check the JSON value of a field of ``RunState`` and return it, by the field's name.
+
+``_count`` checks the fields that are not listed here. They are whole numbers."""

@@ -10,7 +10,7 @@ from rft_run.record import Record, Whole
 
 
 class UnreadableSteps(ValueError):
-    """A line of ``metrics.jsonl`` is not the record of a step. The message has the line's number."""
+    """This release cannot read ``metrics.jsonl``. The message says why, and in which line."""
 
 
 class StepRecord(Record):
@@ -25,11 +25,11 @@ class StepRecord(Record):
     graders: dict[str, float] = Field(default_factory=dict)
     """Mean score of each grader, by the name of the grader."""
     forged_replies: int | None = None
-    """Number of replies in the step that another program had forged in place of a grader. The trainer refused
-    them."""
+    """Number of forged replies in the step: a program other than the grader's worker wrote them. The grader
+    process refused them."""
     loss: float | None = None
     kl: float | None = None
-    """Mean KL (k3) of the policy to the reference, per token, in nats."""
+    """Mean KL of the policy to the reference, per token, in nats, by Schulman's estimate k3."""
     entropy: float | None = None
     """Mean entropy of the sampling distribution per token, in nats."""
     clip_fraction: float | None = None
@@ -39,10 +39,11 @@ class StepRecord(Record):
     grad_norm: float | None = None
     """Norm of the gradient before clipping."""
     mismatch_kl: float | None = None
-    """KL between the probabilities of trainer and sampler, per token, in nats."""
+    """Mean KL between the probabilities of trainer and sampler, per token, in nats, by the estimate k3."""
     mismatch_mean_abs: float | None = None
     mismatch_bounded_fraction: float | None = None
-    """Share of the tokens whose mismatch weight was set to a limit, or to 0 because of its sequence.
+    """Share of the tokens whose mismatch weight was changed. A weight outside its limits is set to the limit.
+    If the mean weight of a sequence is outside its limits, all weights of the sequence are set to 0.
 
     The mismatch weight is the token's probability in the trainer divided by that in the sampler."""
     staleness: Whole | None = None

@@ -35,7 +35,10 @@ class Parsed(NamedTuple):
 
 
 def parsed(raw: bytes, layout: RowLayout) -> Parsed:
-    """Parse a line that contains a row. Raises ValueError. Its message does not have the line number."""
+    """Parse a line that contains a row.
+
+    Raises ValueError if the line has no valid row. The message does not contain the line number.
+    """
     value = object_of(raw)
     fields = _renamed(value, layout)
     if layout.format == "sharegpt":

@@ -156,8 +156,8 @@ def _call(call: object) -> dict[str, Any]:
 def canonical(messages: Sequence[Message]) -> list[str]:
     """Return a text for each message. Messages with the same role, content and tool calls have the same text.
 
-    Two histories from a client are compared by these texts. The messages themselves may differ: a client may
-    leave fields out, add fields, or write the arguments of calls in another form.
+    Two conversations that a client sends are compared by these texts. The messages themselves may differ: a
+    client may leave fields out, add fields, or write the arguments of calls in another form.
     """
     return [_canonical(number, message) for number, message in enumerate(messages, start=1)]
 

@@ -42,8 +42,8 @@ def json_lines(stream: IO[bytes], layout: RowLayout, place: str) -> Iterator[byt
     Each row has the line number that it has in the unpacked file. So the header of a CSV file becomes a blank
     line. If a CSV row has several lines, all but the first become blank lines.
 
-    Raises DataError: at once if the file does not have the format of ``layout``, and later for each part of
-    the file that is invalid, when it is read.
+    Raises DataError at once if the file does not have the format of ``layout``. The iterator raises DataError
+    when it comes to a part of the file that is invalid.
     """
     packed = stream.read(len(GZIP)) == GZIP
     size = stream.seek(0, os.SEEK_END)
