@@ -53,7 +53,7 @@ format: setup ## Format the code
 test: setup ## Every check and every test, the cluster's included, but not the long ones
 	scripts/test.sh
 
-test-long: setup ## The tests that take minutes each: memory, killed processes, an interrupted start of a cluster
+test-long: setup ## The tests that take minutes each: memory, killed, preempted and lost runs, a cluster whose start is interrupted
 	RFT_TEST_ONLY=long scripts/test.sh
 
 test-old: setup ## The tests on the cluster, on Kubernetes 1.20, built once

@@ -13,7 +13,7 @@ from tests.chaos.jobs import job, prerequisites
 from tests.kubectl import Kubectl, Object
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(900)]
 
 OPERATOR = "deployment/rft-operator"
 NAME = "deleted"

@@ -18,7 +18,7 @@ from tests.e2e.jobs_support import condition, ended, pods, status
 from tests.kubectl import Kubectl
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(900)]
 NAME = "cut-off"
 
 

@@ -16,7 +16,7 @@ from tests.e2e.jobs_support import ended, pods
 from tests.kubectl import Kubectl, Object
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(600)]
 
 NAME = "assigned"
 NAMESPACE = "rft-assigned"

@@ -18,7 +18,7 @@ from tests.tables import table
 from tests.trainer.loop_support import COMPARED
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.kueue, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.kueue, pytest.mark.timeout(1200)]
 PREEMPTIONS = int(os.environ.get("RFT_PREEMPTIONS", "1"))
 READER = "preempted-reader"
 QUOTA = "500m"

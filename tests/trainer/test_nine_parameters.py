@@ -69,7 +69,7 @@ def run_config(folder: Path, model: Path, changes: dict[str, Any]) -> RunConfig:
 @pytest.mark.parametrize(
     ("changes", "sent"),
     [
-        pytest.param(DEFAULTS, {"top_k": 40, "top_p": 1.0}, id="defaults"),
+        pytest.param(DEFAULTS, {"top_k": 40, "top_p": 1.0}, id="defaults", marks=pytest.mark.long),
         pytest.param(ALL_CHANGED, {"top_k": 0, "top_p": 0.9}, id="all-nine-changed-and-top-k-off"),
         pytest.param(TOP_P_ZERO, {"top_k": 1, "top_p": 1.0}, id="top-p-zero-is-the-most-probable-token"),
     ],

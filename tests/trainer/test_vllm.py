@@ -201,6 +201,7 @@ def test_a_server_without_memory_for_its_cache_raises_with_the_reason_first(
             server.wait_until_ready()
 
 
+@pytest.mark.long
 def test_of_two_samplers_one_is_killed_and_the_completions_are_the_same(
     folder: Path, tmp_path: Path, requests: list[Request]
 ) -> None:
