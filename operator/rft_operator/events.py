@@ -90,7 +90,8 @@ class WarningEvents:
             found = current((each for each in read if each.about in wanted), now)
         except ClusterError as error:
             self._say(
-                namespace, f"{namespace}: Events cannot be read, so no status says why pods wait: {error}"
+                namespace,
+                f"{namespace}: Events cannot be read, so a status may lack why its pod waits: {error}",
             )
             return None
         self._said.pop(namespace, None)

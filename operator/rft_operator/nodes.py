@@ -70,7 +70,7 @@ class Nodes:
         try:
             self._nodes = Inventory(map(node, read()), self._table)
         except ClusterError as error:
-            self._say(f"the nodes cannot be read, so plans are made without them: {error}")
+            self._say(f"the nodes cannot be read, so plans use the last ones that were read, if any: {error}")
         else:
             self._say("" if self._nodes else "the cluster has no nodes, so plans are made without them")
 

@@ -81,7 +81,8 @@ class Workloads:
             return {}  # Kueue is not installed, or not yet
         except ClusterError as error:
             self._say(
-                f"{namespace}: Kueue's Workloads cannot be read, so no status says why jobs wait: {error}"
+                f"{namespace}: Kueue's Workloads cannot be read, so a status may lack why its job waits:"
+                f" {error}"
             )
             with self._lock:
                 return {uid: each for uid, each in self._known.items() if uid in wanted}

@@ -121,9 +121,8 @@ def _named(mode: int) -> str | None:
 def _not_regular(kind: str | None) -> UnreadableFile:
     if kind is None:
         return UnreadableFile("is not a regular file, and only regular files are read")
-    return UnreadableFile(
-        f"is {kind}, and only a regular file is read here; put the file itself in its place"
-    )
+    remedy = "put the file itself in its place" if "link" in kind else "remove it"
+    return UnreadableFile(f"is {kind}, and only a regular file is read here; {remedy}")
 
 
 def is_own(path: Path) -> bool:

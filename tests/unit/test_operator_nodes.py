@@ -112,7 +112,7 @@ def test_nodes_that_cannot_be_read_are_empty_and_the_error_is_logged_once(
             assert server.names() == []
     assert server.reads == 3, "after a failed read the next read must be delayed"
     assert [record.message for record in caplog.records] == [
-        "the nodes cannot be read, so plans are made without them: 403: nodes is forbidden"
+        "the nodes cannot be read, so plans use the last ones that were read, if any: 403: nodes is forbidden"
     ]
 
 
