@@ -1,7 +1,7 @@
 """The numbers in the conditions of the advice, such as the highest top-k without advice.
 
-Each number names its place in the tuning guide. Where the guide has no number, we chose it. The ranges and
-defaults of the fields are in the models of ``rft_api``.
+The docstring of each number names its place in the tuning guide (see ``rft_advice``). Where the guide has no
+number, we chose it. The ranges and defaults of the fields are in the pydantic classes of ``rft_api``.
 """
 
 from rft_api.parameters import Sampling, Training
@@ -11,8 +11,8 @@ SAMPLING = Sampling()
 """The parameters of training and sampling with their default values."""
 
 LEARNING_RATE_FACTOR = 2.0
-"""There is advice if the learning rate is above its default times this factor. There is also advice if it is
-below its default divided by this factor.
+"""There is advice if the learning rate is above its default times this factor, or below its default divided
+by this factor.
 
 Source in the tuning guide: Learning Rate, "When to adjust", third point.
 """
@@ -22,7 +22,7 @@ MANY_EPOCHS = 4
 We chose this number: the tuning guide (Epochs, "When to adjust", first point) only says to add one or two
 epochs to the default, which gives at most 3."""
 LOW_RANK = 4
-"""A LoRA rank that may have too little capacity.
+"""A LoRA rank up to this number may have too little capacity.
 
 Source in the tuning guide: LoRA Rank, "How it affects outcome", first point."""
 USUAL_RANK = 16
@@ -36,8 +36,8 @@ parameters is large.
 
 Source in the tuning guide: LoRA Rank + Model Size."""
 BATCH_FACTOR = 4
-"""There is advice if ``batchSizeTokens`` is above its default times this factor. There is also advice if it
-is below its default divided by this factor.
+"""There is advice if ``batchSizeTokens`` is above its default times this factor, or below its default
+divided by this factor.
 
 We chose this number: the tuning guide (Batch Size, "When to adjust") only says to stay near the default.
 """

@@ -3,13 +3,14 @@
 A canary is a grader of weight 0: its scores do not change the reward.
 
 Two windows of ``WINDOW`` points of the reward curve are compared. The later window has the last points of the
-curve. The earlier window is the one before it in which the canary's mean score is highest.
+curve. All windows before these points are tried as the earlier window, and the one in which the canary's mean
+score is highest is taken.
 
 For the canary and for the reward, the difference of the means in the two windows is divided by its standard
 error. The standard error comes from the variances within the windows (Welch's t). There is advice if all of
 this holds:
 
-- The canary's mean falls by at least ``least``.
+- The canary's mean falls by at least ``least``, a parameter of ``largest_fall``.
 - The canary's mean falls by at least ``CANARY_ERRORS`` standard errors.
 - The mean reward rises by at least ``REWARD_ERRORS`` standard errors.
 

@@ -27,7 +27,8 @@ class Curve(NamedTuple):
     peak: float
     """The highest value of the moving average of the rewards."""
     peak_step: int
-    """The training step of ``peak``: the step of the middle one of the ``WINDOW`` points with this mean."""
+    """The training step of ``peak``. It is the step of the point in the middle of the ``WINDOW`` points whose
+    mean is ``peak``."""
 
 
 def curve_of(reward: Reward | None) -> Curve | None:
@@ -47,7 +48,7 @@ def curve_of(reward: Reward | None) -> Curve | None:
 def epoch_means(reward: Reward | None, epochs: int, steps: int) -> list[float] | None:
     """Return the mean reward of each epoch, or ``None`` if an epoch has fewer than two points.
 
-    All epochs are assumed to have the same number of steps.
+    ``steps`` is the number of steps of the whole run. All epochs are assumed to have equally many steps.
     """
     points = reward.history if reward is not None else []
     length = steps / epochs

@@ -34,8 +34,8 @@ def clip_without_effect(spec: RFTJobSpec) -> str | None:
 def objective_like_grpo(spec: RFTJobSpec) -> str | None:
     """Advise two or more updates per batch if the objective has the same gradient as grpo.
 
-    The objective differs from grpo only in how it uses the probability ratio. With one update per batch this
-    ratio is always 1.
+    Apart from the defaults of ``klBeta`` and ``lossAggregation``, the objective differs from grpo only in how
+    it uses the probability ratio. With one update per batch this ratio is always 1.
     """
     training, found = spec.training, effective(spec, uid="")
     if training.objective not in _LIKE_GRPO or training.updates_per_batch > 1:

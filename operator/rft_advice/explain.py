@@ -1,4 +1,4 @@
-"""Explains a field in text, from the models, the tuning guide and the advice."""
+"""Explains a field in text, from its description in ``rft_api``, the tuning guide and the advice."""
 
 from rft_advice import RULES, RUN_RULES
 from rft_advice.guide import NINE, Guide, guide_for

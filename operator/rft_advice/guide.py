@@ -1,6 +1,7 @@
 """The tuning guide in our words: what the nine parameters do, and when to change them.
 
-The models of ``rft_api`` give the ranges and defaults in these texts. ``bands`` gives the advised limits.
+The ranges and defaults in these texts come from the pydantic classes of ``rft_api``, and the advised limits
+from ``bands``.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,11 @@ from rft_api.job import RFTJobSpec
 
 
 class Guide(NamedTuple):
-    """The text of the tuning guide about one parameter."""
+    """The text of the tuning guide about one parameter.
+
+    ``does`` says what the parameter sets. ``too_low`` and ``too_high`` say what happens if its value is too
+    low or too high.
+    """
 
     path: str
     does: str

@@ -60,7 +60,7 @@ def learning_rate_raised_alone(spec: RFTJobSpec) -> str | None:
 
 
 def epochs_with_high_rank(spec: RFTJobSpec) -> str | None:
-    """Advise fewer epochs or a lower rank if both together may make the policy memorize the rows."""
+    """Advise fewer epochs or a lower LoRA rank if the two together may make the policy memorize the rows."""
     training = spec.training
     passes = 1 < training.epochs < bands.MANY_EPOCHS
     if not passes or training.lora_rank < bands.USUAL_RANK:

@@ -13,8 +13,8 @@ _PART = re.compile(r"([A-Za-z]\w*)((?:\[\d+\])*)", re.ASCII)
 
 
 class NoSuchItem(LookupError):
-    """Raised if a path names an item that does not exist in a list of the spec. The message says which items
-    exist.
+    """A path names a list item that the spec does not have, or the path has a wrong form. The message says
+    which items exist, or how to write the path.
     """
 
 
@@ -26,7 +26,7 @@ def rerun(document: Mapping[str, Any], values: Mapping[str, Any], name: str | No
     baseline of the new job is the job in ``document``.
 
     If ``name`` is None, the new name has three parts: the old name, the first changed field, and the new
-    value of this field.
+    value of this field. If more fields change, their number is added.
 
     Raises UnknownField and NoSuchItem for a path that the spec does not have.
     """
@@ -48,7 +48,10 @@ def _name(baseline: str, values: Mapping[str, Any]) -> str:
 
 
 def _assign(spec: dict[str, Any], path: str, value: Any) -> None:
-    """Set the value of the field at ``path``. Sections that are missing are added."""
+    """Set the value of the field at ``path``. Sections that are missing are added.
+
+    Raises UnknownField and NoSuchItem for a path that the spec does not have.
+    """
     find(path)
     within = path.removeprefix("spec.")
     keys: list[str | int] = []
@@ -79,9 +82,8 @@ def _inner(place: Any, key: str | int, following: str | int, path: str) -> Any:
 def _require(place: Any, key: str | int, path: str) -> None:
     """Raise NoSuchItem if ``place`` is not a list, or has no item with the index ``key``."""
     if isinstance(place, list) and isinstance(key, str):
-        raise NoSuchItem(
-            f"{path}: lacks the index of a list item, 0 to {len(place) - 1}; write it like graders[0].weight"
-        )
+        known = f", 0 to {len(place) - 1}" if place else " (the list is empty)"
+        raise NoSuchItem(f"{path}: lacks the index of a list item{known}; write it like graders[0].weight")
     if not isinstance(place, list) or not isinstance(key, int) or key >= len(place):
         length = len(place) if isinstance(place, list) else 0
         known = f"its items are 0 to {length - 1}" if length else "the spec has no items at this path"

@@ -74,7 +74,10 @@ class RunFacts(Protocol):
 
 
 class RunRule(NamedTuple):
-    """A rule of advice: its id, its texts, and a pure function from a spec and its run to a message."""
+    """A rule of advice: its id, its texts, and a pure function from a spec and its run to a message.
+
+    ``AdviceRule`` describes the fields ``headings``, ``when`` and ``advice``.
+    """
 
     id: str
     paths: tuple[str, ...]
@@ -109,7 +112,7 @@ def reward_collapsed(spec: RFTJobSpec, run: RunFacts) -> str | None:
 
 
 def reward_levelled_off(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """Advise a higher learning rate if the reward rose, and then stayed constant far below 1."""
+    """Advise a higher learning rate if the reward rose early, and then stayed constant below ``GOOD``."""
     curve = curve_of(run.reward)
     rate, most = spec.training.learning_rate, bands.TRAINING.learning_rate * bands.LEARNING_RATE_FACTOR
     if curve is None or rate >= most or curve.end >= GOOD:
@@ -137,7 +140,10 @@ def slow_at_low_rate(spec: RFTJobSpec, run: RunFacts) -> str | None:
 
 
 def never_learned(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """Advise a higher rank if the reward did not change, and the learning rate is not below the default."""
+    """Advise a higher LoRA rank if the reward did not change.
+
+    If the learning rate is below its default, ``slow_at_low_rate`` gives advice instead.
+    """
     curve, rank = curve_of(run.reward), spec.training.lora_rank
     higher = [choice for choice in find(RANK).choices if choice > rank]
     slow = spec.training.learning_rate < bands.TRAINING.learning_rate
@@ -195,7 +201,7 @@ def overfitted(spec: RFTJobSpec, run: RunFacts) -> str | None:
 
 
 def overfitted_in_one_epoch(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """Advise a lower rank if the reward rose on training rows but not on held-out rows.
+    """Advise a lower LoRA rank if the reward rose on training rows but not on held-out rows.
 
     This rule is for runs of a single epoch.
     """
@@ -235,7 +241,7 @@ def max_tokens_unused(spec: RFTJobSpec, run: RunFacts) -> str | None:
 
 
 def groups_score_alike(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """Advise more rollouts per prompt if many groups have equal rewards, so that the advantages are zero."""
+    """Advise more rollouts per prompt if all rewards are equal in many groups: their advantages are 0."""
     alike = run.metrics.zero_variance_fraction if run.metrics is not None else None
     value = spec.sampling.num_rollouts
     higher = next((count for count in bands.QUALITY_ROLLOUTS if count > value), None)
@@ -248,7 +254,7 @@ def groups_score_alike(spec: RFTJobSpec, run: RunFacts) -> str | None:
 
 
 def diversity_lost(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """Advise a higher temperature if the entropy is so low that the policy always gives the same answer."""
+    """Advise a higher temperature if the entropy is so low that rollouts of a prompt hardly differ."""
     entropy = run.metrics.entropy if run.metrics is not None else None
     value = spec.sampling.temperature
     higher = next((band for band in bands.CREATIVE_TEMPERATURE if band > value), None)
@@ -283,7 +289,7 @@ def canary_fell(spec: RFTJobSpec, run: RunFacts) -> str | None:
 def sampler_drifts(spec: RFTJobSpec, run: RunFacts) -> str | None:
     """Return a warning if the sampler's and the trainer's probabilities differ more than usual.
 
-    If they differ far more, the trainer ends the run.
+    If the probabilities differ far more than this, the trainer itself ends the run.
     """
     drift = run.metrics.mismatch_kl if run.metrics is not None else None
     if drift is None or drift < ADVICE_KL:

@@ -37,7 +37,7 @@ _SWITCHES = ("suspend", "cancel")
 
 
 class ParameterStep(NamedTuple):
-    """A way to change one parameter of a spec in order to reach a goal."""
+    """A way to change one parameter of a spec in order to reach a goal. ``why`` says how the change helps."""
 
     path: str
     next: Callable[[Any], Any | None]
@@ -48,7 +48,11 @@ class ParameterStep(NamedTuple):
 
 
 class Experiment(NamedTuple):
-    """The manifest of a new job that differs from the user's job, its baseline, in one parameter."""
+    """The manifest of a new job that differs from the user's job, its baseline, in one parameter.
+
+    ``path`` is the path of the parameter. ``old`` and ``new`` are its values in the user's job and in the new
+    job. ``why`` says how the change helps.
+    """
 
     path: str
     old: Any
@@ -65,7 +69,7 @@ class Experiment(NamedTuple):
 
 
 class Suggestions(NamedTuple):
-    """The next experiments for a goal, and the parameters that have no further value to try for it."""
+    """The next experiments for a goal, and the parameters that have no further value to try for this goal."""
 
     experiments: tuple[Experiment, ...]
     exhausted: tuple[str, ...]

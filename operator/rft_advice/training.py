@@ -101,7 +101,7 @@ def lora_rank_low_for_large_model(spec: RFTJobSpec) -> str | None:
 
 
 def batch_small(spec: RFTJobSpec) -> str | None:
-    """Advise the default batch size if the batch is far smaller."""
+    """Advise the default batch size if the batch is far smaller than the default."""
     size, default = spec.training.batch_size_tokens, DEFAULTS.batch_size_tokens
     if size * bands.BATCH_FACTOR >= default:
         return None

@@ -39,7 +39,7 @@ MATTERS_MOST = (
 """Ids of the most important advice, the most important first.
 
 First come a visible password and mistakes that waste the whole run, then settings that lose results of the
-run. Advice that is not in this list comes after it, in the order of the rules.
+run. Advice that is not in this list is shown after the advice in this list, in the order of the rules.
 """
 
 

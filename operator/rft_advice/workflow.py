@@ -16,8 +16,8 @@ CPU = "cpu"
 
 
 def changed_parameters(spec: RFTJobSpec) -> list[str]:
-    """Return the names of the tuned parameters whose values differ from their defaults. There are nine such
-    parameters in all.
+    """Return the names of the parameters that differ from their defaults. Only the tuning guide's nine
+    parameters are compared.
     """
     return [
         guide.path.rpartition(".")[2] for guide in NINE if value_of(spec, guide.path) != guide.field.default
@@ -25,7 +25,7 @@ def changed_parameters(spec: RFTJobSpec) -> list[str]:
 
 
 def many_changes(spec: RFTJobSpec) -> str | None:
-    """Advise fewer changes at a time if many of the nine tuned parameters differ from their defaults.
+    """Advise fewer changes at a time if many of the guide's nine parameters differ from their defaults.
 
     Then nobody can tell which of the changes made the difference.
     """
@@ -39,7 +39,7 @@ def many_changes(spec: RFTJobSpec) -> str | None:
 
 
 def tracking_without_backend(spec: RFTJobSpec) -> str | None:
-    """Advise a tracking backend, such as wandb, if ``spec.tracking`` is set but names none."""
+    """Advise a tracking backend, such as wandb, if ``spec.tracking`` is set but names no backend."""
     if spec.tracking is None or spec.tracking.model_fields_set:
         return None
     return "names no backend, so nothing is logged that could compare runs; add wandb, mlflow or tensorboard"
@@ -116,7 +116,7 @@ def evaluation_off(spec: RFTJobSpec) -> str | None:
 
 
 def stop_never_applies(spec: RFTJobSpec) -> str | None:
-    """Advise evaluations during the run if there are none, but a stop rule reads the held-out reward.
+    """Advise ``evaluation.everySteps`` if it is absent, and a stop rule reads the held-out reward.
 
     Without ``evaluation.everySteps`` the policy is evaluated only at the start and at the end.
     """

@@ -27,7 +27,10 @@ _LABEL_WORDS = "at most 63 letters, digits, dashes, underscores and dots, with a
 
 
 def model_is_on_a_hub(spec: RFTJobSpec) -> Iterator[Problem]:
-    """The model's name must be a hub id or an absolute path, and must not name a closed model."""
+    """The model's name must be a hub id or an absolute path, and must not name a closed model.
+
+    A closed model is a model whose weights nobody can download.
+    """
     if said := model_problem(spec.model.name):
         yield Problem("spec.model.name", said)
 
@@ -57,7 +60,7 @@ def model_problem(name: str) -> str:
 
 
 def _as_model(name: str) -> str:
-    """Return text that says what to write instead of an invalid model name."""
+    """Return what to write instead of an invalid model name: a corrected name, or a description of one."""
     if name.startswith((".", "~")):
         return "the absolute path of the folder"
     own = re.sub(r"[^A-Za-z0-9._/-]+", "-", name).strip("-./")
@@ -100,7 +103,7 @@ def memory_is_whole_bytes(spec: RFTJobSpec) -> Iterator[Problem]:
 
 
 def labels_are_kubernetes_own(spec: RFTJobSpec) -> Iterator[Problem]:
-    """Labels and annotations must have a form that Kubernetes accepts."""
+    """Labels, keys of annotations and the node selector must have a form that Kubernetes accepts."""
     template, resources = spec.template, spec.resources
     if template is not None:
         yield from _labels("spec.template.labels", template.labels or {})
@@ -161,7 +164,10 @@ _TAKEN = words(
 
 
 def variables_are_not_the_operators(spec: RFTJobSpec) -> Iterator[Problem]:
-    """A job must not set an environment variable that only the operator or the trainer may set."""
+    """A job must not set the environment variables that the operator sets.
+
+    It also must not set other variables whose name begins with ``RFT_``, except ``TRAINER_VARIABLES``.
+    """
     for i, variable in enumerate((spec.template.env if spec.template is not None else None) or []):
         path, name = f"spec.template.env[{i}].name", variable.name
         if name in OPERATOR_VARIABLES:
@@ -196,7 +202,10 @@ _NAMES = words(
 
 
 def _references(value: object, path: str, parent: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the path in the manifest and the name of each Kubernetes object that a spec refers to."""
+    """Yield the path in the manifest and the name of each Kubernetes object that a spec refers to.
+
+    ``value`` is a part of the spec, ``path`` is its path, and ``parent`` is the last key in this path.
+    """
     if isinstance(value, list):
         for i, item in enumerate(value):
             yield from _references(item, f"{path}[{i}]", parent)

@@ -9,8 +9,8 @@ from typing import NamedTuple
 from rft_api.cel import Cel
 
 PROFILE = "runtime/default"
-"""The only profile for AppArmor and seccomp that a job may name. A pod without the annotation has this
-profile too.
+"""The only profile for AppArmor and seccomp that an annotation of a job may name. A pod without such an
+annotation has this profile too.
 """
 
 PROFILES = (
@@ -93,7 +93,7 @@ def cel() -> Cel:
 
     The rule applies only to RFTJobs without a phase, which are new. An RFTJob with a phase may have such an
     annotation, because an older release accepted it. The API server must still accept writes of this RFTJob's
-    status, and an API server without ratcheting checks all rules at each write.
+    status. But an older API server checks all rules at each write, also for fields that have not changed.
     """
     begins = [begin for group in REFUSED for begin in group.begins]
     ends = [end for group in REFUSED for end in group.ends]

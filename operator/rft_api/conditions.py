@@ -195,6 +195,7 @@ def conditions_of(
 ) -> list[Condition]:
     """Return every condition of a job in ``phase``, in the order of ``CONDITION_TYPES``.
 
+    - ``generation``: the generation of the spec that the conditions describe, or None.
     - ``reason`` and ``message``: those of Reconciling and Ready, and of every other condition that is True.
       But Accepted and Planned have their own.
     - ``accepted`` and ``planned``: the conditions Accepted and Planned.
@@ -229,9 +230,10 @@ def conditions_of(
 
 def merge(old: Iterable[Mapping[str, Any]], wanted: Iterable[Condition]) -> list[Condition]:
     """Return the ``wanted`` conditions. A condition whose status has not changed gets its transition time
-    from ``old``.
+    from ``old``, the earlier conditions as JSON objects.
 
-    If nothing else has changed either, the condition is equal to the old one, and need not be written again.
+    If its reason and message have not changed either, the condition is equal to the old one, and need not be
+    written again.
     """
     before = {c.get("type"): c for c in old}
     merged = []

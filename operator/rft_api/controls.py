@@ -1,7 +1,7 @@
 """Finds characters in a text that change how a terminal or an editor shows the text. The functions are pure.
 
 These characters are control characters, escape sequences, and invisible characters that change the order or
-the look of a text. Letters of every writing system are not found, and neither are spaces of any width.
+the look of a text. Letters of all writing systems and spaces of any width are not among them.
 """
 
 import json
@@ -12,7 +12,7 @@ _OBEYED = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode categories of characters that are not shown themselves:
 
 - Cc: control characters;
-- Cf: formats, such as those that change the direction of a text;
+- Cf: format characters, such as those that change the direction of a text;
 - Cs: halves of surrogate pairs;
 - Zl, Zp: line and paragraph separators.
 """
@@ -54,7 +54,7 @@ def one_line(text: str) -> str:
 def without_controls(text: str) -> str:
     """Return a text without escape sequences, control characters and invisible characters.
 
-    All kinds of line ends become newlines.
+    All kinds of line ends become newlines. Tabs stay.
     """
     text = _SEQUENCES.sub("", _LINE_ENDS.sub("\n", text))
     if text.replace("\n", "").replace("\t", "").isprintable():

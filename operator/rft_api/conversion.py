@@ -1,8 +1,8 @@
 """Converts specs from v1alpha1 to a draft of v1beta1, and back. Nothing is lost.
 
-The functions are pure, and change no argument. No API server serves v1beta1 yet. The draft has the names and
-types that a reviewer of the API would ask for. The tables here show that every stored spec can be converted
-to the draft. ADR 0029 has the reasons.
+The functions are pure, and change no argument. No API server serves v1beta1 yet. The names and types of the
+draft follow the API conventions of Kubernetes more closely. The tables here show that every stored spec can
+be converted to the draft. ADR 0029 has the reasons.
 """
 
 from collections.abc import Iterator, Mapping

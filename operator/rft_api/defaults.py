@@ -1,7 +1,8 @@
-"""Defaults that a platform sets for all jobs, and how a job inherits them.
+"""The platform's defaults, which the administrators of a cluster set for all jobs, and how a job inherits
+them.
 
-The section ``jobDefaults`` of the chart's values has the form of a part of the spec. A field of a job gets
-its value from the first of these places that has one:
+The defaults are in the section ``jobDefaults`` of the chart's values, which has the form of a part of the
+spec. A field of a job gets its value from the first of these places that has one:
 
 - the job itself;
 - the section of the job's accelerator, in ``jobDefaults.accelerators``;
@@ -103,15 +104,15 @@ _SMALLEST: dict[str, Any] = {
     "graders": [{"name": "any", "numeric": {}}],
     "storage": {"claimTemplate": {"size": "1Gi"}},
 }
-"""A spec with the required fields only. The platform's defaults are written into it, so that the rules for
-specs can check them.
+"""A spec with the required fields only. The platform's defaults are filled into this spec, so that the rules
+for specs can check the defaults.
 """
 
 
 def read_defaults(value: object, accelerators: Collection[str]) -> JobDefaults:
     """Return the platform's defaults from ``value``, the section ``jobDefaults`` of the chart's values.
 
-    ``accelerators`` are the names of the catalogue.
+    ``accelerators`` are the names of all accelerators in the catalogue.
 
     Raises:
         InvalidManifest: if a default is wrong. The error has all problems, each with the path of a key.
@@ -156,7 +157,8 @@ def inherit(spec: RFTJobSpec, defaults: JobDefaults, accelerator: str | None) ->
 
     - the catalogue's name of the job's kind of GPU;
     - ``cpu`` for a job without GPUs;
-    - ``None`` if the catalogue does not have the kind of GPU.
+    - another name, or ``None``, if the catalogue does not have the kind of GPU. Then only the defaults for
+      all jobs are used.
     """
     layers: list[tuple[str, Defaults]] = [(SECTION, defaults)]
     own = (defaults.accelerators or {}).get(accelerator or "")
@@ -169,9 +171,10 @@ def inherit(spec: RFTJobSpec, defaults: JobDefaults, accelerator: str | None) ->
 
 
 def accelerator_of(plan: Plan) -> str | None:
-    """Return the kind of GPU for which a job with this plan inherits defaults, as ``inherit`` needs it.
+    """Return the value of the parameter ``accelerator`` of ``inherit`` for a job with this plan.
 
-    Return ``cpu`` for a plan without GPUs, and None if the catalogue does not have the kind of GPU.
+    It is ``cpu`` for a plan without GPUs, and the kind of GPU for any other plan. It is None if the plan does
+    not name the kind of GPU.
     """
     return plan.accelerator if plan.gpus else CPU
 
@@ -190,7 +193,9 @@ def _with_layer(spec: RFTJobSpec, layer: Defaults, origin: str, found: list[Inhe
 def _filled(own: Any, default: Any, path: str, origin: str, found: list[Inherited]) -> Any:
     """Return the job's value ``own``, in which absent fields (``None``) are filled from ``default``.
 
-    The fields that got a value are added to ``found``.
+    - ``path``: the path of the value in the spec.
+    - ``origin``: the path of the section of the defaults.
+    - ``found``: a list to which the fields that got a default are added.
     """
     if own is None:
         found += _leaves(default, path, origin)
@@ -222,8 +227,7 @@ def _same(one: Model, other: Model, keys: tuple[str, ...]) -> bool:
 def _leaves(value: Any, path: str, origin: str) -> Iterator[Inherited]:
     """Yield each field of a default value, with the field's path.
 
-    An item of a list counts as one field if the list is in ``MERGED_BY``. Of these lists a job gets the
-    default items in addition to its own.
+    A list counts as one field. But if the list is in ``MERGED_BY``, each of its items counts as one field.
     """
     if isinstance(value, Model):
         for name, info in type(value).model_fields.items():

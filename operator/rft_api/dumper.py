@@ -1,4 +1,4 @@
-"""Writes YAML. kubectl reads from it exactly the values that were written."""
+"""Writes YAML from which kubectl reads exactly the values that were written."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ _Dumper.add_representer(str, _text)
 
 
 def dump(body: dict[str, Any]) -> str:
-    """Return one Kubernetes object as YAML text, without control characters and invisible characters."""
+    """Return one Kubernetes object as YAML text. Control and invisible characters are written as escapes."""
     text = _dumped(body, allow_unicode=True)
     # PyYAML escapes control characters, but not those that change the order of a text.
     return text if visible(text) == text else _dumped(body, allow_unicode=False)

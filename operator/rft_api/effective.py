@@ -1,5 +1,5 @@
-"""Computes the effective parameters of a run: the values of the user, and derived values for all parameters
-that the user left out.
+"""Computes the effective parameters of a run: the user's values, and derived values for the parameters that
+the user left out.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from rft_api.status import Effective
 class ObjectiveDefaults(NamedTuple):
     """The default parameters of one objective. ``clip_low`` is None if the objective has no lower clip.
 
-    The table of objectives in the training guide has a row for each objective.
+    ``Training`` has fields of the same names, and describes them.
     """
 
     clip_low: float | None
@@ -59,5 +59,5 @@ def _given(value: Any, default: Any) -> Any:
 
 
 def seed_from_uid(uid: str) -> int:
-    """Return a random seed below 2**31. It depends only on the job's UID."""
+    """Return the seed of a run, from 0 to 2**31 - 1. It is a hash of the job's UID."""
     return int.from_bytes(hashlib.sha256(uid.encode()).digest()[:4]) & 0x7FFFFFFF

@@ -43,7 +43,7 @@ class Field(NamedTuple):
     @property
     def allowed(self) -> str:
         """The allowed values in words, such as ``1 to 10`` or ``one of 4, 8, 16, 32``. Empty if the field has
-        no range.
+        neither a range nor a list of allowed values.
         """
         if self.choices:
             return f"one of {', '.join(map(str, self.choices))}"
@@ -51,7 +51,7 @@ class Field(NamedTuple):
         return bounds_text({key: limit for key, limit in limits.items() if limit is not None})
 
     def allows(self, value: float) -> bool:
-        """Return whether a number is within the range of the field."""
+        """Return whether a number is within the field's range, or in its list of allowed values."""
         if self.choices:
             return value in self.choices
         above = self.minimum is None or value >= self.minimum
@@ -62,7 +62,7 @@ def find(path: str) -> Field:
     """Return the field at ``path``. The path may lack the prefix ``spec.`` and indexes such as ``[0]``.
 
     Raises:
-        UnknownField: if no field has this path. The message names the field with the most similar path.
+        UnknownField: if no field has this path. The message names the most similar path, if one is similar.
     """
     normal = re.sub(r"\[\d*\]", "", path.strip(". "))
     if normal.partition(".")[0] not in _roots():
@@ -119,8 +119,8 @@ def _type(schema: Schema) -> str:
 def _meant(path: str) -> str | None:
     """Return the path of the field that the user probably meant by ``path``.
 
-    It is a path whose last name is the same. If there is none, it is the most similar path. If no path is
-    similar, return None.
+    It is a path with the same last name; case, dashes and underscores do not matter. If there is none, it is
+    the most similar path. If no path is similar, return None.
     """
     wanted = _fold(path.rpartition(".")[2])
     for known in all_fields():

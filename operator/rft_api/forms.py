@@ -23,7 +23,7 @@ class Form(NamedTuple):
     words: str
     """The form in words, such as "a size such as 20Gi". Messages put these words after "is not"."""
     correct: Callable[[str], str] = _nothing
-    """A function that guesses which text the user meant. Its result need not have the form."""
+    """A function that guesses which text the user meant. The guess may not have the form."""
     longest: int = 4096
     """Maximum number of characters. The API server uses it to estimate the cost of a CEL rule."""
 

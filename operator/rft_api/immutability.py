@@ -31,8 +31,8 @@ ONLY_SUSPENDED = (
 def problems(old: RFTJobSpec, new: RFTJobSpec, status: Mapping[str, Any]) -> list[Problem]:
     """Return a problem for each change from ``old`` to ``new`` that is not allowed with this ``status``.
 
-    Some fields may change only in the phase ``Suspended``. In this phase no pod runs: the operator sets it
-    after the last pod has ended.
+    Before the start of the run, all changes are allowed. Afterwards some fields may change only in the phase
+    ``Suspended``. The operator sets this phase after the last pod has ended, so no pod runs in it.
     """
     if not status.get("startTime"):
         return []
@@ -41,10 +41,11 @@ def problems(old: RFTJobSpec, new: RFTJobSpec, status: Mapping[str, Any]) -> lis
 
 
 def late_changes(old: RFTJobSpec, new: RFTJobSpec, *, pod_alive: bool) -> list[Problem]:
-    """Return a problem for each field that differs between two specs, if the change does not affect the run.
+    """Return a problem for each changed field whose change the run ignores.
 
-    The run was started with ``old``, and the user has changed the spec to ``new``. ``pod_alive`` says whether
-    a pod of the run may still run.
+    The run was started with the spec ``old``, and the user has changed the spec to ``new``. ``pod_alive``
+    says whether a pod of the run may still run. If so, the run also ignores changes of the fields in
+    ``MUTABLE_WHILE_SUSPENDED``.
     """
     found = list(_changed(old, new, FROZEN, NEVER))
     if pod_alive:

@@ -195,14 +195,16 @@ _Loader.add_constructor(f"{_TAG}binary", _construct_binary)
 _Loader.add_constructor(None, _construct_untagged)
 
 PLAIN_SCALARS = _Loader.yaml_implicit_resolvers
-"""Regular expressions for the scalars that are not read as a string unless they are in quotes, such as
-``1e-4``.
+"""Regular expressions for scalars such as ``1e-4``, whose type is another one than string if they are not in
+quotes.
 
-So the dumper must write a string in quotes if one of them matches the string."""
+So the dumper must write a string in quotes if one of these expressions matches the string."""
 
 
 def load_documents(text: str, source: str = "manifest") -> list[Document]:
     """Return the Kubernetes objects in a YAML text. An object of ``kind: List`` is replaced by its items.
+
+    ``source`` is the name of the file, for messages.
 
     Raises:
         UnreadableManifest: if the text is not YAML, or if a document is not an object.

@@ -39,8 +39,8 @@ class InvalidManifest(ValueError):
 def from_validation_error(error: ValidationError, root: type[Model]) -> list[Problem]:
     """Return one problem for each of pydantic's errors.
 
-    A problem names the field, the value, what is allowed, and the correction. ``root`` is the model class of
-    the manifest that was validated.
+    A problem names the field, the value, what is allowed, and the correction. ``root`` is the pydantic
+    class of the manifest that was validated.
     """
     return [
         Problem(join_path(_loc(detail)), _message(detail, root)) for detail in error.errors(include_url=False)
@@ -115,7 +115,7 @@ def _message(detail: ErrorDetails, root: type[Model]) -> str:
 
 
 def _empty(loc: Sequence[int | str], root: type[Model]) -> str:
-    """Return the message for a field that has no value in the manifest."""
+    """Return the message for a field whose value in the manifest is null."""
     info = _field(loc, root)
     model = meant.model_in(info.annotation) if info is not None else None
     if info is None or model is None:
@@ -289,6 +289,7 @@ EXAMPLES = {
 
 def _example(loc: Sequence[int | str], root: type[Model]) -> str:
     """Return advice with an example of the field at ``loc``, a location in pydantic's form.
+
     For an object without an example, the advice has the names of the object's fields instead. Return "" for
     any other field without an example.
     """
@@ -498,8 +499,11 @@ _READ_AS_BOOLEAN = {"false": ("n", "n, no and off"), "true": ("y", "y, yes and o
 
 
 def _suggestion(loc: Sequence[int | str], root: type[Model]) -> str:
-    """Return advice for an unknown field: the field that the user probably meant, in this object or in
-    another part of the manifest.
+    """Return advice for an unknown field.
+
+    The advice names the field that the user probably meant, in this object or in another part of the
+    manifest. If no field is similar, it lists the fields of this object. For a field of another program that
+    an RFTJob does not have, it says what to do instead.
     """
     wrong = str(loc[-1])
     model, path = _parent(loc, root)

@@ -1,4 +1,4 @@
-"""The pydantic models for the trainer's pod: its resources, and other changes to it."""
+"""The pydantic classes for the trainer's pod: its resources, and other settings of the pod."""
 
 from typing import Annotated, Any, Literal
 

@@ -409,7 +409,7 @@ def _resource_claims(spec: RFTJobSpec) -> Sequence[PodResourceClaim]:
 
 @in_cel(annotations.cel())
 def annotations_widen_no_rights(spec: RFTJobSpec) -> Iterator[Problem]:
-    """Annotations must not give the pod rights for which the API has no field. An example are the rights of a
+    """Annotations must not give the pod rights for which the API has no field, such as the rights of a
     security context.
     """
     given = (spec.template.annotations if spec.template is not None else None) or {}

@@ -1,4 +1,4 @@
-"""The pydantic models that say where the base model, the data and the run's folder are."""
+"""The pydantic classes that say where the base model, the data and the run's folder are."""
 
 import math
 from typing import Annotated, Literal
@@ -11,9 +11,9 @@ from rft_api.forms import COUNT, RELATIVE_PATH, SIZE, URI
 
 
 def _is_scalar(value: object) -> object:
-    """Return ``value``. Raise a single error if it is not a text, a number or a boolean.
+    """Return ``value``. Raise PydanticCustomError if it is not a text, a finite number or a boolean.
 
-    Without this function, pydantic would report one error for each type of the union.
+    Without this function, pydantic would report one error for each of the four types in ``Scalar``.
     """
     if not isinstance(value, (str, int, float)) or (isinstance(value, float) and not math.isfinite(value)):
         raise PydanticCustomError("scalar_type", "Input should be a text, a number, true or false")
@@ -171,7 +171,10 @@ class Ephemeral(Model):
 
 
 class Storage(Model):
-    """Where the run's folder ``<namespace>/<name>-<uid8>`` is stored. Exactly one kind of storage is set."""
+    """Where the run's folder ``<namespace>/<name>-<uid8>`` is stored. Exactly one kind of storage is set.
+
+    In this path, ``uid8`` is eight hexadecimal digits from a hash of the RFTJob's UID.
+    """
 
     persistent_volume_claim: VolumeClaim | None = Field(
         None, description="An existing PersistentVolumeClaim."

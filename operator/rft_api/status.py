@@ -116,7 +116,8 @@ class NodeTerm(Model):
 
 
 TrainerBase = Literal["whole", "divided"]
-"""Where the base model is during training, if several GPUs train."""
+"""Where the base model is if several GPUs train: ``whole`` on each of these GPUs, or with its layers
+``divided`` among them."""
 
 
 class Plan(Model):
@@ -284,8 +285,8 @@ class RewardPoint(Model):
 
 
 def thin(points: Sequence[RewardPoint]) -> list[RewardPoint]:
-    """Return at most 50 evenly spaced points of the reward curve. The first, the last and the best point are
-    always among them.
+    """Return at most 50 evenly spaced points of the reward curve. The first and the last point, and the point
+    with the highest reward, are always among them.
     """
     if len(points) <= MAX_HISTORY:
         return list(points)

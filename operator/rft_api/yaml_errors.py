@@ -9,7 +9,7 @@ _MAPPING = "mapping values are not allowed"
 
 
 def explained(error: yaml.YAMLError, text: str) -> str:
-    """Return one sentence about a YAML error: the line, what is wrong, and how to correct it."""
+    """Return one sentence about an error in the YAML ``text``: where it is, what is wrong, and what helps."""
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
         return str(error)
     number = error.problem_mark.line

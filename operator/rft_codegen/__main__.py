@@ -1,5 +1,7 @@
-"""Writes the generated files: ``python -m rft_codegen``. With ``--check`` it only checks whether they are up
-to date, and whether the rules in CEL are valid.
+"""Writes the generated files: ``python -m rft_codegen``.
+
+With ``--check`` it writes nothing. It checks whether the files are up to date, and whether the rules in CEL
+are valid.
 """
 
 import argparse

@@ -1,16 +1,16 @@
-"""Checks without a server that Kubernetes 1.25 accepts the CRD's validation rules in CEL.
+"""Checks without an API server that Kubernetes 1.25 accepts the CRD's validation rules in CEL.
 
-A test with a server is not enough, because newer servers accept CEL that 1.25 refuses. The checks are:
+A test with an API server is not enough, because newer servers accept CEL that 1.25 refuses. The checks are:
 
-- Functions, macros and operators exist in 1.25. Later versions added optionals, quantities, addresses,
+- All functions, macros and operators exist in 1.25. Later versions added optionals, quantities, addresses,
   formats, sets, macros with two variables, and comparisons of a whole number with a fraction.
 - Every field exists. A rule tests with ``has`` whether an optional field is present.
 - Every list that a rule uses has ``maxItems``.
 - Every map whose entries a rule reads has ``maxProperties``.
 - Every text that a rule compares has ``maxLength`` or an ``enum``.
 
-The server estimates the cost of a rule from the limits in the last three checks. It refuses the CRD if the
-cost is too high.
+The API server estimates the cost of a rule from the limits in the last three checks. It refuses the CRD if
+the cost is too high.
 """
 
 import re

@@ -1,5 +1,5 @@
 """Generates ``docs/reference/from-*.md``. Each page is about one other system from which ``rft import`` reads
-jobs, such as OpenAI. It lists the fields of this system, and the fields of an RFTJob that replace them.
+jobs, such as OpenAI. The page lists the fields of that system, and the fields of an RFTJob that replace them.
 """
 
 from collections.abc import Iterable

@@ -132,7 +132,10 @@ ALERTS = (
 
 
 class Panel(NamedTuple):
-    """A panel of the dashboard. ``expr`` is its query in PromQL."""
+    """A panel of the dashboard. ``expr`` is its query in PromQL.
+
+    ``legend`` is Grafana's template of a line's name, and ``unit`` is the Grafana id of the values' unit.
+    """
 
     title: str
     expr: str
@@ -179,9 +182,9 @@ _SERIES = re.compile(r"\brft_[a-z_]+")
 
 
 def metrics_of(expr: str) -> set[str]:
-    """Return the names of the metrics in a query.
+    """Return the names of the metrics in the PromQL query ``expr``.
 
-    The time series of a histogram, such as ``…_bucket``, have the name of the histogram in the result.
+    For a time series of a histogram, such as ``…_bucket``, the result has the name of the histogram.
     """
     names = _SERIES.findall(expr)
     return {name if name in METRICS else re.sub(r"_(bucket|sum|count)$", "", name) for name in names}

@@ -46,13 +46,13 @@ WORKLOADS: dict[str, dict[str, dict[str, int]]] = {
         "sampling": {"numRollouts": 8},
     },
 }
-"""The kinds of jobs. For each kind the page has a table that shows which GPUs train and which sample.
+"""The kinds of jobs. For each kind the page has a table that shows how many GPUs train and how many sample.
 
 A key describes the kind in words. Its value has the fields of the spec that differ from the defaults.
 """
 WHOLE_NODE = (8,)
-"""The numbers of GPUs in the tables for ``WORKLOADS``, one column for each. But the table for the first of
-them has the numbers in ``NODE_COUNTS``.
+"""The numbers of GPUs in the tables for ``WORKLOADS``, one column for each number. But the table for the
+first kind of job in ``WORKLOADS`` has the numbers in ``NODE_COUNTS``.
 """
 LOW_RANK_RULE = "lora-rank-low-for-large-model"
 
@@ -105,7 +105,10 @@ def spec_of(model: str, rank: int, kind: str) -> RFTJobSpec:
 
 
 def planned(model: str, rank: int, kind: str) -> Plan | None:
-    """Return the plan of the job that ``spec_of`` describes, or None if the job fits on no number of GPUs."""
+    """Return the plan of the job that ``spec_of`` describes, or None if no plan can be made.
+
+    That is so if the job fits on no number of GPUs.
+    """
     try:
         return plan(spec_of(model, rank, kind), "")
     except Unplannable:

@@ -1,4 +1,7 @@
-"""Generates ``docs/reference/rftjob.md``, the reference page of RFTJob, from the models and the rules."""
+"""Generates ``docs/reference/rftjob.md``, the reference page of RFTJob.
+
+The page is made from the pydantic classes and the rules in ``rft_api``.
+"""
 
 import inspect
 from collections.abc import Iterator
@@ -32,7 +35,7 @@ that the field is absent. For every other field `null` is refused.
 
 
 class _Section(NamedTuple):
-    """A section of the page: the model of an object, and all paths at which an RFTJob has this object."""
+    """A section of the page: the pydantic class of an object, and all paths of such objects in an RFTJob."""
 
     model: type[Model]
     paths: list[str]
@@ -51,7 +54,7 @@ def reference() -> str:
 
 
 def _sections(model: type[Model], path: str) -> list[_Section]:
-    """Return the sections of the page for ``model`` and for all pydantic models inside it.
+    """Return the sections of the page for the pydantic class ``model`` and for all classes inside it.
 
     The sections are in the order of the manifest. ``path`` is the path of ``model`` in an RFTJob.
     """
@@ -69,9 +72,9 @@ def _sections(model: type[Model], path: str) -> list[_Section]:
 
 
 def _objects_in(annotation: Any, suffix: str = "") -> Iterator[tuple[type[Model], str]]:
-    """Yield each pydantic model in the type annotation of a field, with a text to append to the field's path.
+    """Yield each pydantic class in the type annotation of a field, with a text to append to the field's path.
 
-    This text is ``suffix``, and after it ``[]`` for each list or ``.<name>`` for each dict around the model.
+    This text is ``suffix``, and after it ``[]`` for each list or ``.<name>`` for each dict around the class.
     """
     if isinstance(annotation, type) and issubclass(annotation, Model):
         yield annotation, suffix

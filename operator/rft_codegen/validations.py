@@ -3,7 +3,7 @@
 These limits of the schema become rules in CEL too:
 
 - a ``pattern``: the API server would show its regular expression to the user. For a rule, it shows our words.
-- a limit such as 0.5: the API server would read the limit as a whole number.
+- a limit with a fraction, such as 0.5: the API server would read it as a whole number.
 """
 
 from collections.abc import Iterable, Iterator
@@ -22,7 +22,11 @@ KEY = "x-kubernetes-validations"
 
 
 def all_texts() -> Iterator[Cel]:
-    """Yield all rules in CEL: those of ``rules.RULES`` in their order, then those of single fields."""
+    """Yield all rules in CEL.
+
+    First come those of ``rules.RULES``, then those about changes after the start of a run, then the one for
+    the name, and last those for patterns and limits of single fields.
+    """
     for rule in rules.RULES:
         yield from rule.cel
     yield from immutability.CEL
@@ -113,7 +117,7 @@ def bound_texts(schema: Schema, where: str) -> Iterator[Cel]:
     """Yield a rule in CEL for each number in ``schema`` whose minimum or maximum is not a whole number.
 
     Without the rule, the API server would accept 0 for ``minimum: 0.5``: if the manifest has a whole number,
-    it reads the limit as 0. ``where`` is the path of ``schema`` in the CRD.
+    the API server reads the limit as 0. ``where`` is the path of ``schema`` in the CRD.
     """
     for path, node in nodes(schema, where):
         if _has_fraction(node):

@@ -1,1 +1,4 @@
-"""Calculates the GPUs, CPUs and memory that a job needs. It has no side effects, and imports only rft_api."""
+"""Calculates the GPUs, CPUs and memory that a job needs.
+
+This package has no side effects. Of the project's other packages it imports only ``rft_api``.
+"""

@@ -9,7 +9,7 @@ these sources:
 - For most devices, it is the smallest total capacity that torch reports in public out-of-memory messages,
   rounded down.
 - For V100 16 GB, no source was compared.
-- For slices, it is what ``nvidia-smi mig -lgip`` lists.
+- For MIG slices, which are parts of a GPU, it is what ``nvidia-smi mig -lgip`` lists.
 
 A spec overrides the memory with ``spec.resources.accelerator.memory``.
 
@@ -63,13 +63,13 @@ INFINITY_FABRIC = 0.448
 
 @dataclass(frozen=True)
 class Device:
-    """One kind of GPU, or a slice of one."""
+    """One kind of GPU, or of a slice of a GPU."""
 
     memory: float
-    """Bytes of one device."""
+    """Memory of one device, in bytes."""
     bf16_flops: float
-    """Dense floating-point operations per second of the matrix units, in bf16. In fp16 for a device without
-    bf16."""
+    """Floating-point operations per second of the matrix units, without sparsity, in bf16. For a device
+    without bf16, in fp16."""
     bandwidth: float
     """Bandwidth between the device's memory and its processors, in bytes per second."""
     link: float
@@ -108,19 +108,19 @@ def _slice(profile: str, gib: float, tflops: float, tbps: float) -> Device:
 
 
 def _a100_slice(profile: str, gib: float, processors: int, eighths: int) -> Device:
-    """Return a slice of an A100 80 GB.
+    """Return a slice of an A100 80 GB, with ``gib`` GiB of memory.
 
     ``processors`` is how many of the GPU's 108 processors the slice has. ``eighths`` is how many eighths of
-    the GPU's memory bandwidth it has.
+    the GPU's memory bandwidth the slice has.
     """
     return _slice(profile, gib, 312 * processors / 108, 1.935 * eighths / 8)
 
 
 def _h100_slice(profile: str, gib: float, processors: int, eighths: int) -> Device:
-    """Return a slice of an H100 80 GB.
+    """Return a slice of an H100 80 GB, with ``gib`` GiB of memory.
 
     ``processors`` is how many of the GPU's 132 processors the slice has. ``eighths`` is how many eighths of
-    the GPU's memory bandwidth it has.
+    the GPU's memory bandwidth the slice has.
     """
     return _slice(profile, gib, 989.4 * processors / 132, 3.35 * eighths / 8)
 
@@ -190,12 +190,13 @@ ACCELERATORS = MappingProxyType(
 """The devices, by the name that ``spec.resources.accelerator.name`` uses."""
 
 DEFAULT = "nvidia-h100-80gb"
-"""The accelerator that a plan assumes if the spec does not name one."""
+"""The accelerator that a plan assumes if neither the spec nor the labels of the nodes say which one."""
 
 
 def resource_of(name: str | None) -> str:
-    """Return the extended resource of an accelerator. If it is not in the catalogue, return
-    ``nvidia.com/gpu``.
+    """Return the extended resource of an accelerator. None stands for the accelerator ``DEFAULT``.
+
+    For a name that is not in the catalogue, return ``nvidia.com/gpu``.
     """
     device = ACCELERATORS.get(name or DEFAULT)
     return device.resource if device is not None else NVIDIA

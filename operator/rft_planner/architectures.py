@@ -42,7 +42,8 @@ TRAINABLE: Mapping[str, str] = MappingProxyType(
         "smollm3": "SmolLM3ForCausalLM",
     }
 )
-"""The class that the trainer loads for each ``model_type``. The checkpoint must have the same class.
+"""The class that the trainer loads for each ``model_type``. If the checkpoint's ``config.json`` names
+classes, this class must be among them.
 
 With another class, the adapter's weights have other names than in vLLM's model. vLLM would then load the
 adapter without an error, but sample from the base model.
@@ -66,7 +67,8 @@ _UNTRAINABLE_FAMILIES = (
     ("deepseek-v2", "deepseek_v2"),
     ("deepseek-v3", "deepseek_v3"),
 )
-"""Prefixes of model names with a ``model_type`` that cannot be trained, for plans without a config.json."""
+"""Prefixes of model names, each with a ``model_type`` that cannot be trained. They are used for plans without
+a ``config.json``."""
 
 
 def check_trainable(config: Mapping[str, Any], name: str) -> None:
@@ -85,9 +87,7 @@ def check_trainable(config: Mapping[str, Any], name: str) -> None:
 
 
 def check_name(name: str) -> None:
-    """Check a model only by its name. Raises Untrainable if the name is that of models that cannot be
-    trained.
-    """
+    """Check a model only by its name. Raises Untrainable if models with this name cannot be trained."""
     bare = name.rstrip("/").rsplit("/", 1)[-1].lower().removeprefix("meta-")
     for beginning, kind in _UNTRAINABLE_FAMILIES:
         if bare.startswith(beginning):

@@ -40,8 +40,8 @@ def balanced(
     The divisions have 2 to 8 GPUs, and each GPU belongs to one role only. If several divisions are equally
     good, the one with the fewest GPUs is returned.
 
-    - ``memory``: the bytes of one GPU.
-    - ``seconds``: returns the times of a step for a division.
+    - ``memory``: the memory of one GPU, in bytes.
+    - ``seconds``: a function that returns the times of a step for a division.
     """
     found = [
         (split, seconds(split))

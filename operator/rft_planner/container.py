@@ -27,7 +27,7 @@ def memory_check_disabled(annotations: Mapping[str, str] | None) -> bool:
 
 
 _GPU_HOST = 16 * GIB
-"""Bytes of host memory for each GPU, for processes, pinned buffers and the page cache of checkpoints."""
+"""Bytes of main memory for each GPU, for processes, pinned buffers and the page cache of checkpoints."""
 
 
 class TooLittle(ValueError):
@@ -36,7 +36,10 @@ class TooLittle(ValueError):
 
 @dataclass(frozen=True)
 class Container:
-    """CPU and memory requests of a container. ``least``: the minimum memory in bytes, None if not known."""
+    """CPU and memory requests of the trainer's container, as Kubernetes quantities.
+
+    ``least`` is the minimum memory in bytes, or None if it is not known.
+    """
 
     cpu: str
     memory: str
@@ -53,7 +56,7 @@ def on_gpu(gpus: int, shape: Shape | None, asked: str | None) -> Container:
 
     ``asked`` is the memory that the spec requests. If it is None, the memory is calculated. The minimum is
     the memory of the processes and of one copy of the weights in bf16, because a process loads the weights
-    into host memory. A smaller request only gives a warning, because this minimum is not measured.
+    into main memory first. A smaller request only gives a warning, because this minimum is not measured.
     """
     size = shape.parameters if shape is not None else 3e8
     memory = asked or gib(2 * size * 1.5 + gpus * _GPU_HOST)
@@ -77,10 +80,10 @@ def on_cpu(
     """Return the requests of the trainer's container for a run on the CPU.
 
     ``asked`` is the memory that the spec requests, or None. The micro-batch is the largest one that fits into
-    the memory.
+    the memory. ``force`` says whether less than the minimum memory is accepted.
 
     Raises:
-        TooLittle: ``asked`` is less than the minimum memory, and ``force`` is not set.
+        TooLittle: ``asked`` is less than the minimum memory, and ``force`` is false.
     """
     found = list(host.sizes(shape, host.host_run(spec, derived, dtype)))
     comfortable, least = found[0], found[-1]

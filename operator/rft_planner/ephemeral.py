@@ -29,9 +29,10 @@ class NodeDisk(NamedTuple):
 
 
 def on_node(spec: RFTJobSpec, shape: Shape | None, gpus: int) -> NodeDisk | None:
-    """Return the ephemeral storage of a run, or ``None`` if the size of the model is not known.
+    """Return the ephemeral storage that a run with ``gpus`` GPUs requests, and its limit.
 
-    If the spec sets a value, it is both the request and the limit.
+    If the spec sets a value, this value is both the request and the limit. Otherwise return ``None`` if the
+    size of the model is not known.
     """
     asked = spec.resources.ephemeral_storage if spec.resources is not None else None
     if asked is not None:

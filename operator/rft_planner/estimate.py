@@ -70,7 +70,8 @@ class Found(NamedTuple):
 def batches(spec: RFTJobSpec, rows: int | None, lengths: Lengths) -> Batches:
     """Return how many prompts one step has, and how many steps and prompts the run has.
 
-    All prompts and completions are assumed to have the mean lengths in ``lengths``.
+    ``rows`` is the number of training rows, or None if it is not known. All prompts and completions are
+    assumed to have the mean lengths in ``lengths``.
     """
     budget, rollouts = spec.training.batch_size_tokens, spec.sampling.num_rollouts
     prompts = prompts_per_step(lengths.prompt, lengths.completion, rollouts, budget)
@@ -126,8 +127,8 @@ def prompts_of_step(spec: RFTJobSpec, rows: RowCounts | None) -> float:
 def idle_share(spec: RFTJobSpec, speed: Speed, step: StepSeconds, rows: RowCounts | None) -> float:
     """Return the share of a step, from 0 to 1, in which a GPU is idle. The result is the mean of all GPUs.
 
-    A GPU that only samples is idle while it waits for the training, and one that only trains while it waits
-    for the sampling. A GPU is also idle while it waits for another sampler or trainer that has more work.
+    A GPU that only samples is idle while it waits for the training. A GPU that only trains is idle while it
+    waits for the sampling. A GPU is also idle while it waits for another sampler or trainer with more work.
     ``step`` has the seconds of sampling and training.
     """
     usual, rollouts = _usual(spec, rows), spec.sampling.num_rollouts
@@ -139,8 +140,8 @@ def idle_share(spec: RFTJobSpec, speed: Speed, step: StepSeconds, rows: RowCount
 
 
 def _usual(spec: RFTJobSpec, rows: RowCounts | None, context: int | None = None) -> Lengths:
-    """Return the expected lengths of prompts and completions. ``context`` is the maximum context length, at
-    which a rollout of several turns ends at the latest.
+    """Return the expected lengths of prompts and completions, in tokens. ``context`` is the maximum context
+    length: a rollout of several turns cannot be longer.
     """
     longest = spec.rollout_tokens if context is None else min(spec.rollout_tokens, context)
     prompt = rows.prompt_tokens if rows is not None else ASSUMED_PROMPT
@@ -161,8 +162,8 @@ def _times(
     """Return the seconds of a step, and the GPU-hours of the run with its evaluations.
 
     The GPU-hours are None if the number of steps is not known. With ``refilled``, the longest time is
-    assumed: every step samples as many prompts as ``refillRounds`` allows, but trains on only one batch of
-    them.
+    assumed: every step samples as many prompts as ``refillRounds`` allows, but trains on one batch of these
+    prompts only.
     """
     laid_out = batches(spec, rows.train if rows is not None else None, lengths)
     steps = laid_out.steps or 1

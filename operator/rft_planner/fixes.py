@@ -16,8 +16,9 @@ LEAST_CONTEXT, LARGEST_POWER = 32, 30
 
 
 def contexts(below: int, least: int) -> list[int]:
-    """Return context lengths in tokens, longest first. They are all numbers of the form 2^n or 3 · 2^n that
-    are at least ``least`` and less than ``below``.
+    """Return context lengths in tokens, the longest first: all numbers 2^n and 3 · 2^n in a range.
+
+    They are less than ``below``, not less than ``least``, and not less than ``LEAST_CONTEXT``.
     """
     sizes = {size for power in range(5, LARGEST_POWER) for size in (2**power, 3 * 2 ** (power - 1))}
     return sorted((size for size in sizes if max(least, LEAST_CONTEXT) <= size < below), reverse=True)
@@ -26,12 +27,12 @@ def contexts(below: int, least: int) -> list[int]:
 def fixes(
     shape: Shape, work: MemoryDemand, memory: float, gpus: int, max_tokens: int, resource: str = NVIDIA
 ) -> list[str]:
-    """Return changes of a spec, as lines of a manifest. Each change alone makes the run fit.
+    """Return changes of a spec, as texts such as ``spec.training.loraRank: 8``. Each alone makes the run fit.
 
     A parameter is lowered no further than needed. A proposed accelerator is the one with the least memory
     that is enough.
 
-    - ``memory``: the bytes of one GPU.
+    - ``memory``: the memory of one GPU, in bytes.
     - ``gpus``: the number of GPUs of the run.
     - ``max_tokens``: the length of the longest completion. Proposed context lengths are longer than this.
     - ``resource``: the extended resource of the GPUs.

@@ -29,7 +29,7 @@ from rft_planner.shapes import Shape
 from rft_planner.sizes import MIB
 
 MICRO_BATCH_TOKENS = 1024
-"""Number of tokens in a forward pass that is enough to keep all cores of a CPU busy."""
+"""Number of tokens in a forward pass that are enough to keep all cores of a CPU busy."""
 SEQUENCES = 128
 """Number of completions that vLLM generates concurrently on the CPU (``max_num_seqs``)."""
 BATCH_TOKENS = 2048
@@ -69,6 +69,7 @@ class HostRun:
 
     work: MemoryDemand
     max_tokens: int
+    """Maximum length of one completion."""
     batch_tokens: int
     """Number of tokens in the batch of one step."""
     reference: bool
@@ -180,7 +181,10 @@ def parts(shape: Shape, run: HostRun, tokens: int, cache_tokens: int) -> list[Pa
 
 
 def trainer(shape: Shape, run: HostRun, tokens: int) -> list[Part]:
-    """Return the parts of the memory of the trainer's process during an update."""
+    """Return the parts of the memory of the trainer's process during an update.
+
+    ``tokens`` is the number of tokens of a micro-batch.
+    """
     passing = passing_memory(shape, run, tokens)
     converting = 0 if mapped(shape, run) else WEIGHTS_SLACK * run.width * shape.parameters
     if run.in_process:  # in one process sampling and training take turns
@@ -198,8 +202,8 @@ def trainer(shape: Shape, run: HostRun, tokens: int) -> list[Part]:
 def mapped(shape: Shape, run: HostRun) -> bool:
     """Return whether the processes share the weights as mapped pages of the checkpoint file.
 
-    They share them if the file's weights already have the run's dtype. Otherwise each process converts the
-    weights into its own copy.
+    The processes share the weights if those in the file already have the run's dtype. Otherwise each process
+    converts the weights into its own copy.
     """
     return shape.stored == run.dtype
 
@@ -235,8 +239,8 @@ def saved_activations(shape: Shape, run: HostRun, tokens: int) -> float:
       norms one: 7 rank + heads + 2.
     - In a float32 run, two norms save their input, the adapted matrices save the output of the norms, and the
       last matrix saves its own input: 4 H + I.
-    - In a bfloat16 run, peft converts the input of each adapted matrix to the adapter's float32, and each
-      matrix saves its own copy: 7 H + Q + I.
+    - In a bfloat16 run, two norms save their input. In addition, peft converts the input of each adapted
+      matrix to the adapter's float32, and each matrix saves its own copy. Together: 7 H + Q + I.
 
     The sines and cosines of the positions, two rotary vectors, are saved once for each token, not for each
     layer. The sum was counted with ``torch.autograd.graph.saved_tensors_hooks``. It is exact for
@@ -334,7 +338,11 @@ def in_process_sampling(shape: Shape, run: HostRun) -> list[Part]:
 
 
 def vllm(shape: Shape, run: HostRun, cache_tokens: int) -> list[Part]:
-    """Return the parts of the memory of vLLM's processes, which write to the whole cache when they start."""
+    """Return the parts of the memory of vLLM's processes.
+
+    The whole key-value cache counts, because vLLM writes to all of it when it starts. ``cache_tokens`` is the
+    number of tokens for which the cache has room.
+    """
     return [
         Part("sampling: interpreters", INTERPRETERS["vllm"]),
         Part("sampling: tokenizers", TOKENIZERS["vllm"] * shape.vocabulary),
@@ -369,7 +377,7 @@ def kv_cache(shape: Shape, width: int, tokens: int) -> float:
 
 
 def cache_slots(tokens: int) -> int:
-    """Return the tokens in vLLM's cache: ``tokens`` rounded up to whole blocks, plus one empty block."""
+    """Return the size of vLLM's cache in tokens: ``tokens`` rounded up to whole blocks, plus one block."""
     return CPU_CACHE_BLOCK * (-(-tokens // CPU_CACHE_BLOCK) + 1)
 
 

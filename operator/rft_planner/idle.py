@@ -29,7 +29,7 @@ class StepCosts:
     shape: Shape
     device: Device
     memory: float
-    """Bytes of one GPU."""
+    """Memory of one GPU, in bytes."""
     rows: RowCounts | None
 
     def __call__(self, split: Split) -> Cost:
@@ -60,8 +60,8 @@ class IdleTime(NamedTuple):
 def idle_time(split: Split, costs: StepCosts, work: MemoryDemand, most: int) -> IdleTime:
     """Return the share of a step in which the GPUs are idle if they are divided as in ``split``, with a note.
 
-    If the share is above ``LITTLE_IDLE``, the note gives the reason. If the share would be smaller than this
-    with a larger number of GPUs, up to ``most``, the note may name this number.
+    If the share is above ``LITTLE_IDLE``, the note gives the reason. The note may also name a larger number
+    of GPUs, up to ``most``, with which the share would be at most ``LITTLE_IDLE``.
     """
     share = round(costs(split).idle, 2)
     if split.gpus == 1:
@@ -93,7 +93,7 @@ def _reason(split: Split, costs: StepCosts, work: MemoryDemand, most: int, share
 
 def _enough(gpus: int, costs: StepCosts, work: MemoryDemand, most: int) -> int | None:
     """Return the smallest number of GPUs, above ``gpus`` and up to ``most``, with which GPUs are idle for at
-    most ``LITTLE_IDLE`` of a step. Return ``None`` if there is none.
+    most the share ``LITTLE_IDLE`` of a step. Return ``None`` if there is no such number.
     """
     for more in range(gpus + 1, most + 1):
         split = fitted(more, costs.shape, work, costs.memory, costs)

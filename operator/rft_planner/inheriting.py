@@ -11,10 +11,10 @@ from rft_planner.plan import CPU_NAME, Unplannable, plan
 
 
 def asked_for(spec: RFTJobSpec) -> str | None:
-    """Return the accelerator whose defaults a job inherits. It is found from the spec alone, without the
-    nodes of the cluster.
+    """Return the accelerator whose defaults a job inherits, from the spec alone.
 
-    Return ``None`` if the spec gives the memory of a GPU, but not its name.
+    The nodes of the cluster are not considered. Return ``None`` if the spec gives the memory of a GPU, but
+    not its name.
     """
     resources = spec.resources or Resources()
     if resources.gpus == 0:

@@ -45,7 +45,11 @@ class Inventory(tuple[Node, ...]):
     def offered(
         self, selector: Mapping[str, str], tolerations: Sequence[Toleration]
     ) -> Mapping[Kind, list[Node]]:
-        """Return the kinds of GPU that a pod may use, with their nodes. The result must not be changed."""
+        """Return the kinds of GPU that a pod may use, and for each kind the nodes that the pod may use.
+
+        ``selector`` and ``tolerations`` are those of the pod. The caller must not change the result, because
+        it is cached.
+        """
         question = (frozenset(selector.items()), tuple(each.model_dump_json() for each in tolerations))
         found = self._offered.get(question)
         if found is None:
@@ -65,15 +69,18 @@ class Inventory(tuple[Node, ...]):
         return found
 
     def has_others(self, kind: Kind) -> bool:
-        """Return whether other kinds of GPU in the cluster have the same extended resource as ``kind``."""
+        """Return whether nodes without GPUs of this ``kind`` have the same extended resource.
+
+        Their GPUs are of another kind, or of an unknown kind.
+        """
         if kind not in self._mixed:
             offering = (node for node in self if node.allocatable.get(kind.resource, 0) >= 1)
             self._mixed[kind] = any(kind not in kinds_of(node, self.table) for node in offering)
         return self._mixed[kind]
 
     def is_unlabelled(self, resource: str) -> bool:
-        """Return whether nodes have this extended resource, but no labels that tell the kind of their
-        GPUs.
+        """Return whether nodes have this extended resource, but none of them has labels that tell the kind of
+        its GPUs.
         """
         offering = [node for node in self if node.allocatable.get(resource, 0) >= 1]
         return bool(offering) and not any(kinds_of(node, self.table) for node in offering)

@@ -139,8 +139,9 @@ def matches(labels: Mapping[str, str], wanted: Labels) -> bool:
 
 
 def known_by(labels: Mapping[str, str], table: Table) -> tuple[str, tuple[str, str]] | None:
-    """Return the accelerator that a node's labels identify, and one of these labels. Return ``None`` if they
-    identify none.
+    """Return the accelerator that a node's labels identify, and one of these labels as key and value.
+
+    Return ``None`` if the labels identify no accelerator.
     """
     for name, sets in table.items():
         for wanted in sets:
@@ -151,8 +152,9 @@ def known_by(labels: Mapping[str, str], table: Table) -> tuple[str, tuple[str, s
 
 
 def terms(name: str | None, table: Table) -> list[NodeTerm]:
-    """Return an accelerator's sets of node labels in the form that a plan stores. A node of this kind has all
-    labels of at least one set. Return [] if none are known.
+    """Return an accelerator's sets of node labels in the form that a plan stores.
+
+    A node with this accelerator has all labels of at least one set. Return [] if no set is known.
     """
     return [
         NodeTerm(labels=[NodeLabel(key=key, values=list(values)) for key, values in wanted.items()])

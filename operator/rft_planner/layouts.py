@@ -1,7 +1,8 @@
 """Properties of model types that are fixed in code and are not in ``config.json``.
 
-They come from the model classes of ``transformers`` 5.19. A test builds each type with random weights. It
-compares the planned parameter count with the model's, and the adapter's count with what peft 0.21 trains.
+These properties come from the model classes of ``transformers`` 5.19. A test builds each type with random
+weights. It compares the planned number of parameters with that of the model, and the planned number of the
+adapter's parameters with the number that peft 0.21 trains.
 """
 
 from collections.abc import Callable, Mapping

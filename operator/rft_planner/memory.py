@@ -56,6 +56,7 @@ class MemoryDemand:
     """The settings of a run that decide its memory. Lengths are in tokens."""
 
     rank: int
+    """Rank of the LoRA adapter."""
     context: int
     """Maximum length of prompt and completion together, in tokens."""
     rollouts: int
@@ -63,8 +64,8 @@ class MemoryDemand:
     attention_only: bool = False
     """Whether only the attention's projections have adapters."""
     batch: int = 0
-    """Number of tokens in the batch of one step. Several trainers divide these tokens among them, so no
-    micro-batch needs to be larger than a trainer's part. 0: it is not known."""
+    """Number of tokens in the batch of one step, or 0 if it is not known. Several trainers divide these
+    tokens, so no micro-batch needs to be larger than a trainer's part."""
     adapters: int = 1
     """Number of adapters that a sampler uses at the same time, if sampling and training have separate GPUs.
     """
@@ -205,8 +206,8 @@ def kv_cache(shape: Shape, tokens: int, gpus: int = 1) -> float:
 def adapter_slots(shape: Shape, work: MemoryDemand, gpus: int = 1, adapters: int = 1) -> float:
     """Return the bytes of the adapters in bf16, with the rank rounded up to one of ``SLOT_RANKS``.
 
-    vLLM has one more than the ``adapters`` that are in use, so that it can load the next adapter while all
-    of them are still in its memory.
+    ``adapters`` is the number of adapters in use. vLLM has room for one more, so that it can load the next
+    adapter while all those in use are still in its memory.
     """
     slot = next((size for size in SLOT_RANKS if size >= work.rank), work.rank)
     return (adapters + 1) * BF16 * shape.lora_parameters(slot, feed_forward=not work.attention_only) / gpus

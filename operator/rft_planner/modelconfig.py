@@ -1,6 +1,6 @@
 """Reads the shape of a model from its ``config.json``.
 
-The formulas are those of model classes of ``transformers`` with the layers ``q/k/v/o_proj`` and
+The numbers of parameters are those of model classes of ``transformers`` with the layers ``q/k/v/o_proj`` and
 ``gate/up/down_proj``. The module ``layouts`` has the differences between model types.
 
 For a quantized checkpoint, the unpacked weights are counted, because peft cannot train packed weights. For
@@ -124,7 +124,7 @@ def _with_experts(shape: Shape, config: Mapping[str, Any], layout: Layout) -> Sh
 def adapts_attention_only(config: Mapping[str, Any]) -> bool:
     """Return whether only the attention of this model can have adapters.
 
-    This is so in a mixture of experts: with all experts the adapter would be a hundred times as large. It is
+    This is so in a mixture of experts: an adapter for all experts would be a hundred times as large. It is
     also so for GLM-4: its gate and up are one matrix, for which vLLM loads no adapter.
     """
     layout = LAYOUTS.get(str(config.get("model_type")))

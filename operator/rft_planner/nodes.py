@@ -1,4 +1,4 @@
-"""Reads from nodes which pods may use them, which resources they have, and the kind of their GPUs.
+"""Finds out which nodes a pod may use, which resources a node has, and which kind its GPUs are.
 
 The labels in ``kind_labels`` identify the kind of a GPU. For an unknown GPU, other labels give its name and
 memory:
@@ -63,9 +63,9 @@ class Kind:
     resource: str
     """Name of the extended resource that a pod requests for this kind of GPU."""
     memory: float
-    """Bytes of one device."""
+    """Memory of one device, in bytes."""
     name: str | None = None
-    """Name of this kind of GPU in the catalogue, None if it is not there."""
+    """Name of this kind of GPU in the catalogue, or None if the catalogue does not have it."""
     label: tuple[str, str] | None = None
     """The node label, with its value, that identifies this kind of GPU."""
 
@@ -76,8 +76,8 @@ class Kind:
 
 
 def kinds_of(node: Node, table: Table = kind_labels.TABLE) -> list[Kind]:
-    """Return the kinds of GPU of a node. Kinds of unknown memory are left out, and also GPUs that pods
-    share.
+    """Return the kinds of GPU of a node. Left out are kinds whose memory is not known, and GPUs that several
+    pods share.
     """
     offered = sorted(name for name, amount in node.allocatable.items() if amount >= 1 and is_gpu(name))
     return [kind for name in offered if (kind := _kind(node, name, table)) is not None]
@@ -167,7 +167,7 @@ def usable(
     resource: str | None = None,
     terms: Sequence[NodeTerm] = (),
 ) -> list[Node]:
-    """Return the ready Linux nodes whose labels and taints allow a pod.
+    """Return the Linux nodes that are ready and not cordoned, and whose labels and taints allow a pod.
 
     - ``selector`` and ``tolerations`` are those of the pod. The user's affinity is ignored.
     - ``resource`` is the extended resource that the pod requests. A taint whose key is this name is

@@ -58,7 +58,8 @@ def placed(
     """Return the plan of a job on a cluster.
 
     - ``nodes`` are the nodes of the cluster. Without nodes the kinds of GPU are not known.
-    - ``before`` is an earlier plan of the same spec. Its kind of GPU is kept when nodes are added or removed.
+    - ``before`` is an earlier plan of the same spec. By rule 3 of this module, the new plan usually has the
+      same kind of GPU, also if nodes were added or removed.
     - ``force_memory`` is passed to ``plan``.
     - ``defaults`` are the platform's defaults. Those for a kind of GPU can have a node selector and
       tolerations. They decide which nodes of this kind the job may use.
@@ -100,7 +101,7 @@ def placed(
 
 
 def _allowing(spec: RFTJobSpec) -> tuple[Mapping[str, str], Sequence[Toleration]]:
-    """Return the node selector and the tolerations of a spec, which decide what nodes it may use."""
+    """Return the node selector and the tolerations of a spec, which decide which nodes the job may use."""
     resources = spec.resources or Resources()
     return resources.node_selector or {}, resources.tolerations or []
 
@@ -110,8 +111,8 @@ def _offered(
 ) -> Mapping[Kind, list[Node]]:
     """Return the kinds of GPU that a job may use, and for each kind the nodes that the job may use.
 
-    The platform's defaults for a kind can have a node selector and tolerations. They decide which nodes of
-    this kind the job may use.
+    ``inheriting`` returns the job's spec with the platform's defaults for an accelerator. These defaults can
+    have a node selector and tolerations, which decide which nodes with this accelerator the job may use.
     """
     offered = known.offered(*_allowing(inheriting(None).spec))
     own = defaults.accelerators or {}
@@ -169,6 +170,9 @@ def _offers(
     made_for: Callable[[Inheriting], Plan],
 ) -> list[_Offer]:
     """Return every kind of GPU on which the job fits, with its nodes and a plan.
+
+    ``inheriting`` returns the job's spec with the platform's defaults for an accelerator. ``made_for``
+    returns the plan of such a spec.
 
     Raises:
         Unplannable: the job fits on no kind. The error is that of the kind with the most memory.

@@ -62,14 +62,19 @@ def plan(
 
     - ``uid`` is the job's UID. The seed is derived from it.
     - ``shape`` is the model's shape, or None to find the shape by the model's name.
-    - ``rows`` has the numbers of rows of the dataset, and the length of prompts.
+    - ``rows`` has the numbers of rows of the dataset and the length of prompts, or is None if they are not
+      known.
     - ``force_memory`` says whether a ``spec.resources.memory`` that is too small is accepted.
     - ``cpu_dtype`` is the dtype that is fast on the CPU of the machine that will train. It is float32 if the
       machine is not known.
 
     Raises:
-        Unplannable: the model cannot be trained; or the plan needs the model's size or the accelerator's
-            memory, which is not known; or the run fits on no number of GPUs.
+        Unplannable: in one of these cases:
+
+            - The model cannot be trained.
+            - The model's size or the accelerator's memory is needed for the plan, and is not known.
+            - The run fits on no number of GPUs.
+            - The spec requests too little memory for a run on the CPU, or more CPUs than its CPU limit.
     """
     if shape is None:
         _check_trainable(spec.model.name)
@@ -176,7 +181,11 @@ class _Even(NamedTuple):
 def _balance(
     spec: RFTJobSpec, derived: Effective, shape: Shape | None, rows: RowCounts | None
 ) -> _Even | None:
-    """Return the number of GPUs for which the times of sampling and update differ least, or ``None``."""
+    """Return the number of GPUs for which the times of sampling and update differ least.
+
+    Return ``None`` if the shape of the model or the speed of the GPUs is not known, or if the run does not
+    fit.
+    """
     device, memory = _device(spec), _memory(_accelerator(spec))
     if shape is None or device is None:
         return None
@@ -223,7 +232,10 @@ def _idle(
 def _asked_for(
     spec: RFTJobSpec, shape: Shape | None, derived: Effective, costs: StepCosts | None
 ) -> _Gpus | None:
-    """Return the number of GPUs that the spec sets, with notes about the planned number; else ``None``."""
+    """Return the number of GPUs that the spec sets, with notes about the planned number.
+
+    The accelerator ``cpu`` sets the number to 0. Return ``None`` if the spec sets no number.
+    """
     resources = spec.resources or Resources()
     if resources.gpus is None:
         accelerator = resources.accelerator
@@ -338,8 +350,8 @@ def _explained(shape: Shape, split: Split, memory: float) -> list[str]:
 
 
 def _base(spec: RFTJobSpec, derived: Effective, shape: Shape | None, split: Split | None) -> list[str]:
-    """Return a note if several GPUs train, else none: whether each of them has the whole base model, or they
-    divide its layers.
+    """Return a note that says whether each GPU that trains has the whole base model, or whether these GPUs
+    divide its layers. Return [] if only one GPU trains.
     """
     if shape is None or split is None or split.trainers == 1:
         return []
@@ -353,8 +365,8 @@ def _base(spec: RFTJobSpec, derived: Effective, shape: Shape | None, split: Spli
 
 
 def _samplers(split: Split) -> str:
-    """Return the last part of a sentence in a note: the GPUs of each sampler, and whether training uses the
-    same GPUs.
+    """Return the end of a sentence in a note: the number of GPUs of each sampler, and whether these GPUs also
+    train.
     """
     said = f", {split.samplers} samplers with {split.tensor_parallel} each" if split.samplers > 1 else ""
     return said + (", in turns on the same GPUs" if split.shared else "")
@@ -409,7 +421,11 @@ def _accelerator(spec: RFTJobSpec) -> Accelerator:
 
 
 def _device(spec: RFTJobSpec) -> Gpu | None:
-    """Return the entry in the catalogue for the GPU that the spec names, or ``None``."""
+    """Return the entry in the catalogue for the GPU that the spec names.
+
+    If the spec gives neither the name nor the memory of a GPU, return the entry for ``DEFAULT``. Return
+    ``None`` if the catalogue does not have the GPU.
+    """
     accelerator = _accelerator(spec)
     default = accelerators.DEFAULT if accelerator.memory is None else ""
     return ACCELERATORS.get(accelerator.name or default)

@@ -50,7 +50,8 @@ def fast_cpu_dtype(env: Mapping[str, str] = os.environ, processors: Path = Path(
 
     If ``env`` has the variable ``RFT_CPU_DTYPE``, its value is returned. Otherwise the flags of the CPU in
     the file ``processors`` decide: bfloat16 is returned only if the CPU has instructions for bfloat16.
-    Without these instructions bfloat16 takes eight times as long as float32.
+    Without these instructions bfloat16 takes eight times as long as float32. If the file cannot be read,
+    float32 is returned.
 
     Raises:
         ValueError: the variable ``RFT_CPU_DTYPE`` has an unknown value.

@@ -80,7 +80,7 @@ class NodeSpace:
 
 
 def remedies(spec: RFTJobSpec, made: Plan, room: NodeSpace) -> list[Remedy]:
-    """Return the smallest changes with which the pod fits on a node. Each remedy in the list is enough alone.
+    """Return the smallest changes with which the pod fits on a node. Each item of the list is enough alone.
 
     ``made`` is the plan of ``spec``, and ``room`` has the nodes that the pod may use.
 
@@ -89,7 +89,8 @@ def remedies(spec: RFTJobSpec, made: Plan, room: NodeSpace) -> list[Remedy]:
     pair with the smallest change.
 
     If the spec asks for more GPUs or memory than any node has, the plan's values first replace those of the
-    spec. If the pod needs more CPUs than any node has, the CPUs of the largest node replace them.
+    spec. If the pod needs more CPUs than any node has, its CPU request is first replaced by the largest
+    number of CPUs that a node has.
     """
     ways = [way for way in _ways(spec, made, room) if _possible(way)]
     for way in ways:
@@ -141,7 +142,10 @@ class _Way:
 
 
 def _target(spec: RFTJobSpec, made: Plan) -> RFTJobSpec:
-    """Return the spec with the accelerator that the plan ``made`` chose."""
+    """Return the spec with the accelerator that the plan ``made`` chose by the labels of nodes.
+
+    If the spec has an accelerator, or if the plan chose none, return the spec unchanged.
+    """
     kind = recorded(made)
     chosen = spec.resources is None or spec.resources.accelerator is None
     return for_kind(spec, kind) if kind is not None and chosen else spec
@@ -150,8 +154,8 @@ def _target(spec: RFTJobSpec, made: Plan) -> RFTJobSpec:
 def _ways(spec: RFTJobSpec, made: Plan, room: NodeSpace) -> Iterator[_Way]:
     """Yield the spec, then versions of it in which more and more fields of ``spec.resources`` are replaced.
 
-    First the number of GPUs, then the memory are replaced by the values of the plan. At last the CPUs are
-    replaced by those of the largest node. This is done only for an amount that no node has.
+    First the number of GPUs, then the memory are replaced by the values of the plan. At last the CPU request
+    is replaced by the largest number of CPUs that a node has. An amount is replaced only if no node has it.
     """
     way = _Way(_target(spec, made), made, room)
     resources = spec.resources or Resources()
@@ -266,7 +270,10 @@ def larger_accelerator(spec: RFTJobSpec, made: Plan, room: NodeSpace) -> str | N
 
 
 def smaller_model(spec: RFTJobSpec, made: Plan, room: NodeSpace) -> float | None:
-    """Return the largest model size of ``_BILLIONS`` with which the pod fits on a node, or None."""
+    """Return the largest size of a model with which the pod fits on a node, in billions of parameters.
+
+    Only the sizes in ``_BILLIONS`` are tried. Return None if the pod fits with none of them.
+    """
     *_, way = _ways(spec, made, room)
     for billions in _BILLIONS:
         model = way.spec.model.model_copy(update={"parameters": f"{billions}B"})

@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 class Shape:
     """A decoder-only transformer with grouped-query attention and gated feed-forward layers.
 
+    - ``hidden`` is the hidden size, and ``vocabulary`` is the number of tokens in the vocabulary.
+    - ``heads`` and ``kv_heads`` are the numbers of query heads and of key-value heads. ``head_dim`` is the
+      number of columns of one head.
     - ``intermediate`` is the width of the feed-forward part of a layer without experts.
     - ``experts`` is the number of experts of a layer with experts. Such a layer has no other feed-forward
       part.
@@ -60,7 +63,7 @@ class Shape:
 
     @property
     def attention_parameters(self) -> int:
-        """Number of parameters of one layer's attention: the matrices q, k, v and o, and biases."""
+        """Number of parameters of a layer's attention: the matrices q, k, v, o and the biases of q, k, v."""
         q, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
         bias = q + 2 * kv if self.attention_bias else 0
         return 2 * self.hidden * q + 2 * self.hidden * kv + bias

@@ -59,8 +59,8 @@ class Speed:
     samplers: int = 1
     """Number of samplers. Each has ``sampler_gpus // samplers`` GPUs and a part of a step's prompts."""
     link: float | None = None
-    """Bytes per second at which a GPU that trains gathers the layers of the base, by its data sheet. None: it
-    gathers nothing, because it has the whole base."""
+    """Bytes per second at which a GPU that trains gathers the layers of the base model, by its data sheet.
+    None: each GPU that trains has the whole base model, so it gathers nothing."""
 
     @property
     def tensor_parallel(self) -> int:
@@ -144,7 +144,10 @@ def sampling_seconds(
 
 
 def concurrent(shape: Shape, speed: Speed, lengths: Lengths) -> float:
-    """Return how many completions one vLLM generates concurrently, limited by cache and ``max_num_seqs``."""
+    """Return how many completions one sampler generates concurrently.
+
+    Three limits apply: the size of the key-value cache, vLLM's ``max_num_seqs``, and ``lengths.at_once``.
+    """
     per_token = BF16 * shape.kv_elements_per_token / min(speed.tensor_parallel, shape.kv_heads)
     room = speed.cache_bytes / (per_token * (lengths.prompt + lengths.completion))
     played = SAMPLER_SEQUENCES if lengths.at_once is None else lengths.at_once / speed.samplers
@@ -154,9 +157,9 @@ def concurrent(shape: Shape, speed: Speed, lengths: Lengths) -> float:
 def weights_read(shape: Shape, sequences: float) -> float:
     """Return the bytes of weights in bf16 that one forward pass reads.
 
-    The pass computes one token for each of ``sequences``. In a mixture of experts it reads only the experts
-    that these tokens use. If each token uses k of E experts, and all experts are equally likely, then B
-    tokens use a share of 1 - (1 - k / E)^B of the experts.
+    The pass computes one token for each of ``sequences`` sequences. In a mixture of experts it reads only the
+    experts that these tokens use. If each token uses k of E experts, and all experts are equally likely, then
+    B tokens use a share of 1 - (1 - k / E)^B of the experts.
     """
     if not shape.experts:
         return BF16 * shape.parameters
@@ -210,8 +213,8 @@ class Update:
     reference: bool
     """Whether log-probs of the reference policy are computed too, because ``klBeta`` is above 0."""
     measured: float = 0.0
-    """Share of the rows, from 0 to 1, that need one more forward pass, for log-probs before the batch's first
-    update."""
+    """Share of the rows, from 0 to 1, that need one more forward pass. It computes their log-probs before the
+    first update of the batch."""
 
 
 def update_seconds(
@@ -222,8 +225,8 @@ def update_seconds(
     The training takes ``rounds`` steps. Each trainer computes one micro-batch at a time. At the end of a step
     some trainers may have no micro-batch left, and wait for the others.
 
-    If the GPUs that train divide the base model, each gathers the next layer while it computes the current
-    one. So the longer of the two decides the time.
+    If the GPUs that train divide the base model, each GPU gathers the next layer while it computes the
+    current one. So either gathering or computing, whichever takes longer, decides the time.
     """
     work = prompts * group_flops(shape, speed, lengths, update)
     passes = micro_batches(speed, lengths, prompts / rounds, update.rollouts)
@@ -237,7 +240,7 @@ def update_seconds(
 def gathered_bytes(shape: Shape, trainers: int, update: Update) -> float:
     """Return the bytes that a GPU receives to train on one micro-batch, if ``trainers`` GPUs divide the base.
 
-    It receives the parts of all other GPUs for the forward pass and again for the backward pass, and once
+    The GPU receives the parts of all other GPUs for the forward pass, again for the backward pass, and once
     more for each further forward pass.
     """
     times = 2 + int(update.reference) + update.measured

@@ -10,7 +10,7 @@ model. The sampler splits the model over its GPUs by tensor parallelism. Prompts
 samplers.
 
 If several GPUs train, the base model is either *whole* on each of them, or its layers are *divided* among
-them. With a whole base no GPU waits for layers of another one. So where the whole base fits, it is used,
+them. With a whole base no GPU waits for layers of another GPU. So where the whole base fits, it is used,
 unless a step would then take over 10 % longer.
 """
 
@@ -30,7 +30,7 @@ fully."""
 
 
 class Roles(NamedTuple):
-    """The number of a pod's GPUs, of those that train, of those that sample, and of samplers (vLLMs)."""
+    """The numbers of a division: all GPUs of the pod, GPUs that train, GPUs that sample, and vLLM servers."""
 
     gpus: int
     trainers: int
@@ -79,11 +79,10 @@ class Split:
         return self.trainers + self.sampler_gpus > self.gpus
 
     def cache_bytes(self, memory: float) -> float:
-        """Return the bytes of the key-value cache on each GPU that samples. ``memory`` is the bytes of one
-        GPU.
+        """Return the bytes of the key-value cache on each GPU that samples.
 
-        The sampler may use a share of this memory. The cache gets what the other parts of the sampler leave
-        free in this share.
+        ``memory`` is the memory of one GPU, in bytes. The sampler may use the share ``sampler_share`` of this
+        memory. The cache gets what the other parts of the sampler leave free in this share.
         """
         sampled = [part for part in self.parts if part.name.startswith("sampling")]
         fixed = sum(part.bytes for part in sampled if "key-value cache" not in part.name)
@@ -111,10 +110,10 @@ factor."""
 def smallest(
     shape: Shape, work: MemoryDemand, memory: float, most: int = MAX_GPUS, costs: Costs | None = None
 ) -> Split | None:
-    """Return a division of the fewest GPUs on which the run fits. Return ``None`` if it needs more than
-    ``most``.
+    """Return a division of the fewest GPUs on which the run fits. Return ``None`` if the run needs more than
+    ``most`` GPUs.
 
-    - ``memory`` is the bytes of one GPU.
+    - ``memory`` is the memory of one GPU, in bytes.
     - ``most`` is the largest allowed number of GPUs.
     - ``costs`` estimates the cost of a division. None: the speed of the GPUs is not known.
     """
@@ -128,9 +127,9 @@ def fitted(
     """Return the best way to divide ``gpus`` GPUs between training and sampling, or ``None`` if the run does
     not fit on them.
 
-    ``memory`` is the bytes of one GPU. ``costs`` estimates the cost of a division, or is None if the speed
-    of the GPUs is not known. Without ``costs`` these rules decide. A later rule decides only if the earlier
-    ones leave several divisions.
+    ``memory`` is the memory of one GPU, in bytes. ``costs`` estimates the cost of a division, or is None if
+    the speed of the GPUs is not known. Without ``costs`` these rules decide. A later rule decides only if the
+    earlier ones leave several divisions.
 
     1. Training and sampling have separate GPUs.
     2. The micro-batches are the largest.
@@ -307,7 +306,7 @@ def tensor_parallel(gpus: int, shape: Shape) -> int:
     """Return the largest number of GPUs, up to ``gpus``, over which vLLM can split the model.
 
     Tensor parallelism gives every GPU whole attention heads and an equal part of the feed-forward columns.
-    Key-value heads are divided, or repeated if there are more GPUs than heads.
+    Key-value heads are divided, or repeated if there are more GPUs than key-value heads.
     """
     return next(size for size in range(max(1, gpus), 0, -1) if _splits(size, shape))
 

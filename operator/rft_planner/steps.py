@@ -1,4 +1,4 @@
-"""Calculates how many prompts a step has, and how many steps an epoch has. Trainer and planner both use this.
+"""Calculates how many prompts a step has, and how many steps an epoch has, for the trainer and the planner.
 
 Lengths are in tokens.
 """
@@ -25,13 +25,17 @@ def first_expectation(max_tokens: int) -> float:
 def prompts_per_step(prompt: float, completion: float, rollouts: int, budget: int) -> int:
     """Return the number of prompts in one step: as many as fit into ``budget`` tokens, at least one.
 
-    Each prompt needs rollouts × (prompt + completion) tokens.
+    Each prompt needs rollouts × (prompt + completion) tokens. ``prompt`` and ``completion`` are mean lengths
+    in tokens, and ``rollouts`` is the number of completions of each prompt.
     """
     return max(1, int(budget // (rollouts * (prompt + completion))))
 
 
 def steps_for(rows: int, prompts: int) -> int:
-    """Return the number of steps in one epoch. The last step may have fewer prompts than ``prompts``."""
+    """Return the number of steps in one epoch of ``rows`` rows, with ``prompts`` prompts in a step.
+
+    The last step may have fewer prompts.
+    """
     return -(-rows // prompts)
 
 

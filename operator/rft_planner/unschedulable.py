@@ -31,7 +31,7 @@ def explain_unschedulable(
     - ``made`` is the plan of ``spec``.
     - ``nodes`` are the nodes of the cluster. If there are none, the message does not compare the pod with a
       node.
-    - ``requests`` are the pod's resource requests.
+    - ``requests`` are the pod's resource requests. If there are none, those of the plan are used.
     - ``said`` is the scheduler's message. It is part of the returned message.
     """
     wanted = dict(requests) or needs(made)
