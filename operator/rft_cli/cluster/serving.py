@@ -19,8 +19,8 @@ _VARIABLES = (
 )  # fmt: skip
 """Environment variables that the server gets from the trainer, besides the variables of the hub's client.
 
-With these variables, the server finds its files and reaches the hub. They contain no keys of trackers. The same
-names in lower case are copied too, because some programs read only these."""
+With these variables, the server finds its files and reaches the hub. They contain no keys of trackers. The
+same names in lower case are copied too, because some programs read only these."""
 _HUB_PREFIX = "HF_"
 _PLACEMENT = (
     "imagePullSecrets", "tolerations", "nodeSelector", "runtimeClassName", "schedulerName",
