@@ -59,10 +59,10 @@ class Defaults(Model):
 
 
 class JobDefaults(Defaults):
-    """The defaults for all jobs, and those for the jobs on one accelerator, which take precedence."""
+    """The defaults for all jobs, and further ones for each kind of accelerator, which take precedence."""
 
     accelerators: dict[str, Defaults] | None = Field(
-        None, description="Defaults for single accelerators of the catalogue, and for cpu."
+        None, description="Defaults for the jobs on each kind of accelerator, by its name, or cpu."
     )
 
 

@@ -237,7 +237,7 @@ def environment_has_one_source(spec: RFTJobSpec) -> Iterator[Problem]:
     )
 )
 def environment_scale_rises(spec: RFTJobSpec) -> Iterator[Problem]:
-    """The ``min`` of the environment's scale is less than its ``max``."""
+    """In the range of the environment's reward, ``spec.environment.scale``, ``min`` is less than ``max``."""
     scale = spec.environment.scale if spec.environment is not None else None
     if scale is not None and not scale.min < scale.max:
         said = f"min {scale.min:g} must be below max {scale.max:g}; raise max or lower min"

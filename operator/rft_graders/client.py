@@ -169,7 +169,9 @@ class Inbox:
         return entry
 
     def open(self) -> "list[Future[Graded]]":
-        """Return the futures of all requests without a reply. Remove the requests that were not sent."""
+        """Return the futures of all requests that have no reply yet, also of those that were not sent. The
+        latter are taken out of the queue, so that they are never sent.
+        """
         found = list(self.sent.values())
         while (entry := self.next()) is not None:
             found.append(entry[1])

@@ -89,7 +89,9 @@ class Home:
             return False
 
     def remove(self) -> None:
-        """Remove the folder. A file that cannot be removed stays until the grader process ends."""
+        """Remove the worker's folder, after the worker has ended. A file that cannot be removed stays until
+        the grader process ends, which started the worker.
+        """
         with contextlib.suppress(OSError, RecursionError):
             _remove(self.path)
 

@@ -36,8 +36,8 @@ class CallShape(NamedTuple):
     names: frozenset[str]
     """All parameter names in this list. A function may lack those that are not in ``known_by``."""
     values: Callable[[Asked], dict[str, Any]]
-    """A function that returns the arguments for one completion, by parameter name. An argument is left out if
-    it has no value, for example because the row lacks the field.
+    """Returns the arguments with which the user's function is called to score one completion, by parameter
+    name. An argument is left out if it has no value, for example because the row lacks the field.
     """
     columns: bool = False
     """True: a parameter that is not in ``names`` gets the row's field of the same name. False: it gets no

@@ -100,7 +100,8 @@ class GraderWorker:
     filtered = False
     """Whether users' code is kept from changing the limits and priorities of other processes."""
     value: dict[str, Any] | None = None
-    """The result of the environment's last action. None for a grader."""
+    """The result of what an environment was last asked to do, such as ``reset`` or a tool call. None if the
+    worker runs a grader."""
 
     def __init__(self, code: Code, children: Children) -> None:
         """Start the worker process and load the source.

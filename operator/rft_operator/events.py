@@ -91,7 +91,8 @@ class WarningEvents:
         except ClusterError as error:
             self._say(
                 namespace,
-                f"{namespace}: Events cannot be read, so a status may lack why its pod waits: {error}",
+                f"{namespace}: Events cannot be read, so the status of a job may lack why its pod waits:"
+                f" {error}",
             )
             return None
         self._said.pop(namespace, None)

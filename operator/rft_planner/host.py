@@ -401,7 +401,8 @@ def sampler_batch(shape: Shape, run: HostRun) -> float:
 def sampler_logits(shape: Shape, cache_tokens: int) -> float:
     """Return the bytes of five float32 copies of the logits of all concurrent completions.
 
-    The copies are raw logits, processed logits, log-probs, and two copies for sorting.
+    ``SEQUENCES`` completions run at the same time, or ``cache_tokens`` if vLLM's cache has room for fewer
+    tokens than that. The copies are raw logits, processed logits, log-probs, and two copies for sorting.
     """
     sequences = min(SEQUENCES, cache_tokens)
     return 5 * FLOAT32 * sequences * shape.vocabulary

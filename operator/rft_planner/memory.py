@@ -164,10 +164,11 @@ def attention_mask(tokens: int) -> float:
 def logits_chunk(shape: Shape) -> float:
     """Return the bytes of the logits of one chunk: V · 1024 · 40.
 
-    V is the size of the vocabulary, 1024 is the number of positions in a chunk, and 40 is the number of bytes
-    for each logit. The raw logits are in bf16. These values are in float32:
+    V is the size of the vocabulary, and 1024 is the number of positions in a chunk. 40 is an upper bound of
+    the bytes for each logit. The following values take 38 of them: 2 for the raw logits in bf16, 8 for the
+    64-bit indices of the sorted logits, and 4 for each of these values in float32:
 
-    - the scaled, the filtered and the sorted logits, the sorted ones with 64-bit indices
+    - the scaled, the filtered and the sorted logits
     - their cumulative probabilities
     - a copy for the normalizer
     - two gradients

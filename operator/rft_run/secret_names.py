@@ -102,14 +102,15 @@ def kind_of(name: str) -> Kind | None:
 
 
 def holds_secret(name: str, value: str, sentence: str = "") -> bool:
-    """Return whether ``value``, which a text has beside ``name``, is secret.
+    """Return whether ``value``, which stands beside ``name`` in a text, is secret.
 
-    An empty or masked value is not secret, and neither is a value such as ``true`` or ``$TOKEN``. For a name
-    of the kind ``token``, a number is not secret either, and in a sentence most words are not secret.
+    It is not if ``kind_of(name)`` is None, or if the value is empty, masked, or a value such as ``true`` or
+    ``$TOKEN``. If the kind is ``token`` (the name may be about a language model's tokens), a number is not
+    secret either, and in a sentence most words are not secret.
 
-    ``sentence`` is the text from the beginning of the value on. It is needed only if the value has no quotes
-    and follows a colon and a space. Such a value is not secret if it begins a sentence, as in ``password: is
-    missing``.
+    ``sentence`` is the rest of the text, beginning with the value. It is needed only if the value has no
+    quotes and follows a colon and a space. Such a value is not secret if it begins a sentence, as in
+    ``password: is missing``.
     """
     kind, start = kind_of(name), value[:_ORDINARY].strip()
     if kind is None or not start or start.startswith(REDACTED[:-1]):

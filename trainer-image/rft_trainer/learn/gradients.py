@@ -129,7 +129,8 @@ class Accumulation:
     def __init__(self, policy: Policy, begin: Begin, team: Team, old: OldLogprobs | None = None) -> None:
         """Receive the leader's adapter weights and clear the gradients.
 
-        ``old``: the old log-probs, which are used only if ``begin.measured`` is true.
+        - ``begin``: the settings and denominators of the mini-batch's loss.
+        - ``old``: the old log-probs, which are used only if ``begin.measured`` is true.
         """
         self.metrics = UpdateMetrics(kl=0.0 if begin.settings.loss.kl_beta > 0 else None)
         self._policy, self._begin, self._team = policy, begin, team

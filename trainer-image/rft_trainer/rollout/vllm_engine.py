@@ -154,7 +154,9 @@ class VllmEngine:
                 self._idle.notify_all()
 
     def _load_missing(self) -> None:
-        """Load the current adapter and the kept ones, except those that the server has."""
+        """Load the current adapter and the older ones that requests still name, except those that the server
+        has.
+        """
         for adapter in (*self._kept, self._adapter):
             if adapter is not None and adapter.name not in self._loaded:
                 self._client.load_adapter(adapter)

@@ -21,8 +21,8 @@ It is for test clusters with simulated GPUs.
 def on_this_machine(config: RunConfig, env: Mapping[str, str] = os.environ) -> RunConfig:
     """Return the configuration, adapted to the devices of this machine.
 
-    With ``RFT_DEVICE=cpu`` the run computes on the CPU. Its plan is dropped, because the plan is made for
-    GPUs. In this case the pod requests GPUs only for the scheduler.
+    ``RFT_DEVICE=cpu`` is for test clusters with simulated GPUs: the pod requests GPUs, but the run computes
+    on the CPU. The plan is then dropped, because it is made for GPUs.
 
     Raises:
         ConfigurationError: torch finds fewer GPUs than planned, or RFT_DEVICE has an invalid value.
