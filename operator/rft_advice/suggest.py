@@ -181,7 +181,7 @@ STEPS: dict[Goal, tuple[ParameterStep, ...]] = {
             "fewer completions to generate",
         ),
         ParameterStep(
-            _MAX_TOKENS, lambda value: _halve(value, bands.SHORT_COMPLETION), "every token generated costs"
+            _MAX_TOKENS, lambda value: _halve(value, bands.SHORT_COMPLETION), "shorter completions cost less"
         ),
         ParameterStep(
             _BATCH, lambda value: _halve(value, _LEAST_BATCH), "a step with a smaller batch needs less memory"

@@ -32,7 +32,8 @@ def _fix(error: yaml.MarkedYAMLError, line: str) -> str:
         return "the line is indented with a tab, which YAML does not allow; indent it with spaces"
     if _MAPPING in problem:
         return (
-            f"YAML reads a colon in {line.strip()!r} as the start of a new field, but none can start there:"
+            f"YAML reads a colon in {line.strip()!r} as the start of a new field, but no field can start"
+            " there:"
             " put a text with a colon in quotes, or indent this line like the lines around it"
         )
     if "cannot start any token" in problem and column < len(line):

@@ -184,7 +184,9 @@ class Hosted:
         A result with a text that was too long has also "cut": true.
         """
         if asked["do"] in ("call", "reply", "rollout", "reward") and self._instance is None:
-            raise RuntimeError("the process of the rollout's environment was replaced, so its state is gone")
+            raise RuntimeError(
+                "the worker process of the environment was replaced, so the rollout's state is lost"
+            )
         match asked["do"]:
             case "describe":
                 replies = hasattr(self._class, "reply")

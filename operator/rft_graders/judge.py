@@ -75,5 +75,5 @@ def _text(answer: Any) -> str:
     except (TypeError, KeyError, IndexError) as error:
         raise ValueError("the judge's answer has no choices[0].message.content") from error
     if not isinstance(text, str):
-        raise ValueError("the judge answered with no text")
+        raise ValueError("choices[0].message.content in the answer of the judge is not a text")
     return text

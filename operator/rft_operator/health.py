@@ -108,7 +108,9 @@ def serve(signs: Signs, port: int) -> ThreadingHTTPServer:
     class Probe(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             if self.path == READY_PATH:
-                complaints = [] if signs.ready else ["starting: this process does not yet wait for the Lease"]
+                complaints = (
+                    [] if signs.ready else ["not ready: this process does not wait for the Lease yet"]
+                )
             else:
                 complaints = signs.complaints()
                 for complaint in complaints:

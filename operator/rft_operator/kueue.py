@@ -180,7 +180,7 @@ def _because(found: Workload) -> str:
 def _evicted(found: Workload) -> str:
     if not found.evicted_reason:
         return ""
-    return f" Kueue stopped it at {found.evicted_at} ({found.evicted_reason}){_because(found)}."
+    return f" Kueue stopped the child Job at {found.evicted_at} ({found.evicted_reason}){_because(found)}."
 
 
 def _sentence(text: str) -> str:

@@ -75,7 +75,7 @@ def idle_time(split: Split, costs: StepCosts, work: MemoryDemand, most: int) -> 
 def _reason(split: Split, costs: StepCosts, work: MemoryDemand, most: int, share: float) -> str:
     others = choices(split.gpus, costs.shape, work, costs.memory, costs)
     if min((cost.idle for _, cost in others), default=share) < share - _SAME:
-        why = "with any other division that leaves them less idle, a step takes longer"
+        why = "other divisions of the GPUs have less idle time, but longer steps"
     else:
         why = "no other division that fits into the memory of the GPUs leaves them less idle"
         more = _enough(split.gpus, costs, work, most)

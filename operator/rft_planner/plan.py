@@ -200,7 +200,7 @@ def _balance(
     split, step = found
     return _Even(
         split.gpus,
-        f"training and sampling take the most equal times with {split.gpus} GPUs: {split.trainers} for"
+        f"training and sampling take nearly the same time with {split.gpus} GPUs: {split.trainers} for"
         f" training, about {about(step.update):g} s of a step, and {split.sampler_gpus} for sampling, about"
         f" {about(step.sampling):g} s",
     )

@@ -87,6 +87,6 @@ def _problem(error: ValidationError) -> str:
     """Return a one-line message about the first problem of an invalid record."""
     first = error.errors()[0]
     if first["type"] == "missing":
-        return "a record has no line, completion or graders"
+        return "a record lacks one of the fields line, completion and graders"
     place = ".".join(map(str, first["loc"]))
     return f"{place}: {first['msg']}" if place else first["msg"]

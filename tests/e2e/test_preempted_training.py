@@ -132,7 +132,8 @@ def test_a_preempted_training_job_ends_like_an_undisturbed_one(
         wait_until(f"step {least}", lambda least=least: step_of(run) >= least, 180)  # type: ignore[misc]
         began = time.monotonic()
         api.create(JOBS, urgent(f"urgent-{number}"))
-        messages.until("a training job preempted", run, "Kueue stopped it at ", since=began, within=15.0)
+        stopped = "Kueue stopped the child Job at "
+        messages.until("a training job preempted", run, stopped, since=began, within=15.0)
         wait_until(
             "the preempted job trains again",
             lambda: step_of(run) > 0 and run.status["phase"] == "Running",

@@ -140,7 +140,7 @@ def test_ten_preemptions_by_a_higher_priority_do_not_count_as_failures(
         patient.start_pod(patient.pod())
         urgent = queue("3", priority="high")
         if number == 0:
-            messages.until("preempted by a higher priority", patient, "Kueue stopped it at ")
+            messages.until("preempted by a higher priority", patient, "Kueue stopped the child Job at ")
             assert patient.condition("Ready")["reason"] == "Preempted"
         else:
             patient.wait_for_phase("Queued")
@@ -291,7 +291,7 @@ def test_a_job_on_borrowed_quota_is_preempted_when_the_owner_needs_it(
     borrower = queue("3", "left")
     admitted(borrower)
     owner = queue("2", "right")
-    messages.until("reclaimed by the other queue of the cohort", borrower, "Kueue stopped it at ")
+    messages.until("reclaimed by the other queue of the cohort", borrower, "Kueue stopped the child Job at ")
     admitted(owner)
 
 

@@ -88,7 +88,7 @@ def of_another_pod(trainer: Trainer, submit: Submit) -> str:
 
 def test_the_token_of_another_pod_cannot_report_for_this_job(trainer: Trainer, submit: Submit) -> None:
     token = of_another_pod(trainer, submit)
-    said = "the report and the token are of different attempts"
+    said = "the report names another pod than its token"
     refused(trainer, Attack(token, body(trainer.pod, 9), 403, said))
 
 

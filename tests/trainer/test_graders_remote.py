@@ -476,7 +476,7 @@ def test_the_judges_score_is_in_the_last_json_object_else_in_a_sentence_of_its_o
         (chat("Score: 1\nScore: 0"), "named several scores"),
         (cut("Score: 1"), "was cut before its score: raise model.maxTokens"),
         (cut('{"score": 1'), "was cut before its score: raise model.maxTokens"),
-        (chat(None), "answered with no text"),
+        (chat(None), "is not a text"),
         (Answer({"error": "overloaded"}), "no choices[0].message.content"),
         (Answer([]), "no choices[0].message.content"),
     ],

@@ -183,7 +183,7 @@ def test_another_folder_is_never_mixed_with_a_download(server: PodServer, tmp_pa
     (tmp_path / "mine" / "notes").write_text("")
     result = rft("download", "sums", "--output", "mine")
     assert result.exit_code == 1
-    assert "holds other files" in result.stderr
+    assert "has files that are not from a run of this job" in result.stderr
     assert rft("download", "sums").exit_code == 0
     server.job["metadata"]["uid"] = "another"
     assert "holds another run, of sums" in rft("download", "sums").stderr
@@ -498,7 +498,7 @@ class Changing:
 def test_a_file_that_changes_while_it_is_sent_is_asked_for_again(tmp_path: Path) -> None:
     assert receive(Changing(2), PARTS["records"], tmp_path).files == 1
     assert (tmp_path / "metrics.jsonl").read_bytes() == b"new"
-    with pytest.raises(UserError, match=r"metrics\.jsonl: changed each time"):
+    with pytest.raises(UserError, match=r"metrics\.jsonl: changed during each attempt"):
         receive(Changing(9), PARTS["records"], tmp_path / "other")
     assert not (tmp_path / "other" / "metrics.jsonl").exists()
 

@@ -71,7 +71,7 @@ def test_evaluations_and_resuming_are_said_in_words() -> None:
     evaluation = {"event": "evaluation", "step": 0, "reward": 0.23, "rows": 64}
     assert describe(evaluation) == "held-out reward of the base policy: 0.230 (64 rows)"
     assert describe({**evaluation, "step": 8}) == "held-out reward of step 8: 0.230 (64 rows)"
-    assert describe({"event": "resumed", "step": 8}) == "going on from step 8"
+    assert describe({"event": "resumed", "step": 8}) == "resumed after step 8"
 
 
 def test_without_a_terminal_every_event_is_a_plain_line() -> None:

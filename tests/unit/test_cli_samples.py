@@ -165,7 +165,7 @@ def test_a_folder_without_rollouts_and_a_broken_file_are_refused(tmp_path: Path)
     assert "has no rollouts" in samples(tmp_path).stderr
     assert "there is no such folder" in samples(tmp_path / "none").stderr
     write(tmp_path, 1, [{"line": 1}])
-    assert "has no line, completion or graders" in samples(tmp_path).stderr
+    assert "lacks one of the fields line, completion and graders" in samples(tmp_path).stderr
     (tmp_path / "rollouts" / "step-000001.jsonl.zst").write_bytes(b"not zstandard")
     result = samples(tmp_path)
     assert result.exit_code == 2

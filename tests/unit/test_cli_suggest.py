@@ -97,8 +97,8 @@ def test_a_goal_at_its_limit_says_so_and_names_what_is_left(job_file: Path) -> N
     result = runner.invoke(app, ["suggest", "--goal", "higher-capacity", str(job_file)])
     assert result.exit_code == 0
     assert result.stdout == ""
-    assert "spec.training.loraRank 32 is already at its limit for higher-capacity" in result.stderr
-    assert "already at its limit" in result.stderr
+    assert "loraRank 32 has no further value to try for the goal higher-capacity" in result.stderr
+    assert "no further value to try" in result.stderr
     assert "prevent-overfitting" in result.stderr
 
 

@@ -64,7 +64,7 @@ def test_the_message_names_the_preemption_and_the_missing_quota() -> None:
     assert reason == "Preempted"
     assert message == (
         f"The child Job waits in LocalQueue team: {SHORT}. "
-        f"Kueue stopped it at 2026-11-28T18:00:00Z (Preempted): {BY}."
+        f"Kueue stopped the child Job at 2026-11-28T18:00:00Z (Preempted): {BY}."
     )
 
 

@@ -47,7 +47,7 @@ def test_a_plan_has_the_balanced_number_of_gpus_and_both_times() -> None:
     made = plan(parse(manifest(model={"name": "Qwen/Qwen2.5-7B"})).spec, "uid")
     assert made.balanced_gpus is not None
     assert made.gpus == 1 < made.balanced_gpus <= NODE_GPUS
-    assert any("the most equal times with" in note for note in made.notes or [])
+    assert any("nearly the same time with" in note for note in made.notes or [])
 
 
 def test_without_known_rates_there_is_no_balanced_number() -> None:

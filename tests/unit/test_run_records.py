@@ -122,7 +122,7 @@ def test_a_step_without_rollouts_is_an_empty_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        (StepRecord(step=3).as_line(), "a record has no line, completion or graders"),
+        (StepRecord(step=3).as_line(), "a record lacks one of the fields line, completion and graders"),
         (json.dumps(ROLLOUT.dump() | {"tokens": "two"}), "tokens: Input should be a valid integer"),
         ("{\n", "Invalid JSON"),
     ],

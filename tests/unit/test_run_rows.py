@@ -156,7 +156,7 @@ def test_what_gzip_compressed_is_read_as_the_file_itself(layout: RowLayout) -> N
         (f"[{ROW},\n{ROW},\n", "rows: is one JSON list"),
         (b"PK\x03\x04..", "rows: is a zip archive"),
         (ROW.encode("utf-16"), "rows: is UTF-16.*iconv -f UTF-16"),
-        (ROW.encode("utf-16-le"), "rows: is UTF-16 without its mark.*UTF-16LE"),
+        (ROW.encode("utf-16-le"), "rows: is UTF-16 without a byte order mark.*UTF-16LE"),
         (ROW.encode("utf-32"), "rows: is UTF-32"),
         (f"{ROW}\r{ROW}\r", "carriage return alone"),
         (f"[{ROW},\n{ROW}]", r"rows: is one JSON list.*jq -c '\.\[\]'"),

@@ -72,7 +72,8 @@ def no_variance(batch: SampledBatch) -> Recommendation | None:
 def _why(rewards: list[float]) -> str:
     if max(rewards) <= 0:
         return (
-            "the base model never gets a reward, so it can learn nothing; give partial credit, use easier"
+            "the base model never gets a reward above 0, so training would have no"
+            " effect; give partial credit, use easier"
             " rows or a clearer instruction, or check that the grader accepts right answers"
         )
     if min(rewards) >= 1:

@@ -77,7 +77,8 @@ def push(
         lines = list(_loading(to, written, merged=merge))
     what = "merged model" if merge else "adapter"
     for other in done["others"]:
-        err().print(f"also there, but not from this push: {other}", markup=False, soft_wrap=True)
+        said = f"already at the destination and not part of this push: {other}"
+        err().print(said, markup=False, soft_wrap=True)
     counted = f"{len(done['sent'])} files sent, {len(done['kept'])} were there already"
     out().print(f"{what} of {chosen.what}: {done['address']} ({counted})", markup=False, soft_wrap=True)
     for line in lines:

@@ -91,7 +91,7 @@ def _write(texts: dict[str, str], folder: Path, baseline: str) -> None:
 
 def _say_what_is_left(found: Suggestions, goal: Goal, others: list[Goal]) -> None:
     for parameter in found.exhausted:
-        err().print(f"{parameter} is already at its limit for {goal}", markup=False)
+        err().print(f"{parameter} has no further value to try for the goal {goal}", markup=False)
     if not found.experiments:
         left = f"; other goals for which there are experiments: {', '.join(others)}" if others else ""
         err().print(

@@ -69,7 +69,7 @@ class Script(NamedTuple):
         """
         node = self.resolved(node)
         if node is None:
-            raise ValueError("nothing")
+            raise ValueError("there is no expression")
         return ast.literal_eval(node)
 
 

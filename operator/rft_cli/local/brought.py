@@ -79,5 +79,6 @@ def refuse_other_run(folder: Path, job: Mapping[str, Any]) -> None:
     lock = RunFolder(folder).lock
     if config is None and not (folder.is_dir() and any(path != lock for path in folder.iterdir())):
         return
-    kind = "holds other files" if config is None else f"holds another run, of {config.job.name}"
+    files = "has files that are not from a run of this job"
+    kind = files if config is None else f"holds another run, of {config.job.name}"
     raise UserError(f"--output {folder}: {kind}; name a folder that is new or empty", INVALID)

@@ -207,7 +207,7 @@ def _dataset(field: str, uri: str, shell: Shell) -> Contact:
     scheme = uri.partition("://")[0]
     if "::" in uri or scheme not in ("http", "https", "hf", "s3", "gs", "gcs"):
         # fsspec knows many more schemes, and the library of each finds credentials in its own way.
-        return Contact(field, uri, ("whatever credentials fsspec finds",))
+        return Contact(field, uri, ("the credentials that fsspec finds on this machine",))
     if scheme == "hf":
         return _of_hub(field, shell)
     if scheme == "s3":

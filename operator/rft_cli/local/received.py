@@ -88,7 +88,8 @@ def receive(
             return Transferred(len(entries), size, sent)
     names = ", ".join(same[0].path for same in changed[:3])
     raise UserError(
-        f"{names}: changed each time while it was sent, and so is not complete here; try again when the job"
+        f"{names}: changed during each attempt to send it, so the copy here is not complete; try again when"
+        " the job"
         " has ended",
         INVALID,
     )

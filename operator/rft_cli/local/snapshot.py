@@ -313,7 +313,7 @@ def _changed_inputs(folder: Path, inputs: Inputs) -> dict[str, tuple[str, str]]:
 
 
 def _short(digest: str | None) -> str:
-    return f"sha256 {digest[:12]}" if digest is not None else "not a file here"
+    return f"sha256 {digest[:12]}" if digest is not None else "no file on this machine, so no digest"
 
 
 def _show(value: object) -> str:

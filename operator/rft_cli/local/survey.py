@@ -164,7 +164,8 @@ def described(found: Survey, answer: str | None, max_tokens: int) -> list[str]:
             f"maxTokens {max_tokens} would cut {cut} answers" if cut else f"maxTokens {max_tokens} cuts none"
         )
         lines.append(
-            f"{answer}: about {_range(lengths)} tokens; {said}, not counting a thought before the answer"
+            f"{answer}: about {_range(lengths)} tokens; {said}, tokens of a thought before the"
+            " answer are not counted"
         )
     return lines
 

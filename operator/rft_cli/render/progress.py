@@ -34,7 +34,7 @@ def describe(event: ProgressEvent) -> str:
         case StageEvent():
             return STAGES[event.stage]
         case ResumedEvent():
-            return f"going on from step {event.step}"
+            return f"resumed after step {event.step}"
         case EvaluationEvent():
             policy = f"step {event.step}" if event.step else "the base policy"
             return f"held-out reward of {policy}: {number(event.reward)} ({event.rows} rows)"

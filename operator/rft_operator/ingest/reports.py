@@ -15,7 +15,7 @@ def check_position(known: Received | None, caller: Caller, report: ProgressRepor
             ``known``, or if a newer attempt has reported.
     """
     if report.attempt != caller.pod_uid:
-        raise Refused(403, "the report and the token are of different attempts")
+        raise Refused(403, "the report names another pod than its token")
     if report.run.progress.attempt < caller.known_attempt:
         raise Refused(409, "the report is outdated: a newer attempt of this run has reported")
     if known is None:

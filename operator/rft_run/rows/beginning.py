@@ -29,8 +29,8 @@ _MAGIC: tuple[tuple[bytes, str, str], ...] = (
     (b"\xff\xfe\x00\x00", "UTF-32", "iconv -f UTF-32 -t UTF-8 rows.txt > rows.jsonl"),
     (b"\xff\xfe", "UTF-16", "iconv -f UTF-16 -t UTF-8 rows.txt > rows.jsonl"),
     (b"\xfe\xff", "UTF-16", "iconv -f UTF-16 -t UTF-8 rows.txt > rows.jsonl"),
-    (b"{\x00", "UTF-16 without its mark", "iconv -f UTF-16LE -t UTF-8 rows.txt > rows.jsonl"),
-    (b"\x00{", "UTF-16 without its mark", "iconv -f UTF-16BE -t UTF-8 rows.txt > rows.jsonl"),
+    (b"{\x00", "UTF-16 without a byte order mark", "iconv -f UTF-16LE -t UTF-8 rows.txt > rows.jsonl"),
+    (b"\x00{", "UTF-16 without a byte order mark", "iconv -f UTF-16BE -t UTF-8 rows.txt > rows.jsonl"),
 )
 """For each known format: the first bytes of its files, its name, and how to convert a file."""
 _TAR = slice(257, 262), b"ustar"

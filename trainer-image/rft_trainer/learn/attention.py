@@ -188,7 +188,7 @@ def _mask(**arguments: Any) -> Sequences | BlockMask:
     """
     current = _ROWS.get()
     if current is None:
-        raise RuntimeError(f"attention {NAME!r} was computed outside of using(), which sets the rows")
+        raise RuntimeError(f"attention {NAME!r} needs the rows of a micro-batch: call the model in using()")
     return current.mask(arguments.get("local_size"))
 
 

@@ -182,7 +182,7 @@ def _compute(
     """
     for mine, *theirs in chunks:
         if should_stop():
-            raise Preempted("asked to stop during an update")
+            raise Preempted("the run was asked to stop during an update")
         followers.tell([Compute(chunk) for chunk in theirs])
         work.add(mine)
 

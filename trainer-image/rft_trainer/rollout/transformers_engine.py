@@ -90,7 +90,7 @@ class TransformersEngine:
         current = self._adapter.name if self._adapter is not None else BASE_NAME
         others = {request.adapter for request in requests.values()} - {None, current}
         if others:
-            raise SamplerError(f"adapter {sorted(map(str, others))[0]} is not loaded, but {current}")
+            raise SamplerError(f"adapter {sorted(map(str, others))[0]} is not loaded, only {current}")
         order = sorted(requests, key=lambda key: _by_prompt(requests[key]))
         for start in range(0, len(order), _BATCH):
             chunk = order[start : start + _BATCH]

@@ -49,7 +49,7 @@ class VllmClient:
         }  # fmt: skip
         answer = self._post("completions", body, seconds)
         if answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
-            raise ConnectionLost(f"vLLM answered {answer.status_code}: {answer.text[:500]}")
+            raise ConnectionLost(f"vLLM answered with HTTP status {answer.status_code}: {answer.text[:500]}")
         if answer.is_error:
             raise SamplerError(f"vLLM refused to compute log-probs of a text: {answer.text[:500]}")
         return prompt_logprobs(answer.json(), token_ids)
@@ -139,7 +139,7 @@ async def _completion(client: httpx.AsyncClient, model: str, request: Request) -
     except httpx.TransportError as error:
         raise ConnectionLost(str(error) or type(error).__name__) from error
     if answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
-        raise ConnectionLost(f"vLLM answered {answer.status_code}: {answer.text[:500]}")
+        raise ConnectionLost(f"vLLM answered with HTTP status {answer.status_code}: {answer.text[:500]}")
     if answer.is_error:
         raise SamplerError(f"vLLM refused a request: {answer.text[:500]}")
     return parse_answer(answer.json())

@@ -178,7 +178,7 @@ class Gateway:
                 self.counts["unauthorized"] += 1
                 if rollout is not None:
                     rollout.refused += 1
-                return _error(401, "the API key belongs to no open rollout", "invalid_api_key")
+                return _error(401, "the API key is not that of an open rollout", "invalid_api_key")
             try:
                 return await handle(request, rollout)
             except BadRequest as error:
