@@ -168,7 +168,7 @@ class Inbox:
         self.ended = entry is None
         return entry
 
-    def open(self) -> "list[Future[Graded]]":
+    def unanswered(self) -> "list[Future[Graded]]":
         """Return the futures of all requests that have no reply yet, also of those that were not sent. The
         latter are taken out of the queue, so that they are never sent.
         """

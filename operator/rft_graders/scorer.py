@@ -83,7 +83,7 @@ class Acting:
         except BaseException as error:  # whoever waits for a future must get the error
             with self._lock:
                 self._error = error
-                for future in self._inbox.open():
+                for future in self._inbox.unanswered():
                     future.set_exception(error)
 
 
