@@ -191,7 +191,7 @@ class Training(Model):
         ),
     )
     mask_truncated: bool = Field(
-        False, description="Exclude completions that are truncated at maxTokens from the loss."
+        False, description="Exclude completions that maxTokens or another limit truncates from the loss."
     )
     overlong_penalty: float | None = Field(
         None,

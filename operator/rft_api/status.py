@@ -389,7 +389,7 @@ class Metrics(Model):
         None, description="Fraction of the tokens whose probability ratio was clipped."
     )
     truncated_fraction: float | None = Field(
-        None, description="Fraction of the completions that were truncated at maxTokens."
+        None, description="Fraction of the completions that were truncated at maxTokens or by another limit."
     )
     zero_variance_fraction: float | None = Field(
         None, description="Fraction of the groups in which all rewards are equal."
@@ -460,7 +460,7 @@ class Usage(Model):
         None,
         description=(
             "For each grader, the number of forged replies: another program wrote them in place of the"
-            " grader. The trainer refused all of them."
+            " grader. All of them were refused."
         ),
     )
     cost: float | None = Field(None, ge=0, description="Cost of the run so far, if the spec has a price.")

@@ -39,7 +39,7 @@ class RowScores:
     - ``reward``: the reward of each row.
     - ``graders``: for each grader's name, the score of each row.
     - ``completions``: the text of each row's first sample.
-    - ``truncated``: share of all samples that were cut at ``maxTokens``.
+    - ``truncated``: share of all samples that ``maxTokens`` or another limit cut.
     """
 
     step: int
