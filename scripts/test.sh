@@ -62,12 +62,14 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
 unit="scripts/unit-tests.sh"
 on_cluster=(tests/cluster tests/e2e tests/integration) # a unit test finds marks in other folders
+vllm=tests/trainer/test_vllm.py
+apart=(--ignore=$vllm)
 if [ $# -ne 0 ]; then # a selection of the tests
   unit="$python -m pytest tests/unit" # it covers less
   on_cluster=()
+  apart=()
 fi
-without="not cluster and not e2e and not long"
-# Checks and tests without a cluster run in parallel, except those with vLLM, which follow the tests on the cluster: so
+# Checks and tests without a cluster run in parallel, except those of vLLM, which follow the tests on the cluster: so
 # both halves take about the same time. The other half goes first where both want a core. To the kernel all containers
 # of the cluster together weigh as much as one process of this half.
 without_a_cluster() {
@@ -76,7 +78,7 @@ without_a_cluster() {
   RFT_FAILED_TESTS=$report/unit stage "unit tests, and what they cover of the code that decides" \
     "$unit" $unit --durations=10 "$@"
   RFT_FAILED_TESTS=$report/without stage "tests without a cluster" "" \
-    $python -m pytest --ignore=tests/unit -m "$without and not vllm" --durations=10 "$@"
+    $python -m pytest --ignore=tests/unit "${apart[@]}" -m "not cluster and not e2e and not long" --durations=10 "$@"
 }
 if [ "$leave_cluster" = no ]; then
   use_ready_programs
@@ -105,8 +107,8 @@ RFT_FAILED_TESTS=$report/cluster stage "tests on the cluster" "" \
   interruptible $python -m pytest -m "$chosen" "${on_cluster[@]}" --durations=10 "$@"
 if [ -n "$beside" ]; then
   cluster_down # nothing below needs it, and at rest it takes a quarter of a core
-  RFT_FAILED_TESTS=$report/vllm stage "tests with vLLM, without a cluster" "" \
-    interruptible $python -m pytest --ignore=tests/unit -m "vllm and $without" --durations=10 "$@"
+  [ $# -ne 0 ] || RFT_FAILED_TESTS=$report/vllm stage "tests of vLLM" "" \
+    interruptible $python -m pytest -m "not long" $vllm --durations=10
   wait "$beside" || printf 'the half without a cluster ended early\tscripts/test.sh\n' >>"$report/stages"
   beside=
   cat "$log"
