@@ -9,8 +9,9 @@ from rft_advice.guide import NINE, value_of
 from rft_advice.rule import AdviceRule
 from rft_advice.training import model_size
 from rft_api.job import RFTJobSpec
+from rft_run.secret_forms import without_credentials
 
-_WITH_PASSWORD = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/?#:@]*:[^\s/?#@]+@\S+", re.IGNORECASE)
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
 CPU = "cpu"
 """The value of ``accelerator.name`` that means a run without a GPU."""
 
@@ -56,14 +57,15 @@ def storage_ephemeral(spec: RFTJobSpec) -> str | None:
 
 
 def password_in_address(spec: RFTJobSpec) -> str | None:
-    """Advise a Secret if an address in the spec, such as a grader's URL, contains a password."""
+    """Advise a Secret if an address in the spec, such as a grader's URL, contains a password or a key."""
     texts = _texts(spec.model_dump(mode="json", by_alias=True, exclude_none=True))
-    found = [path for path, text in texts if _WITH_PASSWORD.fullmatch(text)]
+    addresses = ((path, text) for path, text in texts if _ADDRESS.fullmatch(text))
+    found = [path for path, text in addresses if without_credentials(text) != text]
     if not found:
         return None
     return (
-        f"the address in {', '.join(found)} contains a password. Everyone who can read the RFTJob or the"
-        " folder of the run can see it; leave it out, and name a Secret with the credential by secretRef"
+        f"the address in {', '.join(found)} contains a password or key. Everyone who can read the RFTJob or"
+        " the folder of the run can see it; leave it out, and name a Secret with the credential by secretRef"
     )
 
 
@@ -167,7 +169,7 @@ RULES: tuple[AdviceRule, ...] = (
         "password-in-address",
         ("spec",),
         (),
-        "an address in the spec has the form `https://user:password@host`",
+        "an address in the spec contains a password or a key, as in `https://user:password@host`",
         "Credentials belong in a Secret. Everyone who can read an RFTJob sees its spec.",
         password_in_address,
     ),

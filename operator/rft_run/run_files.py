@@ -49,8 +49,9 @@ UNPACKED_RATIO = 200
 MOST = 2**63 - 1
 """The largest whole number that a record of a run may have."""
 
+_LINK = "a symbolic link"
 _KINDS = (
-    (stat.S_ISLNK, "a symbolic link"), (stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISLNK, _LINK), (stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket"),
     (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"),
 )  # fmt: skip
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
@@ -121,7 +122,7 @@ def _named(mode: int) -> str | None:
 def _not_regular(kind: str | None) -> UnreadableFile:
     if kind is None:
         return UnreadableFile("is not a regular file, and only regular files are read")
-    remedy = "put the file itself in its place" if "link" in kind else "remove it"
+    remedy = "put the file itself in its place" if kind == _LINK else "remove it"
     return UnreadableFile(f"is {kind}, and only a regular file is read here; {remedy}")
 
 

@@ -174,6 +174,25 @@ def ids(spec: dict[str, Any]) -> list[str]:
     return [advice.rule for advice in advise(parse(manifest(**{**CLAIM, **spec})).spec)]
 
 
+@pytest.mark.parametrize(
+    ("address", "is_secret"),
+    [
+        ("https://me:p@ss@grader.example/score", True),
+        ("https://0123456789abcdef@grader.example/score", True),
+        ("https://grader.example/score?sig=abcdef", True),
+        ("https://grader.example:8443/a@b", False),
+        ("https://grader.example/score?page=2", False),
+    ],
+)
+def test_a_credential_in_an_address_is_found_in_every_place(address: str, is_secret: bool) -> None:
+    graders = [{"name": "g", "http": {"url": address}}]
+    said = [
+        one.message for one in advise(parse(manifest(graders=graders)).spec) if "contains a" in one.message
+    ]
+    assert [("spec.graders[0].http.url" in text) for text in said] == [True] * is_secret
+    assert address not in "".join(said)
+
+
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
 def test_each_rule_applies_just_beyond_its_limit_and_not_at_it(rule: AdviceRule) -> None:
     beyond, edge = CASES[rule.id]
