@@ -2,6 +2,7 @@
 
 import ast
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -247,26 +248,37 @@ def _raw(grader: Mapping[str, Any]) -> str:
 
 
 def _bounds(node: ast.expr) -> tuple[float, float]:
-    """Return the least and the largest value of a formula whose variables are from 0 to 1.
+    """Return a lower and an upper bound for the values of a formula whose variables are from 0 to 1.
 
-    Return minus and plus infinity if the bounds are not known.
+    A variable that occurs twice counts as two variables. So the bounds of ``a - a`` are -1 and 1. Return
+    minus and plus infinity if no bounds are known.
     """
-    unknown = (-float("inf"), float("inf"))
+    unknown = (-math.inf, math.inf)
     try:
-        if isinstance(node, ast.Constant):
-            return (float(node.value), float(node.value))  # type: ignore[arg-type]
-        if isinstance(node, ast.Name):
-            return (0.0, 1.0)
-        if isinstance(node, ast.UnaryOp):
-            low, high = _bounds(node.operand)
-            return (-high, -low) if isinstance(node.op, ast.USub) else (low, high)
-        if isinstance(node, ast.BinOp):
-            return _of_operator(node.op, _bounds(node.left), _bounds(node.right))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            return _of_call(node.func.id, [_bounds(each) for each in node.args])
+        bounds = _computed_bounds(node)
     except (ValueError, OverflowError, ZeroDivisionError):
         return unknown
-    return unknown
+    # Unknown bounds of one part, multiplied by 0 or divided by each other, are not a number.
+    return unknown if any(math.isnan(bound) for bound in bounds) else bounds
+
+
+def _computed_bounds(node: ast.expr) -> tuple[float, float]:
+    """Return the bounds of a formula from the bounds of its parts.
+
+    Raises ValueError, OverflowError or ZeroDivisionError if they cannot be computed.
+    """
+    if isinstance(node, ast.Constant):
+        return (float(node.value), float(node.value))  # type: ignore[arg-type]
+    if isinstance(node, ast.Name):
+        return (0.0, 1.0)
+    if isinstance(node, ast.UnaryOp):
+        low, high = _bounds(node.operand)
+        return (-high, -low) if isinstance(node.op, ast.USub) else (low, high)
+    if isinstance(node, ast.BinOp):
+        return _of_operator(node.op, _bounds(node.left), _bounds(node.right))
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        return _of_call(node.func.id, [_bounds(each) for each in node.args])
+    raise ValueError("not a part of a formula")
 
 
 def _of_operator(
