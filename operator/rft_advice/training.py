@@ -129,8 +129,9 @@ def batch_below_group(spec: RFTJobSpec) -> str | None:
     if size >= rollouts * longest:
         return None
     return (
-        f"{size} is less than numRollouts {rollouts} × {longest} tokens, the longest sequence: the rollouts"
-        f" of one prompt may exceed the batch; raise it to {rollouts * longest} or lower maxContextLength"
+        f"one prompt has {rollouts} rollouts (numRollouts) of up to {longest} tokens each, in all up to"
+        f" {rollouts * longest}, which is more than a batch of {size} tokens; raise it to"
+        f" {rollouts * longest} or lower maxContextLength"
     )
 
 
@@ -213,7 +214,7 @@ RULES: tuple[AdviceRule, ...] = (
         (_BATCH,),
         ("Batch Size",),
         f"batchSizeTokens is below 1/{bands.BATCH_FACTOR} of its default",
-        "Small batches give noisy gradients, which may help exploration, and less throughput.",
+        "Small batches lower the throughput and make gradients noisy. The noise may help exploration.",
         batch_small,
     ),
     AdviceRule(

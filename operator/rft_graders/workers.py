@@ -194,7 +194,9 @@ class GraderWorker:
         if not (gone and self._home.empty()):
             self.kill()
             what = "files" if gone else "processes"
-            raise WorkerLost(f"the score left {what} that cannot be removed, so the worker was replaced")
+            raise WorkerLost(
+                f"the user's code left {what} that cannot be removed, so its worker process was replaced"
+            )
         if not self._started.kept_run():
             self.kill()
             raise WorkerLost(

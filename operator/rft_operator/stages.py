@@ -88,7 +88,7 @@ def name_taken(facts: Facts) -> Verdict | None:
     return Verdict(
         "Pending",
         Reason.NAME_CONFLICT,
-        f"{names} is not controlled by this RFTJob; remove it or rename the job",
+        f"{names} exists, but does not belong to this RFTJob; remove it or give the job another name",
         requeue_after=CONFLICT_RECHECK_SECONDS,
     )
 

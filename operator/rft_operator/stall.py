@@ -41,8 +41,9 @@ class Silence:
 
     def __str__(self) -> str:
         """Return the message of the condition of a stalled run."""
-        because = f"; a step takes about {self.step:.0f} s" if self.step is not None else ""
-        return f"No progress since {clock.rfc3339(self.since)}: {self.allowed:.0f} s are allowed{because}."
+        step = f" A step takes about {self.step:.0f} s." if self.step is not None else ""
+        since = clock.rfc3339(self.since)
+        return f"No progress since {since}, longer than the allowed {self.allowed:.0f} s.{step}"
 
 
 def silence(run: RunStatus, now: datetime, otherwise: float) -> Silence:

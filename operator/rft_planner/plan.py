@@ -260,7 +260,7 @@ def _asked_for(
     memory, work = _memory(_accelerator(spec)), _demand(spec, derived)
     split = fitted(resources.gpus, shape, work, memory, costs)
     if split is None:
-        said = f"by this plan the run does not fit on {resources.gpus} GPUs"
+        said = f"by this plan the run does not fit on {resources.gpus} GPU{'s' if resources.gpus > 1 else ''}"
         notes.append(said + _fitting(spec, shape, work, memory, resources.gpus))
     return _Gpus(resources.gpus, notes, split)
 

@@ -92,7 +92,7 @@ def _larger(spec: RFTJobSpec, made: Plan, room: NodeSpace, wanted: Amounts) -> s
     ways = [f"GPUs of the kind {accelerator}"] if accelerator is not None else []
     ways += [f"a model of up to {size:g}B parameters"] if size is not None else []
     would = " or ".join(ways) or _short_of(room, wanted)
-    found = f"No value of {names}, alone or in pairs, makes the pod fit; {would} would"
+    found = f"The pod does not fit even with lower values of one or two of {names}. It would fit with {would}"
     if wanted.get(STORAGE, 0) <= (room.largest.allocatable.get(STORAGE, 0) if room.largest else 0):
         return found
     return (

@@ -51,7 +51,7 @@ def test_a_stalled_trainer_is_reported_with_the_last_lines_of_its_log(short_limi
             90,
         )
         assert stalled["reason"] == "NoProgress"
-        assert "10 s are allowed" in stalled["message"]
+        assert "longer than the allowed 10 s" in stalled["message"]
         log = short_limit.run("logs", "-l", f"rft.dev/job-name={NAME}", "-c", "trainer").stdout
         last = log.splitlines()[-1]
         assert last, "the last line of the trainer's log must not be empty"

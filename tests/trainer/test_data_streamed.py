@@ -181,7 +181,7 @@ def test_later_broken_lines_are_reported_when_the_first_is_reached(tmp_path: Pat
 
 
 def test_a_file_with_too_few_prompts_raises(tmp_path: Path, stack: ExitStack) -> None:
-    with pytest.raises(DataError, match="has only 20 different prompts"):
+    with pytest.raises(DataError, match="have only 20 different prompts; at least 128 are needed"):
         opened(tmp_path, [text(number % 20) for number in range(3000)], stack)
 
 

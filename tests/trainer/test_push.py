@@ -206,7 +206,7 @@ def test_a_file_of_several_parts_arrives_whole(
 
 def test_a_public_repository_gets_files_only_if_public_is_said(run: Path, hub: Hub) -> None:
     hub.repositories["team/sums"] = Repository(private=False)
-    with pytest.raises(PushError, match=r"is public, and a private one is expected; .*rft push --public"):
+    with pytest.raises(PushError, match=r"is public, but a private one was asked for; .*rft push --public"):
         push(run / "adapter", HubDestination("team/sums"))
     assert hub.repositories["team/sums"].commits == 0
     assert pushed(run, "hf://team/sums", "--public").exit_code == 0

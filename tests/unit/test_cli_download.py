@@ -360,7 +360,9 @@ def test_samples_of_a_job_are_those_of_its_newest_step_or_the_one_that_is_named(
     assert result.exit_code == 0, result.output
     assert "of 20" in result.stdout
     assert "of 19" in rft("samples", "sums", "--step", 19).stdout
-    assert "--step 5: sums has the steps 19 to 20" in rft("samples", "sums", "--step", 5).stderr
+    assert (
+        "--step 5: sums has rollouts only of the steps 19 to 20" in rft("samples", "sums", "--step", 5).stderr
+    )
     assert server.pods == {}
     assert not (tmp_path / "runs").exists()
 

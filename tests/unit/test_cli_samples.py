@@ -148,7 +148,7 @@ def test_rollouts_of_a_release_that_knew_less_or_more_are_shown(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--step", "3"], 1, "has the steps 1 to 2, 4"),
+        (["--step", "3"], 1, "has rollouts only of the steps 1 to 2, 4"),
         (["--row", "8"], 1, "sampled the rows 7, 9"),
         (["--limit", "0"], 2, "limit"),
     ],

@@ -245,7 +245,7 @@ def test_a_field_beside_the_spec_is_not_dropped_in_silence(tmp_path: Path) -> No
     ("text", "said"),
     [
         ("", "has no RFTJob: it is empty"),
-        ("apiVersion: v1\nkind: ConfigMap\n", "has no RFTJob but ConfigMap"),
+        ("apiVersion: v1\nkind: ConfigMap\n", "has no RFTJob, only ConfigMap"),
         ("model: {name: m}\ngraders: []\n", "its fields are those of a spec"),
     ],
 )

@@ -67,7 +67,7 @@ def _of(job: str, paths: list[str], step: int | None) -> list[str]:
     if not steps:
         return []
     if step is not None and step not in steps:
-        raise UserError(f"--step {step}: {job} has the steps {_ranges(steps)}", INVALID)
+        raise UserError(f"--step {step}: {job} has rollouts only of the steps {_ranges(steps)}", INVALID)
     return [str(RunFolder(Path()).rollouts_of(steps[-1] if step is None else step))]
 
 
@@ -109,7 +109,8 @@ def _chosen(folder: RunFolder, step: int | None) -> int:
             UNREADABLE,
         )
     if step is not None and step not in found:
-        raise UserError(f"--step {step}: {folder.path} has the steps {_ranges(found)}", INVALID)
+        said = f"--step {step}: {folder.path} has rollouts only of the steps {_ranges(found)}"
+        raise UserError(said, INVALID)
     return found[-1] if step is None else step
 
 

@@ -106,6 +106,12 @@ def _add_format(draft: Draft, body: Any) -> None:
     )
 
 
+_WANDB_LOST = {
+    "name": "no counterpart: the run in W&B has the job's name",
+    "tags": "no counterpart: the run in W&B has no tags",
+}
+
+
 def _add_tracking(draft: Draft, integrations: Any) -> None:
     for each in integrations if isinstance(integrations, list) else []:
         wandb = each.get("wandb") if isinstance(each, dict) else None
@@ -114,9 +120,9 @@ def _add_tracking(draft: Draft, integrations: Any) -> None:
             continue
         found = {key: wandb[key] for key in ("project", "entity") if wandb.get(key)}
         put(draft.spec, "tracking.wandb", {**found, "secretRef": {"name": "wandb", "key": "api-key"}})
-        for key in ("name", "tags"):
+        for key, done in _WANDB_LOST.items():
             if wandb.get(key):
-                draft.note(f"wandb.{key}", wandb[key], "no counterpart: a run has the job's name")
+                draft.note(f"wandb.{key}", wandb[key], done)
         draft.note("integrations", "wandb", "the API key of W&B is read from the Secret wandb, key api-key")
 
 

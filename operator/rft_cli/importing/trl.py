@@ -326,7 +326,8 @@ def _add_reward(draft: Draft, script: Script, node: ast.expr, weight: float) -> 
         draft.note(
             "reward_funcs",
             written,
-            "is neither a function of the script nor part of TRL; write a python or model grader for it",
+            "is neither a function of the script nor a reward of TRL that the import knows; write a python or"
+            " model grader for it",
         )
         return
     if weight != 1:

@@ -103,7 +103,7 @@ def nothing_in(documents: list[Document], path: Path) -> str:
     kinds = dict.fromkeys(
         str(document.body.get("kind", "an object without a kind")) for document in documents
     )
-    said = f"{path}: has no {KIND} but {', '.join(kinds)}"
+    said = f"{path}: has no {KIND}, only {', '.join(kinds)}"
     if any({"model", "dataset", "graders"} & set(document.body) for document in documents):
         said += "; its fields are those of a spec: put them into an object with"
         said += f" apiVersion: {API_VERSION}, kind: {KIND}, metadata and spec"

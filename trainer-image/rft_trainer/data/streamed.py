@@ -89,7 +89,8 @@ def sample(lines: Lines, required: Required, layout: RowLayout = JSON_LINES) -> 
     """
     rows: dict[str, Row] = {}
     problems: list[str] = []
-    for index in range(min(len(lines), _TRIES * MAX_HELD_OUT)):
+    most, least = min(len(lines), _TRIES * MAX_HELD_OUT), max(MIN_HELD_OUT, MAX_HELD_OUT // 2)
+    for index in range(most):
         line = 1 + permuted(index, len(lines), "held-out")
         row, found = _row(lines, line, required, layout)
         problems += found
@@ -99,10 +100,10 @@ def sample(lines: Lines, required: Required, layout: RowLayout = JSON_LINES) -> 
             break
     if problems:
         raise data_error(problems)
-    if len(rows) < max(MIN_HELD_OUT, MAX_HELD_OUT // 2):
+    if len(rows) < least:
         raise DataError(
-            f"{lines.file}: a sample of {_TRIES * MAX_HELD_OUT} rows has only {len(rows)} different prompts:"
-            " remove the repeated rows"
+            f"{lines.file}: {most} rows were read, and they have only {len(rows)} different prompts; at"
+            f" least {least} are needed: remove repeated rows, or add rows with other prompts"
         )
     return Sample(list(rows.values()))
 

@@ -57,8 +57,8 @@ def _prepare(api: Any, to: HubDestination) -> None:
         found = api.repo_info(to.repository, repo_type="model")
     if to.private and found.private is False:
         raise PushError(
-            f"{to}: the repository is public, and a private one is expected; name another repository, make"
-            " this one private on its page, or allow it: rft push --public, or private: false in"
+            f"{to}: the repository is public, but a private one was asked for; name another repository, make"
+            " this one private on its page, or allow a public one: rft push --public, or private: false in"
             " spec.output.hub"
         )
     if to.revision != MAIN:

@@ -85,9 +85,9 @@ class Dialogue:
         place = next((place for place, token in enumerate(ids) if token in self._ends), None)
         if _MARKER not in text or place is None:
             raise Unextendable(
-                "the chat template has no end token after the assistant's message, so a conversation of"
-                " several turns cannot be continued token by token; use a model whose template"
-                " has this end token"
+                "the chat template drops the assistant's message, or has no end token after it, so the next"
+                " message cannot be appended to the sampled tokens; use a model whose template keeps the"
+                " message and has an end token after it"
             )
         tail = tuple(ids[place:])
         return tail[1:] if last == tail[0] else tail
