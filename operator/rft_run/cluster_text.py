@@ -19,9 +19,9 @@ ClusterObject = NewType("ClusterObject", dict[str, Any])
 
 MAX_READ = 64 * 1024
 """Maximum number of characters of a text that are searched for secrets. The rest of the text is left out."""
-_SHORT = 256
-"""Texts of at most this number of characters are cached in their cleaned form. Short texts, such as names,
-occur very often."""
+_SHORT = 1024
+"""Texts of at most this number of characters are cached in their cleaned form. Names occur very often, and
+the same message goes to the status and to an Event, often of many RFTJobs."""
 
 
 def cluster_text(text: str, most: int = MAX_MESSAGE) -> ClusterText:
