@@ -158,7 +158,7 @@ def never_learned(spec: RFTJobSpec, run: RunFacts) -> str | None:
 def still_climbing(spec: RFTJobSpec, run: RunFacts) -> str | None:
     """Advise one more epoch if the reward was still rising when the last epoch ended."""
     curve, epochs = curve_of(run.reward), spec.training.epochs
-    if curve is None or not _ended(run) or _reached_max_steps(spec, run) or not _climbs(curve):
+    if curve is None or not _used_all_rows(spec, run) or _reached_max_steps(spec, run) or not _climbs(curve):
         return None
     if not find(EPOCHS).allows(epochs + 1):
         return None
@@ -178,7 +178,7 @@ def stopped_while_climbing(spec: RFTJobSpec, run: RunFacts) -> str | None:
 def epochs_stopped_helping(spec: RFTJobSpec, run: RunFacts) -> str | None:
     """Advise one epoch less if the last epoch did not raise the reward."""
     progress, epochs = run.progress, spec.training.epochs
-    if progress is None or epochs == 1 or progress.epoch < epochs or not _ended(run):
+    if progress is None or epochs == 1 or not _used_all_rows(spec, run):
         return None
     means = epoch_means(run.reward, epochs, progress.step)
     if means is None or means[-1] - means[-2] >= NO_RISE:
@@ -327,6 +327,13 @@ def _climbing(curve: Curve) -> str:
 
 def _ended(run: RunFacts) -> bool:
     return run.progress is not None and run.progress.stage in ("evaluatingTuned", "finished")
+
+
+def _used_all_rows(spec: RFTJobSpec, run: RunFacts) -> bool:
+    """Return whether a run ended because all rows of its last epoch were used. A stop rule may end it
+    earlier.
+    """
+    return run.progress is not None and _ended(run) and run.progress.epoch > spec.training.epochs
 
 
 def _max_steps(spec: RFTJobSpec) -> int | None:

@@ -254,7 +254,14 @@ class Progress(Model):
     step: Int = Field(0, ge=0, description="Number of completed training steps.")
     total_steps: Int | None = Field(None, ge=0, description="Number of training steps in the whole run.")
     total_steps_estimated: bool = Field(True, description="Whether totalSteps is still an estimate.")
-    epoch: Int = Field(0, ge=0, description="Number of the current epoch, counted from 1.")
+    epoch: Int = Field(
+        0,
+        ge=0,
+        description=(
+            "Number of the current epoch, counted from 1. When all rows of the last epoch are used, it is one"
+            " more."
+        ),
+    )
     percent: float = Field(
         0.0, ge=0, le=100, description="Percentage of the training steps that are completed."
     )

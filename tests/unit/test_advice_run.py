@@ -38,7 +38,8 @@ def reward(values: list[float]) -> Reward:
 
 
 def run(values: list[float] | None = None, stage: str = "finished", **parts: Any) -> RunStatus:
-    progress = Progress.model_validate({"step": len(values or []), "stage": stage, "epoch": 1})
+    epoch = 2 if stage == "finished" else 1  # of one epoch: all rows are used
+    progress = Progress.model_validate({"step": len(values or []), "stage": stage, "epoch": epoch})
     curve = {"reward": reward(values)} if values else {}
     return RunStatus(**{"progress": progress, **curve, **parts})
 
@@ -104,7 +105,7 @@ CASES: dict[str, tuple[RFTJobSpec, RunStatus, str, list[str]]] = {
     ),
     "epochs-stopped-helping": (
         spec(training={"epochs": 4, "learningRate": 2e-4}),
-        run(LEVEL, progress=Progress(step=16, epoch=4, stage="finished")),
+        run(LEVEL, progress=Progress(step=16, epoch=5, stage="finished")),
         "spec.training.epochs",
         ["0.50 in epoch 3", "0.50 in epoch 4", "lower epochs from 4 to 3"],
     ),
@@ -185,6 +186,13 @@ def test_a_reward_that_levels_off_near_the_end_triggers_no_rule() -> None:
     assert "reward-levelled-off" not in found
     assert "reward-collapsed" not in found
     assert "still-climbing" not in found
+
+
+@pytest.mark.parametrize("values", [CLIMB, LEVEL])
+def test_a_stop_rule_that_ends_the_last_epoch_early_says_nothing_about_epochs(values: list[float]) -> None:
+    early = run(values, progress=Progress(step=16, epoch=2, stage="finished"))
+    found = said(spec(training={"epochs": 2, "learningRate": 2e-4}, stop={"maxGpuHours": 1}), early)
+    assert not {"still-climbing", "epochs-stopped-helping"} & set(found)
 
 
 def test_noise_is_not_taken_for_a_trend() -> None:
