@@ -113,6 +113,13 @@ def test_a_broken_row_of_a_csv_is_named_by_its_line_in_the_file(tmp_path: Path) 
         opened(tmp_path, content, {"format": "csv", "columns": COLUMNS}, stack)
 
 
+def test_an_empty_cell_is_not_filled_from_a_column_with_the_name_of_the_field(tmp_path: Path) -> None:
+    content = b"prompt,question,solution\nold text,,1\n" * 70
+    said = r"^line 2: .*both messages and prompt are missing"
+    with ExitStack() as stack, pytest.raises(DataError, match=said):
+        opened(tmp_path, content, {"format": "csv", "columns": COLUMNS}, stack)
+
+
 def test_a_file_that_was_changed_is_unpacked_again_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

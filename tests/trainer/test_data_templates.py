@@ -135,6 +135,12 @@ def test_calls_in_rows_of_an_environment_whose_tools_are_text_are_rendered_as_te
     assert prompt.row.messages == rows[0].messages
 
 
+def test_arguments_that_are_nested_too_deeply_are_an_error_of_their_line() -> None:
+    deep = call('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}")
+    with pytest.raises(DataError, match=r"line 9: .*nested too deeply"):
+        render([row(USER, deep, USER, line=9)], Characters(CHATML), None, 1000, tool_style="text")
+
+
 def test_a_part_of_a_message_that_the_template_drops_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
     assert "add" in text(EITHER, row(USER, call("{}", "I add."), USER))
     assert caplog.text.count("drops the content of messages of the role assistant that have tool calls") == 1

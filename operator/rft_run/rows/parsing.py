@@ -69,12 +69,12 @@ def _renamed(value: dict[str, Any], layout: RowLayout) -> dict[str, Any]:
     If the row already has a field with the new name, the renamed column replaces this field.
 
     Raises ValueError if a column is missing. But in CSV a column may be missing, because empty cells are left
-    out of the row.
+    out of the row. Then the row has no field with the new name.
     """
     columns = layout.columns
     absent = [f"{column} (for {name})" for name, column in columns.items() if column not in value]
     if absent and layout.format != "csv":
         raise ValueError(f"column {', '.join(absent)} is missing")
-    taken = set(columns.values())
+    taken = {*columns, *columns.values()}
     kept = {name: found for name, found in value.items() if name not in taken}
     return kept | {name: value[column] for name, column in columns.items() if column in value}

@@ -65,7 +65,7 @@ def as_text(messages: Sequence[Message], tools: Tools) -> list[Message]:
 
 def _called(function: Mapping[str, Any]) -> str:
     arguments = function.get("arguments") or {}
-    given = json.loads(arguments) if isinstance(arguments, str) else arguments
+    given = value_of(arguments.encode()) if isinstance(arguments, str) else arguments
     call = {"name": function.get("name"), "arguments": given}
     return f"<tool_call>{json.dumps(call, ensure_ascii=False)}</tool_call>"
 
