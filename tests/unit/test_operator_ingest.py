@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -263,6 +264,17 @@ def test_the_rate_limit_applies_to_each_source_separately() -> None:
     limiter.check("b")
     clock.now += 1
     limiter.check("a")
+
+
+def test_a_source_that_sends_too_much_is_still_served_at_the_allowed_rate() -> None:
+    clock = Clock()
+    limiter, served = SourceLimiter(clock, per_second=5, burst=2), 0
+    for _ in range(100):
+        clock.now += 0.1
+        with suppress(Refused):
+            limiter.check("a")
+            served += 1
+    assert 50 <= served <= 52
 
 
 def test_concurrent_and_waiting_token_reviews_are_limited() -> None:

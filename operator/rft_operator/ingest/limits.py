@@ -21,7 +21,8 @@ class SourceLimiter:
     """Limits the requests per second of each source. A source is a pod whose token was accepted before, or
     else an IP address.
 
-    A source may send ``burst`` requests at once. After them, it may send ``per_second`` requests per second.
+    A source may send ``burst`` requests at once. After them, ``per_second`` requests per second are accepted,
+    however many it sends. So a new pod is served even if others behind the same address send too much.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class SourceLimiter:
         now = self._clock()
         level, since = self._buckets.pop(source, (self._burst, now))
         level = min(self._burst, level + (now - since) * self._per_second)
-        self._buckets[source] = (max(0.0, level - 1), now)
+        self._buckets[source] = (level - 1 if level >= 1 else level, now)
         # The sources whose last request is the oldest are dropped. Their buckets are full again by now.
         while len(self._buckets) > MAX_SOURCES:
             self._buckets.popitem(last=False)
