@@ -9,6 +9,8 @@ from typing import Any
 from rft_advice.suggest import experiment_name, variant
 from rft_api.fields import find
 
+_IN_A_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,10}[A-Za-z0-9])?")
+"""Matches a short value that can be part of an RFTJob's name."""
 _PART = re.compile(r"([A-Za-z]\w*)((?:\[\d+\])*)", re.ASCII)
 
 
@@ -41,7 +43,7 @@ def _name(baseline: str, values: Mapping[str, Any]) -> str:
     if not values:
         return experiment_name(baseline, "again", 1)
     (path, value), *others = values.items()
-    short = value if isinstance(value, int | float) or len(str(value)) <= 12 else "new"
+    short = value if isinstance(value, int | float) or _IN_A_NAME.fullmatch(str(value)) else "new"
     field = re.sub(r"[^A-Za-z0-9]", "", path.rpartition(".")[2])
     name = experiment_name(baseline, field, short)
     return experiment_name(name, "and", len(others)) if others else name

@@ -56,6 +56,9 @@ def test_the_result_of_the_earlier_job_is_not_overwritten() -> None:
         ({"spec.training.learningRate": 5e-5}, "job-learningrate-5e-05"),
         ({"training.loraRank": 16, "sampling.temperature": 0.7}, "job-lorarank-16-and-1"),
         ({"model.name": "Qwen/Qwen2.5-7B-Instruct"}, "job-name-new"),
+        ({"model.name": "a/b"}, "job-name-new"),
+        ({"model.name": "small-"}, "job-name-new"),
+        ({"model.revision": "main"}, "job-revision-main"),
     ],
 )
 def test_the_new_job_is_named_after_the_change(values: dict[str, Any], name: str) -> None:
