@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -280,3 +281,17 @@ def test_a_missing_setting_gives_one_line_and_exit_code_2(
         monkeypatch.delenv(name)
     assert main([]) == 2
     assert capsys.readouterr().err.startswith("error: RFT_TLS_NAMES is not set")
+
+
+def test_a_port_in_use_gives_one_line_and_exit_code_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for name in [name for name in os.environ if name.startswith("RFT_")]:
+        monkeypatch.delenv(name)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        settings = {"RFT_HEALTH_PORT": port, "RFT_WEBHOOK_BIND": "127.0.0.1", "RFT_TLS_FOLDER": str(tmp_path)}
+        for name, value in settings.items():
+            monkeypatch.setenv(name, value)
+        assert main([]) == 2
+    assert port in capsys.readouterr().err

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from rft_operator.cluster import connect
+from rft_operator.listening import CannotListen
 from rft_operator.log_lines import write_error
 from rft_operator.settings import BadSettings
 from rft_operator.webhook.certificates import Source, mounted, own
@@ -21,7 +22,9 @@ from rft_operator.webhook.settings import WebhookSettings, from_env
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the webhook until it gets a stop signal. Return the exit code: 0, or 2 if a setting is wrong."""
+    """Run the webhook until it gets a stop signal. Return the exit code: 0, or 2 if a setting is wrong or a
+    port cannot be used.
+    """
     options = _parser().parse_args(argv)
     log_as_json(logging.DEBUG if options.verbose else logging.INFO)
     try:
@@ -29,7 +32,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BadSettings as error:
         write_error(error)
         return 2
-    asyncio.run(_serve(settings, _source(settings, options.kubeconfig, options.context)))
+    source = _source(settings, options.kubeconfig, options.context)
+    try:
+        asyncio.run(_serve(settings, source))
+    except CannotListen as error:
+        write_error(error)
+        return 2
     return 0
 
 
