@@ -164,6 +164,25 @@ def test_each_term_of_the_users_node_affinity_is_joined_with_each_set_of_labels(
     assert all(len(term) > 1 for term in found)
 
 
+@pytest.mark.parametrize("zones", ["", "a"])
+def test_an_empty_term_of_the_users_node_affinity_still_matches_no_node(zones: str) -> None:
+    kept: list[dict[str, Any]] = [
+        {"matchExpressions": [{"key": "zone", "operator": "In", "values": [zone]}]} for zone in zones
+    ]
+    required = {"nodeSelectorTerms": [{}, *kept]}
+    theirs = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}
+    document = rftjob(**L4, template={"affinity": theirs})
+    made = plan_of(decided(document, Node("cpu-1")))
+    found = placed_pod(document, made)["affinity"]["nodeAffinity"][
+        "requiredDuringSchedulingIgnoredDuringExecution"
+    ]["nodeSelectorTerms"]
+    if zones:
+        assert len(found) == len(made.node_terms or [])
+        assert all(term["matchExpressions"][0]["key"] == "zone" for term in found)
+    else:
+        assert found == [{}]
+
+
 @pytest.mark.parametrize(
     "broken",
     [

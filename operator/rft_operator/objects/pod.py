@@ -172,26 +172,32 @@ def _placement(
     return {key: value for key, value in wanted.items() if value}
 
 
+_ANY_NODE: dict[str, Any] = {}
+
+
 def on_kind(affinity: dict[str, Any] | None, terms: Sequence[NodeTerm]) -> dict[str, Any] | None:
     """Return the affinity of the pod, with the node labels of the plan as a further requirement.
 
     The plan's ``terms`` are alternatives: the node must have the labels of one of them. The user's terms in
     ``affinity`` are alternatives too. So each term of the user is combined with each term of the plan. A
     malformed affinity is returned unchanged, so that the API server refuses it.
+
+    An empty term of the user matches no node, so it is left out. If all are empty, they stay.
     """
     if not terms:
         return affinity
     affinity = affinity or {}
     node = affinity.get("nodeAffinity") or {}
     required = node.get(REQUIRED) or {} if isinstance(node, dict) else None
-    theirs = required.get("nodeSelectorTerms", [{}]) if isinstance(required, dict) else None
+    theirs = required.get("nodeSelectorTerms", [_ANY_NODE]) if isinstance(required, dict) else None
     if not isinstance(node, dict) or not isinstance(required, dict) or not _are_terms(theirs):
         return affinity
     both = [
         {**one, "matchExpressions": [*(one.get("matchExpressions") or []), *map(_expression, term.labels)]}
         for one in theirs or []
         for term in terms
-    ]
+        if one is _ANY_NODE or one.get("matchExpressions") or one.get("matchFields")
+    ] or theirs
     return {**affinity, "nodeAffinity": {**node, REQUIRED: {**required, "nodeSelectorTerms": both}}}
 
 
