@@ -151,6 +151,10 @@ class ConfigMapCode(Model):
     )
 
 
+DEFAULT_FUNCTION = "grade"
+"""Name of the function of a python grader, if the manifest names none."""
+
+
 class Python(Model):
     """The score is the result of your own Python function, which runs in a separate container.
 
@@ -160,7 +164,7 @@ class Python(Model):
     inline: str | None = Field(None, min_length=1, description="Python source that defines the function.")
     config_map: ConfigMapCode | None = Field(None, description="Python source in a ConfigMap.")
     function: str = Field(
-        "grade",
+        DEFAULT_FUNCTION,
         **IDENTIFIER.limits(),
         description=(
             "Name of the function. It is called as grade(completion, row). It may also have the"

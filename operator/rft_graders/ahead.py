@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 
 from rft_api.environment import ENVIRONMENT
-from rft_api.graders import Grader
+from rft_api.graders import DEFAULT_FUNCTION, Grader
 from rft_api.job import RFTJobSpec
 from rft_api.problems import Problem
 from rft_graders.formula import formula_problem
@@ -137,6 +137,22 @@ def code_problem(source: str, function: str) -> str:
     if len(bound) > 1 or not isinstance(last, ast.FunctionDef | ast.AsyncFunctionDef) or last.decorator_list:
         return ""  # only running the code would show whether it is a grader
     return _call_problem(last)
+
+
+def likely_grader(source: str) -> str | None:
+    """Return the name of the function in Python source that is most likely the grader.
+
+    It is ``grade`` if the source defines this name. Otherwise it is the last function without an underscore
+    at the beginning of its name that can be called as a grader. Return ``None`` if there is none.
+    """
+    tree = _parsed(source)
+    if isinstance(tree, str):
+        return None
+    functions = [each.name for each in tree.body if isinstance(each, ast.FunctionDef)]
+    names = [name for name in functions if not name.startswith("_") and not code_problem(source, name)]
+    if any(True for _ in _bindings(tree, DEFAULT_FUNCTION)):
+        return DEFAULT_FUNCTION
+    return names[-1] if names else None
 
 
 def environment_problem(source: str, name: str) -> str:

@@ -94,6 +94,25 @@ def test_a_python_grader_comes_with_code_to_change(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("code", "function"),
+    [
+        ("def grade(completion, row):\n    return 1\n", None),
+        ("def reward(completion, row):\n    return 1\n", "reward"),
+        ("def _numbers(text):\n    return []\ndef mine(completion, row):\n    return 1\n", "mine"),
+        ("def helper():\n    return 1\ndef score(completion, row):\n    return helper()\n", "score"),
+        ("def grade(:", None),
+        ("x = 1\n", None),
+    ],
+)
+def test_the_function_of_code_that_exists_is_found(tmp_path: Path, code: str, function: str | None) -> None:
+    (tmp_path / "reward.py").write_text(code)
+    assert new(tmp_path, lines(tmp_path / "rows.jsonl", sums()), "--grader", "python").exit_code == 0
+    expected = {"file": "reward.py"} | ({"function": function} if function else {})
+    assert spec(tmp_path)["graders"][0]["python"] == expected
+    assert (tmp_path / "reward.py").read_text() == code
+
+
+@pytest.mark.parametrize(
     ("rows", "options", "said"),
     [
         ([{"a": "x"}], (), "its columns are a; name the column of the prompt by --prompt"),

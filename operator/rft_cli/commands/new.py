@@ -11,6 +11,7 @@ from rft_api import API_VERSION, KIND
 from rft_api.ahead import model_problem
 from rft_api.dumper import dump
 from rft_api.forms import LABEL
+from rft_api.graders import DEFAULT_FUNCTION
 from rft_api.job import MAX_NAME_LENGTH
 from rft_api.validation import check
 from rft_cli.errors import INVALID, UNREADABLE, UserError
@@ -18,6 +19,7 @@ from rft_cli.local.grading import GOLD_FIELD
 from rft_cli.local.own_files import model_name
 from rft_cli.local.survey import Survey, answer_field, are_numbers, dataset, described, surveyed
 from rft_cli.render.console import asked, err, out, reports_errors
+from rft_graders.ahead import likely_grader
 from rft_planner.steps import MIN_HELD_OUT
 from rft_run import atomic
 
@@ -72,10 +74,15 @@ def new(
     model = model or asked("Model to train, by its hub id", "--model", SMALL_MODEL)
     field = _answer(found, answer)
     kind = grader or _kind(asked("Kind of the grader", "--grader", _likely(found, field)))
-    body = manifest(_name(name, output), _model(model), found, _uri(rows, output), kind, field, max_tokens)
-    files = {output: dump(body)}
-    if kind is FieldGrader.PYTHON and not (code := output.with_name("reward.py")).exists():
-        files[code] = CODE.format(field=field)
+    files: dict[Path, str] = {}
+    settings: dict[str, Any] = {"field": field}
+    if kind is FieldGrader.PYTHON:
+        code = output.with_name("reward.py")
+        if not code.exists():
+            files[code] = CODE.format(field=field)
+        settings = code_settings(code)
+    body = manifest(_name(name, output), _model(model), found, _uri(rows, output), kind, settings, max_tokens)
+    files = {output: dump(body), **files}
     for path, text in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic.write_text(path, text)
@@ -156,20 +163,41 @@ def _uri(rows: Path, output: Path) -> str:
     return f"./{path.relative_to(folder)}" if path.is_relative_to(folder) else str(path)
 
 
+def code_settings(code: Path) -> dict[str, str]:
+    """Return the settings of a python grader whose code is in the file ``code``.
+
+    They name the function if the file exists and has no function ``grade``, but another one that can be the
+    grader. Raises UserError if the file cannot be read.
+    """
+    settings = {"file": code.name}
+    try:
+        function = likely_grader(code.read_text()) if code.exists() else None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{code}: cannot be read: {error}", UNREADABLE) from error
+    if function is not None and function != DEFAULT_FUNCTION:
+        settings["function"] = function
+    return settings
+
+
 def manifest(
-    name: str, model: str, found: Survey, uri: str, kind: FieldGrader, field: str, max_tokens: int
+    name: str,
+    model: str,
+    found: Survey,
+    uri: str,
+    kind: FieldGrader,
+    settings: dict[str, Any],
+    max_tokens: int,
 ) -> dict[str, Any]:
     """Return the manifest of a job with one grader.
 
     - ``name``, ``model``: the name of the job, and the hub id or path of its model
     - ``found``: the columns and the number of prompts that were found in the rows
     - ``uri``: the path of the rows
-    - ``kind``, ``field``: the kind of the grader, and the field of the rows with the right answer
+    - ``kind``, ``settings``: the kind of the grader, and its settings in the manifest
     - ``max_tokens``: the maximum length of a completion, in tokens
 
     Raises UserError if the manifest is not valid.
     """
-    settings: dict[str, Any] = {"file": "reward.py"} if kind is FieldGrader.PYTHON else {"field": field}
     spec: dict[str, Any] = {
         "model": {"name": model},
         "dataset": dataset(found, uri),
@@ -179,8 +207,9 @@ def manifest(
     if found.prompts < 2 * MIN_HELD_OUT:
         spec["evaluation"] = {"fraction": 0}
     body = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": name}, "spec": spec}
-    inline = {"inline": "x"} if kind is FieldGrader.PYTHON else settings
-    graders = [{"name": "correct", kind.value: inline}]
+    # ``file`` is a field of rft only, so the check sees inline code in its place.
+    in_api = {("inline" if key == "file" else key): value for key, value in settings.items()}
+    graders = [{"name": "correct", kind.value: in_api}]
     _, problems = check({**body, "spec": {**spec, "graders": graders, "storage": {"ephemeral": {}}}})
     if problems:
         raise UserError("; ".join(map(str, problems)), INVALID)
