@@ -51,7 +51,7 @@ def model_problem(name: str) -> str:
             f"{name!r} is a closed model: there are no weights to download and train; name an open model such"
             " as Qwen/Qwen2.5-7B-Instruct. A closed model can only be the judge of a grader of kind model"
         )
-    if not re.fullmatch(f"{_HUB_PART}(/{_HUB_PART})?", name) or "--" in name or ".." in name:
+    if not _is_hub_id(name):
         return (
             f"{name!r} is neither a hub id (owner/name, such as Qwen/Qwen2.5-7B-Instruct) nor an absolute"
             f" path, which begins with /; write {_as_model(name)}"
@@ -63,8 +63,19 @@ def _as_model(name: str) -> str:
     """Return what to write instead of an invalid model name: a corrected name, or a description of one."""
     if name.startswith((".", "~")):
         return "the absolute path of the folder"
-    own = re.sub(r"[^A-Za-z0-9._/-]+", "-", name).strip("-./")
-    return own if "/" in own else f"the id as the hub shows it, such as owner/{own or 'name'}"
+    allowed = re.sub(r"[^A-Za-z0-9._/-]+", "-", name)
+    parts = [re.sub(r"([-.])[-.]+", r"\1", part).strip("-.") for part in allowed.split("/")]
+    own = "/".join(filter(None, parts[-2:]))
+    return (
+        own
+        if "/" in own and _is_hub_id(own)
+        else f"the id as the hub shows it, such as owner/{parts[-1] or 'name'}"
+    )
+
+
+def _is_hub_id(name: str) -> bool:
+    fits = re.fullmatch(f"{_HUB_PART}(/{_HUB_PART})?", name)
+    return fits is not None and "--" not in name and ".." not in name
 
 
 def revision_is_whole(spec: RFTJobSpec) -> Iterator[Problem]:
@@ -164,15 +175,21 @@ _TAKEN = words(
 
 
 def variables_are_not_the_operators(spec: RFTJobSpec) -> Iterator[Problem]:
-    """A job must not set the environment variables that the operator sets.
+    """A job must not set the environment variables that the operator sets, in every job or for a field.
 
     It also must not set other variables whose name begins with ``RFT_``, except ``TRAINER_VARIABLES``.
     """
+    fields = _variables_of_fields(spec)
     for i, variable in enumerate((spec.template.env if spec.template is not None else None) or []):
         path, name = f"spec.template.env[{i}].name", variable.name
         if name in OPERATOR_VARIABLES:
             yield Problem(
                 path, f"{name} is set by the operator, which ignores this value; remove the variable"
+            )
+        elif name in fields:
+            yield Problem(
+                path,
+                f"{name} is set by {fields[name]}, so its value has no effect; remove one of them",
             )
         elif name.startswith("RFT_") and name not in TRAINER_VARIABLES:
             yield Problem(
@@ -182,11 +199,26 @@ def variables_are_not_the_operators(spec: RFTJobSpec) -> Iterator[Problem]:
             )
 
 
+def _variables_of_fields(spec: RFTJobSpec) -> dict[str, str]:
+    """Return the environment variables that fields of a spec set in the trainer: the field's path by name."""
+    tracking = spec.tracking
+    wandb = tracking.wandb if tracking is not None else None
+    mlflow = tracking.mlflow if tracking is not None else None
+    found = {
+        "HF_TOKEN": ("spec.model.secretRef", spec.model.secret_ref),
+        "HF_HUB_CACHE": ("spec.model.cache", spec.model.cache),
+        "WANDB_API_KEY": ("spec.tracking.wandb.secretRef", wandb and wandb.secret_ref),
+        "MLFLOW_TRACKING_TOKEN": ("spec.tracking.mlflow.secretRef", mlflow and mlflow.secret_ref),
+    }
+    return {name: path for name, (path, value) in found.items() if value is not None}
+
+
 def objects_have_names(spec: RFTJobSpec) -> Iterator[Problem]:
     """The Kubernetes objects that a spec refers to must have names that Kubernetes allows."""
     for path, name in _references(spec.dump(), "spec"):
         if len(name) > 253 or not _SUBDOMAIN.fullmatch(name):
-            meant = re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.")
+            parts = re.split(r"[-.]*\.[-.]*", re.sub(r"[^a-z0-9.]+", "-", name.lower()))
+            meant = ".".join(filter(None, (part.strip("-") for part in parts)))[:253].rstrip("-.")
             yield Problem(
                 path,
                 f"{name!r} cannot be the name of an object: use lowercase letters, digits, dashes and dots,"

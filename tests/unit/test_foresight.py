@@ -4,6 +4,7 @@ The command never runs users' code.
 """
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -141,11 +142,62 @@ def test_a_model_is_a_hub_id_with_weights_or_an_absolute_path(name: str, is_one:
         ({"template": {"env": [{"name": "RFT_POD_UID", "value": "x"}]}}, "spec.template.env[0].name"),
         ({"template": {"env": [{"name": "HOME", "value": "/x"}]}}, "HOME is set by the operator"),
         ({"template": {"env": [{"name": "RFT_MINE", "value": "x"}]}}, "write MINE"),
+        (
+            {
+                "model": {"name": "a/b", "secretRef": {"name": "hub", "key": "token"}},
+                "template": {"env": [{"name": "HF_TOKEN", "value": "x"}]},
+            },
+            "HF_TOKEN is set by spec.model.secretRef, so its value has no effect",
+        ),
+        (
+            {
+                "model": {"name": "a/b", "cache": {"persistentVolumeClaim": {"claimName": "models"}}},
+                "template": {"env": [{"name": "HF_HUB_CACHE", "value": "/x"}]},
+            },
+            "HF_HUB_CACHE is set by spec.model.cache",
+        ),
+        (
+            {
+                "tracking": {"wandb": {"project": "p", "secretRef": {"name": "wandb", "key": "key"}}},
+                "template": {"env": [{"name": "WANDB_API_KEY", "value": "x"}]},
+            },
+            "WANDB_API_KEY is set by spec.tracking.wandb.secretRef",
+        ),
     ],
 )
 def test_what_kubernetes_or_the_hub_does_not_take_is_said(fields: dict[str, Any], said: str) -> None:
     (problem,) = found(**fields)
     assert said in problem
+
+
+@pytest.mark.parametrize(
+    ("name", "proposal"),
+    [
+        ("a/b/c", "write b/c"),
+        ("owner/my--model", "write owner/my-model"),
+        ("hub.example.com/owner/my model", "write owner/my-model"),
+        ("a..b/c", "write a.b/c"),
+        ("my--model", "such as owner/my-model"),
+        ("///", "an absolute path"),
+        ("ä/ö", "such as owner/name"),
+    ],
+)
+def test_the_proposed_model_is_valid(name: str, proposal: str) -> None:
+    problems = found(model={"name": name})
+    if name.startswith("/"):
+        assert problems == []
+        return
+    assert proposal in problems[0]
+    assert name not in problems[0].partition("write ")[2]
+
+
+@pytest.mark.parametrize("name", ["a..b", "-a-.-b-", "A_" * 200, "a." * 200, "Ü", "x" * 300, ".-."])
+def test_the_proposed_name_of_an_object_is_valid(name: str) -> None:
+    (problem,) = found(dataset={"configMap": {"name": name}})
+    _, wrote, proposal = problem.partition("; write ")
+    assert (
+        found(dataset={"configMap": {"name": proposal}}) == [] if wrote else not re.search("[a-z0-9]", name)
+    )
 
 
 def test_what_they_take_is_left_alone() -> None:
