@@ -34,6 +34,10 @@ class Field(NamedTuple):
     default: Any
     minimum: float | None
     maximum: float | None
+    above_minimum: bool
+    """Whether the minimum itself is not allowed."""
+    below_maximum: bool
+    """Whether the maximum itself is not allowed."""
     choices: tuple[Any, ...]
     children: tuple[str, ...]
     """The names of the fields in this object, or in each item of this list. Empty for any other kind of
@@ -47,15 +51,23 @@ class Field(NamedTuple):
         """
         if self.choices:
             return f"one of {', '.join(map(str, self.choices))}"
-        limits = {"ge": self.minimum, "le": self.maximum}
+        limits = {
+            "gt" if self.above_minimum else "ge": self.minimum,
+            "lt" if self.below_maximum else "le": self.maximum,
+        }
         return bounds_text({key: limit for key, limit in limits.items() if limit is not None})
 
     def allows(self, value: float) -> bool:
         """Return whether a number is within the field's range, or in its list of allowed values."""
         if self.choices:
             return value in self.choices
-        above = self.minimum is None or value >= self.minimum
-        return above and (self.maximum is None or value <= self.maximum)
+        above = (
+            self.minimum is None or value > self.minimum or (value == self.minimum and not self.above_minimum)
+        )
+        below = (
+            self.maximum is None or value < self.maximum or (value == self.maximum and not self.below_maximum)
+        )
+        return above and below
 
 
 def find(path: str) -> Field:
@@ -103,6 +115,8 @@ def _walk(path: str, schema: Schema) -> Iterator[Field]:
         default=schema.get("default"),
         minimum=schema.get("minimum"),
         maximum=schema.get("maximum"),
+        above_minimum=schema.get("exclusiveMinimum", False),
+        below_maximum=schema.get("exclusiveMaximum", False),
         choices=tuple(schema.get("enum", ())),
         children=tuple(properties),
     )

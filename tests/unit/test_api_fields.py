@@ -45,6 +45,17 @@ def test_the_error_for_an_unknown_field_names_the_most_similar_one(wrong: str, m
     assert caught.value.meant == meant
 
 
+def test_a_bound_that_is_not_allowed_itself_is_told_and_checked() -> None:
+    above = find("training.maxGradNorm")
+    assert above.allowed == "above 0"
+    assert not above.allows(0)
+    assert above.allows(0.1)
+    below = find("training.clipLow")
+    assert below.allowed == "at least 0 and below 1"
+    assert below.allows(0)
+    assert not below.allows(1)
+
+
 def test_the_guide_has_a_text_for_each_of_the_nine_parameters() -> None:
     paths = {path for path in all_fields() if path.count(".") == 2}
     assert len(NINE) == 9

@@ -272,6 +272,14 @@ GRPOTrainer(model='a/b', reward_funcs=length)
     assert (reward(graders, "ab", {}), reward(graders, "abc", {})) == (1, 0.5)
 
 
+def test_a_value_at_a_bound_that_is_not_allowed_itself_is_not_carried_over() -> None:
+    script = "from trl import GRPOConfig, GRPOTrainer\nargs = GRPOConfig(max_grad_norm=0.0)\n"
+    script += "def right(completions, **kwargs):\n    return [1.0 for _ in completions]\n"
+    draft = imported(script + "GRPOTrainer(model='gpt2', reward_funcs=right, args=args)\n")
+    assert "maxGradNorm" not in draft.spec.get("training", {})
+    assert "above 0; the default is used" in notes_of(draft)["max_grad_norm"]
+
+
 def test_rows_that_a_script_changes_or_names_again_are_noted() -> None:
     script = "GRPOTrainer(model='a/b', reward_funcs=think_format_reward, train_dataset=rows)"
     again = imported(f"rows = load_dataset('openai/gsm8k')\nrows = rows.map(f)\n{script}", model=None)

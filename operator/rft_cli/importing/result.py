@@ -105,7 +105,7 @@ class Draft:
         """Set the field at ``path`` of the spec. ``theirs`` is the other program's field, for notes.
 
         A number outside of the field's range becomes the nearest allowed number, and a note is added. If
-        ``value`` has a wrong type or is no allowed choice, the field is not set, and a note says so.
+        ``nearest`` finds no allowed value, the field is not set, and a note says so.
         """
         fitting = nearest(path, value)
         if fitting is None:
@@ -156,7 +156,8 @@ def put(body: dict[str, Any], path: str, value: Any) -> None:
 def nearest(path: str, value: Any) -> Any:
     """Return the allowed value of the field ``path`` that is nearest to ``value``.
 
-    Return None if ``value`` has a wrong type, or is a text that is no allowed choice.
+    Return None if ``value`` has a wrong type, is a text that is no allowed choice, or is beyond a bound that
+    is not allowed itself.
     """
     known = fields.find(path)
     if known.type in ("integer", "number"):
@@ -166,7 +167,8 @@ def nearest(path: str, value: Any) -> Any:
         if known.choices:
             return min(known.choices, key=lambda choice: (abs(choice - found), choice))
         least = found if known.minimum is None else max(found, known.minimum)
-        return least if known.maximum is None else min(least, known.maximum)
+        nearest = least if known.maximum is None else min(least, known.maximum)
+        return nearest if known.allows(nearest) else None
     if known.choices:
         return value if value in known.choices else None
     kinds: Mapping[str, type] = {"string": str, "boolean": bool}
