@@ -202,7 +202,8 @@ So the dumper must write a string in quotes if one of these expressions matches 
 
 
 def load_documents(text: str, source: str = "manifest") -> list[Document]:
-    """Return the Kubernetes objects in a YAML text. An object of ``kind: List`` is replaced by its items.
+    """Return the Kubernetes objects in a YAML text. An object whose kind ends with ``List``, or that has only
+    items and no kind, is replaced by its items.
 
     ``source`` is the name of the file, for messages.
 
@@ -228,7 +229,7 @@ def load_documents(text: str, source: str = "manifest") -> list[Document]:
                 f"{place}: is {_JSON_NAMES[type(body)]}, not a Kubernetes object, which begins with"
                 " apiVersion and kind"
             )
-        items = body.get("items", body)
+        items = body.get("items", body) if str(body.get("kind", "List")).endswith("List") else body
         if not isinstance(items, list | None):
             documents.append(Document(place, body))
             continue

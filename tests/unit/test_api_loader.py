@@ -78,6 +78,13 @@ def test_a_list_without_items_gives_no_objects() -> None:
     assert load_documents("kind: List\nitems:\n") == []
 
 
+@pytest.mark.parametrize("items", ["", "[]", "[{kind: A}]"])
+def test_an_object_that_is_no_list_keeps_its_items(items: str) -> None:
+    (document,) = load_documents(f"kind: RFTJob\nitems: {items}\n")
+    assert document.body["kind"] == "RFTJob"
+    assert len(load_documents(f"kind: RFTJobList\nitems: {items}\n")) == items.count("{")
+
+
 def test_a_document_on_the_line_of_its_separator_is_refused() -> None:
     with pytest.raises(UnreadableManifest, match="line 2"):
         load_documents("kind: A\n--- {kind: B}\n")
