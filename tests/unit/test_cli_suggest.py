@@ -82,6 +82,15 @@ def test_with_output_each_experiment_is_a_file_and_again_the_same(job_file: Path
     assert "spec.dataset.uri ./rows.jsonl is relative to" in result.stderr
 
 
+def test_a_relative_dataset_of_the_evaluation_is_told_too(job_file: Path, tmp_path: Path) -> None:
+    job_file.write_text(JOB + "  evaluation: {dataset: {uri: ./held.jsonl}}\n" + ROWS)
+    folder = tmp_path / "next"
+    result = runner.invoke(app, ["suggest", "--goal", "safer", str(job_file), "--output", str(folder)])
+    assert result.exit_code == 0, result.stderr
+    assert "spec.evaluation.dataset.uri ./held.jsonl is relative to" in result.stderr
+    assert "pass --evaluation-dataset" in result.stderr
+
+
 def test_a_file_that_was_edited_is_not_overwritten(job_file: Path, tmp_path: Path) -> None:
     edited = tmp_path / "sums-lorarank-16.yaml"
     edited.write_text("mine")

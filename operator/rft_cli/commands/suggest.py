@@ -101,17 +101,20 @@ def _say_what_is_left(found: Suggestions, goal: Goal, others: list[Goal]) -> Non
 
 
 def _say_what_is_relative(body: dict[str, object], file: Path, folder: Path) -> None:
-    """Print a note if ``dataset.uri`` is a relative path, and the new manifests are in another folder.
+    """Print a note for each dataset whose ``uri`` is a relative path, if the new manifests are in another
+    folder.
 
     - ``body``: the manifest of the user's job
     - ``file``: the path of this manifest
     - ``folder``: the folder of the new manifests
     """
-    spec = body.get("spec")
-    dataset = spec.get("dataset") if isinstance(spec, dict) else None
-    uri = dataset.get("uri") if isinstance(dataset, dict) else None
     here = folder_of(file)
-    if isinstance(uri, str) and uri.startswith(".") and here != folder.resolve():
-        err().print(
-            f"note: spec.dataset.uri {uri} is relative to {here}; for rft run, pass --dataset", markup=False
-        )
+    if here == folder.resolve():
+        return
+    for path, option in (("dataset", "--dataset"), ("evaluation.dataset", "--evaluation-dataset")):
+        part: object = body.get("spec")
+        for name in (*path.split("."), "uri"):
+            part = part.get(name) if isinstance(part, dict) else None
+        if isinstance(part, str) and part.startswith("."):
+            said = f"spec.{path}.uri {part} is relative to {here}; for rft run, pass {option}"
+            err().print(f"note: {said}", markup=False)
