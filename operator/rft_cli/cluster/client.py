@@ -84,7 +84,9 @@ class ClusterClient:
         return list(answer["items"])
 
     def job(self, name: str) -> Body:
-        """Return the RFTJob with this name."""
+        """Return the RFTJob with this name. Raises UserError if there is none, or if no job can have it."""
+        if "/" in name or name in ("", ".", ".."):  # in the URL, these would be the path of something else
+            raise UserError(f"{name}: cannot be the name of a job; name one of rft get", UNREADABLE)
         with self._explained(f"{KIND} {name!r}"):
             found: Body = self._objects.get_namespaced_custom_object(
                 GROUP, VERSION, self.namespace, PLURAL, name, _request_timeout=TIMEOUT
