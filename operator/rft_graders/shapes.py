@@ -173,21 +173,28 @@ def adapted(function: Callable[..., Any], name: str = "grade") -> Grade:
 def shape_of(parameters: Mapping[str, Parameter], name: str) -> CallShape | None:
     """Return the call shape that fits a function's parameters.
 
-    Return None if no shape fits, but the function can get the completion and the row by position. Raises
-    TypeError if it cannot. The message has the function's ``name`` and lists the shapes.
+    Return None for a function with ``*args`` that fits no shape. It gets the completion and the row by
+    position. Raises TypeError if the function cannot be called. The message has the function's ``name`` and
+    lists the shapes.
     """
     named = {key: p for key, p in parameters.items() if p.kind not in _VARIABLE}
     required = {key for key, p in named.items() if p.default is Parameter.empty}
     for shape in SHAPES:
         if shape.known_by <= named.keys() and (shape.columns or required <= shape.names):
             return shape
-    if _takes_two(parameters, required):
+    if any(p.kind is Parameter.VAR_POSITIONAL for p in parameters.values()) and _takes_two(
+        parameters, required
+    ):
         return None
+    text = _text_parameter(parameters, required)
+    if text is not None:
+        return _text_and_fields(text, parameters, required)
     shapes = "; ".join(dict.fromkeys(shape.shown for shape in SHAPES))
     raise TypeError(
         f"{name}({', '.join(parameters)}) cannot be called as a grader: give it two parameters, which get"
-        f" completion and row, or one of these lists of parameters, where … are fields of the row: {shapes};"
-        " every further parameter needs a default"
+        " completion and row, or a parameter completion and names of the row's fields, such as (completion,"
+        f" answer), or one of these lists of parameters, where … are fields of the row: {shapes};"
+        " every other parameter needs a default"
     )
 
 
@@ -196,21 +203,57 @@ _POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def _takes_two(parameters: Mapping[str, Parameter], required: set[str]) -> bool:
-    """Return whether a function can get the completion and the row by position, as its first two parameters.
+    """Return whether a function with ``*args`` can be called with two values by position."""
+    return required <= set(_ordered(parameters)[:2])
 
-    The parameters may have any names, except names of the opposite order: ``row`` first or ``completion``
-    second. A second parameter with a default must have the name ``row``. ``required`` has the names of the
-    parameters without a default.
+
+def _ordered(parameters: Mapping[str, Parameter]) -> list[str]:
+    return [key for key, p in parameters.items() if p.kind in _POSITIONAL]
+
+
+def _text_parameter(parameters: Mapping[str, Parameter], required: set[str]) -> str | None:
+    """Return the name of the parameter that gets the completion, for a function that no call shape fits.
+
+    Every other parameter without a default gets a field of the row, and there must be at least one. Return
+    None if the names of the parameters belong to a call shape that the function does not fit.
     """
-    ordered = [key for key, p in parameters.items() if p.kind in _POSITIONAL]
-    if any(p.kind is Parameter.VAR_POSITIONAL for p in parameters.values()):
-        return required <= set(ordered[:2])
-    if len(ordered) < 2 or not required <= set(ordered[:2]):
-        return False
-    first, second = ordered[:2]
-    # A second parameter with a default is an option of the function, not the row, unless its name is row. The
-    # names must not say that the two come in the other order.
-    return (second in required or second == "row") and first != "row" and second != "completion"
+    ordered = _ordered(parameters)
+    known = [key for key in ("completion", *_SOLUTIONS) if key in required]
+    first = ordered[0] if ordered and ordered[0] in required and ordered[0] != "row" else None
+    text = known[0] if known else first
+    others = {*required, *({"row"} & parameters.keys())} - {text}
+    if text is None or not others:
+        return None
+    if len(ordered) > 1 and others == {ordered[1]} and text == ordered[0]:
+        return text
+    return None if {text, *others} & _OF_OTHER_SHAPES else text
+
+
+_OF_OTHER_SHAPES = (
+    frozenset[str]().union(*(shape.names for shape in SHAPES)) - {"row", "completion"} - {*_SOLUTIONS, *_GOLD}
+)
+
+
+def _text_and_fields(text: str, parameters: Mapping[str, Parameter], required: set[str]) -> CallShape:
+    """Return the call shape of a function whose parameter ``text`` gets the completion.
+
+    ``required`` has the names of the parameters without a default. Each of them but ``text`` gets the row's
+    field of its name. A parameter ``row`` gets the whole row. If the second parameter is the only such one,
+    it also gets the whole row, but only as long as no row had a field of its name: otherwise a row that lacks
+    the field would be scored as if it were the field.
+    """
+    others = {*required, *({"row"} & parameters.keys())} - {text}
+    second = dict(enumerate(_ordered(parameters))).get(1)
+    fields_seen: set[str] = set()
+
+    def values(asked: Asked) -> dict[str, Any]:
+        found = {key: asked.row[key] for key in others if key in asked.row}
+        fields_seen.update(found)
+        if "row" in others or (others == {second} and not fields_seen):
+            found["row" if "row" in others else str(second)] = asked.row
+        return {**found, text: asked.completion}
+
+    return CallShape(f"({text}, …)", frozenset({text}), frozenset({text, *others}), values)
 
 
 def _scored(

@@ -125,6 +125,44 @@ def test_options_with_defaults_keep_them_and_names_decide_over_order(function: C
     assert call(function) == 1.0
 
 
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda completion, answer: completion == "said" and answer == 42,
+        lambda answer, completion: completion == "said" and answer == 42,
+        lambda response, answer: response == "said" and answer == 42,
+        lambda completion, answer, unit: (completion, answer, unit) == ("said", 42, "cm"),
+        lambda completion, *, unit, answer=1: (completion, answer, unit) == ("said", 1, "cm"),
+        lambda unit, solution_str, answer: (solution_str, answer, unit) == ("said", 42, "cm"),
+        lambda completion, row, answer: row["unit"] == "cm" and answer == 42,
+        lambda text, other: text == "said" and other["answer"] == 42,
+    ],
+)
+def test_a_parameter_with_the_name_of_a_field_gets_the_field(function: Callable[..., object]) -> None:
+    assert call(function, answer=42, unit="cm") == 1.0
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda completion, answer, unit: 1,
+        lambda unit, completion: 1,
+        lambda completion, *, unit: 1,
+    ],
+)
+def test_a_row_without_the_field_of_a_parameter_is_an_error(function: Callable[..., object]) -> None:
+    with pytest.raises(LookupError, match="the row has no field unit, which is a parameter of grade"):
+        call(function, answer=42)
+
+
+def test_a_row_that_lacks_the_field_is_not_given_in_its_place() -> None:
+    grade = adapted(lambda completion, answer: answer == 42 or "messages" in answer)
+    assert grade(Asked("said", {"messages": []})) == 1.0
+    assert grade(Asked("said", {"messages": [], "answer": 42})) == 1.0
+    with pytest.raises(LookupError, match="no field answer"):
+        grade(Asked("said", {"messages": []}))
+
+
 def test_parameters_that_are_taken_by_position_alone_are_filled() -> None:
     def grade(messages: list[dict[str, str]], /, **fields: object) -> bool:
         return messages[-1]["content"] == "said" and fields["answer"] == 42
@@ -137,11 +175,10 @@ def test_parameters_that_are_taken_by_position_alone_are_filled() -> None:
     [
         (lambda: 1, "grade()"),
         (lambda text: 1, "grade(text)"),
-        (lambda a, b, c: 1, "grade(a, b, c)"),
-        (lambda prompt, completion: 1, "grade(prompt, completion)"),
+        (lambda row, answer: 1, "grade(row, answer)"),
+        (lambda sample, item, judge: 1, "grade(sample, item, judge)"),
         (lambda text, strict=True: 1, "grade(text, strict)"),
-        (lambda completion, row, *, judge: 1, "grade(completion, row, judge)"),
-        (lambda solution_str, a, b: 1, "grade(solution_str, a, b)"),
+        (lambda prompts, a, b: 1, "grade(prompts, a, b)"),
     ],
 )
 def test_a_function_that_cannot_be_called_is_refused_with_what_is_taken(

@@ -67,8 +67,9 @@ def found(**fields: Any) -> list[str]:
         ("def grade(completion): return 1", ""),
         ("def grade(messages, answer): return 1", ""),
         ("def grade(answer): return 1", "grade(answer) cannot be called as a grader"),
-        ("def grade(a, b, c): return 1", "grade(a, b, c) cannot be called as a grader"),
-        ("def grade(a, b, *, c): return 1", "every further parameter needs a default"),
+        ("def grade(a, b, c): return 1", ""),
+        ("def grade(row, answer): return 1", "grade(row, answer) cannot be called as a grader"),
+        ("def grade(sample, *, c): return 1", "every other parameter needs a default"),
         ("def grade(): return 1", "grade() cannot be called as a grader"),
     ],
 )
