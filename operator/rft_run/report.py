@@ -54,17 +54,19 @@ class ProgressReport(Model):
 
         If the JSON is longer than ``MAX_TERMINATION_BYTES`` bytes, the oldest points of the reward curve are
         left out. If it is still too long, ``run`` has only the progress, and the message of ``ending`` is
-        truncated to 500 characters.
+        truncated until it fits.
         """
         body = self.for_cluster()
         body["run"].pop("recommendations", None)
         history = body["run"].get("reward", {}).get("history")
         while len(json.dumps(body, separators=(",", ":")).encode()) > MAX_TERMINATION_BYTES:
+            message = body.get("ending", {}).get("message")
             if history:
                 del history[: max(1, len(history) // 2)]
-                continue
-            if body.get("ending", {}).get("message"):
-                body["ending"]["message"] = body["ending"]["message"][:500]
-            body["run"] = {"progress": body["run"]["progress"]}
-            break
+            elif set(body["run"]) != {"progress"}:
+                body["run"] = {"progress": body["run"]["progress"]}
+            elif message:
+                body["ending"]["message"] = message[: len(message) // 2]
+            else:
+                break
         return body
