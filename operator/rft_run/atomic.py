@@ -5,6 +5,7 @@ Without the first flush, the rename could reach the disk before the content, and
 an empty file.
 """
 
+import glob
 import os
 import shutil
 import uuid
@@ -13,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _PARTIAL = ".partial"
+_REPLACED = ".old"
 
 
 def temporary(target: Path) -> Path:
@@ -85,13 +87,15 @@ def new_folder(
 
 def _exchange(unfinished: Path, target: Path) -> None:
     """Rename a folder to ``target``. Afterwards, remove the folder that had the name ``target`` before."""
-    old = unfinished.with_suffix(".old")
+    old = unfinished.with_suffix(_REPLACED)
     target.rename(old)
     unfinished.rename(target)
-    if old.is_dir():
-        shutil.rmtree(old)
-    else:
-        old.unlink()
+    # Also removes the folders that a process left when it was killed here.
+    for replaced in target.parent.glob(f".{glob.escape(target.name)}.????????{_REPLACED}"):
+        if replaced.is_dir() and not replaced.is_symlink():
+            shutil.rmtree(replaced)
+        else:
+            replaced.unlink()
 
 
 def sync(path: Path) -> None:

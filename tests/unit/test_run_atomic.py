@@ -71,6 +71,19 @@ def test_a_folder_replaces_an_existing_one_only_if_requested(tmp_path: Path, fol
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
+@pytest.mark.parametrize("folder", [True, False], ids=["a folder", "a file"])
+def test_what_a_killed_replacement_left_is_removed_by_the_next(tmp_path: Path, folder: bool) -> None:
+    target = tmp_path / "model[1]"
+    target.mkdir()
+    left = tmp_path / ".model[1].0123abcd.old"
+    left.mkdir() if folder else left.touch()
+    kept = tmp_path / ".model1.0123abcd.old"
+    kept.touch()
+    with atomic.new_folder(target, replace=True):
+        pass
+    assert sorted(tmp_path.iterdir()) == sorted([target, kept])
+
+
 def test_temporary_files_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     atomic.temporary(tmp_path / "state.json").touch()
     atomic.temporary(tmp_path / "adapter").mkdir()
