@@ -153,3 +153,15 @@ def test_on_a_terminal_it_asks_for_what_no_option_says(monkeypatch: pytest.Monke
     monkeypatch.setattr(f"{console}.sys.stdout", Terminal())
     monkeypatch.setattr(f"{console}.typer.prompt", lambda question, default: f"{question}={default}")
     assert asked("Model", "--model", "m") == "Model=m"
+
+
+@pytest.mark.parametrize(
+    "prompt", ["one\u2028two", "one\u0085two", "x" * (2 << 20)], ids=["U+2028", "U+0085", "2 MiB"]
+)
+def test_a_line_ends_only_at_a_line_feed_and_may_be_long(tmp_path: Path, prompt: str) -> None:
+    rows = tmp_path / "rows.jsonl"
+    body = [json.dumps({"prompt": f"{prompt} {i}", "answer": i}, ensure_ascii=False) for i in range(3)]
+    rows.write_text("\n\n" + "".join(f"{line}\n" for line in body))
+    result = new(tmp_path, rows)
+    assert result.exit_code == 0, result.output
+    assert "rows: 3 with 3 distinct prompts" in result.stdout

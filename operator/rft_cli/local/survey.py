@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from rft_api.sources import RowFormat
 from rft_cli.errors import INVALID, UNREADABLE, UserError
@@ -77,16 +77,16 @@ def _head(path: Path) -> tuple[RowFormat, list[str]]:
     """Return the format of a file and the names of its columns. Only the beginning of the file is read."""
     try:
         with path.open("rb") as file:
-            text = file.read(1 << 20).removeprefix(BYTE_ORDER_MARK).decode(errors="replace")
+            head = file.read(1 << 20) if path.suffix == ".csv" else _first_line(file)
     except OSError as error:
         raise UserError(
             f"--rows: {path} cannot be read: {error.strerror}; name a file", UNREADABLE
         ) from error
+    text = head.removeprefix(BYTE_ORDER_MARK).decode(errors="replace")
     if path.suffix == ".csv":
         return "csv", next(csv.reader(io.StringIO(text)), [])
-    first = next((line for line in text.splitlines() if line.strip()), "")
     try:
-        body = json.loads(first)
+        body = json.loads(text)
     except (ValueError, RecursionError):
         body = None
     if not isinstance(body, dict):
@@ -97,6 +97,14 @@ def _head(path: Path) -> tuple[RowFormat, list[str]]:
         )
     is_sharegpt = "conversations" in body and not {"messages", "prompt"} & set(body)
     return ("sharegpt" if is_sharegpt else "jsonl"), list(map(str, body))
+
+
+def _first_line(file: BinaryIO) -> bytes:
+    """Return the first line that is not blank, or b"" if there is none. At most ``READ_BYTES`` are read."""
+    line = file.readline(READ_BYTES)
+    while line and not line.removeprefix(BYTE_ORDER_MARK).strip():
+        line = file.readline(READ_BYTES)
+    return line
 
 
 def _columns(names: list[str], prompt: str | None, form: RowFormat, path: Path) -> dict[str, str]:
