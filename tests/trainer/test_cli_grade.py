@@ -72,6 +72,15 @@ def test_a_file_of_completions_is_graded_by_order_and_by_line(job: Path, tmp_pat
     assert "has no row in line 9" in grade(job, "--completions", path)[1]
 
 
+@pytest.mark.parametrize("line", ["true", "[1]", '"1"', "1.5"])
+def test_a_line_that_is_no_whole_number_is_refused(job: Path, tmp_path: Path, line: str) -> None:
+    path = tmp_path / "said.jsonl"
+    path.write_text(f'{{"line": {line}, "completion": "4"}}\n')
+    code, output = grade(job, "--completions", path)
+    assert code == 2
+    assert f"line is {line}, not a whole number" in " ".join(output.split())
+
+
 def test_a_run_s_recorded_rollouts_are_graded_without_the_dataset(job: Path, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     path = folder.rollouts_of(3)

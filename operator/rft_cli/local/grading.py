@@ -129,18 +129,21 @@ def given(path: Path, rows: Sequence[RowLine]) -> list[Answer]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--completions: {path}: cannot be read: {error}", UNREADABLE) from error
     found = []
-    for number, line in enumerate(lines, start=1):
+    for number, text in enumerate(lines, start=1):
         place = f"--completions: {path}: line {number}"
         try:
-            value = json.loads(line)
+            value = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise UserError(f"{place}: is not JSON: {error}", UNREADABLE) from error
         entry = value if isinstance(value, dict) else {"completion": value}
         if not isinstance(entry.get("completion"), str):
             raise UserError(f'{place}: is neither a text nor {{"line": 1, "completion": "…"}}', UNREADABLE)
-        row = by_line.get(entry["line"]) if "line" in entry else _nth(rows, number)
+        line = entry.get("line")
+        if line is not None and (isinstance(line, bool) or not isinstance(line, int)):
+            raise UserError(f"{place}: line is {json.dumps(line)}, not a whole number such as 1", UNREADABLE)
+        row = by_line.get(line) if line is not None else _nth(rows, number)
         if row is None:
-            wrong = f"no row in line {entry['line']}" if "line" in entry else f"only {len(rows)} rows"
+            wrong = f"no row in line {line}" if line is not None else f"only {len(rows)} rows"
             raise UserError(f"{place}: the dataset has {wrong}", INVALID)
         found.append(Answer(row, entry["completion"]))
     return found
