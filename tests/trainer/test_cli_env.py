@@ -59,6 +59,16 @@ def test_what_fails_is_exit_code_1(tmp_path: Path) -> None:
     assert "the environment failed: AttributeError" in broken.output
 
 
+def test_a_worker_that_ends_is_an_error_and_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text(
+        f"{SHOP}\n    def reset(self, **row):\n        import os\n        os._exit(1)\n"
+    )
+    override = ["--grader", f"environment={tmp_path / 'broken.py'}", "--say", ASK % "apple"]
+    result = CliRunner().invoke(app, ["env", "check", job(tmp_path), *override])
+    assert result.exit_code == 1, result.output
+    assert "ended" in result.output
+
+
 @pytest.mark.parametrize(
     ("code", "said"), [("class Environment: ...", "has no method reset"), ("x = ", "SyntaxError")]
 )

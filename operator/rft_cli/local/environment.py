@@ -8,6 +8,7 @@ import json
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,7 +77,7 @@ def played(
             with Scorer([environment.as_grader()], grader_code=paths, scratch_dir=folder, slots=1) as scorer:
                 player = _Player(scorer)
                 return player.tools, [player.play(row, script[: environment.max_turns]) for row in rows]
-        except TrainerError as error:
+        except (TrainerError, _Failed) as error:
             raise UserError(f"spec.environment: {error}", INVALID) from error
 
 
@@ -112,7 +113,8 @@ class _Player:
             reward = float(self._act({"do": "reward"})["reward"])
         except _Failed as error:
             said = str(error)
-            self._act({"do": "end"})
+            with suppress(_Failed):
+                self._act({"do": "end"})
         return Played(row.line, messages, time.monotonic() - started, reward, said, tuple(failures))
 
     def _turn(self, text: str, messages: list[Message], failures: list[str]) -> bool:
