@@ -53,7 +53,10 @@ def dress(adapter: Path, card: Card) -> None:
     Raises OSError, and ValueError if the configuration is not valid.
     """
     file = adapter_config_of(adapter)
-    body = named(run_files.json_of(file), card.config.spec.model.name, card.revision)
+    found = run_files.json_of(file)
+    if not isinstance(found, dict):
+        raise ValueError(f"{file} is no JSON object")
+    body = named(found, card.config.spec.model.name, card.revision)
     file.write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
     card_of(adapter).write_text(render(card), encoding="utf-8")
 

@@ -130,3 +130,9 @@ def test_an_adapter_is_given_the_name_of_its_base_and_a_card(tmp_path: Path) -> 
     body = json.loads(adapter_config_of(tmp_path).read_text())
     assert body == {"base_model_name_or_path": "org/model", "revision": "abc", "r": 4}
     assert "# job, step 30" in card_of(tmp_path).read_text()
+
+
+def test_a_configuration_that_is_no_object_is_an_error(tmp_path: Path) -> None:
+    adapter_config_of(tmp_path).write_text("[]")
+    with pytest.raises(ValueError, match="is no JSON object"):
+        dress(tmp_path, Card(config(), 30))
