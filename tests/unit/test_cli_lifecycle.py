@@ -1,5 +1,6 @@
 """The commands rft suspend, resume and cancel, with a fake API server."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,15 @@ def test_a_job_that_does_not_exist_and_missing_rights_are_one_line(server: Serve
     result = rft("suspend", "arithmetic")
     assert result.exit_code == 1
     assert "ask for the rights patch on rftjobs.rft.dev" in result.stderr
+    server.refusal_status = 401
+    assert "does not accept the credentials of" in rft("suspend", "arithmetic").stderr
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b"])
+def test_a_name_that_would_be_another_path_is_refused(server: Server, name: str) -> None:
+    result = rft("suspend", name)
+    assert (result.exit_code, server.requests) == (2, [])
+    assert re.search("cannot be the name of a job|is a folder, and no job", result.stderr)
 
 
 @pytest.mark.parametrize(

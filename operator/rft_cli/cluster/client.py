@@ -38,6 +38,9 @@ MAX_FAILURES = 20
 Before each new attempt, the client waits ``RETRY_SECONDS``: for one minute in all."""
 
 Body = dict[str, Any]
+
+_POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+"""The file in which Kubernetes gives a pod the namespace of its service account."""
 Applier = Callable[[Body], str]
 """A function that applies an object to the cluster and returns ``created``, ``configured`` or ``unchanged``.
 
@@ -306,7 +309,9 @@ class ClusterClient:
             return f"the cluster knows no {PLURAL}.{GROUP}: install the operator's chart first"
         if error.status == 404:
             return f"{what} does not exist {where}; see rft get, or name another namespace with -n"
-        if error.status in (401, 403):
+        if error.status == 401:
+            return f"{what}: the API server does not accept the credentials of {tried()}; log in again"
+        if error.status == 403:
             return f"{what}: {error.reason} {where}; ask for the rights {rights}"
         if error.status in (400, 409, 422) and (said := _message(error)):
             fix = "; to take over these fields, add --force-conflicts" if error.status == 409 else ""
@@ -343,6 +348,14 @@ def _message(error: ApiException) -> str:
         return ""
 
 
+def _namespace_of_this_pod() -> str:
+    """Return the namespace of the pod in which this program runs, or ``default`` if it is not known."""
+    try:
+        return _POD_NAMESPACE.read_text(encoding="utf-8").strip() or "default"
+    except OSError:
+        return "default"
+
+
 def tried() -> str:
     """Return the path of the kubeconfig, as a text for messages.
 
@@ -365,7 +378,7 @@ def _connect(context: str | None) -> tuple[Any, str]:
         if context is None:
             with contextlib.suppress(ConfigException):
                 _kubernetes.config.load_incluster_config()
-                return _kubernetes.client.ApiClient(), "default"
+                return _kubernetes.client.ApiClient(), _namespace_of_this_pod()
         raise UserError(
             f"no usable kubeconfig: tried {tried()}: {error}; set KUBECONFIG to the file of your cluster."
             " Commands for a run on this machine need no kubeconfig: rft run, rft curve DIR, rft report DIR",
