@@ -343,7 +343,7 @@ def _merge(adapter: Path, target: Path, base: str, revision: str | None, dtype: 
     UserError if the merge fails.
     """
     python, *_ = trainer_command()
-    command = [python, "-m", "rft_trainer.export", "--adapter", str(adapter), "--base", base]
+    command = [python, "-P", "-m", "rft_trainer.export", "--adapter", str(adapter), "--base", base]
     command += ["--output", str(target), "--dtype", dtype, *(["--revision", revision] if revision else [])]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
