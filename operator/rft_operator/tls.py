@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -56,43 +57,70 @@ class Identity(KeyPair):
 
 
 def from_secret(secret: Mapping[str, Any]) -> Identity | None:
-    """Return the certificates and keys in the data of a Secret, or ``None`` if some of them are missing."""
+    """Return the certificates and keys in the data of a Secret.
+
+    Return ``None`` if one of them is missing or is no text.
+    """
     data = secret.get("data") or {}
     if not all(entry in data for entry in _FIELDS.values()):
         return None
-    return Identity(**{name: base64.b64decode(data[entry]).decode() for name, entry in _FIELDS.items()})
+    try:
+        return Identity(**{name: base64.b64decode(data[entry]).decode() for name, entry in _FIELDS.items()})
+    except ValueError:
+        return None
 
 
 def renewed(current: Identity | None, names: Sequence[str], now: datetime, server: str = INGEST) -> Identity:
     """Return certificates that are valid for all ``names``.
 
-    - If ``current`` is ``None``, or its CA expires within ``CA_MARGIN``, the CA and the serving certificate
-      are new.
-    - If only the serving certificate expires within ``SERVING_MARGIN``, or lacks one of ``names``, only this
-      certificate is new.
+    - If ``current`` is ``None``, or its CA expires within ``CA_MARGIN`` or cannot sign, the CA and the
+      serving certificate are new. A CA cannot sign if it or its key cannot be read, for example because
+      somebody edited the Secret.
+    - If only the serving certificate expires within ``SERVING_MARGIN``, lacks one of ``names`` or does not
+      fit its key, only this certificate is new.
     - Otherwise ``current`` is returned.
 
     A new CA comes before the old CA in the bundle. The old CA stays in the bundle while it is valid. So a
     client that reads the bundle for each connection accepts certificates of both CAs.
 
     ``names`` are DNS names and IP addresses. ``server`` is the name of the server, for new certificates.
-    Raises ValueError if the key of the CA is not an elliptic-curve key.
     """
-    if current is None:
-        return _serving(server, *_authority(server, now), older=(), names=names, now=now)
-    bundle = x509.load_pem_x509_certificates(current.ca_bundle.encode())
-    authority = bundle[0]
-    if authority.not_valid_after_utc - now < CA_MARGIN:
+    bundle = _certificates(current.ca_bundle) if current is not None else []
+    key = _key(current.ca_key, bundle[0]) if current is not None and bundle else None
+    if current is None or key is None or bundle[0].not_valid_after_utc - now < CA_MARGIN:
         valid = [old for old in bundle if old.not_valid_after_utc > now]
         return _serving(server, *_authority(server, now), older=valid, names=names, now=now)
-    serving = x509.load_pem_x509_certificate(current.certificate.encode())
-    fresh = serving.not_valid_after_utc - now > SERVING_MARGIN
-    if fresh and _names_of(serving) >= set(names) and serving.issuer == authority.subject:
+    if _serves(current, bundle[0], names, now):
         return current
-    key = serialization.load_pem_private_key(current.ca_key.encode(), password=None)
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise ValueError("the key of the CA is not an elliptic-curve key")
-    return _serving(server, authority, key, older=bundle[1:], names=names, now=now)
+    return _serving(server, bundle[0], key, older=bundle[1:], names=names, now=now)
+
+
+def _serves(pair: KeyPair, authority: x509.Certificate, names: Sequence[str], now: datetime) -> bool:
+    """Return whether a serving certificate fits its key, its CA and all ``names``, and is not too old."""
+    found = _certificates(pair.certificate)
+    if not found or _key(pair.key, found[0]) is None:
+        return False
+    fresh = found[0].not_valid_after_utc - now > SERVING_MARGIN
+    return fresh and _names_of(found[0]) >= set(names) and found[0].issuer == authority.subject
+
+
+def _certificates(pem: str) -> list[x509.Certificate]:
+    """Return the certificates in a PEM text. The list is empty if the text cannot be read."""
+    try:
+        return x509.load_pem_x509_certificates(pem.encode())
+    except ValueError:
+        return []
+
+
+def _key(pem: str, certificate: x509.Certificate) -> ec.EllipticCurvePrivateKey | None:
+    """Return the private key of a certificate. Return ``None`` if ``pem`` is not this key."""
+    try:
+        key = serialization.load_pem_private_key(pem.encode(), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        return None
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
+        return None
+    return key
 
 
 def server_context(pair: KeyPair) -> ssl.SSLContext:
@@ -211,7 +239,10 @@ def _alternative(name: str) -> x509.GeneralName:
 
 
 def _names_of(certificate: x509.Certificate) -> set[str]:
-    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, ValueError):
+        return set()
     addresses = {str(address) for address in names.get_values_for_type(x509.IPAddress)}
     return addresses | set(names.get_values_for_type(x509.DNSName))
 

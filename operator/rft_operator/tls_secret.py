@@ -1,11 +1,14 @@
 """Reads and renews the Secret with the certificates of a server."""
 
+import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from rft_operator import tls
 from rft_operator.cluster import Cluster, Conflict, Unavailable
 from rft_operator.objects.names import MANAGED_BY, OPERATOR_NAME
+
+_log = logging.getLogger(__name__)
 
 
 def current_identity(
@@ -33,6 +36,7 @@ def current_identity(
                 cluster.merge_data("Secret", namespace, name, version, wanted.to_secret())
         except Conflict:
             continue
+        _log.info("Secret %s/%s has new certificates for %s", namespace, name, ", ".join(names))
         return wanted
     raise Unavailable(
         409, f"Secret {namespace}/{name} was changed by another client at each attempt to write it"

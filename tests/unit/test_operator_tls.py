@@ -3,6 +3,7 @@
 import socket
 import ssl
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -97,3 +98,18 @@ def test_an_identity_is_unchanged_after_storing_it_in_a_secret() -> None:
     assert tls.from_secret({"data": identity.to_secret()}) == identity
     assert tls.from_secret({"data": {}}) is None
     assert tls.from_secret({}) is None
+
+
+BROKEN = ["", "no PEM", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"]
+
+
+@pytest.mark.parametrize("text", BROKEN)
+@pytest.mark.parametrize("part", ["ca_bundle", "ca_key", "certificate", "key"])
+def test_what_cannot_be_read_or_does_not_fit_is_replaced(part: str, text: str) -> None:
+    identity = tls.renewed(None, NAMES, NOW)
+    other = getattr(tls.renewed(None, NAMES, NOW), part)
+    for wrong in (text, other):
+        newer = tls.renewed(replace(identity, **{part: wrong}), NAMES, NOW)
+        shake_hands(newer, newer.ca_bundle, NAMES[0])
+        assert (newer.ca_key == identity.ca_key) is (part in ("certificate", "key"))
+    assert tls.from_secret({"data": {**identity.to_secret(), "ca.crt": "/w=="}}) is None
