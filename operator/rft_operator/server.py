@@ -56,15 +56,17 @@ class Servers:
 
         Before the first success, raises Unavailable if the API server does not answer: a guess would be wrong
         for a whole run, because the pod template of a Job cannot be changed later. If the API server refuses
-        the request instead, all features are false.
+        the request instead, the features are false that no setting decides.
         """
         with self._lock:
             if self._clock() - self._read_at > CACHED_SECONDS:
                 try:
                     self._known = self._read()
                 except ClusterError as error:
-                    if isinstance(error, Unavailable) and self._read_at == float("-inf"):
-                        raise
+                    if self._read_at == float("-inf"):
+                        if isinstance(error, Unavailable):
+                            raise
+                        self._known = ServerFeatures(assigns_users=self._assigns_users == "true")
                     _log.warning("the version of the API server cannot be read: %s", error)
                 else:
                     self._read_at = self._clock()

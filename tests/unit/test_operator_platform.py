@@ -164,5 +164,9 @@ def test_a_setting_replaces_the_question_whether_users_are_assigned(setting: Any
     def has_group(_group: str) -> bool:
         raise AssertionError("the API server must not be asked: the setting decides")
 
-    servers = Servers(lambda: {"major": "1", "minor": "36"}, has_group, setting)
-    assert servers.get().assigns_users is (setting == "true")
+    def refused() -> dict[str, str]:
+        raise ClusterError(403, "forbidden")
+
+    for version in (lambda: {"major": "1", "minor": "36"}, refused):
+        servers = Servers(version, has_group, setting)
+        assert servers.get().assigns_users is (setting == "true")
