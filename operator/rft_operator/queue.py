@@ -30,6 +30,8 @@ class WorkQueue:
     _working: set[Key] = field(default_factory=set)
     _failures: dict[Key, int] = field(default_factory=dict)
     _finished: dict[Key, float] = field(default_factory=dict)
+    _forgotten: set[Key] = field(default_factory=set)
+    """Keys that were forgotten while a worker processes them."""
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __len__(self) -> int:
@@ -63,6 +65,8 @@ class WorkQueue:
         """Drop the back-off and the times of a key whose RFTJob was deleted. A queued key stays queued."""
         self._failures.pop(key, None)
         self._finished.pop(key, None)
+        if key in self._working:
+            self._forgotten.add(key)
 
     async def get(self) -> Key:
         """Wait for the next due key and mark it as being processed."""
@@ -84,7 +88,10 @@ class WorkQueue:
     def done(self, key: Key) -> None:
         """Mark ``key`` as no longer being processed."""
         self._working.discard(key)
-        self._finished[key] = self.clock()
+        if key in self._forgotten:
+            self._forgotten.remove(key)
+        else:
+            self._finished[key] = self.clock()
         due = self._due.get(key)
         if due is not None:
             # The key was queued again while it was processed, and get() took that entry off the heap.

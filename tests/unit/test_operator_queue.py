@@ -207,3 +207,20 @@ def test_a_worker_that_is_cancelled_while_a_key_arrives_ends(delay: float, turns
         assert done, "the worker must end when it is cancelled"
 
     run(main())
+
+
+def test_a_key_that_is_forgotten_while_it_is_processed_leaves_nothing() -> None:
+    async def main() -> None:
+        clock = Clock()
+        queue = WorkQueue(clock)
+        queue.add(A)
+        assert await ready(queue) == A
+        queue.forget(A)
+        queue.done(A)
+        queue.add(A, apart=60.0)
+        assert await ready(queue) == A, "a new RFTJob of this name waits for nothing"
+        queue.done(A)
+        queue.add(A, apart=60.0)
+        assert await nothing(queue)
+
+    run(main())
