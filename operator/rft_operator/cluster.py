@@ -23,6 +23,7 @@ from kubernetes.client import rest
 
 from rft_api import GROUP, PLURAL, VERSION
 from rft_operator import metrics
+from rft_operator.kueue import PLACES
 from rft_operator.objects.names import LABEL_JOB_UID, Owner
 from rft_operator.observe import RawState
 from rft_operator.stream import BrokenOff, items
@@ -211,10 +212,12 @@ class Cluster:
         return self._stream(path)
 
     def pending_workloads(self, namespace: str, queue: str) -> list[Json]:
-        """Return the Workloads in a LocalQueue, with their positions, from Kueue's visibility API."""
+        """Return the first ``PLACES[-1]`` Workloads in a LocalQueue, with their positions, from Kueue's
+        visibility API.
+        """
         api, where = self._api("visibility.kueue.x-k8s.io"), f"namespaces/{quote(namespace, safe='')}"
         path = f"{api}/{where}/localqueues/{quote(queue, safe='')}/pendingworkloads"
-        return list(self._call("GET", path).get("items") or [])
+        return list(self._call("GET", path, {"limit": str(PLACES[-1])}).get("items") or [])
 
     def serves_jobs(self) -> bool:
         """Return whether the API server knows the resource RFTJob. This is true once the CRD is installed."""

@@ -55,9 +55,9 @@ class Workload:
     position is unknown."""
 
 
-PLACES = (20, 50, 100, 200, 500, 1000, 2000, 5000)
+PLACES = (20, 50, 100, 200, 500, 1000)
 BEYOND = PLACES[-1] + 1
-"""The rounded position of a Workload that is not among the first 5000."""
+"""The rounded position of a Workload that is not among the first 1000."""
 
 
 def rounded(place: int) -> int:
@@ -167,9 +167,10 @@ def other_kind(node_labels: Mapping[str, str], plan: Plan) -> str:
     memory = "resources.accelerator.memory to the memory of these GPUs"
     kind = f"resources.accelerator.name to {name}" if name else memory
     return (
-        f"The flavor that Kueue chose has nodes with {product_key(resource)}={product}, but the plan is made"
-        f" for {plan.accelerator} and does not change: the run may not fit on these nodes. Set {kind}, or"
-        " resources.nodeSelector to nodes of the planned kind."
+        f"The pod needs nodes with {product_key(resource)}={product}, a label of the flavor that Kueue chose"
+        f" or of resources.nodeSelector. But the plan is made for {plan.accelerator} and does not change: the"
+        f" run may not fit on these nodes. Set {kind}, or resources.nodeSelector to nodes of the planned"
+        " kind."
     )
 
 

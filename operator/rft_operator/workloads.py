@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from rft_operator.cluster import ClusterError, NotFound
-from rft_operator.kueue import Workload, rounded, workload
+from rft_operator.kueue import BEYOND, PLACES, Workload, rounded, workload
 from rft_operator.queue import Key
 
 JOB_UID = "kueue.x-k8s.io/job-uid"
@@ -39,7 +39,7 @@ class Workloads:
         self._lock = threading.Lock()
         self._waiting: dict[Key, str] = {}
         self._known: dict[str, Workload] = {}
-        self._said = ""
+        self._errors: dict[str, str] = {}
 
     def of(self, key: Key, job_uid: str | None) -> Workload | None:
         """Return the cached Workload of a suspended child Job, and poll the Workload from now on. Return
@@ -80,21 +80,21 @@ class Workloads:
         except NotFound:
             return {}  # Kueue is not installed, or not yet
         except ClusterError as error:
-            self._say(
-                f"{namespace}: Kueue's Workloads cannot be read, so a status may lack why its job waits:"
-                f" {error}"
-            )
+            self._warn(namespace, f"{error}")
             with self._lock:
                 return {uid: each for uid, each in self._known.items() if uid in wanted}
         places: dict[str, int] = {}
         for queue in sorted({each.queue for each in found.values() if each.queue and not each.reserved}):
-            places |= self._places(namespace, queue)
+            waiting = [each.name for each in found.values() if each.queue == queue and not each.reserved]
+            places |= self._places(namespace, queue, waiting)
         return {uid: replace(each, place=rounded(places.get(each.name, 0))) for uid, each in found.items()}
 
-    def _places(self, namespace: str, queue: str) -> dict[str, int]:
-        """Return the positions of Workloads in a LocalQueue, counted from 1, by the name of the Workload.
+    def _places(self, namespace: str, queue: str, names: Iterable[str]) -> dict[str, int]:
+        """Return the positions of the Workloads ``names`` in a LocalQueue, counted from 1, by the Workload.
 
-        The result is empty if the positions cannot be read, for example because Kueue has no visibility API.
+        The position is ``BEYOND`` if the answer has ``PLACES[-1]`` other Workloads. A Workload with an
+        unknown position is left out. The result is empty if the positions cannot be read, for example
+        because Kueue has no visibility API.
         """
         if self._read_places is None:
             return {}
@@ -103,13 +103,20 @@ class Workloads:
         except ClusterError as error:
             _log.debug("%s: the positions in LocalQueue %s cannot be read: %s", namespace, queue, error)
             return {}
-        return {item["metadata"]["name"]: int(item["positionInLocalQueue"]) + 1 for item in items}
+        found = {item["metadata"]["name"]: int(item["positionInLocalQueue"]) + 1 for item in items}
+        if len(items) < PLACES[-1]:
+            return found
+        return {name: found.get(name, BEYOND) for name in names}
 
-    def _say(self, what: str) -> None:
-        """Log ``what`` as a warning, unless the previous call logged the same text."""
-        if what != self._said:
-            _log.warning(what)
-        self._said = what
+    def _warn(self, namespace: str, error: str) -> None:
+        """Log why a namespace's Workloads cannot be read, unless this was its last error too."""
+        if self._errors.get(namespace) != error:
+            _log.warning(
+                "%s: Kueue's Workloads cannot be read, so a status may lack why its job waits: %s",
+                namespace,
+                error,
+            )
+        self._errors[namespace] = error
 
 
 def _job_of(item: Any) -> str:

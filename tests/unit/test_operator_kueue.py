@@ -9,7 +9,7 @@ import pytest
 
 from rft_api.status import Plan
 from rft_operator.cluster import ClusterError, NotFound, Unavailable
-from rft_operator.kueue import Check, Workload, held, other_kind, rounded, workload
+from rft_operator.kueue import BEYOND, Check, Workload, held, other_kind, rounded, workload
 from rft_operator.settings import from_env
 from rft_operator.workloads import JOB_UID, Workloads
 from tests.unit.chart_support import one, rendered
@@ -121,8 +121,8 @@ def test_a_workload_without_conditions_is_reported_as_waiting() -> None:
         (1, "number 1"),
         (10, "number 10"),
         (11, "among the first 20"),
-        (5000, "among the first 5000"),
-        (9999, "after the first 5000"),
+        (1000, "among the first 1000"),
+        (1001, "after the first 1000"),
     ],
 )
 def test_a_position_beyond_ten_is_rounded_so_that_it_changes_rarely(place: int, said: str) -> None:
@@ -145,6 +145,30 @@ def test_positions_are_read_once_per_queue() -> None:
     found = workloads.of(KEY, "job-1")
     assert found is not None
     assert (found.place, asked) == (2, [("team", "team")])
+
+
+def test_a_workload_behind_all_that_the_answer_lists_has_a_position_too() -> None:
+    def places(_namespace: str, _queue: str) -> list[Json]:
+        return [{"metadata": {"name": f"w-{i}"}, "positionInLocalQueue": i} for i in range(1000)]
+
+    workloads = Workloads(lambda _: [raw(WAITS)], places)
+    workloads.of(KEY, "job-1")
+    workloads.poll()
+    found = workloads.of(KEY, "job-1")
+    assert found is not None
+    assert found.place == BEYOND
+
+
+def test_each_namespace_s_error_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    def read(namespace: str) -> list[Json]:
+        raise ClusterError(403, f"forbidden in {namespace}")
+
+    workloads = Workloads(read)
+    workloads.of(("one", "a"), "job-1")
+    workloads.of(("two", "b"), "job-2")
+    for _ in range(3):
+        workloads.poll()
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == ["one", "two"]
 
 
 def test_a_kueue_without_the_visibility_api_is_no_error() -> None:
@@ -288,7 +312,8 @@ def test_a_flavor_with_the_planned_gpu_gives_no_message(labels: dict[str, str], 
 
 def test_a_flavor_with_another_gpu_is_reported_with_the_field_to_set() -> None:
     said = other_kind({PRODUCT: "Tesla-T4", "zone": "a"}, L40S)
-    assert "nodes with nvidia.com/gpu.product=Tesla-T4, but the plan is made for nvidia-l40s-48gb" in said
+    assert "nodes with nvidia.com/gpu.product=Tesla-T4, a label of the flavor" in said
+    assert "the plan is made for nvidia-l40s-48gb" in said
     assert "Set resources.accelerator.name to nvidia-t4-16gb" in said
 
 

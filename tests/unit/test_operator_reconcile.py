@@ -726,7 +726,7 @@ def test_a_queue_that_chose_another_kind_of_gpu_is_reported_while_the_pod_waits(
     sent = replace(CHILD, node_labels=(("nvidia.com/gpu.product", "Tesla-T4"),))
     state = replace(observed(child=sent), snapshot=snapshot(document))
     message = once(document, state).status["message"]
-    assert message.startswith("Waiting for the pod. The flavor that Kueue chose has nodes with ")
+    assert message.startswith("Waiting for the pod. The pod needs nodes with ")
 
 
 def test_a_preempted_attempt_is_not_reported_as_failed() -> None:
