@@ -17,7 +17,7 @@ from uuid import uuid4
 from prometheus_client import MetricsHandler
 
 from rft_operator import health, threads
-from rft_operator.cluster import Cluster, ClusterError, connect
+from rft_operator.cluster import Cluster, ClusterError, NoCluster, connect
 from rft_operator.handlers import kopf_settings, registry, watched_paths
 from rft_operator.health import Signs
 from rft_operator.leadership import Leadership
@@ -38,8 +38,8 @@ _log = logging.getLogger(__name__)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the operator until it gets a stop signal. Return the exit code.
 
-    The code is 0 after a stop signal and 1 after a failure. It is 2 if a setting is wrong, or if the port of
-    the probes or of the metrics cannot be used.
+    The code is 0 after a stop signal and 1 after a failure. It is 2 if a setting or the kubeconfig is wrong,
+    or if the port of the probes or of the metrics cannot be used.
     """
     options = _parser().parse_args(argv)
     log_to_stderr(logging.DEBUG if options.verbose else logging.INFO, LineFormatter())
@@ -61,8 +61,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CannotListen as error:
         write_error(error)
         return 2
-    cluster = connect(options.kubeconfig, options.context, settings.workers + REVIEW_THREADS + EVENT_THREADS)
-    leadership = _leadership(options, settings, signs)
+    connections = settings.workers + REVIEW_THREADS + EVENT_THREADS
+    try:
+        cluster = connect(options.kubeconfig, options.context, connections)
+        leadership = _leadership(options, settings, signs)
+    except NoCluster as error:
+        write_error(error)
+        return 2
     # This process is PID 1 of its container, so it ignores SIGTERM unless it has a handler. It may wait for
     # the CRD or the Lease for a long time.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

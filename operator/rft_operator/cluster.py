@@ -20,6 +20,8 @@ from urllib.parse import quote, urlencode
 import urllib3
 from kubernetes import client, config
 from kubernetes.client import rest
+from kubernetes.config.config_exception import ConfigException
+from yaml import YAMLError
 
 from rft_api import GROUP, PLURAL, VERSION
 from rft_operator import metrics
@@ -52,6 +54,10 @@ _RESOURCES = {
     "ValidatingWebhookConfiguration": "apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations",
     "RFTJob": f"apis/{GROUP}/{VERSION}/namespaces/{{}}/{PLURAL}",
 }
+
+
+class NoCluster(Exception):
+    """Raised if there is no usable kubeconfig or service account. The message says what was tried."""
 
 
 class ClusterError(Exception):
@@ -450,13 +456,21 @@ def connect(
 
     - ``context``: the context of the kubeconfig. None: its current context.
     - ``threads`` and ``seconds``: see ``Cluster``.
+
+    Raises:
+        NoCluster: if the kubeconfig cannot be used, or this process is not in a pod.
     """
     configuration = client.Configuration()
     loader: Any = config
-    if kubeconfig is None:
-        loader.load_incluster_config(client_configuration=configuration)
-    else:
-        loader.load_kube_config(kubeconfig, context=context, client_configuration=configuration)
+    try:
+        if kubeconfig is None:
+            loader.load_incluster_config(client_configuration=configuration)
+        else:
+            loader.load_kube_config(kubeconfig, context=context, client_configuration=configuration)
+    except (ConfigException, OSError, YAMLError) as error:
+        where = f"the kubeconfig {kubeconfig}" if kubeconfig else "this process is in no pod"
+        hint = "" if kubeconfig else "; outside of a cluster use --kubeconfig"
+        raise NoCluster(f"{where}: {error}{hint}") from error
     return Cluster(configuration, threads, seconds)
 
 

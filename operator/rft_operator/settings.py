@@ -2,6 +2,7 @@
 
 import ipaddress
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import cast, get_args
@@ -16,6 +17,8 @@ from rft_planner.kind_labels import Table
 
 MIN_LEASE_SECONDS = 3
 MAX_LEASE_SECONDS = 100
+MAX_WORKERS = 1000
+MAX_NUMBER = 1_000_000_000
 
 
 class BadSettings(ValueError):
@@ -119,14 +122,14 @@ def from_env(env: Mapping[str, str]) -> Settings:
         lease_seconds=lease_seconds,
         ingest_url=url.rstrip("/") if url else None,
         ingest_bind=address(env, "RFT_INGEST_BIND", Settings.ingest_bind),
-        ingest_port=number(env, "RFT_INGEST_PORT", Settings.ingest_port),
+        ingest_port=port(env, "RFT_INGEST_PORT", Settings.ingest_port),
         tls_secret=env.get("RFT_TLS_SECRET") or Settings.tls_secret,
         tls_names=words(env, "RFT_TLS_NAMES"),
-        health_port=number(env, "RFT_HEALTH_PORT", Settings.health_port),
-        metrics_port=number(env, "RFT_METRICS_PORT", Settings.metrics_port),
+        health_port=port(env, "RFT_HEALTH_PORT", Settings.health_port),
+        metrics_port=port(env, "RFT_METRICS_PORT", Settings.metrics_port),
         watch_seconds=watch_seconds,
         stale_seconds=stale_seconds,
-        workers=number(env, "RFT_WORKERS", Settings.workers),
+        workers=number(env, "RFT_WORKERS", Settings.workers, least=1, most=MAX_WORKERS),
         no_progress_seconds=float(number(env, "RFT_NO_PROGRESS_SECONDS", int(Settings.no_progress_seconds))),
         read_nodes=switch(env, "RFT_READ_NODES", Settings.read_nodes),
         accelerator_labels=table(env, "RFT_ACCELERATOR_LABELS"),
@@ -142,16 +145,23 @@ def words(env: Mapping[str, str], name: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in env.get(name, "").split(",") if word.strip())
 
 
-def number(env: Mapping[str, str], name: str, default: int) -> int:
+def number(env: Mapping[str, str], name: str, default: int, least: int = 0, most: int = MAX_NUMBER) -> int:
     """Return the whole number in an environment variable, or ``default`` if the variable is not set. Raises
-    BadSettings if its value is not a whole number.
+    BadSettings if its value is not a whole number from ``least`` to ``most``.
     """
     text = env.get(name)
     if not text:
         return default
-    if not text.isdigit():
-        raise BadSettings(f"{name} {text} is not a whole number")
+    if not re.fullmatch("[0-9]{1,10}", text) or not least <= int(text) <= most:
+        raise BadSettings(f"{name} {text} is not a whole number from {least} to {most}")
     return int(text)
+
+
+def port(env: Mapping[str, str], name: str, default: int) -> int:
+    """Return the port in an environment variable, or ``default`` if the variable is not set. Raises
+    BadSettings if its value is not a port.
+    """
+    return number(env, name, default, least=1, most=65535)
 
 
 def switch(env: Mapping[str, str], name: str, default: bool) -> bool:

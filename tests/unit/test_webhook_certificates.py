@@ -139,7 +139,14 @@ def test_settings_come_from_the_environment() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"RFT_TLS_NAMES": ""}, {"RFT_WEBHOOK_PORT": "many"}, {"RFT_WEBHOOK_BIND": "everywhere"}]
+    "wrong",
+    [
+        {"RFT_TLS_NAMES": ""},
+        {"RFT_WEBHOOK_PORT": "many"},
+        {"RFT_WEBHOOK_PORT": "70000"},
+        {"RFT_TLS_CHECK_SECONDS": "0"},
+        {"RFT_WEBHOOK_BIND": "everywhere"},
+    ],
 )
 def test_an_invalid_setting_is_named_in_the_error(wrong: dict[str, str]) -> None:
     with pytest.raises(BadSettings, match=next(iter(wrong))):

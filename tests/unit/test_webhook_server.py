@@ -283,6 +283,21 @@ def test_a_missing_setting_gives_one_line_and_exit_code_2(
     assert capsys.readouterr().err.startswith("error: RFT_TLS_NAMES is not set")
 
 
+@pytest.mark.parametrize("kubeconfig", [[], ["--kubeconfig", "/missing/config"]])
+def test_a_missing_kubeconfig_gives_one_line_and_exit_code_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kubeconfig: list[str]
+) -> None:
+    for name in [name for name in os.environ if name.startswith(("RFT_", "KUBERNETES_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("RFT_TLS_NAMES", "a.svc")
+    assert main(kubeconfig) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith(
+        "error: the kubeconfig /missing" if kubeconfig else "error: this process is in no pod"
+    )
+
+
 def test_a_port_in_use_gives_one_line_and_exit_code_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

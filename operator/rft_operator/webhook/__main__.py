@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from rft_operator.cluster import connect
+from rft_operator.cluster import NoCluster, connect
 from rft_operator.listening import CannotListen
 from rft_operator.log_lines import write_error
 from rft_operator.settings import BadSettings
@@ -32,10 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BadSettings as error:
         write_error(error)
         return 2
-    source = _source(settings, options.kubeconfig, options.context)
     try:
+        source = _source(settings, options.kubeconfig, options.context)
         asyncio.run(_serve(settings, source))
-    except CannotListen as error:
+    except (NoCluster, CannotListen) as error:
         write_error(error)
         return 2
     return 0

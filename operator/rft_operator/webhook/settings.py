@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rft_operator.listening import EVERYWHERE
-from rft_operator.settings import BadSettings, address, number, words
+from rft_operator.settings import BadSettings, address, number, port, words
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,15 @@ def from_env(env: Mapping[str, str]) -> WebhookSettings:
         raise BadSettings("RFT_TLS_NAMES is not set; set it to the DNS names for the webhook's certificate")
     return WebhookSettings(
         bind=address(env, "RFT_WEBHOOK_BIND", WebhookSettings.bind),
-        port=number(env, "RFT_WEBHOOK_PORT", WebhookSettings.port),
-        health_port=number(env, "RFT_HEALTH_PORT", WebhookSettings.health_port),
+        port=port(env, "RFT_WEBHOOK_PORT", WebhookSettings.port),
+        health_port=port(env, "RFT_HEALTH_PORT", WebhookSettings.health_port),
         tls_folder=Path(folder) if folder else None,
         own_namespace=env.get("RFT_NAMESPACE") or WebhookSettings.own_namespace,
         tls_secret=env.get("RFT_TLS_SECRET") or WebhookSettings.tls_secret,
         tls_names=names,
         configuration=env.get("RFT_WEBHOOK_CONFIGURATION", ""),
-        check_seconds=float(number(env, "RFT_TLS_CHECK_SECONDS", int(WebhookSettings.check_seconds))),
+        check_seconds=float(
+            number(env, "RFT_TLS_CHECK_SECONDS", int(WebhookSettings.check_seconds), least=1)
+        ),
         drain_seconds=float(number(env, "RFT_DRAIN_SECONDS", int(WebhookSettings.drain_seconds))),
     )
