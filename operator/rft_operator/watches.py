@@ -6,8 +6,11 @@ somebody has deleted the CRD, the namespace or the RoleBinding.
 """
 
 import asyncio
+import json
+import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, cast
 
 import aiohttp
 
@@ -21,6 +24,7 @@ PACE_SECONDS = 1.0
 """Shortest time in seconds between two requests for one watch. The API server may accept a watch and then
 close it. Without this pause, kopf would connect again at once."""
 MAX_REASON = 300
+_ERROR_EVENT = re.compile(rb'^\{\s*"type"\s*:\s*"ERROR"', re.MULTILINE)
 
 
 class Backoff:
@@ -47,14 +51,73 @@ class OutOfDate(aiohttp.ClientPayloadError):
     """
 
 
+class WatchEvents:
+    """The body of a watch's answer, without the events that would end kopf.
+
+    The API server reports an error in the middle of a watch as an event of the type ERROR. kopf lists the
+    objects again if its code is 410, and ends for any other code, such as 500 while etcd elects a leader. So
+    such an event gets the code 410. An event that is incomplete, because the connection was cut, is dropped.
+    """
+
+    def __init__(
+        self, content: aiohttp.StreamReader, failed: Callable[[str], None], got_event: Callable[[], object]
+    ) -> None:
+        """Wrap ``content``.
+
+        - ``failed`` is called with the message of an error, before the watch ends.
+        - ``got_event`` is called after other events.
+        """
+        self._content = content
+        self._failed = failed
+        self._got_event = got_event
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._content, name)
+
+    async def iter_chunked(self, size: int) -> AsyncIterator[bytes]:
+        """Yield whole lines of the body. Each line is one event as JSON."""
+        rest = b""
+        async for chunk in self._content.iter_chunked(size):
+            whole, end, rest = (rest + chunk).rpartition(b"\n")
+            if (error := _ERROR_EVENT.search(whole)) is None:
+                if whole:
+                    self._got_event()
+                yield whole + end
+                continue
+            yield whole[: error.start()]
+            line, _, _ = whole[error.start() :].partition(b"\n")
+            yield self._error(line)
+            return
+        if _is_json(rest):
+            yield self._error(rest) if _ERROR_EVENT.match(rest) else rest
+
+    def _error(self, line: bytes) -> bytes:
+        status: Any = json.loads(line).get("object") if _is_json(line) else None
+        found = status if isinstance(status, dict) else {}
+        if found.get("code") != 410:
+            said = cluster_text(str(found.get("message") or found.get("reason") or ""), MAX_REASON)
+            self._failed(f"{found.get('code', 'an error without a code')} {said}".strip())
+        return b'{"type":"ERROR","object":{"code":410}}\n'
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
 def middleware(signs: Signs, clock: Callable[[], float] = time.monotonic) -> aiohttp.ClientMiddlewareType:
     """Return a middleware for kopf's HTTP session. It records in ``signs`` how the API server answers each
     watch.
 
     It also starts requests for the same watch at least ``PACE_SECONDS`` apart. For the answers 404 and 410 it
-    raises NotThere and OutOfDate, after which kopf tries again.
+    raises NotThere and OutOfDate, after which kopf tries again. An error inside a watch's answer becomes one
+    after which kopf lists again; the delays before the next watch then grow as those of ``Backoff``.
     """
     free: dict[str, float] = {}
+    delays: dict[str, Iterator[float]] = {}
 
     async def send(
         request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
@@ -83,6 +146,13 @@ def middleware(signs: Signs, clock: Callable[[], float] = time.monotonic) -> aio
                 raise OutOfDate(why)
         elif is_watch:
             signs.connected(path)
+
+            def failed(why: str) -> None:
+                free[path] = clock() + next(delays.setdefault(path, iter(Backoff())))
+                signs.refused(path, why)
+
+            events = WatchEvents(response.content, failed, lambda: delays.pop(path, None))
+            response.content = cast(aiohttp.StreamReader, events)
         return response
 
     return send

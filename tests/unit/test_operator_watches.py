@@ -1,15 +1,18 @@
 """kopf repeats failed lists and watches without end. The API server's answers are recorded for the probes."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
 from itertools import islice
+from typing import cast
 
 import aiohttp
 import pytest
 from aiohttp import web
+from kopf._cogs.clients.api import iter_jsonlines
 
 from rft_operator.health import Signs
-from rft_operator.watches import Backoff, NotThere, OutOfDate, middleware
+from rft_operator.watches import Backoff, NotThere, OutOfDate, WatchEvents, middleware
 
 PATH = "/api/v1/pods"
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -99,6 +102,69 @@ def test_watches_that_end_at_once_do_not_follow_each_other_at_once(monkeypatch: 
     assert [seconds for seconds in slept if seconds] == [1, 2]
 
 
+EVENT = b'{"type":"ADDED","object":{"metadata":{"name":"sums"}}}\n'
+ENDED = {"type": "ERROR", "object": {"code": 410}}
+
+
+def error(code: object, message: str = "no leader") -> bytes:
+    event = {"type": "ERROR", "object": {"kind": "Status", "code": code, "message": message}}
+    return json.dumps(event, separators=(",", ":")).encode() + b"\n"
+
+
+@pytest.mark.parametrize("size", [1, 7, 10_000], ids=lambda size: f"chunks of {size}")
+@pytest.mark.parametrize(
+    ("body", "events", "told"),
+    [
+        (EVENT + EVENT, [json.loads(EVENT)] * 2, []),
+        (EVENT + error(500) + EVENT, [json.loads(EVENT), ENDED], ["500 no leader"]),
+        (error(500).rstrip(), [ENDED], ["500 no leader"]),
+        (error(410), [ENDED], []),
+        (error(None), [ENDED], ["None no leader"]),
+        (b'{"type": "ERROR", "object": null}\n', [ENDED], ["an error without a code"]),
+        (b'{"type":"ERROR","object"\n', [ENDED], ["an error without a code"]),
+        (EVENT + EVENT[:-9], [json.loads(EVENT)], []),
+        (EVENT.rstrip(), [json.loads(EVENT)], []),
+        (b'{"type":"ADDED","object":{"a":"{\\"type\\":\\"ERROR\\""}}\n', None, []),
+        (b"", [], []),
+    ],
+)
+def test_an_error_inside_a_watch_makes_kopf_list_again(
+    size: int, body: bytes, events: list[object] | None, told: list[str]
+) -> None:
+    said: list[str] = []
+
+    class Body:
+        async def iter_chunked(self, _size: int) -> AsyncIterator[bytes]:
+            for at in range(0, len(body), size):
+                yield body[at : at + size]
+
+    async def read() -> list[object]:
+        content = cast(aiohttp.StreamReader, Body())
+        whole = cast(aiohttp.StreamReader, WatchEvents(content, said.append, lambda: None))
+        return [json.loads(line) async for line in iter_jsonlines(whole)]
+
+    assert asyncio.run(read()) == (events if events is not None else [json.loads(body)])
+    assert said == told
+
+
+def test_the_delay_after_errors_inside_a_watch_grows_until_an_event_arrives() -> None:
+    bodies = [error(500), error(500), error(500), EVENT, error(500)]
+    slept: list[float] = []
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(body=bodies.pop(0))
+
+    async def note(seconds: float) -> None:
+        slept.append(seconds)
+
+    signs = Recorded()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rft_operator.watches.asyncio.sleep", note)
+        ask(answer, "watch=true", signs, times=5)
+    assert [seconds for seconds in slept if seconds] == [1, 2, 4, 5]
+    assert [why for _, why in signs.told].count("500 no leader") == 4
+
+
 def ask(
     answer: Answer,
     query: str,
@@ -131,6 +197,7 @@ async def _ask(
         async with aiohttp.ClientSession(middlewares=[middleware(signs, clock)], timeout=limit) as session:
             for _ in range(times):
                 async with session.get(url) as response:
-                    await response.read()
+                    async for _line in iter_jsonlines(response.content):
+                        pass
     finally:
         await runner.cleanup()
