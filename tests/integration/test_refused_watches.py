@@ -18,7 +18,8 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.cluster
 LEASES = "apis/coordination.k8s.io/v1/namespaces/{}/leases"
 STOP_SECONDS = 10.0
-BROKEN_WATCH = answer(200, {"type": "ERROR", "object": {"kind": "Status", "code": 500, "message": "broken"}})
+ERROR_EVENT = answer(200, {"type": "ERROR", "object": {"kind": "Status", "code": 500, "message": "broken"}})
+NO_EVENT = answer(200, {"kind": "Status"})
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +119,22 @@ def test_a_namespace_that_is_refused_is_served_again_and_disturbs_no_other(
     running.check()
 
 
+def test_an_error_event_in_every_watch_delays_changes_and_ends_nothing(
+    running: Operator,
+    proxy: Proxy,
+    api: Api,
+    namespaces: tuple[str, str],
+    manifest: Callable[..., Object],
+) -> None:
+    proxy.refuse("watch=true", ERROR_EVENT)
+    wait_until("all watches are refused", lambda: running.metric("rft_watch_refused") == 8)
+    assert "500 broken" in running.log.read_text()
+    submit(api, namespaces[0], manifest).wait_for_phase("Pending", 60)
+    proxy.accept()
+    wait_until("all watches are accepted", lambda: running.metric("rft_watch_refused") == 0, 60)
+    running.check()
+
+
 def ends_within(operator: Operator, seconds: float) -> int:
     """Wait until the operator has ended; return its exit code. Fail if it takes longer than ``seconds``."""
     began = time.monotonic()
@@ -144,7 +161,7 @@ def test_a_stop_signal_ends_the_operator_while_nothing_is_answered(running: Oper
 
 
 def test_a_watch_that_kopf_cannot_read_ends_the_operator(running: Operator, proxy: Proxy) -> None:
-    proxy.refuse("watch=true", BROKEN_WATCH)
+    proxy.refuse("watch=true", NO_EVENT)
     assert ends_within(running, STOP_SECONDS) == 1
     assert "so this process ends with exit code 1" in running.log.read_text()
 

@@ -30,6 +30,10 @@ START_SECONDS = 60.0
 FAULT_SECONDS = (5.0, 40.0)
 ROUNDS_PER_STOP = 6
 ANSWERS = {"403": answer(403), "404": answer(404), "503": answer(503), "closed": CLOSED}
+WATCH_ERROR = answer(
+    200,
+    {"type": "ERROR", "object": {"kind": "Status", "code": 500, "message": "etcdserver: no leader"}},
+)
 SPEC = {
     "model": {"name": "/models/SmolLM2-135M"},
     "dataset": {"configMap": {"name": "rows"}},
@@ -50,6 +54,8 @@ class Fault:
     """The proxy's response to a request that it refuses. None: the proxy refuses no request."""
     delay: float = 0.0
     """Seconds that the proxy waits before it forwards each part of a response, in all namespaces."""
+    in_watches: bool = False
+    """Whether only watches are answered with ``instead``, in all namespaces."""
 
     def begin(self, proxy: Proxy) -> None:
         """Begin the fault: make the proxy refuse requests, or delay the responses of the API server.
@@ -59,15 +65,18 @@ class Fault:
         proxy.delay = self.delay
         if self.instead is not None:
             text = f"/namespaces/{self.touched[0]}/" if len(self.touched) == 1 else ""
-            proxy.refuse(text, self.instead, but="/leases/")
+            proxy.refuse("watch=true" if self.in_watches else text, self.instead, but="/leases/")
 
 
 def drawn(dice: random.Random) -> Fault:
     """Return a random fault.
 
-    The fault refuses requests in one namespace or in all namespaces, or delays each part of a response.
+    The fault refuses requests in one namespace or in all namespaces, delays each part of a response, or
+    answers each watch with an error event.
     """
-    kind = dice.choice(("namespace", "namespace", "all", "delay"))
+    kind = dice.choice(("namespace", "namespace", "all", "delay", "watch"))
+    if kind == "watch":
+        return Fault("an error event in every watch", (), WATCH_ERROR, in_watches=True)
     if kind == "delay":
         seconds = dice.uniform(0.2, 2.0)
         return Fault(f"all answers {seconds:.1f} s late", (), delay=seconds)
