@@ -1,7 +1,7 @@
-"""The API of rft-operator: the only definition of every field, range, default and rule.
+"""Defines the Kubernetes resource RFTJob: every field, range, default and rule, in one place only.
 
-This package imports pydantic and PyYAML only: no torch, no kubernetes. The CRD, the webhook,
-the CLI, the operator and the trainer all take their ranges from here.
+The CRD, the admission webhook, the CLI, the operator and the trainer all use these definitions. The package
+imports only pydantic and PyYAML: no torch, no kubernetes.
 """
 
 GROUP = "rft.dev"

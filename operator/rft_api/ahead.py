@@ -1,8 +1,8 @@
-"""Checks a new manifest for values that the API allows, but that the model hub or Kubernetes would refuse
-later.
+"""Checks the spec of a new RFTJob for values that its schema allows, but that the model hub or Kubernetes
+would refuse later.
 
-A manifest that is already stored may have such values, and must stay readable. So these checks are not in
-``validation.check``.
+An RFTJob that the cluster has already stored may have such values, and must stay readable. So these checks
+are not in ``validation.check``.
 """
 
 import re
@@ -27,7 +27,7 @@ _LABEL_WORDS = "at most 63 letters, digits, dashes, underscores and dots, with a
 
 
 def model_is_on_a_hub(spec: RFTJobSpec) -> Iterator[Problem]:
-    """The model's name must be a hub id or an absolute path, and must not name a closed model.
+    """Yield a problem if the model's name is neither a hub id nor an absolute path, or names a closed model.
 
     A closed model is a model whose weights nobody can download.
     """
@@ -36,9 +36,9 @@ def model_is_on_a_hub(spec: RFTJobSpec) -> Iterator[Problem]:
 
 
 def model_problem(name: str) -> str:
-    """Return why a model's name is refused, or "" if it is not refused.
+    """Return the message for a model's name that is refused, or "" for a name that is allowed.
 
-    A hub id of an open model is allowed, and so is an absolute path.
+    Allowed are the hub id of an open model, and an absolute path.
     """
     page = re.match(r"(?:https?://(?:www\.)?)?(?:huggingface\.co|hf\.co)/([^/]+/[^/?#]+)", name)
     owner, _, own = name.rpartition("/")
@@ -60,7 +60,10 @@ def model_problem(name: str) -> str:
 
 
 def _as_model(name: str) -> str:
-    """Return what to write instead of an invalid model name: a corrected name, or a description of one."""
+    """Return what the user should write instead of an invalid model name.
+
+    It is a corrected hub id, if one can be guessed. Otherwise it is a description of a valid name.
+    """
     if name.startswith((".", "~")):
         return "the absolute path of the folder"
     allowed = re.sub(r"[^A-Za-z0-9._/-]+", "-", name)
@@ -79,7 +82,7 @@ def _is_hub_id(name: str) -> bool:
 
 
 def revision_is_whole(spec: RFTJobSpec) -> Iterator[Problem]:
-    """A model's revision that is a commit must be the whole commit hash, with its 40 characters."""
+    """Yield a problem if the model's revision is a shortened commit hash: the hub needs all 40 characters."""
     revision = spec.model.revision or ""
     shortened = re.fullmatch(r"(?=.*[0-9])(?=.*[a-f])[0-9a-f]{7,39}", revision)
     if shortened and not spec.model.name.startswith("/"):
@@ -91,8 +94,9 @@ def revision_is_whole(spec: RFTJobSpec) -> Iterator[Problem]:
 
 
 def memory_is_whole_bytes(spec: RFTJobSpec) -> Iterator[Problem]:
-    """An amount of memory or storage must not end with ``m``, which means thousandths: ``512m`` is about half
-    a byte.
+    """Yield a problem for each amount of memory or storage that ends with ``m``.
+
+    In Kubernetes ``m`` means thousandths, so ``512m`` is about half a byte.
     """
     resources = spec.resources
     if resources is None:
@@ -114,7 +118,7 @@ def memory_is_whole_bytes(spec: RFTJobSpec) -> Iterator[Problem]:
 
 
 def labels_are_kubernetes_own(spec: RFTJobSpec) -> Iterator[Problem]:
-    """Labels, keys of annotations and the node selector must have a form that Kubernetes accepts."""
+    """Yield a problem for each label, annotation key or node selector label that Kubernetes would refuse."""
     template, resources = spec.template, spec.resources
     if template is not None:
         yield from _labels("spec.template.labels", template.labels or {})
@@ -149,7 +153,14 @@ def _label_key(path: str, key: str) -> Iterator[Problem]:
 
 
 def mounts_do_not_collide(spec: RFTJobSpec) -> Iterator[Problem]:
-    """Each extra volume needs its own mount path, which must not hide a folder that the trainer needs."""
+    """Yield a problem for each volume of the template whose mount path cannot be used.
+
+    A mount path cannot be used in these cases:
+
+    - It contains a colon or ``..``.
+    - Another volume of the template has the same path.
+    - The trainer's container needs the folder at this path.
+    """
     seen: dict[str, str] = {}
     for i, volume in enumerate((spec.template.volumes if spec.template is not None else None) or []):
         path = f"spec.template.volumes[{i}].mountPath"
@@ -175,9 +186,10 @@ _TAKEN = words(
 
 
 def variables_are_not_the_operators(spec: RFTJobSpec) -> Iterator[Problem]:
-    """A job must not set the environment variables that the operator sets, in every job or for a field.
+    """Yield a problem for each environment variable of the template that a job must not set.
 
-    It also must not set other variables whose name begins with ``RFT_``, except ``TRAINER_VARIABLES``.
+    These are the variables that the operator sets itself, in every job or for a field of the spec. They are
+    also all other variables whose name begins with ``RFT_``, except ``TRAINER_VARIABLES``.
     """
     fields = _variables_of_fields(spec)
     for i, variable in enumerate((spec.template.env if spec.template is not None else None) or []):
@@ -200,7 +212,10 @@ def variables_are_not_the_operators(spec: RFTJobSpec) -> Iterator[Problem]:
 
 
 def _variables_of_fields(spec: RFTJobSpec) -> dict[str, str]:
-    """Return the environment variables that fields of a spec set in the trainer: the field's path by name."""
+    """Return the environment variables that the operator sets in the trainer because of fields of the spec.
+
+    The key is the name of the variable, and the value is the path of the field, such as ``spec.model.cache``.
+    """
     tracking = spec.tracking
     wandb = tracking.wandb if tracking is not None else None
     mlflow = tracking.mlflow if tracking is not None else None
@@ -214,7 +229,10 @@ def _variables_of_fields(spec: RFTJobSpec) -> dict[str, str]:
 
 
 def objects_have_names(spec: RFTJobSpec) -> Iterator[Problem]:
-    """The Kubernetes objects that a spec refers to must have names that Kubernetes allows."""
+    """Yield a problem for each name in the spec that cannot be the name of a Kubernetes object.
+
+    Only names of objects that the spec refers to are checked, such as the name of a ConfigMap.
+    """
     for path, name in _references(spec.dump(), "spec"):
         if len(name) > 253 or not _SUBDOMAIN.fullmatch(name):
             parts = re.split(r"[-.]*\.[-.]*", re.sub(r"[^a-z0-9.]+", "-", name.lower()))
@@ -234,9 +252,11 @@ _NAMES = words(
 
 
 def _references(value: object, path: str, parent: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the path in the manifest and the name of each Kubernetes object that a spec refers to.
+    """Yield one pair for each reference to a Kubernetes object in a spec: its path, and the object's name.
 
-    ``value`` is a part of the spec, ``path`` is its path, and ``parent`` is the last key in this path.
+    - ``value``: the spec as a JSON object, or a part of it
+    - ``path``: the path of ``value`` in the manifest
+    - ``parent``: the last key in ``path``
     """
     if isinstance(value, list):
         for i, item in enumerate(value):
@@ -264,5 +284,5 @@ CHECKS: tuple[Check, ...] = (
 
 
 def problems(spec: RFTJobSpec) -> list[Problem]:
-    """Return the problems that the checks of this module find in a spec, in the order of the checks."""
+    """Return the problems that the checks in ``CHECKS`` find in a spec, in the order of the checks."""
     return [problem for check in CHECKS for problem in check(spec)]

@@ -1,7 +1,7 @@
-"""Refuses annotations that would give a pod more rights.
+"""Refuses annotations that would give the pod of an RFTJob more rights.
 
-Container runtimes, network plugins and clouds read such annotations. The same rights cannot be requested by
-fields either: the API has no security context and no hostNetwork.
+Container runtimes, network plugins and clouds obey such annotations. An RFTJob cannot request these rights by
+fields either: it has no field for a security context or for hostNetwork.
 """
 
 from typing import NamedTuple
@@ -22,9 +22,10 @@ PROFILES = (
 
 
 class AnnotationGroup(NamedTuple):
-    """Annotations that are all refused for the same reason. Their values do not matter.
+    """A group of annotations that a job must not give its pod, whatever their values are.
 
-    The group has each annotation whose key begins with one of ``begins`` or ends with one of ``ends``.
+    To the group belongs each annotation whose key begins with one of ``begins`` or ends with one of ``ends``.
+    All of them are refused for the same reason.
     """
 
     why: str
@@ -76,7 +77,7 @@ REFUSED = (
 
 
 def problem_of(key: str, value: str) -> str | None:
-    """Return why an annotation of a pod is refused, or None if it is allowed."""
+    """Return the message for an annotation that is refused in a job's pod, or None if it is allowed."""
     if key.startswith(PROFILES):
         if value == PROFILE:
             return None
@@ -89,11 +90,12 @@ def problem_of(key: str, value: str) -> str | None:
 
 
 def cel() -> Cel:
-    """Return the CEL rule that refuses annotations that would give the pod more rights.
+    """Return the CEL rule by which the API server refuses annotations that would give the pod more rights.
 
-    The rule applies only to RFTJobs without a phase, which are new. An RFTJob with a phase may have such an
-    annotation, because an older release accepted it. The API server must still accept writes of this RFTJob's
-    status. But an older API server checks all rules at each write, also for fields that have not changed.
+    The rule applies only to new RFTJobs, whose status has no phase yet. An RFTJob with a phase may have such
+    an annotation, because an older release of the operator accepted it. The operator must still be able to
+    write this RFTJob's status. But old API servers check all rules at each write, also for fields that have
+    not changed.
     """
     begins = [begin for group in REFUSED for begin in group.begins]
     ends = [end for group in REFUSED for end in group.ends]

@@ -1,5 +1,6 @@
-"""The base class of all pydantic classes of the API. Fields are camelCase in JSON and snake_case in Python.
-Unknown fields are refused.
+"""The base class of all pydantic classes of an RFTJob, and helpers for their fields.
+
+Fields are camelCase in JSON and snake_case in Python. Unknown fields are refused.
 """
 
 from collections.abc import Sequence
@@ -16,10 +17,10 @@ as ``8.0``, to integers.
 
 
 def _integral(value: object) -> object:
-    """Convert a number as the API server does: ``8.0`` becomes 8. A number of more than 64 bits is refused.
+    """Convert a float such as ``8.0`` to the integer 8, as the API server does.
 
-    A value that is not a whole number, such as ``8.5`` or ``"8"``, is returned unchanged. Strict validation
-    then refuses it.
+    Return any other value unchanged. Strict validation then refuses values such as ``8.5`` and ``"8"``.
+    Raise PydanticCustomError for an integer that does not fit into 64 bits.
     """
     if isinstance(value, float) and value.is_integer() and abs(value) < _WHOLE_FLOATS:
         return int(value)
@@ -44,8 +45,9 @@ time.
 
 
 def map_by(key: str) -> dict[str, Any]:
-    """Return the extra keywords for the JSON schema of a list. With them, server-side apply merges items with
-    the same value of the field ``key``.
+    """Return extra keywords for the JSON schema of a list whose items are identified by the field ``key``.
+
+    With these keywords, server-side apply merges two items that have the same value in this field.
     """
     return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
 
@@ -54,9 +56,9 @@ Items = TypeVar("Items", bound=Sequence[Any])
 
 
 def unique_by(key: str) -> AfterValidator:
-    """Return a validator that refuses a list if two items have the same value in the field ``key``.
+    """Return a pydantic validator that refuses a list if two items have the same value in the field ``key``.
 
-    The API server also refuses such a list, if the list has the type ``map`` in the schema.
+    The API server also refuses such a list, if ``x-kubernetes-list-type`` is ``map`` in its schema.
     """
 
     def check(items: Items) -> Items:
@@ -73,7 +75,7 @@ def unique_by(key: str) -> AfterValidator:
 
 
 class Model(BaseModel):
-    """Base class of all pydantic classes of the API.
+    """Base class of all pydantic classes for parts of an RFTJob.
 
     Validation is strict, because the API server does not convert ``"8"`` to 8 either. Unknown fields are
     refused, because a misspelt field that is silently ignored costs GPU-hours.
@@ -91,13 +93,13 @@ class Model(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _nulls_as_the_api_server_reads_them(cls, data: Any) -> Any:
-        """Drop a ``null`` if the field has a default other than None. Otherwise refuse the ``null``.
+        """Return the fields in ``data`` without each ``null`` whose field has a default other than None.
 
-        The API server also drops the ``null`` and uses the default. It even drops a ``null`` of a field
-        without a default. Such a ``null`` is refused here, because the user probably forgot a value.
+        Raise PydanticCustomError for a ``null`` of any other field, because the user probably forgot a value.
+        The API server would remove every ``null``, and use the default if there is one.
 
-        A Python name that differs from the JSON name, such as ``top_k``, may have the value ``None``: code
-        passes ``None`` for absent fields.
+        Fields in ``data`` may also have Python names. A Python name that differs from the JSON name, such as
+        ``top_k``, may have the value ``None``, because code passes ``None`` for absent fields.
         """
         if not isinstance(data, dict):
             return data
@@ -121,8 +123,9 @@ class Model(BaseModel):
 
 
 def known(**fields: Any) -> dict[str, Any]:
-    """Return those of ``fields`` that are not None, as keyword arguments for a subclass of ``Model``.
+    """Return the keyword arguments in ``fields`` without those that are None.
 
-    Without this function, the subclass could refuse a None.
+    Pass the result to the constructor of a subclass of ``Model``. The constructor would refuse the None of a
+    field whose names in Python and in JSON are equal, such as ``inline``.
     """
     return {name: value for name, value in fields.items() if value is not None}
