@@ -1,7 +1,7 @@
-"""Rules in CEL, the language of the validation rules that the API server checks.
+"""Builds validation rules in CEL, the expression language in which the API server checks an RFTJob.
 
-Next to each rule in CEL is the Python function that makes the same check. Only the CEL of Kubernetes 1.25 is
-used: ``rft_codegen.cel_lint`` refuses anything newer.
+For each rule in CEL, a Python function in the same module makes the same check. Only the CEL of Kubernetes
+1.25 is used: ``rft_codegen.cel_lint`` refuses anything newer.
 """
 
 from collections.abc import Sequence
@@ -34,8 +34,9 @@ class Cel(NamedTuple):
 
 
 def escape(field: str) -> str:
-    """Return the name by which CEL refers to a field. For the reserved word ``function`` it is
-    ``__function__``.
+    """Return the name of a field in the escaped form that CEL expressions need.
+
+    For example, the reserved word ``function`` becomes ``__function__``.
     """
     if field in _RESERVED:
         return f"__{field}__"
@@ -45,7 +46,11 @@ def escape(field: str) -> str:
 
 
 def exactly_one_of(where: str, fields: Sequence[str]) -> Cel:
-    """Return the CEL rule that exactly one of the optional ``fields`` of the object at ``where`` is set."""
+    """Return a CEL rule which requires that exactly one of several optional fields of an object is set.
+
+    - ``where``: the path of the object, such as ``spec.dataset``
+    - ``fields``: the JSON names of the fields
+    """
     given = ", ".join(f"has(self.{escape(field)})" for field in fields)
     return Cel(
         where,

@@ -72,7 +72,7 @@ MAX_MESSAGE = 4096
 
 
 class Condition(Model):
-    """A Kubernetes condition."""
+    """A Kubernetes condition in the status of an RFTJob, such as Ready or Failed."""
 
     type: ConditionType = Field(description="Type of the condition, such as Ready or Failed.")
     status: Literal["True", "False", "Unknown"] = Field(
@@ -93,7 +93,7 @@ class Condition(Model):
 
 
 class Reason:
-    """Reasons that conditions and Events of an RFTJob have."""
+    """The possible reasons of an RFTJob's conditions and Events. Each is one word that programs can read."""
 
     ACCEPTED = "Accepted"  # the spec is valid
     INVALID_SPEC = "InvalidSpec"  # a field is out of range or fields contradict each other
@@ -158,9 +158,9 @@ NOT_SO_FAR = "Not so far."
 
 
 class Gate(NamedTuple):
-    """The condition Accepted or Planned: whether it is True (``holds``), its reason and its message.
+    """The state of the condition Accepted or of the condition Planned of a job.
 
-    Neither condition depends on the phase of the job.
+    ``holds`` says whether the condition is True. These two conditions do not depend on the phase of the job.
     """
 
     holds: bool
@@ -173,12 +173,18 @@ NOT_PLANNED = Gate(False, Reason.NOT_YET, NOT_SO_FAR)
 
 
 def planned_by(notes: Iterable[str]) -> Gate:
-    """Return the condition Planned of a job that has a plan. Its message consists of the plan's ``notes``."""
+    """Return the state of the condition Planned for a job that has a plan. The condition is True.
+
+    ``notes`` are sentences that explain the plan. They are joined to the message of the condition.
+    """
     return Gate(True, Reason.PLANNED, "; ".join(notes) or "Planned.")
 
 
 def cut(message: str) -> str:
-    """Return a message, truncated to the maximum length that the schema allows."""
+    """Return a message for the status, truncated to ``MAX_MESSAGE`` characters if it is longer.
+
+    A truncated message ends with an ellipsis.
+    """
     return message if len(message) <= MAX_MESSAGE else message[: MAX_MESSAGE - 1] + "…"
 
 
@@ -193,15 +199,16 @@ def conditions_of(
     generation: int | None = None,
     stalled: bool = False,
 ) -> list[Condition]:
-    """Return every condition of a job in ``phase``, in the order of ``CONDITION_TYPES``.
+    """Return all conditions of a job in ``phase``, True ones and False ones, in the order of
+    ``CONDITION_TYPES``.
 
-    - ``generation``: the generation of the spec that the conditions describe, or None.
-    - ``reason`` and ``message``: those of Reconciling and Ready, and of every other condition that is True.
-      But Accepted and Planned have their own.
-    - ``accepted`` and ``planned``: the conditions Accepted and Planned.
+    - ``generation``: the generation of the spec that the conditions describe. None: it is not known.
+    - ``reason`` and ``message``: used for Reconciling and Ready, and for every other condition that is True,
+      except Accepted and Planned.
+    - ``accepted`` and ``planned``: the states of the conditions Accepted and Planned.
     - ``stalled``: if true, the condition Stalled is True also in a phase that does not imply it.
     - ``now``: the current time, in RFC 3339. Every condition gets it as its transition time. ``merge`` then
-      restores the earlier times of conditions that have not changed.
+      restores the earlier transition time of each condition whose status has not changed.
 
     Both the operator and ``rft run`` write these conditions.
     """
@@ -229,11 +236,11 @@ def conditions_of(
 
 
 def merge(old: Iterable[Mapping[str, Any]], wanted: Iterable[Condition]) -> list[Condition]:
-    """Return the ``wanted`` conditions. A condition whose status has not changed gets its transition time
-    from ``old``, the earlier conditions as JSON objects.
+    """Return the new conditions ``wanted``, with corrected transition times.
 
-    If its reason and message have not changed either, the condition is equal to the old one, and need not be
-    written again.
+    ``old`` are the earlier conditions as JSON objects. A new condition with the same status as the earlier
+    condition of its type gets the transition time of the earlier one. If nothing else differs, both are now
+    equal, and the condition need not be written again.
     """
     before = {c.get("type"): c for c in old}
     merged = []

@@ -1,7 +1,7 @@
-"""Finds characters in a text that change how a terminal or an editor shows the text. The functions are pure.
+"""Escapes or removes characters that would change how a terminal or an editor shows a text.
 
-These characters are control characters, escape sequences, and invisible characters that change the order or
-the look of a text. Letters of all writing systems and spaces of any width are not among them.
+These are control characters, escape sequences, and invisible characters that change the order or the look of
+a text. Letters of all writing systems and spaces of any width are kept. The functions are pure.
 """
 
 import json
@@ -33,10 +33,10 @@ _LINE_ENDS = re.compile("\r\n|[\r\v\f\x85\u2028\u2029]")
 
 
 def visible(text: str) -> str:
-    r"""Return a text that is safe for a terminal.
+    r"""Return a text in a form that is safe to print on a terminal.
 
-    Escape codes such as ``\x1b`` replace control characters and invisible characters. Newlines and tabs are
-    kept.
+    Control characters and invisible characters are replaced by visible escape codes such as ``\x1b``.
+    Newlines and tabs are kept.
     """
     if text.translate(_KEPT).isprintable():
         return text
@@ -44,17 +44,18 @@ def visible(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    r"""Return a text that is safe for one line of a terminal.
+    r"""Return a text as one line that is safe to print on a terminal.
 
-    Escape codes such as ``\x1b`` replace control characters and invisible characters, also newlines and tabs.
+    Control characters, invisible characters, newlines and tabs are replaced by visible escape codes such as
+    ``\x1b`` and ``\n``.
     """
     return visible(text).replace("\n", r"\n").replace("\t", r"\t")
 
 
 def without_controls(text: str) -> str:
-    """Return a text without escape sequences, control characters and invisible characters.
+    """Remove escape sequences, control characters and invisible characters from a text.
 
-    All kinds of line ends become newlines. Tabs stay.
+    All kinds of line ends become newlines. Tabs are kept.
     """
     text = _SEQUENCES.sub("", _LINE_ENDS.sub("\n", text))
     if text.replace("\n", "").replace("\t", "").isprintable():
@@ -68,8 +69,9 @@ def without_colours(text: str) -> str:
 
 
 def as_json(body: object) -> str:
-    """Return a value as indented JSON. Letters of every writing system stay as they are. Control and
-    invisible characters are written as JSON escapes.
+    """Return a value as indented JSON text that is safe to print on a terminal.
+
+    Letters of every writing system are kept. Control and invisible characters are written as JSON escapes.
     """
     text = json.dumps(body, indent=2, ensure_ascii=False)
     if text.translate(_KEPT).isprintable():

@@ -1,4 +1,4 @@
-"""Converts specs from v1alpha1 to a draft of v1beta1, and back. Nothing is lost.
+"""Converts specs of RFTJobs from the API version v1alpha1 to a draft of v1beta1, and back, without a loss.
 
 The functions are pure, and change no argument. No API server serves v1beta1 yet. The names and types of the
 draft follow the API conventions of Kubernetes more closely. The tables here show that every stored spec can
@@ -14,14 +14,20 @@ _ABSENT = object()
 
 
 class Moved(NamedTuple):
-    """A field that has another path in v1beta1. ``[]`` in a path stands for each item of a list."""
+    """A field whose path in v1beta1 (``beta``) differs from its path in v1alpha1 (``alpha``).
+
+    The paths begin below ``spec``. ``[]`` in a path stands for each item of a list.
+    """
 
     alpha: str
     beta: str
 
 
 class Revalued(NamedTuple):
-    """A field whose values are spelled differently in v1beta1. ``path`` is its path in v1alpha1."""
+    """A field whose values have other spellings in v1beta1 than in v1alpha1.
+
+    ``path`` is the path of the field in v1alpha1, below ``spec``.
+    """
 
     path: str
     beta_of: Mapping[Any, Any]
@@ -31,8 +37,9 @@ class Revalued(NamedTuple):
 
 
 def _capital(*values: str) -> dict[Any, Any]:
-    """Return a map from each value of v1alpha1 to its spelling in v1beta1: ``all-linear`` to
-    ``AllLinear``.
+    """Return a map from the spelling of each value in v1alpha1 to its spelling in v1beta1.
+
+    For example, ``all-linear`` is mapped to ``AllLinear``.
     """
     return {value: "".join(word[0].upper() + word[1:] for word in value.split("-")) for value in values}
 
@@ -89,7 +96,7 @@ MOVED = (
 
 
 def to_beta(spec: Mapping[str, Any]) -> Json:
-    """Return a valid spec of v1alpha1 as a spec in the draft of v1beta1. Both are JSON objects."""
+    """Convert a valid spec of v1alpha1 to a spec in the draft of v1beta1. Both are JSON objects."""
     beta = deepcopy(dict(spec))
     for path, values in REVALUED:
         _revalue(beta, path, values)
@@ -99,7 +106,7 @@ def to_beta(spec: Mapping[str, Any]) -> Json:
 
 
 def to_alpha(spec: Mapping[str, Any]) -> Json:
-    """Return a spec in the draft of v1beta1 as a spec of v1alpha1. Both are JSON objects."""
+    """Convert a spec in the draft of v1beta1 to a spec of v1alpha1. Both are JSON objects."""
     alpha = deepcopy(dict(spec))
     for path, beta in reversed(MOVED):
         _move(alpha, beta, path)
@@ -116,7 +123,7 @@ def _revalue(spec: Json, path: str, values: Mapping[Any, Any]) -> None:
 
 
 def _move(spec: Json, source: str, target: str) -> None:
-    """Move each value at the path ``source`` to the path ``target``.
+    """Move each value in ``spec`` from the path ``source`` to the path ``target``, such as ``retry.limit``.
 
     Objects on the path ``source`` that become empty are removed, unless they are also on the path ``target``.
     """
@@ -136,9 +143,9 @@ def _move(spec: Json, source: str, target: str) -> None:
 
 
 def _take(owner: Json, path: list[str]) -> Any:
-    """Remove the value at a path, and return it. Return ``_ABSENT`` if there is no value.
+    """Remove the value at ``path`` from the object ``owner``, and return the value.
 
-    Objects in the path that become empty are removed too.
+    Return ``_ABSENT`` if there is no value. Objects on the path that become empty are removed too.
     """
     name, *below = path
     if not below:
@@ -153,8 +160,10 @@ def _take(owner: Json, path: list[str]) -> Any:
 
 
 def _objects(value: Json, path: list[str]) -> Iterator[Json]:
-    """Yield the existing objects at a path. A path such as ``graders[]`` stands for each item of the list
-    ``graders``.
+    """Yield each object that exists at ``path`` in the object ``value``.
+
+    The name ``graders[]`` in a path stands for each item of the list ``graders``. If the path is empty, yield
+    ``value`` itself.
     """
     if not path:
         yield value
