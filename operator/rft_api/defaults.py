@@ -1,8 +1,8 @@
-"""The platform's defaults, which the administrators of a cluster set for all jobs, and how a job inherits
-them.
+"""Reads the platform's defaults, and fills them into the specs of jobs.
 
-The defaults are in the section ``jobDefaults`` of the chart's values, which has the form of a part of the
-spec. A field of a job gets its value from the first of these places that has one:
+The platform's defaults are values that the administrators of a cluster set for the RFTJobs of all users. They
+are in the section ``jobDefaults`` of the values of the operator's Helm chart. The section has the form of a
+part of the spec. A field of a job gets its value from the first of these places that has one:
 
 - the job itself;
 - the section of the job's accelerator, in ``jobDefaults.accelerators``;
@@ -24,33 +24,36 @@ from rft_api.sources import ModelCache, Storage
 from rft_api.status import Inherited, Plan
 
 SECTION = "jobDefaults"
-"""The name of the section in the chart's values. In messages, the paths of the section's fields begin with
-this name.
+"""The name of the section in the values of the Helm chart. In messages, the paths of the section's fields
+begin with this name.
 """
 CPU = "cpu"
 """The key in ``jobDefaults.accelerators`` for jobs that use no GPU. The other keys are accelerators."""
 
 
 class ModelDefaults(Model):
-    """Defaults of ``spec.model``."""
+    """The platform's defaults for fields of ``spec.model`` that a job leaves out."""
 
     cache: ModelCache | None = Field(None, description="Volume for models from the hub.")
 
 
 class ClaimDefaults(Model):
-    """Defaults of ``spec.storage.claimTemplate``, for jobs that have one."""
+    """The platform's defaults for fields of ``spec.storage.claimTemplate`` that a job leaves out.
+
+    A job without a claim template does not get them.
+    """
 
     storage_class_name: str | None = Field(None, min_length=1, description="StorageClass of the claim.")
 
 
 class StorageDefaults(Model):
-    """Defaults of ``spec.storage``."""
+    """The platform's defaults for fields of ``spec.storage`` that a job leaves out."""
 
     claim_template: ClaimDefaults | None = Field(None, description="The claim that the operator creates.")
 
 
 class Defaults(Model):
-    """Values for fields of a spec that a job leaves out."""
+    """The platform's defaults: values for fields of ``spec`` that a job leaves out."""
 
     template: Template | None = Field(None, description="Changes to the trainer's pod.")
     resources: Resources | None = Field(None, description="CPUs, memory, node labels and tolerations.")
@@ -59,7 +62,10 @@ class Defaults(Model):
 
 
 class JobDefaults(Defaults):
-    """The defaults for all jobs, and further ones for each kind of accelerator, which take precedence."""
+    """The platform's defaults for all jobs, and in ``accelerators`` further defaults by kind of GPU.
+
+    The further defaults take precedence. Those for the key ``cpu`` are for jobs without GPUs.
+    """
 
     accelerators: dict[str, Defaults] | None = Field(
         None, description="Defaults for the jobs on each kind of accelerator, by its name, or cpu."
@@ -89,7 +95,7 @@ fields are not used.
 
 
 class Inheriting(NamedTuple):
-    """A spec in which the platform's defaults are filled in."""
+    """The spec of a job, with the platform's defaults in place of the fields that the job leaves out."""
 
     spec: RFTJobSpec
     inherited: tuple[Inherited, ...] = ()
@@ -110,9 +116,10 @@ for specs can check the defaults.
 
 
 def read_defaults(value: object, accelerators: Collection[str]) -> JobDefaults:
-    """Return the platform's defaults from ``value``, the section ``jobDefaults`` of the chart's values.
+    """Check and return the platform's defaults.
 
-    ``accelerators`` are the names of all accelerators in the catalogue.
+    - ``value``: the section ``jobDefaults`` of the values of the operator's Helm chart
+    - ``accelerators``: the names of all kinds of GPU that the operator knows
 
     Raises:
         InvalidManifest: if a default is wrong. The error has all problems, each with the path of a key.
@@ -151,14 +158,15 @@ def _of_section(path: str, section: Defaults) -> Iterator[Problem]:
 
 
 def inherit(spec: RFTJobSpec, defaults: JobDefaults, accelerator: str | None) -> Inheriting:
-    """Return ``spec`` with the defaults for the fields that it leaves out, and the list of these fields.
+    """Fill the platform's ``defaults`` into the fields that a job's spec leaves out.
 
-    ``accelerator`` is one of these values:
+    Return the new spec, and the list of the fields that got a default. ``accelerator`` has one of these
+    values:
 
-    - the catalogue's name of the job's kind of GPU;
+    - the operator's name of the job's kind of GPU, such as ``nvidia-l40s-48gb``;
     - ``cpu`` for a job without GPUs;
-    - another name, or ``None``, if the catalogue does not have the kind of GPU. Then only the defaults for
-      all jobs are used.
+    - another name, or ``None``, if the operator does not know the kind of GPU. Then only the defaults for all
+      jobs are used.
     """
     layers: list[tuple[str, Defaults]] = [(SECTION, defaults)]
     own = (defaults.accelerators or {}).get(accelerator or "")
@@ -171,10 +179,10 @@ def inherit(spec: RFTJobSpec, defaults: JobDefaults, accelerator: str | None) ->
 
 
 def accelerator_of(plan: Plan) -> str | None:
-    """Return the value of the parameter ``accelerator`` of ``inherit`` for a job with this plan.
+    """Return the key in ``jobDefaults.accelerators`` of the defaults that a job with this plan inherits.
 
-    It is ``cpu`` for a plan without GPUs, and the kind of GPU for any other plan. It is None if the plan does
-    not name the kind of GPU.
+    The key is ``cpu`` for a plan without GPUs, and the kind of GPU for any other plan. Return None if the
+    plan does not name the kind of GPU.
     """
     return plan.accelerator if plan.gpus else CPU
 
@@ -191,11 +199,13 @@ def _with_layer(spec: RFTJobSpec, layer: Defaults, origin: str, found: list[Inhe
 
 
 def _filled(own: Any, default: Any, path: str, origin: str, found: list[Inherited]) -> Any:
-    """Return the job's value ``own``, in which absent fields (``None``) are filled from ``default``.
+    """Return a value of a job's spec, in which the fields that the job leaves out are filled from a default.
 
-    - ``path``: the path of the value in the spec.
-    - ``origin``: the path of the section of the defaults.
-    - ``found``: a list to which the fields that got a default are added.
+    - ``own``: the job's value, or None if the job leaves it out
+    - ``default``: the platform's default for this value
+    - ``path``: the path of the value in the spec
+    - ``origin``: the path of the section with the default, such as ``jobDefaults``
+    - ``found``: a list, to which an entry is added for each field that got a default
     """
     if own is None:
         found += _leaves(default, path, origin)
@@ -225,9 +235,12 @@ def _same(one: Model, other: Model, keys: tuple[str, ...]) -> bool:
 
 
 def _leaves(value: Any, path: str, origin: str) -> Iterator[Inherited]:
-    """Yield each field of a default value, with the field's path.
+    """Yield an entry for the status for each field of a default value that a job inherits.
 
-    A list counts as one field. But if the list is in ``MERGED_BY``, each of its items counts as one field.
+    - ``value``, ``path``: the default value, and its path in the job's spec
+    - ``origin``: the path of the section with the default, such as ``jobDefaults``
+
+    A list gets one entry. But a list in ``MERGED_BY`` gets one entry for each of its items.
     """
     if isinstance(value, Model):
         for name, info in type(value).model_fields.items():

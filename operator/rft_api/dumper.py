@@ -1,4 +1,4 @@
-"""Writes YAML from which kubectl reads exactly the values that were written."""
+"""Writes Kubernetes objects as YAML, so that kubectl reads exactly the same values from the YAML."""
 
 from typing import Any
 
@@ -9,8 +9,9 @@ from rft_api.loader import PLAIN_SCALARS
 
 
 class _Dumper(yaml.SafeDumper):
-    """A YAML SafeDumper that quotes strings which kubectl would not read as strings, such as ``1e-4`` and
-    ``y``.
+    """A YAML SafeDumper that writes some strings in quotes, because kubectl would read them as other types.
+
+    Such strings are, for example, ``1e-4`` and ``y``.
     """
 
     yaml_implicit_resolvers = PLAIN_SCALARS

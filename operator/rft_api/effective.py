@@ -1,5 +1,6 @@
-"""Computes the effective parameters of a run: the user's values, and derived values for the parameters that
-the user left out.
+"""Computes the effective parameters of a run, such as its seed and its clip distances.
+
+A parameter has the value in the spec. If the user left it out, its value is derived from other values.
 """
 
 import hashlib
@@ -11,9 +12,10 @@ from rft_api.status import Effective
 
 
 class ObjectiveDefaults(NamedTuple):
-    """The default parameters of one objective. ``clip_low`` is None if the objective has no lower clip.
+    """The default training parameters of one policy-gradient objective, such as GRPO.
 
-    ``Training`` has fields of the same names, and describes them.
+    The class ``Training`` describes the parameters, in fields of the same names. ``clip_low`` is None if the
+    objective does not clip the probability ratio below.
     """
 
     clip_low: float | None
@@ -34,11 +36,10 @@ OBJECTIVE_DEFAULTS: dict[Objective, ObjectiveDefaults] = {
 
 
 def effective(spec: RFTJobSpec, uid: str, model_context_length: int | None = None) -> Effective:
-    """Return the effective parameters of a run. Parameters that are absent in ``spec`` are derived from other
-    values.
+    """Return the effective parameters of a run: the values in ``spec``, or derived values for absent ones.
 
-    ``uid`` is the UID of the job, from which the seed is derived. ``model_context_length`` is the longest
-    context of the model in tokens, or None if it is unknown.
+    ``uid`` is the UID of the job. The seed is derived from it if ``spec`` has none. ``model_context_length``
+    is the longest context of the model in tokens, or None if it is unknown.
     """
     training = spec.training
     defaults = OBJECTIVE_DEFAULTS[training.objective]
