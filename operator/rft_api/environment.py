@@ -1,5 +1,6 @@
-"""The fields of a run's environment. An environment is a program that answers the model over several turns,
-before the rollout is scored.
+"""The pydantic classes for ``spec.environment``: the settings of an environment.
+
+An environment is a program that answers the model over several turns of a rollout, and then gives a reward.
 """
 
 from typing import Literal
@@ -15,9 +16,10 @@ ENVIRONMENT = "environment"
 
 
 class EnvironmentPython(Model):
-    """A Python class with the methods reset and get_reward and with tools, in the form of TRL's environments.
+    """The user's Python class for an environment, in the form of TRL's environments.
 
-    It runs in the container of the python graders. Exactly one source of the code is set.
+    The class has the methods reset and get_reward. Its other public methods are tools for the model. It runs
+    in the container of the python graders. Exactly one source of its code is set.
     """
 
     inline: str | None = Field(None, min_length=1, description="Python source that defines the class.")
@@ -26,7 +28,10 @@ class EnvironmentPython(Model):
 
 
 class Environment(Model):
-    """The program that the model talks to over several turns: it offers tools, and answers with messages."""
+    """An environment: a program that the model talks to over several turns of a rollout.
+
+    It offers tools to the model, answers with messages, and gives a reward at the end.
+    """
 
     python: EnvironmentPython = Field(description="Your own Python class.")
     weight: float = Field(
@@ -78,14 +83,14 @@ class Environment(Model):
     )
 
     def most_tokens(self, each: int) -> int:
-        """Return the largest number of tokens that may be sampled in a rollout.
+        """Return the largest number of tokens that may be sampled in all turns of a rollout together.
 
         ``each`` is the largest number of tokens that may be sampled in one turn.
         """
         return self.max_tokens or self.max_turns * each
 
     def as_grader(self) -> Grader:
-        """Return the environment as a grader, whose score is the environment's reward."""
+        """Return a python grader that stands for the environment: its score is the environment's reward."""
         code = known(inline=self.python.inline, config_map=self.python.config_map)
         return Grader(
             name=ENVIRONMENT,

@@ -1,4 +1,7 @@
-"""Finds the fields of a manifest by their paths. Descriptions and ranges come from the pydantic classes."""
+"""Finds the fields of an RFTJob by their paths, such as ``spec.sampling.topK``.
+
+The descriptions and the ranges of the fields come from the pydantic classes.
+"""
 
 import difflib
 import re
@@ -13,8 +16,9 @@ from rft_api.status import RFTJobStatus
 
 
 class UnknownField(LookupError):
-    """No field of the manifest has this path. ``meant`` is the path of the most similar field, or None if no
-    path is similar.
+    """An error: no field of an RFTJob has the path that was asked for.
+
+    ``meant`` is the path of the most similar field, or None if no field has a similar path.
     """
 
     def __init__(self, path: str, meant: str | None) -> None:
@@ -23,7 +27,7 @@ class UnknownField(LookupError):
 
 
 class Field(NamedTuple):
-    """A field of the manifest, with its path, description and range."""
+    """A field in the spec or the status of an RFTJob, with its path, description and range."""
 
     path: str
     """Path of the field. It begins with ``spec`` or ``status``, and a list item is written
@@ -46,8 +50,9 @@ class Field(NamedTuple):
 
     @property
     def allowed(self) -> str:
-        """The allowed values in words, such as ``1 to 10`` or ``one of 4, 8, 16, 32``. Empty if the field has
-        neither a range nor a list of allowed values.
+        """The allowed values of the field in words, such as ``1 to 10`` or ``one of 4, 8, 16, 32``.
+
+        Empty if the field has neither a range nor a list of allowed values.
         """
         if self.choices:
             return f"one of {', '.join(map(str, self.choices))}"
@@ -71,7 +76,9 @@ class Field(NamedTuple):
 
 
 def find(path: str) -> Field:
-    """Return the field at ``path``. The path may lack the prefix ``spec.`` and indexes such as ``[0]``.
+    """Return the field of an RFTJob at ``path``, such as ``spec.sampling.topK`` or ``graders[0].name``.
+
+    The prefix ``spec.`` and indexes such as ``[0]`` may be left out.
 
     Raises:
         UnknownField: if no field has this path. The message names the most similar path, if one is similar.
@@ -87,8 +94,9 @@ def find(path: str) -> Field:
 
 @cache
 def all_fields() -> Mapping[str, Field]:
-    """Return all fields of spec and status, by path. Paths have no brackets for list items:
-    ``spec.graders.name``.
+    """Return all fields in the spec and the status of an RFTJob, by their paths.
+
+    The paths have no brackets for list items, as in ``spec.graders.name``.
     """
     return {
         re.sub(r"\[\]", "", field.path): field
@@ -131,10 +139,10 @@ def _type(schema: Schema) -> str:
 
 
 def _meant(path: str) -> str | None:
-    """Return the path of the field that the user probably meant by ``path``.
+    """Return the path of the field that the user probably meant by ``path``, for which there is no field.
 
-    It is a path with the same last name; case, dashes and underscores do not matter. If there is none, it is
-    the most similar path. If no path is similar, return None.
+    This is the first path with the same last name. Case, dashes and underscores do not matter. If no path has
+    the same last name, return the most similar path. If no path is similar, return None.
     """
     wanted = _fold(path.rpartition(".")[2])
     for known in all_fields():

@@ -1,9 +1,8 @@
-"""Tables of fields of other programs and services. Each entry names the field of an RFTJob with the same
-meaning.
+"""Tables that map fields of OpenAI, Fireworks and TRL to the fields of an RFTJob with the same meaning.
 
-``rft import`` uses these tables to convert a job of another program to an RFTJob. The migration pages are
-generated from them. If a manifest has a field of another program, the error message says which field of an
-RFTJob has the same meaning.
+``rft import`` uses these tables to convert a job of another program to an RFTJob. The pages about migration
+in the docs are generated from them. If a manifest has a field of another program, the error message says
+which field of an RFTJob has the same meaning.
 """
 
 from typing import Literal, NamedTuple
@@ -14,7 +13,7 @@ Origin = Literal["openai", "fireworks", "trl"]
 
 
 class Counterpart(NamedTuple):
-    """A field of another program, and the field of an RFTJob with the same meaning."""
+    """A field of another program, such as OpenAI's, and the field of an RFTJob with the same meaning."""
 
     theirs: str
     """The name of the field, as the documentation of the other program writes it."""
@@ -327,26 +326,27 @@ NAMES: dict[Origin, str] = {"openai": "OpenAI", "fireworks": "Fireworks", "trl":
 
 
 def find(origin: Origin, theirs: str) -> Counterpart | None:
-    """Return the entry for a field's name in the table of ``origin``, or None if there is no entry.
+    """Return the entry for the field ``theirs`` in the table of the program ``origin``, or None.
 
-    The spelling of the name does not matter: ``loraRank`` finds ``lora-rank``.
+    Case, dashes and underscores in the name do not matter: ``loraRank`` finds the entry for ``lora-rank``.
     """
     return next((each for each in TABLES[origin] if fold(each.theirs) == fold(theirs)), None)
 
 
 def path_of(theirs: str) -> str:
-    """Return the path of the RFTJob field that has the meaning of ``theirs``, a field of another program.
-    Return "" if there is none.
+    """Return the path of the field of an RFTJob that has the same meaning as a field of another program.
+
+    ``theirs`` is the name of the other program's field. Return "" if no field has the same meaning.
     """
     found = (find(origin, theirs) for origin in TABLES)
     return next((each.ours for each in found if each is not None and each.ours), "")
 
 
 def why_none(theirs: str) -> str:
-    """Return a sentence that says why no RFTJob field has the meaning of ``theirs``, a field of another
-    program.
+    """Return a sentence that says why an RFTJob has no field like a field of another program.
 
-    Return "" if no table gives a reason.
+    ``theirs`` is the name of the other program's field. The sentence also says what to do instead. Return ""
+    if the tables of the other programs give no reason.
     """
     for origin, name in NAMES.items():
         found = find(origin, theirs)

@@ -1,7 +1,7 @@
-"""The formats that the text of an API field can have, such as a name, a path or a size.
+"""The forms that texts in fields of an RFTJob must have, such as a name, a path or a size.
 
-Each format has a regular expression, a description in words, and a function that guesses a correction.
-Messages never show the regular expression. They show the words, and the corrected text if it can be guessed.
+Each form has a regular expression, a description in words, and a function that guesses a correction. Messages
+never show the regular expression. They show the words, and the corrected text if it can be guessed.
 """
 
 import re
@@ -28,7 +28,8 @@ class Form(NamedTuple):
     """Maximum number of characters. The API server uses it to estimate the cost of a CEL rule."""
 
     def limits(self, longest: int | None = None) -> dict[str, Any]:
-        """Return the keyword arguments of pydantic's ``Field`` for a text that must have this form.
+        """Return keyword arguments for pydantic's ``Field``, so that the field's text must have this form.
+
         ``longest`` is the maximum number of characters. If it is None, the form's own maximum is used.
         """
         return {"pattern": self.pattern, "max_length": longest or self.longest}
@@ -92,7 +93,10 @@ _UNITS = {"": "", "k": "Ki", "m": "Mi", "g": "Gi", "t": "Ti"}
 
 
 def _number(text: str) -> str:
-    """Return the number in ``text`` in the syntax of Kubernetes quantities, or "" if there is none."""
+    """Return the number that a user wrote as ``text``, in the syntax of Kubernetes quantities.
+
+    For example, ``1,5`` becomes ``1.5``, and ``1_000`` becomes ``1000``. Return "" if ``text`` is no number.
+    """
     digits = text.replace(",", ".") if re.fullmatch(r"\d+,\d{1,2}", text) else re.sub("[,_ ]", "", text)
     if re.fullmatch(r"\d+(\.\d*)?[eE]\+?\d{1,2}", digits):
         digits = f"{float(digits):.0f}"

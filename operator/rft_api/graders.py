@@ -10,7 +10,10 @@ from rft_api.sources import SecretKeyRef
 
 
 class ExactMatch(Model):
-    """The score is 1 if the text of the completion equals the text in a field of the row, else 0."""
+    """Settings of a grader of kind exactMatch.
+
+    The score is 1 if the text of the completion equals the text in a field of the dataset's row, else 0.
+    """
 
     field: str = Field("answer", description="Field of the row with the expected text.")
     ignore_case: bool = Field(False, description="Compare without regard to case.")
@@ -18,7 +21,11 @@ class ExactMatch(Model):
 
 
 class Numeric(Model):
-    """The score is 1 if a number in the completion equals the number in a field of the row, else 0."""
+    """Settings of a grader of kind numeric.
+
+    The score is 1 if a number in the completion equals the number in a field of the dataset's row, else
+    0.
+    """
 
     field: str = Field("answer", description="Field of the row with the expected number.")
     extract: Literal["last", "first", "boxed", "marker"] = Field(
@@ -37,13 +44,20 @@ class Numeric(Model):
 
 
 class Math(Model):
-    """The score is 1 if the completion's answer is symbolically equal to a field of the row, else 0."""
+    """Settings of a grader of kind math.
+
+    The score is 1 if the completion's answer is symbolically equal to the expression in a field of the
+    dataset's row, else 0.
+    """
 
     field: str = Field("answer", description="Field of the row with the expected expression.")
 
 
 class Regex(Model):
-    """The score is 1 if the completion matches the pattern, else 0."""
+    """Settings of a grader of kind regex.
+
+    The score is 1 if the completion matches a regular expression, else 0.
+    """
 
     pattern: str = Field(min_length=1, description="Regular expression in Python's syntax.")
     full_match: bool = Field(
@@ -55,7 +69,10 @@ class Regex(Model):
 
 
 class JsonSchema(Model):
-    """The score is 1 if the completion is JSON that is valid under a schema, else 0."""
+    """Settings of a grader of kind jsonSchema.
+
+    The score is 1 if the completion is JSON that is valid under a schema, else 0.
+    """
 
     schema_text: str = Field(alias="schema", min_length=2, description="The JSON schema, as JSON text.")
 
@@ -83,7 +100,11 @@ _TEMPLATE_WORDS = (
 
 
 class TextSimilarity(Model):
-    """The score is the similarity between the completion and a reference text, such as a field of the row."""
+    """Settings of a grader of kind textSimilarity.
+
+    The score is the similarity, from 0 to 1, between the completion and a reference text, such as a field
+    of the dataset's row.
+    """
 
     field: str = Field(
         "answer", description="Field of the row with the reference text. Not used if reference is set."
@@ -103,7 +124,11 @@ class TextSimilarity(Model):
 
 
 class StringCheck(Model):
-    """The score is 1 if the comparison of two texts is true, else 0. Both texts are made from templates."""
+    """Settings of a grader of kind stringCheck.
+
+    It compares two texts, which are made from templates. The score is 1 if the comparison is true, else
+    0.
+    """
 
     operation: Literal["equals", "notEquals", "contains"] = Field(
         "equals",
@@ -125,7 +150,10 @@ class StringCheck(Model):
 
 
 class Formula(Model):
-    """The score is computed from the scores of the graders above this one in the list."""
+    """Settings of a grader of kind formula.
+
+    The score is computed from the scores of the graders above this one in the list.
+    """
 
     expression: str = Field(
         min_length=1,
@@ -139,7 +167,7 @@ class Formula(Model):
 
 
 class ConfigMapCode(Model):
-    """Python code of a grader in a ConfigMap."""
+    """A ConfigMap with the Python code of a grader or of an environment."""
 
     name: str = Field(min_length=1, description="Name of the ConfigMap.")
     key: str = Field(
@@ -156,9 +184,10 @@ DEFAULT_FUNCTION = "grade"
 
 
 class Python(Model):
-    """The score is the result of your own Python function, which runs in a separate container.
+    """Settings of a grader of kind python.
 
-    Exactly one source of the code is set.
+    The score is the result of your own Python function, which runs in a separate container. Exactly one
+    source of the code is set.
     """
 
     inline: str | None = Field(None, min_length=1, description="Python source that defines the function.")
@@ -175,7 +204,10 @@ class Python(Model):
 
 
 class Http(Model):
-    """The scores are those that a web service returns for a batch of completions."""
+    """Settings of a grader of kind http.
+
+    It sends batches of completions to your own web service, which returns the scores.
+    """
 
     url: str = Field(
         **ADDRESS.limits(), description="URL of the web service. It gets a batch of completions by POST."
@@ -184,7 +216,10 @@ class Http(Model):
 
 
 class ModelJudge(Model):
-    """The score is the one that a judge model writes in its reply."""
+    """Settings of a grader of kind model.
+
+    A judge model reads the completion, and writes the score or a label in its reply.
+    """
 
     url: str = Field(**ADDRESS.limits(), description="Base URL of an OpenAI-compatible endpoint.")
     model: str = Field(min_length=1, description="Name of the judge model.")
@@ -214,7 +249,7 @@ class ModelJudge(Model):
 
 
 class Scale(Model):
-    """The range of raw scores that is mapped onto 0…1."""
+    """The range of the raw scores of a grader or of an environment. It is mapped linearly onto 0…1."""
 
     min: float = Field(description="Raw score that is mapped to 0.")
     max: float = Field(description="Raw score that is mapped to 1.")
@@ -228,8 +263,8 @@ class Scale(Model):
 
 
 class Grader(Model):
-    """A grader. The reward of a completion is the weighted mean of the graders' scores. Exactly one kind is
-    set.
+    """A grader, which gives each completion a score from 0 to 1. The reward of a completion is the weighted
+    mean of the scores of all graders. Exactly one kind of grader is set, such as exactMatch or python.
     """
 
     name: str = Field(
@@ -306,7 +341,7 @@ class Grader(Model):
 
     @property
     def kind(self) -> str:
-        """The kind of the grader as a Python name, such as ``python`` or ``exact_match``."""
+        """The kind of the grader, as the name of a Python field such as ``python`` or ``exact_match``."""
         return next(kind for kind in GRADER_KINDS if getattr(self, kind) is not None)
 
     @property
@@ -316,16 +351,19 @@ class Grader(Model):
 
     @property
     def error_policy(self) -> Literal["zero", "drop", "fail"]:
-        """The value of ``onError``, or the default of the grader's kind if ``onError`` is absent."""
+        """What happens if the grader fails: ``zero``, ``drop`` or ``fail``.
+
+        It is the value of ``onError``. If ``onError`` is absent, it is the default of the grader's kind.
+        """
         if self.on_error is not None:
             return self.on_error
         return "drop" if self.kind in ("http", "model", "formula") else "zero"
 
     @property
     def reads_answer(self) -> bool:
-        """Whether the grader reads only the answer of a completion, without the thought before it.
+        """Whether the grader reads only the answer in a completion, without a model's thought before it.
 
-        If ``reads`` is absent, this depends on the kind of the grader.
+        If the field ``reads`` is absent, this depends on the kind of the grader.
         """
         if self.reads is not None:
             return self.reads == "answer"
