@@ -23,8 +23,7 @@ class ExactMatch(Model):
 class Numeric(Model):
     """Settings of a grader of kind numeric.
 
-    The score is 1 if a number in the completion equals the number in a field of the dataset's row, else
-    0.
+    The score is 1 if a number in the completion equals the number in a field of the dataset's row, else 0.
     """
 
     field: str = Field("answer", description="Field of the row with the expected number.")
@@ -126,8 +125,8 @@ class TextSimilarity(Model):
 class StringCheck(Model):
     """Settings of a grader of kind stringCheck.
 
-    It compares two texts, which are made from templates. The score is 1 if the comparison is true, else
-    0.
+    The grader compares two texts that are made from templates. The score is 1 if the comparison is true,
+    else 0.
     """
 
     operation: Literal["equals", "notEquals", "contains"] = Field(
@@ -206,7 +205,7 @@ class Python(Model):
 class Http(Model):
     """Settings of a grader of kind http.
 
-    It sends batches of completions to your own web service, which returns the scores.
+    The grader sends batches of completions to your own web service, which returns their scores.
     """
 
     url: str = Field(

@@ -1,4 +1,4 @@
-"""Checks which fields of a spec may change after its run has started.
+"""Refuses changes of those fields of an RFTJob's spec that must not change after the run has started.
 
 A run uses a snapshot of the spec, which is made when the run starts. The checks refuse most edits after the
 start. An edit that gets past the checks has no effect on the run, and the status reports the edit. A new
@@ -29,10 +29,11 @@ ONLY_SUSPENDED = (
 
 
 def problems(old: RFTJobSpec, new: RFTJobSpec, status: Mapping[str, Any]) -> list[Problem]:
-    """Return a problem for each change from ``old`` to ``new`` that is not allowed with this ``status``.
+    """Return a problem for each change of a job's spec from ``old`` to ``new`` that must be refused.
 
-    Before the start of the run, all changes are allowed. Afterwards some fields may change only in the phase
-    ``Suspended``. The operator sets this phase after the last pod has ended, so no pod runs in it.
+    ``status`` is the current status of the job. Before the start of the run, all changes are allowed. After
+    the start, some fields may change at any time, some only in the phase ``Suspended``, and all others never.
+    The operator sets this phase after the last pod has ended, so no pod runs in it.
     """
     if not status.get("startTime"):
         return []
@@ -41,7 +42,7 @@ def problems(old: RFTJobSpec, new: RFTJobSpec, status: Mapping[str, Any]) -> lis
 
 
 def late_changes(old: RFTJobSpec, new: RFTJobSpec, *, pod_alive: bool) -> list[Problem]:
-    """Return a problem for each changed field whose change the run ignores.
+    """Return a problem for each changed field of the spec whose change the started run ignores.
 
     The run was started with the spec ``old``, and the user has changed the spec to ``new``. ``pod_alive``
     says whether a pod of the run may still run. If so, the run also ignores changes of the fields in
@@ -54,12 +55,12 @@ def late_changes(old: RFTJobSpec, new: RFTJobSpec, *, pod_alive: bool) -> list[P
 
 
 def follows(old: RFTJobSpec, new: RFTJobSpec) -> bool:
-    """Return whether a suspended run that was started with ``old`` gets ``new`` as its new snapshot.
+    """Return whether a suspended run that was started with the spec ``old`` resumes with the spec ``new``.
 
-    Two conditions must hold:
+    If so, the operator makes a new snapshot of the spec for the run. Two conditions must hold:
 
     - The two specs differ in a field whose change is applied when a run resumes.
-    - They do not differ in a field that must not change after the start.
+    - The two specs do not differ in a field that must not change after the start.
     """
     return not late_changes(old, new, pod_alive=False) and any(_changed(old, new, _FOLLOWED, ""))
 
@@ -73,7 +74,10 @@ def _changed(old: RFTJobSpec, new: RFTJobSpec, fields: tuple[str, ...], message:
 
 
 def _differences(old: object, new: object, path: str) -> Iterator[str]:
-    """Yield the paths where two JSON values differ."""
+    """Yield the path of each place where two JSON values differ. ``path`` is the path of both values.
+
+    In a list of items with names, the order of the items does not matter.
+    """
     old, new = _by_name(old), _by_name(new)
     if isinstance(old, dict) and isinstance(new, dict):
         for key in dict.fromkeys((*old, *new)):
@@ -83,9 +87,10 @@ def _differences(old: object, new: object, path: str) -> Iterator[str]:
 
 
 def _by_name(value: object) -> object:
-    """Return a list of items with names as a dict by name. Return any other value unchanged.
+    """Convert a list of objects with the key ``name`` to a dict of these objects by name.
 
-    In a dict the order of the items does not matter. The API server ignores their order too.
+    Two such dicts can be compared without regard to the order of the objects, which the API server ignores
+    too. Return any other value unchanged.
     """
     if isinstance(value, list) and all(isinstance(item, dict) and "name" in item for item in value):
         return {f"{item['name']}": item for item in value}
@@ -106,14 +111,14 @@ _AT_REST = "oldSelf.spec.suspend && has(oldSelf.status.phase) && oldSelf.status.
 
 
 def _texts() -> Iterator[Cel]:
-    """Yield the CEL rules about changes after the start.
+    """Yield the CEL rules by which the API server refuses changes of the spec after the start of a run.
 
-    There is a rule for each field that must not change, and for each field that may change only while the run
-    is suspended.
+    There is one rule for each field that must not change, and one for each field that may change only while
+    the run is suspended. Each field has its own rule, so that the message can name the field.
 
-    Each field has its own rule, so that the message can name the field. The rules are at the root of the
-    schema, because only a rule at the root can read both spec and status. The API server also checks them
-    when the status is updated, but such an update does not change the spec.
+    The rules are at the root of the schema, because only a rule at the root can read both spec and status.
+    The API server also checks the rules when the status is updated, but such an update does not change the
+    spec.
     """
     for field in FROZEN:
         message = f"spec.{_FIELDS[field].alias or field} {NEVER}"

@@ -1,4 +1,4 @@
-"""The pydantic classes of an RFTJob, of its spec and of its metadata, and the limits of its name."""
+"""The pydantic classes for an RFTJob, for its spec and for its metadata, and the limits for its name."""
 
 from typing import Any, Literal
 
@@ -115,18 +115,27 @@ class RFTJobSpec(Model):
 
     @property
     def scored_by(self) -> list[Grader]:
-        """All graders, in their order. An environment counts as a grader, and is the last of them."""
+        """All graders of the job, in the order of the spec.
+
+        If the job has an environment, the last grader stands for the environment and its reward.
+        """
         return self.graders if self.environment is None else [*self.graders, self.environment.as_grader()]
 
     @property
     def rollout_tokens(self) -> int:
-        """The largest number of tokens that are sampled in a rollout, in all of its turns."""
+        """The largest number of tokens that may be sampled in all turns of a rollout together.
+
+        Without an environment, a rollout has one turn.
+        """
         each = self.sampling.max_tokens
         return each if self.environment is None else self.environment.most_tokens(each)
 
 
 class Metadata(Model):
-    """The fields of ``metadata`` that this class validates. Kubernetes validates all others."""
+    """The metadata of an RFTJob, such as its name and its labels.
+
+    Other fields of Kubernetes' ObjectMeta are ignored here, because Kubernetes validates them.
+    """
 
     model_config = ConfigDict(extra="ignore", strict=False)
 
@@ -142,7 +151,7 @@ class Metadata(Model):
 
 
 class RFTJob(Model):
-    """A reinforcement fine-tuning run as a Kubernetes resource."""
+    """An RFTJob: a Kubernetes resource that stands for one run of reinforcement fine-tuning."""
 
     model_config = ConfigDict(extra="ignore")
 
