@@ -1,4 +1,4 @@
-"""The pydantic classes for evaluation, checkpoints, retries, early stops, tracking and the result."""
+"""The pydantic classes for a job's evaluation, checkpoints, retries, early stops, tracking and result."""
 
 from datetime import UTC, datetime
 from typing import Literal
@@ -21,8 +21,9 @@ def read_moment(text: str) -> datetime:
 
 
 class Evaluation(Model):
-    """The evaluation on held-out rows, which are never trained on. It compares the base model and the tuned
-    model.
+    """Settings of the evaluation, which compares the base model and the tuned model on held-out rows.
+
+    Held-out rows are never trained on.
     """
 
     dataset: Dataset | None = Field(
@@ -144,7 +145,7 @@ class Mlflow(Model):
 
 
 class Tensorboard(Model):
-    """TensorBoard event files that the trainer writes to the folder of the run."""
+    """Tracking by TensorBoard. The trainer writes event files into the folder of the run. No settings."""
 
 
 class Tracking(Model):
@@ -156,7 +157,7 @@ class Tracking(Model):
 
 
 class HubOutput(Model):
-    """A repository of the Hugging Face hub that gets the adapter."""
+    """A repository of the Hugging Face hub, to which the adapter is copied at the end of the run."""
 
     repository: str = Field(
         **HUB_REPOSITORY.limits(),
@@ -184,7 +185,7 @@ class HubOutput(Model):
 
 
 class S3Output(Model):
-    """A folder of a bucket that gets the adapter."""
+    """A folder in an S3 bucket, to which the adapter is copied at the end of the run."""
 
     uri: str = Field(
         **S3_FOLDER.limits(),
@@ -196,8 +197,8 @@ class S3Output(Model):
 
 
 class ResultTarget(Model):
-    """Where the adapter is copied at the end of the run, in addition to the volume. Exactly one of hub and s3
-    is set.
+    """The place to which the adapter is copied at the end of the run. The adapter also stays on the run's
+    volume. Exactly one of hub and s3 is set.
     """
 
     hub: HubOutput | None = Field(None, description="Copy it to a repository of the Hugging Face hub.")

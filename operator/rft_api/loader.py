@@ -24,7 +24,10 @@ from rft_api.yaml_errors import explained
 
 
 class UnreadableManifest(ValueError):
-    """A file is not YAML with Kubernetes objects. The message names the file and, if known, the line."""
+    """An error: a file cannot be read, or is not YAML with Kubernetes objects.
+
+    The message names the file and, if known, the line.
+    """
 
 
 _JSON_NAMES = {str: "a text", bool: "true or false", int: "a number", float: "a number", list: "a list"}
@@ -42,7 +45,7 @@ class _Loader(yaml.SafeLoader):
     """A YAML SafeLoader that reads unquoted scalars, tabs and repeated anchors as kubectl does."""
 
     def scan_to_next_token(self) -> None:
-        """Skip tabs as if they were spaces, except in the indentation of a line."""
+        """Move to the next YAML token. Skip tabs like spaces, except in the indentation of a line."""
         super().scan_to_next_token()
         while self.peek() == "\t" and (self.flow_level or not self.allow_simple_key):
             while self.peek() in " \t":
@@ -50,7 +53,10 @@ class _Loader(yaml.SafeLoader):
             super().scan_to_next_token()
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """Allow a second YAML anchor with the same name. It replaces the first one."""
+        """Return the next YAML node. If its anchor has the name of an earlier anchor, it replaces that one.
+
+        PyYAML's own method would raise an error for a second anchor with the same name.
+        """
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if not isinstance(event, yaml.AliasEvent):
             self.anchors.pop(getattr(event, "anchor", None), None)
@@ -118,7 +124,10 @@ def _construct_float(loader: _Loader, node: yaml.ScalarNode) -> int | float | st
 
 
 def _as_sent(value: int | float) -> int | float:
-    """Return a number as kubectl sends it to the API server: in JSON ``8.0`` becomes 8."""
+    """Return a number from YAML as kubectl sends it to the API server in JSON.
+
+    For example, ``8.0`` becomes the integer 8, and an integer of more than 64 bits becomes a float.
+    """
     if isinstance(value, float) and value.is_integer() and abs(value) < _FLOAT_DIGITS_LIMIT:
         value = int(Decimal(repr(value)))
     return value if -(2**63) <= value < 2**63 else float(value)
@@ -146,7 +155,10 @@ def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Hashable
 
 
 def _key(loader: _Loader, node: yaml.Node) -> str:
-    """Return the key of a mapping as text, as kubectl does. Keys in JSON are always strings."""
+    """Return the key of a YAML mapping as text, as kubectl does, because keys in JSON are always strings.
+
+    Raise PyYAML's ConstructorError if the key is null, a list or a mapping.
+    """
     key = loader.construct_object(node, deep=True)
     if key is None or isinstance(key, (dict, list)):
         raise _refused(node, "a key must be a text")
@@ -202,10 +214,10 @@ So the dumper must write a string in quotes if one of these expressions matches 
 
 
 def load_documents(text: str, source: str = "manifest") -> list[Document]:
-    """Return the Kubernetes objects in a YAML text. An object whose kind ends with ``List``, or that has only
-    items and no kind, is replaced by its items.
+    """Return the Kubernetes objects in a YAML text.
 
-    ``source`` is the name of the file, for messages.
+    If an object has a list ``items``, and its kind is absent or ends with ``List``, its items are returned
+    instead. ``source`` is the name of the file, for messages.
 
     Raises:
         UnreadableManifest: if the text is not YAML, or if a document is not an object.
@@ -241,7 +253,7 @@ def load_documents(text: str, source: str = "manifest") -> list[Document]:
 
 
 def load_file(path: Path) -> list[Document]:
-    """Return the Kubernetes objects in a YAML file.
+    """Return the Kubernetes objects in a YAML file. The items of a Kubernetes list are returned one by one.
 
     Raises:
         UnreadableManifest: if the file cannot be read, is not YAML, or has a document that is not an object.

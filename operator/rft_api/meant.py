@@ -1,4 +1,4 @@
-"""Guesses what a user meant by a wrong value, or by the name of an unknown field."""
+"""Guesses what a user meant by a wrong value or an unknown field in a manifest."""
 
 import difflib
 import re
@@ -73,16 +73,16 @@ _TRUE, _FALSE = ("true", "yes", "on", "y", "1"), ("false", "no", "off", "n", "0"
 def fold(name: str) -> str:
     """Return a name in lower case, without dashes, underscores and spaces.
 
-    So names that differ only in their spelling, such as ``top_k`` and ``topK``, are equal when compared.
+    So two spellings of a name, such as ``top_k`` and ``topK``, become equal.
     """
     return re.sub(r"[-_\s]", "", name).lower()
 
 
 def number(value: object, *, whole: bool) -> int | float | None:
-    """Return the number that a text means, such as 32768 for ``32k`` and 0.1 for ``10%``.
+    """Return the number that a user meant by a text, such as 32768 for ``32k`` and 0.1 for ``10%``.
 
-    Return None if ``value`` is not a text, or if the text means no number. With ``whole``, also return None
-    for a number with a fraction.
+    Return None if ``value`` is not a text, or if the text is no number. With ``whole``, also return None for
+    a number with a fraction.
     """
     if not isinstance(value, str):
         return None
@@ -101,23 +101,23 @@ def number(value: object, *, whole: bool) -> int | float | None:
 
 
 def boolean(value: object) -> str:
-    """Return "true" for a value such as ``yes`` or 1, and "false" for a value such as ``no`` or 0.
+    """Return the boolean that a user meant, as the text "true" or "false".
 
-    Return "" for any other value.
+    For example, return "true" for ``yes`` or 1, and "false" for ``no`` or 0. Return "" for any other value.
     """
     text = str(value).strip().lower() if isinstance(value, str | int) else ""
     return "true" if text in _TRUE else "false" if text in _FALSE else ""
 
 
 def field(name: str, names: Sequence[str], parent: str, everywhere: Iterable[str], foreign: str = "") -> str:
-    """Return the path of the field that the user probably meant by ``name``, or an empty text.
+    """Return the path of the field that the user probably meant by ``name``, the name of an unknown field.
 
     - ``names``: the fields of the object that has the unknown field
     - ``parent``: the path of this object
     - ``everywhere``: the paths of all fields of the manifest
     - ``foreign``: the path that the tables of other programs have for ``name``, or an empty text
 
-    The result is the first of these that exists:
+    The result is the first of these that exists, or an empty text if none exists:
 
     1. the path that the table of known mistakes gives for this name in this object
     2. a field of this object with an equal name
@@ -153,9 +153,9 @@ def _similar(key: str, names: dict[str, str], cutoff: float) -> str:
 
 
 def all_paths(model: type[Model], prefix: str) -> Iterable[str]:
-    """Yield the paths of all fields of a pydantic class and of the classes in it.
+    """Yield the paths of all fields of a pydantic class, and of all fields of the classes that it contains.
 
-    Each path begins with ``prefix``. It has no brackets for list items: ``spec.graders.name``.
+    Each path begins with ``prefix``, and has no brackets for list items: ``spec.graders.name``, for example.
     """
     for name, info in model.model_fields.items():
         path = f"{prefix}.{info.alias or name}" if prefix else (info.alias or name)
@@ -166,9 +166,9 @@ def all_paths(model: type[Model], prefix: str) -> Iterable[str]:
 
 
 def model_in(annotation: Any) -> type[Model] | None:
-    """Return the API class in a type annotation, such as Grader for ``list[Grader] | None``.
+    """Return the subclass of ``Model`` in a type annotation, such as ``Grader`` for ``list[Grader] | None``.
 
-    Return None if there is none.
+    If there are several, return the first of them. Return None if there is no such class.
     """
     if isinstance(annotation, type) and issubclass(annotation, Model):
         return annotation

@@ -1,4 +1,7 @@
-"""The names, labels and meanings of the operator's metrics for Prometheus. Alerts and dashboards use them."""
+"""Defines the operator's metrics for Prometheus: their names, labels and meanings.
+
+The operator, the alerts and the dashboards use these definitions.
+"""
 
 from typing import Literal, NamedTuple
 
@@ -7,7 +10,11 @@ MAX_JOB_SERIES = 500
 
 
 class Metric(NamedTuple):
-    """A metric for Prometheus. The name of a counter ends with ``_total``."""
+    """The definition of one of the operator's metrics for Prometheus.
+
+    ``labels`` are the names of the labels. ``help`` says what the metric counts or measures. The name of a
+    counter ends with ``_total``.
+    """
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]

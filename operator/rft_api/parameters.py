@@ -1,4 +1,4 @@
-"""The parameters of training and sampling, with their ranges and defaults."""
+"""The pydantic classes for the parameters of training and sampling, with their ranges and defaults."""
 
 from typing import Annotated, Literal
 
@@ -12,7 +12,7 @@ Dtype = Literal["float32", "bfloat16"]
 
 
 class Training(Model):
-    """The parameters of training: how the model learns."""
+    """The parameters of training, such as learning rate, LoRA rank, batch size and objective."""
 
     learning_rate: float = Field(
         1e-4,
@@ -216,7 +216,7 @@ class Training(Model):
 
 
 class Sampling(Model):
-    """The parameters of sampling: how rollouts are generated."""
+    """The parameters with which rollouts are sampled, such as temperature and rollouts per prompt."""
 
     temperature: float = Field(
         0.7, ge=0.1, le=2.0, description="Randomness of sampling. The usual range is 0.5 to 1.0."

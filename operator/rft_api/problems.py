@@ -29,7 +29,7 @@ class Problem(NamedTuple):
 
 
 class InvalidManifest(ValueError):
-    """The manifest is not valid. The attribute ``problems`` has all the problems of the manifest."""
+    """An error: a manifest is not valid. The attribute ``problems`` is a tuple of all its problems."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__("; ".join(map(str, problems)))
@@ -37,10 +37,10 @@ class InvalidManifest(ValueError):
 
 
 def from_validation_error(error: ValidationError, root: type[Model]) -> list[Problem]:
-    """Return one problem for each of pydantic's errors.
+    """Convert the errors that pydantic found in a manifest to problems for the user, one for each error.
 
-    A problem names the field, the value, what is allowed, and the correction. ``root`` is the pydantic
-    class of the manifest that was validated.
+    A problem names the field, the value, what is allowed, and the correction. ``root`` is the pydantic class
+    with which the manifest was validated.
     """
     return [
         Problem(join_path(_loc(detail)), _message(detail, root)) for detail in error.errors(include_url=False)
@@ -48,10 +48,11 @@ def from_validation_error(error: ValidationError, root: type[Model]) -> list[Pro
 
 
 def _loc(detail: ErrorDetails) -> tuple[int | str, ...]:
-    """Return the location of the field or list item that pydantic's error is about.
+    """Return the location of the field or list item that one of pydantic's errors is about.
 
-    For a null field and for a duplicate item, pydantic reports the location of the parent. So this function
-    adds the name of the field, or the index of the item.
+    A location has the form ``("spec", "graders", 0, "name")``. For a null field and for a duplicate item,
+    pydantic reports only the location of the object or list. So this function adds the name of the field, or
+    the index of the item.
     """
     inside = {"null_value": "field", "duplicate_item": "index"}.get(detail["type"])
     return (*detail["loc"], detail["ctx"][inside]) if inside is not None else detail["loc"]
@@ -115,7 +116,10 @@ def _message(detail: ErrorDetails, root: type[Model]) -> str:
 
 
 def _empty(loc: Sequence[int | str], root: type[Model]) -> str:
-    """Return the message for a field whose value in the manifest is null."""
+    """Return the message for a field whose value in the manifest is null: what is wrong, and what to write.
+
+    ``loc`` is the location of the field in pydantic's form.
+    """
     info = _field(loc, root)
     model = meant.model_in(info.annotation) if info is not None else None
     if info is None or model is None:
@@ -127,14 +131,23 @@ def _empty(loc: Sequence[int | str], root: type[Model]) -> str:
 
 
 def _fields_of(model: type[Model]) -> str:
-    """Return the names of the required fields of an object, or of all its fields if none is required."""
+    """Return the names of the required fields of a class, joined by commas.
+
+    If no field is required, return the names of all fields.
+    """
     names = [info.alias or name for name, info in model.model_fields.items()]
     required = [info.alias or name for name, info in model.model_fields.items() if info.is_required()]
     return ", ".join(required or names)
 
 
 def _formless(value: str, context: dict[str, Any], loc: Sequence[int | str], root: type[Model]) -> str:
-    """Return the message for a text that does not have the required form of its field."""
+    """Return the message for a text that does not match the regular expression of its field.
+
+    The message describes the form that the field needs, and has a correction if one can be guessed.
+
+    - ``value``, ``loc``: the text, and the location of the field in pydantic's form
+    - ``context``: details of pydantic's error, with the regular expression
+    """
     form = FORMS.get(str(context.get("pattern")))
     if form is None:
         return f"{_show(value)} does not have the form that this field needs"
@@ -162,9 +175,9 @@ def _wrong_size(detail: ErrorDetails, root: type[Model]) -> str:
 
 
 def _written(text: str) -> str:
-    """Return the advice "; write …" for the end of a message, or "" if ``text`` is empty.
+    """Return the advice "; write TEXT" for the end of a message, or "" if ``text`` is empty.
 
-    If YAML would read ``text`` as a number, the advice has ``text`` in quotes.
+    If YAML would read ``text`` as a number, the advice shows it in quotes.
     """
     return f"; write {_show(text) if _is_quoted_number(text) else text}" if text else ""
 
@@ -174,10 +187,11 @@ def _options(context: dict[str, Any]) -> str:
 
 
 def _meant(value: object, context: dict[str, Any]) -> str:
-    """Return advice that names the allowed value that the user probably meant, or "".
+    """Return advice that names the allowed value that the user probably meant by ``value``.
 
-    The user may have written a similar value, the beginning of the allowed value, or its initials. For
-    example, ``RWO`` are the initials of ``ReadWriteOnce``.
+    The user may have written a similar value, the beginning of the allowed value, or its initials, such as
+    ``RWO`` for ``ReadWriteOnce``. ``context`` has the allowed values, as pydantic reports them. Return "" if
+    no allowed value is similar.
     """
     options = [option.strip() for option in _options(context).split(",")]
     if _is_quoted_number(value) and str(value) in options:
@@ -198,9 +212,9 @@ def _initials(option: str) -> str:
 
 
 def _nearest_option(value: object, loc: Sequence[int | str], root: type[Model]) -> str:
-    """Return advice to write an allowed value of a field, or "" if there is no such value.
+    """Return advice that proposes an allowed value in place of the wrong ``value`` of the field at ``loc``.
 
-    The value is the first of these that exists:
+    It proposes the first of these that exists, or is "" if none exists:
 
     - the allowed number that is nearest to ``value``
     - the default of the field
@@ -227,9 +241,9 @@ def _choices(info: FieldInfo) -> tuple[Any, ...]:
 
 
 def _inside(value: object, loc: Sequence[int | str], root: type[Model]) -> str:
-    """Return advice for a number that is out of range, or "" if there is no advice.
+    """Return advice on what to write in place of a number that is out of the range of the field at ``loc``.
 
-    The advice has the first of these that exists:
+    The advice proposes the first of these that exists, or is "" if none exists:
 
     - the number divided by 100, if the user probably wrote a percentage, such as 95 for 0.95
     - the nearest allowed number
@@ -288,10 +302,10 @@ EXAMPLES = {
 
 
 def _example(loc: Sequence[int | str], root: type[Model]) -> str:
-    """Return advice with an example of the field at ``loc``, a location in pydantic's form.
+    """Return advice that shows an example in YAML of the field at ``loc``, a location in pydantic's form.
 
-    For an object without an example, the advice has the names of the object's fields instead. Return "" for
-    any other field without an example.
+    If there is no example for an object, the advice lists the names of the object's fields. If there is none
+    for another field, return "".
     """
     named = [str(part) for part in loc if not isinstance(part, int)]
     found = EXAMPLES.get(join_path(loc)) or EXAMPLES.get(".".join(named[-2:])) or EXAMPLES.get(named[-1])
@@ -303,7 +317,10 @@ def _example(loc: Sequence[int | str], root: type[Model]) -> str:
 
 
 def _fix(value: object, detail: ErrorDetails, root: type[Model]) -> str:
-    """Return advice on how to correct a value of the wrong type, or "" if there is no advice."""
+    """Return advice on how to correct a value of the wrong type, or "" if there is no advice.
+
+    ``detail`` is pydantic's error about the value.
+    """
     kind, loc = detail["type"], detail["loc"]
     if kind == "string_type":
         return _as_text(value, loc, root)
@@ -323,9 +340,9 @@ def _fix(value: object, detail: ErrorDetails, root: type[Model]) -> str:
 
 
 def _as_text(value: object, loc: Sequence[int | str], root: type[Model]) -> str:
-    """Return advice on how to write a text in place of a number, a boolean or an object.
+    """Return advice on how to write ``value`` as text, because the field at ``loc`` needs a text.
 
-    Return "" for any other ``value``.
+    Return "" if ``value`` is not a number, a boolean or an object.
     """
     info = _field(loc, root)
     form = FORMS.get(_constraint(info, "pattern")) if info is not None else None
@@ -368,8 +385,10 @@ def _within(value: float, limits: dict[str, Any]) -> bool:
 
 
 def _as_object(value: object, loc: Sequence[int | str], root: type[Model]) -> str:
-    """Return advice on how to write an object, such as ``{name: Qwen/Qwen2.5-7B}``, in place of a text or a
-    list.
+    """Return advice on what to write in place of ``value``, because the field at ``loc`` needs an object.
+
+    For example, if ``value`` is the text ``Qwen/Qwen2.5-7B``, advise ``{name: Qwen/Qwen2.5-7B}``. Return ""
+    if the object's class is not known.
     """
     info = _field(loc, root)
     model = meant.model_in(info.annotation) if info is not None else None
@@ -408,9 +427,9 @@ def _has_form(value: str, pattern: str) -> bool:
 
 
 def _constraint(info: FieldInfo, name: str) -> str:
-    """Return the value of a field's constraint ``name`` as a text, such as "10" for ``max_length``.
+    """Return one of pydantic's constraints of a field as text, such as "10" for the name ``max_length``.
 
-    Return "" if the field has no such constraint.
+    Return "" if the field has no constraint of this name.
     """
     found = [value for each in info.metadata if (value := getattr(each, name, None)) is not None]
     return str(found[0]) if found else ""
@@ -437,7 +456,7 @@ def _is_quoted_number(value: object) -> bool:
 
 
 def _parent(loc: Sequence[int | str], root: type[Model]) -> tuple[type[Model] | None, str]:
-    """Return the pydantic class and the path of the object that has the field at ``loc``.
+    """Return the pydantic class and the path of the object that directly contains the field at ``loc``.
 
     ``loc`` is a location in pydantic's form, such as ``("spec", "graders", 0, "name")``. The class is None if
     ``root`` has no such object.
@@ -452,9 +471,9 @@ def _parent(loc: Sequence[int | str], root: type[Model]) -> tuple[type[Model] | 
 
 
 def _field(loc: Sequence[int | str], root: type[Model]) -> FieldInfo | None:
-    """Return the field at ``loc``, a location such as ``("spec", "graders", 0, "name")``.
+    """Return pydantic's description of the field at ``loc``, such as ``("spec", "graders", 0, "name")``.
 
-    For an item of a list, return the field of the list. Return None if there is no such field.
+    For the location of a list item, return that of the list. Return None if ``root`` has no such field.
     """
     named = [part for part in loc if not isinstance(part, int)]
     model, _ = _parent(named, root) if named else (None, "")
@@ -467,9 +486,10 @@ _LIMITS = ("ge", "gt", "le", "lt", "max_length")
 
 
 def _limits(loc: Sequence[int | str], root: type[Model]) -> dict[str, Any]:
-    """Return the limits of the field at ``loc``, a location such as ``("spec", "sampling", "topK")``.
+    """Return the range and the maximum length of the field at ``loc``, such as ``("spec", "graders")``.
 
-    The keys are pydantic's names, such as ``ge``. Return an empty dict for an item of a list.
+    The keys are pydantic's names: ``ge``, ``gt``, ``le``, ``lt`` and ``max_length``. A limit that the field
+    does not have is left out. Return an empty dict for an item of a list.
     """
     info = _field(loc, root) if loc and not isinstance(loc[-1], int) else None
     return {
@@ -481,7 +501,10 @@ def _limits(loc: Sequence[int | str], root: type[Model]) -> dict[str, Any]:
 
 
 def bounds_text(limits: dict[str, float]) -> str:
-    """Return limits in words: ``{"ge": 0, "le": 100}`` becomes ``0 to 100``."""
+    """Return the range of a number in words: ``0 to 100`` for ``{"ge": 0, "le": 100}``, for example.
+
+    The keys are pydantic's names: ``ge``, ``gt``, ``le`` and ``lt``. Return "" if there are none.
+    """
     if "ge" in limits and "le" in limits:
         return f"{_number(limits['ge'])} to {_number(limits['le'])}"
     words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
@@ -499,11 +522,11 @@ _READ_AS_BOOLEAN = {"false": ("n", "n, no and off"), "true": ("y", "y, yes and o
 
 
 def _suggestion(loc: Sequence[int | str], root: type[Model]) -> str:
-    """Return advice for an unknown field.
+    """Return advice for the unknown field at ``loc``, for the end of a message.
 
-    The advice names the field that the user probably meant, in this object or in another part of the
-    manifest. If no field is similar, it lists the fields of this object. For a field of another program that
-    an RFTJob does not have, it says what to do instead.
+    The advice names the field that the user probably meant, in the same object or in another part of the
+    manifest. If no field is similar, the advice lists the fields of the object. If another program has the
+    unknown field, and an RFTJob has no such field, the advice says what to do instead.
     """
     wrong = str(loc[-1])
     model, path = _parent(loc, root)

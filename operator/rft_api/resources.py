@@ -1,4 +1,4 @@
-"""The pydantic classes for the trainer's pod: its resources, and other settings of the pod."""
+"""The pydantic classes for the trainer's pod: GPUs, CPU and memory, and other settings of the pod."""
 
 from typing import Annotated, Any, Literal
 
@@ -10,7 +10,7 @@ from rft_api.sources import SecretKeyRef
 
 
 class Accelerator(Model):
-    """The kind of GPU that the plan is made for."""
+    """The kind of GPU on which the job runs, and for which its memory is planned."""
 
     name: str | None = Field(
         None, description="Name of the GPU in the catalogue, such as nvidia-h100-80gb, or cpu."
@@ -23,7 +23,7 @@ class Accelerator(Model):
 
 
 class Toleration(Model):
-    """A Kubernetes toleration."""
+    """A Kubernetes toleration, with which the pod may run on nodes that have a matching taint."""
 
     key: str | None = Field(None, description="Key of the taint. If absent, every key matches.")
     operator: Literal["Exists", "Equal"] = Field(
@@ -42,7 +42,7 @@ class Toleration(Model):
 
 
 class Resources(Model):
-    """Resources of the pod. A field that is set replaces the value of the plan."""
+    """Resources that the pod requests. A field that is set replaces the operator's planned value."""
 
     accelerator: Accelerator | None = Field(
         None, description="Kind of GPU. If absent, it is chosen among the GPUs of the cluster's nodes."
@@ -117,7 +117,7 @@ class ConfigMapKeySelector(Model):
 
 
 class ObjectFieldSelector(Model):
-    """A field of the pod."""
+    """A field of the pod, as the value of an environment variable."""
 
     api_version: Literal["v1"] | None = Field(
         None, description="API version in which path is a field of the pod."
@@ -144,7 +144,7 @@ class ResourceFieldSelector(Model):
 
 
 class EnvVarSource(Model):
-    """The source of a variable's value, written as in a Kubernetes container. Exactly one source is set."""
+    """The source of an environment variable's value, as in a Kubernetes container. Exactly one is set."""
 
     secret_key_ref: SecretKeySelector | None = Field(None, description="Key of a Secret.")
     config_map_key_ref: ConfigMapKeySelector | None = Field(None, description="Key of a ConfigMap.")
@@ -218,7 +218,7 @@ class LabelSelector(Model):
 
 
 class TopologySpreadConstraint(Model):
-    """A Kubernetes topology spread constraint."""
+    """A Kubernetes topology spread constraint: how evenly pods spread over nodes, zones or the like."""
 
     max_skew: Int = Field(
         ge=1,
@@ -287,7 +287,10 @@ class PodResourceClaim(Model):
 
 
 class Template(Model):
-    """Changes to the trainer's pod. It has no fields for hostPath, hostNetwork and security contexts."""
+    """Changes to the trainer's pod, such as its image, labels, environment variables and volumes.
+
+    There are no fields for hostPath, hostNetwork and security contexts.
+    """
 
     image: str | None = Field(
         None,
