@@ -1,7 +1,8 @@
-"""Converts pydantic's JSON schema to the structural schema of a CustomResourceDefinition.
+"""Converts a pydantic class to the structural schema that a CustomResourceDefinition needs.
 
-Pydantic writes keywords that a structural schema does not allow, such as ``$ref`` and ``const``. A keyword
-that this module cannot convert is an error. Otherwise a constraint could get lost unnoticed.
+The JSON schemas that pydantic makes have keywords that a structural schema does not allow, such as ``$ref``
+and ``const``. A keyword that this module cannot convert is an error, so that no constraint gets lost
+unnoticed.
 """
 
 from collections.abc import Mapping
@@ -47,7 +48,7 @@ _HANDLED = (
 
 
 class CannotLower(ValueError):
-    """The JSON schema cannot be converted to a structural schema without losing a constraint."""
+    """An error: a JSON schema cannot be converted to a structural schema without losing a constraint."""
 
 
 def structural(model: type[Model], *, defaults: bool) -> Schema:
@@ -96,10 +97,12 @@ def _lower(source: Schema, definitions: Mapping[str, Schema], defaults: bool, pa
 
 
 def _resolve(source: Schema, definitions: Mapping[str, Schema], path: str) -> Schema:
-    """Return a schema without ``$ref`` and without ``anyOf: [X, null]``.
+    """Replace ``$ref`` in a JSON schema by the schema that it names, and ``anyOf: [X, null]`` by X.
 
-    The schema that ``$ref`` names replaces ``$ref``, and the schema X replaces ``anyOf``. Keywords beside
-    ``$ref`` or ``anyOf`` override the keywords of this new schema.
+    Keywords beside ``$ref`` or ``anyOf`` override the keywords of the schema that replaces it.
+    ``definitions`` are the named schemas, and ``path`` is the schema's place, for messages.
+
+    Raises CannotLower for a union of objects.
     """
     beside = {k: v for k, v in source.items() if k not in ("$ref", "anyOf")}
     if "$ref" in source:
@@ -132,8 +135,9 @@ def _lower_object(
 
 
 def _describe(target: Schema, default: object) -> str:
-    """Return the description of a field with its default, range and form, so that ``kubectl explain`` shows
-    them.
+    """Return the description of a field, followed by sentences with its default, range and form.
+
+    So ``kubectl explain`` shows them. ``target`` is the structural schema of the field.
     """
     sentences = [str(target.get("description", "")).strip()]
     if default is not None and default != {} and not isinstance(default, list):

@@ -1,4 +1,4 @@
-"""Reads the number of parameters from the name of a model, such as ``7B``."""
+"""Reads the number of parameters from the name of a model, such as 7e9 from ``Qwen2.5-7B``."""
 
 import re
 
@@ -7,10 +7,10 @@ _SCALE = {"M": 1e6, "B": 1e9, "T": 1e12}
 
 
 def parameter_count(text: str) -> float | None:
-    """Return the number of parameters that a model's name says, such as 7e9 for ``Qwen2.5-7B-Instruct``.
+    """Return the number of parameters that is in a model's name, such as 7e9 for ``Qwen2.5-7B-Instruct``.
 
-    Return ``None`` if the name has no such number. ``8x7B`` is read as 56e9. Such a mixture of experts has
-    fewer parameters, but a guess must never be below the true number.
+    Return ``None`` if the name has no such number. For ``8x7B``, a mixture of experts, return 8 times 7e9.
+    This is more than the true number, because experts share parameters. A guess must never be too low.
     """
     found = _COUNT.search(text)
     if found is None:

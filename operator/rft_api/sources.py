@@ -1,4 +1,4 @@
-"""The pydantic classes that say where the base model, the data and the run's folder are."""
+"""The pydantic classes that say where the base model, the dataset and the run's folder are stored."""
 
 import math
 from typing import Annotated, Literal
@@ -11,9 +11,9 @@ from rft_api.forms import COUNT, RELATIVE_PATH, SIZE, URI
 
 
 def _is_scalar(value: object) -> object:
-    """Return ``value``. Raise PydanticCustomError if it is not a text, a finite number or a boolean.
+    """Return ``value``, which must be a text, a finite number or a boolean. Else raise PydanticCustomError.
 
-    Without this function, pydantic would report one error for each of the four types in ``Scalar``.
+    Without this check, pydantic would report one error for each of the four types in ``Scalar``.
     """
     if not isinstance(value, (str, int, float)) or (isinstance(value, float) and not math.isfinite(value)):
         raise PydanticCustomError("scalar_type", "Input should be a text, a number, true or false")
@@ -25,14 +25,14 @@ Scalar = Annotated[str | int | float | bool, BeforeValidator(_is_scalar)]
 
 
 class SecretKeyRef(Model):
-    """A key of a Secret in the job's namespace."""
+    """A reference to a key of a Secret in the job's namespace."""
 
     name: str = Field(min_length=1, description="Name of the Secret.")
     key: str = Field(min_length=1, description="Key in the Secret.")
 
 
 class VolumeClaim(Model):
-    """An existing PersistentVolumeClaim."""
+    """A reference to an existing PersistentVolumeClaim in the job's namespace."""
 
     claim_name: str = Field(min_length=1, description="Name of the PersistentVolumeClaim.")
 
@@ -62,13 +62,13 @@ class ModelCache(Model):
 
 
 class AdapterSource(Model):
-    """An adapter from which the training starts."""
+    """A LoRA adapter on the volume of the run, from which the training starts."""
 
     path: str = Field(min_length=1, description="Path of the adapter's folder on the volume of the run.")
 
 
 class ModelSource(Model):
-    """The base model. Its weights never change."""
+    """The base model, from the hub or from a folder. Training does not change its weights."""
 
     name: str = Field(
         min_length=1,
@@ -105,7 +105,7 @@ class ModelSource(Model):
 
 
 class ConfigMapSource(Model):
-    """A file in a ConfigMap."""
+    """A dataset file in a ConfigMap."""
 
     name: str = Field(min_length=1, description="Name of the ConfigMap.")
     key: str = Field(
@@ -114,7 +114,7 @@ class ConfigMapSource(Model):
 
 
 class VolumeFileSource(Model):
-    """A file on a PersistentVolumeClaim."""
+    """A dataset file on a PersistentVolumeClaim."""
 
     claim_name: str = Field(min_length=1, description="Name of the PersistentVolumeClaim.")
     path: str = Field(
@@ -131,7 +131,7 @@ Name = Annotated[str, Field(min_length=1)]
 
 
 class Dataset(Model):
-    """A dataset. Its rows have ``messages`` or ``prompt``, and the fields that graders read.
+    """A dataset of prompts. Each row has ``messages`` or ``prompt``, and the fields that graders read.
 
     Exactly one source is set: ``configMap``, ``persistentVolumeClaim`` or ``uri``.
     """
@@ -167,13 +167,14 @@ class Dataset(Model):
 
 
 class Ephemeral(Model):
-    """An emptyDir. Kubernetes deletes it, with checkpoints and adapters, when it deletes the pod."""
+    """An emptyDir for the run's folder. It is deleted, with all checkpoints, together with the pod."""
 
 
 class Storage(Model):
-    """Where the run's folder ``<namespace>/<name>-<uid8>`` is stored. Exactly one kind of storage is set.
+    """The volume with the run's folder, for checkpoints and adapters. Exactly one kind of storage is set.
 
-    In this path, ``uid8`` is eight hexadecimal digits from a hash of the RFTJob's UID.
+    The folder is ``<namespace>/<name>-<uid8>``. ``uid8`` is eight hexadecimal digits from a hash of the
+    RFTJob's UID.
     """
 
     persistent_volume_claim: VolumeClaim | None = Field(

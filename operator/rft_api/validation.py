@@ -1,4 +1,7 @@
-"""The complete check of a manifest. CLI, webhook, operator and trainer use it."""
+"""Checks all fields of an RFTJob manifest, and the rules across its fields.
+
+The CLI, the admission webhook, the operator and the trainer all use this check.
+"""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -11,14 +14,17 @@ from rft_api.problems import InvalidManifest, Problem, from_validation_error
 
 
 class CheckResult(NamedTuple):
-    """The result of the check of a manifest: the RFTJob if it is valid, or all problems."""
+    """The result of the check of a manifest: the RFTJob if the manifest is valid, else all its problems.
+
+    ``job`` is None if there are problems. ``problems`` is empty if the manifest is valid.
+    """
 
     job: RFTJob | None
     problems: tuple[Problem, ...]
 
 
 def check(document: Mapping[str, Any]) -> CheckResult:
-    """Check a manifest, and return all its problems at once.
+    """Check an RFTJob manifest, and return the RFTJob, or all problems at once.
 
     The check covers the type and the range of each field, and the rules about several fields.
     """
@@ -36,7 +42,7 @@ _TYPE = {"apiVersion": API_VERSION, "kind": KIND}
 
 
 def _type_problems(document: Mapping[str, Any]) -> Iterator[Problem]:
-    """Yield a problem if ``apiVersion`` is missing or wrong in a manifest, and another one for ``kind``."""
+    """Yield a problem for each of ``apiVersion`` and ``kind`` that is missing or wrong in a manifest."""
     for field, expected in _TYPE.items():
         found = document.get(field)
         if found != expected:

@@ -1,4 +1,4 @@
-"""Makes messages about errors in YAML. A message says what is wrong and how to correct it."""
+"""Makes messages for users about syntax errors in YAML: what is wrong, and how to correct it."""
 
 import re
 
@@ -9,7 +9,7 @@ _MAPPING = "mapping values are not allowed"
 
 
 def explained(error: yaml.YAMLError, text: str) -> str:
-    """Return one sentence about an error in the YAML ``text``: where it is, what is wrong, and what helps."""
+    """Return the message for a syntax error in the YAML ``text``: its place, what is wrong, and the fix."""
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
         return str(error)
     number = error.problem_mark.line
@@ -20,9 +20,10 @@ def explained(error: yaml.YAMLError, text: str) -> str:
 
 
 def _fix(error: yaml.MarkedYAMLError, line: str) -> str:
-    """Return what is wrong and what to write instead.
+    """Return what is wrong in a line of YAML, and what to write instead.
 
-    Return "" for an error that this function does not know. Then the caller uses PyYAML's own message.
+    ``error`` is PyYAML's error about the line. Return "" for a kind of error that this function does not
+    know. Then the caller uses PyYAML's own message.
     """
     assert error.problem_mark is not None
     problem, column = error.problem or "", error.problem_mark.column
