@@ -1,7 +1,8 @@
-"""Rules about several fields of a spec. The list of all rules is at the end of the module.
+"""Rules that several fields of an RFTJob's spec must satisfy together. ``RULES`` is the list of all rules.
 
-A rule is a pure function that gets a spec and yields the problems that it finds. Most rules are also written
-in CEL. With the CEL, the API server makes the same check as the function.
+A rule is a pure function. It gets a spec, and yields a problem for each place where the spec breaks the rule.
+The function's docstring says what the rule requires. Most rules are also written in CEL, so that the API
+server makes the same check as the function.
 
 The range of a single field is in the pydantic class that has the field. The module ``immutability`` says
 which fields may change after the start of a run.
@@ -36,7 +37,7 @@ VARIABLE_SOURCES = ("secret_key_ref", "config_map_key_ref", "field_ref", "resour
 
 
 class Rule(NamedTuple):
-    """A rule about several fields of a spec."""
+    """A rule about several fields of a spec: a function that checks a spec, and the same check in CEL."""
 
     check: Check
     cel: tuple[Cel, ...] = ()
@@ -50,26 +51,26 @@ class Rule(NamedTuple):
 
     @property
     def text(self) -> str:
-        """What the rule says: the docstring of its Python function."""
+        """What the rule requires, as a text for users: the docstring of its Python function."""
         return inspect.getdoc(self.check) or ""
 
     def __call__(self, spec: RFTJobSpec) -> Iterator[Problem]:
-        """Return the problems that the rule finds in ``spec``."""
+        """Yield a problem for each place where ``spec`` breaks the rule."""
         return self.check(spec)
 
 
 def in_cel(*texts: Cel) -> Callable[[Check], Rule]:
-    """Return a decorator that makes a rule from a function.
+    """Return a decorator that makes a rule from a function that checks a spec.
 
-    ``texts`` are CEL rules. With them, the API server makes the same check as the function.
+    ``texts`` are CEL rules with which the API server makes the same check as the function.
     """
     return lambda check: Rule(check, cel=texts)
 
 
 def not_in_cel(reason: str) -> Callable[[Check], Rule]:
-    """Return a decorator that makes a rule from a function. The API server does not check this rule.
+    """Return a decorator that makes a rule without CEL from a function that checks a spec.
 
-    ``reason`` says why the rule has no CEL.
+    ``reason`` says why the API server cannot or need not check this rule in CEL.
     """
     return lambda check: Rule(check, no_cel=reason)
 
@@ -103,7 +104,7 @@ name of its first field."""
     exactly_one_of("spec.evaluation.dataset", _aliases(Dataset, DATASET_SOURCES)),
 )
 def dataset_has_one_source(spec: RFTJobSpec) -> Iterator[Problem]:
-    """A dataset has exactly one source: a ConfigMap, a PersistentVolumeClaim or a URI."""
+    """Require exactly one source for each dataset: a ConfigMap, a PersistentVolumeClaim or a URI."""
     yield from _exactly_one("spec.dataset", spec.dataset, DATASET_SOURCES)
     if spec.evaluation.dataset is not None:
         yield from _exactly_one("spec.evaluation.dataset", spec.evaluation.dataset, DATASET_SOURCES)
@@ -119,7 +120,7 @@ def _prompt_or_messages(path: str) -> Cel:
 
 @in_cel(_prompt_or_messages("spec.dataset"), _prompt_or_messages("spec.evaluation.dataset"))
 def columns_name_one_prompt(spec: RFTJobSpec) -> Iterator[Problem]:
-    """The columns of a dataset must not have both ``prompt`` and ``messages``."""
+    """Require that the ``columns`` of a dataset do not set both ``prompt`` and ``messages``."""
     datasets = {"spec.dataset": spec.dataset, "spec.evaluation.dataset": spec.evaluation.dataset}
     for path, dataset in datasets.items():
         if dataset is not None and {"prompt", "messages"} <= (dataset.columns or {}).keys():
@@ -131,34 +132,34 @@ def columns_name_one_prompt(spec: RFTJobSpec) -> Iterator[Problem]:
 
 @in_cel(exactly_one_of("spec.storage", _aliases(Storage, STORAGE_KINDS)))
 def storage_has_one_kind(spec: RFTJobSpec) -> Iterator[Problem]:
-    """The storage of a run has exactly one kind: an existing claim, a claim template, or an emptyDir."""
+    """Require exactly one kind of storage for a run: an existing claim, a claim template, or an emptyDir."""
     yield from _exactly_one("spec.storage", spec.storage, STORAGE_KINDS)
 
 
 @in_cel(exactly_one_of("spec.model.cache", _aliases(ModelCache, CACHE_CLAIMS)))
 def model_cache_has_one_claim(spec: RFTJobSpec) -> Iterator[Problem]:
-    """The cache for models from the hub has exactly one claim: an existing one, or a template."""
+    """Require exactly one claim for the cache of models from the hub: an existing claim, or a template."""
     if spec.model.cache is not None:
         yield from _exactly_one("spec.model.cache", spec.model.cache, CACHE_CLAIMS)
 
 
 @in_cel(exactly_one_of("spec.output", _aliases(ResultTarget, OUTPUT_KINDS)))
 def output_has_one_kind(spec: RFTJobSpec) -> Iterator[Problem]:
-    """The adapter is copied to exactly one place: a repository of the hub, or a bucket."""
+    """Require exactly one place to which the adapter is copied: a repository of the hub, or a bucket."""
     if spec.output is not None:
         yield from _exactly_one("spec.output", spec.output, OUTPUT_KINDS)
 
 
 @in_cel(exactly_one_of("spec.graders[]", _aliases(Grader, GRADER_KINDS)))
 def grader_has_one_kind(spec: RFTJobSpec) -> Iterator[Problem]:
-    """Every grader has exactly one kind, such as ``exactMatch`` or ``python``."""
+    """Require exactly one kind for each grader, such as ``exactMatch`` or ``python``."""
     for i, grader in enumerate(spec.graders):
         yield from _exactly_one(f"spec.graders[{i}]", grader, GRADER_KINDS)
 
 
 @in_cel(exactly_one_of("spec.graders[].python", _aliases(Python, CODE_SOURCES)))
 def python_grader_has_one_source(spec: RFTJobSpec) -> Iterator[Problem]:
-    """The code of a python grader has exactly one source: ``inline`` or a ConfigMap."""
+    """Require exactly one source for the code of each python grader: ``inline`` or a ConfigMap."""
     for i, grader in enumerate(spec.graders):
         if grader.python is not None:
             yield from _exactly_one(f"spec.graders[{i}].python", grader.python, CODE_SOURCES)
@@ -168,7 +169,7 @@ def python_grader_has_one_source(spec: RFTJobSpec) -> Iterator[Problem]:
     "in the schema the list is a map by name, so the API server itself refuses two graders with the same name"
 )
 def grader_names_are_unique(spec: RFTJobSpec) -> Iterator[Problem]:
-    """The names of the graders are unique, because metrics and status name the graders."""
+    """Require that no two graders have the same name, because metrics and status use the names."""
     seen: dict[str, int] = {}
     for i, grader in enumerate(spec.graders):
         if grader.name in seen:
@@ -188,7 +189,7 @@ def grader_names_are_unique(spec: RFTJobSpec) -> Iterator[Problem]:
     )
 )
 def grader_scale_rises(spec: RFTJobSpec) -> Iterator[Problem]:
-    """The ``min`` of a grader's scale is less than its ``max``."""
+    """Require that ``min`` is less than ``max`` in the ``scale`` of each grader."""
     for i, grader in enumerate(spec.graders):
         if grader.scale is not None and not grader.scale.min < grader.scale.max:
             yield Problem(
@@ -210,8 +211,9 @@ def grader_scale_rises(spec: RFTJobSpec) -> Iterator[Problem]:
     )
 )
 def a_grader_makes_the_reward(spec: RFTJobSpec) -> Iterator[Problem]:
-    """At least one grader, or the environment, has a weight above 0. A grader of weight 0 is a canary. It
-    does not count for the reward.
+    """Require that at least one grader, or the environment, has a weight above 0, so that there is a reward.
+
+    A grader of weight 0 is a canary, which does not count for the reward.
     """
     if all(grader.is_canary for grader in spec.scored_by):
         yield Problem(
@@ -224,7 +226,7 @@ def a_grader_makes_the_reward(spec: RFTJobSpec) -> Iterator[Problem]:
 
 @in_cel(exactly_one_of("spec.environment.python", _aliases(EnvironmentPython, CODE_SOURCES)))
 def environment_has_one_source(spec: RFTJobSpec) -> Iterator[Problem]:
-    """The code of an environment has exactly one source: ``inline`` or a ConfigMap."""
+    """Require exactly one source for the code of the environment: ``inline`` or a ConfigMap."""
     if spec.environment is not None:
         yield from _exactly_one("spec.environment.python", spec.environment.python, CODE_SOURCES)
 
@@ -237,7 +239,7 @@ def environment_has_one_source(spec: RFTJobSpec) -> Iterator[Problem]:
     )
 )
 def environment_scale_rises(spec: RFTJobSpec) -> Iterator[Problem]:
-    """In the range of the environment's reward, ``spec.environment.scale``, ``min`` is less than ``max``."""
+    """Require that ``min`` is less than ``max`` in the ``scale`` of the environment."""
     scale = spec.environment.scale if spec.environment is not None else None
     if scale is not None and not scale.min < scale.max:
         said = f"min {scale.min:g} must be below max {scale.max:g}; raise max or lower min"
@@ -252,8 +254,9 @@ def environment_scale_rises(spec: RFTJobSpec) -> Iterator[Problem]:
     )
 )
 def no_grader_has_the_environments_name(spec: RFTJobSpec) -> Iterator[Problem]:
-    """In a job with an environment, no grader is called ``environment``, because the environment's reward
-    has this name.
+    """Require that no grader is called ``environment`` in a job with an environment.
+
+    The reward of the environment has this name.
     """
     for i, grader in enumerate(spec.graders):
         if spec.environment is not None and grader.name == ENVIRONMENT:
@@ -271,7 +274,7 @@ def no_grader_has_the_environments_name(spec: RFTJobSpec) -> Iterator[Problem]:
     )
 )
 def marker_goes_with_marker_extraction(spec: RFTJobSpec) -> Iterator[Problem]:
-    """``numeric.marker`` is set if and only if ``numeric.extract`` is ``marker``."""
+    """Require that ``numeric.marker`` is set if ``numeric.extract`` is ``marker``, and only then."""
     for i, grader in enumerate(spec.graders):
         numeric = grader.numeric
         if numeric is not None and (numeric.extract == "marker") != (numeric.marker is not None):
@@ -290,7 +293,7 @@ def marker_goes_with_marker_extraction(spec: RFTJobSpec) -> Iterator[Problem]:
     )
 )
 def completion_fits_context(spec: RFTJobSpec) -> Iterator[Problem]:
-    """``maxTokens`` is less than ``maxContextLength``, so that the context has room for a prompt too."""
+    """Require that ``maxTokens`` is less than ``maxContextLength``, so that there is room for a prompt."""
     context = spec.training.max_context_length
     if context is not None and spec.sampling.max_tokens >= context:
         yield Problem(
@@ -309,8 +312,8 @@ def completion_fits_context(spec: RFTJobSpec) -> Iterator[Problem]:
     )
 )
 def context_fits_batch(spec: RFTJobSpec) -> Iterator[Problem]:
-    """``batchSizeTokens`` is not less than ``maxContextLength``, so that a batch has room for the longest
-    sequence.
+    """Require that ``maxContextLength`` is at most ``batchSizeTokens``, so that a batch has room
+    for the longest sequence.
     """
     context = spec.training.max_context_length
     if context is not None and context > spec.training.batch_size_tokens:
@@ -330,7 +333,7 @@ def context_fits_batch(spec: RFTJobSpec) -> Iterator[Problem]:
     )
 )
 def completion_fits_default_context(spec: RFTJobSpec) -> Iterator[Problem]:
-    """If ``maxContextLength`` is absent, ``maxTokens`` is less than ``batchSizeTokens``."""
+    """Require that ``maxTokens`` is less than ``batchSizeTokens`` if ``maxContextLength`` is absent."""
     training = spec.training
     if training.max_context_length is None and spec.sampling.max_tokens >= training.batch_size_tokens:
         yield Problem(
@@ -348,7 +351,7 @@ def completion_fits_default_context(spec: RFTJobSpec) -> Iterator[Problem]:
     )
 )
 def variable_has_one_value(spec: RFTJobSpec) -> Iterator[Problem]:
-    """An environment variable has at most one of value, valueFrom and secretRef."""
+    """Require that each environment variable has at most one of value, valueFrom and secretRef."""
     for i, variable in enumerate(_variables(spec)):
         given = [
             name
@@ -365,7 +368,7 @@ def _variables(spec: RFTJobSpec) -> Sequence[EnvVar]:
 
 @in_cel(exactly_one_of("spec.template.env[].valueFrom", _aliases(EnvVarSource, VARIABLE_SOURCES)))
 def variable_has_one_source(spec: RFTJobSpec) -> Iterator[Problem]:
-    """The ``valueFrom`` of an environment variable has exactly one source, such as ``secretKeyRef``."""
+    """Require exactly one source in ``valueFrom`` of an environment variable, such as ``secretKeyRef``."""
     for i, variable in enumerate(_variables(spec)):
         if variable.value_from is not None:
             yield from _exactly_one(
@@ -375,7 +378,9 @@ def variable_has_one_source(spec: RFTJobSpec) -> Iterator[Problem]:
 
 @in_cel(exactly_one_of("spec.template.resourceClaims[]", _aliases(PodResourceClaim, CLAIM_SOURCES)))
 def resource_claim_has_one_source(spec: RFTJobSpec) -> Iterator[Problem]:
-    """Every resource claim of the pod has exactly one source: a ResourceClaim or a ResourceClaimTemplate."""
+    """Require exactly one source for each resource claim of the pod: a ResourceClaim or a
+    ResourceClaimTemplate.
+    """
     for i, found in enumerate(_resource_claims(spec)):
         yield from _exactly_one(f"spec.template.resourceClaims[{i}]", found, CLAIM_SOURCES)
 
@@ -391,7 +396,7 @@ def resource_claim_has_one_source(spec: RFTJobSpec) -> Iterator[Problem]:
     )
 )
 def gpu_claim_is_a_claim_of_the_pod(spec: RFTJobSpec) -> Iterator[Problem]:
-    """``resources.gpuClaim`` is the name of one of the pod's resource claims."""
+    """Require that ``resources.gpuClaim`` is the name of a claim in ``template.resourceClaims``."""
     name = spec.resources.gpu_claim if spec.resources is not None else None
     names = [claim.name for claim in _resource_claims(spec)]
     if name is not None and name not in names:
@@ -409,8 +414,9 @@ def _resource_claims(spec: RFTJobSpec) -> Sequence[PodResourceClaim]:
 
 @in_cel(annotations.cel())
 def annotations_widen_no_rights(spec: RFTJobSpec) -> Iterator[Problem]:
-    """Annotations must not give the pod rights for which the API has no field, such as the rights of a
-    security context.
+    """Require that no annotation in the template gives the pod more rights.
+
+    These are rights that no field of an RFTJob can give, such as those of a security context.
     """
     given = (spec.template.annotations if spec.template is not None else None) or {}
     for key, value in given.items():
@@ -421,7 +427,7 @@ def annotations_widen_no_rights(spec: RFTJobSpec) -> Iterator[Problem]:
 
 @in_cel(exactly_one_of("spec.template.volumes[]", _aliases(ExtraVolume, VOLUME_SOURCES)))
 def extra_volume_has_one_source(spec: RFTJobSpec) -> Iterator[Problem]:
-    """Every volume of the template has exactly one source: a PersistentVolumeClaim or a ConfigMap."""
+    """Require exactly one source for each volume of the template: a PersistentVolumeClaim or a ConfigMap."""
     volumes = (spec.template.volumes if spec.template is not None else None) or []
     for i, volume in enumerate(volumes):
         yield from _exactly_one(f"spec.template.volumes[{i}]", volume, VOLUME_SOURCES)
@@ -436,8 +442,9 @@ def extra_volume_has_one_source(spec: RFTJobSpec) -> Iterator[Problem]:
     )
 )
 def suspending_needs_storage(spec: RFTJobSpec) -> Iterator[Problem]:
-    """``suspend`` is false if the storage is an emptyDir. Kubernetes deletes the emptyDir with the pod, so
-    the run could not resume.
+    """Require that ``suspend`` is false if the storage is an emptyDir.
+
+    Kubernetes deletes the emptyDir with the pod, so a suspended run could not resume.
     """
     if spec.suspend and spec.storage.ephemeral is not None:
         yield Problem(
@@ -456,8 +463,9 @@ def suspending_needs_storage(spec: RFTJobSpec) -> Iterator[Problem]:
     )
 )
 def deadline_is_in_the_calendar(spec: RFTJobSpec) -> Iterator[Problem]:
-    """The deadline is a date that exists. The regular expression of the field would also accept the 31st of
-    February.
+    """Require that the date and the time of ``stop.deadline`` exist.
+
+    The regular expression of the field would also accept the 31st of February.
     """
     deadline = spec.stop.deadline if spec.stop is not None else None
     if deadline is None:
@@ -486,7 +494,7 @@ def _needs_evaluation(parent: str, field: str) -> Cel:
     _needs_evaluation("stop", "patience"),
 )
 def held_out_reward_needs_an_evaluation(spec: RFTJobSpec) -> Iterator[Problem]:
-    """Fields that use the held-out reward are absent if the evaluation is off."""
+    """Require that the evaluation is on if a field needs it, such as ``stop.patience``."""
     stop = spec.stop or Stop()
     fields = {
         "spec.evaluation.everySteps": spec.evaluation.every_steps,
@@ -512,7 +520,10 @@ def held_out_reward_needs_an_evaluation(spec: RFTJobSpec) -> Iterator[Problem]:
     )
 )
 def best_output_needs_an_evaluation(spec: RFTJobSpec) -> Iterator[Problem]:
-    """The adapter with the highest held-out reward is copied only if there is an evaluation."""
+    """Require that the evaluation is on if ``output.adapter`` is ``best``.
+
+    The best adapter is the one with the highest held-out reward.
+    """
     if spec.output is not None and spec.output.adapter == "best" and spec.evaluation.is_off:
         yield Problem(
             "spec.output.adapter",
@@ -531,7 +542,7 @@ def best_output_needs_an_evaluation(spec: RFTJobSpec) -> Iterator[Problem]:
     )
 )
 def canary_stop_has_a_canary(spec: RFTJobSpec) -> Iterator[Problem]:
-    """If ``stop.canary`` is set, at least one grader is a canary: it has the weight 0."""
+    """Require at least one canary, a grader of weight 0, if ``stop.canary`` is set."""
     watches = spec.stop is not None and spec.stop.canary is not None
     if watches and not any(grader.is_canary for grader in spec.graders):
         yield Problem(
@@ -550,8 +561,9 @@ def canary_stop_has_a_canary(spec: RFTJobSpec) -> Iterator[Problem]:
     )
 )
 def deterministic_runs_are_in_float32(spec: RFTJobSpec) -> Iterator[Problem]:
-    """``cpuDtype`` is ``float32`` or absent if ``deterministic`` is true. In bfloat16 on a CPU, the sampler's
-    results are not reproducible.
+    """Require that ``cpuDtype`` is ``float32`` or absent if ``deterministic`` is true.
+
+    In bfloat16 on a CPU, the sampler's results are not reproducible.
     """
     training = spec.training
     if training.deterministic and training.cpu_dtype not in (None, "float32"):
@@ -596,5 +608,5 @@ RULES: tuple[Rule, ...] = (
 
 
 def problems(spec: RFTJobSpec) -> list[Problem]:
-    """Return the problems that the rules find in a spec, in the order of the rules."""
+    """Return a problem for each place where a spec breaks one of ``RULES``, in the order of the rules."""
     return [problem for rule in RULES for problem in rule(spec)]

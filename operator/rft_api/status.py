@@ -1,4 +1,4 @@
-"""The status of an RFTJob, which only the operator writes."""
+"""The pydantic classes for the status of an RFTJob. In a cluster, only the operator writes the status."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -16,7 +16,7 @@ MAX_HISTORY = 50
 
 
 class Inherited(Model):
-    """A field that the job leaves out and inherits from the platform's defaults."""
+    """A field that the job leaves out, and the value that it inherits from the platform's defaults."""
 
     path: str = Field(description="Path of the field, such as spec.resources.tolerations.")
     value: str = Field(description="Inherited value. A value that is not a text is written as JSON.")
@@ -27,9 +27,9 @@ class Inherited(Model):
 
 
 class Effective(Model):
-    """The effective values of parameters that may be absent in the spec.
+    """The values that a run really uses for parameters that may be absent in the spec.
 
-    An effective value is the value in the spec, or a derived value if the spec has none.
+    Each is the value in the spec, or a derived value if the spec has none.
     """
 
     seed: Int = Field(description="Seed of the run.")
@@ -60,14 +60,14 @@ class Effective(Model):
 
 
 class MemoryPart(Model):
-    """One part of the memory that the plan expects a device to need, such as the base weights."""
+    """One part of the memory that a device is expected to need, such as the memory for the base weights."""
 
     name: str = Field(description="Name of the part, such as base weights.")
     mebibytes: float = Field(ge=0, description="Size of this part of the memory on each device, in MiB.")
 
 
 class Estimate(Model):
-    """The expected duration and cost of the run. Values that nobody can know before the run are absent."""
+    """The expected steps, tokens, time and cost of a run. A value is absent if it cannot be estimated."""
 
     steps: Int | None = Field(None, ge=0, description="Number of training steps in the whole run.")
     steps_per_epoch: Int | None = Field(None, ge=0, description="Number of training steps in one epoch.")
@@ -101,7 +101,7 @@ class Estimate(Model):
 
 
 class NodeLabel(Model):
-    """A node label, and the values that it may have."""
+    """A condition on one label of a node: the values that the label may have."""
 
     key: str = Field(description="Key of the label.")
     values: list[str] = Field(
@@ -110,7 +110,7 @@ class NodeLabel(Model):
 
 
 class NodeTerm(Model):
-    """A set of node labels, all of which a node must have."""
+    """A set of conditions on the labels of a node, all of which must hold."""
 
     labels: list[NodeLabel] = Field(description="The labels.")
 
@@ -121,7 +121,7 @@ TrainerBase = Literal["whole", "divided"]
 
 
 class Plan(Model):
-    """The plan of a run: values that were derived before the run."""
+    """The plan of a run, made before its start: GPUs, CPU, memory, and the expected time and cost."""
 
     effective: Effective | None = Field(None, description="Effective parameters of the run.")
     gpus: Int = Field(0, ge=0, description="Number of GPUs of the pod.")
@@ -212,7 +212,7 @@ class Plan(Model):
 
 
 class Change(Model):
-    """A parameter whose value in this run differs from its value in the baseline."""
+    """A parameter whose value in this run differs from its value in the baseline, an earlier RFTJob."""
 
     path: str = Field(description="Path of the field, such as spec.training.learningRate.")
     from_: str | None = Field(
@@ -227,7 +227,9 @@ class Change(Model):
 
 
 class Baseline(Model):
-    """Comparison of the run with its baseline, the RFTJob that the annotation rft.dev/baseline names."""
+    """The differences between the run and its baseline, the RFTJob that the annotation rft.dev/baseline
+    names.
+    """
 
     job: str = Field(description="Name of the baseline, an RFTJob.")
     changes: list[Change] | None = Field(
@@ -249,7 +251,7 @@ Stage = Literal["preparing", "evaluatingBase", "training", "evaluatingTuned", "f
 
 
 class Progress(Model):
-    """Progress of the run."""
+    """How far the run is: its step, epoch, attempt, stage and estimated time left."""
 
     step: Int = Field(0, ge=0, description="Number of completed training steps.")
     total_steps: Int | None = Field(None, ge=0, description="Number of training steps in the whole run.")
@@ -284,7 +286,7 @@ class Progress(Model):
 
 
 class RewardPoint(Model):
-    """One point of the reward curve."""
+    """One point of the reward curve: the mean reward and the mean scores of one training step."""
 
     step: Int = Field(ge=0, description="Number of the training step.")
     reward: float = Field(description="Mean reward of the step's rollouts.")
@@ -292,8 +294,9 @@ class RewardPoint(Model):
 
 
 def thin(points: Sequence[RewardPoint]) -> list[RewardPoint]:
-    """Return at most 50 evenly spaced points of the reward curve. The first and the last point, and the point
-    with the highest reward, are always among them.
+    """Return at most 50 evenly spaced points of the reward curve, in the same order.
+
+    The first point, the last point and the point with the highest reward are always kept.
     """
     if len(points) <= MAX_HISTORY:
         return list(points)
@@ -305,12 +308,12 @@ def thin(points: Sequence[RewardPoint]) -> list[RewardPoint]:
 
 
 def _spread(length: int, count: int) -> set[int]:
-    """Return ``count`` evenly spaced indices. The first is 0, and the last is ``length`` - 1."""
+    """Return ``count`` evenly spaced indices into a list of ``length`` items, from 0 to ``length`` - 1."""
     return {round(i * (length - 1) / (count - 1)) for i in range(count)}
 
 
 class Reward(Model):
-    """The reward curve."""
+    """The reward curve of a run, and its latest, highest and first value."""
 
     latest: float | None = Field(None, description="Mean reward of the last step.")
     best: float | None = Field(None, description="Highest mean reward of a step so far.")
@@ -322,7 +325,7 @@ class Reward(Model):
 
 
 class PairedDifference(Model):
-    """Mean score of the tuned policy minus mean score of the starting policy.
+    """Mean score of the tuned policy minus mean score of the starting policy, with a 95 % interval.
 
     Both policies are evaluated on the same rows. The interval is a bootstrap interval.
     """
@@ -333,7 +336,7 @@ class PairedDifference(Model):
 
 
 class GraderEvaluation(Model):
-    """Mean held-out scores of one grader or of the combined reward."""
+    """Mean scores on the held-out rows before and after training, of one grader or of the combined reward."""
 
     base: float = Field(description="Mean score of the starting policy.")
     tuned: float | None = Field(None, description="Mean score of the last evaluated policy.")
@@ -343,14 +346,14 @@ class GraderEvaluation(Model):
 
 
 class BestEvaluation(Model):
-    """The evaluated checkpoint with the highest held-out reward."""
+    """The checkpoint with the highest held-out reward among the evaluated checkpoints, and its result."""
 
     step: Int = Field(ge=1, description="Training step of the checkpoint.")
     reward: GraderEvaluation = Field(description="Held-out result of the combined reward.")
 
 
 class EvaluationResult(Model):
-    """Results of the held-out evaluation."""
+    """Results of the evaluation on held-out rows: the scores of the starting policy and the tuned policy."""
 
     rows: Int = Field(ge=0, description="Number of held-out rows.")
     step: Int = Field(0, ge=0, description="Training step of the tuned policy.")
@@ -383,7 +386,7 @@ class PhaseSeconds(Model):
 
 
 class Metrics(Model):
-    """Metrics of the last training step that show whether the training is healthy."""
+    """Metrics of the last training step, such as loss, KL, entropy and the time of each phase."""
 
     loss: float | None = Field(None, description="Loss of the last step.")
     kl: float | None = Field(
@@ -435,7 +438,7 @@ class Metrics(Model):
 
 
 class Recommendation(Model):
-    """A piece of advice that is derived from the numbers of the run."""
+    """A piece of advice from the numbers of the run: what the user should change in the spec, and why."""
 
     rule: str = Field(description="Id of the rule that this advice comes from.")
     parameter: str | None = Field(None, description="Path of the spec's field that should be changed.")
@@ -443,7 +446,7 @@ class Recommendation(Model):
 
 
 class Usage(Model):
-    """Resources that the run has used."""
+    """What the run has used and lost so far: GPU time, tokens, cost, left-out prompts and grader errors."""
 
     gpu_seconds: float = Field(
         0.0, ge=0, description="GPU-seconds of the steps and evaluations of all attempts."
@@ -484,7 +487,7 @@ class Usage(Model):
 
 
 class Output(Model):
-    """The results of the run: its folder, and the adapter and checkpoints in it."""
+    """The places of the run's results: the folder of the run, its adapter, and its checkpoints."""
 
     folder: str | None = Field(None, description="Path of the run's folder on the volume.")
     adapter: str | None = Field(None, description="Path of the final adapter, which peft can load.")
@@ -498,7 +501,7 @@ class Output(Model):
 
 
 class RunStatus(Model):
-    """The part of the status that the trainer knows and reports."""
+    """The part of an RFTJob's status that the trainer reports, such as progress, reward and metrics."""
 
     progress: Progress = Field(default_factory=Progress, description="Progress of the run.")
     reward: Reward | None = Field(None, description="The reward curve.")
@@ -512,7 +515,7 @@ class RunStatus(Model):
 
 
 class RFTJobStatus(Model):
-    """Status of an RFTJob."""
+    """The status of an RFTJob: its phase, conditions, plan, progress, metrics and results."""
 
     observed_generation: Int | None = Field(
         None, description="Generation of the spec that the operator has processed."
