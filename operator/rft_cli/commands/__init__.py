@@ -1,1 +1,1 @@
-"""The commands of ``rft``. Most have a module of their own; suspend, resume and cancel share one."""
+"""The commands of the program ``rft``, one module for each. Suspend, resume and cancel share a module."""

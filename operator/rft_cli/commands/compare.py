@@ -1,4 +1,4 @@
-"""``rft compare``: shows runs side by side."""
+"""``rft compare``: shows the parameters, results and rewards of several runs side by side."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,12 +58,13 @@ def compare(
 def _runs(sources: Sequence[str], context: str | None, namespace: str | None) -> dict[str, ReportedRun]:
     """Return the data of the runs to compare, by the name of the run.
 
-    If two runs have the same name, the keys are the texts in ``sources``. If ``sources`` is a single job,
-    return the job's baseline and then the job.
+    ``sources`` are names of jobs in the cluster, or paths of runs' folders. If two runs have the same name,
+    the keys are the texts in ``sources`` instead. If ``sources`` is a single job, return first the job that
+    its annotation rft.dev/baseline names, and then the job itself.
 
     Raises:
-        UserError: if ``sources`` is a single folder or a job without a baseline, if it names a run twice, or
-            if a run cannot be read.
+        UserError: if ``sources`` is a single folder or a single job without this annotation, if it names a
+            run twice, or if a run cannot be read.
     """
     if len(sources) > 1:
         found = [load_run(source, context, namespace) for source in sources]

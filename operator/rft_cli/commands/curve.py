@@ -1,4 +1,4 @@
-"""``rft curve``: draws the reward curve of a job, a folder or a file."""
+"""``rft curve``: draws the reward curve of a run, from a job in the cluster, a run's folder or a file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +26,9 @@ from rft_run.steps import StepRecord
 
 
 class Loaded(NamedTuple):
-    """The data of a run's reward curve: the run's name, the records of its steps, and held-out rewards."""
+    """The data for drawing a run's reward curve: the run's name, the records of its steps, and the held-out
+    rewards before and after training.
+    """
 
     name: str
     steps: Sequence[StepRecord]
@@ -51,13 +53,17 @@ def curve(
 
 
 def load_curve(source: str, context: str | None, namespace: str | None) -> Loaded:
-    """Return the data of the reward curve of ``source``: a run's folder, a file, or the name of a job.
+    """Return the data for drawing a run's reward curve. A run may be without any reward yet.
 
-    A file is a ``metrics.jsonl``. If its name ends in .yaml or .yml, it has a status or an RFTJob.
+    ``source`` is one of these:
+
+    - the path of a run's folder
+    - the path of a YAML file with an RFTJob, or with its status
+    - the path of any other file, which is read as ``metrics.jsonl``
+    - the name of a job in the cluster
 
     Raises:
-        UserError: if there is no such folder, file or job, or if it cannot be read. A run without a reward
-            is no error.
+        UserError: if there is no such folder, file or job, or if it cannot be read.
     """
     path = Path(source)
     if path.is_dir():
@@ -90,7 +96,10 @@ def _of_job(job: dict[str, object], name: str) -> Loaded:
 
 
 def _of_status(path: Path) -> Loaded:
-    """Return the data of the reward curve in a file with a job's status, or with an RFTJob and its status."""
+    """Return the data for the reward curve from a YAML file with a job's status, or with a whole RFTJob.
+
+    Raises UserError if the file cannot be read, or has no status with rewards.
+    """
     try:
         text = run_files.text(path, run_files.STATUS_BYTES, follow=True)
         body = load_documents(text, str(path))[0].body

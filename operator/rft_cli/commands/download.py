@@ -1,4 +1,4 @@
-"""``rft download``: copies the run's folder of a job in the cluster to this machine."""
+"""``rft download``: copies files of a job's run from its volume in the cluster to this machine."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -22,7 +22,7 @@ _MIB = 1 << 20
 
 
 class DownloadedPart(StrEnum):
-    """The values of the option ``--only`` of ``rft download``: parts of a run's folder."""
+    """The values of the option ``--only`` of ``rft download``: the parts of a run's folder to copy."""
 
     ADAPTER = "adapter"
     CHECKPOINTS = "checkpoints"

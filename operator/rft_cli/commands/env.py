@@ -24,7 +24,10 @@ env = typer.Typer(
 
 @env.callback()
 def _env() -> None:
-    """Make ``check`` a subcommand of ``env``. Without this function typer would drop the name ``check``."""
+    """Do nothing. This callback makes typer treat ``check`` as a subcommand of ``rft env``.
+
+    For a group with only one command and no callback, typer would drop the name of the command.
+    """
 
 
 @env.command()

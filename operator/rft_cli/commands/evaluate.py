@@ -1,4 +1,4 @@
-"""``rft evaluate``: scores policies on a job's held-out rows, without training."""
+"""``rft evaluate``: scores the base model or a trained adapter on a job's held-out rows, without training."""
 
 import shutil
 import tempfile
@@ -115,11 +115,11 @@ def evaluate(
 def _asked(
     source: Path, given: Given, step: int | None, best: bool, folder: Path
 ) -> tuple[EvaluationTask, TunedAdapter | None]:
-    """Return the evaluation to make, and the adapter of the tuned policy.
+    """Return the evaluation that the command line asks for, and the adapter that training has made.
 
-    The adapter is None if ``source`` is a manifest.
+    The adapter is None if ``source`` is a manifest, because then only one policy is evaluated.
 
-    - ``source``: a manifest, or the folder of a run
+    - ``source``: the path of a manifest, or of a run's folder
     - ``given``, ``step``, ``best``: the values of the options
     - ``folder``: the folder of the evaluation; files from ConfigMaps get paths in this folder
 
@@ -158,8 +158,10 @@ def _asked(
 
 
 def _options(tuned: TunedAdapter | None, limit: int | None) -> list[str]:
-    """Return command-line options for the trainer: the adapter to evaluate with its step, and the maximum
-    number of rows.
+    """Return the trainer's command-line options for an evaluation.
+
+    - ``tuned``: the trained adapter to evaluate, with its step; None: there is no such adapter
+    - ``limit``: the maximum number of rows; None: all rows
     """
     options = ["--adapter", str(tuned.folder), "--step", str(tuned.step)] if tuned is not None else []
     return [*options, "--limit", str(limit)] if limit is not None else options
@@ -167,10 +169,10 @@ def _options(tuned: TunedAdapter | None, limit: int | None) -> list[str]:
 
 @contextmanager
 def _folder(output: Path | None) -> Iterator[Path]:
-    """Yield the folder of the evaluation: a new one at ``output``, or a temporary one if ``output`` is None.
+    """Create the folder for the files of an evaluation, and yield its path.
 
-    The temporary folder is removed at the end. The folder ``output`` is removed if the ``with`` block raises
-    an exception.
+    It is the folder ``output``, or a temporary folder if ``output`` is None. The temporary folder is removed
+    at the end. The folder ``output`` is removed only if the ``with`` block raises an exception.
 
     Raises:
         UserError: if ``output`` exists already, or cannot be written.
@@ -194,10 +196,10 @@ def _folder(output: Path | None) -> Iterator[Path]:
 
 
 def _run(command: Sequence[str], folder: RunFolder) -> None:
-    """Run the trainer's ``command``, which makes the evaluation, and show its progress.
+    """Run the trainer until the evaluation has ended, and show its progress.
 
-    The trainer's log is written into ``folder``. If the evaluation fails, print why and raise typer.Exit with
-    the trainer's exit code.
+    ``command`` starts the trainer, which makes the evaluation. Its log is written into ``folder``. If the
+    evaluation fails, print why, and raise typer.Exit with the trainer's exit code.
     """
     with ProgressView(err(), "the sampler to end") as view:
         exit_code, end = train(command, folder.log, view.show, view.tick)
@@ -215,7 +217,11 @@ def _run(command: Sequence[str], folder: RunFolder) -> None:
 
 
 def _show(folder: RunFolder, config: RunConfig, tuned: TunedAdapter | None, format_: EvaluateFormat) -> None:
-    """Print the scores of each policy. If there are two policies, also print their comparison."""
+    """Print the results of an evaluation: the scores of each policy, and the comparison of two policies.
+
+    - ``folder``: the folder of the evaluation, with the trainer's results
+    - ``tuned``: the trained adapter; None: only one policy was evaluated, and there is no comparison
+    """
     found = scoring.results(folder, config.effective.seed)
     compared = records.status(folder.status).evaluation if tuned is not None else None
     if format_ is EvaluateFormat.JSON:
@@ -237,11 +243,11 @@ def _body(
     tuned: TunedAdapter | None,
     comparison: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """Return the results as a JSON object.
+    """Return the results of an evaluation as a JSON object, for ``-o json``.
 
-    - ``found``: the scores of each policy
-    - ``tuned``: the adapter of the tuned policy, or None if only the base model was evaluated
-    - ``comparison``: the comparison of both policies in the form of ``status.evaluation``, or None
+    - ``found``: the scores of each policy that was evaluated
+    - ``tuned``: the trained adapter; None: only one policy was evaluated
+    - ``comparison``: the comparison of two policies in the form of ``status.evaluation``, or None
     """
     model = config.spec.model
     start = model.adapter.path if model.adapter is not None else None
