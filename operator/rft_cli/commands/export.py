@@ -46,7 +46,7 @@ MergedDtype = Annotated[
 
 
 class Chosen(NamedTuple):
-    """An adapter to export.
+    """The adapter that a command uses, such as that of the last step or of a checkpoint.
 
     - ``folder``: the folder with the adapter's files
     - ``what``: a description of the adapter for messages, such as ``step 40``
@@ -93,7 +93,7 @@ def export(
 
 
 def refuse_unused(base: str | None, merge: bool) -> None:
-    """Raise UserError if ``--base`` is given without ``--merge``."""
+    """Raise UserError if the option ``--base`` is given without ``--merge``, which alone uses it."""
     if base is not None and not merge:
         raise UserError("--base: is only used by --merge; leave it out or add --merge", INVALID)
 
@@ -101,11 +101,14 @@ def refuse_unused(base: str | None, merge: bool) -> None:
 def write_export(
     folder: Path, chosen: Chosen, target: Path, *, base: str | None, merge: bool, dtype: Dtype
 ) -> None:
-    """Write the adapter ``chosen``, or with ``merge`` the merged model, into the empty folder ``target``.
+    """Write an adapter, or with ``merge`` the model merged from base model and adapter, into an empty folder.
 
     If ``folder`` is the folder of a run, also write a model card.
 
-    - ``base``: the base model in place of the run's, or None
+    - ``folder``: the folder that the user named, of a run or of a single adapter
+    - ``chosen``: the adapter
+    - ``target``: the empty folder
+    - ``base``: the base model to use instead of the run's own, or None
     - ``dtype``: the number format of the merged model
 
     Raises UserError if the adapter cannot be read or merged, and OSError if ``target`` cannot be written.
@@ -124,10 +127,15 @@ def write_export(
 def chosen_of(
     source: str, step: int | None, best: bool, context: str | None, namespace: str | None, image: str | None
 ) -> Iterator[tuple[Path, Chosen]]:
-    """Yield a folder, and the adapter in it that ``--step`` and ``--best`` select. See ``choose``.
+    """Yield a folder on this machine, and the adapter in this folder that the options select.
 
-    The folder is ``source``, if it is a folder on this machine. If ``source`` is a job in the cluster, it is
-    a temporary folder with the files that ``fetch_adapter`` copies.
+    If ``source`` is a folder, it is yielded itself. If ``source`` is the name of a job in the cluster, the
+    job's adapter and metrics are copied into a temporary folder, and this folder is yielded.
+
+    - ``step``, ``best``: the values of the options ``--step`` and ``--best``; with neither, the final adapter
+    - ``image``: the image of the pod that reads the job's volume; None: the image of the job
+
+    Raises UserError if there is no such folder, job or adapter.
     """
     refuse_both(step, best)
 
@@ -139,27 +147,25 @@ def chosen_of(
 
 
 def refuse_both(step: int | None, best: bool) -> None:
-    """Raise UserError if both ``--step`` and ``--best`` are given."""
+    """Raise UserError if the options ``--step`` and ``--best`` are both given."""
     if step is not None and best:
         raise UserError("--step and --best exclude each other; give only one", INVALID)
 
 
 def fetch_adapter(job: str, paths: list[str], fetch: Fetch, step: int | None, best: bool) -> None:
-    """Fetch the files that ``choose`` and the model card need from a job's volume: metrics and adapters.
-
-    Few files are fetched, because the pod reads each of them twice: for its digest, and to send it. The
-    adapter of an older checkpoint is fetched only in these cases:
-
-    - The newer checkpoints cannot be used.
-    - ``step`` is the step of this checkpoint.
-    - ``best`` is true, and this checkpoint has the highest held-out reward.
-
-    The parameters are:
+    """Copy a job's metrics and the adapter that the options select from the job's volume to this machine.
 
     - ``job``: the name of the job, for messages
     - ``paths``: the paths of all files in the job's folder that match ``_FILES``
     - ``fetch``: a function that copies files to this machine
-    - ``step``, ``best``: the values of the options
+    - ``step``, ``best``: the values of the options ``--step`` and ``--best``
+
+    Few files are copied, because the pod reads each of them twice: for its digest, and to send it. The
+    adapter of an older checkpoint is copied only in these cases:
+
+    - The newer checkpoints cannot be used.
+    - ``step`` is the step of this checkpoint.
+    - ``best`` is true, and this checkpoint has the highest held-out reward.
 
     Raises:
         UserError: if the job has no adapter, or no checkpoint of the step that the options select.
@@ -189,9 +195,10 @@ def fetch_adapter(job: str, paths: list[str], fetch: Fetch, step: int | None, be
 
 
 def _files_of(step: int) -> list[str]:
-    """Return ``fnmatch`` patterns of the adapter's files and the state file in the checkpoint of a step.
+    """Return ``fnmatch`` patterns for the files to copy from the checkpoint of a step.
 
-    The patterns are relative to the run's folder.
+    These are the files of the adapter, and the file with the state of the run. The patterns are relative to
+    the run's folder.
     """
     checkpoint = RunFolder(Path()).checkpoint_of(step)
     return [f"{adapter_of(checkpoint)}/*", str(state_of(checkpoint))]
@@ -203,11 +210,11 @@ def _no_checkpoint(step: int, where: str, steps: Sequence[int]) -> UserError:
 
 
 def choose(folder: Path, step: int | None, best: bool) -> Chosen:
-    """Return the adapter that the options ``--step`` and ``--best`` select.
+    """Return the adapter in ``folder`` that the options ``--step`` and ``--best`` select.
 
     ``folder`` is a run's folder, or the folder of a single adapter. If neither option is given, return the
-    final adapter of the run. If the final adapter is missing or broken, return the one of the newest
-    checkpoint with a usable adapter.
+    final adapter of the run. If the final adapter is missing or broken, return the adapter of the newest
+    checkpoint that has a usable one.
 
     Raises:
         UserError: if there is no such adapter, or if both options are given.
@@ -230,7 +237,10 @@ def choose(folder: Path, step: int | None, best: bool) -> Chosen:
 
 
 def _is_whole(adapter: Path) -> bool:
-    """Return whether an adapter is complete and can be used. If not, print the reason on standard error."""
+    """Return whether the adapter in the folder ``adapter`` is complete and can be used.
+
+    If not, print the reason on standard error.
+    """
     problem = _problem(adapter)
     if problem is not None:
         err().print(f"left out: {problem}", markup=False, soft_wrap=True)
@@ -238,7 +248,10 @@ def _is_whole(adapter: Path) -> bool:
 
 
 def _problem(adapter: Path) -> str | None:
-    """Return why an adapter cannot be used, or None if it can be used. Raises UserError if the disk fails."""
+    """Return why the adapter in the folder ``adapter`` cannot be used, or None if it can be used.
+
+    Raises UserError if a file cannot be read because of an error of the operating system.
+    """
     try:
         return adapter_problem(adapter)
     except OSError as error:
@@ -246,10 +259,10 @@ def _problem(adapter: Path) -> str | None:
 
 
 def _best_step(newest: Path) -> int:
-    """Return the step whose checkpoint has the highest held-out reward.
+    """Return the step of the checkpoint that has the highest held-out reward of the run.
 
-    The step is read from the state in ``newest``, the folder of the run's newest checkpoint. Raises UserError
-    if no checkpoint of the run was evaluated.
+    The step is read from the state file in ``newest``, the folder of the run's newest checkpoint. Raises
+    UserError if no checkpoint of the run was evaluated.
     """
     reached = records.state(state_of(newest))
     if reached.best_reward is None:
@@ -261,13 +274,13 @@ def _best_step(newest: Path) -> int:
 
 
 def _base(adapter: Path, config: RunConfig | None, given: str | None) -> tuple[str, str | None]:
-    """Return the name and the revision of the base model of an adapter.
+    """Return the name and the revision of an adapter's base model. The revision may be None.
 
     The base model is the first of these that is known:
 
     - ``given``, the value of ``--base``; then the revision is None
     - the base model in ``config``, the configuration of the run
-    - the base model in the adapter's configuration; then the revision is None
+    - the base model in the ``adapter_config.json`` of the adapter; then the revision is None
 
     Raises UserError if no base model is known.
     """
@@ -284,8 +297,8 @@ def _base(adapter: Path, config: RunConfig | None, given: str | None) -> tuple[s
 def _copy(adapter: Path, target: Path, config: RunConfig | None) -> None:
     """Copy the files of an adapter into the folder ``target``.
 
-    ``config`` is the configuration of the run. If it is not None, its base model is written into the
-    ``adapter_config.json`` of the copy. Else the copy keeps the base model of the original.
+    ``config`` is the configuration of the run, or None if it is not known. If it is known, the base model of
+    the run is written into the ``adapter_config.json`` of the copy.
     """
     body = records.adapter_config(adapter)
     if config is not None:
@@ -297,7 +310,7 @@ def _copy(adapter: Path, target: Path, config: RunConfig | None) -> None:
 
 
 def _copy_file(file: Path, target: Path) -> None:
-    """Copy a file of an adapter. A folder is skipped.
+    """Copy a file of an adapter to the path ``target``. If ``file`` is a folder, skip it and print a note.
 
     Raises UserError if ``file`` is a link, because a link may lead to any file.
     """
@@ -314,9 +327,11 @@ def _copy_file(file: Path, target: Path) -> None:
 
 
 def _card(run: RunFolder, config: RunConfig, chosen: Chosen, base: str | None, *, merged: bool) -> Card:
-    """Return the content of the model card, from the run's records.
+    """Return the content of the model card for an exported adapter or, if ``merged``, for a merged model.
 
-    If ``base`` is not None, it replaces the run's base model.
+    - ``run``, ``config``: the folder and the configuration of the run
+    - ``chosen``: the adapter
+    - ``base``: the base model to name instead of the run's own, or None
     """
     steps = records.steps(run.metrics)
     step = chosen.step if chosen.step is not None else records.last_step(steps)
@@ -337,10 +352,10 @@ def _card(run: RunFolder, config: RunConfig, chosen: Chosen, base: str | None, *
 
 
 def _merge(adapter: Path, target: Path, base: str, revision: str | None, dtype: Dtype) -> None:
-    """Merge the adapter into the base model, and write the merged model into the folder ``target``.
+    """Merge an adapter into its base model, and write the merged model into the folder ``target``.
 
-    A child process does this with the trainer's package, so that ``rft`` itself never loads torch. Raises
-    UserError if the merge fails.
+    ``revision`` is the revision of the base model on the hub, or None. A child process merges with the
+    trainer's package, so that ``rft`` itself never loads torch. Raises UserError if the merge fails.
     """
     python, *_ = trainer_command()
     command = [python, "-P", "-m", "rft_trainer.export", "--adapter", str(adapter), "--base", base]
@@ -353,9 +368,10 @@ def _merge(adapter: Path, target: Path, base: str, revision: str | None, dtype: 
 
 @contextmanager
 def _placed(output: Path, force: bool) -> Iterator[Path]:
-    """Yield a temporary folder, which is renamed to ``output`` if the ``with`` block raises no exception.
+    """Yield an empty folder for the exported files, which becomes the folder ``output`` at the end.
 
-    With ``force`` an existing ``output`` is replaced.
+    It is renamed to ``output`` if the ``with`` block raises no exception. With ``force`` an existing
+    ``output`` is replaced.
 
     Raises:
         UserError: if ``output`` cannot be written, or exists already and ``force`` is false.
@@ -372,9 +388,9 @@ def _placed(output: Path, force: bool) -> Iterator[Path]:
 
 
 def _make_readable(folder: Path) -> None:
-    """Give the files in ``folder`` the usual permissions of new files, which the umask decides.
+    """Give all files in ``folder`` the usual permissions of new files, according to the umask.
 
-    The library that writes the weights makes files that only the owner can read.
+    The library that writes the weights makes files that only their owner can read.
     """
     mask = os.umask(0)
     os.umask(mask)

@@ -1,4 +1,4 @@
-"""``rft get``: lists the RFTJobs of a cluster."""
+"""``rft get``: lists the RFTJobs in a cluster with their phase and progress."""
 
 import json
 from datetime import UTC, datetime
@@ -33,7 +33,7 @@ def get(
     context: Context = None,
     namespace: Namespace = None,
 ) -> None:
-    """List RFTJobs: phase, steps, reward, time left, age."""
+    """List the RFTJobs in a cluster, or show one: phase, steps, reward, time left, age."""
     if name is not None:
         refuse_folder(name)
     cluster = connect(context, namespace)

@@ -136,10 +136,12 @@ def _summary(names: Sequence[str], scores: "Sequence[Score]") -> list[str]:
 
 
 def _gold_summary(names: Sequence[str], answers: Sequence[Answer], scores: "Sequence[Score]") -> list[str]:
-    """Return lines that say, for each grader, which gold answers do not get the score 1.
+    """Return lines that say, for each grader, to which gold answers it does not give the score 1.
+
+    A gold answer is the right answer that the dataset has for a row, graded in place of a completion.
 
     - ``names``: the names of the graders, in the order of the lines
-    - ``answers``, ``scores``: the gold answers, and the scores of each of them, in the same order
+    - ``answers``, ``scores``: the gold answers, and in the same order the scores of each gold answer
     """
     below: dict[str, list[int]] = {}
     for answer, name in grading.not_full(answers, scores):

@@ -1,4 +1,4 @@
-"""``rft import``: makes an RFTJob from a job or grader of another program."""
+"""``rft import``: converts a job or a grader of OpenAI, Fireworks or TRL to a manifest of an RFTJob."""
 
 from pathlib import Path
 from typing import Annotated
@@ -63,8 +63,9 @@ def import_(
 
 
 def _path(path: Path | None, option: str) -> str | None:
-    """Return the absolute path of the file that an option names. Raises UserError if there is no such
-    file.
+    """Return the absolute path of the file that an option names, or None if the option is absent.
+
+    ``option`` is the name of the option, for messages. Raises UserError if there is no such file.
     """
     if path is None:
         return None
@@ -75,9 +76,9 @@ def _path(path: Path | None, option: str) -> str | None:
 
 
 def _write(draft: Draft, folder: Path) -> None:
-    """Write the manifest and its files into ``folder``.
+    """Write the manifest of an imported job, and the files that it uses, into ``folder``.
 
-    Raises UserError, and writes nothing, if a file with one of their names exists with other content.
+    Raises UserError, and writes nothing, if a file of the same name exists with other content.
     """
     texts = {**draft.files, MANIFEST: dump(draft.manifest())}
     for name, text in texts.items():

@@ -84,7 +84,10 @@ def _carry_out(action: Action, name: str, wait: bool, context: str | None, names
 
 
 def refusal(action: Action, job: Mapping[str, Any]) -> str | None:
-    """Return why ``action`` is not possible for a job, and what to do. Return None if it is possible."""
+    """Return why a job cannot be suspended, resumed or cancelled, and what to do instead.
+
+    Return None if ``action`` is possible. ``job`` is the RFTJob as the API server returns it.
+    """
     spec, status = job.get("spec") or {}, job.get("status") or {}
     # A job has ended if it has a completion time. The phase Invalid is no end: the job runs once its spec is
     # corrected.

@@ -1,4 +1,4 @@
-"""``rft new``: writes a manifest for a file of rows."""
+"""``rft new``: writes the manifest of an RFTJob that trains on the rows in a file."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -33,10 +33,10 @@ def grade(completion, row):
 
 
 class FieldGrader(StrEnum):
-    """The kinds of graders for which ``rft new`` can write all settings.
+    """The values of the option ``--grader`` of ``rft new``: kinds of graders.
 
-    They need only the name of the field with the right answer. For ``python`` the command also writes the
-    code.
+    Graders of these kinds need only one setting: the name of the rows' field with the right answer. For
+    ``python`` the command also writes the code.
     """
 
     EXACT_MATCH = "exactMatch"
@@ -128,9 +128,12 @@ def _kind(text: str) -> FieldGrader:
 
 
 def _likely(found: Survey, field: str) -> str:
-    """Return the kind of grader that fits the right answers: numbers, short texts or long texts.
+    """Return the kind of grader that fits the right answers in the rows.
 
-    ``field`` is the field of the rows with the right answers.
+    It is ``numeric`` for numbers, ``exactMatch`` for short texts, and ``textSimilarity`` for long texts.
+
+    - ``found``: the values that were found in the rows
+    - ``field``: the field of the rows with the right answers
     """
     if are_numbers(found.answers[field]):
         return FieldGrader.NUMERIC
@@ -155,19 +158,21 @@ def _name(given: str | None, output: Path) -> str:
 
 
 def _uri(rows: Path, output: Path) -> str:
-    """Return the path of the rows for the manifest.
+    """Return the path to write into the manifest for ``rows``, the file with the rows.
 
-    The path is relative if the rows are in the manifest's folder, else it is absolute.
+    The path is relative if the file is in or below the manifest's folder, else it is absolute. ``output`` is
+    the path of the manifest.
     """
     path, folder = rows.expanduser().resolve(), output.resolve().parent
     return f"./{path.relative_to(folder)}" if path.is_relative_to(folder) else str(path)
 
 
 def code_settings(code: Path) -> dict[str, str]:
-    """Return the settings of a python grader whose code is in the file ``code``.
+    """Return the settings of a python grader for the manifest: ``file``, and if needed ``function``.
 
-    They name the function if the file exists and has no function ``grade``, but another one that can be the
-    grader. Raises UserError if the file cannot be read.
+    ``code`` is the file with the grader's code. ``function`` is needed if this file exists, and the function
+    in it that is probably the grader has another name than ``grade``. Raises UserError if the file cannot be
+    read.
     """
     settings = {"file": code.name}
     try:
@@ -188,11 +193,11 @@ def manifest(
     settings: dict[str, Any],
     max_tokens: int,
 ) -> dict[str, Any]:
-    """Return the manifest of a job with one grader.
+    """Return the manifest of an RFTJob with one grader, as a JSON object.
 
     - ``name``, ``model``: the name of the job, and the hub id or path of its model
     - ``found``: the columns and the number of prompts that were found in the rows
-    - ``uri``: the path of the rows
+    - ``uri``: the path of the file with the rows
     - ``kind``, ``settings``: the kind of the grader, and its settings in the manifest
     - ``max_tokens``: the maximum length of a completion, in tokens
 
