@@ -90,7 +90,9 @@ def plan(
 
 
 def defaults_in(path: Path) -> JobDefaults:
-    """Return the ``jobDefaults`` in a file with the values of the chart.
+    """Return the platform's defaults for jobs from a file with values of the operator's Helm chart.
+
+    The defaults are the section ``jobDefaults`` of the file.
 
     Raises:
         UserError: if the file cannot be read, has no key jobDefaults, or a default is wrong.
@@ -111,11 +113,12 @@ def defaults_in(path: Path) -> JobDefaults:
 def known_rows(
     manifest: Manifest, dataset: Path | None, evaluation: Path | None
 ) -> tuple[RowCounts | None, list[str]]:
-    """Return the numbers of rows and the length of their prompts, and a list of notes for the plan.
+    """Count the rows of a job's datasets. Return the counts with the length of the prompts, and notes.
 
-    If the rows cannot be read, the first result is None, and one note says why. Else there is no note.
+    The notes are for the plan. If the rows cannot be read, the counts are None, and one note says why. Else
+    there is no note.
 
-    - ``dataset``, ``evaluation``: files from the options, in place of the datasets of the manifest
+    - ``dataset``, ``evaluation``: files from the options, in place of the datasets of the manifest, or None
 
     Raises:
         UserError: if the rows cannot be read although an option names a file with rows.
@@ -129,12 +132,12 @@ def known_rows(
 
 
 def on(accelerator: str, job: RFTJob) -> RFTJob:
-    """Return a copy of the job for another kind of GPU.
+    """Return a copy of a job that asks for another kind of GPU.
 
-    The number of GPUs and all other fields of the job's accelerator are removed, so that the plan chooses
-    them.
+    The number of GPUs and all other fields of the job's accelerator are removed from the copy, so that the
+    plan chooses them.
 
-    - ``accelerator``: a name of the catalogue, such as ``nvidia-l40s-48gb``, or ``cpu``
+    - ``accelerator``: a GPU in the catalogue ``ACCELERATORS``, such as ``nvidia-l40s-48gb``, or ``cpu``
 
     Raises:
         UserError: if the catalogue has no such GPU.
@@ -155,13 +158,13 @@ def outcome(
     notes: list[str],
     defaults: JobDefaults = NO_DEFAULTS,
 ) -> Plan | Unplannable:
-    """Return the plan of a job, or the reason why there is no plan.
+    """Compute and return the plan of a job, or the error that says why there is no plan.
 
-    - ``config``: the model's config.json, or a folder with it
+    - ``config``: the model's config.json, or a folder with it, or None
     - ``hub``: whether config.json is downloaded from the hub, if ``config`` is None
     - ``rows``: the numbers of rows and the length of their prompts, or None if they are not known
     - ``notes``: notes to add to those of the plan
-    - ``defaults``: the defaults for jobs from the values of the operator's chart
+    - ``defaults``: the platform's defaults for jobs, from the values of the operator's chart
 
     Raises UserError if config.json cannot be read, or if the model cannot be trained.
     """
@@ -188,7 +191,9 @@ def warn_of_override(
 ) -> None:
     """Print a warning on standard error if the job sets a number of GPUs that the plan would not choose.
 
-    ``config``, ``hub`` and ``defaults`` are the parameters of ``outcome``.
+    - ``config``: the model's config.json, or a folder with it, or None
+    - ``hub``: whether config.json is downloaded from the hub, if ``config`` is None
+    - ``defaults``: the platform's defaults for jobs, from the values of the operator's chart
     """
 
     def made(spec: RFTJobSpec) -> Plan:
@@ -203,11 +208,11 @@ def warn_of_override(
 
 
 def show_sweep(path: str, lines: list[Line], output: PlanFormat) -> None:
-    """Print a comparison of the plans for all values of the field that ``--sweep`` names.
+    """Print a comparison of the plans for several values of one field, which the option ``--sweep`` names.
 
-    - ``path``: the path of this field
-    - ``lines``: each value with its plan
-    - ``output``: the format
+    - ``path``: the path of the field
+    - ``lines``: for each value, the plan, or the error if there is no plan
+    - ``output``: the format to print
     """
     if output is PlanFormat.TEXT:
         # Like kubectl: lines are not cut to the terminal's width.
@@ -218,6 +223,6 @@ def show_sweep(path: str, lines: list[Line], output: PlanFormat) -> None:
 
 
 def serialized(body: dict[str, Any], output: PlanFormat) -> str:
-    """Return an object as JSON, if ``output`` is JSON, else as YAML."""
+    """Return ``body`` as JSON text if the format ``output`` is JSON, else as YAML text."""
     shown = json.dumps(body, indent=2) if output is PlanFormat.JSON else yaml.safe_dump(body, sort_keys=False)
     return shown.rstrip()

@@ -1,4 +1,4 @@
-"""``rft push``: copies what ``rft export`` writes to a repository of the hub, or to a bucket."""
+"""``rft push``: copies an adapter or a merged model to a repository of the hub, or to a bucket."""
 
 import json
 import shlex
@@ -100,10 +100,10 @@ def _destination(text: str, public: bool) -> Destination:
 
 
 def _pushed(python: str, folder: Path, to: Destination) -> dict[str, Any]:
-    """Push the files of a folder to the hub or a bucket, by ``rft_trainer.push`` in a child process.
+    """Copy the files of a folder to the hub or to a bucket, by ``rft_trainer.push`` in a child process.
 
-    ``python`` is a Python interpreter with the trainer's packages. They have the libraries for the hub and
-    for buckets, which ``rft`` itself does not load.
+    ``python`` is the path of a Python interpreter with the trainer's packages. Among them are the libraries
+    for the hub and for buckets, which ``rft`` itself does not load.
 
     Return the JSON object that the child process prints:
 
@@ -126,9 +126,9 @@ def _pushed(python: str, folder: Path, to: Destination) -> dict[str, Any]:
 
 
 def _loading(to: Destination, folder: Path, *, merged: bool) -> Iterator[str]:
-    """Yield lines that say how to load the pushed files from ``to``.
+    """Yield lines of commands or code with which the user can load the pushed files from ``to``.
 
-    ``folder`` has a copy of these files. ``merged`` says whether they are a merged model, and not an adapter.
+    ``folder`` has a copy of the pushed files. They are a merged model if ``merged`` is true, else an adapter.
     """
     yield ""
     if isinstance(to, HubDestination):

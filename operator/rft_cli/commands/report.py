@@ -45,7 +45,7 @@ def report(
 
 
 def write_page(text: str, output: Path | None) -> None:
-    """Write a page into the file ``output``, or to standard output if ``output`` is None.
+    """Write the text of a page into the file ``output``, or to standard output if ``output`` is None.
 
     Raises UserError if the file cannot be written.
     """
@@ -60,7 +60,9 @@ def write_page(text: str, output: Path | None) -> None:
 
 
 def load_run(source: str, context: str | None, namespace: str | None) -> ReportedRun:
-    """Return the data of a run. ``source`` is the run's folder, or the name of a job in the cluster.
+    """Return the data of a run for a report or a comparison.
+
+    ``source`` is the path of the run's folder, or the name of a job in the cluster.
 
     Raises:
         UserError: if there is no such folder or job, or if the folder or the job cannot be read.
@@ -80,7 +82,7 @@ def format_of(output: Path | None) -> ReportFormat:
 
 
 def rendered(chosen: ReportFormat, run: ReportedRun) -> str:
-    """Return the text of the page of a run, in the ``chosen`` format."""
+    """Return the report of a run, one page in the ``chosen`` format, as text."""
     if chosen is ReportFormat.MARKDOWN:
         return as_markdown(run)
     # Imported here, because the templates take a tenth of a second, which other commands do not need.

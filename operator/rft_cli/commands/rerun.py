@@ -1,4 +1,4 @@
-"""``rft rerun``: starts a copy of a job in the cluster with some values changed."""
+"""``rft rerun``: starts a copy of a job in the cluster in which some fields have new values."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -74,7 +74,7 @@ def _changed(job: dict[str, Any], values: dict[str, Any], name: str | None) -> d
 
 
 def _value(pair: str) -> tuple[str, Any]:
-    """Return the field and the value of ``pair``, a text such as ``training.loraRank=16``.
+    """Split a text such as ``training.loraRank=16`` into the path of a field and its new value.
 
     The value is parsed as YAML, as in a manifest. Raises UserError if ``pair`` does not have this form.
     """

@@ -88,7 +88,9 @@ def run(
 
 
 def with_overrides(job: RFTJob, seed: int | None, max_steps: int | None) -> RFTJob:
-    """Return the job with the values of ``--seed`` and ``--max-steps`` in its spec. None changes nothing.
+    """Return a copy of the job with new values of ``spec.training.seed`` and ``spec.stop.maxSteps``.
+
+    A parameter that is None does not change its field.
 
     Raises:
         UserError: if a value is out of range.
@@ -102,9 +104,9 @@ def with_overrides(job: RFTJob, seed: int | None, max_steps: int | None) -> RFTJ
 
 
 def announced(contacted: list[Contact], job: RFTJob) -> list[str]:
-    """Return lines that say which servers the run contacts, and which credentials each server gets.
+    """Return lines for the user that say which servers a run contacts, and which credentials each gets.
 
-    The lines also name the graders whose code from the manifest runs on this machine.
+    The lines also name the graders of the job whose Python code runs on this machine.
     """
     lines = [f"contacts {contact}" for contact in contacted] or ["contacts no server"]
     code = [grader.name for grader in job.spec.scored_by if grader.python is not None]
@@ -116,7 +118,7 @@ def announced(contacted: list[Contact], job: RFTJob) -> list[str]:
 
 
 def _train(command: list[str], folder: RunFolder) -> int:
-    """Run the trainer until it ends, and show its progress and its results. Return its exit code.
+    """Run the trainer until it ends, show its progress and results, and return its exit code.
 
     ``command`` starts the trainer. The trainer's log is written into ``folder``, the folder of the run.
     """
@@ -135,9 +137,9 @@ def _train(command: list[str], folder: RunFolder) -> int:
 
 
 def _summarize(folder: RunFolder) -> None:
-    """Print the reward curve and the results of a run, if there are any.
+    """Print the reward curve and the results of the run in ``folder``, if there are any.
 
-    Also draw the curve into an image file in the run's folder.
+    Also draw the curve into an image file in this folder.
     """
     steps, status = records.steps(folder.metrics), records.status(folder.status)
     points = points_of_steps(steps)
@@ -153,9 +155,9 @@ def _summarize(folder: RunFolder) -> None:
 
 
 def by_name(pairs: list[str]) -> dict[str, Path]:
-    """Return the file of each grader, by the grader's name, from texts ``NAME=FILE`` of ``--grader``.
+    """Parse the values ``NAME=FILE`` of the option ``--grader``. Return the file of each grader by its name.
 
-    Raises UserError if a text does not have this form.
+    Raises UserError if a value does not have this form.
     """
     found = {}
     for pair in pairs:
