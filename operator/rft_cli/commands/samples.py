@@ -1,4 +1,4 @@
-"""``rft samples``: shows the rollouts of a step with their scores."""
+"""``rft samples``: shows the rollouts of one training step of a run, with their scores."""
 
 import itertools
 from collections.abc import Sequence
@@ -54,14 +54,15 @@ def samples(
 
 
 def _of(job: str, paths: list[str], step: int | None) -> list[str]:
-    """Return a list with one path: the file with the rollouts of ``step``.
+    """Return the path of the file with the rollouts of a step, as a list with one item.
 
-    If ``step`` is None, it is the file of the newest step. The list is empty if ``paths`` is empty.
+    If there are no files with rollouts, return an empty list.
 
     - ``job``: the name of the job, for messages
-    - ``paths``: the files with rollouts in the job's folder, one for each step
+    - ``paths``: the paths of all files with rollouts in the job's folder, one for each step
+    - ``step``: the training step; None: the newest step that has rollouts
 
-    Raises UserError if ``step`` has no rollouts, but other steps do.
+    Raises UserError if ``step`` has no rollouts, but other steps have some.
     """
     steps = steps_of((Path(path).name for path in paths), ROLLOUTS_SUFFIX)
     if not steps:
@@ -97,7 +98,9 @@ def _show(folder: RunFolder, step: int | None, row: int | None, limit: int, outp
 
 
 def _chosen(folder: RunFolder, step: int | None) -> int:
-    """Return ``step`` if it has rollouts. If ``step`` is None, return the newest step with rollouts.
+    """Return the number of the step whose rollouts are shown: ``step``, or the newest step if it is None.
+
+    ``folder`` is the run's folder. Only steps with recorded rollouts can be shown.
 
     Raises:
         UserError: if no step has rollouts, or ``step`` has none.

@@ -93,10 +93,11 @@ def serve(
 
 
 def module_arguments(config: RunConfig, adapter: str, host: str, port: int, gpus: int) -> list[str]:
-    """Return the arguments after ``python -m`` that start a server for an adapter: a module and its options.
+    """Return the arguments for ``python -m`` that start a vLLM server with an adapter: a module, its options.
 
     The Python interpreter must have the trainer's packages.
 
+    - ``config``: the configuration of the run, with the base model
     - ``adapter``: the path of the adapter's folder
     - ``host``, ``port``: the address on which the server listens
     - ``gpus``: the number of GPUs of the server, 0 for the CPU
@@ -114,9 +115,9 @@ def module_arguments(config: RunConfig, adapter: str, host: str, port: int, gpus
 
 
 def sampler_gpus(config: RunConfig) -> int:
-    """Return the number of GPUs for a server: as many as one sampler of the run had.
+    """Return the number of GPUs for a vLLM server: as many as one sampler of the run had.
 
-    It is 0 if the run used the CPU, and 1 if the number of the run is not known.
+    Return 0 if the run used the CPU, and 1 if the sampler's number of GPUs is not known.
     """
     plan = config.plan
     if config.device == "cpu":
@@ -127,20 +128,25 @@ def sampler_gpus(config: RunConfig) -> int:
 
 
 def gpu_resource(config: RunConfig) -> str:
-    """Return the Kubernetes resource with which the run's pod requests GPUs, such as ``nvidia.com/gpu``."""
+    """Return the name of the extended resource by which the run's pod requests GPUs.
+
+    An example is ``nvidia.com/gpu``. If the plan does not have the name, it depends on the kind of GPU.
+    """
     plan = config.plan
     return (plan and plan.gpu_resource) or resource_of(plan.accelerator if plan is not None else None)
 
 
 def adapter_on_volume(job: Mapping[str, Any], step: int | None, best: bool, folder: str) -> str:
-    """Return the path of a job's adapter in a pod that mounts the run's folder at ``folder``.
+    """Return the path of a job's adapter, as seen in a pod that mounts the run's folder at ``folder``.
 
     - With ``step``: the adapter in the checkpoint of this step. This checkpoint may not exist.
     - With ``best``: the adapter in the checkpoint with the highest held-out reward.
-    - With neither: the final adapter, or that in the newest checkpoint if there is no final adapter.
+    - With neither: the final adapter. If there is none, the adapter in the newest checkpoint.
+
+    ``job`` is the RFTJob with its status.
 
     Raises:
-        UserError: if no ``step`` is given, and the job's status names no such adapter.
+        UserError: if ``step`` is None, and the job's status names no such adapter.
     """
     name, output = job["metadata"]["name"], (job.get("status") or {}).get("output") or {}
     if step is not None:
@@ -155,9 +161,10 @@ def adapter_on_volume(job: Mapping[str, Any], step: int | None, best: bool, fold
 
 
 def request(name: str, port: int) -> str:
-    """Return a ``curl`` command that requests one completion from the server on this machine's ``port``.
+    """Return a ``curl`` command, as text, that requests one completion from a server on this machine.
 
-    ``name`` is the name under which the server serves the adapter.
+    - ``name``: the name of the served model with the adapter, as clients write it in the field ``model``
+    - ``port``: the port of the server
     """
     body = {"model": name, "messages": [{"role": "user", "content": "What is 3 + 4?"}], "temperature": 0}
     address = f"http://{HOST}:{port}/v1/chat/completions"
@@ -186,13 +193,16 @@ def _serve_here(folder: Path, step: int | None, best: bool, port: int) -> None:
 
 
 def _run_server(command: Sequence[str], port: int, said: str) -> int:
-    """Run the server until it ends, and return its exit code.
+    """Run a vLLM server until it ends, and return its exit code.
 
-    When the server answers for the first time, print the text ``said``. At SIGINT (Ctrl-C), SIGTERM or
-    SIGHUP, end the server and return 0.
+    - ``command``: the command that starts the server
+    - ``port``: the port of this machine on which the server listens
+    - ``said``: a text that is printed when the server answers for the first time
+
+    At SIGINT (Ctrl-C), SIGTERM or SIGHUP, end the server and return 0.
 
     Raises:
-        UserError: if another process listens on the port. This process would answer in place of the server.
+        UserError: if another process listens on the port already. It would answer in place of the server.
     """
     if _is_taken(port):
         raise UserError(f"--port {port}: another process listens on it; name another port")
@@ -211,17 +221,17 @@ def _run_server(command: Sequence[str], port: int, said: str) -> int:
 
 
 def _is_taken(port: int) -> bool:
-    """Return whether a process accepts connections on the port of this machine."""
+    """Return whether a process accepts connections on ``port`` of this machine, at 127.0.0.1."""
     with socket.socket() as probe:
         return probe.connect_ex((HOST, port)) == 0
 
 
 @contextmanager
 def _running(command: Sequence[str]) -> Iterator["subprocess.Popen[bytes]"]:
-    """Start a server, and yield its process.
+    """Start a vLLM server by ``command``, and yield its process.
 
-    At the end of the ``with`` block, end all processes of the server and remove its temporary files. If this
-    process is killed, the processes of the server end too, but the temporary files stay.
+    At the end of the ``with`` block, end all processes of the server, and remove its temporary files. If
+    ``rft`` itself is killed, the processes of the server end too, but the temporary files stay.
     """
     # vLLM leaves sockets and a rendezvous file in TMPDIR, also after SIGTERM. The name is short, because the
     # path of a socket has at most 107 bytes.

@@ -1,5 +1,6 @@
-"""Finds the folder of a run from a command's argument. The folder of a job in the cluster is downloaded
-first.
+"""Finds the run that a user names on the command line: a run's folder, or a job in the cluster.
+
+For a job in the cluster, the files that a command needs are first copied to a folder on this machine.
 """
 
 import re
@@ -38,14 +39,15 @@ def run_folder(
     patterns: Sequence[str],
     choose: Choose,
 ) -> Iterator[Path]:
-    """Yield the folder of a run: ``source`` itself, if it is a folder on this machine.
+    """Yield a folder on this machine that has the files of a run.
 
-    Otherwise ``source`` is the name of a job in the cluster. Then files of the job's folder are copied into a
-    temporary folder, and this folder is yielded. The job's configuration and status are written into it.
+    If ``source`` is a folder, it is yielded itself. Otherwise ``source`` is the name of a job in the cluster.
+    Then files of the run are copied from the job's volume into a temporary folder, and this folder is
+    yielded. The job's configuration and status are also written into the temporary folder.
 
     - ``image``: the image of the pod that reads the job's volume; None: the image of the job
-    - ``patterns``: ``fnmatch`` patterns of the files that the command may need
-    - ``choose``: gets the paths of these files, and fetches the files that the command needs
+    - ``patterns``: ``fnmatch`` patterns of the files that the calling command may need
+    - ``choose``: a function that copies those of these files that the calling command really needs
 
     Raises:
         UserError: if there is no such folder or job, or the job's folder cannot be read.
@@ -78,10 +80,10 @@ def run_folder(
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """At SIGINT (Ctrl-C), SIGTERM or SIGHUP, raise KeyboardInterrupt in the ``with`` block.
+    """Raise KeyboardInterrupt in the ``with`` block at SIGINT (Ctrl-C), SIGTERM or SIGHUP.
 
-    So the block can clean up, for example delete a pod. Any later signal of these is ignored until the block
-    has ended.
+    So the block can clean up, for example delete a pod. After the first signal, more of these signals are
+    ignored until the block has ended.
     """
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""``rft suggest``: prints manifests of experiments that should bring a job closer to a goal."""
+"""``rft suggest``: prints manifests of new runs (experiments) that should bring a job closer to a goal."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -48,10 +48,11 @@ def suggest(
 
 
 def _as_written(experiment: Experiment, body: dict[str, Any]) -> Experiment:
-    """Return an experiment with the graders and the storage that the user wrote in the job ``body``.
+    """Return an experiment whose manifest has the graders and the storage that the user wrote.
 
-    Before the experiments are computed, each ``python.file`` is replaced by a ConfigMap, and a missing
-    storage by ephemeral storage. This function undoes both.
+    ``body`` is the manifest of the user's job. Before the experiments were computed, each ``python.file`` in
+    it was replaced by a ConfigMap, and a missing storage by ephemeral storage. This function undoes these two
+    changes in the experiment.
     """
     spec = {**experiment.manifest["spec"], "graders": body["spec"]["graders"]}
     if "storage" not in body["spec"]:
@@ -60,9 +61,10 @@ def _as_written(experiment: Experiment, body: dict[str, Any]) -> Experiment:
 
 
 def _text(experiment: Experiment, baseline: dict[str, Any], goal: Goal) -> str:
-    """Return the manifest of an experiment as YAML, with comments that explain the experiment.
+    """Return the manifest of an experiment as YAML, with comments that explain what changes, and why.
 
-    ``baseline`` is the manifest of the user's job.
+    - ``baseline``: the manifest of the user's job, from which the experiment was made
+    - ``goal``: what the experiment should improve
     """
     without = left_out(baseline, experiment.manifest)
     comments = [
@@ -101,11 +103,12 @@ def _say_what_is_left(found: Suggestions, goal: Goal, others: list[Goal]) -> Non
 
 
 def _say_what_is_relative(body: dict[str, object], file: Path, folder: Path) -> None:
-    """Print a note for each dataset whose ``uri`` is a relative path, if the new manifests are in another
-    folder.
+    """Print a note for each dataset whose relative ``uri`` would be wrong in the folder of the new manifests.
+
+    Nothing is printed if this folder is the folder of the user's manifest.
 
     - ``body``: the manifest of the user's job
-    - ``file``: the path of this manifest
+    - ``file``: the path of the user's manifest
     - ``folder``: the folder of the new manifests
     """
     here = folder_of(file)

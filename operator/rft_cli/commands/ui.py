@@ -1,4 +1,4 @@
-"""``rft ui``: serves the pages of runs on this machine."""
+"""``rft ui``: serves the reports of runs as web pages to a browser on this machine."""
 
 from contextlib import suppress
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""``rft validate``: reports all problems of manifests at once."""
+"""``rft validate``: checks the RFTJobs in files, and prints all problems and warnings at once."""
 
 from pathlib import Path
 from typing import Annotated

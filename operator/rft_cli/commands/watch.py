@@ -18,6 +18,9 @@ def watch(
     context: Context = None,
     namespace: Namespace = None,
 ) -> None:
-    """Follow a job until it ends. Exit code 0: Succeeded; 1: Failed, Cancelled or Invalid."""
+    """Show the state of a job in the cluster live until it ends.
+
+    Exit code 0: the job is Succeeded; 1: it is Failed, Cancelled or Invalid.
+    """
     refuse_folder(name)
     raise typer.Exit(watched(lambda: connect(context, namespace).changes(name), out(quiet=quiet)))
