@@ -16,7 +16,10 @@ def _nothing(_text: str) -> str:
 
 
 class Form(NamedTuple):
-    """A form that the text of a field must have, such as a name, a path or a size."""
+    """A form that texts of fields must have, such as that of a name, a path or a size.
+
+    An instance can check a text, describe the form in messages, and correct a text.
+    """
 
     pattern: str
     """The form as a regular expression, in the syntax that JSON Schema, Go and pydantic share."""

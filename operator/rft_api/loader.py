@@ -168,8 +168,8 @@ def _key(loader: _Loader, node: yaml.Node) -> str:
 def _merged(value: object, node: yaml.Node) -> dict[Hashable, Any]:
     """Return the keys and values that the YAML merge key ``<<`` adds to a mapping.
 
-    ``value`` is an object or a list of objects. If several objects have the same key, the first of them gives
-    the value.
+    ``value`` is the value of the merge key: an object or a list of objects. If several objects have the same
+    key, the first of them gives the value.
     """
     objects = value if isinstance(value, list) else [value]
     if not all(isinstance(each, dict) for each in objects):

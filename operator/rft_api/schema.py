@@ -54,8 +54,8 @@ class CannotLower(ValueError):
 def structural(model: type[Model], *, defaults: bool) -> Schema:
     """Return the structural schema of the pydantic class ``model``.
 
-    ``defaults``: whether the schema has default values. They must be left out for a status. List items never
-    have default values, because Argo CD would show the RFTJob as OutOfSync for ever.
+    ``defaults``: whether the schema gets default values: true for a spec, and false for a status. List items
+    never get default values, because Argo CD would show the RFTJob as OutOfSync for ever.
 
     Raises:
         CannotLower: if a constraint of the class would get lost.

@@ -44,10 +44,11 @@ def download(
     context: Context = None,
     namespace: Namespace = None,
 ) -> None:
-    """Copy adapter, checkpoints, rollouts and records of a job from its volume, and write its report.
+    """Copy adapter, checkpoints, rollouts and records of a job to this machine, and write its report.
 
-    A pod with the job's image reads the volume. The pod is deleted at the end. You need the rights to create,
-    get, list and delete pods, and to run commands in them.
+    Records are files such as metrics and evaluation results. A pod with the job's image reads the volume, and
+    is deleted at the end. You need the rights to create, get, list and delete pods, and to run commands in
+    them.
 
     Repeat the command to continue an interrupted download. Only missing bytes are sent, and every file is
     compared with its SHA-256 digest.

@@ -82,10 +82,11 @@ def evaluate(
     ] = EvaluateFormat.TEXT,
     send_token_to: SendTokenTo = None,
 ) -> None:
-    """Score policies on the held-out rows by the job's graders, without training.
+    """Score a base model or a trained adapter on a job's held-out rows, by the job's graders.
 
-    For a manifest, the policy is the base model, or with --adapter the base model with this adapter. For a
-    run's folder, the policy before training and the trained policy are compared on the same rows.
+    Nothing is trained. For a manifest, the base model is scored, or with --adapter the base model with this
+    adapter. For a run's folder, the model before training and the trained model are compared on the same
+    rows.
 
     The sampler, the sampling settings and the graders are the same as in a run. Without --output, all files
     are removed at the end.

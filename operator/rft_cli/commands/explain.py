@@ -18,7 +18,7 @@ def explain(
         typer.Argument(help="A field, such as sampling.topK. If absent: the nine tuned parameters."),
     ] = None,
 ) -> None:
-    """Explain a field: default, range, effects of low and high values, when to change it, and advice.
+    """Explain a field: its default, range, effects of low and high values, when to change it, and advice.
 
     Exit code 1: there is no such field.
     """

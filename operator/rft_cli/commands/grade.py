@@ -55,7 +55,7 @@ def grade(
     limit: Annotated[int, typer.Option(min=1, help="Maximum number of completions to grade.")] = 256,
     send_token_to: SendTokenTo = None,
 ) -> None:
-    """Run the job's graders on given or recorded completions, or on the gold answer of each row.
+    """Run the job's graders on given or recorded completions, or on the gold (right) answer of each row.
 
     The output has the score, the error and the printed text of every grader. Users' code runs in worker
     processes, as in a local run.

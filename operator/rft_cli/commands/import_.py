@@ -33,9 +33,10 @@ def import_(
 ) -> None:
     """Make an RFTJob from a job or grader of OpenAI or Fireworks, or from a script with TRL's GRPO.
 
-    Writes job.yaml and the graders' code into a new folder. Runs no code of the file and contacts no server.
-    Prints each field that was changed or left out, and what is done instead. Exit code 1: the file cannot be
-    expressed as an RFTJob; 2: it cannot be read.
+    The command writes job.yaml and the graders' code into a new folder. It runs no code of the file and
+    contacts no server. It prints each field that was changed or left out, and what is done instead.
+
+    Exit code 1: the file cannot be expressed as an RFTJob; 2: the file cannot be read.
     """
     options = Options(
         model_name(model) if model is not None else None,

@@ -53,12 +53,16 @@ def push(
     context: Context = None,
     namespace: Namespace = None,
 ) -> None:
-    """Copy what rft export writes to the Hugging Face hub or to a bucket of S3, and print how to load it.
+    """Copy the final adapter, or with --merge a whole model, to the Hugging Face hub or to a bucket of S3.
+
+    The files are the same as those of rft export. The command also prints how to load them.
 
     If the repository does not exist, it is created as a private one. Tokens and keys come from the
     environment or from your login, never from the command line: HF_TOKEN or hf auth login, and AWS_PROFILE or
-    AWS_ACCESS_KEY_ID. If you repeat the command, it sends only files that differ. Exit code 1: there is no
-    such job or adapter, or the destination refuses the files; 2: a folder cannot be read.
+    AWS_ACCESS_KEY_ID. If you repeat the command, it sends only files that differ.
+
+    Exit code 1: there is no such job or adapter, or the destination refuses the files; 2: a folder cannot be
+    read.
     """
     refuse_unused(base, merge)
     to = _destination(destination, public)

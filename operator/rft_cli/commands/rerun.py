@@ -38,7 +38,7 @@ def rerun(
     context: Context = None,
     namespace: Namespace = None,
 ) -> None:
-    """Start a copy of a job in the cluster with other values, such as --set training.loraRank=16.
+    """Start a copy of a job in the cluster with new values of fields, such as --set training.loraRank=16.
 
     The old job becomes the baseline of the new job, for rft compare. Both jobs use the same ConfigMaps,
     Secrets and claims. spec.output is left out unless --set changes it.

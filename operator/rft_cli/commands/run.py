@@ -53,12 +53,12 @@ def run(
         bool, typer.Option("--public", help="Allow that spec.output writes to a public repository.")
     ] = False,
 ) -> None:
-    """Train on this machine, without a cluster. The same command resumes a stopped run.
+    """Train the model of a job on this machine, without a cluster. The same command resumes a stopped run.
 
-    Prints first which servers the run contacts, and which of your tokens each server gets. A token goes only
-    to its vendor's own server, or to a server that your settings or --send-token-to name. If another server
-    would get a token, the run does not start. The run also does not start if spec.output names a destination
-    that --push-to does not name.
+    The command first prints which servers the run contacts, and which of your tokens each server gets. A
+    token goes only to its vendor's own server, or to a server that your settings or --send-token-to name. If
+    another server would get a token, the run does not start. The run also does not start if spec.output names
+    a destination that is missing in --push-to.
     """
     manifest = load(file)
     job = with_overrides(manifest.job, seed, max_steps)

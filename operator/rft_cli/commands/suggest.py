@@ -24,10 +24,10 @@ def suggest(
         Path | None, typer.Option("--output", help="Write one file for each experiment into this folder.")
     ] = None,
 ) -> None:
-    """Print the next experiments. Each is a manifest that changes one parameter of the job, within its range.
+    """Print manifests of new runs that should improve the goal, each with one changed parameter of the job.
 
-    Other objects in the file, such as ConfigMaps, are not printed. The experiments refer to them by the same
-    names as the job.
+    The new value is within the parameter's range. Other objects in the file, such as ConfigMaps, are not
+    printed. The new manifests refer to them by the same names as the job.
     """
     written = the_job(file)
     document = on_this_machine(with_code([written], folder_of(file))[0])

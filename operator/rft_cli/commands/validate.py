@@ -21,14 +21,14 @@ def validate(
 ) -> None:
     """Check every RFTJob in the files: fields, ranges and the rules across fields.
 
-    Advice from the tuning guide is printed as a warning. There is also a warning if the number of GPUs is not
-    that of the plan. Warnings do not change the exit code. Without --all only the three most important
-    warnings are printed. Advice whose id is in the annotation rft.dev/acknowledged-advice is never printed.
+    Advice from the tuning guide is printed as a warning. There is also a warning if the job sets another
+    number of GPUs than the plan would have. Warnings do not change the exit code. Without --all only the
+    three most important warnings are printed. Advice whose id is in the annotation
+    rft.dev/acknowledged-advice is never printed.
 
-    The check also finds what would fail later. It finds errors in graders' code, which is parsed and never
-    run. It finds errors in regular expressions, schemas and templates, and names that Kubernetes or the hub
-    would refuse. It finds wrong rows, if the dataset is a local file or a ConfigMap in the same manifest
-    file.
+    The check also finds errors that would otherwise appear later: errors in graders' code, which is parsed
+    and never run; errors in regular expressions, schemas and templates; names that Kubernetes or the hub
+    would refuse; and wrong rows, if the dataset is a local file or a ConfigMap in the same manifest file.
 
     Objects of other kinds are skipped.
 
