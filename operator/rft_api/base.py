@@ -125,7 +125,7 @@ class Model(BaseModel):
 def known(**fields: Any) -> dict[str, Any]:
     """Return the keyword arguments in ``fields`` without those that are None.
 
-    Pass the result to the constructor of a subclass of ``Model``. The constructor would refuse the None of a
-    field whose names in Python and in JSON are equal, such as ``inline``.
+    Pass the result to the constructor of a subclass of ``Model``, which refuses None for some fields: those
+    with the default None whose names in Python and in JSON are equal, such as ``inline``.
     """
     return {name: value for name, value in fields.items() if value is not None}
