@@ -39,10 +39,10 @@ def submit(
     context: Context = None,
     namespace: Namespace = None,
 ) -> None:
-    """Check every RFTJob in the files, as rft validate does. If all are valid, apply the files to a cluster.
+    """Check every RFTJob in the files and, if all are valid, apply all objects in the files to a cluster.
 
-    All objects in the files are applied in their order, by server-side apply. The files may also have objects
-    of other kinds, such as a ConfigMap with the rows.
+    The check is the same as that of rft validate. The objects are applied in their order, by server-side
+    apply. The files may also have objects of other kinds, such as a ConfigMap with the rows.
 
     A file on this machine that a job names by dataset.uri or python.file becomes a ConfigMap. If the file is
     outside of the manifest's folder, --send-files-from must allow it.

@@ -24,7 +24,7 @@ def suggest(
         Path | None, typer.Option("--output", help="Write one file for each experiment into this folder.")
     ] = None,
 ) -> None:
-    """Print manifests of new runs that should improve the goal, each with one changed parameter of the job.
+    """Print manifests of new runs toward a goal, each with one changed parameter of the job.
 
     The new value is within the parameter's range. Other objects in the file, such as ConfigMaps, are not
     printed. The new manifests refer to them by the same names as the job.
