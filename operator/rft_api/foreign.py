@@ -343,7 +343,7 @@ def path_of(theirs: str) -> str:
 
 
 def why_none(theirs: str) -> str:
-    """Return a sentence that says why an RFTJob has no field like a field of another program.
+    """Return a sentence that says why no field of an RFTJob has the meaning of a field of another program.
 
     ``theirs`` is the name of the other program's field. The sentence also says what to do instead. Return ""
     if the tables of the other programs give no reason.

@@ -130,7 +130,8 @@ def _kind(text: str) -> FieldGrader:
 def _likely(found: Survey, field: str) -> str:
     """Return the kind of grader that fits the right answers in the rows.
 
-    It is ``numeric`` for numbers, ``exactMatch`` for short texts, and ``textSimilarity`` for long texts.
+    It is ``numeric`` for numbers, ``exactMatch`` for texts of at most 16 tokens, and ``textSimilarity`` for
+    longer texts.
 
     - ``found``: the values that were found in the rows
     - ``field``: the field of the rows with the right answers
