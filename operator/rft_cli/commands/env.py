@@ -47,7 +47,7 @@ def check(
         ),
     ] = None,
 ) -> None:
-    """Show the tools of the job's environment, and play a few rows with your texts in place of a model's.
+    """Show the tools of the job's environment, and play rollouts of a few rows with your texts as replies.
 
     Each --say is the text of the model in one turn. To call a tool, put this into the text:
     <tool_call>{"name": "TOOL", "arguments": {}}</tool_call>. Users' code runs in a worker process, as in a
