@@ -9,7 +9,9 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
+from rft_cli.errors import UserError
 from rft_cli.main import app
+from rft_cli.new_files import write_new
 from rft_cli.render.console import asked
 
 
@@ -165,3 +167,31 @@ def test_a_line_ends_only_at_a_line_feed_and_may_be_long(tmp_path: Path, prompt:
     result = new(tmp_path, rows)
     assert result.exit_code == 0, result.output
     assert "rows: 3 with 3 distinct prompts" in result.stdout
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"mine"], ids=["no UTF-8", "text"])
+def test_files_with_other_content_are_kept_and_none_is_written(tmp_path: Path, content: bytes) -> None:
+    old = tmp_path / "b.yaml"
+    old.write_bytes(content)
+    with pytest.raises(UserError, match="exists with other content"):
+        write_new({tmp_path / "a.yaml": "new", old: "new"})
+    assert list(tmp_path.iterdir()) == [old]
+    write_new({tmp_path / "c" / "a.yaml": "new"})
+    write_new({tmp_path / "c" / "a.yaml": "new"})
+    for taken in (old / "x.yaml", tmp_path / "c"):
+        with pytest.raises(UserError, match=r"(cannot be written|exists)"):
+            write_new({taken: "new"})
+
+
+def test_a_folder_that_is_a_file_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = rft(
+        "new",
+        tmp_path / "file" / "x.yaml",
+        "--rows",
+        lines(tmp_path / "rows.jsonl", sums()),
+        "--model",
+        "a/b",
+    )
+    assert result.exit_code == 2
+    assert "cannot be written" in result.stderr

@@ -97,7 +97,7 @@ def test_a_file_that_was_edited_is_not_overwritten(job_file: Path, tmp_path: Pat
     arguments = ["suggest", "--goal", "higher-capacity", str(job_file), "--output", str(tmp_path)]
     result = runner.invoke(app, arguments)
     assert result.exit_code == 2
-    assert "exists and differs" in result.stderr
+    assert "exists with other content" in result.stderr
     assert edited.read_text() == "mine"
 
 

@@ -10,8 +10,8 @@ from rft_cli.errors import INVALID, UNREADABLE, UserError
 from rft_cli.importing import reading
 from rft_cli.importing.result import Draft, ImportProblem, Options
 from rft_cli.local.own_files import model_name
+from rft_cli.new_files import write_new
 from rft_cli.render.console import err, out, reports_errors
-from rft_run import atomic
 
 MANIFEST = "job.yaml"
 
@@ -82,10 +82,4 @@ def _write(draft: Draft, folder: Path) -> None:
     Raises UserError, and writes nothing, if a file of the same name exists with other content.
     """
     texts = {**draft.files, MANIFEST: dump(draft.manifest())}
-    for name, text in texts.items():
-        path = folder / name
-        if path.exists() and path.read_text(encoding="utf-8") != text:
-            raise UserError(f"{path}: exists with other content; name a new folder with --output", UNREADABLE)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in texts.items():
-        atomic.write_text(folder / name, text)
+    write_new({folder / name: text for name, text in texts.items()})

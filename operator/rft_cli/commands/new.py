@@ -18,10 +18,10 @@ from rft_cli.errors import INVALID, UNREADABLE, UserError
 from rft_cli.local.grading import GOLD_FIELD
 from rft_cli.local.own_files import model_name
 from rft_cli.local.survey import Survey, answer_field, are_numbers, dataset, described, surveyed
+from rft_cli.new_files import write_new
 from rft_cli.render.console import asked, err, out, reports_errors
 from rft_graders.ahead import likely_grader
 from rft_planner.steps import MIN_HELD_OUT
-from rft_run import atomic
 
 SMALL_MODEL = "Qwen/Qwen2.5-0.5B-Instruct"
 MAX_TOKENS = 512
@@ -83,9 +83,7 @@ def new(
         settings = code_settings(code)
     body = manifest(_name(name, output), _model(model), found, _uri(rows, output), kind, settings, max_tokens)
     files = {output: dump(body), **files}
-    for path, text in files.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        atomic.write_text(path, text)
+    write_new(files)
     out().print("\n".join([*described(found, field, max_tokens), f"written to {', '.join(map(str, files))}"]))
     if found.prompts < 2 * MIN_HELD_OUT:
         err().print(

@@ -10,9 +10,10 @@ from rft_advice.suggest import suggest as suggested
 from rft_api.controls import one_line
 from rft_api.dumper import dump
 from rft_api.problems import InvalidManifest
-from rft_cli.errors import INVALID, UNREADABLE, UserError
+from rft_cli.errors import INVALID, UserError
 from rft_cli.local.manifest import folder_of, name_of, on_this_machine, the_job
 from rft_cli.local.own_files import with_code
+from rft_cli.new_files import write_new
 from rft_cli.render.console import err, reports_errors, write
 
 
@@ -77,15 +78,9 @@ def _text(experiment: Experiment, baseline: dict[str, Any], goal: Goal) -> str:
 
 
 def _write(texts: dict[str, str], folder: Path, baseline: str) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in texts.items():
-        path = folder / f"{name}.yaml"
-        if path.exists() and path.read_text(encoding="utf-8") != text:
-            raise UserError(
-                f"{path}: exists and differs from the new file; move it away or name another folder",
-                UNREADABLE,
-            )
-        path.write_text(text, encoding="utf-8")
+    files = {folder / f"{name}.yaml": text for name, text in texts.items()}
+    write_new(files)
+    for path in files:
         err().print(str(path), markup=False)
     if texts:
         err().print(f"after the runs: rft compare {baseline} {' '.join(texts)}", markup=False)
