@@ -150,7 +150,7 @@ def _formless(value: str, context: dict[str, Any], loc: Sequence[int | str], roo
     """
     form = FORMS.get(str(context.get("pattern")))
     if form is None:
-        return f"{_show(value)} does not have the form that this field needs"
+        return f"{_show(value)} does not match the pattern of this field; see rft explain"
     written = form.proposal(value, _limits(loc, root).get("max_length"))
     return f"{_show(value)} is not {form.words}{_written(written)}"
 

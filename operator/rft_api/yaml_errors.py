@@ -47,7 +47,7 @@ def _fix(error: yaml.MarkedYAMLError, line: str) -> str:
             " quote within single quotes is written twice"
         )
     if "expected ',' or" in problem:
-        return f"a bracket is opened and not closed before {line.strip()!r}{_opened(error)}"
+        return f"a bracket is opened, but not closed before {line.strip()!r}{_opened(error)}"
     if "found unexpected end of stream" in problem or "while scanning a quoted scalar" in str(error.context):
         return f"a quote is opened and never closed{_opened(error)}"
     return ""

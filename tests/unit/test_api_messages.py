@@ -194,7 +194,7 @@ def test_beside_a_wrong_api_version_the_other_problems_are_reported_too() -> Non
         ("a: *x", "a text that begins with * is an alias"),
         ('a: "x\nb: 2', "a quote is opened and never closed; it begins in line 1"),
         ("a:\n  b: 1\n c: 2", "'c: 2' is not indented like the lines before it"),
-        ("a: [1, 2\nb: 3", "a bracket is opened and not closed before 'b: 3'; it begins in line 1"),
+        ("a: [1, 2\nb: 3", "a bracket is opened, but not closed before 'b: 3'; it begins in line 1"),
         ("- 1", "is a list, not a Kubernetes object"),
     ],
 )

@@ -68,7 +68,7 @@ def test_runs_of_one_name_are_told_apart_by_their_paths(folders: list[Path], tmp
     text = command(folders[0], other).stdout
     assert f"{folders[0]} and {other}" in text.splitlines()[0]
     assert "Every parameter has the same value." in text
-    assert "names a run twice" in command(other, other).stderr
+    assert "the same run is named twice" in command(other, other).stderr
 
 
 def run(name: str, rewards: dict[str, float], **spec: object) -> ReportedRun:

@@ -71,11 +71,15 @@ def _runs(sources: Sequence[str], context: str | None, namespace: str | None) ->
         names = [run.name for run in found]
         labels = names if len(set(names)) == len(names) else list(sources)
         if len(set(labels)) < len(labels):
-            raise UserError(f"{' '.join(sources)}: names a run twice; name each run once", UNREADABLE)
+            raise UserError(
+                f"{' '.join(sources)}: the same run is named twice; name each run once", UNREADABLE
+            )
         return dict(zip(labels, found, strict=True))
     (source,) = sources
     if Path(source).is_dir() or "/" in source:
-        raise UserError(f"{source}: is one run; name a second folder or job to compare it with", UNREADABLE)
+        raise UserError(
+            f"{source}: is only one run; name a second folder or job to compare it with", UNREADABLE
+        )
     cluster = connect(context, namespace)
     job = cluster.job(source)
     baseline = named_in(job)

@@ -316,7 +316,9 @@ def _copy_file(file: Path, target: Path) -> None:
     """
     if file.is_dir() and not file.is_symlink():
         err().print(
-            f"not copied: {file}: is a folder, and an adapter has only files", markup=False, soft_wrap=True
+            f"not copied: {file} is a folder, but an adapter consists of files only",
+            markup=False,
+            soft_wrap=True,
         )
         return
     try:

@@ -73,7 +73,7 @@ def serve(
     child = cluster.child_job(job)
     if child is None:
         raise UserError(
-            f"{source}: its Job is gone, so image and resources of a server are not known; serve it on"
+            f"{source}: its Job is deleted, so image and resources of a server are not known; serve it on"
             f" your machine: rft download {source}, then rft serve runs/{source}"
         )
     config = run_config(job, Path(FOLDER))
@@ -155,7 +155,7 @@ def adapter_on_volume(job: Mapping[str, Any], step: int | None, best: bool, fold
         return str(RunFolder(Path(folder)).adapter)
     field = "bestCheckpoint" if best else "checkpoint"
     if not output.get(field):
-        raise UserError(f"{name}: status.output.{field} is empty, so there is no such adapter yet")
+        raise UserError(f"{name}: status.output.{field} is empty: no such adapter is saved yet")
     # Only the last part of the path is used, because the trainer could report any path.
     return str(adapter_of(RunFolder(Path(folder)).checkpoints / Path(output[field]).name))
 
