@@ -146,7 +146,7 @@ def test_a_job_alone_is_compared_with_its_baseline(server: Server) -> None:
 
 def test_one_run_without_a_baseline_asks_for_a_second(server: Server, folders: list[Path]) -> None:
     server.jobs = [job("first")]
-    for source, said in (("first", "no annotation rft.dev/baseline"), (folders[0], "is one run")):
+    for source, said in (("first", "no annotation rft.dev/baseline"), (folders[0], "is only one run")):
         result = command(source)
         assert result.exit_code == 2
         assert said in result.stderr

@@ -88,8 +88,9 @@ def test_resources_in_the_spec_that_fit_are_kept() -> None:
 
 def test_if_no_parameter_lowers_the_memory_the_message_names_the_needed_node() -> None:
     message = said(spec("Qwen/Qwen2.5-32B"), node(gpus=8, memory=8))
-    assert "No value of training.maxContextLength, training.loraRank, sampling.numRollouts" in message
-    assert message.count("makes the pod fit; a node with ") == 1
+    named = "training.maxContextLength, training.loraRank, sampling.numRollouts"
+    assert f"lower values of one or two of {named}" in message
+    assert message.count("It would fit with a node with ") == 1
 
 
 def test_no_change_is_proposed_if_the_pod_only_waits_for_other_pods() -> None:
@@ -193,7 +194,7 @@ def test_if_no_single_parameter_is_enough_two_are_lowered() -> None:
 def test_if_no_parameter_helps_an_accelerator_and_a_model_size_are_proposed() -> None:
     asked = spec("Qwen/Qwen2.5-7B")
     message = said(asked, node(gpus=1, product=L4))
-    assert "makes the pod fit; GPUs of the kind nvidia-" in message
+    assert "It would fit with GPUs of the kind nvidia-" in message
     named = message.split("GPUs of the kind ")[1].split()[0]
     assert placed(spec("Qwen/Qwen2.5-7B", resources={"accelerator": {"name": named}}), "uid").gpus == 1
     size = message.split("a model of up to ")[1].split()[0]

@@ -50,14 +50,17 @@ READERS = frozenset({
     "operator/rft_cli/importing/fireworks.py", "operator/rft_cli/main.py",
     "operator/rft_cli/local/survey.py",
     "operator/rft_cli/local/inputs.py", "operator/rft_cli/local/rows.py", "operator/rft_cli/local/grading.py",
-    "operator/rft_cli/commands/suggest.py", "operator/rft_cli/commands/export.py",
+    "operator/rft_cli/commands/new.py", "operator/rft_cli/commands/export.py",
+    # compares a file with the new text for it
+    "operator/rft_cli/new_files.py",
     "trainer-image/rft_trainer/__main__.py",
     "trainer-image/rft_trainer/inputs.py", "trainer-image/rft_trainer/data/unpacking.py",
     "trainer-image/rft_trainer/data/whole.py", "trainer-image/rft_trainer/data/streamed.py",
     "trainer-image/rft_trainer/data/lines.py",
     # opens objects of a bucket for writing, and no files
     "trainer-image/rft_trainer/remote/s3.py",
-    # reads the token of the pod
+    # read the token and the namespace of the pod
+    "operator/rft_cli/cluster/client.py",
     "trainer-image/rft_trainer/monitors/report.py",
 })  # fmt: skip
 """Modules that may open files by their path.

@@ -81,7 +81,7 @@ def trainer_pod(job: Mapping[str, Any], child: Mapping[str, Any] | None, image: 
     chosen = image or main.get("image") or template.get("image")
     if chosen is None:
         raise UserError(
-            f"{job['metadata']['name']}: its Job is deleted, so its image is not known; name the trainer's image"
+            f"{job['metadata']['name']}: its Job is deleted, so its image is not known; name an image"
             " with --image",
             INVALID,
         )

@@ -175,7 +175,7 @@ def code_settings(code: Path) -> dict[str, str]:
     """
     settings = {"file": code.name}
     try:
-        function = likely_grader(code.read_text()) if code.exists() else None
+        function = likely_grader(code.read_text(encoding="utf-8")) if code.exists() else None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{code}: cannot be read: {error}", UNREADABLE) from error
     if function is not None and function != DEFAULT_FUNCTION:
