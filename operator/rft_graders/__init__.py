@@ -1,4 +1,6 @@
-"""Graders score completions. The scores are combined into a reward. Users' code runs in a sandbox.
+"""Scores completions with a job's graders, and combines the scores of a completion into its reward.
+
+Users' code runs in worker processes with reduced rights. The modules are:
 
 scorer      scores completions for the training loop; handles a grader's errors as its onError says
 types       the completions that the scorer gets, and the scores that it returns

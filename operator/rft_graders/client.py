@@ -1,4 +1,7 @@
-"""The trainer's side of the grader protocol: listens on a socket, and requests many scores at once."""
+"""Used in the trainer: sends requests for scores to the grader process over a socket, and reads the replies.
+
+The messages are described in ``rft_graders.protocol``.
+"""
 
 import contextlib
 import queue
@@ -29,18 +32,21 @@ busy, and fit together into the memory of the grader process.
 """
 
 _LARGEST_CONCURRENCY = 64
-"""Maximum number of requests to environments that are sent and have no reply yet. A rollout of an agent has
-one request, which has no reply until the rollout has ended.
+"""Maximum number of requests to environments that are sent and have no reply yet. An agent, which plays a
+whole rollout itself, gets one request for it. This request has no reply until the rollout has ended.
 """
 _POLL_SECONDS = 0.25
 _REST_SECONDS = 0.05
-"""Maximum seconds between the arrival of the first part of a reply and the arrival of the whole reply."""
+"""Seconds to wait for the end of a reply of which a part has arrived. After this time, other requests are
+sent, and the reply is read later."""
 
 ShouldStop = Callable[[], bool]
 
 
 class GraderLost(Exception):
-    """The grader process is lost: it has ended, does not reply in time, or breaks the protocol."""
+    """The grader process cannot be used any more: it does not connect, has ended, does not reply in time, or
+    breaks the protocol.
+    """
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ class GradeRequest:
 
     - ``grader``: the name of the grader. For an environment, the name that ``ids.slot_name`` returns.
     - ``completion``: the text that the grader reads. "" for an environment.
-    - ``row``: the row with its messages. For an environment, the action.
+    - ``row``: the row of the dataset, with the messages of the prompt. For an environment, the action.
     """
 
     grader: str
@@ -61,7 +67,7 @@ class GradeRequest:
     """Time limit of this request in seconds. None: the time limit of the grader."""
 
     def message(self, number: str) -> dict[str, Any]:
-        """Return the request as the JSON object that is sent, with ``number`` as its id."""
+        """Return this request as the JSON object that the grader process gets. ``number`` is its id."""
         tokens = {} if self.token_ids is None else {"tokens": list(self.token_ids)}
         return {
             "id": number,
@@ -78,7 +84,7 @@ Outcome = float | ValueError
 
 
 class Graded(NamedTuple):
-    """The score or the error of one request, and the text that the grader's code printed meanwhile."""
+    """The reply to one request: the score or the error, and the text that the grader's code printed."""
 
     outcome: Outcome
     printed: str = ""
@@ -89,10 +95,15 @@ class Graded(NamedTuple):
 
 
 class Listener:
-    """A Unix socket that accepts one connection only, so that users' code cannot make a second one."""
+    """The trainer's Unix socket, to which the grader container connects. It accepts one connection only, so
+    that users' code in the container cannot make a second one.
+    """
 
     def __init__(self, path: str) -> None:
-        """Listen on the socket file ``path`` with mode 0660. An older file with this path is replaced."""
+        """Listen on the socket file ``path`` with mode 0660. An older file with this path is replaced.
+
+        Raises ConfigurationError if this is not possible.
+        """
         self._path = Path(path)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -105,10 +116,10 @@ class Listener:
             raise ConfigurationError(f"cannot listen on {path}: {error}") from error
 
     def accept(self, timeout: float, should_stop: ShouldStop) -> socket.socket:
-        """Wait for the connection and return it. Then stop listening.
+        """Wait until the grader container connects, and return the connection. Then stop listening.
 
-        Raises GraderLost after ``timeout`` seconds without a connection, and Preempted if the run should
-        stop.
+        Raises GraderLost after ``timeout`` seconds without a connection. Raises Preempted if ``should_stop``
+        returns True.
         """
         deadline = time.monotonic() + timeout
         self._socket.settimeout(_POLL_SECONDS)
@@ -132,12 +143,12 @@ class Listener:
 
 
 class Inbox:
-    """A queue of requests for a grader process. Any thread can add requests, and ``select`` can wait for
-    them.
+    """A queue of requests that one thread sends to a grader process. Any thread can add requests. The sending
+    thread can wait for them with ``select``, because the queue has a file descriptor.
     """
 
     def __init__(self) -> None:
-        """Create an empty inbox."""
+        """Create an empty queue of requests."""
         self.sent: dict[str, Future[Graded]] = {}
         """The futures of the requests that were sent and have no reply yet, by the id of the request."""
         self.ended = False
@@ -148,19 +159,22 @@ class Inbox:
         self._woken.setblocking(False)
 
     def put(self, request: GradeRequest) -> "Future[Graded]":
-        """Add a request. Return a future for its reply."""
+        """Add a request to the queue. Return a future for its reply."""
         future: Future[Graded] = Future()
         self._queue.put((request, future))
         self._signal()
         return future
 
     def close(self) -> None:
-        """Close the inbox. Nobody may put a request into it afterwards."""
+        """Mark the end of the queue. Do not call ``put`` afterwards. Requests in the queue are still sent."""
         self._queue.put(None)
         self._signal()
 
     def next(self) -> "tuple[GradeRequest, Future[Graded]] | None":
-        """Take the next request from the inbox. Return it with its future, or None if there is none now."""
+        """Take the next request from the queue, and return it with its future.
+
+        Return None if the queue is empty now, or if its end is reached. In the second case ``ended`` is True.
+        """
         try:
             entry = self._queue.get_nowait()
         except queue.Empty:
@@ -169,8 +183,9 @@ class Inbox:
         return entry
 
     def unanswered(self) -> "list[Future[Graded]]":
-        """Return the futures of all requests that have no reply yet, also of those that were not sent. The
-        latter are taken out of the queue, so that they are never sent.
+        """Return the futures of all requests that have no reply yet, whether they were sent or not.
+
+        Requests that were not sent are taken out of the queue, so that they are never sent.
         """
         found = list(self.sent.values())
         while (entry := self.next()) is not None:
@@ -178,7 +193,7 @@ class Inbox:
         return found
 
     def fileno(self) -> int:
-        """Return the descriptor that becomes readable when a request is put into the inbox."""
+        """Return the file descriptor that becomes readable when a request is put into the queue."""
         return self._woken.fileno()
 
     def awake(self) -> None:
@@ -194,7 +209,7 @@ class Inbox:
             self._wake.send(b"x")
 
     def release(self) -> None:
-        """Close the sockets."""
+        """Close the two sockets with which ``put`` wakes the thread that waits in ``select``."""
         self._wake.close()
         self._woken.close()
 
@@ -203,8 +218,9 @@ class GraderClient:
     """The trainer's end of the connection to a grader process."""
 
     def __init__(self, connection: socket.socket, max_silence: float) -> None:
-        """Use ``connection``, which is open. Requests raise GraderLost if no reply comes for ``max_silence``
-        seconds.
+        """Use ``connection``, an open connection to the grader process.
+
+        The other methods raise GraderLost if no message comes for ``max_silence`` seconds.
         """
         self._connection = connection
         self._reader = LineReader(connection, MAX_REPLY_BYTES)
@@ -216,9 +232,10 @@ class GraderClient:
         """
 
     def hello(self, should_stop: ShouldStop) -> dict[str, str | None]:
-        """Wait until each grader is loaded or has failed to load. Return for each grader its error, or None.
+        """Wait for the first message of the grader process, which says which graders could be loaded.
 
-        Raises GraderLost if the grader process is lost, and Preempted if the run should stop.
+        Return the error message for each grader, by its name. None: the grader is loaded. Raises GraderLost
+        if the grader process is lost, and Preempted if ``should_stop`` returns True.
         """
         graders = self._read(should_stop).get("graders")
         if not isinstance(graders, dict):
@@ -231,13 +248,14 @@ class GraderClient:
     def exchange(
         self, requests: Sequence[GradeRequest], outcomes: dict[int, Graded], should_stop: ShouldStop
     ) -> None:
-        """Send the requests. Store each score or error in ``outcomes``, under the request's index.
+        """Send the requests, and wait for all replies. Store each reply in ``outcomes``, under the request's
+        index in ``requests``.
 
         Late replies to requests of an earlier call are ignored.
 
         Raises GraderLost if the grader process is lost. Also raises GraderLost if a reply has an id that no
-        request has: then another process uses the connection. Raises Preempted if the run should stop. After
-        each of these errors ``outcomes`` has the results received so far.
+        request has: then another process uses the connection. Raises Preempted if ``should_stop`` returns
+        True. After each of these errors ``outcomes`` has the replies received so far.
         """
         waiting: dict[str, int] = {}
         try:
@@ -287,9 +305,10 @@ class GraderClient:
             self._abandoned.update(inbox.sent)
 
     def _hand_over(self, sent: "dict[str, Future[Graded]]") -> bool:
-        """Read one reply, and set the future of its request.
+        """Read one reply, and give it to the future of its request.
 
-        Return False if no complete reply arrives within ``_REST_SECONDS``, else True.
+        ``sent`` has the futures of the requests without a reply, by the id of the request. Return False if no
+        complete reply arrives within ``_REST_SECONDS``, else True.
         """
         try:
             reply = self._received(_REST_SECONDS)
@@ -338,10 +357,11 @@ class GraderClient:
             outcomes[waiting.pop(number)] = _graded(reply)
 
     def _checked(self, reply: dict[str, Any], waiting: Container[str]) -> str | None:
-        """Return the id of the open request that a reply answers.
+        """Return the id of the request to which a reply belongs. ``waiting`` has the ids of the requests
+        without a reply.
 
-        Return None if the reply answers a request of an earlier call. Raises GraderLost if it answers no
-        request.
+        Return None if the reply belongs to a request of an earlier call of ``exchange`` or ``converse``.
+        Raises GraderLost if it belongs to no request.
         """
         number = reply.get("id")
         if not isinstance(number, str) or (number not in waiting and number not in self._abandoned):
@@ -363,8 +383,10 @@ class GraderClient:
                     raise GraderLost(f"the grader process sent nothing for {self._max_silence:g} s") from None
 
     def _received(self, timeout: float) -> dict[str, Any]:
-        """Return the next message. Raises TimeoutError after ``timeout`` seconds, and GraderLost if the
-        process is lost.
+        """Return the next message of the grader process.
+
+        Raises TimeoutError after ``timeout`` seconds. Raises GraderLost if the grader process has closed the
+        connection, or has sent an invalid message.
         """
         try:
             return self._reader.read(timeout)

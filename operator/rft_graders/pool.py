@@ -1,4 +1,7 @@
-"""The worker processes of all graders. A worker that ends is replaced."""
+"""Starts the worker processes that run the code of graders and environments, and sends requests to them.
+
+This module is used in the grader process. A worker that ends is replaced.
+"""
 
 import importlib.util
 import queue
@@ -17,10 +20,11 @@ from rft_graders.workers import Code, Forged, GraderWorker, ScoreFailed, WorkerL
 from rft_run.config import GraderConfig, PythonGrader
 
 _GIVEN_TO_CODE = ("completion", "row", "tokens")
-"""A worker gets only these keys of a request. So the worker does not get the trainer's id of the request."""
+"""The keys of a trainer's request that are sent to a worker. Other keys, such as the trainer's id of the
+request, are not sent, because users' code could read them in the worker."""
 _TRIES = 3
-"""Maximum number of times that a request is sent. It is sent again only if its worker was lost for a reason
-that is older than the request."""
+"""Maximum number of times that a request is sent to a worker. It is sent again only if the cause of the
+failure is older than the request: for example, code of an earlier request has killed the worker."""
 _SHORTAGE_SECONDS = 0.5
 
 
@@ -30,7 +34,8 @@ class Log:
     def __init__(self, *, says_levels: bool) -> None:
         """Create a log that has written no line yet.
 
-        ``says_levels``: whether to log how workers are confined even if the kernel can confine them fully.
+        ``says_levels``: whether to log how strongly the kernel separates worker processes from other
+        processes, even if the separation is complete.
         """
         self.says_levels = says_levels
         self._lock = threading.Lock()
@@ -41,7 +46,7 @@ class Log:
         print(text, file=sys.stderr, flush=True)
 
     def once(self, text: str) -> None:
-        """Write a line, unless the same line was written before."""
+        """Write a line, unless this method has written the same line before."""
         with self._lock:
             if text in self._said:
                 return
@@ -50,21 +55,25 @@ class Log:
 
 
 class Slot:
-    """One worker process of a grader. The slot starts the worker when needed, and replaces it after its
-    end.
+    """Keeps one worker process for a grader or an environment. The first request starts the process. If the
+    process ends, the next request starts a new one.
     """
 
     def __init__(self, code: Code, children: Children, log: Log) -> None:
-        """Start no process yet. ``start`` or the first request starts the worker process."""
+        """Create a slot without a worker process. ``start`` or the first request starts the process.
+
+        - ``code``: the source that the worker process runs.
+        - ``children``: the set of running workers, to which the new worker is added.
+        """
         self._code = code
         self._children = children
         self._log = log
         self._worker: GraderWorker | None = None
 
     def start(self) -> GraderWorker:
-        """Return the worker process. If none runs, start one.
+        """Return the worker process of this slot. If none runs, start one, which loads the user's source.
 
-        Raises WorkerLost if the worker does not load its source, and OSError if no process can be started.
+        Raises WorkerLost if the source cannot be loaded, and OSError if no process can be started.
         """
         if self._worker is None:
             self._worker = GraderWorker(self._code, self._children)
@@ -79,7 +88,11 @@ class Slot:
         return self._worker
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Return the reply to a request of the trainer. If there is no score, the reply has the error."""
+        """Send a request of the trainer to the worker process. Return the reply for the trainer.
+
+        The reply has the request's id, and the score or an error message. ``rft_graders.protocol`` describes
+        requests and replies.
+        """
         asked = {key: request[key] for key in _GIVEN_TO_CODE if key in request}
         reply: dict[str, Any] = {}
         outcome: dict[str, Any] = {}
@@ -103,19 +116,19 @@ class Slot:
         return {"id": request["id"], **outcome, **reply, **({"forged": forged} if forged else {})}
 
     def _needs_no_state(self, asked: dict[str, Any]) -> bool:
-        """Return whether a new worker can answer the request.
+        """Return whether the request ``asked`` can be sent again to a new worker process.
 
         This is true for every request to a grader. For an environment it is true only between two rollouts,
-        because the state of a rollout is in its worker.
+        because the state of a rollout is in the memory of the old process, and is lost with it.
         """
         return self._code.grader.slots is None or asked["row"].get("do") in ("describe", "reset", "end")
 
     def _score(self, asked: dict[str, Any], seconds: float, reply: dict[str, Any]) -> float:
-        """Return the worker's score of a completion.
+        """Send the request ``asked`` to the worker process. Return the score, or 0 for an environment.
 
         Put the text that users' code printed, and the result of an environment's action, into ``reply``.
-        Raises ScoreFailed if users' code fails. Raises WorkerLost if the worker process ends, is killed, or
-        gives no score within ``seconds``.
+        Raises ScoreFailed if users' code fails. Raises WorkerLost if the worker process cannot start, ends,
+        is killed, or gives no score within ``seconds``.
         """
         try:
             worker = self.start()
@@ -154,9 +167,9 @@ class Slot:
 
 
 class Pool:
-    """Worker processes for every grader. Each worker has its own thread.
+    """Runs the worker processes of all graders. Each worker has its own thread in the grader process.
 
-    The threads never end, because a worker is killed when the *thread* that started it ends.
+    The threads never end, because the kernel kills a worker when the *thread* that started it ends.
     """
 
     def __init__(
@@ -169,8 +182,9 @@ class Pool:
     ) -> None:
         """Start the first worker of each grader now. Each other worker starts at its first request.
 
-        - ``home``: folder for the homes of the workers.
-        - ``reply``: called with each reply.
+        - ``home``: folder in which each worker gets its home folder.
+        - ``children``: the set of running workers, to which the new workers are added.
+        - ``reply``: called with each reply to a request, by the thread of the worker.
         """
         self._reply = reply
         self._queues: dict[str, queue.SimpleQueue[dict[str, Any]]] = {}
@@ -191,15 +205,16 @@ class Pool:
                 threading.Thread(target=self._serve, args=(slot, queued, first), daemon=True).start()
 
     def load(self) -> dict[str, str | None]:
-        """Wait until each grader is loaded or has failed to load. Return for each grader its error, or
-        None.
+        """Wait until a worker of each grader has loaded the grader's source, or has failed.
+
+        Return the error message for each grader, by its name. None: the source is loaded.
         """
         return {name: loaded.result() for name, loaded in self._loaded.items()}
 
     def submit(self, request: dict[str, Any]) -> None:
-        """Put a request into the queue of its grader. Raises KeyError for an unknown grader.
+        """Put a request into the queue of the grader that it names. Raises KeyError for an unknown grader.
 
-        When the reply is ready, the pool calls its callback ``reply`` with it.
+        Do not wait for the reply. The function ``reply`` that ``__init__`` got is called with it later.
         """
         self._queues[request["grader"]].put(request)
 
@@ -209,11 +224,11 @@ class Pool:
         queued: "queue.SimpleQueue[dict[str, Any]]",
         loaded: "Future[str | None] | None",
     ) -> None:
-        """Answer the requests in the queue ``queued`` with the worker of ``slot``, one after the other. Never
-        returns.
+        """Answer the requests in the queue ``queued`` with the worker process of ``slot``, one after the
+        other. Never returns.
 
-        If ``loaded`` is given, first start the worker. Then set ``loaded`` to why the grader does not load,
-        or to None if it loads.
+        If ``loaded`` is given, first start the worker. Then set ``loaded`` to the error message if the
+        grader's source cannot be loaded, else to None.
         """
         if loaded is not None:
             problem: str | None = None
@@ -227,10 +242,10 @@ class Pool:
 
 
 def queue_names(grader: PythonGrader, workers: int) -> list[str]:
-    """Return a list with an entry for each worker of a grader: the name of the queue that this worker reads.
+    """Return one queue name for each worker process of a grader. The worker takes requests from this queue.
 
-    The workers of a grader share one queue. Each worker of an environment has its own queue, because all
-    requests of a rollout must go to the same worker.
+    The ``workers`` processes of a grader share one queue, so all names are equal. An environment has a worker
+    for each of its slots, with a queue of its own, because all requests of a rollout must go to one worker.
     """
     if grader.slots is None:
         return [grader.name] * workers
@@ -238,9 +253,10 @@ def queue_names(grader: PythonGrader, workers: int) -> list[str]:
 
 
 def source_of(grader: PythonGrader) -> str:
-    """Return the source of a python grader. A file is decoded by the encoding that it declares.
+    """Return the Python source of a grader: its inline text, or the content of its file.
 
-    Raises OSError, ValueError or SyntaxError for a file that cannot be read.
+    A file is decoded by the encoding that it declares. Raises OSError, ValueError or SyntaxError for a file
+    that cannot be read.
     """
     if grader.inline is not None:
         return grader.inline

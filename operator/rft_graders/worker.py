@@ -45,7 +45,9 @@ def limit(memory_bytes: int) -> None:
 
 
 def _module(name: str) -> ModuleType:
-    """Load a module from the folder of this file. Users' code cannot import from this folder."""
+    """Load the module ``name`` from the folder of this file, by its path. The folder is not in ``sys.path``,
+    so users' code cannot import from it.
+    """
     spec = importlib.util.spec_from_file_location(f"_rft_{name}", Path(__file__).with_name(f"{name}.py"))
     assert spec is not None
     assert spec.loader is not None
@@ -144,7 +146,9 @@ def _without(module: ModuleType, function: str) -> str:
 
 
 def explain(error: BaseException) -> str:
-    """Return an error as one line: its type, its message, and the line number in the user's source."""
+    """Return an exception as one line of text: its type, its message, and the line number in the user's
+    source. The text has at most ``MAX_ERROR_CHARACTERS`` characters.
+    """
     try:
         text = f"{type(error).__name__}: {error}"
     except Exception:
@@ -157,7 +161,10 @@ def explain(error: BaseException) -> str:
 
 
 def answer(grade: "shapes.Grade", request: dict[str, Any]) -> dict[str, Any]:
-    """Score one completion. Return the score, or the exception of the user's code, as a reply."""
+    """Score one completion with the user's function ``grade``. Return the reply for the grader process.
+
+    The reply has the score, or the exception of the user's code as text.
+    """
     try:
         asked = shapes.Asked(request["completion"], request["row"], request.get("tokens"))
         return {"id": request["id"], "score": grade(asked)}
@@ -166,7 +173,9 @@ def answer(grade: "shapes.Grade", request: dict[str, Any]) -> dict[str, Any]:
 
 
 def act(environment: "hosted.Hosted", request: dict[str, Any]) -> dict[str, Any]:
-    """Run an environment's action. Return its result, or the exception of the user's code, as a reply."""
+    """Run the action in ``request``, such as ``reset`` or a tool call. Return the reply for the grader
+    process. The reply has the result of the action, or the exception of the user's code as text.
+    """
     try:
         return {"id": request["id"], "score": 0, "value": environment.act(request["row"])}
     except BaseException as error:  # sys.exit() in users' code must not end the worker
@@ -174,8 +183,9 @@ def act(environment: "hosted.Hosted", request: dict[str, Any]) -> dict[str, Any]
 
 
 def _keep_from_children(descriptor: int) -> None:
-    """Replace the descriptor by /dev/null in all children that are forked later. Programs that this process
-    starts never get the descriptor.
+    """Keep the worker's socket, ``descriptor``, from its child processes, so that they cannot write replies.
+
+    In a forked child the descriptor refers to /dev/null. Programs that are started do not get it at all.
     """
     os.set_inheritable(descriptor, False)
 
@@ -189,11 +199,12 @@ def _keep_from_children(descriptor: int) -> None:
 
 
 def _confine(descriptor: int) -> dict[str, Any]:
-    """Reduce this process's rights and fork it. The child becomes the worker, whose rights are reduced once
-    more. The parent becomes the worker's guard, and never returns from this function.
+    """Reduce the rights of this process, and fork it. The child becomes the worker, whose rights are reduced
+    once more. The parent becomes the guard, which kills the worker's processes, and never returns from here.
 
-    Return a reply with the level of the confinement, and with whether system calls are filtered.
-    ``descriptor``: the worker's socket. Raises OSError if the kernel refuses.
+    Return, in the worker, a reply without its id: it says how strongly the worker is confined
+    (``confinement.Level``), and whether a filter of system calls is installed. ``descriptor``: the worker's
+    socket. Raises OSError if the kernel refuses.
     """
     guard.fork_worker(confinement.confine(), descriptor)
     level = confinement.confine()
@@ -201,9 +212,10 @@ def _confine(descriptor: int) -> dict[str, Any]:
 
 
 def main(descriptor: int, parent: int) -> None:
-    """Load the user's function, then answer requests until the grader process closes the socket.
+    """Run a worker: reduce the rights of this process, load the user's function or environment class, and
+    answer requests until the grader process closes the socket.
 
-    ``descriptor``: the socket. ``parent``: the PID of the grader process.
+    ``descriptor``: the socket to the grader process. ``parent``: the PID of the grader process.
     """
     confinement.set_dumpable(False)
     guard.end_with_parent(parent, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Controls one worker process for the grader process: starts it, sends requests to it, and ends it."""
+"""Used in the grader process: starts a worker process for users' code, sends requests to it, and ends it."""
 
 import contextlib
 import os
@@ -27,22 +27,27 @@ _MAX_WORKER_REPLY_BYTES = 48 * 1024
 _END_SECONDS = 5.0
 _DEATH_SECONDS = 1.0
 _PING_SECONDS = 2.0
-"""Maximum seconds for a worker's reply to a ping. A ping is sent after a score that left processes or files,
-because one of these processes may have stopped or killed the worker."""
+"""Maximum seconds for a worker's reply to a ping, a request that only tests whether the worker answers.
+
+A ping is sent after a score that left processes or files, because one of these processes may have stopped or
+killed the worker."""
 
 
 class ScoreFailed(Exception):
-    """The grader gave no score for a request. Except for a WorkerLost, the worker process still runs."""
+    """A worker gave no score for a request, for example because the user's code raised an exception.
+
+    The worker process still runs, except if the error is of the subclass WorkerLost.
+    """
 
 
 class WorkerLost(ScoreFailed):
-    """The grader gave no score for a request, because the worker process ended or was killed."""
+    """A worker gave no score for a request, because the worker process did not start, ended or was killed."""
 
     def __init__(self, message: str, *, earlier: bool = False) -> None:
-        """Keep the message, and whether the request can be sent again, to a new worker.
+        """Create the error with a message.
 
-        ``earlier``: whether the request can be sent again, because the cause is older than the request. An
-        example is code of an earlier request that killed the worker.
+        ``earlier``: whether the cause is older than the failed request. For example, code of an earlier
+        request has killed the worker. Then the request can be sent again, to a new worker.
         """
         super().__init__(message)
         self.earlier = earlier
@@ -55,11 +60,11 @@ class Forged(WorkerLost):
     """
 
     def __init__(self, what: str, *, earlier: bool) -> None:
-        """Make the error's message.
+        """Create the error.
 
-        - ``what``: a description of what was in the connection.
-        - ``earlier``: whether code of an earlier request wrote this. Then the current request can be sent
-          again, to a new worker.
+        - ``what``: the unexpected data in the connection, in words, such as ``more than one reply``.
+        - ``earlier``: whether code of an earlier request wrote this data. Then the current request can be
+          sent again, to a new worker.
         """
         message = f"forged reply: the worker's connection had {what}, so the worker was replaced"
         super().__init__(message, earlier=earlier)
@@ -67,7 +72,13 @@ class Forged(WorkerLost):
 
 @dataclass(frozen=True)
 class Code:
-    """The source of a grader, its memory limit in bytes, and the folder for the homes of its workers."""
+    """The data with which a worker process of a grader or an environment is started.
+
+    - ``grader``: the grader's settings, such as the name of the function and the time limit.
+    - ``source``: the Python source of the grader.
+    - ``memory_bytes``: the memory limit of each process.
+    - ``homes``: the folder in which each worker gets its home folder.
+    """
 
     grader: PythonGrader
     source: str
@@ -76,9 +87,10 @@ class Code:
 
 
 def worker_environment(home: Path) -> dict[str, str]:
-    """Return all environment variables of a process for users' code. No token and no proxy is among them.
+    """Return all environment variables for a process that runs users' code.
 
-    ``home``: the home folder of the process. Some variables limit each numeric library to one thread.
+    The trainer's own variables are left out, because they may have tokens and proxies. Some variables limit
+    each numeric library to one thread. ``home``: the home folder of the process.
     """
     threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
     return {
@@ -93,20 +105,24 @@ def worker_environment(home: Path) -> dict[str, str]:
 
 
 class GraderWorker:
-    """Starts a worker process that runs one user's function, sends requests to it, and ends it."""
+    """A worker process for one user's function or environment class, as the grader process controls it.
+
+    The object starts the process, sends requests to it, and ends it.
+    """
 
     level: Level
     """How far the kernel separates the worker process and its programs from other processes."""
     filtered = False
-    """Whether users' code is kept from changing the limits and priorities of other processes."""
+    """Whether a filter of system calls keeps users' code from changing the limits and priorities of other
+    processes."""
     value: dict[str, Any] | None = None
-    """The result of what an environment was last asked to do, such as ``reset`` or a tool call. None if the
-    worker runs a grader."""
+    """The result of the environment's last action, such as ``reset`` or a tool call. None if the worker runs
+    a grader."""
 
     def __init__(self, code: Code, children: Children) -> None:
-        """Start the worker process and load the source.
+        """Start the worker process, add it to ``children``, and let it load the source in ``code``.
 
-        Raises WorkerLost if the source does not load, and OSError if no process can be started.
+        Raises WorkerLost if the source cannot be loaded, and OSError if no process can be started.
         """
         self._name = code.grader.name
         self._children = children
@@ -167,9 +183,11 @@ class GraderWorker:
         return self._output.take()
 
     def score(self, request: dict[str, Any], timeout: float) -> float:
-        """Return the raw score for a request. ``timeout`` is in seconds.
+        """Send a request to the worker process. Return the raw score.
 
-        Raises ScoreFailed if the user's code fails, WorkerLost if the worker process ended or was killed.
+        For an environment the score is 0, and ``value`` has the result of the action. ``timeout`` is in
+        seconds. Raises ScoreFailed if the user's code fails. Raises WorkerLost if the worker process has
+        ended, or was killed, for example because of the timeout.
         """
         if self._reader.has_more():
             self.kill()
@@ -180,7 +198,8 @@ class GraderWorker:
         return self._exchange(request, timeout)
 
     def clean(self) -> int:
-        """Remove the processes and files that the last request left. Return how many processes were killed.
+        """Remove the processes and files that users' code left after the last request. Return the number of
+        killed processes.
 
         Kills the worker and raises WorkerLost in these cases:
 
@@ -251,10 +270,10 @@ class GraderWorker:
             raise WorkerLost(self.kill(_DEATH_SECONDS), earlier=True) from error
 
     def kill(self, patience: float = 0.0) -> str:
-        """Kill the worker process and all that it has started. Return how the worker process ended, as text.
+        """Kill the worker process and all processes that it has started. Remove its home folder.
 
-        A worker that has closed its socket may be about to end. So first wait for its exit status, up to
-        ``patience`` seconds.
+        Return a sentence that says how the worker process ended. A worker that has closed its socket may be
+        about to end. So first wait for its exit status, up to ``patience`` seconds.
         """
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(patience)
@@ -271,8 +290,8 @@ class GraderWorker:
         return "the worker process closed the connection" if died is None else _ending(died)
 
     def _end(self) -> None:
-        """Make the worker's parent process, the guard, kill the worker and all that it has started. Wait
-        until they have ended.
+        """Make the worker's parent process, the guard, kill the worker and all processes that the worker has
+        started. Wait until the guard has ended too.
         """
         end(self._process.pid)
         try:
