@@ -5,10 +5,12 @@ import secrets
 
 
 class RequestIds:
-    """Gives each request an id: a number and its keyed hash. The key never leaves this process."""
+    """Makes an id for each request: a number and its keyed hash. The key never leaves this process, so no
+    other process can make a valid id.
+    """
 
     def __init__(self) -> None:
-        """Choose a random key. This object recognizes only its own ids."""
+        """Choose a random key for the hashes. So this object recognizes only ids that it has made itself."""
         self._key = secrets.token_bytes(32)
         self._count = 0
 
@@ -18,7 +20,7 @@ class RequestIds:
         return self._made(self._count)
 
     def was_given(self, value: object) -> bool:
-        """Return whether a value from another process is an id that ``next`` has returned."""
+        """Return whether a value from another process is an id that ``next`` has returned before."""
         if not isinstance(value, str):
             return False
         number = value.partition("-")[0]
@@ -32,5 +34,8 @@ class RequestIds:
 
 
 def slot_name(name: str, slot: int) -> str:
-    """Return the grader name with which a request addresses one slot (worker process) of an environment."""
+    """Return the name by which a request addresses one worker process of the environment ``name``.
+
+    Each rollout is played in one worker process, its slot. The slots are numbered from 0.
+    """
     return f"{name}/{slot}"

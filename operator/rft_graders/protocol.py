@@ -1,4 +1,5 @@
-"""Messages between trainer and grader process: JSON lines of limited length over a stream socket.
+"""Messages between the trainer and the grader process, which runs users' graders: JSON objects, one a line,
+over a stream socket. The length of a line is limited.
 
 Pickle is not used, because unpickling data from users' code could run any code in the trainer.
 
@@ -12,8 +13,8 @@ serve -> trainer   {"id": ID, "score": 0.5}  or  {"id": ID, "error": "…"}    i
                    an environment's action; and "forged": 1, the number of refused replies to this request,
                    which the worker did not write
 
-Between serve and each worker there are lines of the same kind, with ids of their own. An id is a secret and
-is used once, so that a reply can only come from the process that got the request.
+Between ``serve`` and each worker process the messages have the same form, but other ids. An id is a secret
+and is used once, so that a reply can only come from the process that got the request.
 """
 
 import fcntl
@@ -38,15 +39,17 @@ class Closed(Exception):
 
 
 def encode(message: dict[str, Any]) -> bytes:
-    """Return a message as one line of JSON, which contains no newline except at its end."""
+    """Return a message as one line of JSON in UTF-8, with a newline only at its end."""
     return json.dumps(message, separators=(",", ":")).encode() + b"\n"
 
 
 class LineReader:
-    """Reads JSON objects from a socket. Each line is one object."""
+    """Reads messages from a socket. Each message is one line with a JSON object."""
 
     def __init__(self, connection: socket.socket, max_bytes: int) -> None:
-        """Read from ``connection``. More than ``max_bytes`` bytes without a newline raise ProtocolError."""
+        """Create a reader for ``connection``. A line of more than ``max_bytes`` bytes is an error: then
+        ``read`` raises ProtocolError.
+        """
         self._connection = connection
         self._max_bytes = max_bytes
         self._buffer = bytearray()
@@ -56,10 +59,10 @@ class LineReader:
         """Return the next JSON object from the socket.
 
         Raises:
-            TimeoutError: if no complete line arrives within ``timeout`` seconds. The part that has arrived is
-                kept for the next call.
-            Closed: at the end of the stream.
-            ProtocolError: for an invalid line.
+            TimeoutError: if no complete line arrives within ``timeout`` seconds (None: no limit). The part of
+                a line that has arrived is kept for the next call.
+            Closed: if the other process has closed the connection.
+            ProtocolError: if the line is too long, or is not a JSON object.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while (end := self._buffer.find(b"\n", self._searched)) < 0:
@@ -74,25 +77,26 @@ class LineReader:
 
     @property
     def has_read_more(self) -> bool:
-        """Whether the buffer has bytes after the last line that ``read`` returned."""
+        """Whether bytes that follow the last message of ``read`` were already read from the socket."""
         return bool(self._buffer)
 
     def has_more(self) -> bool:
-        """Return whether bytes after the last line that ``read`` returned have arrived, in the buffer or the
-        socket.
+        """Return whether bytes that follow the last message of ``read`` have arrived. They may still be
+        unread in the socket. Do not wait.
         """
         return self.has_read_more or any(fcntl.ioctl(self._connection, termios.FIONREAD, b"\0\0\0\0"))
 
     def has_ended(self) -> bool:
-        """Return whether the other end has closed the socket, and nothing is left to read."""
+        """Return whether the other process has closed the connection, and no byte is left to read."""
         poll = select.poll()
         poll.register(self._connection, select.POLLIN)
         return bool(poll.poll(0)) and not self.has_more()  # readable without bytes: the end
 
     def _receive(self, deadline: float | None) -> None:
-        """Add received bytes to the buffer. Raises Closed at the end of the stream.
+        """Wait for bytes from the socket, and add them to the buffer.
 
-        Raises TimeoutError at ``deadline``, in seconds of the monotonic clock.
+        Raises TimeoutError at ``deadline``, in seconds of the monotonic clock (None: no limit). Raises Closed
+        if the other process has closed the connection.
         """
         remaining = None if deadline is None else deadline - time.monotonic()
         if remaining is not None and remaining <= 0:

@@ -15,24 +15,25 @@ from rft_graders.protocol import encode
 MAX_ITEMS = 32
 MAX_BODY_BYTES = 8 * 1024 * 1024
 _FRAME_BYTES = 256
-"""Number of bytes that are counted for the JSON text around the list of items, and again for each item in
-addition to its own text. So the whole body stays within ``MAX_BODY_BYTES``.
+"""Bytes to allow for the JSON text around the list of items, and again for the punctuation around each item.
+With this allowance the whole body stays within ``MAX_BODY_BYTES``.
 """
 
 
 class Service:
-    """Makes requests to a user's web service, and reads the scores in its answers."""
+    """Makes the HTTP calls to a user's web service that scores completions, and reads the scores it sends."""
 
     def __init__(self, grader: Grader) -> None:
-        """Take the URL and the name from the grader's settings."""
+        """Take the URL and the name from the settings of a grader of kind ``http``."""
         assert grader.http is not None
         self.url = grader.http.url
         self._name = grader.name
 
     def calls(self, requests: Sequence[GradeRequest]) -> Iterator[Call]:
-        """Yield HTTP calls. Each call has at most ``MAX_ITEMS`` requests and ``MAX_BODY_BYTES`` bytes.
+        """Yield HTTP calls that ask for the scores of all requests.
 
-        A request that is too large for a call gets a call with an error instead of a body.
+        Each call has at most ``MAX_ITEMS`` requests and ``MAX_BODY_BYTES`` bytes. A request that is too large
+        gets a call of its own, which has an error instead of a body.
         """
         batch: list[int] = []
         size = _FRAME_BYTES
@@ -52,7 +53,8 @@ class Service:
     def outcomes(self, answer: Any, count: int) -> list[Outcome]:
         """Return the score or the error of each of the ``count`` items of a call, in their order.
 
-        Raises ValueError if the answer has no list of scores, or a list of another length.
+        ``answer``: the parsed JSON of the service's answer. Raises ValueError if it has no list of scores, or
+        a list of plain scores of another length than ``count``.
         """
         scores = answer.get("scores") if isinstance(answer, dict) else None
         if not isinstance(scores, list):

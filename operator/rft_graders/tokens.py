@@ -1,5 +1,5 @@
-"""Reads bearer tokens of the graders http and model. The tokens never reach messages, logs or other
-processes.
+"""Reads the bearer tokens with which graders of kind http and model call their servers. The tokens never
+reach messages, logs or other processes.
 """
 
 import os
@@ -15,17 +15,15 @@ from rft_run.errors import ConfigurationError
 _HEADER_SAFE = re.compile(r"[\x21-\x7e]+")
 
 ReadToken = Callable[[], str | None]
-"""Function that reads a grader's bearer token. It is called for each use, because a mounted Secret may
-change.
-
-It returns None for a grader without a token.
+"""A function that returns a grader's bearer token, or None for a grader without a token. It is called again
+for each batch of requests, because a mounted Secret may change.
 """
 
 
 def environment_variable(grader: str, key: str) -> str:
-    """Return the name of the environment variable with a grader's token.
+    """Return the name of the environment variable that has a grader's token if no Secret is mounted.
 
-    The variable is read if no Secret is mounted.
+    ``grader``: the name of the grader. ``key``: the key of the token in the Secret.
     """
     return "RFT_SECRET_" + re.sub(r"[^A-Z0-9]", "_", f"{grader}_{key}".upper())
 
@@ -37,9 +35,9 @@ def token_reader(
 ) -> ReadToken:
     """Return a function that reads a grader's bearer token, or returns None for a grader without a token.
 
-    The token is in the file ``<folder>/<grader>/<key>``. If this file is missing, the token is in an
-    environment variable, see ``environment_variable``. Raises ConfigurationError if the token is missing, or
-    is not valid in an HTTP header.
+    The token is read from the file ``<folder>/<grader>/<key>``. If this file cannot be read, it is read from
+    the variable ``environment_variable(grader, key)``. Raises ConfigurationError, now and from the returned
+    function, if the token is missing, or is not valid in an HTTP header.
     """
     kind = grader.http or grader.model
     ref = kind.secret_ref if kind is not None else None
@@ -70,5 +68,8 @@ def _read(grader: str, ref: SecretKeyRef, path: Path, environment: Mapping[str, 
 
 
 def hidden(text: str, token: str | None) -> str:
-    """Return ``text`` with the token replaced by [token]. Servers may repeat the token in error messages."""
+    """Return ``text`` with the token replaced by [token]. Servers may repeat the token in error messages.
+
+    None: there is no token, and ``text`` is returned unchanged.
+    """
     return text.replace(token, "[token]") if token else text

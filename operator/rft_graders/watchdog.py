@@ -19,13 +19,14 @@ MAX_ZOMBIES = 256
 
 
 class Children:
-    """The workers of the grader process, by the PID of their guards. A guard is the parent of one worker.
+    """The set of running worker processes of the grader process.
 
-    Any other child process of the grader process is an orphan: a process whose worker has ended.
+    The children of the grader process are guards. Each guard is the parent of one worker, and its PID stands
+    for this worker in the set. Any other child is an orphan: a process that an ended worker has left.
     """
 
     def __init__(self) -> None:
-        """Begin with an empty set of workers."""
+        """Create an empty set of workers."""
         self.lock = threading.Lock()
         """Lock for the start of a worker. Without it, the watchdog could kill the new worker as an orphan."""
         self.workers: set[int] = set()
@@ -34,24 +35,26 @@ class Children:
         self.closing = False
 
     def kill_orphans(self) -> None:
-        """Kill processes whose worker has ended, and remove their zombies. The caller must hold ``lock``."""
+        """Kill the processes that ended workers have left, and remove their zombies. The caller must hold
+        ``lock``.
+        """
         for child in children_of(os.getpid()):
             if child not in self.workers and child not in self.stopped:
                 kill_tree(child)
                 reap(child)
 
     def forget(self, pid: int) -> str | None:
-        """Remove an ended worker. Return why the watchdog killed it, or None if the watchdog did not kill it.
-        ``pid`` is the PID of the worker's guard, which is its parent process.
+        """Remove an ended worker from the set. ``pid`` is the PID of the worker's parent process, the guard.
+
+        Return the reason why the watchdog killed the worker. None: the watchdog did not kill it.
         """
         with self.lock:
             self.workers.discard(pid)
             return self.stopped.pop(pid, None)
 
     def was_stopped(self, pid: int) -> bool:
-        """Return whether the watchdog has killed a worker. ``pid`` is the PID of the worker's guard.
-
-        If the watchdog is checking the processes at this moment, wait until the check has ended.
+        """Return whether the watchdog has killed a worker. ``pid`` is the PID of the worker's parent process,
+        the guard. If the watchdog is checking the processes at this moment, wait until the check has ended.
         """
         with self.lock:
             return pid in self.stopped
@@ -65,9 +68,8 @@ class Children:
 
 
 def end(guard: int) -> None:
-    """Ask a worker's parent process, the guard, to kill the worker and all that it started, and then to end.
-
-    ``guard`` is the PID of the guard.
+    """Ask a worker's parent process, the guard, to kill the worker and all processes that the worker has
+    started, and then to end. ``guard`` is the PID of the guard. Do not wait.
     """
     with contextlib.suppress(ProcessLookupError):
         os.kill(guard, signal.SIGTERM)
@@ -98,9 +100,10 @@ class Watchdog:
                 pause.wait(INTERVAL_SECONDS)
 
     def look(self) -> bool:
-        """Kill processes whose worker has ended. Then check the limits once. Return whether one is exceeded.
+        """Kill the processes that ended workers have left. Then check both limits once.
 
-        If a limit is exceeded, kill the worker with the most processes, or the worker with the most memory.
+        If a limit is exceeded, kill the worker with the most processes or the most memory, and return True.
+        Otherwise return False.
         """
         with self._children.lock:
             self._children.kill_orphans()
@@ -129,8 +132,8 @@ class Watchdog:
 def _started(tree: list[int], most: int) -> int:
     """Return the number of running processes that a worker has started.
 
-    ``tree``: the PIDs of the worker's guard and of all descendants of the guard. If it has more than ``most``
-    PIDs, zombies count too.
+    ``tree``: the PIDs of the worker's parent process (the guard) and of all descendants of the guard. If
+    ``tree`` has more than ``most`` PIDs, processes that have ended (zombies) count too.
     """
     if len(tree) <= OWN_PROCESSES:
         return 0
