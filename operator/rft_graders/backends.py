@@ -38,41 +38,45 @@ def max_silence(timeouts: Sequence[float]) -> float:
     """Return the number of seconds without any reply after which a grader process counts as lost.
 
     ``timeouts``: each grader's timeout in seconds. A healthy process may send nothing while a request reaches
-    the timeout, the worker restarts, and the second try of the request reaches the timeout too.
+    the timeout, its worker process restarts, and a second try of the request reaches the timeout too.
     """
     return 2 * max(timeouts, default=0.0) + LOAD_SECONDS + _SLACK_SECONDS
 
 
 class Backend(Protocol):
-    """Runs graders outside the trainer's process: in the grader container, a local process or a server."""
+    """The interface for graders that run outside the trainer's process: in the grader container, in a local
+    process, or on servers.
+    """
 
     def ready(self, should_stop: ShouldStop) -> dict[str, str | None]:
-        """Wait until each grader is loaded or has failed to load. Return for each grader its error, or
-        None.
+        """Wait until each grader is loaded or has failed to load.
+
+        Return the error message for each grader, by its name. None: the grader is loaded.
         """
 
     def exchange(self, requests: Sequence[GradeRequest], should_stop: ShouldStop) -> list[Graded]:
-        """Return the score or the error of each request, in the order of the requests."""
+        """Run the graders on all requests. Return each score or error, in the order of the requests."""
 
     def close(self) -> None:
         """Stop the processes and close the connections of the graders."""
 
 
 class HostBackend(Backend, Protocol):
-    """A backend that can run environments."""
+    """The interface of a backend that can also run a user's environment, for rollouts with several turns."""
 
     def converse(self, inbox: Inbox, should_stop: ShouldStop) -> None:
-        """Answer each request that is put into ``inbox``.
+        """Send each request that other threads put into ``inbox``. Set the request's future to the reply.
 
-        Return when the inbox is closed and all requests are answered.
+        Return when the inbox is closed and all requests have a reply.
         """
 
 
 class ContainerBackend:
-    """Sends requests to the grader container of the pod. The container connects to a socket of the trainer.
+    """Sends requests to the grader container, which runs users' code beside the trainer in the same pod. The
+    container connects to a socket of the trainer.
 
-    Kubernetes does not restart the container while the trainer runs. If the container is lost, the attempt
-    ends.
+    Kubernetes does not restart the container while the trainer runs. So if the container is lost, the trainer
+    ends with an error.
     """
 
     def __init__(self, path: str, silence: float) -> None:
@@ -85,9 +89,10 @@ class ContainerBackend:
         self._client: GraderClient | None = None
 
     def ready(self, should_stop: ShouldStop) -> dict[str, str | None]:
-        """Wait for the container and its graders. Return for each grader why it does not load, or None.
+        """Wait until the container has connected, and each grader is loaded or has failed to load.
 
-        Raises TrainerError when the container does not connect.
+        Return the error message for each grader, by its name. None: the grader is loaded. Raises TrainerError
+        if the container does not connect.
         """
         try:
             self._client = GraderClient(self._listener.accept(CONNECT_SECONDS, should_stop), self._silence)
@@ -96,7 +101,10 @@ class ContainerBackend:
             raise TrainerError(str(error)) from error
 
     def exchange(self, requests: Sequence[GradeRequest], should_stop: ShouldStop) -> list[Graded]:
-        """Return the score or the error of each request. Raises TrainerError when the container is lost."""
+        """Return the score or the error of each request, in the order of the requests.
+
+        Raises TrainerError if the container is lost.
+        """
         assert self._client is not None
         outcomes: dict[int, Graded] = {}
         try:
@@ -106,9 +114,9 @@ class ContainerBackend:
         return [outcomes[index] for index in range(len(requests))]
 
     def converse(self, inbox: Inbox, should_stop: ShouldStop) -> None:
-        """Answer requests as ``HostBackend.converse`` describes.
+        """Send each request in ``inbox`` to the container, as ``HostBackend.converse`` describes.
 
-        Raises TrainerError when the container is lost.
+        Raises TrainerError if the container is lost. Then futures without a reply are not set.
         """
         assert self._client is not None
         try:
@@ -124,11 +132,11 @@ class ContainerBackend:
 
 
 class LocalBackend:
-    """Runs graders in a local process. This limits the damage of mistakes in users' code, but gives no
-    security.
+    """Runs graders in a local child process, for a run without a cluster. This limits the damage of mistakes
+    in users' code, but gives no security.
 
-    Users' code can use files and network like the user who started the trainer. It gets a clean environment
-    and resource limits, and cannot read the trainer's memory.
+    Users' code can use files and network like the user who started the trainer. It gets no environment
+    variables of the trainer, has resource limits, and cannot read the trainer's memory.
 
     The process ends when its socket closes. So it also ends when the trainer is killed. PR_SET_PDEATHSIG is
     not used: its signal would come as soon as the thread that started the process ends.
@@ -137,7 +145,8 @@ class LocalBackend:
     def __init__(
         self, config: GraderConfig, scratch_dir: str | None, silence: float, *, hide: bool = True
     ) -> None:
-        """Make a private folder in ``scratch_dir``. The method ``ready`` starts the process.
+        """Make a private folder in ``scratch_dir``, with the configuration for the child process. The method
+        ``ready`` starts the process.
 
         - ``silence``: seconds without any reply after which the process counts as lost, see ``max_silence``.
         - ``hide``: whether to hide the trainer's memory and environment from other processes of its UID.
@@ -155,9 +164,10 @@ class LocalBackend:
             set_dumpable(False)
 
     def ready(self, should_stop: ShouldStop) -> dict[str, str | None]:
-        """Start the process and wait for its graders. Return for each grader why it does not load, or None.
+        """Start the process, and wait until each grader is loaded or has failed to load.
 
-        Raises TrainerError when the process does not start.
+        Return the error message for each grader, by its name. None: the grader is loaded. Raises TrainerError
+        if the process does not start.
         """
         try:
             return self._start().hello(should_stop)
@@ -166,9 +176,9 @@ class LocalBackend:
             raise TrainerError(f"the local grader process did not start: {error}") from error
 
     def exchange(self, requests: Sequence[GradeRequest], should_stop: ShouldStop) -> list[Graded]:
-        """Return the score or the error of each request.
+        """Return the score or the error of each request, in the order of the requests.
 
-        If the process dies, the requests without a reply get an error.
+        If the process is lost, the requests without a reply get an error. The next call starts it again.
         """
         if self._client is None:
             self.ready(should_stop)
@@ -183,9 +193,9 @@ class LocalBackend:
         return [outcomes[index] for index in range(len(requests))]
 
     def converse(self, inbox: Inbox, should_stop: ShouldStop) -> None:
-        """Answer requests in the way that ``HostBackend.converse`` describes.
+        """Send each request in ``inbox`` to the process, as ``HostBackend.converse`` describes.
 
-        If the process dies, the requests that were sent to it get an error, and the process is started again.
+        If the process is lost, the requests that wait for its reply get an error, and it is started again.
         """
         while not (inbox.ended and not inbox.sent):
             if self._client is None:
@@ -225,7 +235,9 @@ class LocalBackend:
         return self._client
 
     def _stop(self) -> None:
-        """Close the socket and wait until the grader process has killed its workers and ended."""
+        """Close the socket to the grader process, and wait until this process has killed its workers and
+        ended. Kill it if it has not ended after 10 seconds.
+        """
         if self._client is not None:
             self._client.close()
         if self._process is not None:

@@ -1,12 +1,12 @@
-"""Runs one instance of a user's environment class: its start, its tools, and its reward.
+"""Runs a user's environment class in a worker process: begins rollouts, calls tools, and reads the reward.
 
 The class has the form of TRL's environments, with these methods:
 
-- ``reset(**row) -> str | None``
-- ``get_reward() -> float``
-- ``reply(text) -> str | None``: may be absent, and is not known to TRL. This method gets what the model says
-  without a tool call. It returns the next message to the model, or None to end the rollout.
-- Every other public method is a tool.
+- ``reset(**row) -> str | None``: begins a rollout. It may return a text to add to the prompt.
+- ``get_reward() -> float``: returns the reward at the end of the rollout.
+- ``reply(text) -> str | None``: may be absent, and is not known to TRL. This method gets a turn of the model
+  that has no tool call. It returns the next message to the model, or None to end the rollout.
+- Every other public method is a tool, which the model can call.
 
 A class with ``rollout(base_url, api_key)`` is an agent. It plays the whole rollout itself, and sends requests
 to the model in the form of OpenAI's API. The public methods of an agent are no tools.
@@ -26,7 +26,7 @@ from typing import Any
 MAX_TEXT_BYTES = 24 * 1024
 """Maximum bytes of a text that an environment returns, written as JSON. A longer text is cut."""
 OWN = ("reset", "get_reward", "reply")
-"""Public methods that are not tools."""
+"""Public methods of an environment class that the model cannot call as tools."""
 _AGENT = {"base_url", "api_key"}
 """The parameters of the method ``rollout`` of an agent. A ``rollout`` with other parameters is a tool."""
 
@@ -36,10 +36,10 @@ _SECTIONS = ("args:", "arguments:", "parameters:", "returns:", "raises:", "examp
 
 
 def tools_of(environment: type) -> list[dict[str, Any]]:
-    """Return the tools of an environment class, in the form of OpenAI's API.
+    """Return the tools of an environment class, one for each public method, in the form of OpenAI's API.
 
-    The schema of a tool's arguments comes from the method's type hints and docstring. Raises TypeError for a
-    method that cannot be a tool, for example without a docstring.
+    The schema of a tool's arguments comes from the method's type hints and docstring. Raises TypeError if a
+    method cannot be a tool, for example because it has no docstring.
     """
     methods = [
         (name, method)
@@ -53,7 +53,9 @@ def tools_of(environment: type) -> list[dict[str, Any]]:
 
 
 def _own_parameters(environment: type, name: str) -> int:
-    """Return how many of a method's first parameters are not set by the model: 1 for ``self``, else 0."""
+    """Return how many parameters at the beginning of a tool's list the model does not set: 1 if the first
+    parameter is ``self``, 0 for a static or class method.
+    """
     static = inspect.getattr_static(environment, name)
     return 0 if isinstance(static, staticmethod | classmethod) else 1
 
@@ -83,7 +85,9 @@ def _tool(name: str, method: Callable[..., Any], skipped: int) -> dict[str, Any]
 
 
 def documented(text: str) -> tuple[str, dict[str, str]]:
-    """Return a tool's description from a docstring, and the descriptions of its arguments by name."""
+    """Split the docstring of a tool. Return the description of the tool, and the descriptions of its
+    arguments by name. These are the lines ``name: description`` of the section ``Args:``.
+    """
     said: list[str] = []
     arguments: dict[str, str] = {}
     section, current = "", ""
@@ -107,7 +111,10 @@ def _indent(line: str) -> int:
 
 
 def _indent_of_arguments(text: str) -> int:
-    """Return the number of spaces before the first argument in the section ``Args:`` of a docstring."""
+    """Return the number of spaces before the first argument in the section ``Args:`` of a docstring.
+
+    Return 0 if there is no such section.
+    """
     lines = iter(text.splitlines())
     for line in lines:
         if line.strip().lower() in _SECTIONS[:3]:
@@ -116,7 +123,10 @@ def _indent_of_arguments(text: str) -> int:
 
 
 def json_type(hint: Any) -> dict[str, Any]:
-    """Return the JSON schema of a type hint. Raises TypeError for a type that JSON does not have."""
+    """Return the JSON schema for a type hint of a tool's argument. Raises TypeError if JSON has no such type.
+
+    The schema of an optional type, such as ``int | None``, does not allow null.
+    """
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if hint in _NAMES:
         return {"type": _NAMES[hint]}
@@ -138,16 +148,24 @@ def json_type(hint: Any) -> dict[str, Any]:
 
 
 def is_agent(environment: type) -> bool:
-    """Return whether a class is an agent, which plays its rollouts itself."""
+    """Return whether an environment class is an agent: its method ``rollout`` plays a whole rollout, and
+    takes ``base_url`` and ``api_key``, with which it sends requests to the model.
+    """
     method = getattr(environment, "rollout", None)
     return callable(method) and inspect.signature(method).parameters.keys() >= _AGENT
 
 
 class Hosted:
-    """A user's environment class, and its instance for the current rollout."""
+    """Runs a user's environment class, with one instance of the class for each rollout. A worker process has
+    one such object, and plays one rollout at a time.
+    """
 
     def __init__(self, environment: type) -> None:
-        """Read the tools of the class. Raises TypeError for a class that is not an environment."""
+        """Read the tools of an environment class.
+
+        Raises TypeError if the class lacks ``reset`` or ``get_reward``, if a method cannot be a tool, or if
+        the class has both ``reply`` and an agent's ``rollout``.
+        """
         for method in ("reset", "get_reward"):
             if not callable(getattr(environment, method, None)):
                 raise TypeError(f"the class {environment.__name__} has no method {method}")
@@ -170,8 +188,8 @@ class Hosted:
         return self._instance is not None
 
     def act(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """Run the action that the trainer asks for, and return its result. Exceptions of the user's code are
-        not caught.
+        """Run an action of the environment, which ``asked`` describes, and return its result. Both have the
+        forms below. Exceptions of the user's code are not caught, except for those of a tool ("failed").
 
         {"do": "describe"}                             -> {"tools": […], "replies": true, "agent": false}
         {"do": "reset", "row": {…}}                    -> {"text": "…"} or {}
@@ -213,8 +231,9 @@ class Hosted:
                 raise ValueError(f"an environment has no action {other!r}")
 
     def _call(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Call a tool and return its result. If the tool fails, return its error, so that the model can read
-        it.
+        """Call the tool ``name``. Return ``{"text": …}`` with its result for the model.
+
+        If the tool does not exist or raises an exception, return ``{"failed": …}`` with the error message.
         """
         if name not in [tool["function"]["name"] for tool in self._tools]:
             return {"failed": f"there is no tool {name:.60}"}
@@ -225,7 +244,9 @@ class Hosted:
 
 
 def _awaited(result: Any) -> Any:
-    """Return a function's result. If it is awaitable, such as a coroutine, run it and return its result."""
+    """Return the result of a method that may be asynchronous. If ``result`` is awaitable, such as a
+    coroutine, run it to its end, and return its value. Otherwise return ``result`` itself.
+    """
     if not inspect.isawaitable(result):
         return result
     import asyncio  # this import takes most of a worker's start, and few environments need it
@@ -240,7 +261,8 @@ async def _wait(result: Any) -> Any:
 def _said(result: Any) -> dict[str, Any]:
     """Return the result of an environment's method as ``{"text": …}`` for the model, or {} if it is None.
 
-    A text of more than ``MAX_TEXT_BYTES`` is cut.
+    A result that is not a text is written as JSON. A text of more than ``MAX_TEXT_BYTES`` is cut, and the
+    returned object has also ``"cut": True``.
     """
     if result is None:
         return {}
@@ -255,7 +277,10 @@ def _said(result: Any) -> dict[str, Any]:
 
 
 def number(value: Any) -> float:
-    """Return a reward as a number. Raises TypeError if it is not a number, ValueError if it is not finite."""
+    """Return the result of ``get_reward`` as a float. It may be a number of numpy or torch.
+
+    Raises TypeError if it is not a number. Raises ValueError if it is not finite.
+    """
     if not isinstance(value, bool | int | float):
         try:
             value = float(value)  # a number of numpy or torch

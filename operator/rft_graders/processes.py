@@ -14,11 +14,11 @@ _PROC = Path("/proc")
 
 
 class State(NamedTuple):
-    """The state of a process that has not ended."""
+    """When a process was started, and whether it is stopped. Only for a process that has not ended."""
 
     start: int
-    """When the process was started, in ticks of the kernel's clock. No other process has the same PID and the
-    same time."""
+    """When the process was started, in clock ticks since the boot of the machine. No other process has the
+    same PID and the same time."""
     stopped: bool
     """Whether a signal or a debugger has stopped the process."""
 
@@ -41,7 +41,7 @@ def children_of(pid: int) -> list[int]:
 def tree_of(pid: int, at_most: int | None = None) -> list[int]:
     """Return the PIDs of a process and all its descendants, parents before their children.
 
-    The search ends early once more than ``at_most`` PIDs are found.
+    The search ends early when more than ``at_most`` PIDs are found. None: there is no such limit.
     """
     members = [pid]
     for member in members:  # the list grows during the iteration
@@ -52,7 +52,9 @@ def tree_of(pid: int, at_most: int | None = None) -> list[int]:
 
 
 def memory_of(pids: Iterable[int]) -> int:
-    """Return the memory of processes in bytes. Mapped files do not count, because processes share them."""
+    """Return the sum of the resident memory of processes, in bytes. Mapped files do not count, because
+    processes share them.
+    """
     return sum(map(_memory, pids))
 
 
@@ -69,12 +71,14 @@ def _memory(pid: int) -> int:
 
 
 def is_running(pid: int) -> bool:
-    """Return whether a process exists and is no zombie."""
+    """Return whether a process is alive. A zombie counts as ended."""
     return state_of(pid) is not None
 
 
 def state_of(pid: int) -> State | None:
-    """Return the state of a process, or None if it has ended."""
+    """Return when a process was started, and whether it is stopped. Return None if it has ended or is a
+    zombie.
+    """
     try:
         fields = (_PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()
     except OSError:
@@ -87,7 +91,7 @@ def state_of(pid: int) -> State | None:
 
 
 def kill_tree(pid: int) -> None:
-    """Kill a process and its descendants."""
+    """Kill a process and all its descendants. They are stopped first, so that they start no new processes."""
     kill_found(lambda: tree_of(pid))
 
 

@@ -2,7 +2,8 @@
 
     python -m rft_graders.serve --socket PATH --config FILE [--wait SECONDS]
 
-In a pod it runs in the grader container. On a local machine the scorer starts it with ``--descriptor``.
+In a pod this process runs in the grader container. On a local machine the trainer starts it, and gives it a
+connected socket with ``--descriptor`` instead of ``--socket``.
 
 The exit code is 0 if the connection to the trainer has ended, or if SIGTERM came before there was a
 connection. It is 1 if no trainer was found within SECONDS, or if the configuration cannot be read.
@@ -34,7 +35,10 @@ RETRY_SECONDS = 0.2
 
 
 def connect(path: str, wait_seconds: float) -> socket.socket | None:
-    """Connect to the trainer's socket, with retries. Return None after ``wait_seconds`` without success."""
+    """Connect to the trainer's Unix socket at ``path``, with retries, and return the connection.
+
+    Return None after ``wait_seconds`` without success.
+    """
     deadline = time.monotonic() + wait_seconds
     while True:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -49,7 +53,11 @@ def connect(path: str, wait_seconds: float) -> socket.socket | None:
 
 
 def serve(connection: socket.socket, config: GraderConfig, home: Path, log: Log) -> None:
-    """Serve requests until the trainer closes the connection or breaks the protocol."""
+    """Run the graders in ``config``, and answer the trainer's requests for scores. Return when the trainer
+    closes the connection or breaks the protocol.
+
+    ``home``: the folder in which each worker process gets its home folder.
+    """
     writing = threading.Lock()
 
     def reply(message: dict[str, Any]) -> None:
@@ -74,7 +82,9 @@ def serve(connection: socket.socket, config: GraderConfig, home: Path, log: Log)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the grader process with command line arguments. Return the exit code."""
+    """Run the grader process with the command line arguments ``argv`` (None: those of this process). Return
+    the exit code.
+    """
     parser = argparse.ArgumentParser(prog="python -m rft_graders.serve")
     parser.add_argument("--socket", default=GRADER_SOCKET, help="path of the trainer's listening socket")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""Types of the scorer: the completions that it gets, and the scores that it returns."""
+"""Types for scoring: a completion with its row, and the scores and the reward of a completion."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from rft_graders.thought import answer
 
 @dataclass(frozen=True)
 class GradeItem:
-    """A completion to score, with its row.
+    """A completion to score, with the row of the dataset from which its prompt comes.
 
     - ``row_fields``: all fields of the row except the messages.
     - ``inside_thought``: whether the prompt ends with <think>, so that the completion begins inside a
@@ -25,7 +25,8 @@ class GradeItem:
     token_ids: Sequence[int] | None = None
     """The token ids of the completion. None: they are not known."""
     environment: Graded | None = None
-    """The reward of the environment, or its error. None for a job without an environment."""
+    """The reward that the environment gave this rollout, or its error. None for a job without an
+    environment."""
 
     def read_by(self, grader: Grader) -> str | None:
         """Return the text that a grader reads: the completion, or only the answer after the model's thought.
@@ -69,7 +70,9 @@ class Score:
 
 
 class ScoredBatch(list[Score]):
-    """The scores of a list of completions, in their order, with statistics for the training loop."""
+    """The scores of a batch of completions, in the order of the completions, with statistics for the training
+    loop.
+    """
 
     @property
     def error_ratio(self) -> float:
@@ -107,8 +110,8 @@ class ScoredBatch(list[Score]):
 
     @property
     def first_errors(self) -> dict[str, str]:
-        """The first error message of each failed grader with a weight above 0. Messages to users quote these
-        errors.
+        """The first error message of each failed grader with a weight above 0, by the grader's name. Messages
+        to users quote these errors.
         """
         first: dict[str, str] = {}
         for score in self:
@@ -118,7 +121,7 @@ class ScoredBatch(list[Score]):
 
     @property
     def grader_means(self) -> dict[str, float]:
-        """The mean score of each grader, over the completions for which it has a score."""
+        """The mean score of each grader, by the grader's name. Completions without its score do not count."""
         values: dict[str, list[float]] = {}
         for score in self:
             for name, value in score.per_grader.items():
