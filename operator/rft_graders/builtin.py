@@ -17,9 +17,8 @@ from rft_graders.template import NoValue, TemplateProblem, filled, parts
 from rft_run.errors import ConfigurationError
 
 Builtin = Callable[[str, Mapping[str, Any]], float]
-"""Function that returns the raw score of a completion. It gets the completion, and the row with the messages.
-
-Raises ValueError if the field of the row cannot be used.
+"""A function of a built-in grader. It gets a completion, and the row of the dataset with the messages of the
+prompt. It returns the raw score, or raises ValueError if the row's field cannot be used.
 """
 
 _SIMILARITY: dict[str, Callable[[str, str], float]] = {
@@ -35,8 +34,8 @@ _SIMILARITY: dict[str, Callable[[str, str], float]] = {
 
 
 def check_settings(grader: Grader) -> None:
-    """Raise ConfigurationError if the scale, the pattern, the JSON schema or a template of a grader is not
-    valid.
+    """Check the settings of a grader. Raise ConfigurationError if its scale, its regular expression, its JSON
+    schema or one of its templates is not valid.
     """
     if grader.scale is not None and not grader.scale.min < grader.scale.max:
         raise ConfigurationError(f"grader {grader.name}: scale.min is not below scale.max; raise scale.max")
@@ -60,7 +59,8 @@ def check_settings(grader: Grader) -> None:
 def exact_match(completion: str, row: Mapping[str, Any], settings: ExactMatch) -> float:
     """Return 1.0 if the completion equals the text of the row's field, else 0.0.
 
-    A number in the field is compared as it is written in JSON.
+    A number in the field is compared as text, such as "42". Raises ValueError if the field has no text,
+    number or boolean.
     """
     expected, actual = _text(row, settings.field), completion
     if settings.strip:
@@ -71,10 +71,10 @@ def exact_match(completion: str, row: Mapping[str, Any], settings: ExactMatch) -
 
 
 def numeric(completion: str, row: Mapping[str, Any], settings: Numeric) -> float:
-    """Return 1.0 if the numbers of the completion and of the row's field differ by at most the tolerance.
+    """Return 1.0 if the number in the completion and the number in the row's field differ by at most the
+    tolerance, else 0.0. Also return 0.0 if the completion has no number.
 
-    Return 0.0 if they differ by more, or if the completion has no number. If only one of the two numbers has
-    a percent sign, 20% equals 20 and also 0.2.
+    If only one of the two numbers has a percent sign, 20% equals 20 and also 0.2.
 
     Raises ValueError if the field has no number.
     """
@@ -89,8 +89,8 @@ def text_similarity(completion: str, row: Mapping[str, Any], settings: TextSimil
     """Return the similarity of two texts, from 0 to 1, by the metric in ``settings``.
 
     One text is the row's field, or the filled template ``reference`` if it is set. The other text is the
-    filled template ``input``, which usually has the completion. If ``input`` reads a part that the completion
-    does not have, the similarity is 0.0.
+    filled template ``input``, by default the completion. If ``input`` reads a part of the completion's JSON
+    that does not exist, the similarity is 0.0.
 
     Case matters, except for ``fuzzy`` and the ROUGE metrics. Spaces matter for ``levenshtein`` and
     ``jaroWinkler``.
@@ -108,7 +108,8 @@ def text_similarity(completion: str, row: Mapping[str, Any], settings: TextSimil
 def string_check(completion: str, row: Mapping[str, Any], settings: StringCheck) -> float:
     """Return 1.0 if the filled templates ``input`` and ``reference`` satisfy the ``operation``, else 0.0.
 
-    If a template reads a part that the completion does not have, the result is 0.0 for every operation.
+    The operation is equals, notEquals or contains (``input`` contains ``reference``). If a template reads a
+    part of the completion's JSON that does not exist, the result is 0.0 for every operation.
     """
     try:
         text = filled(settings.input, completion, row)
@@ -123,8 +124,8 @@ def string_check(completion: str, row: Mapping[str, Any], settings: StringCheck)
 
 
 def builtin(grader: Grader) -> Builtin | None:
-    """Return the score function of a grader that runs in the trainer's process. Return None for other
-    graders.
+    """Return the function that scores completions for a grader of kind exactMatch, numeric, textSimilarity or
+    stringCheck. It runs in the trainer's process. Return None for other kinds.
     """
     if (exact := grader.exact_match) is not None:
         return lambda completion, row: exact_match(completion, row, exact)
@@ -138,7 +139,10 @@ def builtin(grader: Grader) -> Builtin | None:
 
 
 def _text(row: Mapping[str, Any], field: str) -> str:
-    """Return the value of a row's field as text. Raises ValueError if it is not a text, number or boolean."""
+    """Return the value of a row's field as text. A boolean becomes "true" or "false".
+
+    Raises ValueError if the value is not a text, number or boolean.
+    """
     value = row.get(field)
     if isinstance(value, bool):
         return "true" if value else "false"

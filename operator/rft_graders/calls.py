@@ -1,4 +1,6 @@
-"""Types for graders that call a server: requests become HTTP calls, and responses become scores."""
+"""Types shared by the graders http and model, which call a server: an HTTP call for several completions, and
+the conversion of the server's values to scores.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,10 +11,10 @@ from rft_graders.client import GradeRequest, Outcome
 
 @dataclass(frozen=True)
 class Call:
-    """One HTTP POST for one or more requests.
+    """One HTTP POST that asks a server for the scores of one or more completions.
 
-    - ``indices``: the positions of these requests in the list of all requests.
-    - ``body``: the body of the POST, or an error if these requests cannot be sent.
+    - ``indices``: the positions of the requests for these scores in the list that ``Remote.calls`` got.
+    - ``body``: the body of the POST, or the error why these requests cannot be sent.
     """
 
     indices: tuple[int, ...]
@@ -20,17 +22,21 @@ class Call:
 
 
 class Remote(Protocol):
-    """The interface of a grader that calls a server."""
+    """The interface of a grader that calls a server: makes the bodies of HTTP calls, and reads the responses.
+
+    ``url`` is the address to which the calls are posted.
+    """
 
     url: str
 
     def calls(self, requests: Sequence[GradeRequest]) -> Iterator[Call]:
-        """Yield the HTTP calls for the requests. Each request is in exactly one call."""
+        """Yield the HTTP calls that ask for the requested scores. Each request is in exactly one call."""
 
     def outcomes(self, answer: Any, count: int) -> list[Outcome]:
-        """Return the score or the error of each of the ``count`` requests, read from the server's response.
+        """Return the score or the error of each of the ``count`` requests in one call, in their order.
 
-        Raises ValueError if the whole response cannot be used.
+        ``answer``: the parsed JSON of the server's response. Raises ValueError if the whole response cannot
+        be used.
         """
 
 

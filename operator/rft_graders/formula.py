@@ -10,7 +10,7 @@ from rft_api.graders import Grader
 from rft_graders.combine import normalized
 
 Outcome = float | ValueError
-"""The score of a grader from 0 to 1, or its error."""
+"""The result of a grader for one completion: a score from 0 to 1, or an error."""
 
 _OPERATORS: dict[type[ast.AST], Callable[[float, float], float]] = {
     ast.Add: operator.add,
@@ -40,16 +40,17 @@ class FormulaProblem(ValueError):
 
 
 def variable(name: str) -> str:
-    """Return the name of a grader in formulas. Each dash becomes _, because a dash in a formula is a
-    minus.
+    """Return the name by which a formula refers to the score of the grader ``name``. Each dash becomes _,
+    because a dash in a formula is a minus.
     """
     return name.replace("-", "_")
 
 
 @lru_cache(maxsize=64)
 def parsed(expression: str) -> ast.expr:
-    """Return the syntax tree of an expression. ``^`` means a power. Raises FormulaProblem if it is not
-    valid.
+    """Return the syntax tree of a formula's expression, such as ``0.5 * a + b^2``. ``^`` means a power.
+
+    Raises FormulaProblem if the expression is not valid.
     """
     try:
         tree = ast.parse(expression.strip().replace("^", "**"), mode="eval").body
@@ -61,7 +62,10 @@ def parsed(expression: str) -> ast.expr:
 
 
 def _check(node: ast.expr, depth: int) -> None:
-    """Raise FormulaProblem if a part of an expression is not allowed."""
+    """Raise FormulaProblem if a node of a formula's syntax tree, or a node below it, is not allowed.
+
+    ``depth``: the number of nodes above this node.
+    """
     if depth > _DEEPEST:
         raise FormulaProblem(
             f"the formula is nested more than {_DEEPEST} levels deep; write it with fewer parentheses"
@@ -109,10 +113,10 @@ def names_in(expression: str) -> list[str]:
 
 
 def evaluate(expression: str, values: Mapping[str, float]) -> float:
-    """Return the value of an expression. ``values`` has the value of each variable, by its name.
+    """Return the value of a formula's expression. ``values`` has the score for each variable, by its name.
 
-    Raises ValueError if the arithmetic has no result, for example for a division by 0. Raises KeyError for a
-    variable without a value.
+    Raises ValueError if the arithmetic has no result, for example for a division by 0. Raises KeyError if
+    ``values`` lacks a variable.
     """
     try:
         return _value(parsed(expression), values)
@@ -139,9 +143,10 @@ def _value(node: ast.expr, values: Mapping[str, float]) -> float:
 
 
 def formula_problem(graders: Sequence[Grader], index: int) -> str:
-    """Return why the formula of the grader ``graders[index]`` cannot be used.
+    """Return the reason why the formula of the grader ``graders[index]`` cannot be used.
 
-    Return "" if the formula can be used, or if the grader has no formula.
+    A formula may only name graders before its own grader in the list. Return "" if the formula can be used,
+    or if the grader has no formula.
     """
     formula = graders[index].formula
     if formula is None:
@@ -159,7 +164,10 @@ def formula_problem(graders: Sequence[Grader], index: int) -> str:
 
 
 def with_formulas(graders: Sequence[Grader], outcomes: Mapping[str, Outcome]) -> dict[str, Outcome]:
-    """Return the scores or errors of all graders of a completion: ``outcomes``, and those of formula graders.
+    """Calculate the scores of all formula graders for one completion.
+
+    ``outcomes`` has the scores or errors of the other graders, by name. Return ``outcomes`` with the scores
+    or errors of the formula graders added.
 
     If a formula reads a grader that failed, the formula fails too. But if the failed grader's ``onError`` is
     ``zero``, the formula reads 0 as the score of this grader.

@@ -1,5 +1,5 @@
-"""The guard of a worker: the parent process of the worker. It kills the worker and all that the worker
-started.
+"""The guard of a worker: the parent process of a process that runs users' code. It kills the worker and all
+processes that the worker has started.
 
 This module imports only the standard library and files beside it. The guard runs no users' code.
 
@@ -41,7 +41,8 @@ def fork_worker(level: "confinement.Level", descriptor: int) -> None:
     The guard ends with the exit code or the signal of the worker. On SIGTERM, or when the grader process
     ends, the guard kills the worker.
 
-    - ``level``: how far this process is confined. This decides how the guard kills the worker's programs.
+    - ``level``: how strongly the kernel separates this process from others. This decides how the guard kills
+      the worker's programs.
     - ``descriptor``: the worker's socket. The guard closes it.
     """
     parent, guard = os.getppid(), os.getpid()
@@ -66,7 +67,9 @@ def _watch(worker: int, level: "confinement.Level") -> NoReturn:
 
 
 def _kill_all(level: "confinement.Level") -> None:
-    """Kill all descendants of this process. ``level``: how far this process is confined."""
+    """Kill all descendants of this process. ``level``: how strongly the kernel separates this process and its
+    descendants from others. If it confines signals, one system call kills all of them.
+    """
     with contextlib.suppress(ProcessLookupError, PermissionError):
         if level >= confinement.Level.SIGNALS and _parent_is_out_of_reach():
             os.kill(-1, signal.SIGKILL)
@@ -83,10 +86,10 @@ def _parent_is_out_of_reach() -> bool:
 
 
 def _reaped(worker: int, options: int) -> int | None:
-    """Remove the zombies of ended children. Return the worker's status, or None if it is not one of them.
+    """Remove the zombies of this process's children. If the worker is one of these zombies, return its exit
+    status in the form of ``os.waitpid``, else None.
 
-    ``worker``: the PID of the worker. ``options``: WNOHANG, or 0 to wait until all children have ended. The
-    status is in the form of ``os.waitpid``.
+    ``worker``: the PID of the worker. ``options``: WNOHANG, or 0 to wait until all children have ended.
     """
     found: int | None = None
     with contextlib.suppress(ChildProcessError):
@@ -100,7 +103,10 @@ def _reaped(worker: int, options: int) -> int | None:
 
 
 def _end_like(status: int | None) -> NoReturn:
-    """End this process in the same way as the worker: with its exit code or its signal."""
+    """End this process in the same way as the worker: with the worker's exit code, or by the worker's signal.
+
+    ``status`` is in the form of ``os.waitpid``. None: it is not known, and the exit code is 1.
+    """
     code = 1 if status is None else os.waitstatus_to_exitcode(status)
     if code < 0:
         with contextlib.suppress(OSError):  # SIGKILL has no handler

@@ -31,9 +31,9 @@ def _never() -> bool:
 
 @dataclass(frozen=True)
 class Act:
-    """One action of an environment.
+    """One call of a user's environment for a rollout: ``reset``, a tool, ``reply`` or the reward.
 
-    - ``slot``: the number of the process that plays the rollout, from 0 on.
+    - ``slot``: the number of the worker process that plays the rollout, from 0 on.
     - ``what``: the action, in the form that ``hosted.Hosted.act`` reads.
     - ``seconds``: the time limit of the action. None: the time limit of the environment.
     """
@@ -44,13 +44,14 @@ class Act:
 
 
 class Acting:
-    """Runs actions of several environments at the same time, each in its own worker process.
-
-    ``Scorer.acting`` creates it.
+    """Runs actions (calls of a user's environment) for several rollouts at the same time. Each rollout is
+    played in its own worker process. ``Scorer.acting`` creates this object.
     """
 
     def __init__(self, backend: HostBackend, should_stop: ShouldStop) -> None:
-        """Start a thread that sends the actions to the backend."""
+        """Start a thread that sends the actions to the backend, until ``close`` is called or ``should_stop``
+        returns True.
+        """
         self._backend, self._should_stop = backend, should_stop
         self._inbox = Inbox()
         self._error: BaseException | None = None
@@ -59,9 +60,9 @@ class Acting:
         self._thread.start()
 
     def begin(self, act: Act) -> "Future[Graded]":
-        """Start an action of an environment. Return a future for the action's result or error.
-
-        The future raises TrainerError if the grader container is lost, and Preempted if the run should stop.
+        """Start an action of an environment, and do not wait for its end. Return a future for its result or
+        error. The future raises TrainerError if the grader container is lost, and Preempted if the run
+        should stop.
         """
         with self._lock:
             if self._error is None:
@@ -72,7 +73,10 @@ class Acting:
             return failed
 
     def close(self) -> None:
-        """Accept no more actions. Wait until every action has ended, or until the run should stop."""
+        """Wait until every started action has ended, or until the run should stop. Then end the thread.
+
+        Do not call ``begin`` afterwards.
+        """
         self._inbox.close()
         self._thread.join()
         self._inbox.release()
@@ -88,10 +92,11 @@ class Acting:
 
 
 class Scorer:
-    """Scores completions with a job's graders. It is a context manager.
+    """Scores completions with all graders of a job, and runs the actions of its environment.
 
-    ``__enter__`` opens the socket for the grader container. So enter the context early, and call ``ready``
-    before the first step. Calls from several threads run one after the other.
+    It is a context manager. ``__enter__`` opens the socket to which the grader container connects. So enter
+    the context early, and call ``ready`` before the first step. Calls from several threads run one after the
+    other.
     """
 
     def __init__(
@@ -105,8 +110,8 @@ class Scorer:
     ) -> None:
         """Check the settings of the graders. Raises ConfigurationError for a grader that cannot run.
 
-        - ``grader_socket``: path of the socket for the grader container. None: users' code runs in a local
-          process.
+        - ``grader_socket``: path of the socket to which the grader container connects. None: users' code runs
+          in a local process.
         - ``grader_code``: for each python grader without inline source, the path of its source file.
         - ``scratch_dir``: folder in which local processes get their private folders.
         - ``slots``: number of rollouts that the environment plays at the same time. None: there is no
@@ -151,7 +156,10 @@ class Scorer:
         )
 
     def __enter__(self) -> Self:
-        """Open the socket for the grader container, or prepare the local grader processes."""
+        """Open the socket for the grader container, and prepare the local grader processes. Return self.
+
+        No process is started yet.
+        """
         if self._trusted:
             self._add(self._trusted, self._local(self._trusted, hide=False))
         # Users' code has a grader process of its own. So its memory and its processes are never counted in
@@ -174,23 +182,25 @@ class Scorer:
         self._backends.clear()
 
     def ready(self, should_stop: ShouldStop = _never) -> None:
-        """Wait until all graders are loaded. Without this call, the first call of ``score`` waits.
+        """Start the local grader processes, and wait until all graders are loaded. Without this call, the
+        first call of ``score`` does so.
 
         Raises:
             UserCodeError: if a grader does not load.
-            TrainerError: if the grader process does not start.
-            Preempted: if the run should stop.
+            TrainerError: if a grader process does not start, or the grader container does not connect.
+            Preempted: if ``should_stop`` returns True.
         """
         with self._lock:
             self._ready(should_stop)
 
     def score(self, items: Sequence[GradeItem], should_stop: ShouldStop = _never) -> ScoredBatch:
-        """Return the scores and the reward of each item, in the order of the items.
+        """Run all graders on each completion in ``items``. Return the scores and the reward of each one, in
+        the order of ``items``.
 
         Raises:
             UserCodeError: for an error of a grader with ``onError: fail``.
             TrainerError: if the grader container is lost.
-            Preempted: if the run should stop.
+            Preempted: if ``should_stop`` returns True.
         """
         with self._lock:
             self._ready(should_stop)
@@ -216,17 +226,17 @@ class Scorer:
         )
 
     def act(self, act: Act, should_stop: ShouldStop = _never) -> Graded:
-        """Run an action of an environment. Return the action's result or error.
+        """Run one action of an environment, and wait for its end. Return the action's result or error.
 
-        Raises TrainerError if the grader container is lost, and Preempted if the run should stop.
+        Raises TrainerError if the grader container is lost, and Preempted if ``should_stop`` returns True.
         """
         with self.acting(should_stop) as acting:
             return acting.begin(act).result()
 
     @contextmanager
     def acting(self, should_stop: ShouldStop = _never) -> Iterator[Acting]:
-        """Give the ``with`` block an object that runs actions of environments. Calls of ``score`` from other
-        threads wait until the block ends.
+        """Return a context manager. Its ``with`` block gets an object that runs several actions of
+        environments at the same time. Calls of ``score`` from other threads wait until the block ends.
         """
         with self._lock:
             self._ready(should_stop)
@@ -241,8 +251,8 @@ class Scorer:
     def _score(self, graded: Mapping[str, Graded | None]) -> Score:
         """Return the scores and the reward of one completion.
 
-        ``graded`` has for each grader the reply with its score or error. The reply is None if the grader was
-        not asked, because it reads only the answer and the completion has no answer.
+        ``graded`` has for each grader the reply with its raw score or error. The reply is None if the grader
+        was not run, because it reads only the answer after the thought, and the completion has no answer.
         """
         read = {g.name: _normalized(graded[g.name], g) for g in self._graders if g.formula is None}
         outcomes = with_formulas(self._graders, read)
@@ -289,11 +299,11 @@ def _ask(
     given: Mapping[str, Sequence[str | None]],
     should_stop: ShouldStop,
 ) -> dict[str, list[Graded | None]]:
-    """Request scores from ``backend``. Return each item's score or error, for each of the graders ``names``.
+    """Score completions with the graders ``names``, which run in ``backend``.
 
-    ``given[name][i]`` is the text that the grader ``name`` reads of item ``i``. If it is None, no request is
-    sent, and the result is None. Requests to different graders alternate, so that the workers of all graders
-    are busy.
+    Return for each grader a list with the score or error of each completion in ``items``. ``given[name][i]``
+    is the text that the grader ``name`` reads of completion ``i``. If it is None, no request is sent, and the
+    result is None. Requests to different graders alternate, so that the workers of all graders are busy.
     """
     rows = [item.row() for item in items]
     asked = [
