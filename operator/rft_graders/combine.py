@@ -16,9 +16,11 @@ For example, a mean of scores of 1.0 may be 1.0000000000000002."""
 
 
 def normalized(raw: object, scale: Scale | None) -> float:
-    """Convert a raw score on its scale to a score from 0 to 1.
+    """Convert a raw score, which a grader has returned, to a score from 0 to 1.
 
-    Raises ValueError unless the raw score is a number within the scale.
+    ``scale``: the range of raw scores that is mapped to 0 to 1. None: the raw score is from 0 to 1 already.
+    Raises ValueError if the raw score is not a finite number, or is outside the scale. But with
+    ``scale.clip``, a raw score outside the scale becomes 0 or 1.
     """
     low, high = (scale.min, scale.max) if scale is not None else (0.0, 1.0)
     if not isinstance(raw, bool | int | float):
@@ -38,7 +40,7 @@ def normalized(raw: object, scale: Scale | None) -> float:
 
 
 def combine(graders: Sequence[Grader], outcomes: Mapping[str, float | ValueError]) -> Score:
-    """Return the scores of a completion, and its reward: the weighted mean of its scores.
+    """Combine the scores of one completion. Return the scores, and the reward, which is their weighted mean.
 
     ``outcomes`` has for each grader its score from 0 to 1, or its error. The ``onError`` of a grader decides
     about its error: ``zero`` counts the score as 0, ``drop`` makes the reward None, and ``fail`` raises

@@ -47,10 +47,10 @@ def equal(completion: str, row: Mapping[str, Any], field: str) -> float:
 
 
 def _small_and_apart(first: Any, second: Any) -> bool:
-    """Return whether two numbers are small and differ clearly. math-verify would treat them as equal.
+    """Return whether two small numbers differ clearly, although math-verify may treat them as equal.
 
     Small means that both absolute values are below 0.001. A clear difference is more than 0.1 % of the larger
-    absolute value. Return False if an argument is not a number.
+    absolute value. Return False if the numbers are not small, or if an argument is not a number.
     """
     if not (getattr(first, "is_number", False) and getattr(second, "is_number", False)):
         return False
@@ -67,9 +67,9 @@ def _parsed(text: str) -> list[Any]:
 
 
 def _boxed(text: str) -> str | None:
-    """Return the last \\boxed{} of a text, or None if there is none.
+    """Return the last \\boxed{…} of a text with its content, or None if there is none.
 
-    math-verify would read all boxes as one set of answers.
+    Only the last box is given to math-verify, which would read several boxes as one set of answers.
     """
     inside = boxed(text)
     return None if inside is None else f"\\boxed{{{inside}}}"
@@ -77,15 +77,18 @@ def _boxed(text: str) -> str | None:
 
 @lru_cache(maxsize=64)
 def _gold(text: str) -> tuple[Any, ...]:
-    r"""Parse the reference answer, the text of a row's field. It may lack the delimiters of LaTeX formulas,
-    such as $, which math-verify requires.
+    r"""Parse the reference answer, which is the text of a row's field. Return the expressions in it, () if
+    there are none.
+
+    The text may lack the delimiters of LaTeX formulas, such as $, which math-verify requires.
     """
     delimited = _boxed(text) or (text if any(mark in text for mark in _DELIMITERS) else None)
     return tuple(_parsed(delimited) if delimited else _parsed(f"${text}$") or _parsed(text))
 
 
 def _text(value: object, field: str) -> str:
-    """Return a field's value as text. A number has no exponent: in LaTeX, its e would be Euler's number.
+    """Return the value of the row's field ``field`` as text. A number is written without an exponent such as
+    e-7, because the letter e means Euler's number in LaTeX.
 
     Raises ValueError if the value is neither a text nor a number.
     """

@@ -1,6 +1,5 @@
-"""Converts digits, signs and spaces of any script, of special typefaces and of LaTeX to plain characters.
-
-``closing_brace`` finds the brace that closes an opening brace.
+"""Converts digits, signs and spaces of any script, of special typefaces and of LaTeX to plain characters, so
+that numbers can be found in the text.
 """
 
 import re
@@ -8,7 +7,8 @@ import unicodedata
 from functools import lru_cache
 
 THIN_SPACE = "\u2009"
-"""The character that replaces each kind of space which may separate the digits of one number."""
+"""The character that replaces every kind of space that may separate the digits of one number, such as a
+no-break space."""
 
 _SPACES = "\u00a0\u2007\u2009\u200a\u202f"
 _MINUS = "\u2010\u2011\u2012\u2212\ufe63\uff0d"
@@ -23,7 +23,9 @@ _LATEX_NOTHING = re.compile(r"\{\}|\\!|\\(?:left|right)(?=[()\[\]])")
 
 
 def normalized(text: str) -> str:
-    """Return the text with ASCII digits and signs. Spaces and separators of LaTeX become plain characters."""
+    """Return a text in which all digits and signs are ASCII characters: ``４２`` becomes ``42``, ``10²``
+    becomes ``10^{2}``, and ``½`` becomes ``1/2``. Spaces and separators of LaTeX become plain characters.
+    """
     text = _LATEX_NOTHING.sub("", text.replace("{,}", ",").replace("{.}", "."))
     text = _LATEX_SPACE.sub(THIN_SPACE, text)
     if text.isascii():
@@ -34,9 +36,8 @@ def normalized(text: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _plain(character: str) -> str:
-    """Return the plain character for a digit, a sign, a space, or a character of a special typeface.
-
-    Return "" for an invisible character, and any other character unchanged.
+    """Return the ASCII form of a digit, a sign, or a character of a special typeface. Return ``THIN_SPACE``
+    for a no-break or thin space, "" for an invisible character, and any other character unchanged.
     """
     if character.isascii():
         return character
@@ -56,7 +57,9 @@ def _plain(character: str) -> str:
 
 
 def _fractions(text: str) -> str:
-    """Replace fraction characters such as ½ by 1/2. If a digit is before the character, add a space."""
+    """Return the text with each fraction character such as ½ written as 1/2. If a digit is before the
+    character, a space is put between them: 3½ becomes 3 1/2.
+    """
 
     def written(match: re.Match[str]) -> str:
         parts = unicodedata.normalize("NFKC", match[2]).replace("\u2044", "/")
@@ -66,7 +69,10 @@ def _fractions(text: str) -> str:
 
 
 def closing_brace(text: str, start: int) -> int | None:
-    """Return the position of the closing brace for the opening brace at ``start``; None if there is none."""
+    """Return the index of the brace } that closes the brace { at the index ``start`` of the text.
+
+    Return None if it is not closed.
+    """
     depth = 0
     for position in range(start, len(text)):
         depth += {"{": 1, "}": -1}.get(text[position], 0)

@@ -4,17 +4,18 @@ _OPEN, _CLOSE = "<think>", "</think>"
 
 
 def opens_thought(prompt: str) -> bool:
-    """Return whether a rendered prompt ends with <think>, as chat templates of thinking models do."""
+    """Return whether a prompt, rendered by the chat template, ends with <think>. Then the completion begins
+    inside a thought. Chat templates of some thinking models render such prompts.
+    """
     return prompt.rstrip().endswith(_OPEN)
 
 
 def answer(completion: str, *, inside: bool = False) -> str | None:
-    """Return the text after the last thought of a completion, or the whole completion if it has no thought.
+    """Return the answer in a completion: the text after the last </think>, or the whole completion if it has
+    no thought. Return None if a thought is not closed by </think>, or if nothing follows the last thought.
 
-    Return None if a thought does not end, or if nothing follows the last thought.
-
-    ``inside``: whether the prompt ends with <think>, so that the completion begins inside a thought. A
-    completion with </think> but without <think> also counts as one that begins inside a thought.
+    ``inside``: whether the prompt ends with <think>, so that the completion begins inside a thought. If the
+    completion has </think> without <think>, it is read in the same way.
     """
     _, closed, rest = completion.rpartition(_CLOSE)
     if (inside and not closed) or _OPEN in rest:

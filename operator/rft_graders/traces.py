@@ -1,10 +1,10 @@
-"""Notices whether code that scored a completion may have left processes or files.
+"""Checks whether users' code that scored a completion may have left processes or files.
 
-If so, the grader process removes them.
+If so, the grader process removes these processes and files before the next score.
 
-The check runs in the worker and takes microseconds. Users' code in the worker could hide what it leaves. But
-users' code can change later scores of its worker in any case. Programs that users' code starts cannot hide
-what they leave, because they cannot reach the worker's memory.
+The check runs in the worker process and takes microseconds. Users' code in the worker could deceive the
+check. But such code can change later scores of its worker in any case. Programs that users' code starts
+cannot deceive the check, because they cannot reach the worker's memory.
 
 This module imports only the standard library.
 """
@@ -20,11 +20,13 @@ thread adds 1.
 
 
 class Traces:
-    """Compares a worker's processes and files before and after a score. Used in the worker process itself."""
+    """Compares the processes and files of a worker process before and after a score. The object is used in
+    this process itself.
+    """
 
     def __init__(self, home: str) -> None:
-        """Open what ``left`` reads: the worker's folder ``home``, and in /proc the worker's list of threads,
-        its list of child processes, and the guard's list of child processes.
+        """Open the worker's folder ``home``, and three lists in /proc: the worker's threads, the worker's
+        child processes, and the guard's child processes. ``left`` reads them after each score.
 
         The guard is the parent of the worker. If a process of the worker ends, its child processes become
         children of the guard.
@@ -40,7 +42,9 @@ class Traces:
         self._before = self._counted()
 
     def begin(self) -> None:
-        """Remember the state of processes and files before the next score."""
+        """Store the present state of files and ended child processes, with which ``left`` compares later.
+        Call this before each score.
+        """
         self._before = self._counted()
 
     def left(self) -> bool:
@@ -60,7 +64,7 @@ class Traces:
             return True
 
     def _counted(self) -> tuple[int, int]:
-        """Return two values. If one of them changes, a score may have left files or has run a program.
+        """Return two values that change if a score leaves files or runs a program.
 
         - the time at which a file in the home folder was last created or removed, in nanoseconds. The kernel
           updates it in steps of some milliseconds.
