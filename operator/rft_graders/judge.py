@@ -1,4 +1,6 @@
-"""The grader ``model``: sends one request for each completion to a judge model with OpenAI's API."""
+"""The grader ``model``: asks a judge model to score completions, by OpenAI's chat API. Each completion is one
+request.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -15,11 +17,12 @@ _PATH = "/chat/completions"
 
 
 class Judge:
-    """Makes requests to a judge model, and reads the scores in its answers."""
+    """Makes the HTTP calls that ask a judge model for scores, and reads the scores in its answers."""
 
     def __init__(self, grader: Grader) -> None:
-        """Read URL, prompt and scale from the grader's settings. Raises TemplateProblem if the prompt is not
-        valid.
+        """Read URL, prompt template and scale from the settings of a grader of kind ``model``.
+
+        Raises TemplateProblem if the prompt template is not valid.
         """
         assert grader.model is not None
         parts(grader.model.prompt)
@@ -29,7 +32,10 @@ class Judge:
         self._scale = grader.scale
 
     def calls(self, requests: Sequence[GradeRequest]) -> Iterator[Call]:
-        """Yield one HTTP call to the judge model for each completion to score."""
+        """Yield one HTTP call to the judge model for each completion to score.
+
+        If the prompt cannot be made or is too large, the call has an error instead of a body.
+        """
         for index, request in enumerate(requests):
             try:
                 yield Call((index,), self._body(request))
@@ -37,9 +43,10 @@ class Judge:
                 yield Call((index,), error)
 
     def outcomes(self, reply: Any, count: int) -> list[Outcome]:
-        """Return a list of one item: the score in the judge's answer.
+        """Return a list with one score, which is read from the judge's answer.
 
-        Raises ValueError if the answer has no clear score or label.
+        ``reply``: the parsed JSON of the response to a call. ``count`` is not used, because each call has one
+        completion. Raises ValueError if the answer has no clear score or label.
         """
         del count  # always one
         if self._settings.labels:
@@ -62,7 +69,10 @@ class Judge:
 
 
 def _is_cut(reply: Any) -> bool:
-    """Return whether the judge's answer was truncated at the maximum number of tokens."""
+    """Return whether the judge's answer was truncated at the maximum number of tokens.
+
+    ``reply``: the parsed JSON of the response.
+    """
     try:
         return bool(reply["choices"][0].get("finish_reason") == "length")
     except (TypeError, KeyError, IndexError, AttributeError):

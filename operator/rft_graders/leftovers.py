@@ -1,5 +1,5 @@
-"""Removes processes and files that users' code leaves after a score, so that they cannot affect
-later scores.
+"""Removes the processes and files that users' code leaves behind after it has scored a completion, so that
+they cannot affect later scores.
 """
 
 import contextlib
@@ -18,10 +18,12 @@ not waited. Each zombie holds a PID."""
 
 
 class Started:
-    """Kills the processes that a worker started after its source was loaded."""
+    """Kills the processes that a worker's code started while it scored a completion. Processes that were
+    started earlier, while the source was loaded, are kept.
+    """
 
     def __init__(self, guard: int) -> None:
-        """Remember the processes that run now, which ``kill`` does not kill: the worker's parent process (the
+        """Store the processes that run now, and that ``kill`` must keep: the worker's parent process (the
         guard, with the PID ``guard``) and all its descendants.
         """
         self._guard = guard
@@ -31,9 +33,9 @@ class Started:
     def kill(self) -> tuple[int, bool]:
         """Kill all processes of the worker that were started after this object was created.
 
-        Return two values: how many running processes were found, and whether all of them have ended and have
-        left at most ``_MAX_ZOMBIES`` zombies. Processes may be missed if each of them starts the next one and
-        ends at once.
+        Return two values: the number of running processes that were found, and whether the cleaning
+        succeeded. It fails if a process still runs after ``_KILL_SECONDS``, or if more than ``_MAX_ZOMBIES``
+        zombies are left. Processes may be missed if each of them starts the next one and ends at once.
         """
         killed: set[int] = set()
         deadline = time.monotonic() + _KILL_SECONDS
@@ -69,17 +71,19 @@ class Home:
     """A worker's folder: its home, its working directory and the place of its temporary files."""
 
     def __init__(self, parent: Path) -> None:
-        """Make the folder."""
+        """Create a new folder for a worker in the folder ``parent``."""
         self.path = Path(tempfile.mkdtemp(prefix="worker-", dir=parent))
         self._kept: frozenset[str] = frozenset()
 
     def keep(self) -> None:
-        """Remember the files and folders that are in this folder now. ``empty`` does not remove them."""
+        """Store the names of the files and folders that are in the worker's folder now. ``empty`` does not
+        remove them.
+        """
         self._kept = self._names()
 
     def empty(self) -> bool:
-        """Remove all files and folders that were not here when ``keep`` was called. Return False if one of
-        them cannot be removed, else True.
+        """Remove all files and folders that were not in the worker's folder at the last call of ``keep``.
+        Return False if one of them cannot be removed, else True.
         """
         try:
             for name in self._names() - self._kept:
@@ -89,8 +93,8 @@ class Home:
             return False
 
     def remove(self) -> None:
-        """Remove the worker's folder, after the worker has ended. A file that cannot be removed stays until
-        the grader process ends, which started the worker.
+        """Remove the worker's folder, after the worker has ended. If a file cannot be removed, no error is
+        raised, and the file stays until the grader process ends.
         """
         with contextlib.suppress(OSError, RecursionError):
             _remove(self.path)
@@ -100,7 +104,10 @@ class Home:
 
 
 def _remove(path: Path) -> None:
-    """Remove a file, a link (not its target) or a folder. Raises OSError or RecursionError."""
+    """Remove a file, a link (not its target) or a folder with its content.
+
+    Raises OSError or RecursionError if this fails.
+    """
     if path.is_symlink() or not path.is_dir():
         path.unlink()
     else:

@@ -5,7 +5,8 @@ comparisons fail, and two large integers that differ by 1 could be equal.
 
 Some places in a text can be read as several numbers, such as 2,5 or 5-7. Such a place has several values.
 Other places look like a number but are only a part of a term, such as 3 in 3π. Such a place has no value.
-``find_numbers`` returns all values. Functions that return one number return None for both kinds of places.
+``find_numbers`` returns all values. Functions that return one number return None if a place has several
+values or no value.
 """
 
 import re
@@ -74,11 +75,10 @@ _EQUALS = re.compile("[=\u2248]|\\\\approx")
 
 
 class Number(NamedTuple):
-    """A number read from a text. It may have a percent or per mille sign.
+    """A number that was read from a text, where a percent or per mille sign may follow it.
 
-    - ``value``: its value with this sign. For 20% this is 0.2.
-    - ``bare``: its value without the sign. For 20% this is 20. For a number without a sign it equals
-      ``value``.
+    - ``value``: the number as the sign changes it. For 20% this is 0.2.
+    - ``bare``: the number as if there were no such sign. For 20% this is 20. Without a sign both are equal.
     """
 
     value: Decimal
@@ -95,9 +95,8 @@ class Number(NamedTuple):
 
 
 def _places(text: str) -> list[tuple[Number, ...]]:
-    """For each place in the text that looks like a number, return all numbers that it may mean.
-
-    The places are in the order of the text. See ``_readings``.
+    """Find all places in the text that look like a number, in order. Return for each place the numbers that
+    it may mean: most often one, but for some places several or none, see ``_readings``.
     """
     return [_readings(match) for match in _NUMBER.finditer(normalized(text))]
 
@@ -108,7 +107,8 @@ def _one(readings: tuple[Number, ...]) -> Number | None:
 
 
 def find_numbers(text: str) -> list[Decimal]:
-    """Return all numbers in a text, in order. If a place may mean several numbers, return each of them.
+    """Return all numbers in a text, in their order. A place that may mean several numbers, such as 2,5, gives
+    all of them.
 
     Signs, thousands separators, decimal points, fractions, powers and percent signs are read: 20% gives 0.2.
     """
@@ -116,13 +116,15 @@ def find_numbers(text: str) -> list[Decimal]:
 
 
 def only_number(text: str) -> Number | None:
-    """Return the number if the whole text is one number, else None."""
+    """Return the number that a text is, such as "1,000" or "20%". Return None if the text has anything else
+    than one number, or may mean several numbers.
+    """
     match = _NUMBER.fullmatch(normalized(text).strip())
     return None if match is None else _one(_readings(match))
 
 
 def _readings(match: re.Match[str]) -> tuple[Number, ...]:
-    """Return the numbers that a matched text may mean: most often one, but 2 and 5 for 2,5.
+    """Return the numbers that a match of ``_NUMBER`` may mean: most often one, but 2 and 5 for 2,5.
 
     Return () if the number is too long, is divided by 0, or is only a factor of a larger term.
     """
@@ -149,7 +151,8 @@ def _before(match: re.Match[str]) -> str:
 
 
 def _sizes(match: re.Match[str]) -> tuple[Decimal, ...]:
-    """Return the values that a matched number may have, without its sign and its power.
+    """Return the values that a match of ``_NUMBER`` may have, before its sign, power and percent sign are
+    applied.
 
     Raises DecimalException, for example for a division by 0.
     """
@@ -169,11 +172,11 @@ def _argument(text: str) -> Decimal | None:
 
 
 def _mixed(whole: Decimal | None, top: Decimal | None, bottom: Decimal | None) -> tuple[Decimal, ...]:
-    """Return the value of a fraction such as 1/2, or of a mixed fraction such as 3 1/2, in a tuple.
+    """Return, as a tuple, the value of a fraction such as 1/2, or of a mixed fraction such as 3 1/2.
 
-    It is ``whole`` + ``top`` / ``bottom``, or ``top`` / ``bottom`` if ``whole`` is None. If there is a
-    ``whole`` and the fraction is not between 0 and 1, return ``whole`` and the fraction as two values. Return
-    () if ``top`` or ``bottom`` is None.
+    If ``whole`` is None, the value is ``top`` / ``bottom``. Otherwise it is ``whole`` + ``top`` / ``bottom``.
+    But if ``top`` / ``bottom`` is not between 0 and 1, the text is no mixed fraction: then return two values,
+    ``whole`` and ``top`` / ``bottom``. Return () if ``top`` or ``bottom`` is None.
     """
     if top is None or bottom is None:
         return ()
@@ -184,7 +187,7 @@ def _mixed(whole: Decimal | None, top: Decimal | None, bottom: Decimal | None) -
 
 
 def _glued(text: str) -> tuple[Decimal, ...]:
-    """Return the values of digits with separators between them: one for 1,000, but 2 and 30 for 2:30.
+    """Return the values of a text of digits with separators: one value for 1,000, but 2 and 30 for 2:30.
 
     Raises DecimalException, for example for a division by 0.
     """
@@ -204,10 +207,10 @@ def _glued(text: str) -> tuple[Decimal, ...]:
 
 
 def _raised(value: Decimal, match: re.Match[str]) -> Decimal:
-    """Apply the matched power to a number: multiply it by a power of ten, or raise it to a power.
+    """Return a number with its power applied. ``match`` is a match of ``_NUMBER``, which may have a power of
+    ten as a factor (``1.5 × 10^3``) or an exponent (``2^10``).
 
-    Return it unchanged if no power was matched. Raises DecimalException if the result is too large or
-    undefined.
+    Return ``value`` unchanged without them. Raises DecimalException if the result is too large or undefined.
     """
     if ten := match["ten"] or match["ten2"]:
         return value.scaleb(int(ten))
@@ -216,9 +219,9 @@ def _raised(value: Decimal, match: re.Match[str]) -> Decimal:
 
 
 def _part(value: Decimal, percent: str | None) -> Decimal:
-    """Divide a number by 100 if it has a percent sign, or by 1000 if it has a per mille sign.
+    """Return ``value`` divided by 100 if a percent sign follows it, or by 1000 for a per mille sign.
 
-    Return any other number unchanged.
+    ``percent``: the sign, or a word such as "percent". None: there is none, and ``value`` is unchanged.
     """
     return value if percent is None else value.scaleb(-3 if "\u2030" in percent else -2)
 
@@ -252,7 +255,10 @@ def plain(text: str) -> str:
 
 
 def _written(match: re.Match[str]) -> str | None:
-    """Return a matched number in plain digits, or None if it need not change."""
+    """Return the number that a match of ``_NUMBER`` means, written in plain digits.
+
+    Return None if the text of the match can stay as it is, or does not mean exactly one number.
+    """
     number = _one(_readings(match))
     if number is None:
         return None
@@ -270,9 +276,9 @@ def _written(match: re.Match[str]) -> str | None:
 
 
 def boxed(text: str) -> str | None:
-    r"""Return the content of the last ``\boxed{…}`` in a text.
+    r"""Return the content of the last ``\boxed{…}`` in a text: for ``\boxed{42}`` return ``42``.
 
-    Return None if there is none, or if its closing brace is missing.
+    Return None if the text has no box, or if the closing brace of the last box is missing.
     """
     start = text.rfind("\\boxed{")
     if start < 0:
@@ -283,7 +289,7 @@ def boxed(text: str) -> str | None:
 
 
 def is_blank(value: object) -> bool:
-    """Return whether the value of a row's field has nothing that the grader ``math`` could compare.
+    """Return whether the value of a row's field is empty for the grader ``math``.
 
     This is true for a boolean, and for a text of only white space and LaTeX delimiters.
     """
@@ -293,7 +299,11 @@ def is_blank(value: object) -> bool:
 
 
 def extract_number(text: str, settings: Numeric) -> Number | None:
-    """Return the number in a text that ``settings.extract`` selects, or None."""
+    """Return the number that ``settings.extract`` selects in a text: the last or the first number, the number
+    in the last \\boxed{}, or the first number after the last ``settings.marker``.
+
+    Return None if there is no such number, or if the selected place may mean several numbers.
+    """
     if settings.extract == "boxed":
         return _in_box(boxed(text) or "")
     if settings.extract == "marker":
@@ -307,13 +317,15 @@ def extract_number(text: str, settings: Numeric) -> Number | None:
 
 
 def _in_box(inside: str) -> Number | None:
-    """Return the number after the last equals sign in a \\boxed{}, or None if there is not exactly one."""
+    """Return the number in ``inside``, the content of a \\boxed{}. Only the text after the last equals sign
+    is read. Return None if this text has no number or several numbers.
+    """
     places = _places(_EQUALS.split(normalized(inside))[-1])
     return _one(places[0]) if len(places) == 1 else None
 
 
 def close(first: Number, second: Number, tolerance: float) -> bool:
-    """Return whether two numbers differ by at most ``tolerance``. The difference is not rounded.
+    """Return whether two numbers differ by at most ``tolerance``, an absolute value. The difference is exact.
 
     If only one of the two numbers has a percent sign, 20% equals 20 and also 0.2.
     """
@@ -325,10 +337,11 @@ def close(first: Number, second: Number, tolerance: float) -> bool:
 
 
 def expected_number(value: object, settings: Numeric) -> Number | None:
-    """Return the expected number in the value of a row's field, or None if there is none.
+    """Return the number with which completions are compared, from the value of a row's field. Return None if
+    the value has no number.
 
-    If the value is a text with other words beside the number, the number is found as in a completion, by
-    ``settings``. So the field may contain a whole solution that ends with the marker and the answer.
+    In a text with other words beside the number, the number is found as in a completion, by ``settings``. So
+    the field may contain a whole solution that ends with the marker and the answer.
     """
     if isinstance(value, bool):
         return None

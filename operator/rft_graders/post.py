@@ -1,4 +1,6 @@
-"""Sends an HTTP POST to a grader's server. It limits time and size, and retries temporary failures."""
+"""Sends an HTTP POST to a grader's server, with limits on the time and on the size of the response. Repeats
+the request after temporary failures.
+"""
 
 import asyncio
 import json
@@ -21,7 +23,9 @@ _QUOTED_CHARACTERS = 200
 
 @dataclass(frozen=True)
 class Target:
-    """URL, bearer token and timeout for requests to a server. ``timeout`` is in seconds, for each try."""
+    """The server of a grader: its URL, the bearer token for requests (None: no token), and the timeout in
+    seconds for each try of a request.
+    """
 
     url: str
     token: str | None
@@ -29,13 +33,18 @@ class Target:
 
     @property
     def headers(self) -> dict[str, str]:
-        """Return the HTTP headers. They refuse compression: a small response could unpack to a huge one."""
+        """The HTTP headers of each request. They refuse compression, because a small compressed response
+        could unpack to a huge one.
+        """
         authorization = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         return {"Content-Type": "application/json", "Accept-Encoding": "identity", **authorization}
 
 
 class _Again(ValueError):
-    """A try failed, but a retry may succeed. ``after``: seconds to wait before the retry (Retry-After)."""
+    """One try of a request failed, but another try may succeed.
+
+    ``after``: the seconds that the server asks to wait (header Retry-After). 0: it does not ask.
+    """
 
     def __init__(self, message: str, after: float = 0.0) -> None:
         super().__init__(message)
@@ -43,11 +52,11 @@ class _Again(ValueError):
 
 
 async def post(client: httpx.AsyncClient, target: Target, body: bytes) -> Any:
-    """Send an HTTP POST and return the JSON of the response.
+    """Send an HTTP POST with the JSON text ``body``, and return the parsed JSON of the response.
 
-    After a timeout, a lost connection, or the status code 429 or 5xx, the request is sent again. After other
-    failures it is not sent again. Redirects are not followed, because they could send the token to another
-    host.
+    After a timeout, a lost connection, or the status code 429 or 5xx, the request is sent again, at most 3
+    times. After other failures it is not sent again. Redirects are not followed, because they could send the
+    token to another host.
 
     Raises ValueError if the last try fails. The message says why.
     """
@@ -91,7 +100,7 @@ async def _once(client: httpx.AsyncClient, target: Target, body: bytes) -> Any:
 
 
 async def _read(answer: httpx.Response) -> bytes:
-    """Return the body of a response. Raises ValueError if it is larger than ``MAX_ANSWER_BYTES``."""
+    """Read the body of a response, and return it. Raises ValueError if it exceeds ``MAX_ANSWER_BYTES``."""
     content = bytearray()
     async for part in answer.aiter_bytes():
         content += part
@@ -108,9 +117,9 @@ def _json(content: bytes, place: str) -> Any:
 
 
 def _retry_after(value: str) -> float:
-    """Return how many seconds a Retry-After header asks to wait, but at most ``MAX_RETRY_AFTER_SECONDS``.
+    """Return how many seconds a server asks to wait, but at most ``MAX_RETRY_AFTER_SECONDS``.
 
-    The header may have a number of seconds or a date. Return 0 if it has neither.
+    ``value``: the header Retry-After, a number of seconds or a date. Return 0 for any other text.
     """
     try:
         seconds = float(value)
@@ -123,6 +132,6 @@ def _retry_after(value: str) -> float:
 
 
 def _place(url: str) -> str:
-    """Return only scheme, host and port of a URL, because the rest of a URL may contain secrets."""
+    """Return only scheme, host and port of a URL, for error messages. Path and query may contain secrets."""
     parsed = httpx.URL(url)
     return f"{parsed.scheme}://{parsed.netloc.decode()}"

@@ -31,7 +31,9 @@ class _Grader:
 
 
 class RemoteBackend:
-    """Runs graders that call a server. They need no process, and keep no connection open between batches."""
+    """Runs the graders of kind http and model: sends their requests to servers. They need no process of their
+    own, and keep no connection open between two calls of ``exchange``.
+    """
 
     def __init__(self, graders: Sequence[Grader]) -> None:
         """Check URLs, prompt templates and tokens of the graders. Raises ConfigurationError if one is not
@@ -43,14 +45,18 @@ class RemoteBackend:
         }
 
     def ready(self, should_stop: ShouldStop) -> dict[str, str | None]:
-        """Return None, which means no error, for each grader. Nothing is checked here: only the first request
-        shows whether a grader's server answers.
+        """Return the value None, which means no error, for each grader, by its name.
+
+        No server is called here. Only the first request shows whether a grader's server answers.
         """
         del should_stop
         return dict.fromkeys(self._graders)
 
     def exchange(self, requests: Sequence[GradeRequest], should_stop: ShouldStop) -> list[Graded]:
-        """Return the score or the error of each request. Raises Preempted if the run should stop."""
+        """Send all requests to the graders' servers. Return their scores or errors, in the same order.
+
+        Raises Preempted if ``should_stop`` returns True.
+        """
         return [Graded(outcome) for outcome in asyncio.run(self._exchange(requests, should_stop))]
 
     def close(self) -> None:
@@ -68,7 +74,9 @@ class RemoteBackend:
             return work.result()
 
     async def _all(self, client: httpx.AsyncClient, requests: Sequence[GradeRequest]) -> list[Outcome]:
-        """Send all requests, to all graders concurrently. Return scores and errors in the requests' order."""
+        """Send all requests, to the servers of all graders concurrently. Return each score or error, in the
+        order of the requests.
+        """
         names = sorted({request.grader for request in requests})
         own = {name: [i for i, request in enumerate(requests) if request.grader == name] for name in names}
         found = await asyncio.gather(
@@ -83,7 +91,7 @@ class RemoteBackend:
 async def _grade(
     client: httpx.AsyncClient, grader: _Grader, requests: Sequence[GradeRequest]
 ) -> list[Outcome]:
-    """Return the score or the error of each request to one grader."""
+    """Send requests to the server of one grader. Return the scores or errors in the order of the requests."""
     try:
         token = grader.read_token()
     except ConfigurationError as error:  # the token existed at the start
@@ -104,9 +112,10 @@ async def _grade(
 
 
 async def _call(client: httpx.AsyncClient, remote: Remote, target: Target, call: Call) -> list[Outcome]:
-    """Make one HTTP call. Return the score or the error of each grading request in it, in their order.
+    """Make one HTTP call, which asks for one or more scores. Return the score or the error for each of them,
+    in their order.
 
-    If the HTTP call fails, the call's error is the result of each of these requests.
+    If the HTTP call fails, its error is returned for each of the scores.
     """
     try:
         if isinstance(call.body, ValueError):
@@ -117,14 +126,16 @@ async def _call(client: httpx.AsyncClient, remote: Remote, target: Target, call:
 
 
 def _presentable(outcome: Outcome, token: str | None) -> Outcome:
-    """Return a score unchanged. Shorten the message of an error, and replace the bearer token in it."""
+    """Make the result of a request safe to show. Return a score unchanged. Return an error with a shortened
+    message, in which the bearer token ``token`` is replaced.
+    """
     if isinstance(outcome, ValueError):
         return ValueError(hidden(str(outcome), token)[:MAX_ERROR_CHARACTERS])
     return outcome
 
 
 def _remote(grader: Grader) -> Remote:
-    """Return the object that makes HTTP calls for a grader.
+    """Return the object that makes the HTTP calls for a grader of kind http or model.
 
     Raises ConfigurationError if the URL or the prompt template is not valid.
     """
