@@ -1,4 +1,6 @@
-"""The grader ``jsonSchema``. It uses the library jsonschema, but never downloads a schema."""
+"""The grader ``jsonSchema``: checks whether a completion is JSON that is valid under a schema. It uses the
+library jsonschema, but never downloads a schema.
+"""
 
 import json
 import re
@@ -22,7 +24,8 @@ class SchemaProblem(ValueError):
 
 
 def validator(schema_text: str) -> Validator:
-    """Return a validator for a JSON schema, of the draft that ``$schema`` names, or else of draft 2020-12.
+    """Return a validator for the JSON schema ``schema_text``. The schema follows the draft that its
+    ``$schema`` names, or draft 2020-12 if it names none.
 
     Raises SchemaProblem if the text is not JSON, is not a valid schema, or refers to another document.
     """
@@ -74,8 +77,8 @@ def _names_draft(schema: Any) -> bool:
 
 
 def _check_references(resource: "Resource[Any]", registry: SchemaRegistry) -> None:
-    """Raise SchemaProblem if a reference leads outside the schema. References to a JSON Schema draft are
-    allowed.
+    """Raise SchemaProblem if a reference in the schema, such as ``$ref``, points to another document.
+    References to the drafts of JSON Schema are allowed.
     """
     pending = [(resource, registry.resolver_with_root(resource))]
     while pending:
@@ -95,7 +98,10 @@ def _check_references(resource: "Resource[Any]", registry: SchemaRegistry) -> No
 
 
 def _place(path: Any) -> str:
-    """Return the position of a part of the schema as a JSON pointer. For the whole schema, return /."""
+    """Return the position of an error in a schema as text, such as /properties/name. / is the whole schema.
+
+    ``path`` has the keys and indices that lead to this position.
+    """
     return "/" + "/".join(str(part) for part in path)
 
 

@@ -1,4 +1,4 @@
-"""Collects the text that a process prints. The first bytes are kept; later bytes are only counted."""
+"""Collects the text that a process prints. The first bytes are kept. Later bytes are counted and dropped."""
 
 import codecs
 import os
@@ -9,15 +9,15 @@ MAX_PRINTED_BYTES = 4096
 """Maximum number of printed bytes that are kept for one score."""
 
 _PIPE_BYTES = 65536
-"""Capacity of a pipe in bytes. One read of this size returns all that was written before."""
+"""Capacity of a pipe in bytes. One read of this size returns all bytes that are in the pipe."""
 
 
 class PrintedText:
     """A pipe for the output of a process and its children. A thread reads it, so printing never blocks."""
 
     def __init__(self) -> None:
-        """Open the pipe. ``write_end`` is the descriptor to which the printing process writes. The caller
-        must close it in its own process after the start of the printing process.
+        """Open the pipe. The attribute ``write_end`` is the descriptor for the output of a new process. The
+        caller must close it in its own process after it has started the new process.
         """
         self._read_end, self.write_end = os.pipe()
         os.set_blocking(self._read_end, False)
@@ -28,7 +28,9 @@ class PrintedText:
         threading.Thread(target=self._collect, daemon=True).start()
 
     def take(self) -> str:
-        """Return the text printed since the last call. If bytes were dropped, a last line says how many."""
+        """Return the text that was printed since the last call, "" if there is none. If bytes were dropped, a
+        last line says how many.
+        """
         with self._lock:
             self._read()
             if not self._kept and not self._lost:

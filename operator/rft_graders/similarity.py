@@ -22,7 +22,7 @@ Words = Sequence[str]
 def bleu(reference: str, text: str) -> float:
     """Return the sentence BLEU of ``text`` against ``reference``, from 0 to 1. Case matters.
 
-    Words are split at punctuation.
+    Punctuation marks count as words.
     """
     expected, found = _tokens(reference), _tokens(text)
     if not expected or not found:
@@ -43,7 +43,10 @@ def bleu(reference: str, text: str) -> float:
 
 
 def gleu(reference: str, text: str) -> float:
-    """Return the Google BLEU of ``text`` against ``reference``, from 0 to 1. Case matters."""
+    """Return the Google BLEU of ``text`` against ``reference``, from 0 to 1. Case matters.
+
+    It is the precision or the recall of the common n-grams of 1 to 4 words, whichever is smaller.
+    """
     expected, found = _tokens(reference), _tokens(text)
     lengths = range(1, _LONGEST_RUN + 1)
     common = sum(_common(expected, found, length) for length in lengths)

@@ -16,16 +16,18 @@ _STEP = re.compile(r"\.([^.\[\]{}]+)|\[([0-9]+)\]")
 
 
 class TemplateProblem(ValueError):
-    """A template cannot be filled in. The message says why."""
+    """The text of a template is not valid, for example because of an open brace. The message says why."""
 
 
 class NoValue(ValueError):
-    """The completion does not have the part that a template reads, for example because it is not JSON."""
+    """A template reads a part of the completion's JSON, such as {completion_json.name}, that does not exist,
+    or the completion is not JSON.
+    """
 
 
 def parts(template: str) -> list[tuple[str, str | None]]:
-    """Split a template into pairs of a literal text and the field after it. If no field follows, the field is
-    None.
+    """Split a template into pairs: a literal text, and the name in braces that follows the text. Return
+    [("Is ", "a"), (" 4?", None)] for "Is {a} 4?". A path after the name is included.
 
     Raises TemplateProblem for a template that is not valid.
     """
@@ -43,7 +45,7 @@ def parts(template: str) -> list[tuple[str, str | None]]:
 
 
 def _is_readable(field: str) -> bool:
-    """Return whether ``field``, the text in braces, is a name, with or without a path after it.
+    """Return whether ``field``, the text in a template's braces, is a name, with or without a path after it.
 
     The names ``prompt``, ``completion`` and ``messages`` must have no path.
     """
@@ -52,7 +54,7 @@ def _is_readable(field: str) -> bool:
 
 
 def row_fields(template: str) -> list[str]:
-    """Return the names of the row's fields in a template, each once, in order.
+    """Return the names of the dataset row's fields that a template reads, each once, in order.
 
     Raises TemplateProblem for a template that is not valid.
     """
@@ -61,7 +63,9 @@ def row_fields(template: str) -> list[str]:
 
 
 def root_of(field: str) -> str:
-    """Return the name at the beginning of a field in braces, without the path after it."""
+    """Return the name at the beginning of ``field``, the text in a template's braces, without the path after
+    the name: person for person.names[0].
+    """
     match = _PATH.fullmatch(field)
     assert match is not None
     return match[1]
@@ -104,9 +108,10 @@ def _value(field: str, completion: str, row: Mapping[str, Any]) -> Any:
 
 
 def _at(value: Any, field: str) -> Any:
-    """Return the part of a value that the path of a field selects.
+    """Return the part of ``value`` that the path in ``field`` selects. ``field`` is the text in a template's
+    braces, such as person.names[0]. Without a path, return ``value``.
 
-    Raises LookupError or TypeError if the value has no such part.
+    Raises LookupError or TypeError if the value has no such part, or if the part is null.
     """
     for step in _STEP.finditer(field, len(root_of(field))):
         value = value[step[1]] if step[1] is not None else value[int(step[2])]
@@ -116,7 +121,9 @@ def _at(value: Any, field: str) -> Any:
 
 
 def conversation(messages: list[Mapping[str, Any]]) -> str:
-    """Return a prompt as text: the content of the only message, or ``role: content`` for each message."""
+    """Return the messages of a prompt as one text. A single message gives its content. Several messages give
+    ``role: content`` each, with a blank line between them.
+    """
     if len(messages) == 1:
         return str(messages[0]["content"])
     return "\n\n".join(f"{message['role']}: {message['content']}" for message in messages)

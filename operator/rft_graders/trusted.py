@@ -1,4 +1,5 @@
-"""Built-in graders that may need exponential time or all memory. They run in workers, like users' code.
+"""The built-in graders that may need exponential time or all memory: regex, math and jsonSchema. They run in
+worker processes, like users' code, because a worker can be killed.
 
 Matching a pattern and computing an integer power hold Python's GIL, so a thread of the trainer could not stop
 these operations.
@@ -14,8 +15,8 @@ from rft_run.config import PythonGrader
 
 
 def in_workers(grader: Grader) -> PythonGrader | None:
-    """Return a grader of kind regex, math or jsonSchema as a python grader for a worker process. Return None
-    for graders of other kinds.
+    """Convert a grader of kind regex, math or jsonSchema to a python grader, which can run in a worker
+    process. Its source is generated. Return None for graders of other kinds.
     """
     if grader.regex is not None:
         source = regex_source(grader.regex)
@@ -29,7 +30,9 @@ def in_workers(grader: Grader) -> PythonGrader | None:
 
 
 def regex_source(settings: Regex) -> str:
-    """Return Python source with a grade function that matches the pattern of a ``regex`` grader."""
+    """Return Python source with a function ``grade``, which scores a completion by the regular expression of
+    a ``regex`` grader.
+    """
     method = "fullmatch" if settings.full_match else "search"
     return (
         f"import re\nPATTERN = re.compile({settings.pattern!r})\n"
@@ -38,10 +41,11 @@ def regex_source(settings: Regex) -> str:
 
 
 def math_source(settings: Math) -> str:
-    """Return Python source with a grade function for symbolic equality, for a ``math`` grader.
+    """Return Python source with a function ``grade``, which scores a completion by symbolic equality with the
+    row's field, for a ``math`` grader.
 
-    The source makes one comparison while it loads, which loads the grammar of LaTeX. Otherwise the first
-    score would load the grammar, within its timeout.
+    The source makes one comparison while it is loaded. This loads the grammar of LaTeX, which would otherwise
+    count in the time limit of the first score.
     """
     return (
         f"{_our_path()}from rft_graders.symbolic import equal\n"
@@ -51,7 +55,9 @@ def math_source(settings: Math) -> str:
 
 
 def json_schema_source(settings: JsonSchema) -> str:
-    """Return Python source with a grade function that validates JSON, for a ``jsonSchema`` grader."""
+    """Return Python source with a function ``grade``, which validates a completion against the JSON schema of
+    a ``jsonSchema`` grader.
+    """
     return (
         f"{_our_path()}from rft_graders.json_schema import valid, validator\n"
         f"SCHEMA = validator({settings.schema_text!r})\n"
@@ -60,6 +66,8 @@ def json_schema_source(settings: JsonSchema) -> str:
 
 
 def _our_path() -> str:
-    """Return Python lines that let a worker import rft_api and rft_graders: they extend its ``sys.path``."""
+    """Return lines of Python for the source of a grader. They extend ``sys.path``, so that a worker process
+    can import rft_api and rft_graders.
+    """
     folders = sorted({os.fspath(Path(package.__path__[0]).parent) for package in (rft_api, rft_graders)})
     return f"import sys\nsys.path += {folders!r}\n"
