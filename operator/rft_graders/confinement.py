@@ -1,4 +1,4 @@
-"""Reduces the rights of a worker process before the process loads users' code.
+"""Reduces the rights of a worker process before this process loads users' code.
 
 This module imports only the standard library.
 
@@ -42,10 +42,12 @@ _FIRST_ABI_WITH_REFER, _FIRST_ABI_WITH_SCOPES = 2, 6
 
 
 class Level(enum.IntEnum):
-    """How strongly the kernel separates a worker and its programs from other processes of the same user."""
+    """How strongly the kernel separates a worker process and the programs that it starts from other processes
+    of the same user. A higher level is a stronger separation.
+    """
 
     NONE = 0
-    """The kernel does not separate workers. Programs of two workers can reach each other's memory."""
+    """The kernel does not separate them: the programs of two workers can reach each other's memory."""
     MEMORY = 1
     """A worker and the programs that it starts are in a Landlock domain of their own. They cannot reach the
     memory, descriptors and environment variables of processes outside this domain.
@@ -57,7 +59,7 @@ class Level(enum.IntEnum):
 
     @property
     def text(self) -> str:
-        """This level as a sentence for the log."""
+        """A sentence for the log that says what the kernel prevents at this level."""
         return {
             Level.NONE: "the kernel has no Landlock, so programs of two workers can reach each other's"
             " memory and send signals to all processes of the grader; Linux 5.19 or newer prevents access to"
@@ -70,21 +72,21 @@ class Level(enum.IntEnum):
 
 
 def set_dumpable(dumpable: bool) -> None:
-    """Set whether this process is dumpable.
+    """Set whether other processes of the same UID may reach the memory, descriptors and environment of this
+    process (PR_SET_DUMPABLE). False: they may not.
 
-    Other processes of its UID may reach the memory, descriptors and environment of a dumpable process. A
-    forked child has the setting of its parent. A program that this process starts is dumpable again.
+    A forked child has the setting of its parent. A program that this process starts is dumpable again.
     """
     _check(_libc().prctl(PR_SET_DUMPABLE, int(dumpable), 0, 0, 0), "prctl")
 
 
 def confine(abi: int | None = None) -> Level:
-    """Reduce the rights of this process and of all that it starts. Return the level that the kernel can give.
+    """Reduce the rights of this process and of all processes that it starts later. Return how strongly the
+    kernel now separates them from other processes.
 
     The process must have only one thread. ``abi`` is the newest version of Landlock that may be used. None:
-    any version may be used.
-
-    Raises OSError if the kernel has Landlock but refuses it, for example if 16 domains are nested already.
+    any version may be used. Raises OSError if the kernel has Landlock but refuses it, for example if 16
+    domains are nested already.
     """
     libc = _libc()
     _check(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
@@ -103,15 +105,16 @@ def confine(abi: int | None = None) -> Level:
 
 
 def landlock_version() -> int:
-    """Return the version of Landlock that the kernel and the seccomp profile allow. Return 0 without
-    Landlock.
+    """Return the version of the Landlock API that this process can use. Return 0 if the kernel has no
+    Landlock, or if the container's seccomp profile does not allow it.
     """
     found = _libc().syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(_VERSION_FLAG))
     return max(0, int(found))
 
 
 def _enter(libc: ctypes.CDLL, *, files: int = 0, scopes: int = 0) -> None:
-    """Enter a new Landlock domain. Both arguments are bit masks of the kernel's Landlock API.
+    """Put this process into a new Landlock domain, which limits it and all processes that it starts later.
+    Both arguments are bit masks of the kernel's Landlock API.
 
     - ``files``: the file operations that the domain forbids. One bit is an exception: with ``_REFER``, files
       may be moved from any folder to any other. Without it, some kernels would forbid such moves.

@@ -1,4 +1,7 @@
-"""Reads the score in a judge's reply. A reply without a clear score is an error."""
+"""Reads the score or the label in the text of a judge model's reply.
+
+A reply without a clear score or label is an error.
+"""
 
 import json
 import re
@@ -10,7 +13,7 @@ from rft_graders.text import closing_brace, normalized
 from rft_graders.thought import answer
 
 _READ_CHARACTERS = 20_000
-"""How many characters at the end of a reply are read. The score is usually near the end."""
+"""Number of characters at the end of a judge's reply that are read. The score is usually near the end."""
 _ASK = "in the prompt, ask for a JSON object with only the key score"
 
 _N = r"-?(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)"
@@ -43,8 +46,8 @@ _FILLERS = (
 )
 _NAMES = frozenset(_SCORE_NAMES.split())
 _WORDS = _NAMES | frozenset(_FILLERS.split())
-"""Words that a sentence with a score may contain. A sentence with other words is ignored, because its number
-may mean something else.
+"""Words that may stand beside the number in a sentence with a score, such as "my final score is". A sentence
+with other words is ignored, because its number may mean something else.
 """
 _LABEL = re.compile(r'"label"\s*:\s*"((?:[^"\\]|\\.){0,200})"')
 _SENTENCE_CHARACTERS = 200
@@ -52,11 +55,12 @@ _SENTENCE_CHARACTERS = 200
 
 
 def parse_score(text: str, scale: Scale | None, *, cut: bool = False) -> float:
-    """Return the score in a judge's reply: from the last JSON object with a ``score``, else from a sentence.
+    """Return the raw score in a judge's reply: from the last JSON object with the key ``score``, else from a
+    sentence such as "Score: 7".
 
-    ``cut``: whether the reply was truncated at its maximum number of tokens. Raises ValueError if the reply
-    has no score or several scores. Also raises ValueError if ``cut`` is true and the reply has no complete
-    JSON object with a score.
+    ``scale``: the range of scores, None for 0 to 1. ``cut``: whether the reply was truncated at its maximum
+    number of tokens. Raises ValueError if the reply has no score or several scores. If ``cut`` is true, also
+    raises ValueError if the reply has no complete JSON object with a score.
     """
     text = (answer(text) or "")[-_READ_CHARACTERS:]
     found = list(_scores(text))
@@ -94,9 +98,9 @@ def _bare(text: str) -> str:
 
 
 def _scores(text: str) -> Iterator[Any]:
-    """Yield the score of each JSON object in a text. Yield None for an invalid object or an invalid score.
-
-    Valid objects without a score are skipped.
+    """Yield the value of the key ``score`` for each JSON object in a text. Objects without this key are
+    skipped. Yield None for text that begins like an object but is not JSON, and for an object with several
+    scores.
     """
     decoder = json.JSONDecoder(object_pairs_hook=tuple)  # pairs, since a key may be given twice
     position = text.find("{")
@@ -115,7 +119,7 @@ def _scores(text: str) -> Iterator[Any]:
 
 
 def _named(value: Any, *keys: str) -> list[Any]:
-    """Return all values that nested JSON has under one of ``keys``.
+    """Return all values that are stored under one of ``keys`` in ``value``, nested JSON.
 
     In ``value`` each JSON object is a tuple of pairs of key and value. If an object has one of the keys, the
     objects inside it are not searched.
@@ -129,9 +133,10 @@ def _named(value: Any, *keys: str) -> list[Any]:
 
 
 def _only(values: list[Any]) -> Any:
-    """Return the only score in a list, or None if the list does not have exactly one entry.
+    """Return the only value in a list, or None if the list does not have exactly one value.
 
-    If the entry is a JSON object, the score is the object's value under ``score`` or ``value``.
+    If the value is a JSON object (a tuple of pairs of key and value), return the only value that it has under
+    ``score`` or ``value``, or None.
     """
     if len(values) != 1:
         return None
@@ -139,9 +144,11 @@ def _only(values: list[Any]) -> Any:
 
 
 def _in_prose(text: str, scale: Scale | None) -> float:
-    """Return the score from sentences that contain nothing but the score, and perhaps a reason for it.
+    """Return the score in a text without a JSON object. Only sentences with a score and perhaps a reason for
+    it are read, such as "Score: 7" or "8/10". Other sentences are ignored.
 
-    Raises ValueError if there is no score, or if there are different scores.
+    ``scale``: the range of scores, None for 0 to 1. Raises ValueError if no sentence has a score, or if
+    sentences have different scores.
     """
     low, high = (scale.min, scale.max) if scale is not None else (0.0, 1.0)
     lines = [line.strip() for line in _MARKDOWN.sub("", normalized(text)).splitlines() if line.strip()]
@@ -159,10 +166,11 @@ def _in_prose(text: str, scale: Scale | None) -> float:
 
 
 def _said(sentence: str, low: float, high: float, *, bare: bool) -> float | None:
-    """Return the score in a sentence. Return None if the number in the sentence may not be a score.
+    """Return the score in a sentence. Return None if the sentence has no number, or a number that may mean
+    something else.
 
-    "8 out of 10" and "8/10" are 8 if 10 is the scale's maximum. ``bare``: whether a number without words is a
-    score.
+    ``low``, ``high``: the range of scores. "8 out of 10" and "8/10" are 8 if ``high`` is 10. ``bare``:
+    whether a sentence that is only a number is a score.
     """
     if len(sentence) > _SENTENCE_CHARACTERS:
         return None

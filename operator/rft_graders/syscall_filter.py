@@ -34,7 +34,9 @@ _PROCESS_IO = 1
 
 
 class _Numbers(NamedTuple):
-    """An architecture's number in seccomp (``audit``), and its numbers of the filtered system calls."""
+    """The numbers of one processor architecture in Linux: its own number for seccomp (``audit``), and the
+    number of each system call that the filter restricts.
+    """
 
     audit: int
     prlimit: int
@@ -50,15 +52,16 @@ MACHINES = {
     "aarch64": _Numbers(0xC00000B7, 261, 119, 118, 274, 140, 30),
     "riscv64": _Numbers(0xC00000F3, 261, 119, 118, 274, 140, 30),
 }
-"""The architectures that the filter knows, by their names in ``uname``."""
+"""The processor architectures for which the filter can be made, by their names in ``uname``."""
 
 
 def install() -> bool:
-    """Install the filter in this process. Its child processes inherit the filter, and nothing can remove it.
+    """Install a filter of system calls in this process. Then this process and the processes that it starts
+    cannot change the limits and priorities of other processes. Nothing can remove the filter.
 
     The process must have only one thread, and must have set PR_SET_NO_NEW_PRIVS. Return True if the filter is
-    installed. Return False if the kernel has no filters, or if the architecture is not known. Raises OSError
-    if the kernel refuses the filter for another reason.
+    installed. Return False if the kernel has no filters, or if the architecture is not in ``MACHINES``.
+    Raises OSError if the kernel refuses the filter for another reason.
     """
     numbers = MACHINES.get(os.uname().machine)
     if numbers is None or struct.calcsize("P") != 8:
@@ -76,16 +79,16 @@ def install() -> bool:
 
 
 def program(numbers: _Numbers) -> bytes:
-    """Return the filter as instructions of classic BPF, 8 bytes each.
+    """Return the seccomp filter for one architecture as instructions of classic BPF, 8 bytes each.
 
-    Refused with EPERM, unless their argument for the process is 0, which means the calling process:
+    The filter refuses these system calls with EPERM, unless they are for the calling process (PID 0):
 
     - prlimit, except to read limits
     - sched_setscheduler, sched_setparam, sched_setattr
     - setpriority, ioprio_set
 
-    Refused with ENOSYS: all system calls of another architecture, for example from 32-bit programs, because
-    their numbers have another meaning.
+    It refuses with ENOSYS all system calls of another architecture, for example from 32-bit programs, because
+    their numbers have another meaning. It allows all other system calls.
     """
     refuse = _instruction(_RETURN, _REFUSE | errno.EPERM)
     allow = _instruction(_RETURN, _ALLOW)
@@ -100,7 +103,9 @@ def program(numbers: _Numbers) -> bytes:
     ]
 
     def only(number: int, *checks: bytes) -> None:
-        """Add the checks of the system call ``number``. They are skipped for all other system calls."""
+        """Add instructions that are executed only for the system call ``number``. Other system calls skip
+        them.
+        """
         parts.append(_instruction(_JUMP_IF_EQUAL, number, 0, len(checks)))
         parts.extend(checks)
 
@@ -123,9 +128,9 @@ def program(numbers: _Numbers) -> bytes:
 
 
 def _argument(place: int) -> int:
-    """Return the offset in bytes of the lower half of the argument ``place``, counted from 0.
+    """Return where a system call's argument is in struct seccomp_data: the offset in bytes of its lower half.
 
-    All architectures here are little-endian.
+    ``place``: the index of the argument, from 0. All architectures in ``MACHINES`` are little-endian.
     """
     return _ARGUMENTS + 8 * place
 
