@@ -1,1 +1,1 @@
-"""Converts jobs of OpenAI and Fireworks and scripts with TRL to RFTJobs. Code in them is never run."""
+"""Converts jobs of OpenAI and Fireworks and scripts with TRL to RFTJob manifests. Their code is never run."""

@@ -15,7 +15,7 @@ from rft_cli.importing.result import Draft, ImportProblem, Options, label, put, 
 
 _COMMAND = re.compile(r"^\s*(?:\$\s*)?(?:firectl|ep|eval-protocol)\s", re.MULTILINE)
 _SWITCHES = words("yes y force dryrun quiet wait o output a accountid apikey profile skipvalidation")
-"""Options that configure firectl and ep, and do not describe the job.
+"""Options of the commands firectl and ep that do not describe the job, such as ``--yes``.
 
 The names are written as ``fold`` returns them: in lower case, without dashes."""
 _GROUPS = ("trainingConfig", "inferenceParameters", "lossConfig", "wandbConfig")
@@ -23,7 +23,8 @@ _OF_A_RESULT = words(
     "name createtime completedtime createdby state status updatetime outputstats outputmetrics"
     " jobprogress trainerlogssignedurl estimatedcost"
 )
-"""Fields that the service adds to a job. The names are written as ``fold`` returns them."""
+"""Fields that Fireworks adds to a job, such as its state. The names are in lower case, without dashes, as
+``fold`` returns them."""
 _OBJECTIVES = {"grpo": "grpo", "dapo": "dapo", "gspo": "gspo", "gspotoken": "gspo", "cispo": "cispo"}
 _WEIGHTS = {
     "llama": "meta-llama/Llama-{}-{}",
@@ -32,20 +33,22 @@ _WEIGHTS = {
 
 
 def is_command(text: str) -> bool:
-    """Whether a text has a command line of firectl or of eval-protocol."""
+    """Return whether a line of the text is a command of firectl, ep or eval-protocol, Fireworks' tools."""
     return _COMMAND.search(text) is not None
 
 
 def is_job(body: Mapping[str, Any]) -> bool:
-    """Whether a JSON object is a job of the Fireworks API."""
+    """Return whether a JSON object has the fields of a fine-tuning job of Fireworks' API."""
     return "evaluator" in body and bool({"trainingConfig", "inferenceParameters", "dataset"} & set(body))
 
 
 def read_command(text: str, options: Options) -> Draft:
-    """Return the draft of the job that a command line creates.
+    """Convert the job that a command line of firectl or ep creates to an RFTJob. Return its draft: manifest,
+    files and notes.
 
     Raises:
-        ImportProblem: if the command line cannot be read, or creates another kind of job.
+        ImportProblem: if the command line cannot be read, creates another kind of job, or lacks what an
+            RFTJob needs.
     """
     match = _COMMAND.search(text)
     assert match is not None
@@ -80,10 +83,10 @@ def _flags(given: list[str]) -> Iterator[tuple[str, Any]]:
 
 
 def flattened(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields that have a value in a job, ``body``, as the API writes it.
+    """Return the fields of ``body``, a job in the JSON of Fireworks' API, as a flat object.
 
-    The result is flat: fields of groups such as ``trainingConfig`` are put beside the job's own fields.
-    Fields that the service adds to a job are left out.
+    Fields of groups such as ``trainingConfig`` are put beside the job's own fields. Fields without a value,
+    and fields that Fireworks adds to a job, such as its state, are left out.
     """
     fields = {key: value for key, value in body.items() if key not in _GROUPS}
     for group in _GROUPS:
@@ -99,8 +102,9 @@ def flattened(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read(fields: Mapping[str, Any], options: Options) -> Draft:
-    """Return the draft of a job. ``fields`` has the job's fields by their names in the command line or in the
-    API.
+    """Convert a job of Fireworks to an RFTJob. Return its draft: manifest, files and notes.
+
+    ``fields`` has the values of the job's fields, by their names in the command line or in the API.
 
     Raises:
         ImportProblem: if the model has no known hub id, or the evaluator's code is not given, cannot be read
@@ -166,8 +170,8 @@ def _add_model(draft: Draft, given: Mapping[str, tuple[str, Any]], options: Opti
 
 
 def hub_id(name: str) -> str | None:
-    """Return the hub id for a model's name at Fireworks: for llama-v3p1-8b-instruct, it is
-    meta-llama/Llama-3.1-8B-Instruct.
+    """Return the id on the Hugging Face hub for a model's name at Fireworks: for llama-v3p1-8b-instruct,
+    return meta-llama/Llama-3.1-8B-Instruct.
 
     Only the form of the name is used: names of Llama and Qwen models in Fireworks' catalogue are converted.
     A name of the form ``OWNER/NAME`` is a hub id already, and is returned unchanged. For any other name, such
@@ -211,9 +215,11 @@ def _add_evaluator(draft: Draft, given: Mapping[str, tuple[str, Any]], options: 
 
 
 def reward_function(source: str) -> str | None:
-    """Return the name of the function in an evaluator's source that scores a completion.
+    """Find the function that scores completions in the Python source of a Fireworks evaluator. Return its
+    name.
 
-    Return None if it is not clear which function this is. The source is parsed, and never run.
+    Return None if the source is not valid Python, or if it is not clear which function scores. The source is
+    parsed, and never run.
     """
     try:
         tree = ast.parse(source.removeprefix("\ufeff"))

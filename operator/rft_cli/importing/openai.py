@@ -1,4 +1,6 @@
-"""Reads a fine-tuning job of OpenAI, as its API accepts or returns it, or a single grader."""
+"""Converts a fine-tuning job of OpenAI, or a single grader, to an RFTJob. The input is JSON, as OpenAI's API
+accepts or returns it.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +20,7 @@ _OF_A_RESULT = words(
     " error user_provided_suffix estimated_finish type shared_with_openai checkpoint_permission"
     " usage_metrics"
 )
-"""Fields that the service adds to a job. They do not describe the training."""
+"""Fields that OpenAI adds to a job, such as its status. They do not describe the training."""
 _SCALED = {
     "learning_rate_multiplier": "spec.training.learningRate",
     "compute_multiplier": "spec.sampling.numRollouts",
@@ -26,13 +28,14 @@ _SCALED = {
 
 
 def is_job(body: Mapping[str, Any]) -> bool:
-    """Whether a JSON object is a fine-tuning job of OpenAI, with any training method."""
+    """Return whether a JSON object has the fields of an OpenAI fine-tuning job, with any training method."""
     method = body.get("method")
     return isinstance(method, dict) or "training_file" in body
 
 
 def read(body: Mapping[str, Any], options: Options) -> Draft:
-    """Return the draft of an RFTJob. ``body`` is a job or a single grader of OpenAI.
+    """Convert ``body``, a job or a single grader of OpenAI, to an RFTJob. Return its draft: manifest, files
+    and notes.
 
     Raises:
         ImportProblem: if the job's method is not reinforcement, or an RFTJob cannot express the job.
@@ -127,8 +130,11 @@ def _add_tracking(draft: Draft, integrations: Any) -> None:
 
 
 def _add_sources(draft: Draft, body: Mapping[str, Any], options: Options) -> None:
-    """Set the model and the datasets. OpenAI's file ids cannot be used, because they are not files on this
-    machine.
+    """Set the model and the datasets of the draft, from the options and from ``body``, the imported job or
+    grader.
+
+    The datasets come from the options only, because the ids of files at OpenAI cannot be read here. Raises
+    ImportProblem if there is no model that can be trained.
     """
     name = options.model or body.get("model") if not openai_graders.is_grader(body) else options.model
     if not isinstance(name, str) or model_problem(name):
@@ -154,10 +160,10 @@ def _add_sources(draft: Draft, body: Mapping[str, Any], options: Options) -> Non
 
 
 def add_rows(draft: Draft, theirs: object, field: str, rows: str | None) -> None:
-    """Set the dataset to ``rows``, the file of the option ``--rows``.
+    """Set the dataset of the draft to ``rows``, a file of rows for training.
 
     If ``rows`` is None, set the dataset to ``./rows.jsonl``, and add a note that asks for this file. The note
-    names ``field``, the dataset's field in the imported job, and ``theirs``, its value.
+    names the dataset of the imported job: ``field`` is its field there, and ``theirs`` the field's value.
     """
     draft.spec["dataset"] = rows_of(rows or "./rows.jsonl")
     if rows is None:

@@ -1,4 +1,7 @@
-"""Reads graders of OpenAI: string_check, text_similarity, score_model, label_model, python and multi."""
+"""Converts graders of OpenAI to graders of an RFTJob.
+
+The kinds are string_check, text_similarity, score_model, label_model, python and multi.
+"""
 
 import ast
 import json
@@ -16,10 +19,10 @@ from rft_graders.formula import FUNCTIONS, FormulaProblem, parsed, variable
 Body = Mapping[str, Any]
 JUDGE_SECRET = {"name": "judge", "key": "api-key"}
 JUDGE_SECONDS = 120
-"""Time limit of a request to a judge (a model that scores completions), in seconds. The default of 10 seconds
-may be too short for a reasoning model."""
+"""Time limit for one score of a judge (a model that scores completions), in seconds. The default of
+10 seconds may be too short for a reasoning model."""
 PYTHON_SECONDS = 120
-"""Time limit of a python grader, in seconds, as OpenAI sets it."""
+"""Time limit for one score of a python grader, in seconds. OpenAI has the same limit."""
 _OPERATIONS: dict[str, dict[str, Any]] = {
     "eq": {},
     "ne": {"operation": "notEquals"},
@@ -32,15 +35,17 @@ KINDS = tuple(each.theirs for each in OPENAI_GRADERS)
 
 
 def is_grader(body: object) -> bool:
-    """Whether a JSON value looks like a grader of OpenAI."""
+    """Return whether a JSON value is an object whose ``type`` is a kind of OpenAI grader."""
     return isinstance(body, dict) and body.get("type") in KINDS
 
 
 def add(draft: Draft, body: Body, options: Options) -> None:
-    """Add a grader of OpenAI to a draft, with all graders that it needs.
+    """Convert ``body``, a grader of OpenAI, to graders of an RFTJob, and add them to the draft of the RFTJob.
+
+    A grader of kind multi becomes several graders. Any other kind becomes one.
 
     Raises:
-        ImportProblem: if the grader cannot be expressed. The message has the grader's name.
+        ImportProblem: if an RFTJob has no such grader. The message has the grader's name.
     """
     kind = str(body.get("type"))
     if kind == "multi":
@@ -77,7 +82,7 @@ def _add_one(draft: Draft, body: Body, name: str, options: Options, weight: int 
 
 
 def _say(draft: Draft, name: str, field: str, value: object) -> None:
-    """Add a note that a field of a grader is not imported."""
+    """Add a note to the draft that the field ``field`` of the OpenAI grader ``name`` is left out, and why."""
     entry = next((each for each in OPENAI_GRADER_FIELDS if fold(each.theirs) == fold(field)), None)
     done = f"no counterpart: {entry.note}" if entry is not None else "no counterpart, and left out"
     draft.note(f"{name}.{field}", value, done)
@@ -115,8 +120,10 @@ def _text_similarity(draft: Draft, body: Body, name: str, _options: Options) -> 
 
 
 def _judge(draft: Draft, body: Body, name: str, options: Options, asked: str) -> dict[str, Any]:
-    """Return the settings of a ``model`` grader. ``asked`` is the last part of the prompt, which tells the
-    judge how to reply.
+    """Convert an OpenAI grader that asks a model for a score or a label. Return the settings of an RFTJob's
+    ``model`` grader.
+
+    ``asked``: the last paragraph of the prompt, which tells the judge how to reply.
     """
     if options.judge_model is None:
         draft.note(
@@ -137,10 +144,10 @@ def _judge(draft: Draft, body: Body, name: str, options: Options, asked: str) ->
 
 
 def _conversation(messages: Any) -> str:
-    """Return the ``input`` of a grader, a text or messages, as one prompt. Between two messages is a blank
-    line.
+    """Convert the field ``input`` of an OpenAI grader to a prompt template of an RFTJob.
 
-    Raises ImportProblem if a message has images or audio.
+    ``messages``: a text or a list of messages. Their texts are joined with blank lines. Raises ImportProblem
+    if a message has images or audio.
     """
     texts = []
     for message in [messages] if isinstance(messages, str) else messages:
@@ -192,7 +199,9 @@ _MAKERS: dict[str, Callable[[Draft, Body, str, Options], dict[str, Any]]] = {
 
 
 def _add_multi(draft: Draft, body: Body, options: Options) -> None:
-    """Add the graders in a multi grader with weight 0, and a formula grader that combines their scores."""
+    """Convert ``body``, an OpenAI grader of kind multi, and add the graders to the draft: one with weight 0
+    for each grader in it, and a formula grader, which calculates the reward from their scores.
+    """
     parts = body.get("graders")
     if not isinstance(parts, dict) or not parts:
         raise ImportProblem("grader multi: graders is not an object with a grader under each key")
@@ -235,7 +244,7 @@ def _plain(value: float) -> float:
 
 
 def _raw(grader: Mapping[str, Any]) -> str:
-    """Return the term for a grader's score in the formula.
+    """Return the term that stands for the score of ``grader`` in a formula, such as ``(1 + 4 * name)``.
 
     In an RFTJob, a score is from 0 to 1. The term maps the score to the range that it has at OpenAI.
     """
@@ -250,8 +259,8 @@ def _raw(grader: Mapping[str, Any]) -> str:
 def _bounds(node: ast.expr) -> tuple[float, float]:
     """Return a lower and an upper bound for the values of a formula whose variables are from 0 to 1.
 
-    A variable that occurs twice counts as two variables. So the bounds of ``a - a`` are -1 and 1. Return
-    minus and plus infinity if no bounds are known.
+    ``node``: the formula's syntax tree. A variable that occurs twice counts as two variables, so the bounds
+    of ``a - a`` are -1 and 1. Return minus and plus infinity if no bounds can be computed.
     """
     unknown = (-math.inf, math.inf)
     try:
@@ -263,9 +272,10 @@ def _bounds(node: ast.expr) -> tuple[float, float]:
 
 
 def _computed_bounds(node: ast.expr) -> tuple[float, float]:
-    """Return the bounds of a formula from the bounds of its parts.
+    """Compute a lower and an upper bound for the values of a formula from the bounds of its operands.
 
-    Raises ValueError, OverflowError or ZeroDivisionError if they cannot be computed.
+    ``node``: the formula's syntax tree. Raises ValueError, OverflowError or ZeroDivisionError if there are no
+    such bounds, for example if a divisor may be 0.
     """
     if isinstance(node, ast.Constant):
         return (float(node.value), float(node.value))  # type: ignore[arg-type]
@@ -315,8 +325,9 @@ def _of_call(name: str, given: list[tuple[float, float]]) -> tuple[float, float]
 
 
 def response_schema(body: object) -> str | None:
-    """Return the JSON schema in ``body``, the value of ``response_format``, as text. Return None if it has no
-    schema.
+    """Return, as JSON text, the schema in ``body``, the value of an OpenAI job's field ``response_format``.
+
+    Return None if ``body`` has no schema.
     """
     if not isinstance(body, dict) or body.get("type") != "json_schema":
         return None

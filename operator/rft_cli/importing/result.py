@@ -11,25 +11,29 @@ from rft_api import API_VERSION, KIND, fields
 from rft_api.foreign import NAMES, Counterpart, Origin, find
 
 DIGITS = 3
-"""Significant digits of numbers that the import computes, such as a scaled learning rate."""
+"""Number of significant digits to which the import rounds the numbers that it computes, such as a learning
+rate."""
 
 
 def rows_of(file: str) -> dict[str, str]:
-    """Return the value of ``spec.dataset`` for a file with rows."""
+    """Return the value of ``spec.dataset`` for a file with rows: its URI, and the format csv for a CSV file.
+
+    ``file``: a path or a URL.
+    """
     return {"uri": file} | ({"format": "csv"} if file.lower().endswith(".csv") else {})
 
 
 class Deviation(NamedTuple):
-    """A field of another program that was changed or left out.
+    """A note on a field of the imported file that the import changed or left out.
 
-    - ``theirs``: the name of the field in the other program
+    - ``theirs``: the name of the field in the imported file
     - ``value``: its value there
     """
 
     theirs: str
     value: object
     done: str
-    """What is done instead."""
+    """A text for the user that says how the field was changed, or why it was left out."""
 
     def __str__(self) -> str:
         text = self.value if isinstance(self.value, str) else repr(self.value)
@@ -38,7 +42,7 @@ class Deviation(NamedTuple):
 
 
 class Options(NamedTuple):
-    """Options of ``rft import``. They replace parts of the imported file, or add to it.
+    """Options of the command ``rft import``. They replace values of the imported file, or add missing ones.
 
     - ``model``: the model to train
     - ``rows``, ``evaluation_rows``: the files with the rows for training and for evaluation
@@ -61,12 +65,14 @@ class Options(NamedTuple):
 
 
 class ImportProblem(ValueError):
-    """Raised if a file cannot be imported. The message says why, and what to do."""
+    """A file of another program cannot be imported. The message says why, and what the user can do."""
 
 
 @dataclass
 class Draft:
-    """The manifest that an import builds step by step, with the files beside it and the notes."""
+    """The RFTJob that an import builds step by step: the parts of its manifest, the files to write beside the
+    manifest, and notes on fields that were changed or left out.
+    """
 
     origin: Origin
     spec: dict[str, Any] = field(default_factory=dict)
@@ -77,17 +83,21 @@ class Draft:
     name: str = "imported"
 
     def note(self, theirs: str, value: object, done: str) -> None:
-        """Add a note, unless the draft already has the same note. The arguments are the fields of
-        ``Deviation``.
+        """Add a note that a field was changed or left out, unless the draft already has the same note.
+
+        - ``theirs``: the name of the field in the imported file
+        - ``value``: its value there
+        - ``done``: how the field was changed, or why it was left out
         """
         found = Deviation(theirs, value, done)
         if found not in self.notes:
             self.notes.append(found)
 
     def carry(self, theirs: str, value: Any) -> None:
-        """Set the RFTJob field that corresponds to ``theirs``, a field of the other program.
+        """Copy the value of a field of the imported file to the field of the RFTJob with the same meaning.
 
-        If an RFTJob has no such field, add a note that says so.
+        ``theirs`` is the name of the field in the imported file. If an RFTJob has no such field, add a note
+        that says so.
         """
         entry = find(self.origin, theirs)
         if entry is None:
@@ -98,14 +108,15 @@ class Draft:
             self.set(entry.ours, value, theirs)
 
     def without_counterpart(self, entry: Counterpart, value: object) -> None:
-        """Add the note that a field of the other program has no counterpart."""
+        """Add a note that no field of an RFTJob has the meaning of the imported field ``entry``, and why."""
         self.note(entry.theirs, value, f"no counterpart: {entry.note}")
 
     def set(self, path: str, value: Any, theirs: str) -> None:
-        """Set the field at ``path`` of the spec. ``theirs`` is the other program's field, for notes.
+        """Set the field ``path`` of the RFTJob, such as ``spec.training.epochs``, if the value is allowed.
 
-        A number outside of the field's range becomes the nearest allowed number, and a note is added. If
-        ``nearest`` finds no allowed value, the field is not set, and a note says so.
+        A number outside of the field's range becomes the nearest allowed number, and a note is added. If the
+        function ``nearest`` finds no allowed value, the field is not set, and a note says so. ``theirs``: the
+        field of the imported file, which the notes name.
         """
         fitting = nearest(path, value)
         if fitting is None:
@@ -118,14 +129,16 @@ class Draft:
         put(self.spec, path.removeprefix("spec."), fitting)
 
     def unique_name(self, wanted: str) -> str:
-        """Return a valid name for a grader, similar to ``wanted``. No other grader of the draft has it."""
+        """Return a valid name for a new grader, similar to ``wanted``. It differs from the names of all
+        graders in the draft.
+        """
         base = label(wanted) or "grader"
         taken = {grader["name"] for grader in self.graders}
         names = (base if i == 1 else f"{base[:58]}-{i}" for i in range(1, len(taken) + 2))
         return next(name for name in names if name not in taken)
 
     def manifest(self) -> dict[str, Any]:
-        """Return the manifest of the RFTJob, as a JSON object."""
+        """Return the manifest of the RFTJob as nested dicts, ready to be written as YAML or JSON."""
         head = {key: self.spec[key] for key in ("model", "dataset") if key in self.spec}
         rest = {key: value for key, value in self.spec.items() if key not in head}
         return {
@@ -137,9 +150,10 @@ class Draft:
 
 
 def label(text: str) -> str:
-    """Make a name from the part of ``text`` after the last slash, and return it. The name may be empty.
+    """Make a name for a job or a grader from the part of ``text`` after the last slash, and return it.
 
-    The name has only lowercase letters, digits and dashes, and begins with a letter.
+    The name has only lowercase letters, digits and dashes, and begins with a letter. It is "" if the part has
+    no letters and digits.
     """
     name = re.sub(r"[^a-z0-9]+", "-", text.rpartition("/")[2].lower()).strip("-")[:50].rstrip("-")
     return f"g-{name}" if name[:1].isdigit() else name
@@ -154,10 +168,12 @@ def put(body: dict[str, Any], path: str, value: Any) -> None:
 
 
 def nearest(path: str, value: Any) -> Any:
-    """Return the allowed value of the field ``path`` that is nearest to ``value``.
+    """Return the value nearest to ``value`` that the RFTJob's field ``path`` allows.
 
-    Return None if ``value`` has a wrong type, is a text that is no allowed choice, or is beyond a bound that
-    is not allowed itself.
+    For a number, this is the nearest number in the field's range, or the nearest of its choices. A value of
+    another type is returned unchanged if it is allowed. Return None if ``value`` has the wrong type, or is a
+    text that is none of the choices. Also return None if the nearest number is a bound that is not allowed
+    itself, such as 0 for a number that must be above 0.
     """
     known = fields.find(path)
     if known.type in ("integer", "number"):
