@@ -1,4 +1,4 @@
-"""Finds out for which program an imported file was made, and reads the job in the file."""
+"""Finds out for which program an imported file was made (OpenAI, Fireworks or TRL), and converts its job."""
 
 import json
 from typing import Any
@@ -15,10 +15,12 @@ KNOWN = (
 
 
 def read(text: str, options: Options) -> Draft:
-    """Return the draft of the RFTJob for ``text``, the content of another program's file.
+    """Convert ``text``, the content of a file of OpenAI, Fireworks or TRL, to an RFTJob. Return its draft:
+    manifest, files and notes.
 
     Raises:
-        ImportProblem: if the program is not known, or an RFTJob cannot express the job. The message says why.
+        ImportProblem: if the file is of no known program, or an RFTJob cannot express the job. The message
+            says why.
     """
     body = _json(text)
     if isinstance(body, dict):
@@ -44,7 +46,10 @@ def _json(text: str) -> Any:
 
 
 def problems(draft: Draft) -> list[str]:
-    """Return the problems in the manifest of a draft. Files and storage are not checked."""
+    """Check the manifest of an imported RFTJob by the rules of the API. Return a message for each problem.
+
+    The content of files and the field ``spec.storage`` are not checked.
+    """
     manifest = draft.manifest()
     graders = [_with_code(grader) for grader in draft.graders]
     spec = {**manifest["spec"], "graders": graders, "storage": {"ephemeral": {}}}
@@ -52,10 +57,10 @@ def problems(draft: Draft) -> list[str]:
 
 
 def _with_code(grader: dict[str, Any]) -> dict[str, Any]:
-    """Return a grader that the API's rules can check.
+    """Return a copy of ``grader`` that can be checked by the rules of the API.
 
-    Only ``rft`` knows the field ``python.file``. So the returned grader has inline code in place of this
-    field.
+    The API does not know the field ``python.file``, which only the command ``rft`` can read. So the copy has
+    the field ``python.inline`` in its place, with other code.
     """
     if "python" not in grader:
         return grader
@@ -64,7 +69,9 @@ def _with_code(grader: dict[str, Any]) -> dict[str, Any]:
 
 
 def summary(draft: Draft) -> list[str]:
-    """Return lines that say what the import did with each field that it changed or left out."""
+    """Return lines of text for the user: the number of fields that the import changed or left out, and then
+    one note for each of them.
+    """
     origin = foreign.NAMES[draft.origin]
     count = len(draft.notes)
     said = "1 field was" if count == 1 else f"{count} fields were"

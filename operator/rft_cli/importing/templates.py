@@ -9,10 +9,11 @@ _PATH = re.compile(r"[^.\[\]{}]+(?:\.[^.\[\]{}]+|\[[0-9]+\])*")
 
 
 def ours(template: str) -> str:
-    """Convert a template of OpenAI to one of an RFTJob: ``{{ item.answer }}`` becomes ``{answer}``.
+    """Convert a text template of OpenAI to a template of an RFTJob: ``{{ item.answer }}`` becomes
+    ``{answer}``, and ``{{ sample.output_text }}`` becomes ``{completion}``.
 
     Raises:
-        ImportProblem: if a part has no counterpart in an RFTJob, such as ``sample.output_tools``.
+        ImportProblem: if a name in braces has no counterpart in an RFTJob, such as ``sample.output_tools``.
     """
     text, position = [], 0
     for match in _FIELD.finditer(template):

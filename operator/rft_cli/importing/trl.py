@@ -1,4 +1,4 @@
-"""Reads a script that trains with TRL's GRPOTrainer. The script is parsed, and never run."""
+"""Converts a script that trains with TRL's GRPOTrainer to an RFTJob. The script is parsed, and never run."""
 
 import ast
 from collections.abc import Iterator, Mapping
@@ -37,7 +37,7 @@ class Script(NamedTuple):
     tree: ast.Module
 
     def calls(self, name: str) -> list[ast.Call]:
-        """Return the calls of a function or class with this name."""
+        """Return all calls in the script of functions, methods and classes with this name."""
         return [
             node
             for node in ast.walk(self.tree)
@@ -45,7 +45,10 @@ class Script(NamedTuple):
         ]
 
     def assigned(self, name: str) -> ast.expr | None:
-        """Return the expression in the script's last assignment to a name, or None if there is none."""
+        """Return the expression that the script's last assignment gives to the variable ``name``.
+
+        Return None if the script does not assign to this variable.
+        """
         found = [
             node.value
             for node in ast.walk(self.tree)
@@ -55,17 +58,20 @@ class Script(NamedTuple):
         return found[-1] if found else None
 
     def resolved(self, node: ast.expr | None) -> ast.expr | None:
-        """Return ``node``. If it is a name, return the expression that the script assigns to this name."""
+        """Replace a variable by its value: if ``node`` is a name, return the expression that the script
+        assigns to this name. Return any other ``node`` unchanged.
+        """
         seen = 0
         while isinstance(node, ast.Name) and seen < 5 and (value := self.assigned(node.id)) is not None:
             node, seen = value, seen + 1
         return node
 
     def literal(self, node: ast.expr | None) -> Any:
-        """Return the value of a constant expression. A name has the value that the script assigns to it.
+        """Return the value of the expression ``node``, such as 3 for ``3``, without running the script. A
+        variable has the value that the script assigns to it.
 
-        Raises ValueError if there is no expression, and ValueError, TypeError or SyntaxError if its value is
-        known only at run time.
+        Raises ValueError if ``node`` is None. Raises ValueError, TypeError or SyntaxError if the value is
+        known only when the script runs.
         """
         node = self.resolved(node)
         if node is None:
@@ -74,15 +80,17 @@ class Script(NamedTuple):
 
 
 def is_script(text: str) -> bool:
-    """Whether a text names TRL's GRPOConfig or GRPOTrainer. Such a text is read as a Python script."""
+    """Return whether a text names TRL's GRPOConfig or GRPOTrainer. Such a text is read as a Python script."""
     return any(name in text for name in ("GRPOConfig", "GRPOTrainer"))
 
 
 def read(text: str, options: Options) -> Draft:
-    """Return the draft of an RFTJob for the training in the script ``text``.
+    """Convert the training in the Python script ``text`` to an RFTJob. Return its draft: manifest, files and
+    notes.
 
     Raises:
-        ImportProblem: if the script is not valid Python, or lacks what a job needs.
+        ImportProblem: if the script is not valid Python, or does not name a model or a reward function that
+            can be imported.
     """
     try:
         script = Script(text, ast.parse(text.removeprefix("\ufeff")))
@@ -112,7 +120,10 @@ def read(text: str, options: Options) -> Draft:
 
 
 def _arguments(script: Script, name: str) -> dict[str, ast.expr]:
-    """Return the arguments, by name, of the script's last call of the class ``name``."""
+    """Return the arguments of the script's last call of the class ``name``, by the arguments' names.
+
+    Return {} if the script does not call the class.
+    """
     calls = script.calls(name)
     if not calls:
         return {}
@@ -171,9 +182,10 @@ def _add_rows(draft: Draft, script: Script, trainer: Mapping[str, ast.expr], opt
 
 
 def _data_file(script: Script, node: ast.expr | None) -> str | None:
-    """Return the file that a call such as ``load_dataset("json", data_files=...)`` reads.
+    """Return the path or URL of the file that a call such as ``load_dataset("json", data_files=...)`` reads.
 
-    Return None for any other expression, and for several files. Calls of methods such as ``map`` are ignored.
+    ``node``: the expression of a dataset in the script. Calls of its methods, such as ``map``, are ignored.
+    Return None for any other expression, and for several files.
     """
     seen: list[ast.expr] = []
     while isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node not in seen:
@@ -192,8 +204,10 @@ def _data_file(script: Script, node: ast.expr | None) -> str | None:
 
 
 def _add_config(draft: Draft, script: Script, config: Mapping[str, ast.expr]) -> list[float] | None:
-    """Copy the fields of GRPOConfig into the draft. Return the list in its field ``reward_weights``, or None
-    if it has no such list.
+    """Copy the fields of TRL's GRPOConfig into the draft of the RFTJob. Fields that the script does not set
+    get TRL's defaults, if these differ from the defaults of an RFTJob.
+
+    Return the list in the field ``reward_weights``, or None if there is no such list.
     """
     weights = None
     for name, value in DEFAULTS.items():
@@ -238,7 +252,9 @@ def _add_setting(draft: Draft, name: str, value: Any) -> None:
 
 
 def _add_lora(draft: Draft, script: Script, name: str, node: ast.expr) -> None:
-    """Copy a field of LoraConfig into the draft. A field with the value None is left out."""
+    """Copy the field ``name`` of PEFT's LoraConfig into the draft of the RFTJob. ``node``: the expression of
+    its value. A field with the value None is left out.
+    """
     try:
         value = script.literal(node)
     except (ValueError, TypeError, SyntaxError):
@@ -336,10 +352,11 @@ def _add_reward(draft: Draft, script: Script, node: ast.expr, weight: float) -> 
 
 
 def _range(function: _Function) -> tuple[float, float]:
-    """Return the lowest and the highest score that a reward function is likely to return, from its code.
+    """Guess the range of a reward function's scores from the numbers in its code. Return the lowest and the
+    highest score.
 
-    Numbers count where scores usually are: in conditional expressions, in returned lists, and as arguments of
-    ``append``. The range always includes 0 and 1.
+    Only the numbers in conditional expressions, in returned lists and in arguments of ``append`` count,
+    because scores are usually there. The range always includes 0 and 1.
     """
     values = [0.0, 1.0]
     for node in ast.walk(function):
@@ -361,9 +378,10 @@ def _range(function: _Function) -> tuple[float, float]:
 
 
 def extracted(script: Script, function: _Function) -> str:
-    """Return the source of a function with the imports, constants and functions of the script that it needs.
+    """Return Python source for the file of a grader: a reward function, with the imports, constants and
+    functions of the script that this function needs.
 
-    The rest of the script is left out, because a grader's file is run as a whole when it is loaded.
+    Other statements of the script are left out, because a grader's file is executed when it is loaded.
     """
     texts = [
         _annotated(script, function)
@@ -375,7 +393,10 @@ def extracted(script: Script, function: _Function) -> str:
 
 
 def _needed(script: Script, function: _Function) -> list[ast.stmt]:
-    """Return a function and the statements of the script that it needs, in the order of the script."""
+    """Return the statements that a grader's file needs to define ``function``, in the order of the script:
+    its definition, and the imports, assignments and definitions whose names it uses, directly or indirectly.
+    Statements for which ``_is_quiet`` is false are left out.
+    """
     needed: list[ast.stmt] = [function]
     pending: list[ast.stmt] = [function]
     while pending:
@@ -394,11 +415,12 @@ def _completions(function: _Function) -> ast.arg | None:
 
 
 def _reads_texts(script: Script, function: _Function) -> bool:
-    """Return whether a function expects its completions as texts, and has no annotation for them yet.
+    """Return whether a reward function expects completions as texts, but its parameter ``completions`` has no
+    annotation that says so.
 
     TRL passes texts if the prompts are texts. Otherwise it passes messages, whose text is under the key
     content. So a function that does not use this key expects texts. The python grader of an RFTJob passes
-    texts to a function only if the function's annotation says so.
+    texts to a function only if the parameter has an annotation such as ``list[str]``.
     """
     nodes = (node for statement in _needed(script, function) for node in ast.walk(statement))
     constants = {node.value for node in nodes if isinstance(node, ast.Constant)}
@@ -406,7 +428,9 @@ def _reads_texts(script: Script, function: _Function) -> bool:
 
 
 def _annotated(script: Script, function: _Function) -> str:
-    """Return the source of a function, with the annotation ``list[str]`` at its parameter ``completions``."""
+    """Return the source of a function in which the parameter ``completions`` has the annotation
+    ``list[str]``. In the script, this parameter has no annotation.
+    """
     parameter = _completions(function)
     assert parameter is not None
     assert parameter.end_lineno is not None
@@ -428,7 +452,9 @@ def _names(node: ast.AST) -> set[str]:
 
 
 def _bound(node: ast.stmt) -> set[str]:
-    """Return the names that a statement of a module defines."""
+    """Return the names that a statement at the top level of a module defines: the name of a function or
+    class, the imported names, or the assigned variables.
+    """
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return {node.name}
     if isinstance(node, ast.Import | ast.ImportFrom):
@@ -442,8 +468,8 @@ def _bound(node: ast.stmt) -> set[str]:
 
 
 def _is_quiet(node: ast.stmt) -> bool:
-    """Return whether a statement can be copied into a grader's file: it loads no dataset and no model, and
-    starts no training.
+    """Return whether a statement of the script can be copied into a grader's file, which is executed when it
+    is loaded. This is true if the statement loads no dataset and no model, and starts no training.
 
     Definitions of functions and classes can always be copied.
     """
