@@ -88,9 +88,9 @@ def numeric(completion: str, row: Mapping[str, Any], settings: Numeric) -> float
 def text_similarity(completion: str, row: Mapping[str, Any], settings: TextSimilarity) -> float:
     """Return the similarity of two texts, from 0 to 1, by the metric in ``settings``.
 
-    One text is the row's field, or the filled template ``reference`` if it is set. The other text is the
-    filled template ``input``, by default the completion. If ``input`` reads a part of the completion's JSON
-    that does not exist, the similarity is 0.0.
+    One text is the row's field, or the template ``reference`` if it is set. The other text is the template
+    ``input``, by default the completion. Names in the braces of a template are replaced first. If ``input``
+    reads a part of the completion's JSON that does not exist, the similarity is 0.0.
 
     Case matters, except for ``fuzzy`` and the ROUGE metrics. Spaces matter for ``levenshtein`` and
     ``jaroWinkler``.
@@ -106,10 +106,11 @@ def text_similarity(completion: str, row: Mapping[str, Any], settings: TextSimil
 
 
 def string_check(completion: str, row: Mapping[str, Any], settings: StringCheck) -> float:
-    """Return 1.0 if the filled templates ``input`` and ``reference`` satisfy the ``operation``, else 0.0.
+    """Return 1.0 if the texts ``input`` and ``reference`` satisfy the ``operation``, else 0.0.
 
-    The operation is equals, notEquals or contains (``input`` contains ``reference``). If a template reads a
-    part of the completion's JSON that does not exist, the result is 0.0 for every operation.
+    Both texts are templates in ``settings``, in which names in braces are replaced. The operation is equals,
+    notEquals or contains (``input`` contains ``reference``). If a template reads a part of the completion's
+    JSON that does not exist, the result is 0.0 for every operation.
     """
     try:
         text = filled(settings.input, completion, row)

@@ -14,7 +14,7 @@ class Call:
     """One HTTP POST that asks a server for the scores of one or more completions.
 
     - ``indices``: the positions of the requests for these scores in the list that ``Remote.calls`` got.
-    - ``body``: the body of the POST, or the error why these requests cannot be sent.
+    - ``body``: the body of the POST, or an error that says why these requests cannot be sent.
     """
 
     indices: tuple[int, ...]

@@ -36,7 +36,7 @@ _DEEPEST = 50
 
 
 class FormulaProblem(ValueError):
-    """A formula's expression cannot be used. The message says why."""
+    """The expression of a formula grader, such as ``0.5 * a + b``, is not valid. The message says why."""
 
 
 def variable(name: str) -> str:

@@ -53,8 +53,8 @@ def tools_of(environment: type) -> list[dict[str, Any]]:
 
 
 def _own_parameters(environment: type, name: str) -> int:
-    """Return how many parameters at the beginning of a tool's list the model does not set: 1 if the first
-    parameter is ``self``, 0 for a static or class method.
+    """Return how many of the first parameters of the tool ``name``, a method, are not set by the model: 1 for
+    an ordinary method, whose first parameter is ``self``, and 0 for a static or class method.
     """
     static = inspect.getattr_static(environment, name)
     return 0 if isinstance(static, staticmethod | classmethod) else 1

@@ -77,8 +77,8 @@ _EQUALS = re.compile("[=\u2248]|\\\\approx")
 class Number(NamedTuple):
     """A number that was read from a text, where a percent or per mille sign may follow it.
 
-    - ``value``: the number as the sign changes it. For 20% this is 0.2.
-    - ``bare``: the number as if there were no such sign. For 20% this is 20. Without a sign both are equal.
+    - ``value``: the value with the sign applied. For 20% this is 0.2.
+    - ``bare``: the value without the sign. For 20% this is 20. If there is no sign, both values are equal.
     """
 
     value: Decimal
@@ -116,8 +116,9 @@ def find_numbers(text: str) -> list[Decimal]:
 
 
 def only_number(text: str) -> Number | None:
-    """Return the number that a text is, such as "1,000" or "20%". Return None if the text has anything else
-    than one number, or may mean several numbers.
+    """Return the number if the whole text is one number, such as "1,000" or "20%".
+
+    Return None if the text has other words, or may mean several numbers.
     """
     match = _NUMBER.fullmatch(normalized(text).strip())
     return None if match is None else _one(_readings(match))

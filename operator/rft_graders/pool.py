@@ -29,7 +29,9 @@ _SHORTAGE_SECONDS = 0.5
 
 
 class Log:
-    """Writes lines to standard error of the grader process. Some lines are written only once."""
+    """Writes lines to standard error of the grader process, which is the parent of the processes with users'
+    code. The method ``once`` writes a line only once.
+    """
 
     def __init__(self, *, says_levels: bool) -> None:
         """Create a log that has written no line yet.
@@ -42,7 +44,7 @@ class Log:
         self._said: set[str] = set()
 
     def line(self, text: str) -> None:
-        """Write a line."""
+        """Write a line to standard error at once."""
         print(text, file=sys.stderr, flush=True)
 
     def once(self, text: str) -> None:

@@ -14,7 +14,7 @@ _PROC = Path("/proc")
 
 
 class State(NamedTuple):
-    """When a process was started, and whether it is stopped. Only for a process that has not ended."""
+    """When a process was started, and whether it is stopped. A process that has ended has no such state."""
 
     start: int
     """When the process was started, in clock ticks since the boot of the machine. No other process has the

@@ -31,7 +31,8 @@ MAX_OPEN_FILES = 256
 def limit(memory_bytes: int) -> None:
     """Set limits on the memory, core files, file sizes and open files of this process.
 
-    The watchdog limits the number of processes, because RLIMIT_NPROC counts all processes of the UID.
+    The number of processes is not limited here, because RLIMIT_NPROC counts all processes of the UID. The
+    grader process limits it (``watchdog.py``).
     """
     for kind, value in (
         (resource.RLIMIT_AS, memory_bytes),

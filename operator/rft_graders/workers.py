@@ -54,9 +54,9 @@ class WorkerLost(ScoreFailed):
 
 
 class Forged(WorkerLost):
-    """Users' code wrote into the connection from the worker to the grader process. So the worker was killed.
+    """Users' code wrote into the connection on which its worker process sends scores to the grader process.
 
-    Only the worker's own program may write replies into this connection.
+    Only the worker's own program may write replies into this connection. So the worker was killed.
     """
 
     def __init__(self, what: str, *, earlier: bool) -> None:
@@ -179,7 +179,7 @@ class GraderWorker:
         self._home.keep()
 
     def printed(self) -> str:
-        """Return the text that the worker process printed since the last call."""
+        """Return the text that the worker process printed since the last call, "" if it printed none."""
         return self._output.take()
 
     def score(self, request: dict[str, Any], timeout: float) -> float:

@@ -1,4 +1,7 @@
-"""Reads a reinforcement fine-tuning job of Fireworks: a command line of firectl or ep, or JSON of its API."""
+"""Converts a reinforcement fine-tuning job of Fireworks to an RFTJob.
+
+The input is a command line of firectl or ep, or JSON of Fireworks' API.
+"""
 
 import ast
 import re

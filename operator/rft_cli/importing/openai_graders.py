@@ -45,7 +45,7 @@ def add(draft: Draft, body: Body, options: Options) -> None:
     A grader of kind multi becomes several graders. Any other kind becomes one.
 
     Raises:
-        ImportProblem: if an RFTJob has no such grader. The message has the grader's name.
+        ImportProblem: if the grader cannot be converted. The message has the grader's name.
     """
     kind = str(body.get("type"))
     if kind == "multi":
