@@ -89,17 +89,18 @@ def text_similarity(completion: str, row: Mapping[str, Any], settings: TextSimil
     """Return the similarity of two texts, from 0 to 1, by the metric in ``settings``.
 
     One text is the row's field, or the template ``reference`` if it is set. The other text is the template
-    ``input``, by default the completion. Names in the braces of a template are replaced first. If ``input``
-    reads a part of the completion's JSON that does not exist, the similarity is 0.0.
+    ``input``, by default the completion. Names in the braces of a template are replaced first. If one of
+    them reads a part of the completion's JSON that does not exist, the similarity is 0.0.
 
     Case matters, except for ``fuzzy`` and the ROUGE metrics. Spaces matter for ``levenshtein`` and
     ``jaroWinkler``.
     """
-    if settings.reference is None:
-        expected = _text(row, settings.field)
-    else:
-        expected = filled(settings.reference, completion, row)
     try:
+        expected = (
+            _text(row, settings.field)
+            if settings.reference is None
+            else filled(settings.reference, completion, row)
+        )
         return _SIMILARITY[settings.metric](expected, filled(settings.input, completion, row))
     except NoValue:
         return 0.0

@@ -2,6 +2,7 @@
 accepts or returns it.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,26 +52,41 @@ def read(body: Mapping[str, Any], options: Options) -> Draft:
 
 
 def _read_job(draft: Draft, body: Mapping[str, Any], options: Options) -> None:
-    method = body.get("method") or {}
+    method = _object(body, "method")
     if method.get("type") != "reinforcement":
         raise ImportProblem(
             f"method.type is {method.get('type', 'supervised')!r}; only a job with method.type"
             " 'reinforcement' has graders to import"
         )
-    inner = method.get("reinforcement") or {}
+    inner = _object(method, "reinforcement", "method.")
     grader = inner.get("grader")
     if not isinstance(grader, dict):
         raise ImportProblem("method.reinforcement.grader is missing; a reinforcement job needs its grader")
     openai_graders.add(draft, grader, options)
     if inner.get("response_format") is not None:
         _add_format(draft, inner["response_format"])
-    hyper = {**(body.get("hyperparameters") or {}), **(inner.get("hyperparameters") or {})}
+    hyper = {
+        **_object(body, "hyperparameters"),
+        **_object(inner, "hyperparameters", "method.reinforcement."),
+    }
     for name, value in hyper.items():
         if value is not None and value != "auto":
             _carry_number(draft, name, value)
     draft.name = label(str(body.get("suffix") or body.get("user_provided_suffix") or "")) or draft.name
     for name, value in body.items():
         _carry_rest(draft, name, value)
+
+
+def _object(body: Mapping[str, Any], name: str, place: str = "") -> dict[str, Any]:
+    """Return the JSON object in the field ``name`` of ``body``, or {} if the field is absent or null.
+
+    ``place`` is the path of ``body`` for messages, such as ``method.``. Raises ImportProblem if the field has
+    any other value.
+    """
+    value = body.get(name)
+    if value is not None and not isinstance(value, dict):
+        raise ImportProblem(f"{place}{name} is {json.dumps(value)}, not an object")
+    return value or {}
 
 
 def _carry_rest(draft: Draft, name: str, value: Any) -> None:
@@ -89,6 +105,9 @@ def _carry_number(draft: Draft, name: str, value: Any) -> None:
         draft.carry(name, value)
         return
     default = fields.find(path).default
+    if not abs(value) < 1e300:  # it cannot be multiplied, or is not a number
+        draft.carry(name, value)
+        return
     scaled = float(f"{value * default:.{DIGITS}g}")
     draft.set(path, scaled, f"{name} {value:g} (times {default:g})")
 

@@ -55,6 +55,8 @@ def add(draft: Draft, body: Body, options: Options) -> None:
 
 
 def _add_one(draft: Draft, body: Body, name: str, options: Options, weight: int | None) -> dict[str, Any]:
+    if not isinstance(body, dict):
+        raise ImportProblem(f"grader {name} is {json.dumps(body)}, not an object")
     kind = str(body.get("type"))
     make = _MAKERS.get(kind)
     if make is None:
@@ -70,9 +72,9 @@ def _add_one(draft: Draft, body: Body, name: str, options: Options, weight: int 
         made |= make(draft, body, made["name"], options)
     except ImportProblem as error:
         raise ImportProblem(f"grader {name}: {error}") from error
-    except (TypeError, KeyError, AttributeError) as error:
+    except (TypeError, KeyError, AttributeError, ValueError, OverflowError) as error:
         raise ImportProblem(
-            f"grader {name}: a field of {kind} is missing or of the wrong type: {error}"
+            f"grader {name}: a field of {kind} is missing or has a wrong value: {error}"
         ) from error
     for field in ("pass_threshold", "image_tag"):
         if body.get(field) is not None:

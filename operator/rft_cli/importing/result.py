@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rft_api import API_VERSION, KIND, fields
-from rft_api.foreign import NAMES, Counterpart, Origin, find
+from rft_api.foreign import NAMES, Origin, find
 
 DIGITS = 3
 """Number of significant digits to which the import rounds the numbers that it computes, such as a learning
@@ -107,10 +107,6 @@ class Draft:
         else:
             self.set(entry.ours, value, theirs)
 
-    def without_counterpart(self, entry: Counterpart, value: object) -> None:
-        """Add a note that no field of an RFTJob has the meaning of the imported field ``entry``, and why."""
-        self.note(entry.theirs, value, f"no counterpart: {entry.note}")
-
     def set(self, path: str, value: Any, theirs: str) -> None:
         """Set the field ``path`` of the RFTJob, such as ``spec.training.epochs``, if the value is allowed.
 
@@ -177,7 +173,9 @@ def nearest(path: str, value: Any) -> Any:
     """
     known = fields.find(path)
     if known.type in ("integer", "number"):
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return None
+        if isinstance(value, float) and not math.isfinite(value):
             return None
         found: float = round(value) if known.type == "integer" else value
         if known.choices:

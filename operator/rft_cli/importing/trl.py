@@ -1,7 +1,8 @@
 """Converts a script that trains with TRL's GRPOTrainer to an RFTJob. The script is parsed, and never run."""
 
 import ast
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from rft_api.ahead import model_problem
@@ -223,10 +224,28 @@ def _add_config(draft: Draft, script: Script, config: Mapping[str, ast.expr]) ->
             draft.note(name, ast.unparse(node), "is left out: its value is known only when the script runs")
             continue
         if name == "reward_weights":
-            weights = value if isinstance(value, list) else None
+            weights = _weights(draft, value)
         else:
-            _add_setting(draft, name, value)
+            _set(draft, name, value, _add_setting)
     return weights
+
+
+def _weights(draft: Draft, value: Any) -> list[float] | None:
+    """Return the value of ``reward_weights``, or None with a note if it is not a list of numbers."""
+    weights = list(value) if isinstance(value, list | tuple) else None
+    if weights is None or not all(type(each) in (int, float) and math.isfinite(each) for each in weights):
+        if value is not None:
+            draft.note("reward_weights", value, "is left out: it is not a list of numbers")
+        return None
+    return weights
+
+
+def _set(draft: Draft, name: str, value: Any, add: Callable[[Draft, str, Any], None]) -> None:
+    """Copy the setting ``name`` into the draft by ``add``. Leave out a value of a wrong type, with a note."""
+    try:
+        add(draft, name, value)
+    except (TypeError, ValueError, AttributeError, OverflowError):
+        draft.note(name, value, "is left out: the value has a wrong type")
 
 
 def _add_setting(draft: Draft, name: str, value: Any) -> None:
@@ -260,14 +279,19 @@ def _add_lora(draft: Draft, script: Script, name: str, node: ast.expr) -> None:
     except (ValueError, TypeError, SyntaxError):
         draft.note(name, ast.unparse(node), "is left out: its value is known only when the script runs")
         return
+    _set(draft, name, value, _add_lora_setting)
+
+
+def _add_lora_setting(draft: Draft, name: str, value: Any) -> None:
     if value is None:
         return
     if name != "target_modules" or value == "all-linear":
         draft.carry(name, value)
         return
-    attention = set([value] if isinstance(value, str) else value) <= _ATTENTION
+    modules = {value} if isinstance(value, str) else set(value)
+    attention = modules <= _ATTENTION
     draft.set("spec.training.loraTargets", "attention" if attention else "all-linear", name)
-    if set(value) != _ATTENTION:
+    if modules != _ATTENTION:
         done = "allowed are all linear layers, or all linear layers of the attention"
         draft.note(
             name, value, f"spec.training.loraTargets is {'attention' if attention else 'all-linear'}: {done}"
