@@ -164,6 +164,7 @@ def test_a_completion_without_the_part_scores_0_by_every_operation() -> None:
         check = StringCheck.model_validate({"operation": operation, "input": "{completion_json.k}"})
         assert string_check("no JSON", ROW, check) == 0
     assert text_similarity("no JSON", ROW, TextSimilarity(input="{completion_json.k}", reference="x")) == 0
+    assert text_similarity("no JSON", ROW, TextSimilarity(reference="{completion_json.k}")) == 0
 
 
 @pytest.mark.parametrize(
