@@ -365,7 +365,7 @@ class GraderClient:
         """
         number = reply.get("id")
         if not isinstance(number, str) or (number not in waiting and number not in self._abandoned):
-            raise GraderLost("the grader process sent a forged reply, which belongs to no open request")
+            raise GraderLost("the grader process sent a forged reply: its id belongs to no open request")
         if number in self._abandoned:
             self._abandoned.remove(number)
             return None

@@ -158,8 +158,9 @@ def formula_problem(graders: Sequence[Grader], index: int) -> str:
     above = [variable(grader.name) for grader in graders[:index]]
     unknown = [name for name in names if name not in above]
     if unknown:
-        allowed = ", ".join(above) or "none: put the graders that the formula reads above it"
-        return f"{', '.join(unknown)}: no grader above this one has this name; there are {allowed}"
+        allowed = ", ".join(above) or "none: list the graders that the formula reads above it"
+        said = f"a formula can name only graders that are listed before it; these are {allowed}"
+        return f"{', '.join(unknown)}: {said}"
     return "" if names else f"{formula.expression!r} names no grader; name one of {', '.join(above) or '…'}"
 
 

@@ -160,8 +160,8 @@ class Slot:
         try:
             if worker.clean():
                 self._log.once(
-                    f"grader {name} left processes running after a score. They were killed, as after every"
-                    " score. To use a process for several scores, start it at the top level of the source"
+                    f"grader {name} left processes running after a score, and they were killed. This is done"
+                    " after every score. To keep a process, start it at the top level of the source"
                 )
         except WorkerLost as error:
             self._worker = None

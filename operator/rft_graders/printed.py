@@ -40,7 +40,11 @@ class PrintedText:
             self._lost = 0
         # A character that was cut in the middle is left out.
         text = codecs.getincrementaldecoder("utf-8")("replace").decode(kept, final=not lost)
-        return f"{text}\n… {lost} more bytes are dropped; {MAX_PRINTED_BYTES} are kept" if lost else text
+        return (
+            f"{text}\n… {lost} more bytes were printed and are not kept; the limit is {MAX_PRINTED_BYTES}"
+            if lost
+            else text
+        )
 
     def _collect(self) -> None:
         """Read the pipe until every process that can write to it has ended."""

@@ -66,8 +66,8 @@ class Forged(WorkerLost):
         - ``earlier``: whether code of an earlier request wrote this data. Then the current request can be
           sent again, to a new worker.
         """
-        message = f"forged reply: the worker's connection had {what}, so the worker was replaced"
-        super().__init__(message, earlier=earlier)
+        message = f"forged reply: the user's code wrote into the connection of its worker process: {what};"
+        super().__init__(f"{message} the worker was replaced", earlier=earlier)
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,8 @@ class GraderWorker:
         if not self._started.kept_run():
             self.kill()
             raise WorkerLost(
-                "the worker or a process from loading has ended or is stopped, so the worker was replaced"
+                "the worker process was replaced: it has ended or is stopped, or a process has that the"
+                " source started while it was loaded"
             )
         # Also if nothing was killed: a process may have sent a signal to the worker and then ended by itself.
         # A worker with a pending SIGKILL still looks alive, but it cannot answer.

@@ -454,7 +454,10 @@ def test_what_is_printed_beyond_the_limit_is_counted() -> None:
     (score,) = scored(PRINTING, item("much"))
     kept, said = score.printed["user"].split("\n")
     assert kept == "ä" * (MAX_PRINTED_BYTES // 2)
-    assert said == f"… {20001 - MAX_PRINTED_BYTES} more bytes are dropped; {MAX_PRINTED_BYTES} are kept"
+    assert said == (
+        f"… {20001 - MAX_PRINTED_BYTES} more bytes were printed and are not kept;"
+        f" the limit is {MAX_PRINTED_BYTES}"
+    )
 
 
 def test_what_is_printed_while_loading_belongs_to_no_rollout(capfd: pytest.CaptureFixture[str]) -> None:

@@ -214,7 +214,8 @@ def test_a_forged_reply_is_an_error_of_its_own_request_and_is_counted(
 ) -> None:
     forged, honest = in_process(one_worker, completion)
     assert forged.errors == {
-        "code": f"forged reply: the worker's connection had {error}, so the worker was replaced"
+        "code": "forged reply: the user's code wrote into the connection of its worker process:"
+        f" {error}; the worker was replaced"
     }
     assert forged.forged == {"code": 1}
     assert honest == Score(0.5, {"code": 0.5})
@@ -304,7 +305,7 @@ def test_a_reply_to_no_open_request_ends_the_connection_of_the_trainer(forged: s
     assert outcomes == {0: Graded(0.5)}
     client.exchange([GradeRequest("code", "x", {})], outcomes, lambda: False)
     thread.join()
-    with pytest.raises(GraderLost, match="belongs to no open request"):
+    with pytest.raises(GraderLost, match="its id belongs to no open request"):
         client.exchange([GradeRequest("code", "x", {})], outcomes, lambda: False)
     client.close()
     theirs.close()

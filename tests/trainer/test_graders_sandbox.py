@@ -65,6 +65,8 @@ def grade(completion, row):
     return True
 """
 
+FORGED = "forged reply: the user's code wrote into the connection of its worker process:"
+
 
 def python(source: str, **settings: object) -> Grader:
     return Grader.model_validate(
@@ -103,8 +105,14 @@ def misbehaving() -> Iterator[Scorer]:
         ("none", "returned a NoneType, not a number"),
         ("huge", "OverflowError"),
         ("outside", "the score 2 is outside the grader's scale, 0…1"),
-        ("forged", "forged reply: the worker's connection had a reply with an unknown id"),
-        ("flood", "forged reply: the worker's connection had a line of more than"),
+        (
+            "forged",
+            f"{FORGED} a reply with an unknown id",
+        ),
+        (
+            "flood",
+            f"{FORGED} a line of more than",
+        ),
     ],
 )
 def test_an_error_of_users_code_fails_only_one_score(

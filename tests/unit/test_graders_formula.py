@@ -78,8 +78,11 @@ def graders(expression: str, **part: object) -> list[Grader]:
     ("expression", "said"),
     [
         ("a_part", ""),
-        ("a_part + other", "other: no grader above this one has this name; there are a_part"),
-        ("reward", "reward: no grader above this one has this name"),
+        (
+            "a_part + other",
+            "other: a formula can name only graders that are listed before it; these are a_part",
+        ),
+        ("reward", "reward: a formula can name only graders that are listed before it"),
         ("1 + 1", "names no grader; name one of a_part"),
         ("a_part +", "cannot be read"),
     ],

@@ -62,7 +62,9 @@ def read_command(text: str, options: Options) -> Draft:
         raise ImportProblem(f"the command line cannot be read: {error}; are its quotes closed?") from error
     verbs = [word for word in given[1:5] if not word.startswith("-")]
     if not any(re.search("reinforcement|rft|rlor", verb) for verb in verbs):
-        raise ImportProblem(f"{' '.join(given[:4])}: creates no reinforcement fine-tuning job")
+        raise ImportProblem(
+            f"{' '.join(given[:4])}: this command does not create a reinforcement fine-tuning job"
+        )
     return read(dict(_flags(given)), options)
 
 

@@ -35,7 +35,7 @@ def read(text: str, options: Options) -> Draft:
         return trl.read(text, options)
     if fireworks.is_command(text):
         return fireworks.read_command(text, options)
-    raise ImportProblem(f"the file is of no known program; {KNOWN}")
+    raise ImportProblem(f"rft import cannot read this file; {KNOWN}")
 
 
 def _json(text: str) -> Any:

@@ -308,7 +308,7 @@ def _add_rewards(draft: Draft, script: Script, node: ast.expr | None, weights: l
         _add_reward(draft, script, each, weight)
     if not draft.graders:
         raise ImportProblem(
-            "no reward function could be carried over; write them as graders by hand:\n  "
+            "no reward function of the script could be imported; write them as graders in the manifest:\n  "
             + "\n  ".join(map(str, draft.notes))
         )
     if len(draft.graders) > 1:
