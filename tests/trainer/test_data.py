@@ -8,8 +8,9 @@ import pytest
 
 from rft_api.graders import ExactMatch, Grader, Math, Numeric, StringCheck, TextSimilarity
 from rft_api.lifecycle import Evaluation
+from rft_graders.row_fields import required_fields
 from rft_run.errors import ConfigurationError, DataError
-from rft_trainer.data.rows import Row, prompt_key, required_fields
+from rft_trainer.data.rows import Row, prompt_key
 from rft_trainer.data.whole import load_rows, render, split, without
 from tests.trainer.data_support import WordTokenizer
 

@@ -20,12 +20,12 @@ from rft_api.graders import Grader, Scale
 from rft_graders import post, service
 from rft_graders.remote import CONCURRENCY
 from rft_graders.reply import parse_score
+from rft_graders.row_fields import required_fields
 from rft_graders.scorer import Scorer
 from rft_graders.template import filled
 from rft_graders.tokens import token_reader
 from rft_graders.types import GradeItem, Score, ScoredBatch
 from rft_run.errors import ConfigurationError, DataError, Preempted
-from rft_trainer.data.rows import required_fields
 from rft_trainer.data.whole import load_rows
 from tests.speed import assert_linear
 from tests.trainer.grader_service import Answer, Asked, Respond, Service, serving

@@ -250,6 +250,15 @@ def validated(
         ({"train.jsonl": '{"text": "x"}\n'}, "neither messages nor prompt"),
         ({"train.jsonl": ""}, "0 distinct prompts"),
         ({"other.jsonl": rows(64)}, "has no 'train.jsonl'; it has other.jsonl"),
+        (
+            {"train.jsonl": rows(62) + rows(65).replace("answer", "gold")},
+            "line 63: field answer is missing (grader right); line 64: field answer is missing",
+        ),
+        (
+            {"train.jsonl": rows(62) + rows(65).replace("answer", "gold")},
+            "; 62 more. The fields of the rows are: answer, gold",
+        ),
+        ({"train.jsonl": rows(64).replace(": 1}", ": [1]}")}, "but grader right needs text or a number"),
         (None, ""),
     ],
 )

@@ -9,8 +9,9 @@ from rft_api.sources import Dataset
 from rft_cli.errors import UserError
 from rft_cli.local.inputs import located
 from rft_cli.local.manifest import Manifest
-from rft_cli.local.rows import distinct_prompts, opened
+from rft_cli.local.rows import checked_rows, opened
 from rft_graders import ahead as graders_ahead
+from rft_graders.row_fields import required_fields
 from rft_planner.steps import MIN_HELD_OUT, OTHERWISE
 from rft_run.errors import DataError
 from rft_run.rows import RowLayout
@@ -82,6 +83,7 @@ def _rows(manifest: Manifest) -> tuple[list[Problem], list[str]]:
     spec = manifest.job.spec
     problems, warned = [], []
     evaluated = spec.evaluation.dataset
+    required = required_fields(spec.graders)
     splits = evaluated is None and not spec.evaluation.is_off
     for path, source, least in (
         ("spec.dataset", spec.dataset, MIN_PROMPTS if splits else 1),
@@ -92,10 +94,12 @@ def _rows(manifest: Manifest) -> tuple[list[Problem], list[str]]:
         try:
             given = located(manifest, path, source, None, "--dataset", Path())
             with opened(given) as file:
-                prompts = distinct_prompts(file, given.location, RowLayout.of(source, path))
+                prompts, unmet = checked_rows(file, given.location, RowLayout.of(source, path), required)
         except (UserError, DataError) as error:
             problems.append(Problem(path, str(error).removeprefix(f"{path}: ")))
             continue
+        if unmet:
+            problems.append(Problem(path, unmet))
         if prompts is not None and prompts < least:
             problems.append(Problem(path, _too_few(prompts, least)))
         elif prompts is not None and path.startswith("spec.evaluation") and prompts < MIN_HELD_OUT:

@@ -15,6 +15,7 @@ from typing import IO, Any, NamedTuple
 from rft_cli.errors import UNREADABLE, UserError
 from rft_cli.local.inputs import Input, located
 from rft_cli.local.manifest import Manifest
+from rft_graders.row_fields import Required, unmet
 from rft_planner.estimate import RowCounts
 from rft_planner.steps import MAX_HELD_OUT, MIN_HELD_OUT, OTHERWISE, held_out_rows
 from rft_run.errors import DataError
@@ -29,6 +30,8 @@ CHARACTERS_PER_TOKEN = 4
 MESSAGE_TOKENS = 5
 ANSWER_TOKENS = 3
 JSON_LINES = RowLayout()
+MAX_LISTED = 3
+"""Maximum number of problems of rows that an error message lists."""
 
 
 class RowLine(NamedTuple):
@@ -49,19 +52,36 @@ def row_lines(file: IO[bytes], source: str, layout: RowLayout) -> Iterator[RowLi
     return (_row(number, line, source, layout) for number, line in _numbered(file, source, layout))
 
 
-def distinct_prompts(file: IO[bytes], source: str, layout: RowLayout) -> int | None:
-    """Return the number of different prompts in a file, or None for a file larger than ``READ_BYTES``.
+class CheckedRows(NamedTuple):
+    """What was found in the first ``READ_BYTES`` bytes of a file with rows."""
+
+    prompts: int | None
+    """The number of different prompts, or None for a larger file."""
+    unmet: str
+    """Which rows lack a field that a grader reads, or "" if none does."""
+
+
+def checked_rows(file: IO[bytes], source: str, layout: RowLayout, required: Required) -> CheckedRows:
+    """Count the different prompts in a file, and check the fields that graders read, which are ``required``.
 
     Raises:
         DataError: if the file cannot be read as ``layout`` says, or a line is not a row.
     """
-    found, left = set(), READ_BYTES
+    found, left, problems = set(), READ_BYTES, []
+    fields: dict[str, None] = {}
     for number, line in _numbered(file, source, layout):
         left -= len(line)
         if left < 0:
-            return None
-        found.add(json.dumps(_row(number, line, source, layout).messages, sort_keys=True))
-    return len(found)
+            break
+        row = _row(number, line, source, layout)
+        found.add(json.dumps(row.messages, sort_keys=True))
+        fields |= dict.fromkeys(row.fields)
+        problems += [f"line {number}: {problem}" for problem in unmet(row.fields, required)]
+    more = [f"{len(problems) - MAX_LISTED} more"] if len(problems) > MAX_LISTED else []
+    said = "; ".join([*problems[:MAX_LISTED], *more])
+    if said:
+        said += f". The fields of the rows are: {', '.join(list(fields)[:20]) or 'none but the prompt'}"
+    return CheckedRows(len(found) if left >= 0 else None, said)
 
 
 def _numbered(file: IO[bytes], source: str, layout: RowLayout) -> Iterator[tuple[int, bytes]]:

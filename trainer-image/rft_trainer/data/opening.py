@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rft_api.sources import Dataset
+from rft_graders.row_fields import Required, required_fields
 from rft_run.config import RunConfig
 from rft_run.errors import DataError
 from rft_run.folder import RunFolder
@@ -15,7 +16,7 @@ from rft_run.rows import RowLayout
 from rft_run.rows.tool_calls import ToolStyle
 from rft_trainer.data.lines import Lines, index_lines
 from rft_trainer.data.rendering import Renderer, Tokenizer
-from rft_trainer.data.rows import Prompt, Required, Row, required_fields
+from rft_trainer.data.rows import Prompt, Row
 from rft_trainer.data.run_rendering import CURRENT, Rendering
 from rft_trainer.data.source import discard, local_file, readable
 from rft_trainer.data.streamed import Sample, Streamed, check_first, sample

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from rft_graders.row_fields import Required
 from rft_planner.steps import MAX_HELD_OUT, MIN_HELD_OUT
 from rft_run.errors import DataError
 from rft_run.rows import RowLayout
@@ -16,7 +17,7 @@ from rft_run.state import Position
 from rft_trainer.data.lines import Lines
 from rft_trainer.data.order import permuted
 from rft_trainer.data.rendering import Renderer
-from rft_trainer.data.rows import JSON_LINES, MAX_LISTED, Prompt, Required, Row, data_error, read_row
+from rft_trainer.data.rows import JSON_LINES, MAX_LISTED, Prompt, Row, data_error, read_row
 from rft_trainer.data.training import Reached, TrainingPrompts
 from rft_trainer.data.whole import WARN_DROPPED, checked
 

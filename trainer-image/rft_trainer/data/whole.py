@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from rft_api.lifecycle import Evaluation
+from rft_graders.row_fields import Required
 from rft_planner.steps import MAX_HELD_OUT, MIN_HELD_OUT, OTHERWISE, held_out_rows
 from rft_run.errors import DataError
 from rft_run.rows import BYTE_ORDER_MARK, RowLayout
 from rft_run.rows.tool_calls import ToolStyle
 from rft_trainer.data.rendering import Renderer, Tokenizer
-from rft_trainer.data.rows import JSON_LINES, Prompt, Required, Row, data_error, read_row
+from rft_trainer.data.rows import JSON_LINES, Prompt, Row, data_error, read_row
 from rft_trainer.data.run_rendering import CURRENT, Rendering
 from rft_trainer.data.source import readable
 
