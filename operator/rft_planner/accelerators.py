@@ -1,6 +1,6 @@
-"""The catalogue of accelerators: memory, speed, node labels and Kubernetes resource of each device.
+"""The catalogue of accelerators: memory, speed, node labels and Kubernetes resource of each kind of GPU.
 
-This project measured none of these numbers.
+Each number is from a public source. This project measured none of them.
 
 The memory of a device is what a process sees (``torch.cuda.get_device_properties().total_memory``). It is
 less than the manufacturer's number, and it differs with the driver and with error correction. It comes from
@@ -11,18 +11,19 @@ these sources:
 - For V100 16 GB, no source was compared.
 - For MIG slices, which are parts of a GPU, it is what ``nvidia-smi mig -lgip`` lists.
 
-A spec overrides the memory with ``spec.resources.accelerator.memory``.
+A job can set another memory in ``spec.resources.accelerator.memory``.
 
-The speed of a device, which is its operations per second and its bandwidth, is the manufacturer's number
-without sparsity. No program is as fast. If variants of a device have the same name, the slower variant is
-used.
+The speed of a device means its operations per second and its memory bandwidth. Both are the manufacturer's
+numbers without sparsity, which no real program reaches. If variants of a device have the same name, the
+numbers are those of the slower variant.
 
-The link of a device is the rate at which it receives from the other devices of its node. It is half of the
-manufacturer's number, which counts both directions. The link is NVLink or Infinity Fabric, if all variants of
-a device have it, and else 16 lanes of PCI Express. Bridges between two or four cards do not count.
+The link of a device is the rate at which it receives data from the other devices of its node. It is half of
+the manufacturer's number, which counts both directions. The link is NVLink or Infinity Fabric, if all
+variants of a device have it, and else 16 lanes of PCI Express. NVLink bridges between two or four cards do
+not count.
 
 In November 2026, the speeds were compared with public copies of data sheets, and with the tables of
-torchtitan (``tools/utils.py``) and Lightning (``fabric/utilities/throughput.py``). These were compared:
+torchtitan (``tools/utils.py``) and Lightning (``fabric/utilities/throughput.py``). The comparison had:
 
 - T4, V100, A10, A40, A100, L4, L40, L40S, RTX 4090, RTX A6000, H100, H20, H200, B200, GB200, MI300X and
   MI325X
@@ -63,28 +64,28 @@ INFINITY_FABRIC = 0.448
 
 @dataclass(frozen=True)
 class Device:
-    """One kind of GPU, or of a slice of a GPU."""
+    """The properties of one kind of GPU, or of one kind of MIG slice (a part of a GPU)."""
 
     memory: float
     """Memory of one device, in bytes."""
     bf16_flops: float
-    """Floating-point operations per second of the matrix units, without sparsity, in bf16. For a device
-    without bf16, in fp16."""
+    """Floating-point operations per second of the matrix units, without sparsity, in bf16. For a GPU
+    without support for bf16, the number is for fp16."""
     bandwidth: float
     """Bandwidth between the device's memory and its processors, in bytes per second."""
     link: float
     """Bytes per second that the device can receive from the other devices of its node."""
     products: tuple[str, ...] = ()
-    """Values of the node label with the product's name, for this device. The key of this label is
-    ``nvidia.com/gpu.product``, or ``amd.com/gpu.product-name`` for AMD.
+    """The product names of this device in node labels: the possible values of the label
+    ``nvidia.com/gpu.product``, or of ``amd.com/gpu.product-name`` for AMD.
 
-    Empty for a slice: with the MIG strategy ``mixed``, this label names the whole device."""
+    Empty for a MIG slice, because with the MIG strategy ``mixed`` the label names the whole GPU."""
     resource: str = NVIDIA
     """Name of the extended resource that a pod requests for this device."""
     node: int = NODE_GPUS
     """Largest number of these devices in one node that one program can use.
 
-    For slices it is 1, because a program sees only one slice."""
+    For a MIG slice it is 1, because a program can use only one slice."""
 
 
 def _device(
@@ -100,27 +101,34 @@ def _device(
 
 
 def _slice(profile: str, gib: float, tflops: float, tbps: float) -> Device:
-    """Return a MIG slice with the resource name of NVIDIA's device plugin for MIG strategy ``mixed``.
+    """Return the properties of a MIG slice, which is a part of an NVIDIA GPU.
 
-    Slices have no NVLink.
+    ``profile`` is a MIG profile such as 1g.10gb. The slice has ``gib`` GiB of memory, ``tflops`` TFLOPs per
+    second in bf16, and a memory bandwidth of ``tbps`` TB/s. Its link is PCI Express, because slices have no
+    NVLink. Its resource is ``nvidia.com/mig-PROFILE``: NVIDIA's device plugin uses this name with the MIG
+    strategy ``mixed``.
     """
     return _device(gib, tflops, tbps, PCIE4, resource=f"nvidia.com/mig-{profile}", node=1)
 
 
 def _a100_slice(profile: str, gib: float, processors: int, eighths: int) -> Device:
-    """Return a slice of an A100 80 GB, with ``gib`` GiB of memory.
+    """Return the properties of a MIG slice of an A100 80 GB.
 
-    ``processors`` is how many of the GPU's 108 processors the slice has. ``eighths`` is how many eighths of
-    the GPU's memory bandwidth the slice has.
+    - ``profile``: the MIG profile, such as 1g.10gb
+    - ``gib``: the memory of the slice in GiB
+    - ``processors``: how many of the GPU's 108 streaming multiprocessors the slice has
+    - ``eighths``: how many eighths of the GPU's memory bandwidth the slice has
     """
     return _slice(profile, gib, 312 * processors / 108, 1.935 * eighths / 8)
 
 
 def _h100_slice(profile: str, gib: float, processors: int, eighths: int) -> Device:
-    """Return a slice of an H100 80 GB, with ``gib`` GiB of memory.
+    """Return the properties of a MIG slice of an H100 80 GB.
 
-    ``processors`` is how many of the GPU's 132 processors the slice has. ``eighths`` is how many eighths of
-    the GPU's memory bandwidth the slice has.
+    - ``profile``: the MIG profile, such as 1g.10gb
+    - ``gib``: the memory of the slice in GiB
+    - ``processors``: how many of the GPU's 132 streaming multiprocessors the slice has
+    - ``eighths``: how many eighths of the GPU's memory bandwidth the slice has
     """
     return _slice(profile, gib, 989.4 * processors / 132, 3.35 * eighths / 8)
 
@@ -187,16 +195,17 @@ ACCELERATORS = MappingProxyType(
         ),
     }
 )
-"""The devices, by the name that ``spec.resources.accelerator.name`` uses."""
+"""All kinds of GPU in the catalogue, by the name that a job uses in ``spec.resources.accelerator.name``."""
 
 DEFAULT = "nvidia-h100-80gb"
-"""The accelerator that a plan assumes if neither the spec nor the labels of the nodes say which one."""
+"""The accelerator that a plan assumes if neither the job nor the node labels tell the kind of GPU."""
 
 
 def resource_of(name: str | None) -> str:
-    """Return the extended resource of an accelerator. None stands for the accelerator ``DEFAULT``.
+    """Return the Kubernetes resource that a pod requests for an accelerator, such as ``nvidia.com/gpu``.
 
-    For a name that is not in the catalogue, return ``nvidia.com/gpu``.
+    ``name`` is the accelerator's name in the catalogue. None means the default accelerator. For a name that
+    is not in the catalogue, return ``nvidia.com/gpu``.
     """
     device = ACCELERATORS.get(name or DEFAULT)
     return device.resource if device is not None else NVIDIA

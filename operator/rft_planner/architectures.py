@@ -1,7 +1,8 @@
-"""The types of models that can be trained. The planner checks a job's model, and the trainer checks it again.
+"""Lists the types of models (``model_type``) that can be trained, and checks whether a model has such a type.
 
-``make bench-architectures`` tests each type: it trains a small random model, and compares the trainer's
-log-probs with those of the model itself.
+The planner checks the model of a job, and the trainer checks it again. ``make bench-architectures`` tests
+each type: it trains a small random model, and compares the trainer's log-probs with those of the model
+itself.
 """
 
 from collections.abc import Mapping
@@ -10,7 +11,10 @@ from typing import Any
 
 
 class Untrainable(ValueError):
-    """The model cannot be trained. The message names the field, its value and the allowed values."""
+    """Error: a model cannot be trained, because its type or class is not supported.
+
+    The message has the name of the model, its type or classes, and the allowed values.
+    """
 
 
 TRAINABLE: Mapping[str, str] = MappingProxyType(
@@ -42,11 +46,11 @@ TRAINABLE: Mapping[str, str] = MappingProxyType(
         "smollm3": "SmolLM3ForCausalLM",
     }
 )
-"""The class that the trainer loads for each ``model_type``. If the checkpoint's ``config.json`` names
-classes, this class must be among them.
+"""The class of ``transformers`` that the trainer loads for each ``model_type``. If a model's ``config.json``
+has a list ``architectures``, this class must be in it.
 
-With another class, the adapter's weights have other names than in vLLM's model. vLLM would then load the
-adapter without an error, but sample from the base model.
+With another class, the adapter's weights would have other names than in vLLM's model. vLLM would load the
+adapter without an error, but ignore its weights and sample from the base model.
 """
 
 _UNTRAINABLE_FAMILIES = (
@@ -67,12 +71,18 @@ _UNTRAINABLE_FAMILIES = (
     ("deepseek-v2", "deepseek_v2"),
     ("deepseek-v3", "deepseek_v3"),
 )
-"""Prefixes of model names, each with a ``model_type`` that cannot be trained. They are used for plans without
-a ``config.json``."""
+"""Prefixes of model names, each with a ``model_type`` that cannot be trained. The planner uses them to check
+a model if it has only the model's name, and no ``config.json``."""
 
 
 def check_trainable(config: Mapping[str, Any], name: str) -> None:
-    """Check the ``config.json`` of the model ``name``. Raises Untrainable if this model cannot be trained."""
+    """Check the type and the classes in a model's ``config.json``. Raise an error if they are not supported.
+
+    ``config`` is the content of ``config.json``. ``name`` is the model's name, for the error message.
+
+    Raises:
+        Untrainable: the model cannot be trained.
+    """
     kind = config.get("model_type")
     if not isinstance(kind, str) or kind not in TRAINABLE:
         raise Untrainable(
@@ -87,7 +97,13 @@ def check_trainable(config: Mapping[str, Any], name: str) -> None:
 
 
 def check_name(name: str) -> None:
-    """Check a model only by its name. Raises Untrainable if models with this name cannot be trained."""
+    """Check a model only by its name. Raise an error if the name is that of an unsupported family of models.
+
+    ``name`` is a hub name or path, such as ``Qwen/Qwen2-VL-7B``. A model with an unknown name passes.
+
+    Raises:
+        Untrainable: models with this name cannot be trained.
+    """
     bare = name.rstrip("/").rsplit("/", 1)[-1].lower().removeprefix("meta-")
     for beginning, kind in _UNTRAINABLE_FAMILIES:
         if bare.startswith(beginning):

@@ -1,22 +1,25 @@
-"""The catalogue of models: the shape of each model, by the name of its repository on the hub.
+"""The catalogue of models: the shape of each model, by the name of its repository on the Hugging Face hub.
 
+The shape of a model is its number of layers, its widths, its heads, its vocabulary and its context length.
 Almost every number was compared, in November 2026, with one of these sources:
 
-- ``litgpt/config.py`` of Lightning-AI/litgpt, commit 2685705: SmolLM2; Llama with Nemotron and DeepSeek's;
-  Qwen2.5 with Coder, Math and QwQ; Qwen3 with its mixtures, 30B-A3B-Base and the 2507 versions; Mistral 7B
-  and Large; Mixtral; Gemma 2 and 3; OLMo 2; Phi without Phi-3 medium;
-- public copies of a ``config.json`` with their origin: Qwen2.5 7B and 72B, base and Instruct context;
-  DeepSeek's Qwen; Qwen3 8B; Qwen3-Coder; Mistral Nemo, Small and Large; Ministral; Gemma 3 4B and 12B with
-  their vision towers; Phi-3 medium, phi-4 and Phi-4-mini; OLMo 2; GLM-4; gpt-oss; SmolLM3 for its context;
-- the defaults of ``transformers`` 5.19, which are those of SmolLM3 3B, GLM-4 9B and gpt-oss-120b.
+- ``litgpt/config.py`` of Lightning-AI/litgpt, commit 2685705. It has SmolLM2; Llama, also Nemotron and the
+  DeepSeek models based on Llama; Qwen2.5, also Coder, Math and QwQ; Qwen3, also its mixtures of experts,
+  30B-A3B-Base and the 2507 versions; Mistral 7B and Large; Mixtral; Gemma 2 and 3; OLMo 2; Phi, but not Phi-3
+  medium.
+- public copies of a ``config.json`` that name their origin. There were copies for Qwen2.5 7B and 72B, with
+  the contexts of base and Instruct; the DeepSeek models based on Qwen; Qwen3 8B; Qwen3-Coder; Mistral Nemo,
+  Small and Large; Ministral; Gemma 3 4B and 12B with their vision towers; Phi-3 medium, phi-4 and Phi-4-mini;
+  OLMo 2; GLM-4; gpt-oss; SmolLM3 (only its context).
+- the default values of ``transformers`` 5.19, which are the numbers of SmolLM3 3B, GLM-4 9B and gpt-oss-120b.
 
 These numbers were not compared with any source:
 
 - the contexts of Phi-3.5-mini, Gemma 3 1B and the smaller Qwen3 base models
 - the vision tower of Gemma 3 27B, which is assumed to be that of 4B and 12B
 
-In two cases litgpt has other numbers than the models' ``config.json``. Then this catalogue follows
-``config.json``:
+In two cases litgpt has other numbers than the ``config.json`` of a model. This catalogue then has the numbers
+of ``config.json``:
 
 - litgpt rounds the vocabulary of Gemma 3, which is 262,208.
 - litgpt has other contexts for Phi-3.5-mini, Gemma 3 1B, Mistral 7B v0.1, Mistral Large and Qwen2.5's
@@ -119,9 +122,10 @@ def _gpt_oss(layers: int, experts: int) -> Shape:
 
 
 def _each(name: str, shapes: Mapping[str, Shape], context: int) -> dict[str, Shape]:
-    """Return ``shapes`` with model names as keys, and with a context length of ``context`` tokens.
+    """Return the shapes of a family of models by model name, all with a context of ``context`` tokens.
 
-    A model name is ``name`` with {} replaced by the model's size, which is the key in ``shapes``.
+    The keys of ``shapes`` are sizes such as 8B. ``name`` has {} in place of the size: ``Qwen/Qwen3-{}`` gives
+    the model name ``Qwen/Qwen3-8B``.
     """
     return {name.format(size): replace(shape, context=context) for size, shape in shapes.items()}
 
@@ -221,21 +225,23 @@ CATALOGUE = MappingProxyType(
         "openai/gpt-oss-120b": _gpt_oss(36, 128),
     }
 )  # fmt: skip
-"""Shapes of models, by the repository of the base model on the hub."""
+"""Shape of each model, by the name of the model's repository on the Hugging Face hub."""
 
 _VARIANTS = {"instruct", "chat", "it", "base", "pt", "hf", "bf16", "unsloth", "thinking", "reasoning"}
+"""Words in model names that do not change the shape of the model."""
 
 
 def bare_name(name: str) -> str:
-    """Return the last part of a model's hub name or path, in lower case."""
+    """Return the last part of a hub name or path, in lower case: ``Qwen/Qwen3-8B`` gives ``qwen3-8b``."""
     return name.rstrip("/").rsplit("/", 1)[-1].lower()
 
 
 def _key(name: str) -> str:
-    """Return a model name in lower case, without its owner and words such as ``-Instruct``.
+    """Return a key that is equal for all variants of a model with the same shape.
 
-    Models with an equal key have the same shape. Numbers stay in the key, because another version or date can
-    have another shape. For example, the shapes of Mistral 7B v0.1 and v0.3 differ.
+    It is the name in lower case, without the owner and words such as ``-Instruct``: for
+    ``meta-llama/Llama-3.1-8B-Instruct`` it is ``llama-3.1-8b``. Numbers stay in the key, because another
+    version or date can have another shape. For example, the shapes of Mistral 7B v0.1 and v0.3 differ.
     """
     words = bare_name(name).removeprefix("meta-").split("-")
     return "-".join(word for word in words if word not in _VARIANTS)
@@ -246,17 +252,18 @@ _BY_KEY = {_key(name): name for name in reversed(CATALOGUE)}
 
 
 def known(name: str) -> str | None:
-    """Return the name of a model in the catalogue, or ``None`` if the catalogue does not have the model.
+    """Return the name under which the catalogue has a model, or ``None`` if it does not have the model.
 
-    ``name`` is the model's hub name or path, or the name of a variant such as ``-Instruct``.
+    ``name`` is a hub name or a path. It may be that of a variant: ``unsloth/Llama-3.1-8B-Instruct``
+    gives ``meta-llama/Llama-3.1-8B``.
     """
     return _BY_NAME.get(bare_name(name)) or _BY_KEY.get(_key(name))
 
 
 def shape_of(name: str) -> Shape | None:
-    """Return the shape of a model in the catalogue, or ``None`` if the catalogue does not have the model.
+    """Return the shape of a model: its layers, widths and heads. Return ``None`` for an unknown model.
 
-    ``name`` is the model's hub name or path, or the name of a variant such as ``-Instruct``.
+    ``name`` is the model's hub name or path. It may be that of a variant such as ``-Instruct``.
     """
     found = known(name)
     return CATALOGUE[found] if found is not None else None

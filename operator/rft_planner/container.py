@@ -1,8 +1,8 @@
 """Calculates the CPU and memory requests of the trainer's container.
 
-For a run on the CPU, the memory is by default enough for the largest useful micro-batch. If the spec requests
-less memory, the micro-batch is smaller. If the memory is too small even for micro-batches of one sequence,
-there is no plan for the run. For a run on GPUs, a request that is too small only gives a warning.
+For a run on the CPU, the memory is by default enough for the largest useful micro-batch. If the job's spec
+requests less memory, the micro-batch is smaller. If the requested memory is too small even for micro-batches
+of one sequence, an error is raised. For a run on GPUs, a request that is too small only gives a warning.
 """
 
 from collections.abc import Mapping
@@ -31,14 +31,15 @@ _GPU_HOST = 16 * GIB
 
 
 class TooLittle(ValueError):
-    """``spec.resources.memory`` is less than the run needs. The message says why and what to do."""
+    """Error: ``spec.resources.memory`` is less than a run on the CPU needs. The message says what to do."""
 
 
 @dataclass(frozen=True)
 class Container:
-    """CPU and memory requests of the trainer's container, as Kubernetes quantities.
+    """The CPU and memory requests of the trainer's container, as Kubernetes quantities.
 
-    ``least`` is the minimum memory in bytes, or None if it is not known.
+    ``least`` is the minimum memory that the run needs, in bytes, or None if it is not known. ``notes`` are
+    sentences for the user about the requests.
     """
 
     cpu: str
@@ -47,16 +48,19 @@ class Container:
     size: HostSize | None = None
     """Micro-batch, sampler cache and parts of the memory for a run on the CPU. None for a run on GPUs."""
     forced: bool = False
-    """Whether the memory request is below the minimum, which ``FORCE_ANNOTATION`` allows."""
+    """Whether the memory request is below the minimum ``least``, because ``FORCE_ANNOTATION`` allows this."""
     notes: tuple[str, ...] = ()
 
 
 def on_gpu(gpus: int, shape: Shape | None, asked: str | None) -> Container:
-    """Return the requests of the trainer's container for a run with ``gpus`` GPUs.
+    """Return the CPU and memory requests of the trainer's container for a run with ``gpus`` GPUs.
 
-    ``asked`` is the memory that the spec requests. If it is None, the memory is calculated. The minimum is
-    the memory of the processes and of one copy of the weights in bf16, because a process loads the weights
-    into main memory first. A smaller request only gives a warning, because this minimum is not measured.
+    ``asked`` is the memory that the spec requests, or None to calculate it from the model and the number of
+    GPUs. ``shape`` is None if the size of the model is not known. Then the minimum memory is also not known.
+
+    The minimum is the memory of the processes and of one copy of the weights in bf16, because a process loads
+    the weights into main memory first. If ``asked`` is less, the result only has a note, because the minimum
+    was not measured.
     """
     size = shape.parameters if shape is not None else 3e8
     memory = asked or gib(2 * size * 1.5 + gpus * _GPU_HOST)
@@ -77,10 +81,11 @@ def on_cpu(
     dtype: Dtype,
     force: bool = False,
 ) -> Container:
-    """Return the requests of the trainer's container for a run on the CPU.
+    """Return the CPU and memory requests of the trainer's container for a run on the CPU.
 
-    ``asked`` is the memory that the spec requests, or None. The micro-batch is the largest one that fits into
-    the memory. ``force`` says whether less than the minimum memory is accepted.
+    ``asked`` is the memory that the spec requests. If it is None, the memory is enough for the largest useful
+    micro-batch. Otherwise the micro-batch is the largest one that fits into ``asked``. ``force`` says whether
+    less than the minimum memory is accepted.
 
     Raises:
         TooLittle: ``asked`` is less than the minimum memory, and ``force`` is false.
@@ -120,7 +125,10 @@ def _said(size: HostSize, dtype: Dtype) -> str:
 
 
 def _refusal(spec: RFTJobSpec, derived: Effective, least: HostSize, asked: str) -> str:
-    """Return an error message: the minimum memory, its parts, and the parameters that reduce it."""
+    """Return the error message for a memory request ``asked`` that is too small.
+
+    It has the minimum memory, the parts of this memory, and the parameters that reduce it.
+    """
     return (
         f"spec.resources.memory: {asked} is less than the {mib(least.memory)} that {spec.model.name} needs"
         f" with the smallest micro-batch, one sequence of {derived.max_context_length} tokens:"
