@@ -1,9 +1,9 @@
-"""Estimates steps, tokens, GPU-hours and cost of a run before it starts.
+"""Estimates the steps, tokens, GPU-hours and cost of a run before it starts.
 
-Values that are not known are left out. Without the dataset the number of steps is known only with
-``stop.maxSteps``. Hours are known only for GPUs whose rates are in the catalogue. All results depend on the
-length of completions, which nobody knows before the run. So the hours are given for two lengths: the one that
-the trainer expects at first, and ``maxTokens``.
+Values that are not known are left out. If the dataset is not known, the number of steps is known only with
+``stop.maxSteps``. GPU-hours are known only for GPUs whose speed is in the catalogue of accelerators. All
+results depend on the length of completions, which nobody knows before the run. So the GPU-hours are given for
+two lengths: half of ``maxTokens``, which the trainer expects at first, and the full ``maxTokens``.
 """
 
 from collections.abc import Iterator
@@ -31,16 +31,16 @@ from rft_planner.speed import (
 from rft_planner.steps import MAX_HELD_OUT, first_expectation, prompts_per_step, steps_for
 
 ASSUMED_PROMPT = 256
-"""Assumed length of a prompt in tokens if the rows are not known: a question of some sentences with
-instructions. The number is a guess without a source."""
+"""Assumed length of a prompt in tokens if the dataset is not known. It is a guess without a source, for a
+question of some sentences with instructions."""
 
 
 @dataclass(frozen=True)
 class RowCounts:
-    """The number of rows and the length of prompts in a dataset, known before a run."""
+    """What is known about a dataset before a run: the numbers of its rows, and the length of its prompts."""
 
     train: int
-    """Number of rows that are trained on in one epoch."""
+    """Number of training rows, all of which are used in one epoch."""
     evaluation: int
     """Number of held-out rows, or of rows in a separate evaluation dataset."""
     prompt_tokens: float
@@ -48,7 +48,9 @@ class RowCounts:
 
 
 class Batches(NamedTuple):
-    """Numbers of prompts and steps of a run. A number is ``None`` if it is not known without the dataset."""
+    """The numbers of prompts and steps of a run. A number is ``None`` if it is not known, for example because
+    the dataset is not known.
+    """
 
     per_step: int
     """Number of prompts in a full step."""
@@ -61,14 +63,14 @@ class Batches(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The estimate of a run, and notes for the user about its assumptions."""
+    """The estimate of a run, and sentences for the user about the assumptions of the estimate."""
 
     estimate: Estimate
     notes: list[str]
 
 
 def batches(spec: RFTJobSpec, rows: int | None, lengths: Lengths) -> Batches:
-    """Return how many prompts one step has, and how many steps and prompts the run has.
+    """Calculate how many prompts one step has, and how many steps and prompts the whole run has.
 
     ``rows`` is the number of training rows, or None if it is not known. All prompts and completions are
     assumed to have the mean lengths in ``lengths``.
@@ -88,7 +90,12 @@ def batches(spec: RFTJobSpec, rows: int | None, lengths: Lengths) -> Batches:
 def estimate(
     spec: RFTJobSpec, effective: Effective, shape: Shape | None, speed: Speed | None, rows: RowCounts | None
 ) -> Found:
-    """Return the estimate of a run. It has times only if ``shape`` and ``speed`` are given."""
+    """Estimate the steps, tokens, times and cost of a run, and return them with notes about the assumptions.
+
+    - ``effective``: the parameters of the run, also those that are derived
+    - ``shape`` and ``speed``: the model, and the speed of the GPUs. If one is None, there are no times.
+    - ``rows``: the numbers of rows and the length of prompts, or None if they are not known
+    """
     usual = _usual(spec, rows, effective.max_context_length)
     laid_out = batches(spec, rows.train if rows is not None else None, usual)
     counts = _counts(spec, laid_out, usual)
@@ -112,14 +119,20 @@ def estimate(
 def step_seconds(
     spec: RFTJobSpec, effective: Effective, shape: Shape, speed: Speed, rows: RowCounts | None
 ) -> StepSeconds:
-    """Return the seconds of a step. Completions are assumed to be half as long as their maximum, as the
-    trainer expects before the first rollout.
+    """Return the expected seconds of sampling and of the update in one step.
+
+    Completions are assumed to be half as long as their maximum, as the trainer assumes before the first
+    rollout.
     """
     return _times(spec, effective, shape, speed, rows, _usual(spec, rows, effective.max_context_length))[0]
 
 
 def prompts_of_step(spec: RFTJobSpec, rows: RowCounts | None) -> float:
-    """Return the mean number of prompts in a step."""
+    """Return the mean number of prompts in a step, over all steps of the run.
+
+    The last step of an epoch may have fewer prompts than the others. If ``rows`` is None, the number is that
+    of a full step.
+    """
     laid_out = batches(spec, rows.train if rows is not None else None, _usual(spec, rows))
     return (laid_out.prompts or laid_out.per_step) / (laid_out.steps or 1)
 
@@ -127,9 +140,9 @@ def prompts_of_step(spec: RFTJobSpec, rows: RowCounts | None) -> float:
 def idle_share(spec: RFTJobSpec, speed: Speed, step: StepSeconds, rows: RowCounts | None) -> float:
     """Return the share of a step, from 0 to 1, in which a GPU is idle. The result is the mean of all GPUs.
 
-    A GPU that only samples is idle while it waits for the training. A GPU that only trains is idle while it
-    waits for the sampling. A GPU is also idle while it waits for another sampler or trainer with more work.
-    ``step`` has the seconds of sampling and training.
+    A GPU that only samples is idle while it waits for the end of training, and a GPU that only trains is idle
+    while it waits for the end of sampling. A GPU is also idle while it waits for another GPU with more work
+    of the same kind. ``step`` has the seconds of sampling and training in one step.
     """
     usual, rollouts = _usual(spec, rows), spec.sampling.num_rollouts
     prompts = prompts_of_step(spec, rows)
@@ -140,8 +153,10 @@ def idle_share(spec: RFTJobSpec, speed: Speed, step: StepSeconds, rows: RowCount
 
 
 def _usual(spec: RFTJobSpec, rows: RowCounts | None, context: int | None = None) -> Lengths:
-    """Return the expected lengths of prompts and completions, in tokens. ``context`` is the maximum context
-    length: a rollout of several turns cannot be longer.
+    """Return the expected lengths of prompts and completions, and the maximum of a completion, in tokens.
+
+    ``context`` is the maximum context length. A completion cannot be longer, also if a rollout has several
+    turns. None: the context sets no limit.
     """
     longest = spec.rollout_tokens if context is None else min(spec.rollout_tokens, context)
     prompt = rows.prompt_tokens if rows is not None else ASSUMED_PROMPT
@@ -159,11 +174,11 @@ def _times(
     *,
     refilled: bool = False,
 ) -> tuple[StepSeconds, float | None]:
-    """Return the seconds of a step, and the GPU-hours of the run with its evaluations.
+    """Return the seconds of one step, and the GPU-hours of the whole run with its evaluations.
 
-    The GPU-hours are None if the number of steps is not known. With ``refilled``, the longest time is
-    assumed: every step samples as many prompts as ``refillRounds`` allows, but trains on one batch of these
-    prompts only.
+    The GPU-hours are None if the number of steps is not known. ``refilled`` says whether to assume the most
+    sampling: every step then samples as many prompts as ``refillRounds`` allows, but trains on one batch of
+    these prompts only.
     """
     laid_out = batches(spec, rows.train if rows is not None else None, lengths)
     steps = laid_out.steps or 1
@@ -191,21 +206,21 @@ def _times(
 
 
 def most_sampled(prompts: int, spec: RFTJobSpec, effective: Effective, rows: RowCounts | None) -> int:
-    """Return how many prompts are sampled in a run that trains on ``prompts`` prompts, if every step needs
-    all its refills. A refill samples further prompts in place of those whose rollouts all have the same
-    reward.
+    """Return the largest number of prompts that a run may sample, if it trains on ``prompts`` prompts.
 
-    No more prompts can be sampled than all epochs have, because a row is used only once in an epoch.
+    It is larger than ``prompts`` because of refills: a refill samples new prompts in place of prompts whose
+    rollouts all have the same reward. Every step is assumed to use all of its ``refill_rounds``. But a row is
+    used only once in an epoch, so the number is at most that of all epochs together.
     """
     most = prompts * (1 + effective.refill_rounds)
     return most if rows is None else max(prompts, min(most, rows.train * spec.training.epochs))
 
 
 def evaluations(evaluation: Evaluation, steps: int) -> int:
-    """Return the number of evaluations of a run: before the first step, after the last step, and between
-    them.
+    """Return the number of held-out evaluations in a run of ``steps`` steps.
 
-    Return 0 if the job turns the evaluation off.
+    There is one before the first step, one after the last step, and one after every ``every_steps`` steps
+    between them. Return 0 if the job turns the evaluation off.
     """
     if evaluation.is_off:
         return 0
@@ -219,7 +234,10 @@ def _evaluation_seconds(spec: RFTJobSpec, shape: Shape, speed: Speed, lengths: L
 
 
 def _counts(spec: RFTJobSpec, laid_out: Batches, lengths: Lengths) -> dict[str, Any]:
-    """Return the numbers of steps, prompts and tokens, by field name. Unknown numbers are left out."""
+    """Return the numbers of steps, prompts and tokens, by the name of their field in ``Estimate``.
+
+    Unknown numbers are left out.
+    """
     completions = None if laid_out.prompts is None else laid_out.prompts * spec.sampling.num_rollouts
     fields = {
         "steps": laid_out.steps,
@@ -238,7 +256,7 @@ def _half(spec: RFTJobSpec) -> str:
 
 
 def about(value: float) -> float:
-    """Return a number rounded to two significant digits, because estimates are not more precise."""
+    """Round a number to two significant digits, because estimates are not more precise."""
     return float(f"{value:.2g}")
 
 
@@ -250,7 +268,10 @@ def _notes(
     hours: float | None,
     most: float | None,
 ) -> Iterator[str]:
-    """Yield notes for the user about the assumptions of the estimate."""
+    """Yield sentences for the user about the assumptions of the estimate.
+
+    ``hours`` and ``most`` are the GPU-hours with expected and with longest completions, or None if not known.
+    """
     if laid_out.steps is None:
         yield (
             "steps, tokens and hours are not estimated: the number of rows is not known, and stop.maxSteps is"

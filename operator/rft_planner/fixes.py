@@ -1,4 +1,4 @@
-"""Finds changes that make a run fit on the GPUs of one node. Each change is of a single parameter."""
+"""Finds changes of a spec that make a run fit into the memory of its GPUs. A change sets one parameter."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,9 +16,9 @@ LEAST_CONTEXT, LARGEST_POWER = 32, 30
 
 
 def contexts(below: int, least: int) -> list[int]:
-    """Return context lengths in tokens, the longest first: all numbers 2^n and 3 · 2^n in a range.
+    """Return context lengths to try, in tokens, the longest first: all numbers 2^n and 3 · 2^n in a range.
 
-    They are less than ``below``, not less than ``least``, and not less than ``LEAST_CONTEXT``.
+    The range begins at ``least``, or at 32 if ``least`` is smaller, and ends before ``below``.
     """
     sizes = {size for power in range(5, LARGEST_POWER) for size in (2**power, 3 * 2 ** (power - 1))}
     return sorted((size for size in sizes if max(least, LEAST_CONTEXT) <= size < below), reverse=True)
@@ -29,13 +29,14 @@ def fixes(
 ) -> list[str]:
     """Return changes of a spec, as texts such as ``spec.training.loraRank: 8``. Each alone makes the run fit.
 
-    A parameter is lowered no further than needed. A proposed accelerator is the one with the least memory
-    that is enough.
+    A run fits if its GPUs have enough memory for it. A parameter is lowered no further than needed. A
+    proposed accelerator is the one with the least memory that is enough.
 
-    - ``memory``: the memory of one GPU, in bytes.
-    - ``gpus``: the number of GPUs of the run.
-    - ``max_tokens``: the length of the longest completion. Proposed context lengths are longer than this.
-    - ``resource``: the extended resource of the GPUs.
+    - ``shape`` and ``work``: the model and the settings of the run, which decide the memory that it needs
+    - ``memory``: the memory of one GPU, in bytes
+    - ``gpus``: the number of GPUs of the run
+    - ``max_tokens``: the maximum length of a completion. Proposed context lengths are longer than this.
+    - ``resource``: the extended resource of the GPUs. Proposed accelerators have the same resource.
     """
 
     def fits(changed: MemoryDemand, size: float = memory, count: int = gpus) -> bool:

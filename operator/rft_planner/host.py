@@ -29,11 +29,11 @@ from rft_planner.shapes import Shape
 from rft_planner.sizes import MIB
 
 MICRO_BATCH_TOKENS = 1024
-"""Number of tokens in a forward pass that are enough to keep all cores of a CPU busy."""
+"""Number of tokens in a micro-batch that are enough to keep all cores of a CPU busy."""
 SEQUENCES = 128
 """Number of completions that vLLM generates concurrently on the CPU (``max_num_seqs``)."""
 BATCH_TOKENS = 2048
-"""Minimum of vLLM's ``max_num_batched_tokens`` on the CPU. A longer context length replaces it."""
+"""Minimum of vLLM's ``max_num_batched_tokens`` on the CPU. If the context length is larger, it is used."""
 CPU_CACHE_BLOCK = 32
 """Number of tokens in one block of vLLM's key-value cache on the CPU."""
 IN_PROCESS_SEQUENCES = 32
@@ -65,7 +65,7 @@ SHARED_MEMORY = 64 * MIB
 
 @dataclass(frozen=True)
 class HostRun:
-    """The settings of a run that decide its memory on the CPU. Lengths are in tokens."""
+    """The settings of a run on the CPU that decide how much memory it needs. Lengths are in tokens."""
 
     work: MemoryDemand
     max_tokens: int
@@ -93,7 +93,10 @@ class HostRun:
 
 @dataclass(frozen=True)
 class HostSize:
-    """Sizes of micro-batch and sampler cache, both in tokens, and the parts of the memory that they need."""
+    """Possible sizes of micro-batch and sampler cache, in tokens, for a run on the CPU.
+
+    ``parts`` are all parts of the memory that the trainer's container needs with these sizes.
+    """
 
     micro_batch: int
     cache_tokens: int
@@ -127,11 +130,11 @@ def host_run(spec: RFTJobSpec, derived: Effective, dtype: Dtype) -> HostRun:
 
 
 def beside(spec: RFTJobSpec) -> float:
-    """Return the maximum bytes of the worker processes of built-in graders, and of tracker processes.
+    """Return the maximum bytes of the processes of built-in graders and trackers in the trainer's container.
 
     The numbers are the private memory of real processes. A worker of the grader math or jsonSchema needs 190
-    MiB, and each such grader has two workers. W&B needs 60 MiB, MLflow 73 MiB and TensorBoard 35 MiB. Users'
-    code is not included, because it has its own container.
+    MiB, and each such grader has two workers. The tracker W&B needs 60 MiB, MLflow 73 MiB and TensorBoard 35
+    MiB. Graders with users' code are not included, because they have their own container.
     """
     workers = sum(2 * (grader.math is not None or grader.json_schema is not None) for grader in spec.graders)
     tracking = spec.tracking
@@ -141,10 +144,10 @@ def beside(spec: RFTJobSpec) -> float:
 
 
 def sizes(shape: Shape, run: HostRun) -> Iterator[HostSize]:
-    """Yield sizes of the micro-batch and of the sampler's cache, from the recommended ones to the smallest.
+    """Yield possible sizes of micro-batch and sampler cache, from the recommended ones to the smallest.
 
-    Each size is half of the size before it, but not below the smallest one. The smallest micro-batch is one
-    sequence of the maximum length. The smallest cache has room for the sequences of one prompt, each of the
+    Each size is half of the size before it, but not below a minimum. The minimum of the micro-batch is one
+    sequence of the maximum length. The minimum of the cache is all rollouts of one prompt, each of the
     maximum length.
     """
     tokens, cache = comfortable(run)
@@ -157,11 +160,10 @@ def sizes(shape: Shape, run: HostRun) -> Iterator[HostSize]:
 
 
 def comfortable(run: HostRun) -> tuple[int, int]:
-    """Return the recommended sizes of the micro-batch and of the sampler's cache, in tokens. Larger ones do
-    not make a run faster.
+    """Return the recommended sizes of the micro-batch and of the sampler's cache, in tokens.
 
-    The cache has room for all sequences of a step, but for at most ``SEQUENCES`` of the maximum length,
-    because vLLM generates no more at the same time.
+    Larger sizes do not make a run faster. The cache has room for all rollouts of a step, but for at most
+    ``SEQUENCES`` rollouts of the maximum length, because vLLM generates no more at the same time.
     """
     context = run.work.context
     cache = min(SEQUENCES * context, max(run.batch_tokens, run.work.rollouts * context))
@@ -169,10 +171,12 @@ def comfortable(run: HostRun) -> tuple[int, int]:
 
 
 def parts(shape: Shape, run: HostRun, tokens: int, cache_tokens: int) -> list[Part]:
-    """Return the parts of the container's memory.
+    """Return all parts of the memory that the trainer's container needs in a run on the CPU.
 
-    - ``tokens``: the number of tokens of a micro-batch.
-    - ``cache_tokens``: the number of tokens for which vLLM's cache has room.
+    These are the trainer, the sampler, graders and trackers, shared memory, and a margin for the page cache.
+
+    - ``tokens``: the number of tokens of a micro-batch
+    - ``cache_tokens``: the number of tokens for which vLLM's key-value cache has room
     """
     sampled = in_process_sampling(shape, run) if run.in_process else vllm(shape, run, cache_tokens)
     others = [Part("graders and trackers", run.beside)] if run.beside else []
@@ -181,9 +185,10 @@ def parts(shape: Shape, run: HostRun, tokens: int, cache_tokens: int) -> list[Pa
 
 
 def trainer(shape: Shape, run: HostRun, tokens: int) -> list[Part]:
-    """Return the parts of the memory of the trainer's process during an update.
+    """Return the parts of the memory that the trainer's process needs.
 
-    ``tokens`` is the number of tokens of a micro-batch.
+    ``tokens`` is the number of tokens of a micro-batch. The temporary memory is that of an update. If the
+    process also samples, it is that of an update or of sampling, whichever is larger.
     """
     passing = passing_memory(shape, run, tokens)
     converting = 0 if mapped(shape, run) else WEIGHTS_SLACK * run.width * shape.parameters
@@ -200,16 +205,16 @@ def trainer(shape: Shape, run: HostRun, tokens: int) -> list[Part]:
 
 
 def mapped(shape: Shape, run: HostRun) -> bool:
-    """Return whether the processes share the weights as mapped pages of the checkpoint file.
+    """Return whether trainer and sampler share the base weights, as mapped pages of the model's file.
 
-    The processes share the weights if those in the file already have the run's dtype. Otherwise each process
-    converts the weights into its own copy.
+    They do if the weights in the file already have the run's dtype. Otherwise each of them converts the
+    weights into its own copy.
     """
     return shape.stored == run.dtype
 
 
 def passing_memory(shape: Shape, run: HostRun, tokens: int) -> list[Part]:
-    """Return the parts of an update's temporary memory, with micro-batches of ``tokens`` tokens."""
+    """Return the parts of the temporary memory of an update. A micro-batch has ``tokens`` tokens."""
     return [
         Part("training: saved activations", saved_activations(shape, run, tokens)),
         Part("training: attention mask", attention_mask(run, tokens)),
@@ -218,7 +223,7 @@ def passing_memory(shape: Shape, run: HostRun, tokens: int) -> list[Part]:
 
 
 def adapter_and_optimizer(shape: Shape, run: HostRun) -> float:
-    """Return the bytes of the adapter, its gradient and AdamW's two moments: 16 for each parameter."""
+    """Return the bytes of the adapter, its gradient and AdamW's two moments: 16 bytes for each parameter."""
     return 4 * FLOAT32 * _adapter(shape, run, run.work.rank)
 
 
@@ -229,9 +234,10 @@ def _adapter(shape: Shape, run: HostRun, rank: int) -> int:
 def saved_activations(shape: Shape, run: HostRun, tokens: int) -> float:
     """Return the bytes of the tensors that autograd saves for the backward pass.
 
-    For each layer and token it is the sum of the terms below. H is the hidden size, Q and K are the columns
-    of all query and key heads, and I is the number of feed-forward columns. Terms with w, the bytes of one
-    value, are in bytes. The other terms are numbers of float32 values, of 4 bytes each.
+    ``tokens`` is the number of tokens of a micro-batch. For each layer and token the result is the sum of the
+    terms below. H is the hidden size, Q and K are the columns of all query and key heads, and I is the number
+    of feed-forward columns. w is the bytes of one value in the run's dtype. Terms with w are in bytes. The
+    other terms are numbers of float32 values, of 4 bytes each.
 
     - Attention saves query, output, key and value in the run's dtype: w · (2 Q + 2 K).
     - The feed-forward part saves gate, activated gate and up in the run's dtype: w · 3 I.
@@ -256,21 +262,22 @@ def saved_activations(shape: Shape, run: HostRun, tokens: int) -> float:
 
 
 def attention_mask(run: HostRun, tokens: int) -> float:
-    """Return the bytes of the attention mask for a row that has a prompt once, and then several of its
-    completions: (w + 2) · M².
+    """Return the bytes of the attention mask of a micro-batch: (w + 2) · M².
 
-    w is the bytes of one value in the run's dtype, and M is ``tokens``.
+    w is the bytes of one value in the run's dtype, and M is ``tokens``, the length of the micro-batch. A mask
+    is needed because a row may have a prompt once, and then several of its completions.
     """
     return (run.width + 2) * tokens**2
 
 
 def backward_peak(shape: Shape, run: HostRun, tokens: int) -> float:
-    """Return the bytes of the last hidden states, plus the larger one of two temporary tensors.
+    """Return the bytes of the largest temporary tensors in the backward pass of a micro-batch.
 
-    One of these tensors is the logits, and the other one is the gradients of one layer. They do not exist at
-    the same time. The gradients of one layer are 4 · M · (4 I + 2 H) bytes in both dtypes, because the
-    gradients of the adapter's inputs are float32. M is ``tokens``, I is the number of feed-forward columns
-    that a token uses, and H is the hidden size.
+    The result is the sum of two float32 tensors of the size of the last hidden states (8 · M · H bytes), and
+    the larger one of two amounts: the logits of one chunk, or the gradients of one layer. These two do not
+    exist at the same time. The gradients of one layer are 4 · M · (4 I + 2 H) bytes in both dtypes, because
+    the gradients of the adapter's inputs are float32. M is ``tokens``, I is the number of feed-forward
+    columns that a token uses, and H is the hidden size.
     """
     layer = FLOAT32 * tokens * (4 * columns(shape) + 2 * shape.hidden)
     last = 2 * FLOAT32 * tokens * shape.hidden
@@ -278,9 +285,10 @@ def backward_peak(shape: Shape, run: HostRun, tokens: int) -> float:
 
 
 def logits_chunk(shape: Shape, run: HostRun, tokens: int) -> float:
-    """Return the bytes of the logits of one chunk: N · V times 38, 20 or 12.
+    """Return the bytes of the logits of one chunk, with their temporary copies: N · V times 38, 20 or 12.
 
-    N is the number of tokens in the chunk, and V is the size of the vocabulary. The factor is:
+    The trainer computes logits in chunks. N is the number of tokens in a chunk, and V is the size of the
+    vocabulary. The factor is:
 
     - 38 if top-p is on and top-k is off. Top-p then sorts the whole vocabulary: this needs sorted values with
       64-bit indices, gathered values, and gradients.
@@ -296,9 +304,9 @@ def logits_chunk(shape: Shape, run: HostRun, tokens: int) -> float:
 
 
 def in_process_generation(shape: Shape, run: HostRun) -> list[Part]:
-    """Return the parts of the temporary memory of the engine ``transformers`` while it generates.
+    """Return the parts of the temporary memory of sampling in the trainer's process.
 
-    The part for the cache is the larger one of two peaks:
+    The engine ``transformers`` samples there. The part for the cache is the larger one of two peaks:
 
     - At the end, the cache of a batch is full. One layer's cache exists twice while it grows.
     - At the start, the cache is smaller, but all prompts are computed together. The prompts
@@ -328,7 +336,10 @@ def _widths(shape: Shape) -> int:
 
 
 def in_process_sampling(shape: Shape, run: HostRun) -> list[Part]:
-    """Return the parts of the memory that the engine ``transformers`` keeps during an update."""
+    """Return the parts of the memory that sampling in the trainer's process also keeps during an update.
+
+    The engine ``transformers`` samples in this process.
+    """
     kernels = GENERATION_KERNELS if run.dtype == "bfloat16" else 0
     return [
         Part("sampling: compiled kernels", kernels),
@@ -338,7 +349,7 @@ def in_process_sampling(shape: Shape, run: HostRun) -> list[Part]:
 
 
 def vllm(shape: Shape, run: HostRun, cache_tokens: int) -> list[Part]:
-    """Return the parts of the memory of vLLM's processes.
+    """Return the parts of the memory of vLLM's processes in a run on the CPU.
 
     The whole key-value cache counts, because vLLM writes to all of it when it starts. ``cache_tokens`` is the
     number of tokens for which the cache has room.
@@ -356,7 +367,7 @@ def vllm(shape: Shape, run: HostRun, cache_tokens: int) -> list[Part]:
 
 
 def packed_output_layer(shape: Shape, run: HostRun) -> float:
-    """Return the bytes of two more copies of the output layer in vLLM's worker: 2 w · V · H.
+    """Return the bytes of the two additional copies of the output layer in vLLM's worker: 2 w · V · H.
 
     w is the bytes of one value, V the size of the vocabulary, and H the hidden size. The copies exist even if
     the output layer shares the embedding's weights.
@@ -369,21 +380,25 @@ def packed_output_layer(shape: Shape, run: HostRun) -> float:
 
 
 def kv_cache(shape: Shape, width: int, tokens: int) -> float:
-    """Return the bytes of keys and values for ``tokens`` tokens and for one block that vLLM keeps empty.
+    """Return the bytes of vLLM's key-value cache with room for ``tokens`` tokens.
 
-    ``width`` is the number of bytes of one value.
+    ``width`` is the number of bytes of one value. One more block is included, which vLLM keeps empty.
     """
     return width * shape.kv_elements_per_token * cache_slots(tokens)
 
 
 def cache_slots(tokens: int) -> int:
-    """Return the size of vLLM's cache in tokens: ``tokens`` rounded up to whole blocks, plus one block."""
+    """Return the size of vLLM's key-value cache in tokens, if it must have room for ``tokens`` tokens.
+
+    ``tokens`` is rounded up to whole blocks, and one block is added, which vLLM keeps empty.
+    """
     return CPU_CACHE_BLOCK * (-(-tokens // CPU_CACHE_BLOCK) + 1)
 
 
 def adapter_slots(shape: Shape, run: HostRun) -> float:
-    """Return the bytes of three adapters: one in use, and two read from disk. Their rank is rounded up to one
-    of ``SLOT_RANKS``.
+    """Return the bytes that vLLM needs for adapters: one in use, and two that were read from the disk.
+
+    The rank of the adapters is rounded up to one of ``SLOT_RANKS``, as in vLLM.
     """
     slot = next((size for size in SLOT_RANKS if size >= run.work.rank), run.work.rank)
     return 3 * run.width * _adapter(shape, run, slot)
@@ -399,10 +414,11 @@ def sampler_batch(shape: Shape, run: HostRun) -> float:
 
 
 def sampler_logits(shape: Shape, cache_tokens: int) -> float:
-    """Return the bytes of five float32 copies of the logits of all concurrent completions.
+    """Return the bytes of the logits in vLLM: five float32 copies for each concurrent completion.
 
-    ``SEQUENCES`` completions run at the same time, or ``cache_tokens`` if vLLM's cache has room for fewer
-    tokens than that. The copies are raw logits, processed logits, log-probs, and two copies for sorting.
+    vLLM generates ``SEQUENCES`` completions at the same time, or ``cache_tokens`` if its key-value cache has
+    room for fewer tokens than that. The copies are raw logits, processed logits, log-probs, and two copies
+    for sorting.
     """
     sequences = min(SEQUENCES, cache_tokens)
     return 5 * FLOAT32 * sequences * shape.vocabulary

@@ -20,8 +20,11 @@ _SAME = 0.005
 
 @dataclass(frozen=True)
 class StepCosts:
-    """Estimates the time of a step, and how long GPUs are idle in it, for any division of a job's GPUs
-    between training and sampling.
+    """Estimates the cost of any division of a job's GPUs between training and sampling.
+
+    The cost is the time of a step, and the share of the step in which GPUs are idle. To get it, call an
+    instance with a division. ``derived`` are the parameters of the run, also the derived ones. ``rows`` are
+    facts about the dataset, or None if they are not known.
     """
 
     spec: RFTJobSpec
@@ -33,9 +36,7 @@ class StepCosts:
     rows: RowCounts | None
 
     def __call__(self, split: Split) -> Cost:
-        """Return the cost of a division of the GPUs: the seconds of a step, and the share of the step in
-        which GPUs are idle.
-        """
+        """Return the cost of a division: the seconds of a step, and the share with idle GPUs, from 0 to 1."""
         speed = speed_of(split, self.device, self.memory)
         step = step_seconds(self.spec, self.derived, self.shape, speed, self.rows)
         idle = idle_share(self.spec, speed, step, self.rows)
@@ -48,9 +49,9 @@ class StepCosts:
 
 
 class IdleTime(NamedTuple):
-    """The share of a step in which GPUs are idle, and a note about this share.
+    """The share of a step in which GPUs are idle, from 0 to 1, and a sentence for the user about this share.
 
-    For a single GPU the note is "".
+    The sentence is "" if the run has a single GPU.
     """
 
     share: float
@@ -58,10 +59,11 @@ class IdleTime(NamedTuple):
 
 
 def idle_time(split: Split, costs: StepCosts, work: MemoryDemand, most: int) -> IdleTime:
-    """Return the share of a step in which the GPUs are idle if they are divided as in ``split``, with a note.
+    """Return the share of a step in which the GPUs are idle, with a note for the user about this share.
 
-    If the share is above ``LITTLE_IDLE``, the note gives the reason. The note may also name a larger number
-    of GPUs, up to ``most``, with which the share would be at most ``LITTLE_IDLE``.
+    ``split`` says which GPUs train and which sample. If the share is above ``LITTLE_IDLE``, the note gives
+    the reason. The note may also name a larger number of GPUs, up to ``most``, with which the share would be
+    at most ``LITTLE_IDLE``.
     """
     share = round(costs(split).idle, 2)
     if split.gpus == 1:

@@ -1,4 +1,7 @@
-"""Plans a job with the platform's defaults. The plan lists the defaults that the job inherits."""
+"""Plans a job whose spec has the platform's defaults: values that administrators of a cluster set for jobs.
+
+The plan lists the values that the job inherits.
+"""
 
 from typing import Any
 
@@ -11,10 +14,11 @@ from rft_planner.plan import CPU_NAME, Unplannable, plan
 
 
 def asked_for(spec: RFTJobSpec) -> str | None:
-    """Return the accelerator whose defaults a job inherits, from the spec alone.
+    """Return the name of the accelerator that a spec asks for, or ``cpu`` for a run on the CPU.
 
-    The nodes of the cluster are not considered. Return ``None`` if the spec gives the memory of a GPU, but
-    not its name.
+    The job inherits the platform's defaults for this accelerator. If the spec does not mention accelerators,
+    return the default accelerator: the nodes of the cluster are not considered. Return ``None`` if the spec
+    gives the memory of a GPU, but not its name.
     """
     resources = spec.resources or Resources()
     if resources.gpus == 0:
@@ -25,11 +29,13 @@ def asked_for(spec: RFTJobSpec) -> str | None:
 
 
 def planned(job: Inheriting, uid: str, **options: Any) -> Plan:
-    """Return the plan of a spec with the platform's defaults. ``options`` are passed to ``plan``.
+    """Return the plan of a job. The plan lists the fields that the job inherits from the platform's defaults.
+
+    ``job`` has the spec with these defaults. ``uid`` is the job's UID. ``options`` are passed to ``plan``.
 
     Raises:
-        Unplannable: as ``plan`` does. If the platform set a field that the message names, the message says
-            so.
+        Unplannable: no plan can be made. If the message names a field that the job inherits, the message says
+            that the platform set this field.
     """
     try:
         made = plan(job.spec, uid, **options)
@@ -42,8 +48,9 @@ def planned(job: Inheriting, uid: str, **options: Any) -> Plan:
 
 
 def _origins(message: str, job: Inheriting) -> str:
-    """Return a text to append to ``message``. It says which fields in the message were set by the platform,
-    and not by the job.
+    """Return a text to append to an error message: the fields in it that the platform set, and not the job.
+
+    Return "" if the message names no such field.
     """
     named = [each for each in job.inherited if each.path in message]
     return "".join(f". The platform sets {each.path} for this job, by {each.from_}" for each in named)
