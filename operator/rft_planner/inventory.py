@@ -1,6 +1,7 @@
-"""The nodes of a cluster, with a cache of the kinds of GPU that pods may use.
+"""Finds the kinds of GPU that a pod may use on the nodes of a cluster, and caches the results.
 
-The cache saves time: many jobs ask for the same kinds of GPU, and a cluster may have thousands of nodes.
+The cache saves time: many jobs have the same node selector and tolerations, and a cluster may have thousands
+of nodes.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,18 +13,20 @@ from rft_planner.kind_labels import Table
 from rft_planner.nodes import Kind, Node, kinds_of, usable
 
 MAX_ANSWERS = 64
-"""Maximum number of cached results. There is one result for each node selector with its tolerations."""
+"""Maximum number of cached results. There is one for each node selector with its tolerations. If the cache is
+full, it is emptied."""
 
 _Question = tuple[frozenset[tuple[str, str]], tuple[str, ...]]
 
 
 class Inventory(tuple[Node, ...]):
-    """The nodes of a cluster at one time. Threads may share it. At worst, two threads compute the same
-    result.
+    """The nodes of a cluster at one time, with a cache of the kinds of GPU that pods may use on them.
+
+    Threads may share an instance. At worst, two threads compute the same result.
     """
 
     table: Table
-    """The node labels that say which kind of GPU a node has."""
+    """The sets of node labels that identify the kind of a node's GPUs, by accelerator."""
     _offered: dict[_Question, dict[Kind, list[Node]]]
     _mixed: dict[Kind, bool]
 
@@ -39,16 +42,16 @@ class Inventory(tuple[Node, ...]):
 
     @property
     def has_gpus(self) -> bool:
-        """Whether any node offers GPUs of a kind that the planner knows."""
+        """Whether any node has GPUs whose kind can be told by the node's labels."""
         return bool(self._kinds)
 
     def offered(
         self, selector: Mapping[str, str], tolerations: Sequence[Toleration]
     ) -> Mapping[Kind, list[Node]]:
-        """Return the kinds of GPU that a pod may use, and for each kind the nodes that the pod may use.
+        """Return the kinds of GPU that a pod may use, each with the nodes that have it and allow the pod.
 
-        ``selector`` and ``tolerations`` are those of the pod. The caller must not change the result, because
-        it is cached.
+        ``selector`` and ``tolerations`` are the node selector and the tolerations of the pod. The caller must
+        not change the result, because it is cached.
         """
         question = (frozenset(selector.items()), tuple(each.model_dump_json() for each in tolerations))
         found = self._offered.get(question)
@@ -69,9 +72,10 @@ class Inventory(tuple[Node, ...]):
         return found
 
     def has_others(self, kind: Kind) -> bool:
-        """Return whether nodes without GPUs of this ``kind`` have the same extended resource.
+        """Return whether some nodes have the extended resource of ``kind``, but no GPUs of this kind.
 
-        Their GPUs are of another kind, or of an unknown kind.
+        The GPUs of these nodes are of another kind, or of an unknown kind. A pod that only requests the
+        resource could get such a GPU.
         """
         if kind not in self._mixed:
             offering = (node for node in self if node.allocatable.get(kind.resource, 0) >= 1)
@@ -79,13 +83,14 @@ class Inventory(tuple[Node, ...]):
         return self._mixed[kind]
 
     def is_unlabelled(self, resource: str) -> bool:
-        """Return whether nodes have this extended resource, but none of them has labels that tell the kind of
-        its GPUs.
+        """Return whether nodes have this extended resource, but no node's labels tell the kind of its GPUs.
+
+        ``resource`` is a name such as ``nvidia.com/gpu``. Return False if no node has it.
         """
         offering = [node for node in self if node.allocatable.get(resource, 0) >= 1]
         return bool(offering) and not any(kinds_of(node, self.table) for node in offering)
 
 
 def inventory(nodes: Sequence[Node]) -> Inventory:
-    """Return an inventory of ``nodes``. If ``nodes`` already is an inventory, return it unchanged."""
+    """Return ``nodes`` as an ``Inventory``. If ``nodes`` already is one, return it with its cache."""
     return nodes if isinstance(nodes, Inventory) else Inventory(nodes)

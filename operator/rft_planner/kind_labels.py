@@ -1,8 +1,8 @@
-"""The node labels that identify kinds of GPU: those of GPU Feature Discovery, AMD, and the clouds.
+"""The node labels that identify kinds of GPU: labels of GPU Feature Discovery, of AMD, and of the clouds.
 
-A plan requires one of these sets of labels, so that the pod runs on the planned kind of GPU. GPU Feature
-Discovery labels only running nodes. The labels of the clouds are needed for node pools without nodes: an
-autoscaler knows which of these labels a new node will have.
+A plan can require that the pod's node has one of several sets of these labels, so that the pod runs on the
+planned kind of GPU. GPU Feature Discovery labels only running nodes. The labels of the clouds are needed for
+node pools without nodes: an autoscaler knows which of these labels a new node will have.
 
 The clouds label their nodes in different ways:
 
@@ -10,9 +10,9 @@ The clouds label their nodes in different ways:
 - Karpenter and EKS Auto Mode have a label with the name of the GPU.
 - AKS and EKS node groups have no label of the GPU.
 
-Some of these labels have the same value for two kinds of GPU. In this case, and if there is no label, the
-instance type identifies the kind. The labels and instance types are from the clouds' public documentation of
-November 2026; none was tried in a cloud.
+Some of these labels have the same value for two kinds of GPU. In this case, and if there is no label of the
+GPU, the instance type of the node identifies the kind. The labels and instance types are from the clouds'
+public documentation of November 2026. None was tried in a cloud.
 """
 
 from collections.abc import Iterator, Mapping
@@ -24,16 +24,16 @@ from rft_planner.accelerators import ACCELERATORS, AMD, NVIDIA
 Labels = Mapping[str, tuple[str, ...]]
 """Node labels, each with its allowed values. An empty tuple means that a node must not have the label."""
 Table = Mapping[str, tuple[Labels, ...]]
-"""Sets of node labels by accelerator. A node with all labels of one set has this accelerator."""
+"""Sets of node labels by accelerator. If a node has all labels of one set, its GPUs are this accelerator."""
 
 GKE = "cloud.google.com/gke-accelerator"
 KARPENTER = "karpenter.k8s.aws/instance-gpu-name"
 EKS_AUTO = "eks.amazonaws.com/instance-gpu-name"
 INSTANCE = "node.kubernetes.io/instance-type"
 GKE_PARTITION = "cloud.google.com/gke-gpu-partition-size"
-"""Key of the label of a GKE node whose GPUs are divided into slices. The value is the slices' profile."""
+"""Key of a label that GKE sets on nodes whose GPUs are divided into MIG slices. The value is the profile."""
 GKE_SHARING = "cloud.google.com/gke-gpu-sharing-strategy"
-"""Key of the label of a GKE node whose GPUs several pods share."""
+"""Key of a label that GKE sets on nodes whose GPUs can be shared by several pods."""
 
 
 def _gke(*values: str) -> Labels:
@@ -107,14 +107,19 @@ _CLOUDS: Table = {
 
 
 def product_key(resource: str) -> str:
-    """Return the key of the node label that gives the product name of the GPUs. ``resource`` is their
-    extended resource.
+    """Return the key of the node label whose value is the product name of the node's GPUs.
+
+    ``resource`` is the extended resource of the GPUs: ``nvidia.com/gpu`` gives ``nvidia.com/gpu.product``.
     """
     return f"{AMD}.product-name" if resource == AMD else f"{resource}.product"
 
 
 def _discovered() -> Iterator[tuple[str, Labels]]:
-    """Yield each accelerator with its label from GPU Feature Discovery, or from AMD's node labeller."""
+    """Yield pairs of an accelerator's name and the product label by which a node with it is recognized.
+
+    GPU Feature Discovery or AMD's node labeller sets this label. Accelerators without a known product name
+    are left out.
+    """
     for name, device in ACCELERATORS.items():
         if device.products:
             yield name, {product_key(AMD if device.resource == AMD else NVIDIA): device.products}
@@ -124,24 +129,31 @@ TABLE: Table = MappingProxyType(
     {name: (labels, *_CLOUDS.get(name, ())) for name, labels in _discovered()}
     | {name: sets for name, sets in _CLOUDS.items() if not ACCELERATORS[name].products}
 )
-"""The node labels of each accelerator of the catalogue. A slice has no labels, because the name of its
-resource contains its size."""
+"""The sets of node labels of each accelerator in the catalogue. MIG slices have none, because the name of
+their resource already tells their size."""
 
 
 def extended(more: Table) -> Table:
-    """Return ``TABLE``, to which the sets of node labels in ``more`` are added."""
+    """Return a table with the sets of node labels in ``TABLE`` and in ``more``, by accelerator.
+
+    ``TABLE`` has the labels that this module knows. Its sets come first.
+    """
     return MappingProxyType({name: (*TABLE.get(name, ()), *more.get(name, ())) for name in (*TABLE, *more)})
 
 
 def matches(labels: Mapping[str, str], wanted: Labels) -> bool:
-    """Return whether ``labels``, the labels of a node, meet all conditions in ``wanted``."""
+    """Return whether the labels of a node meet all conditions in ``wanted``.
+
+    ``wanted`` has the allowed values by label key. No values mean that the node must not have the label.
+    """
     return all(labels.get(key) in values if values else key not in labels for key, values in wanted.items())
 
 
 def known_by(labels: Mapping[str, str], table: Table) -> tuple[str, tuple[str, str]] | None:
-    """Return the accelerator that a node's labels identify, and one of these labels as key and value.
+    """Return the name of the accelerator that a node's labels identify, and a label that identifies it.
 
-    Return ``None`` if the labels identify no accelerator.
+    The label is a pair of key and value. ``table`` has the sets of node labels of each accelerator. Return
+    ``None`` if the labels identify no accelerator.
     """
     for name, sets in table.items():
         for wanted in sets:
@@ -152,9 +164,10 @@ def known_by(labels: Mapping[str, str], table: Table) -> tuple[str, tuple[str, s
 
 
 def terms(name: str | None, table: Table) -> list[NodeTerm]:
-    """Return an accelerator's sets of node labels in the form that a plan stores.
+    """Return the sets of node labels that identify an accelerator, in the form that a plan stores.
 
-    A node with this accelerator has all labels of at least one set. Return [] if no set is known.
+    A node with this accelerator has all labels of at least one set. ``table`` has the sets by the name of the
+    accelerator. Return [] if it has no set for ``name``.
     """
     return [
         NodeTerm(labels=[NodeLabel(key=key, values=list(values)) for key, values in wanted.items()])
@@ -163,8 +176,9 @@ def terms(name: str | None, table: Table) -> list[NodeTerm]:
 
 
 def meets(labels: Mapping[str, str], wanted: list[NodeTerm]) -> bool:
-    """Return whether a node with ``labels`` has all labels of at least one of the sets in ``wanted``. Return
-    True if ``wanted`` is empty.
+    """Return whether a node with ``labels`` has all labels of at least one of the sets in ``wanted``.
+
+    Return True if ``wanted`` is empty.
     """
     return not wanted or any(
         matches(labels, {each.key: tuple(each.values) for each in term.labels}) for term in wanted

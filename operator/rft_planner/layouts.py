@@ -1,8 +1,9 @@
-"""Properties of model types that are fixed in code and are not in ``config.json``.
+"""Properties of model types that follow from the code of the model, and are not in its ``config.json``.
 
-These properties come from the model classes of ``transformers`` 5.19. A test builds each type with random
-weights. It compares the planned number of parameters with that of the model, and the planned number of the
-adapter's parameters with the number that peft 0.21 trains.
+Examples are the norms of a layer, and whether q, k and v are one matrix. The properties come from the model
+classes of ``transformers`` 5.19. A test builds a model of each type with random weights. It compares the
+planned number of parameters with that of the model, and the planned number of the adapter's parameters with
+the number that peft 0.21 trains.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,46 +16,59 @@ Extra = Callable[[Shape], int]
 
 
 def head_norms(shape: Shape) -> int:
-    """Return the number of parameters of query and key norms that have one weight per column of a head."""
+    """Return the number of parameters of a layer's query and key norms, which are norms of each head.
+
+    Each of the two norms has one weight per column of a head.
+    """
     return 2 * shape.head_dim
 
 
 def width_norms(shape: Shape) -> int:
-    """Return the number of parameters of query and key norms that have one weight per column of all heads."""
+    """Return the number of parameters of a layer's query and key norms, which are norms over all heads.
+
+    Each of the two norms has one weight per column of all heads together.
+    """
     return (shape.heads + shape.kv_heads) * shape.head_dim
 
 
 def two_more_norms(shape: Shape) -> int:
-    """Return the number of parameters of two additional norms, after attention and after feed-forward."""
+    """Return the number of parameters of a layer's two additional norms, after attention and feed-forward."""
     return 2 * shape.hidden
 
 
 def output_bias(shape: Shape) -> int:
-    """Return the number of parameters of attention's output bias, which exists if q, k and v have biases."""
+    """Return the number of parameters of the bias of a layer's attention output.
+
+    It is 0 if q, k and v have no biases, because then the output has no bias either.
+    """
     return shape.hidden if shape.attention_bias else 0
 
 
 def sinks(shape: Shape) -> int:
-    """Return the number of parameters of the attention sinks, one for each head."""
+    """Return the number of parameters of a layer's attention sinks: one for each query head."""
     return shape.heads
 
 
 def expert_biases(shape: Shape) -> int:
-    """Return the number of parameters of all biases of the router and of the experts' gate, up and down."""
+    """Return the number of parameters of a layer's biases in the router and its experts' gate, up, down."""
     return shape.experts * (1 + 2 * shape.expert_intermediate + shape.hidden)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Properties of one type of models, for example of all models with ``model_type`` qwen3."""
+    """Properties of one type of models, for example of all models with the ``model_type`` qwen3.
+
+    They decide how many parameters a model and its adapter have.
+    """
 
     extras: tuple[Extra, ...] = (output_bias,)
-    """Functions that count a layer's parameters besides matrices, two norms and biases of q, k and v."""
+    """Functions, each of which counts some further parameters of a layer. Matrices, the two usual norms, and
+    the biases of q, k and v are counted elsewhere."""
     bias: bool = False
-    """Whether q, k and v have a bias if ``config.json`` does not say."""
+    """Whether q, k and v have biases if ``config.json`` does not have the field ``bias_field``."""
     bias_field: str | None = "attention_bias"
-    """Name of the field of ``config.json`` that says whether q, k and v have biases. ``None``: transformers
-    reads no such field."""
+    """Name of the field of ``config.json`` that says whether q, k and v have biases. ``None``: there is no
+    such field."""
     head_norms_field: str | None = None
     """Name of a field of ``config.json``. If it is true, queries and keys have the norms that ``head_norms``
     counts. ``None``: there is no such field."""
@@ -62,7 +76,8 @@ class Layout:
     """Name of a field of ``config.json``. If it is true, gate, up and down have biases. ``None``: there is no
     such field."""
     tied: bool = False
-    """Whether the output layer shares the embedding's weights if ``config.json`` does not say."""
+    """Whether the output layer shares the embedding's weights if ``config.json`` has no
+    ``tie_word_embeddings``."""
     fused_attention: bool = False
     """Whether q, k and v are one matrix, with one adapter."""
     fused_feed_forward: bool = False

@@ -1,7 +1,7 @@
-"""Reads the shape of a model from its ``config.json``.
+"""Reads the shape of a model (layers, widths, heads) from its ``config.json``.
 
-The numbers of parameters are those of model classes of ``transformers`` with the layers ``q/k/v/o_proj`` and
-``gate/up/down_proj``. The module ``layouts`` has the differences between model types.
+The counts of parameters are for the model classes of ``transformers`` that have the layers ``q/k/v/o_proj``
+and ``gate/up/down_proj``. The module ``layouts`` has the differences between model types.
 
 For a quantized checkpoint, the unpacked weights are counted, because peft cannot train packed weights. For
 example, ``transformers`` unpacks gpt-oss to bf16 in the trainer, if it has no MXFP4 kernels.
@@ -16,10 +16,11 @@ from rft_planner.shapes import Shape
 
 
 class UnreadableConfig(ValueError):
-    """The planner does not support a model's ``config.json``. The message names the field."""
+    """Error: the shape of a model cannot be read from its ``config.json``. The message names the field."""
 
 
 INSTEAD = "set spec.model.parameters, e.g. 7B"
+"""The end of error messages: what the user can do if ``config.json`` cannot be read."""
 _UNLIKE = {
     "is_encoder_decoder": "an encoder and a decoder",
     "kv_lora_rank": "latent attention, which has a compressed key-value cache",
@@ -30,12 +31,12 @@ _UNLIKE = {
     "num_kv_shared_layers": "layers that share a cache",
     "audio_config": "an audio encoder",
 }
-"""Fields of ``config.json`` for features that the planner does not support, with a description."""
+"""Fields of ``config.json`` for features that the planner does not support, each with its description."""
 _CACHED = {"full_attention", "sliding_attention", "chunked_attention"}
 
 
 def from_config(config: Mapping[str, Any]) -> Shape:
-    """Return the shape that a model's ``config.json`` describes.
+    """Return the shape of a model: its layers, widths and heads. ``config``: the content of ``config.json``.
 
     A sliding window counts as full attention, because vLLM never needs more cache for it than for full
     attention.
@@ -101,8 +102,9 @@ def _layout(config: Mapping[str, Any]) -> Layout:
 
 
 def _with_experts(shape: Shape, config: Mapping[str, Any], layout: Layout) -> Shape:
-    """Return ``shape`` with the experts' fields filled in. ``config`` is the ``config.json`` of a mixture of
-    experts.
+    """Return a copy of ``shape`` with the numbers and widths of experts, for a mixture of experts.
+
+    ``config`` is the content of the model's ``config.json``, from which these numbers are read.
     """
     width = _first(config, "moe_intermediate_size") or shape.intermediate
     shared = _count(config, "n_shared_experts") * width
@@ -122,10 +124,11 @@ def _with_experts(shape: Shape, config: Mapping[str, Any], layout: Layout) -> Sh
 
 
 def adapts_attention_only(config: Mapping[str, Any]) -> bool:
-    """Return whether only the attention of this model can have adapters.
+    """Return whether only the attention of a model can have LoRA adapters, and not its feed-forward part.
 
-    This is so in a mixture of experts: an adapter for all experts would be a hundred times as large. It is
-    also so for GLM-4: its gate and up are one matrix, for which vLLM loads no adapter.
+    ``config`` is the content of ``config.json``. The result is true for a mixture of experts, because an
+    adapter for all experts would be a hundred times as large. It is also true for GLM-4: its gate and up are
+    one matrix, for which vLLM loads no adapter.
     """
     layout = LAYOUTS.get(str(config.get("model_type")))
     fused = layout is not None and layout.attention_adapters
@@ -133,7 +136,7 @@ def adapts_attention_only(config: Mapping[str, Any]) -> bool:
 
 
 EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
-"""Names of the fields of ``config.json`` that may have the number of experts."""
+"""Fields of ``config.json`` for the number of experts. Which one a model has depends on its type."""
 _SHARED = "shared_expert_intermediate_size"
 
 
@@ -147,10 +150,14 @@ def _extras(shape: Shape, config: Mapping[str, Any], layout: Layout) -> int:
 
 
 def _tower(config: Mapping[str, Any], hidden: int) -> int:
-    """Return the number of parameters of Gemma 3's SigLIP vision tower and its projector.
+    """Return the number of parameters of Gemma 3's SigLIP vision tower and its projector. 0: no tower.
 
-    ``hidden`` is the hidden size of the text model. Each layer has four projections of the attention, two of
-    the feed-forward part, and two norms, all with biases, as in ``Gemma3ForConditionalGeneration``.
+    ``hidden`` is the hidden size of the text model. Each layer of the tower has four projections of the
+    attention, two of the feed-forward part, and two norms, all with biases, as in
+    ``Gemma3ForConditionalGeneration``.
+
+    Raises:
+        UnreadableConfig: the tower is of another type, or a field is missing or not a number.
     """
     vision = config.get("vision_config")
     if not isinstance(vision, Mapping):
@@ -174,7 +181,7 @@ def _first(config: Mapping[str, Any], *names: str) -> int | None:
 
 
 def _count(config: Mapping[str, Any], name: str) -> int:
-    """Return a field of ``config.json`` as a whole number, or 0 if it is absent."""
+    """Return the field ``name`` of ``config.json`` as a whole number, or 0 if it is absent, null or 0."""
     return _number(config, name) if config.get(name) else 0
 
 

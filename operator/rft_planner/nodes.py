@@ -1,7 +1,7 @@
-"""Finds out which nodes a pod may use, which resources a node has, and which kind its GPUs are.
+"""Finds out which nodes a pod may use, whether a node has enough resources, and of which kind its GPUs are.
 
-The labels in ``kind_labels`` identify the kind of a GPU. For an unknown GPU, other labels give its name and
-memory:
+Node labels identify the kind of the GPUs (see the module ``kind_labels``). For a GPU that is not in the
+catalogue of accelerators, these labels give the name and the memory:
 
 - NVIDIA's gpu-feature-discovery sets ``nvidia.com/gpu.product``, and ``nvidia.com/gpu.memory`` in MiB. With
   the MIG strategy ``mixed``, it also sets labels such as ``nvidia.com/mig-1g.10gb.memory``.
@@ -20,12 +20,12 @@ from rft_planner.kind_labels import GKE_SHARING, Table, product_key
 from rft_planner.sizes import GIB
 
 OS_LABEL, LINUX = "kubernetes.io/os", "linux"
-"""The node label, with its value, that every pod of a run selects. The kubelet sets it."""
+"""Key and value of the node label that every pod of a run has in its node selector. The kubelet sets it."""
 CPU = "cpu"
 MEMORY = "memory"
 VISIBLE = 0.97
-"""Share of the memory in a node's label that a process sees. For a T4 the label says 15,360 MiB, but torch
-reports 14.6 GiB."""
+"""Share of the GPU memory in a node's label that a process sees. For a T4 the label says 15,360 MiB, but
+torch reports 14.6 GiB."""
 
 _MIG = re.compile(r"^nvidia\.com/mig-(\S+)$")
 _VRAM = re.compile(r"^(\d+)(?:G|GB|Gi)$")
@@ -34,7 +34,7 @@ _REPELLING = ("NoSchedule", "NoExecute")
 
 @dataclass(frozen=True)
 class Taint:
-    """A taint of a node."""
+    """A taint of a Kubernetes node. It keeps pods without a matching toleration away from the node."""
 
     key: str
     value: str = ""
@@ -43,12 +43,12 @@ class Taint:
 
 @dataclass(frozen=True)
 class Node:
-    """The facts about a node that the planner needs."""
+    """A Kubernetes node: its labels, its taints, its allocatable resources, and whether it is ready."""
 
     name: str
     labels: Mapping[str, str] = field(default_factory=dict)
     allocatable: Mapping[str, float] = field(default_factory=dict)
-    """The node's allocatable CPUs, bytes and devices, by resource, including those that other pods use."""
+    """The node's allocatable CPUs, bytes and devices, by resource. What other pods use is not subtracted."""
     taints: tuple[Taint, ...] = ()
     schedulable: bool = True
     """Whether the node is ready and not cordoned."""
@@ -58,7 +58,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of GPU that nodes offer."""
+    """A kind of GPU, or of MIG slice, that nodes of the cluster have."""
 
     resource: str
     """Name of the extended resource that a pod requests for this kind of GPU."""
@@ -67,24 +67,26 @@ class Kind:
     name: str | None = None
     """Name of this kind of GPU in the catalogue, or None if the catalogue does not have it."""
     label: tuple[str, str] | None = None
-    """The node label, with its value, that identifies this kind of GPU."""
+    """Key and value of the node label that identifies this kind of GPU. None: there is no such label."""
 
     @property
     def title(self) -> str:
-        """The name of this kind of GPU in messages to users."""
+        """The name of this GPU in messages: its ``name``, or else the value of its label, or its resource."""
         return self.name or (self.label[1] if self.label is not None else self.resource)
 
 
 def kinds_of(node: Node, table: Table = kind_labels.TABLE) -> list[Kind]:
-    """Return the kinds of GPU of a node. Left out are kinds whose memory is not known, and GPUs that several
-    pods share.
+    """Return the kinds of GPU that a node has, with their memory.
+
+    GPUs whose memory is not known, and GPUs that several pods share, are left out. ``table`` has the node
+    labels that identify each accelerator.
     """
     offered = sorted(name for name, amount in node.allocatable.items() if amount >= 1 and is_gpu(name))
     return [kind for name in offered if (kind := _kind(node, name, table)) is not None]
 
 
 def is_gpu(resource: str) -> bool:
-    """Return whether an extended resource is a GPU or a slice of one."""
+    """Return whether an extended resource, such as ``nvidia.com/gpu``, is a GPU or a MIG slice of a GPU."""
     return resource in (NVIDIA, AMD) or _MIG.match(resource) is not None
 
 
@@ -102,28 +104,31 @@ def _kind(node: Node, resource: str, table: Table) -> Kind | None:
 
 
 def _by_cloud(labels: Mapping[str, str], resource: str, table: Table) -> tuple[str, tuple[str, str]] | None:
-    """Return the accelerator of a node, and the label that names this accelerator. Only labels of the cloud
-    are used.
+    """Return the name of a node's accelerator, and the label (key and value) that identifies it.
 
-    Return ``None`` if no such label is known. Also return ``None`` for slices of GPUs, because these labels
-    name the whole GPU.
+    This is for nodes without a product label. So only labels of the cloud can identify the accelerator, by
+    ``table``. Return ``None`` if they identify no accelerator with this ``resource``. The result is also
+    ``None`` for MIG slices, because the labels of the cloud name the whole GPU.
     """
     found = kind_labels.known_by(labels, table)
     return found if found is not None and ACCELERATORS[found[0]].resource == resource else None
 
 
 def catalogued(labels: Mapping[str, str], resource: str) -> str | None:
-    """Return the catalogue's name for the GPUs of a node, found by the node's labels. Return ``None`` if the
-    catalogue has none.
+    """Return the name in the catalogue for the GPUs of a node, by the product name in the node's labels.
+
+    ``resource`` is the extended resource of the GPUs. Return ``None`` if there is no product label, or the
+    catalogue does not have the GPU.
     """
     label = _product_label(labels, resource)
     return _catalogued(label[1], resource) if label is not None else None
 
 
 def _product_label(labels: Mapping[str, str], resource: str) -> tuple[str, str] | None:
-    """Return the node label with the product name of the GPUs that ``resource`` requests, or None.
+    """Return key and value of the node label with the product name of a GPU, or None if there is no label.
 
-    A MIG slice may have no label of its own. Then the label of the whole GPU is returned.
+    ``resource`` is the extended resource of the GPU. If it is a MIG slice without a label of its own, the
+    label of the whole GPU is returned.
     """
     own = product_key(resource)
     keys = (own, product_key(NVIDIA)) if _MIG.match(resource) else (own,)
@@ -140,8 +145,8 @@ def _is_shared(node: Node, resource: str, label: tuple[str, str] | None) -> bool
 def _catalogued(product: str, resource: str) -> str | None:
     """Return the name of a GPU or a MIG slice in the catalogue, or None if the catalogue does not have it.
 
-    ``product`` is the product name in the node's label. A slice's MIG profile is in the name of its resource
-    or in its product name.
+    ``product`` is the product name in the node's label. For a slice, the MIG profile is taken from the name
+    of the resource, or else from the product name.
     """
     whole, _, slice_ = product.partition("-MIG-")
     mixed = _MIG.match(resource)
@@ -167,12 +172,13 @@ def usable(
     resource: str | None = None,
     terms: Sequence[NodeTerm] = (),
 ) -> list[Node]:
-    """Return the Linux nodes that are ready and not cordoned, and whose labels and taints allow a pod.
+    """Return the nodes that a pod may use: ready, not cordoned Linux nodes whose labels and taints allow it.
 
-    - ``selector`` and ``tolerations`` are those of the pod. The user's affinity is ignored.
-    - ``resource`` is the extended resource that the pod requests. A taint whose key is this name is
-      tolerated.
-    - ``terms`` are sets of node labels from the plan. A node must have all labels of at least one set.
+    - ``selector`` and ``tolerations`` are the pod's node selector and tolerations. The pod's affinity is
+      ignored.
+    - ``resource`` is the extended resource that the pod requests. A taint with this key is tolerated.
+    - ``terms`` are sets of node labels. A node must have all labels of at least one set. If there is no set,
+      all nodes are allowed.
     """
     return [
         node
@@ -190,7 +196,7 @@ def _tolerated(taint: Taint, tolerations: Sequence[Toleration]) -> bool:
 
 
 def _tolerates(toleration: Toleration, taint: Taint) -> bool:
-    """Return whether a toleration matches a taint, by the rules of the Kubernetes scheduler."""
+    """Return whether a pod's toleration matches a node's taint, by the rules of the Kubernetes scheduler."""
     if toleration.effect not in (None, taint.effect) or toleration.key not in (None, taint.key):
         return False
     exists = toleration.operator == "Exists"
@@ -198,5 +204,8 @@ def _tolerates(toleration: Toleration, taint: Taint) -> bool:
 
 
 def holds(node: Node, needs: Mapping[str, float]) -> bool:
-    """Return whether a pod's needs fit on an empty node. Other pods on the node are not considered."""
+    """Return whether a node has enough resources for a pod. Other pods on the node are not considered.
+
+    ``needs`` are the pod's requests by resource: CPUs, bytes of memory, and numbers of devices.
+    """
     return all(node.allocatable.get(resource, 0.0) >= amount for resource, amount in needs.items())

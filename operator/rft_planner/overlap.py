@@ -1,13 +1,13 @@
-"""Decides whether the sampler generates the next batches while the trainer trains on the current one."""
+"""Decides whether sampling and training overlap: whether the next batch is sampled during an update."""
 
 from rft_api.job import RFTJobSpec
 
 
 def overlaps(spec: RFTJobSpec, apart: bool) -> bool:
-    """Return whether the sampler generates the next batch while the trainer trains.
+    """Return whether the sampler generates the next batch while the trainer trains on the current batch.
 
-    ``apart`` says whether sampling and training have separate GPUs. Without separate GPUs both use the same
-    device, so an overlap would save no time. The job must also allow completions from an earlier adapter
+    ``apart`` says whether sampling and training have separate GPUs. This is required, because an
+    overlap on the same GPUs would save no time. The job must also allow completions from an earlier adapter
     version (``maxStaleness`` above 0), must not be deterministic, and must sample with vLLM.
     """
     training = spec.training
@@ -16,10 +16,11 @@ def overlaps(spec: RFTJobSpec, apart: bool) -> bool:
 
 
 def adapters_in_use(spec: RFTJobSpec, apart: bool) -> int:
-    """Return how many adapter versions the sampler uses at the same time. ``apart``: see ``overlaps``.
+    """Return how many versions of the adapter the sampler uses at the same time.
 
-    With ``maxStaleness`` above 1 several batches are in the sampler, each with its own version. A job with an
-    environment samples one batch at a time, so it uses one version.
+    ``apart`` says whether sampling and training have separate GPUs. With ``maxStaleness`` above 1 the sampler
+    generates several batches at the same time, each with another version. A job with an environment samples
+    one batch at a time, so it uses one version.
     """
     if spec.environment is not None or not overlaps(spec, apart):
         return 1

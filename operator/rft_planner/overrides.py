@@ -1,5 +1,6 @@
-"""Warns if the number of GPUs in the spec differs from the planned number. The run still uses the spec's
-number.
+"""Warns if ``spec.resources.gpus`` differs from the number of GPUs that the planner would choose.
+
+The run still uses the number in the spec.
 """
 
 from collections.abc import Callable
@@ -17,9 +18,9 @@ FIELD = "spec.resources.gpus"
 def contradiction(
     spec: RFTJobSpec, planned: Callable[[RFTJobSpec], Plan] = lambda spec: plan(spec, "")
 ) -> str | None:
-    """Return a warning if ``spec.resources.gpus`` differs from the planned number of GPUs, else ``None``.
+    """Return a warning if ``spec.resources.gpus`` is not the number that the planner would choose, else None.
 
-    There is no warning if the planned number is not known, or if the spec asks for 0 GPUs. With 0 GPUs the
+    There is no warning if the planner's number is not known, or if the spec asks for 0 GPUs. With 0 GPUs the
     run uses the CPU. ``planned`` is the function that plans a spec.
     """
     asked = spec.resources.gpus if spec.resources is not None else None
@@ -44,10 +45,10 @@ def _kind(spec: RFTJobSpec) -> str:
 
 
 def _warning_end(spec: RFTJobSpec, planned: Callable[[RFTJobSpec], Plan]) -> str:
-    """Return the end of the warning of ``contradiction``: that the run does not fit on the spec's number of
-    GPUs.
+    """Return the last words of a warning: that the run does not fit on the number of GPUs in the spec.
 
-    Return "" if the run fits on this number, or if no plan can be made.
+    Return "" if the run fits on this number, or if no plan can be made. ``planned`` is the function that
+    plans a spec.
     """
     with suppress(Unplannable):
         if planned(spec).memory_parts is None:

@@ -1,6 +1,6 @@
-"""Chooses the dtype of the base model's weights and of computations. Trainer and sampler use the same dtype.
+"""Chooses the dtype of a run: the dtype of the base model's weights and of computations with them.
 
-On GPUs the dtype is bfloat16. On a CPU bfloat16 has two disadvantages:
+Trainer and sampler use the same dtype. On GPUs it is bfloat16. On a CPU bfloat16 has two disadvantages:
 
 - It is slow, unless the processor has instructions for it.
 - It is not reproducible: the order of a kernel's sums depends on the number of rows.
@@ -34,9 +34,10 @@ SAFE: Dtype = "float32"
 
 
 def dtype_of(training: Training, device: Device, machine: Dtype = SAFE) -> Dtype:
-    """Return the dtype of a run on ``device``.
+    """Return the dtype of the base model's weights in a run on ``device``. Trainer and sampler both use it.
 
-    ``machine`` is the dtype that is fast on the CPU of the machine that trains.
+    ``machine`` is the dtype that is fast on the CPU of the machine that trains. A run on the CPU uses it if
+    the job neither sets ``training.cpuDtype`` nor is deterministic.
     """
     if device == "cuda":
         return "bfloat16"
@@ -46,7 +47,7 @@ def dtype_of(training: Training, device: Device, machine: Dtype = SAFE) -> Dtype
 
 
 def fast_cpu_dtype(env: Mapping[str, str] = os.environ, processors: Path = Path("/proc/cpuinfo")) -> Dtype:
-    """Return the dtype that is fast on this CPU.
+    """Return the dtype that is fast on the CPU of this machine.
 
     If ``env`` has the variable ``RFT_CPU_DTYPE``, its value is returned. Otherwise the flags of the CPU in
     the file ``processors`` decide: bfloat16 is returned only if the CPU has instructions for bfloat16.

@@ -20,7 +20,7 @@ GIB = 2.0**30
 
 
 def quantity(text: str) -> float:
-    """Return a Kubernetes quantity as a number: ``80Gi`` is 80 × 2**30.
+    """Return the number that a Kubernetes quantity stands for: ``80Gi`` gives 80 × 2**30, ``500m`` gives 0.5.
 
     Raises:
         ValueError: if the text is not a quantity.
@@ -32,10 +32,10 @@ def quantity(text: str) -> float:
 
 
 def gib(amount: float) -> str:
-    """Return a number of bytes as whole gibibytes, rounded up, such as ``80Gi``."""
+    """Return a number of bytes as a Kubernetes quantity such as ``80Gi``: rounded up, and at least 1Gi."""
     return f"{max(1, -int(-amount // GIB))}Gi"
 
 
 def mib(amount: float) -> str:
-    """Return a number of bytes as whole mebibytes, rounded up, such as ``512Mi``."""
+    """Return a number of bytes as a Kubernetes quantity such as ``512Mi``: rounded up, and at least 1Mi."""
     return f"{max(1, -int(-amount // MIB))}Mi"
