@@ -1,16 +1,16 @@
-"""Plans a job on a cluster: chooses a kind of GPU that the nodes have, and makes the pod run on such a node.
+"""Plans a job on a cluster: chooses a kind of GPU that the nodes have, and the labels of nodes for the pod.
 
-If the spec names no accelerator, a plan is made for each kind of GPU that the job may use. These rules decide
-between the kinds. A later rule decides only if the earlier ones leave several kinds.
+If the spec names no accelerator, a plan is made for each kind of GPU that the job may use. The rules below
+choose one kind. A later rule decides only if the earlier ones leave several kinds.
 
 1. The pod fits on a node of this kind.
 2. The run fits on the number of GPUs that the user set.
-3. The earlier plan chose this kind.
+3. The job's earlier plan chose this kind.
 4. The plan needs the fewest GPUs.
 5. The most nodes have this kind.
 6. The name is the first in the alphabet.
 
-If no node has a kind of GPU that the job may use, the kind of the earlier plan is kept.
+If no node has GPUs that the job may use, the kind of the earlier plan is kept.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -55,18 +55,19 @@ def placed(
     force_memory: bool = False,
     defaults: JobDefaults = NO_DEFAULTS,
 ) -> Plan:
-    """Return the plan of a job on a cluster.
+    """Return the plan of a job on a cluster: its kind of GPU, its resources, and the node labels for its pod.
 
+    - ``uid`` is the job's UID.
     - ``nodes`` are the nodes of the cluster. Without nodes the kinds of GPU are not known.
-    - ``before`` is an earlier plan of the same spec. By rule 3 of this module, the new plan usually has the
-      same kind of GPU, also if nodes were added or removed.
-    - ``force_memory`` is passed to ``plan``.
-    - ``defaults`` are the platform's defaults. Those for a kind of GPU can have a node selector and
-      tolerations. They decide which nodes of this kind the job may use.
+    - ``before`` is an earlier plan of the same spec. The new plan usually has the same kind of GPU, also if
+      nodes were added or removed.
+    - ``force_memory`` says whether a ``spec.resources.memory`` that is too small is accepted.
+    - ``defaults`` are the platform's defaults, which the job inherits. Those of a kind of GPU can have a node
+      selector and tolerations, which decide which nodes of this kind the job may use.
 
     Raises:
-        Unplannable: as in ``plan``. If the job fits on no kind of GPU in the cluster, the error is that of
-            the kind with the most memory.
+        Unplannable: no plan can be made. If the job fits on no kind of GPU in the cluster, the error is that
+            of the kind with the most memory.
     """
     named, accelerator = asked_for(spec), (spec.resources or Resources()).accelerator
     made_for = partial(planned, uid=uid, force_memory=force_memory)
@@ -101,7 +102,7 @@ def placed(
 
 
 def _allowing(spec: RFTJobSpec) -> tuple[Mapping[str, str], Sequence[Toleration]]:
-    """Return the node selector and the tolerations of a spec, which decide which nodes the job may use."""
+    """Return the node selector and the tolerations of a spec. They decide which nodes the job may use."""
     resources = spec.resources or Resources()
     return resources.node_selector or {}, resources.tolerations or []
 
@@ -109,10 +110,11 @@ def _allowing(spec: RFTJobSpec) -> tuple[Mapping[str, str], Sequence[Toleration]
 def _offered(
     known: Inventory, inheriting: Callable[[str | None], Inheriting], defaults: JobDefaults
 ) -> Mapping[Kind, list[Node]]:
-    """Return the kinds of GPU that a job may use, and for each kind the nodes that the job may use.
+    """Return the kinds of GPU that a job may use, each with the nodes that have it and allow the job.
 
-    ``inheriting`` returns the job's spec with the platform's defaults for an accelerator. These defaults can
-    have a node selector and tolerations, which decide which nodes with this accelerator the job may use.
+    ``known`` has the nodes of the cluster. ``inheriting`` returns the job's spec with the platform's defaults
+    for an accelerator. These ``defaults`` can have a node selector and tolerations, which decide which nodes
+    with this accelerator the job may use.
     """
     offered = known.offered(*_allowing(inheriting(None).spec))
     own = defaults.accelerators or {}
@@ -126,7 +128,10 @@ def _offered(
 
 
 def needs(plan: Plan) -> dict[str, float]:
-    """Return the resource requests of a plan for the trainer's container: CPUs, bytes and devices."""
+    """Return the resource requests of the trainer's container in a plan: CPUs, bytes of memory, and GPUs.
+
+    The keys are resources such as cpu, memory and ``nvidia.com/gpu``.
+    """
     found = {CPU: quantity(plan.cpu or "0"), MEMORY: quantity(plan.memory or "0")}
     if plan.gpus:
         found[plan.gpu_resource or resource_of(plan.accelerator)] = float(plan.gpus)
@@ -134,9 +139,9 @@ def needs(plan: Plan) -> dict[str, float]:
 
 
 def recorded(before: Plan | None) -> Kind | None:
-    """Return the kind of GPU that an earlier plan chose by the labels of nodes.
+    """Return the kind of GPU that the earlier plan ``before`` chose by the labels of nodes.
 
-    Return ``None`` if there is no earlier plan, or if it chose no kind in this way.
+    Return ``None`` if there is no earlier plan, or if it has no kind that was chosen by labels.
     """
     if before is None or before.gpu_resource is None or before.gpu_memory is None:
         return None
@@ -148,17 +153,20 @@ def recorded(before: Plan | None) -> Kind | None:
 
 
 def for_kind(spec: RFTJobSpec, kind: Kind) -> RFTJobSpec:
-    """Return the spec with ``kind`` as its accelerator, written as a user would write it."""
+    """Return a copy of the spec that asks for the given kind of GPU in ``resources.accelerator``.
+
+    The copy has the name of the kind, or its memory if the kind is not in the catalogue.
+    """
     named: dict[str, Any] = {"name": kind.name} if kind.name else {"memory": _mebibytes(kind.memory)}
     resources = (spec.resources or Resources()).model_copy(update={"accelerator": Accelerator(**named)})
     return spec.model_copy(update={"resources": resources})
 
 
 def _named(name: str | None, offered: Mapping[Kind, list[Node]]) -> Kind | None:
-    """Return the kind of GPU whose name in the catalogue is ``name``.
+    """Return the kind of GPU in ``offered`` whose name in the catalogue is ``name``.
 
-    If several kinds have this name, return the kind with the most nodes. Return ``None`` if no node has such
-    a kind, or if ``name`` is ``None``.
+    ``offered`` has the kinds that the job may use, each with its nodes. If several kinds have this name,
+    return the one with the most nodes. Return ``None`` if none has it, or if ``name`` is ``None``.
     """
     kinds = [kind for kind in offered if name is not None and kind.name == name]
     return min(kinds, key=lambda kind: (-len(offered[kind]), kind.label or ()), default=None)
@@ -169,10 +177,10 @@ def _offers(
     offered: Mapping[Kind, list[Node]],
     made_for: Callable[[Inheriting], Plan],
 ) -> list[_Offer]:
-    """Return every kind of GPU on which the job fits, with its nodes and a plan.
+    """Return every kind of GPU on which the job fits, each with its nodes and the job's plan for this kind.
 
-    ``inheriting`` returns the job's spec with the platform's defaults for an accelerator. ``made_for``
-    returns the plan of such a spec.
+    ``offered`` has the kinds that the job may use, each with its nodes. ``inheriting`` returns the job's spec
+    with the platform's defaults for an accelerator. ``made_for`` returns the plan of such a spec.
 
     Raises:
         Unplannable: the job fits on no kind. The error is that of the kind with the most memory.
@@ -192,8 +200,9 @@ def _offers(
 
 
 def _of_kind(error: Unplannable, title: str) -> Unplannable:
-    """Return the error with the kind of GPU added to its message. The user did not name this kind in the
-    spec.
+    """Return the error "does not fit" with the kind of GPU added to its message, and other errors unchanged.
+
+    The message needs the kind, because the planner chose it, and not the user. ``title`` is its name.
     """
     if error.reason != Reason.DOES_NOT_FIT:
         return error
@@ -218,13 +227,14 @@ def _best(offers: list[_Offer], earlier: Kind | None) -> _Offer:
 
 
 def _not_there(made: Plan, spec: RFTJobSpec, nodes: Inventory, offered: Mapping[Kind, list[Node]]) -> Plan:
-    """Return the plan for an accelerator that the spec names, but that no node has now.
+    """Return the plan ``made`` for an accelerator that the spec names, but that no node has now, with a note.
 
-    Usually the plan requires a node with the labels of this accelerator. So the pod waits until an autoscaler
-    adds such a node.
+    Usually the returned plan requires a node with the labels of this accelerator. So the pod waits until an
+    autoscaler adds such a node.
 
     Some clusters have nodes with GPUs, but without labels for the kind of GPU. If the plan required labels
-    there, the pod would wait forever. So in such a cluster the plan requires no labels.
+    there, the pod would wait forever. So in such a cluster the plan requires no labels. ``offered`` are the
+    kinds of GPU that the job may use.
     """
     terms = _terms(made.accelerator, spec, nodes)
     resources, resource = spec.resources or Resources(), resource_of(made.accelerator)
@@ -235,8 +245,9 @@ def _not_there(made: Plan, spec: RFTJobSpec, nodes: Inventory, offered: Mapping[
 
 
 def _terms(name: str | None, spec: RFTJobSpec, nodes: Inventory) -> list[NodeTerm]:
-    """Return an accelerator's sets of node labels. Return [] if the user's node selector uses one of these
-    labels.
+    """Return the sets of node labels that identify an accelerator. A node with it has one of the sets.
+
+    Return [] if the user's node selector uses one of these labels, because the user then chooses the nodes.
     """
     theirs = (spec.resources.node_selector if spec.resources is not None else None) or {}
     terms = kind_labels.terms(name, nodes.table)
@@ -252,7 +263,7 @@ def _landing_on(
     *,
     named: bool = False,
 ) -> Plan:
-    """Return the plan ``made`` for a kind of GPU, with the labels that the pod's node must have.
+    """Return the plan ``made`` with a kind of GPU, and with the labels that the pod's node must have for it.
 
     - ``node_terms`` are sets of labels, which autoscalers need. The node must have one of the sets. They are
       set in three cases: the spec names the kind (``named``), other kinds of GPU have the same resource, or

@@ -1,4 +1,4 @@
-"""Makes the plan of a job: the number of GPUs, how training and sampling divide them, CPU and memory."""
+"""Makes the plan of a job: its GPUs, their division between training and sampling, its CPUs and memory."""
 
 import difflib
 from typing import Any, NamedTuple
@@ -32,7 +32,7 @@ CPU_NAME = "cpu"
 
 
 class Unplannable(ValueError):
-    """No plan can be made for a job. ``reason`` is one of the reasons of the condition Planned."""
+    """Error: no plan can be made for a job. ``reason`` is the reason for the status condition ``Planned``."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -40,8 +40,9 @@ class Unplannable(ValueError):
 
 
 class _Gpus(NamedTuple):
-    """A number of GPUs, notes that explain this number, and how the GPUs are divided between training and
-    sampling (None if not known).
+    """The number of GPUs of a run, with sentences for the user that explain this number.
+
+    ``split`` is the division of the GPUs between training and sampling, or None if it is not known.
     """
 
     number: int
@@ -58,12 +59,12 @@ def plan(
     force_memory: bool = False,
     cpu_dtype: Dtype = SAFE,
 ) -> Plan:
-    """Return the plan of a job: the resources of its pod, and the estimate of the run.
+    """Return the plan of a job: the resources of its pod, the use of its GPUs, and the estimate of the run.
 
     - ``uid`` is the job's UID. The seed is derived from it.
-    - ``shape`` is the model's shape, or None to find the shape by the model's name.
-    - ``rows`` has the numbers of rows of the dataset and the length of prompts, or is None if they are not
-      known.
+    - ``shape`` is the model's shape: its layers, widths and heads. If it is None, the shape is found by the
+      name of the model.
+    - ``rows`` has the numbers of rows of the dataset and the length of prompts. None: they are not known.
     - ``force_memory`` says whether a ``spec.resources.memory`` that is too small is accepted.
     - ``cpu_dtype`` is the dtype that is fast on the CPU of the machine that will train. It is float32 if the
       machine is not known.
@@ -142,10 +143,10 @@ def plan(
 
 
 def _cpu(resources: Resources, planned: str) -> str:
-    """Return the pod's CPU request.
+    """Return the CPU request of the trainer's container.
 
-    This is the request in the spec, if there is one. Otherwise it is the planned request, but at most the CPU
-    limit in the spec.
+    This is the request in the spec, if there is one. Otherwise it is ``planned``, but at most the CPU limit
+    in the spec.
 
     Raises:
         Unplannable: the CPU request in the spec is above the CPU limit in the spec.
@@ -181,7 +182,7 @@ class _Even(NamedTuple):
 def _balance(
     spec: RFTJobSpec, derived: Effective, shape: Shape | None, rows: RowCounts | None
 ) -> _Even | None:
-    """Return the number of GPUs for which the times of sampling and update differ least.
+    """Return the number of GPUs for which the times of sampling and update in a step differ least.
 
     Return ``None`` if the shape of the model or the speed of the GPUs is not known, or if the run does not
     fit.
@@ -209,8 +210,10 @@ def _balance(
 def _costs(
     spec: RFTJobSpec, derived: Effective, shape: Shape | None, rows: RowCounts | None
 ) -> StepCosts | None:
-    """Return an estimator of the time of a step, for any division of the GPUs between training and sampling.
-    Return ``None`` if the speed of the GPUs or the shape of the model is unknown.
+    """Return a function that estimates the time of a step, and how long GPUs are idle in it.
+
+    Its argument is a division of the GPUs between training and sampling. Return ``None`` if the speed of the
+    GPUs or the shape of the model is not known.
     """
     device = _device(spec)
     if shape is None or device is None:
@@ -221,8 +224,10 @@ def _costs(
 def _idle(
     spec: RFTJobSpec, derived: Effective, split: Split | None, costs: StepCosts | None
 ) -> IdleTime | None:
-    """Return the share of a step in which GPUs are idle, and a note. Return None if the share is not
-    known.
+    """Return the share of a step in which GPUs are idle, with a note for the user about it.
+
+    ``split`` is the division of the GPUs between training and sampling. Return None if it is not known, or if
+    ``costs``, which estimates the share, is None.
     """
     if split is None or costs is None:
         return None
@@ -232,9 +237,9 @@ def _idle(
 def _asked_for(
     spec: RFTJobSpec, shape: Shape | None, derived: Effective, costs: StepCosts | None
 ) -> _Gpus | None:
-    """Return the number of GPUs that the spec sets, with notes about the planned number.
+    """Return the number of GPUs that the spec sets, with notes for the user, or None if it sets no number.
 
-    The accelerator ``cpu`` sets the number to 0. Return ``None`` if the spec sets no number.
+    The notes also say which number the planner would choose. The accelerator ``cpu`` sets the number to 0.
     """
     resources = spec.resources or Resources()
     if resources.gpus is None:
@@ -274,14 +279,13 @@ def _more_than_a_node_has(spec: RFTJobSpec, gpus: int) -> list[str]:
 
 
 def _most_gpus(spec: RFTJobSpec) -> int:
-    """Return the maximum number of GPUs in one node, for the kind of GPU that the spec names."""
+    """Return the largest usual number of GPUs in one node, for the kind of GPU that the spec asks for."""
     device = _device(spec)
     return device.node if device is not None else NODE_GPUS
 
 
 def _derived(spec: RFTJobSpec, shape: Shape | None, derived: Effective, costs: StepCosts | None) -> _Gpus:
-    """Return the smallest number of GPUs of one node on which the run fits, with notes that explain the
-    number.
+    """Return the smallest number of GPUs of one node on which the run fits, with notes that explain it.
 
     Raises:
         Unplannable: the size of the model or the memory of the GPUs is not known, or the run does not fit.
@@ -316,8 +320,9 @@ def _too_large(spec: RFTJobSpec, shape: Shape, work: MemoryDemand, memory: float
 
 
 def _fitting(spec: RFTJobSpec, shape: Shape, work: MemoryDemand, memory: float, gpus: int) -> str:
-    """Return the last part of a message: changes, each of which is enough to make the run fit. Return "" if
-    there are none.
+    """Return the last sentence of a message: changes of the spec, each of which makes the run fit.
+
+    Return "" if there are none. ``memory`` is the memory of one GPU in bytes.
     """
     device = _device(spec)
     found = fixes(
@@ -327,7 +332,10 @@ def _fitting(spec: RFTJobSpec, shape: Shape, work: MemoryDemand, memory: float, 
 
 
 def _explained(shape: Shape, split: Split, memory: float) -> list[str]:
-    """Return notes about the GPU memory that training and sampling need."""
+    """Return sentences for the user about the GPU memory that training and sampling need.
+
+    ``memory`` is the memory of one GPU in bytes.
+    """
 
     def of(role: str) -> float:
         return total(part for part in split.parts if part.name.startswith(role))
@@ -350,8 +358,10 @@ def _explained(shape: Shape, split: Split, memory: float) -> list[str]:
 
 
 def _base(spec: RFTJobSpec, derived: Effective, shape: Shape | None, split: Split | None) -> list[str]:
-    """Return a note that says whether each GPU that trains has the whole base model, or whether these GPUs
-    divide its layers. Return [] if only one GPU trains.
+    """Return a sentence that says how the GPUs that train have the base model, as a list.
+
+    Either each GPU has the whole base model, or the GPUs divide its layers. Return [] if only one GPU trains,
+    or if ``shape`` or ``split`` is None.
     """
     if shape is None or split is None or split.trainers == 1:
         return []
@@ -365,8 +375,9 @@ def _base(spec: RFTJobSpec, derived: Effective, shape: Shape | None, split: Spli
 
 
 def _samplers(split: Split) -> str:
-    """Return the end of a sentence in a note: the number of GPUs of each sampler, and whether these GPUs also
-    train.
+    """Return the last words of a sentence about a division of GPUs: how many GPUs each sampler has.
+
+    The words also say if these GPUs train too. Return "" if there is one sampler with GPUs of its own.
     """
     said = f", {split.samplers} samplers with {split.tensor_parallel} each" if split.samplers > 1 else ""
     return said + (", in turns on the same GPUs" if split.shared else "")
@@ -389,11 +400,11 @@ def _in_mebibytes(part: Part) -> MemoryPart:
 
 
 def _shape(spec: RFTJobSpec) -> Shape | None:
-    """Return the model's shape, or None if neither the shape nor the size of the model is known.
+    """Return the shape of the model (layers, widths, heads), or None if it cannot even be estimated.
 
-    If the spec sets the model's size, the shape is estimated from this size. Otherwise the shape comes from
-    the catalogue. If the catalogue does not have the model, it is estimated from the size in the model's
-    name.
+    If the spec sets the model's number of parameters, the shape is estimated from it. Otherwise the shape
+    comes from the catalogue. If the catalogue does not have the model, the shape is estimated from the size
+    in the model's name, such as 7B.
     """
     known = shape_of(spec.model.name)
     if spec.model.parameters is None and known is not None:
@@ -421,10 +432,10 @@ def _accelerator(spec: RFTJobSpec) -> Accelerator:
 
 
 def _device(spec: RFTJobSpec) -> Gpu | None:
-    """Return the entry in the catalogue for the GPU that the spec names.
+    """Return the properties of the GPU that the spec names, from the catalogue of accelerators.
 
-    If the spec gives neither the name nor the memory of a GPU, return the entry for ``DEFAULT``. Return
-    ``None`` if the catalogue does not have the GPU.
+    If the spec gives neither the name nor the memory of a GPU, return those of the default accelerator.
+    Return ``None`` if the catalogue does not have the GPU.
     """
     accelerator = _accelerator(spec)
     default = accelerators.DEFAULT if accelerator.memory is None else ""
@@ -432,8 +443,9 @@ def _device(spec: RFTJobSpec) -> Gpu | None:
 
 
 def _speed(spec: RFTJobSpec, split: Split | None) -> Speed | None:
-    """Return the speed of the GPUs, divided between training and sampling as in ``split``. Return ``None`` if
-    the division or the speed is not known.
+    """Return the speed of the run's GPUs, from which times are estimated, or None if it is not known.
+
+    ``split`` is the division of the GPUs between training and sampling. None: it is not known.
     """
     device = _device(spec)
     if split is None or device is None:
@@ -442,7 +454,7 @@ def _speed(spec: RFTJobSpec, split: Split | None) -> Speed | None:
 
 
 def _memory(accelerator: Accelerator) -> float:
-    """Return the bytes of memory of one GPU.
+    """Return the memory of one GPU in bytes. Without name and memory, the default accelerator is meant.
 
     Raises:
         Unplannable: the catalogue does not have the accelerator, and the spec gives no memory.
@@ -467,7 +479,8 @@ def _container(
     """Return the CPU and memory requests of the trainer's container.
 
     Raises:
-        Unplannable: the requested memory is too small for the run, or the needed memory is not known.
+        Unplannable: for a run on the CPU, the memory in the spec is too small, or the spec has none and the
+            size of the model is not known.
     """
     asked = spec.resources.memory if spec.resources is not None else None
     try:

@@ -1,4 +1,7 @@
-"""Finds changes of a spec that make the job's pod fit on a node. Each change is checked by a new plan."""
+"""Finds changes of a spec that make the job's pod fit on a node of the cluster.
+
+A new plan is made with each change, to check that the pod then fits.
+"""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +21,7 @@ from rft_planner.plan import Unplannable, plan
 from rft_planner.sizes import quantity
 
 Amounts = Mapping[str, float]
+"""Amounts of resources, such as CPUs, bytes of memory and GPUs, by the name of the resource."""
 Value = int | str
 
 CONTEXT = "spec.training.maxContextLength"
@@ -27,7 +31,7 @@ GPUS = "spec.resources.gpus"
 RAM = "spec.resources.memory"
 CPUS = "spec.resources.cpu"
 LOWERED = (CONTEXT, RANK, ROLLOUTS)
-"""Parameters that may be lowered, first each alone, then in pairs."""
+"""Paths of the parameters that are lowered to make a pod fit, first each alone, then in pairs."""
 
 _BILLIONS = (70, 32, 24, 14, 8, 7, 4, 3, 1.5, 1, 0.5)
 _FIELDS = {CONTEXT: "max_context_length", RANK: "lora_rank", ROLLOUTS: "num_rollouts"}
@@ -40,36 +44,44 @@ class FieldValue(NamedTuple):
     value: Value
 
     def __str__(self) -> str:
-        """Return the change as a line of the manifest."""
+        """Return the change as a text such as ``spec.training.loraRank: 8``."""
         return f"{self.path}: {self.value}"
 
 
 Remedy = tuple[FieldValue, ...]
+"""Changes of a spec that make the pod fit if all of them are made."""
 
 
 @dataclass(frozen=True)
 class NodeSpace:
-    """The nodes that a pod may use. ``aside``: the requests of the pod's containers besides the trainer."""
+    """The nodes that a pod may use, with methods that say what fits on them.
+
+    ``aside``: the resource requests of the pod's other containers, which are not the trainer's container.
+    """
 
     nodes: Sequence[Node]
     resource: str | None = None
-    """Name of the extended resource of the pod's GPUs."""
+    """Name of the extended resource of the pod's GPUs. None: the pod has no GPUs."""
     aside: Amounts = field(default_factory=dict)
 
     def fits(self, made: Plan) -> bool:
-        """Return whether the pod of a plan fits on a node that runs no other pods."""
+        """Return whether the pod of the plan ``made`` fits on a node that runs no other pods."""
         asked = needs(made.model_copy(update={"gpu_resource": self.resource}) if made.gpus else made)
         return any(holds(node, added(asked, self.aside)) for node in self.nodes)
 
     def most(self, resource: str) -> float:
-        """Return the largest amount of a resource that the trainer's container can get on any node."""
+        """Return the largest amount of a resource that the trainer's container can get on one node.
+
+        It is the node's allocatable amount, less the requests of the pod's other containers.
+        """
         has = (node.allocatable.get(resource, 0.0) for node in self.nodes)
         return max(has, default=0.0) - self.aside.get(resource, 0.0)
 
     @property
     def largest(self) -> Node | None:
-        """The node with the most GPUs. Of several such nodes, the one with the most memory, then with the
-        most CPUs.
+        """The largest node: the one with the most GPUs, then the most memory, then the most CPUs.
+
+        None: there are no nodes.
         """
 
         def size(node: Node) -> tuple[float, float, float, str]:
@@ -80,16 +92,17 @@ class NodeSpace:
 
 
 def remedies(spec: RFTJobSpec, made: Plan, room: NodeSpace) -> list[Remedy]:
-    """Return the smallest changes with which the pod fits on a node. Each item of the list is enough alone.
+    """Return the smallest changes of a spec with which the pod fits on a node.
 
-    ``made`` is the plan of ``spec``, and ``room`` has the nodes that the pod may use.
+    Each item of the list is enough alone. The list is empty if no changes are enough. ``made`` is the plan of
+    ``spec``, and ``room`` has the nodes that the pod may use.
 
     First each parameter is lowered alone, within its documented range. A new context length is a power of
     two, or three times a power of two. If no single parameter is enough, a pair of parameters is lowered: the
     pair with the smallest change.
 
-    If the spec asks for more GPUs or memory than any node has, the plan's values first replace those of the
-    spec. If the pod needs more CPUs than any node has, its CPU request is first replaced by the largest
+    If the spec asks for more GPUs or memory than any node has, the planner's values first replace these
+    values. If the pod needs more CPUs than any node has, its CPU request is first replaced by the largest
     number of CPUs that a node has.
     """
     ways = [way for way in _ways(spec, made, room) if _possible(way)]
@@ -104,18 +117,20 @@ def remedies(spec: RFTJobSpec, made: Plan, room: NodeSpace) -> list[Remedy]:
 
 @dataclass(frozen=True)
 class _Way:
-    """A version of a spec, to be tried with lower values of parameters. In some versions, fields of
-    ``spec.resources`` that ask for more than any node has are replaced.
+    """A version of a spec, with methods that try lower values of its parameters.
+
+    In some versions, values of ``spec.resources`` that are more than any node has are replaced. ``made`` is
+    the plan of the original spec, and ``room`` has the nodes that the pod may use.
     """
 
     spec: RFTJobSpec
     made: Plan
     room: NodeSpace
     released: tuple[str, ...] = ()
-    """Paths of the fields of ``spec.resources`` whose user value was replaced."""
+    """Paths of the fields of ``spec.resources`` whose values were replaced."""
 
     def plan(self, changes: Sequence[FieldValue]) -> Plan | None:
-        """Return the plan of the spec with these changes, or None if no plan can be made."""
+        """Return the plan of the spec to which ``changes`` are made, or None if no plan can be made."""
         changed = self.spec
         for change in changes:
             changed = _changed(changed, change)
@@ -125,7 +140,7 @@ class _Way:
             return None
 
     def fits(self, changes: Sequence[FieldValue]) -> bool:
-        """Return whether the changes make the pod fit on a node, and the run fit on the pod's GPUs."""
+        """Return whether with ``changes`` the pod fits on a node, and the run fits on the GPUs of the pod."""
         made = self.plan(changes)
         if made is None or not self.room.fits(made):
             return False
@@ -133,7 +148,10 @@ class _Way:
         return made.memory_parts is not None or not made.gpus or self.made.memory_parts is None
 
     def remedy(self, changes: Sequence[FieldValue]) -> Remedy:
-        """Return what a user must change: ``changes``, and the new values of the fields in ``released``."""
+        """Return all changes that a user must make: ``changes``, and new values for fields in ``released``.
+
+        The new values are those of a plan with ``changes``.
+        """
         made = self.plan(changes)
         values: dict[str, Value] = {}
         if made is not None:
@@ -142,9 +160,9 @@ class _Way:
 
 
 def _target(spec: RFTJobSpec, made: Plan) -> RFTJobSpec:
-    """Return the spec with the accelerator that the plan ``made`` chose by the labels of nodes.
+    """Return a copy of the spec that names the accelerator which the plan ``made`` chose by node labels.
 
-    If the spec has an accelerator, or if the plan chose none, return the spec unchanged.
+    If the spec already has an accelerator, or if the plan chose none, return the spec unchanged.
     """
     kind = recorded(made)
     chosen = spec.resources is None or spec.resources.accelerator is None
@@ -152,10 +170,11 @@ def _target(spec: RFTJobSpec, made: Plan) -> RFTJobSpec:
 
 
 def _ways(spec: RFTJobSpec, made: Plan, room: NodeSpace) -> Iterator[_Way]:
-    """Yield the spec, then versions of it in which more and more fields of ``spec.resources`` are replaced.
+    """Yield the spec, then versions of it in which more and more values of ``spec.resources`` are replaced.
 
-    First the number of GPUs, then the memory are replaced by the values of the plan. At last the CPU request
-    is replaced by the largest number of CPUs that a node has. An amount is replaced only if no node has it.
+    First the number of GPUs and then the memory are replaced by the planner's values. At last the CPU request
+    is replaced by the largest number of CPUs that a node has. A value is replaced only if no node has as
+    much.
     """
     way = _Way(_target(spec, made), made, room)
     resources = spec.resources or Resources()
@@ -178,13 +197,13 @@ def _released(way: _Way, path: str, update: dict[str, str | None]) -> _Way:
 
 
 def _possible(way: _Way) -> bool:
-    """Return whether the pod fits if all parameters have their lowest values."""
+    """Return whether the pod fits on a node if all parameters in ``LOWERED`` have their lowest values."""
     least = [FieldValue(path, values[-1]) for path in LOWERED if (values := _values(way, path))]
     return way.fits(least)
 
 
 def _values(way: _Way, path: str) -> list[int]:
-    """Return the allowed values of a parameter below its present value, the highest first."""
+    """Return the allowed values of the parameter ``path`` below its present value, the highest first."""
     spec, made = way.spec, way.made
     if path == RANK:
         ranks = get_args(Training.model_fields["lora_rank"].annotation)
@@ -199,15 +218,15 @@ def _values(way: _Way, path: str) -> list[int]:
 
 
 def _least(metadata: Sequence[object]) -> int:
-    """Return the minimum of a field, from its pydantic metadata; 1 if it has none."""
+    """Return the minimum of a pydantic field, from its metadata. Return 1 if the field has no minimum."""
     return next((int(str(found.ge)) for found in metadata if isinstance(found, Ge)), 1)
 
 
 def _most(way: _Way, path: str, others: Sequence[FieldValue] = ()) -> FieldValue | None:
-    """Return the highest value of a parameter with which the pod fits. It is below the present value.
+    """Return the smallest change that lowers the parameter ``path`` and makes the pod fit on a node.
 
-    ``others`` are changes that are made together with this one. Return None if no lower value makes the pod
-    fit.
+    ``others`` are further changes that are made together with it. Return None if no lower value of the
+    parameter makes the pod fit.
     """
     values = _values(way, path)
 
@@ -220,10 +239,9 @@ def _most(way: _Way, path: str, others: Sequence[FieldValue] = ()) -> FieldValue
 
 
 def _first(holds_at: Callable[[int], bool], last: int) -> int:
-    """Return the first index at which ``holds_at`` is true, by binary search. ``last`` is the last possible
-    index.
+    """Return the first index from 0 to ``last`` at which ``holds_at`` is true, by binary search.
 
-    If ``holds_at`` is true at an index, it must be true at all later indices too.
+    If ``holds_at`` is true at an index, it must be true at all later indices. It must be true at ``last``.
     """
     low, high = 0, last
     while low < high:
@@ -233,7 +251,10 @@ def _first(holds_at: Callable[[int], bool], last: int) -> int:
 
 
 def _pair(way: _Way) -> tuple[FieldValue, ...] | None:
-    """Return the smallest changes of two parameters that together make the pod fit, or None."""
+    """Return the smallest changes of two parameters that together make the pod fit on a node.
+
+    Return None if no two changes are enough.
+    """
     pairs = [
         (FieldValue(one, value), other)
         for one, path in ((RANK, CONTEXT), (ROLLOUTS, CONTEXT), (RANK, ROLLOUTS))
@@ -259,7 +280,11 @@ def _changed(spec: RFTJobSpec, change: FieldValue) -> RFTJobSpec:
 
 
 def larger_accelerator(spec: RFTJobSpec, made: Plan, room: NodeSpace) -> str | None:
-    """Return the accelerator with the least memory with which the pod would fit on a node, or None."""
+    """Return the name of the accelerator with the least memory with which the pod would fit on a node.
+
+    Only whole GPUs of the same vendor are tried. Return None if the pod fits with none of them.
+    ``made`` is the plan of ``spec``, and ``room`` has the nodes that the pod may use.
+    """
     *_, way = _ways(spec, made, room)
     vendor = AMD if room.resource == AMD else NVIDIA
     for _, name in sorted((d.memory, name) for name, d in ACCELERATORS.items() if d.resource == vendor):
@@ -272,7 +297,8 @@ def larger_accelerator(spec: RFTJobSpec, made: Plan, room: NodeSpace) -> str | N
 def smaller_model(spec: RFTJobSpec, made: Plan, room: NodeSpace) -> float | None:
     """Return the largest size of a model with which the pod fits on a node, in billions of parameters.
 
-    Only the sizes in ``_BILLIONS`` are tried. Return None if the pod fits with none of them.
+    Some common sizes from 70 down to 0.5 are tried. Return None if the pod fits with none of them. ``made``
+    is the plan of ``spec``, and ``room`` has the nodes that the pod may use.
     """
     *_, way = _ways(spec, made, room)
     for billions in _BILLIONS:
@@ -283,7 +309,7 @@ def smaller_model(spec: RFTJobSpec, made: Plan, room: NodeSpace) -> float | None
 
 
 def added(one: Amounts, other: Amounts) -> dict[str, float]:
-    """Add two sets of resource amounts. Return the sum for each resource."""
+    """Return the sum of two sets of resource amounts, for each resource in either set."""
     return {name: one.get(name, 0.0) + other.get(name, 0.0) for name in (*one, *(set(other) - set(one)))}
 
 

@@ -1,4 +1,4 @@
-"""The shape of a transformer: its layers, widths and heads. The sizes of weights and caches follow from it.
+"""The shape of a transformer: its layers, widths and heads, and the counts of parameters that follow.
 
 Every function counts parameters or elements. To get bytes, callers multiply by the bytes of a dtype.
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Shape:
-    """A decoder-only transformer with grouped-query attention and gated feed-forward layers.
+    """The shape of a decoder-only transformer with grouped-query attention and gated feed-forward layers.
 
     - ``hidden`` is the hidden size, and ``vocabulary`` is the number of tokens in the vocabulary.
     - ``heads`` and ``kv_heads`` are the numbers of query heads and of key-value heads. ``head_dim`` is the
@@ -36,42 +36,43 @@ class Shape:
     context: int = 32768
     """Longest sequence that the model supports, in tokens."""
     extras: int = 0
-    """Number of other parameters of one layer, for example those of head norms.
+    """Number of further parameters of one layer, for example of query and key norms.
 
-    The matrices, the two usual norms, and the biases of q, k and v are counted elsewhere."""
+    It does not include the matrices, the two usual norms, and the biases of q, k and v."""
     fused_attention: bool = False
     """Whether q, k and v are one matrix, with one adapter."""
     fused_feed_forward: bool = False
     """Whether gate and up are one matrix, with one adapter."""
     attention_adapters: bool = False
-    """Whether vLLM loads no adapter of the fused gate and up matrix of this model. Only attention then gets
-    adapters. In a model with experts only attention gets adapters, whatever this field says."""
+    """Whether only attention gets adapters, because vLLM loads no adapter of the model's fused gate and up
+    matrix. A model with experts has adapters only in attention, also if this is false."""
     experts: int = 0
     experts_per_token: int = 0
     expert_intermediate: int = 0
     dense_layers: int = 0
     shared_intermediate: int = 0
-    """Width of the shared expert in a layer of a mixture. Every token uses the shared expert."""
+    """Width of a layer's shared expert, which every token uses. 0: there is no shared expert."""
     shared_gate: bool = False
     """Whether the shared expert has a gate, with one weight for each column of the hidden size."""
     beside: int = 0
     """Number of parameters outside the text model: a vision tower and its projector."""
     stated: int = 0
-    """Total number of parameters if the other fields are estimated from this number, else 0."""
+    """Total number of parameters that the user gave, if all other fields are estimated from it. Else 0."""
     stored: str = field(default="", compare=False)
     """Dtype of the weights in the checkpoint, such as bfloat16. Empty: it is not known."""
 
     @property
     def attention_parameters(self) -> int:
-        """Number of parameters of a layer's attention: the matrices q, k, v, o and the biases of q, k, v."""
+        """Number of parameters of one layer's attention: matrices of q, k, v, o, and biases of q, k, v."""
         q, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
         bias = q + 2 * kv if self.attention_bias else 0
         return 2 * self.hidden * q + 2 * self.hidden * kv + bias
 
     @property
     def feed_forward_parameters(self) -> int:
-        """Number of parameters of a layer's feed-forward part. In a layer with experts, this part is the
-        experts, the router and the shared expert.
+        """Number of parameters of one layer's feed-forward part.
+
+        In a mixture of experts, this part is the experts, the router and the shared expert with its gate.
         """
         if not self.experts:
             return 3 * self.hidden * self.intermediate
@@ -80,17 +81,17 @@ class Shape:
 
     @property
     def layer_parameters(self) -> int:
-        """Number of parameters of one layer. In a mixture of experts, it is a layer with experts."""
+        """Number of parameters of one layer. In a mixture of experts, it is that of a layer with experts."""
         return self.attention_parameters + self.feed_forward_parameters + 2 * self.hidden + self.extras
 
     @property
     def embedding_parameters(self) -> int:
-        """Number of parameters of the embedding. A separate output layer has the same number."""
+        """Number of parameters of the embedding. An output layer with its own weights has as many."""
         return self.vocabulary * self.hidden
 
     @property
     def parameters(self) -> int:
-        """Number of all parameters of the model."""
+        """Number of all parameters of the model, with the embedding, the output layer and a vision tower."""
         if self.stated:
             return self.stated
         embeddings = self.embedding_parameters * (1 if self.tied else 2)
@@ -102,13 +103,13 @@ class Shape:
 
     @property
     def active_parameters(self) -> int:
-        """Number of parameters that one token uses. A token uses only some of the experts."""
+        """Number of parameters that one token uses: all, without the experts that it is not routed to."""
         idle = self.expert_layers * (self.experts - self.experts_per_token)
         return self.parameters - idle * 3 * self.hidden * self.expert_intermediate
 
     @property
     def expert_layers(self) -> int:
-        """Number of layers with experts."""
+        """Number of layers with experts. It is 0 in a model that is not a mixture of experts."""
         return self.layers - self.dense_layers if self.experts else 0
 
     @property
@@ -118,15 +119,15 @@ class Shape:
 
     @property
     def adapts_attention_only(self) -> bool:
-        """Whether only the attention of this model can have adapters."""
+        """Whether only the attention of this model can have LoRA adapters, and not its feed-forward part."""
         return self.experts > 0 or self.attention_adapters
 
     def lora_parameters(self, rank: int, *, feed_forward: bool = True) -> int:
         """Return the number of parameters of a LoRA adapter with this rank.
 
-        It is the sum of rank · (in + out) over all adapted matrices (Hu et al. 2021, section 4.1). Without
-        ``feed_forward`` only the projections of attention are adapted. The same holds for a model with
-        ``adapts_attention_only``.
+        It is the sum of rank · (in + out) over all adapted matrices (Hu et al. 2021, section 4.1). The
+        adapted matrices are the projections of attention, and with ``feed_forward`` also those of the
+        feed-forward part. If ``adapts_attention_only`` is true, they are always only those of attention.
         """
         widths = self._attention_widths
         if feed_forward and not self.adapts_attention_only:
@@ -146,13 +147,13 @@ class Shape:
 
 
 VOCABULARY = 151_936
-"""Number of tokens in the vocabulary of an estimated shape. It is Qwen's, the largest common vocabulary."""
+"""Size of the vocabulary of an estimated shape. It is the vocabulary of Qwen, the largest common one."""
 
 
 def estimated(parameters: float) -> Shape:
-    """Return an estimated shape for a number of parameters. A larger number never gives a smaller shape.
+    """Estimate the shape of a model (layers, widths, heads) from its number of parameters.
 
-    The estimate follows from dense models that people fine-tune:
+    A larger number never gives a smaller shape. The estimate follows dense models that people fine-tune:
 
     - They have about ``0.13 · hidden³`` parameters. The factor is 0.117 for Llama 3.1 8B, 0.128 for 70B,
       0.166 for Qwen2.5 7B, and 0.244 for 32B.

@@ -1,8 +1,8 @@
-"""Estimates the time of sampling and training from the FLOPs and the bytes that they need.
+"""Estimates the time of sampling and training, from the FLOPs and the bytes of memory traffic that they need.
 
 Lengths are in tokens, times in seconds.
 
-None of this was measured, so a result is only an order of magnitude. A program does not reach the rates in a
+No result was measured, so a result is only an order of magnitude. A program does not reach the rates in a
 GPU's data sheet. ``COMPUTED``, ``READ`` and ``GATHERED`` are the assumed shares of these rates. A result does
 not include the time for loading, grading, the writing of adapters, and the exchange of adapters and gradients
 between the GPUs that train.
@@ -17,7 +17,7 @@ from rft_planner.shapes import Shape
 from rft_planner.split import Split
 
 COMPUTED = 0.25
-"""Assumed share of a GPU's bf16 rate that training reaches.
+"""Assumed share of a GPU's bf16 FLOPs per second that computing reaches, in training and in sampling.
 
 Published shares for LoRA: Hugging Face's asynchronous GRPO reaches 19 % with packing. prime-rl trains a 4B
 model at a context of 16k with 6,229 tokens/s on one H100. By the formulas here this is a share of 27 %, if
@@ -29,8 +29,8 @@ Chen 2026, "Memory-Bound but Not Bandwidth-Limited" (arXiv), measured one sequen
 Decoding reached 81 % on an L4. It reached 27 % on an H100, where the start of kernels takes most of the time.
 """
 GATHERED = 0.5
-"""Assumed share of the rate of a GPU's link at which it gathers the layers of a divided base. The number is a
-guess."""
+"""Assumed share of the rate of a GPU's link that is reached when GPUs divide the layers of the base model and
+gather them from each other. The number is a guess."""
 PASS_SECONDS = 0.005
 """Seconds that vLLM needs for each forward pass of any model, to schedule it and to start its kernels. The
 number is a guess."""
@@ -41,7 +41,10 @@ all-reduces in each layer."""
 
 @dataclass(frozen=True)
 class Speed:
-    """The rates of a run's GPUs, and how the GPUs are divided between training and sampling."""
+    """The facts about a run's GPUs from which times are estimated.
+
+    They are the rates of a GPU, and the division of the GPUs between training and sampling.
+    """
 
     gpus: int
     trainers: int
@@ -55,7 +58,7 @@ class Speed:
     micro_batch: int
     """Number of tokens in one forward pass of training on one GPU."""
     cache_bytes: float
-    """Bytes of the key-value cache on each GPU that samples."""
+    """Bytes of vLLM's key-value cache on each GPU that samples."""
     samplers: int = 1
     """Number of samplers. Each has ``sampler_gpus // samplers`` GPUs and a part of a step's prompts."""
     link: float | None = None
@@ -75,25 +78,28 @@ class Speed:
 
 @dataclass(frozen=True)
 class Lengths:
-    """Mean lengths of prompts and completions, and the maximum length of a completion, all in tokens.
+    """The mean length of a prompt and of a completion, and the maximum length of a completion, in tokens.
 
     In a job with an environment, a completion is all tokens that the model samples in all turns of a rollout.
+    ``longest`` is the maximum length.
     """
 
     prompt: float
     completion: float
     longest: int
     at_once: int | None = None
-    """Largest number of rollouts that are played at the same time. None: there is no environment."""
+    """Largest number of rollouts that run in the environment at the same time. None: the job has none."""
 
     def at_most(self) -> "Lengths":
-        """Return the same lengths, but with the maximum length for every completion."""
+        """Return a copy for the longest run: every completion has the maximum length ``longest``."""
         return replace(self, completion=self.longest)
 
 
 def speed_of(split: Split, device: Device, memory: float) -> Speed:
-    """Return the speed of GPUs that are divided between training and sampling as in ``split``. Each GPU is a
-    ``device`` with ``memory`` bytes.
+    """Return the facts about a run's GPUs from which times are estimated.
+
+    ``split`` is the division of the GPUs between training and sampling. ``device`` has the rates of one GPU.
+    ``memory`` is the memory of one GPU in bytes, on which the size of the key-value cache depends.
     """
     return Speed(
         gpus=split.gpus,
@@ -109,10 +115,10 @@ def speed_of(split: Split, device: Device, memory: float) -> Speed:
 
 
 def spread(work: float, workers: int) -> float:
-    """Return how many pieces of work the busiest of ``workers`` workers gets.
+    """Return how many pieces of work the busiest worker gets, if ``workers`` workers share ``work`` pieces.
 
-    ``work`` is the number of pieces. A piece is never divided: with 5 pieces and 4 workers the result is 2.
-    The last piece may be smaller than the others: with 4.5 pieces and 4 workers the result is 1.5.
+    A piece is never divided: with 5 pieces and 4 workers the result is 2. The last piece may be smaller than
+    the others: with 4.5 pieces and 4 workers the result is 1.5.
     """
     full, rest = divmod(work, workers)
     return full + min(1.0, rest)
@@ -121,7 +127,7 @@ def spread(work: float, workers: int) -> float:
 def sampling_seconds(
     shape: Shape, speed: Speed, lengths: Lengths, rounds: int, prompts: float, completions: float
 ) -> float:
-    """Return the seconds to sample ``completions`` completions for ``prompts`` prompts.
+    """Return the seconds to sample ``completions`` completions in all, for ``prompts`` prompts.
 
     The prompts are divided into ``rounds`` equal batches, for example one batch for each training step. The
     batches are sampled one after the other.
@@ -144,9 +150,10 @@ def sampling_seconds(
 
 
 def concurrent(shape: Shape, speed: Speed, lengths: Lengths) -> float:
-    """Return how many completions one sampler generates concurrently.
+    """Return how many completions one vLLM server generates concurrently. It may be a fraction, at least 1.
 
-    Three limits apply: the size of the key-value cache, vLLM's ``max_num_seqs``, and ``lengths.at_once``.
+    Three limits apply: the size of the key-value cache, vLLM's ``max_num_seqs``, and the number of rollouts
+    that an environment runs at the same time (``lengths.at_once``, divided by the number of servers).
     """
     per_token = BF16 * shape.kv_elements_per_token / min(speed.tensor_parallel, shape.kv_heads)
     room = speed.cache_bytes / (per_token * (lengths.prompt + lengths.completion))
@@ -155,7 +162,7 @@ def concurrent(shape: Shape, speed: Speed, lengths: Lengths) -> float:
 
 
 def weights_read(shape: Shape, sequences: float) -> float:
-    """Return the bytes of weights in bf16 that one forward pass reads.
+    """Return the bytes of bf16 weights that one forward pass reads, when completions are generated.
 
     The pass computes one token for each of ``sequences`` sequences. In a mixture of experts it reads only the
     experts that these tokens use. If each token uses k of E experts, and all experts are equally likely, then
@@ -169,7 +176,7 @@ def weights_read(shape: Shape, sequences: float) -> float:
 
 
 def cache_read(shape: Shape, speed: Speed, lengths: Lengths) -> float:
-    """Return the bytes of keys and values that one completion reads on each GPU.
+    """Return the bytes of cached keys and values that each GPU of a sampler reads to generate one completion.
 
     A completion of c tokens for a prompt of p tokens reads c · (p + c / 2) cached tokens.
     """
@@ -178,7 +185,10 @@ def cache_read(shape: Shape, speed: Speed, lengths: Lengths) -> float:
 
 
 def sampling_flops(shape: Shape, lengths: Lengths, prompts: float, completions: float) -> float:
-    """Return the FLOPs to compute each prompt once and to generate each completion."""
+    """Return the FLOPs of sampling: to compute each prompt once, and to generate each completion.
+
+    ``prompts`` and ``completions`` are their numbers. Their lengths are in ``lengths``.
+    """
     prompt, completion = lengths.prompt, lengths.completion
     prefill = attention_flops(shape, prompt, prompt / 2)
     decode = attention_flops(shape, completion, prompt + completion / 2)
@@ -187,9 +197,9 @@ def sampling_flops(shape: Shape, lengths: Lengths, prompts: float, completions: 
 
 
 def linear_flops(shape: Shape, tokens: float) -> float:
-    """Return the FLOPs that the weight matrices need in a forward pass (Kaplan et al. 2020).
+    """Return the FLOPs of products with weight matrices, in a forward pass over ``tokens`` tokens.
 
-    Each token needs 2 FLOPs for each parameter that it uses.
+    Each token needs 2 FLOPs for each parameter that it uses (Kaplan et al. 2020).
     """
     return 2 * shape.active_parameters * tokens
 
@@ -205,7 +215,10 @@ def attention_flops(shape: Shape, tokens: float, seen: float) -> float:
 
 @dataclass(frozen=True)
 class Update:
-    """The settings of a run that decide the FLOPs of an update. Lengths of sequences are in ``Lengths``."""
+    """The settings of a run that decide the FLOPs of an update, which trains on the rollouts of a step.
+
+    ``rollouts`` is the number of rollouts of each prompt.
+    """
 
     rollouts: int
     adapter: int
@@ -213,17 +226,17 @@ class Update:
     reference: bool
     """Whether log-probs of the reference policy are computed too, because ``klBeta`` is above 0."""
     measured: float = 0.0
-    """Share of the rows, from 0 to 1, that need one more forward pass. It computes their log-probs before the
-    first update of the batch."""
+    """Share of the rows, from 0 to 1, that need one more forward pass. The pass computes log-probs before the
+    first update of a batch."""
 
 
 def update_seconds(
     shape: Shape, speed: Speed, lengths: Lengths, prompts: float, update: Update, rounds: int = 1
 ) -> float:
-    """Return the seconds to train on ``prompts`` prompts with all of their rollouts.
+    """Return the seconds to train on ``prompts`` prompts with all of their rollouts, in ``rounds`` steps.
 
-    The training takes ``rounds`` steps. Each trainer computes one micro-batch at a time. At the end of a step
-    some trainers may have no micro-batch left, and wait for the others.
+    Each GPU that trains computes one micro-batch at a time. At the end of a step some of these GPUs may have
+    no micro-batch left, and wait for the others.
 
     If the GPUs that train divide the base model, each GPU gathers the next layer while it computes the
     current one. So either gathering or computing, whichever takes longer, decides the time.
@@ -238,32 +251,35 @@ def update_seconds(
 
 
 def gathered_bytes(shape: Shape, trainers: int, update: Update) -> float:
-    """Return the bytes that a GPU receives to train on one micro-batch, if ``trainers`` GPUs divide the base.
+    """Return the bytes of weights that a GPU receives from other GPUs to train on one micro-batch.
 
-    The GPU receives the parts of all other GPUs for the forward pass, again for the backward pass, and once
-    more for each further forward pass.
+    ``trainers`` GPUs divide the layers of the base model. A GPU receives the parts of all other GPUs for the
+    forward pass, again for the backward pass, and once more for each further forward pass.
     """
     times = 2 + int(update.reference) + update.measured
     return times * (base_weights(shape) - base_weights(shape, trainers))
 
 
 def micro_batches(speed: Speed, lengths: Lengths, prompts: float, rollouts: int) -> float:
-    """Return the number of micro-batches in a step with ``prompts`` prompts. It may be a fraction."""
+    """Return the number of micro-batches in a step, which may be a fraction.
+
+    The step trains on ``rollouts`` rollouts for each of ``prompts`` prompts.
+    """
     return prompts * rollouts * (lengths.prompt + lengths.completion) / speed.micro_batch
 
 
 def busy_gpus(speed: Speed, prompts: float, passes: float) -> tuple[float, float]:
-    """Return how many GPUs have work, as a mean over time: first while a step samples, then while it trains.
+    """Return the mean number of GPUs that have work, as a pair: during sampling, and during training.
 
     The step has ``prompts`` prompts and ``passes`` micro-batches. A sampler without a prompt has no work, and
-    a trainer without a micro-batch has none. A sampler with a single prompt counts as busy, although it could
-    generate for more prompts at the same time.
+    a GPU that trains has no work without a micro-batch. A sampler with a single prompt counts as busy,
+    although it could generate for more prompts at the same time.
     """
     return speed.sampler_gpus * min(1.0, prompts / speed.samplers), passes / spread(passes, speed.trainers)
 
 
 def group_flops(shape: Shape, speed: Speed, lengths: Lengths, update: Update) -> float:
-    """Return the FLOPs to train on one prompt and its rollouts, in the cheaper of two layouts.
+    """Return the FLOPs to train on one prompt and its rollouts, in the cheaper one of two layouts of rows.
 
     1. Each rollout is a row of its own, with the prompt.
     2. The prompt and all of its rollouts are one row, if this row fits into a micro-batch. The FLOPs of this
@@ -276,7 +292,7 @@ def group_flops(shape: Shape, speed: Speed, lengths: Lengths, update: Update) ->
 
 
 def row_flops(shape: Shape, tokens: float, update: Update) -> float:
-    """Return the FLOPs to train on one row of ``tokens`` tokens.
+    """Return the FLOPs to train on one row of a micro-batch. The row has ``tokens`` tokens.
 
     Training computes the forward pass twice, because of gradient checkpointing, and the backward pass once.
 

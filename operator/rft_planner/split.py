@@ -1,17 +1,16 @@
 """Divides the GPUs of a pod between training and sampling.
 
-A division is either *apart* or *shared*:
+There are two kinds of divisions:
 
 - Apart: the first GPUs train, and the others sample.
 - Shared: all GPUs sample. The first ones also train, in turns with sampling. A single GPU is always shared.
 
-The GPUs that sample are divided over samplers of equal size. Each sampler is a vLLM server with the whole
-model. The sampler splits the model over its GPUs by tensor parallelism. Prompts are divided over the
-samplers.
+The GPUs that sample are divided among samplers of equal size. Each sampler is a vLLM server with the whole
+model, which it splits over its GPUs by tensor parallelism. Prompts are divided among the samplers.
 
 If several GPUs train, the base model is either *whole* on each of them, or its layers are *divided* among
-them. With a whole base no GPU waits for layers of another GPU. So where the whole base fits, it is used,
-unless a step would then take over 10 % longer.
+them. With a whole base no GPU waits for layers of another GPU. So the whole base is used if it fits into the
+memory of a GPU, unless a step would then take over 10 % longer.
 """
 
 import math
@@ -25,12 +24,16 @@ from rft_planner.shapes import Shape
 MAX_GPUS = 16
 """Largest number of GPUs of a pod. Most nodes have fewer: see ``accelerators.Device``."""
 MICRO_BATCH_TOKENS = 16_384
-"""Number of tokens in a micro-batch if memory does not limit it. So many tokens are enough to use a GPU
-fully."""
+"""Number of tokens in a micro-batch if the memory is enough. This number already uses a GPU fully, so a larger
+micro-batch would not be faster."""
 
 
 class Roles(NamedTuple):
-    """The numbers of a division: all GPUs of the pod, GPUs that train, GPUs that sample, and vLLM servers."""
+    """The numbers that describe a division of a pod's GPUs between training and sampling.
+
+    They are the numbers of all GPUs, of GPUs that train, of GPUs that sample, and of vLLM servers
+    (``samplers``).
+    """
 
     gpus: int
     trainers: int
@@ -40,7 +43,7 @@ class Roles(NamedTuple):
 
 @dataclass(frozen=True)
 class Split:
-    """A division of the GPUs of a pod between training and sampling."""
+    """A division of the GPUs of a pod between training and sampling, with sizes that fit into the memory."""
 
     gpus: int
     trainers: int
@@ -61,10 +64,10 @@ class Split:
 
     @property
     def roles(self) -> Roles:
-        """How many GPUs train, how many sample, and the number of samplers.
+        """The numbers of all GPUs, of GPUs that train, of GPUs that sample, and of samplers.
 
-        If these are equal for two divisions, the divisions differ only in ``divided``, and in the sizes that
-        follow from it.
+        If these numbers are equal for two divisions, the divisions differ only in ``divided``, and in the
+        sizes that follow from ``divided``.
         """
         return Roles(self.gpus, self.trainers, self.sampler_gpus, self.samplers)
 
@@ -79,10 +82,10 @@ class Split:
         return self.trainers + self.sampler_gpus > self.gpus
 
     def cache_bytes(self, memory: float) -> float:
-        """Return the bytes of the key-value cache on each GPU that samples.
+        """Return the bytes of vLLM's key-value cache on each GPU that samples.
 
-        ``memory`` is the memory of one GPU, in bytes. The sampler may use the share ``sampler_share`` of this
-        memory. The cache gets what the other parts of the sampler leave free in this share.
+        ``memory`` is the memory of one GPU, in bytes. vLLM may use the share ``sampler_share`` of it. The
+        cache gets the part of this share that vLLM does not need for weights and temporary memory.
         """
         sampled = [part for part in self.parts if part.name.startswith("sampling")]
         fixed = sum(part.bytes for part in sampled if "key-value cache" not in part.name)
@@ -90,8 +93,9 @@ class Split:
 
 
 class Cost(NamedTuple):
-    """The cost of a division of the GPUs: the seconds of a step, and the share of the step, from 0 to 1, in
-    which GPUs are idle.
+    """The cost of a division of the GPUs between training and sampling.
+
+    ``seconds`` is the time of a step. ``idle`` is the share of the step in which GPUs are idle, from 0 to 1.
     """
 
     seconds: float
@@ -99,6 +103,7 @@ class Cost(NamedTuple):
 
 
 Costs = Callable[[Split], Cost]
+"""A function that estimates the cost of a division."""
 _Time = TypeVar("_Time")
 LITTLE_IDLE = 0.2
 """If GPUs are idle for more than this share of a step, the plan gives the reason."""
@@ -110,9 +115,11 @@ factor."""
 def smallest(
     shape: Shape, work: MemoryDemand, memory: float, most: int = MAX_GPUS, costs: Costs | None = None
 ) -> Split | None:
-    """Return a division of the fewest GPUs on which the run fits. Return ``None`` if the run needs more than
-    ``most`` GPUs.
+    """Return a division of the fewest GPUs on which the run fits, or ``None`` if ``most`` GPUs are too few.
 
+    The division says which GPUs train and which sample.
+
+    - ``shape`` and ``work`` are the model and the settings of the run, which decide the memory that it needs.
     - ``memory`` is the memory of one GPU, in bytes.
     - ``most`` is the largest allowed number of GPUs.
     - ``costs`` estimates the cost of a division. None: the speed of the GPUs is not known.
@@ -148,11 +155,12 @@ def fitted(
 def choices(
     gpus: int, shape: Shape, work: MemoryDemand, memory: float, costs: Costs | None
 ) -> list[tuple[Split, Cost]]:
-    """Return the divisions of ``gpus`` GPUs on which the run fits, each with its cost.
+    """Return the divisions of ``gpus`` GPUs between training and sampling on which the run fits.
 
-    Two divisions may differ only in the base model, which is whole on each GPU that trains, or divided among
-    these GPUs. Then ``preferred`` leaves one of the two out. Without ``costs`` all costs are 0, so the
-    division with the whole base stays.
+    Each division has its cost: the time of a step, and how long GPUs are idle in it. Two divisions
+    may differ only in the base model, which is whole on each GPU that trains, or divided among these GPUs.
+    Then ``preferred`` leaves one of the two out. Without ``costs`` all costs are 0, so the division with the
+    whole base stays.
     """
     cost = costs or (lambda _: Cost(0.0, 0.0))
     found = [(split, cost(split)) for split in divisions(gpus, shape, work, memory)]
@@ -162,15 +170,15 @@ def choices(
 def preferred(
     found: Sequence[tuple[Split, _Time]], seconds: Callable[[_Time], float]
 ) -> list[tuple[Split, _Time]]:
-    """Return the divisions in ``found``, but only one of two that differ only in the base model: whole on
-    each GPU that trains, or divided among these GPUs.
+    """Return ``found`` without the worse one of any two divisions that differ only in the base model.
 
-    A divided base leaves more memory for micro-batches. On GPUs that train and sample, it also leaves more
-    for sampling. So it may be faster even if the whole base fits. The division with the whole base is
-    returned if its step is at most 10 % longer, because the estimate does not include all the time in which
-    GPUs exchange data.
+    In such a pair, the base model is either whole on each GPU that trains, or divided among these GPUs. A
+    divided base leaves more memory for micro-batches. On GPUs that train and sample, it also leaves more for
+    sampling. So it may be faster even if the whole base fits. The division with the whole base is kept if its
+    step is at most 10 % longer, because the estimate does not include all the time in which GPUs exchange
+    data.
 
-    ``found`` has pairs of a division and a value. From this value, ``seconds`` returns the seconds of a step.
+    ``found`` has pairs of a division and a value, from which ``seconds`` returns the seconds of a step.
     """
     whole = {split.roles: seconds(time) for split, time in found if not split.divided}
     divided = {split.roles: seconds(time) for split, time in found if split.divided}
@@ -186,11 +194,12 @@ def _unmeasured(split: Split) -> tuple[float, ...]:
 
 
 def _best(known: Sequence[tuple[Split, Cost]]) -> Split | None:
-    """Return the best of the divisions whose step is at most 10 % longer than the shortest one.
+    """Return the best division of the GPUs, or None if ``known`` is empty.
 
-    It is the division whose GPUs are idle least, where shares up to ``LITTLE_IDLE`` count as equal. Of
-    several such divisions, it is the one with the fewest GPUs per sampler, and then the one with the fewest
-    GPUs for training. The reason: the estimate does not include all the time in which GPUs exchange data.
+    Only divisions whose step is at most 10 % longer than the shortest one are compared. The best one is the
+    division whose GPUs are idle least, where shares up to ``LITTLE_IDLE`` count as equal. Of several such
+    divisions, it is the one with the fewest GPUs per sampler, and then the one with the fewest GPUs for
+    training, because the estimate does not include all the time in which GPUs exchange data.
     """
     shortest = min((cost.seconds for _, cost in known), default=0.0)
     near = [(split, cost) for split, cost in known if cost.seconds <= _AS_FAST * shortest]
@@ -204,8 +213,11 @@ def _best(known: Sequence[tuple[Split, Cost]]) -> Split | None:
 
 
 def divisions(gpus: int, shape: Shape, work: MemoryDemand, memory: float) -> Iterator[Split]:
-    """Yield all ways to divide ``gpus`` GPUs between training and sampling with which the run fits."""
-    # Often the GPUs are too few even for one role alone. This check finds that out quickly.
+    """Yield all ways to divide ``gpus`` GPUs between training and sampling for which the memory is enough.
+
+    ``memory`` is the memory of one GPU, in bytes.
+    """
+    # Often the GPUs are too few even for training alone, or for sampling alone. This check is quick.
     tokens, usable = micro_batches(work)[-1], USABLE * memory
     # Each of several GPUs with a whole base needs as much as a single GPU that trains, plus buffers.
     trained = min(total(training(shape, work, tokens, count)) for count in (1, gpus))
@@ -216,9 +228,9 @@ def divisions(gpus: int, shape: Shape, work: MemoryDemand, memory: float) -> Ite
 
 
 def apart(gpus: int, shape: Shape, work: MemoryDemand, memory: float) -> Iterator[Split]:
-    """Yield the divisions in which each GPU either trains or samples, and with which the run fits.
+    """Yield the divisions of ``gpus`` GPUs in which each GPU either trains or samples, and the run fits.
 
-    Divisions with more GPUs for sampling come first.
+    ``memory`` is the memory of one GPU, in bytes. Divisions with more GPUs for sampling come first.
     """
     for sampler_gpus in range(gpus - 1, 0, -1):
         for samplers in range(1, sampler_gpus + 1):
@@ -228,7 +240,10 @@ def apart(gpus: int, shape: Shape, work: MemoryDemand, memory: float) -> Iterato
 
 
 def shared(gpus: int, shape: Shape, work: MemoryDemand, memory: float) -> Iterator[Split]:
-    """Yield the divisions in which all GPUs sample, and some or all of them also train, in turns."""
+    """Yield the divisions in which all ``gpus`` GPUs sample, and some or all also train, and the run fits.
+
+    A GPU trains and samples in turns. ``memory`` is the memory of one GPU, in bytes.
+    """
     for samplers in range(1, gpus + 1):
         if gpus % samplers == 0 and _splits(gpus // samplers, shape):
             for trainers in range(gpus, 0, -1):
@@ -236,11 +251,11 @@ def shared(gpus: int, shape: Shape, work: MemoryDemand, memory: float) -> Iterat
 
 
 def _placed(roles: Roles, shape: Shape, work: MemoryDemand, memory: float) -> Iterator[Split]:
-    """Yield the divisions with the numbers in ``roles`` with which the run fits: at most one with the whole
-    base model on each GPU that trains, then at most one with a base model that these GPUs divide.
+    """Yield the divisions with the numbers in ``roles`` for which the memory is enough: 0, 1 or 2 divisions.
 
-    If both fit, the second one is only yielded if it leaves room for larger micro-batches, or more memory
-    for sampling.
+    First comes the division with the whole base model on each GPU that trains, then the division with a base
+    model that these GPUs divide. If both fit, the second one is left out, unless it has larger micro-batches
+    or more memory for sampling.
     """
     whole = _filled(roles, shape, work, memory, divided=False)
     if whole is not None:
@@ -258,8 +273,9 @@ def _room(split: Split) -> tuple[int, float]:
 def _filled(roles: Roles, shape: Shape, work: MemoryDemand, memory: float, *, divided: bool) -> Split | None:
     """Return the division with the numbers in ``roles``, and with the largest micro-batch that fits.
 
-    Return ``None`` if no micro-batch fits. On GPUs that train and sample, the sampler gets the memory that
-    training does not use. ``divided``: whether the GPUs that train divide the base model.
+    Return ``None`` if no micro-batch fits into the memory. On GPUs that train and sample, the sampler gets the
+    memory that training does not use. ``divided`` says whether the GPUs that train divide the layers of the
+    base model.
     """
     gpus, trainers, sampler_gpus, samplers = roles
     together = trainers + sampler_gpus > gpus
@@ -289,11 +305,11 @@ def _floor(share: float) -> float:
 
 
 def micro_batches(work: MemoryDemand, trainers: int = 1) -> list[int]:
-    """Return the micro-batch sizes to try, in tokens, the largest first. Each has room for the longest
-    sequence.
+    """Return the micro-batch sizes to try, in tokens, the largest first.
 
-    With several trainers, the largest size is at most a batch divided by the number of trainers, so that all
-    trainers have work. It is larger only if the longest sequence needs more.
+    Each size has room for the longest sequence. With several GPUs that train (``trainers``), a size is at most
+    a step's batch divided by their number, so that all of them have work. It is larger only if the longest
+    sequence needs more.
     """
     most = MICRO_BATCH_TOKENS
     if trainers > 1 and work.batch:

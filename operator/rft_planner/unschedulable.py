@@ -1,4 +1,7 @@
-"""Explains why no node can run a pod: what the pod needs, what the largest node has, and what would help."""
+"""Explains why Kubernetes finds no node for a job's pod: what the pod needs, and what the largest node has.
+
+The explanation also says which changes of the job would help.
+"""
 
 from collections.abc import Sequence
 
@@ -20,7 +23,7 @@ from rft_planner.sizes import GIB
 
 STORAGE = "ephemeral-storage"
 _SHORT = "Insufficient"
-"""Word in the scheduler's message when nodes do not have enough free CPUs, memory or GPUs."""
+"""Word in the scheduler's message if nodes do not have enough free CPUs, memory or GPUs."""
 
 
 def explain_unschedulable(
@@ -75,7 +78,7 @@ def _advice(spec: RFTJobSpec, made: Plan, room: NodeSpace, wanted: Amounts) -> s
 
 
 def _how(found: Sequence[Remedy]) -> str:
-    """Return a text that says which changes can be made in this job, and which need a new job."""
+    """Return a text that says which changes in ``found`` this job allows, and which need a new job."""
     paths = [change.path.startswith("spec.resources.") for remedy in found for change in remedy]
     if all(paths):
         return "spec.resources can change while the job is suspended"
@@ -86,7 +89,11 @@ def _how(found: Sequence[Remedy]) -> str:
 
 
 def _larger(spec: RFTJobSpec, made: Plan, room: NodeSpace, wanted: Amounts) -> str:
-    """Return a text that names an accelerator, a model size or a node with which the pod would fit."""
+    """Return a sentence that says with which accelerator, model size or node the pod would fit.
+
+    It is for a pod that does not fit even with lower parameters. ``made`` is the plan of ``spec``, ``room``
+    has the nodes that the pod may use, and ``wanted`` are the pod's requests.
+    """
     names = ", ".join(path.removeprefix("spec.") for path in LOWERED)
     accelerator, size = larger_accelerator(spec, made, room), smaller_model(spec, made, room)
     ways = [f"GPUs of the kind {accelerator}"] if accelerator is not None else []
