@@ -24,8 +24,8 @@ from rft_planner.shapes import Shape
 MAX_GPUS = 16
 """Largest number of GPUs of a pod. Most nodes have fewer: see ``accelerators.Device``."""
 MICRO_BATCH_TOKENS = 16_384
-"""Number of tokens in a micro-batch if the memory is enough. This number already uses a GPU fully, so a larger
-micro-batch would not be faster."""
+"""Number of tokens in a micro-batch if the memory is enough. This number already uses a GPU fully, so a
+larger micro-batch would not be faster."""
 
 
 class Roles(NamedTuple):
@@ -273,9 +273,9 @@ def _room(split: Split) -> tuple[int, float]:
 def _filled(roles: Roles, shape: Shape, work: MemoryDemand, memory: float, *, divided: bool) -> Split | None:
     """Return the division with the numbers in ``roles``, and with the largest micro-batch that fits.
 
-    Return ``None`` if no micro-batch fits into the memory. On GPUs that train and sample, the sampler gets the
-    memory that training does not use. ``divided`` says whether the GPUs that train divide the layers of the
-    base model.
+    Return ``None`` if no micro-batch fits into the memory. On GPUs that train and sample, the sampler gets
+    the memory that training does not use. ``divided`` says whether the GPUs that train divide the layers of
+    the base model.
     """
     gpus, trainers, sampler_gpus, samplers = roles
     together = trainers + sampler_gpus > gpus
@@ -307,9 +307,9 @@ def _floor(share: float) -> float:
 def micro_batches(work: MemoryDemand, trainers: int = 1) -> list[int]:
     """Return the micro-batch sizes to try, in tokens, the largest first.
 
-    Each size has room for the longest sequence. With several GPUs that train (``trainers``), a size is at most
-    a step's batch divided by their number, so that all of them have work. It is larger only if the longest
-    sequence needs more.
+    Each size has room for the longest sequence. With several GPUs that train (``trainers``), a size is at
+    most a step's batch divided by their number, so that all of them have work. It is larger only if the
+    longest sequence needs more.
     """
     most = MICRO_BATCH_TOKENS
     if trainers > 1 and work.batch:

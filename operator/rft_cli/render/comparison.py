@@ -1,4 +1,7 @@
-"""Compares runs side by side, for ``rft compare``. Pure functions."""
+"""Compares runs side by side, for ``rft compare``: tables, a reward chart, and the Markdown page with them.
+
+All functions are pure.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -15,11 +18,11 @@ from rft_cli.render.views import NONE, duration, number, steps
 from rft_run.bootstrap import paired_bootstrap
 
 LEAST_ROWS = 2
-"""Minimum number of common held-out rows of two runs. With fewer, their rewards are not compared."""
+"""Minimum number of held-out rows that two runs have in common, for a comparison of their rewards."""
 
 
 class Table(NamedTuple):
-    """A table of the comparison.
+    """One table in a comparison of runs.
 
     - ``heading``: the headings of the columns.
     - ``rows``: the cells of each row.
@@ -33,7 +36,7 @@ class Table(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Two or more runs side by side. All others are compared with the first run.
+    """The comparison of two or more runs, as tables and a chart. Each run is compared with the first run.
 
     ``chart`` has the reward curves of all runs. It is None if no run has a reward.
     """
@@ -45,16 +48,17 @@ class Comparison(NamedTuple):
 
 
 def compare(runs: Mapping[str, ReportedRun], seed: int = 0) -> Comparison:
-    """Return the comparison of ``runs``, whose keys are the names of the runs.
+    """Compare runs: their parameters, results, rewards on the same held-out rows, and costs.
 
-    ``seed`` is the seed of the random resampling (bootstrap) that computes the 95 % intervals.
+    The keys of ``runs`` are the names of the runs. All runs are compared with the first one. ``seed`` is the
+    seed of the random resampling (bootstrap) that computes the 95 % intervals.
     """
     tables = [_differences(runs), _results(runs), _paired(runs, seed), _costs(runs)]
     return Comparison(list(runs), tables, rewards_chart(runs))
 
 
 def curves(runs: Mapping[str, ReportedRun]) -> list[tuple[str, list[Point]]]:
-    """Return pairs of a run's name and its smoothed reward curve (centred mean).
+    """Return the smoothed reward curve (centred mean) of each run, as pairs of the run's name and its points.
 
     Runs without a reward are left out.
     """
@@ -69,7 +73,7 @@ def rewards_chart(runs: Mapping[str, ReportedRun]) -> Chart | None:
 
 
 def as_markdown(found: Comparison) -> str:
-    """Return the comparison as Markdown."""
+    """Return the Markdown page of a comparison of runs, with all of its tables. The chart is left out."""
     return "\n\n".join("\n".join(lines) for lines in _markdown(found))
 
 
@@ -114,10 +118,10 @@ def _result(name: str, run: ReportedRun) -> tuple[str, ...]:
 
 
 def _paired(runs: Mapping[str, ReportedRun], seed: int) -> Table:
-    """Return the table that compares the mean reward of each run with that of the first run.
+    """Return the table that compares the mean held-out reward of each run with that of the first run.
 
-    The mean is over the rows that are in the last held-out evaluation of both runs. The table has the
-    difference of the two means, with its 95 % interval.
+    The means of two runs are over the rows that are in the last evaluation of both runs. The table also has
+    the difference of the two means, with its 95 % interval. ``seed`` is the seed of the bootstrap.
     """
     (first_name, first), *others = runs.items()
     rows, notes = [], []
@@ -152,7 +156,7 @@ def _paired(runs: Mapping[str, ReportedRun], seed: int) -> Table:
 
 
 def _rewards(run: ReportedRun) -> dict[str, float]:
-    """Return the reward of each row in the run's last evaluation, by the digest of the row's content.
+    """Return the reward of each row in the run's last held-out evaluation. The key is a digest of the row.
 
     The result is empty if the run has no evaluation, or if the evaluation has no digests of rows.
     """

@@ -1,8 +1,8 @@
-"""Writes to the terminal, and prints the messages of errors. No other module writes to the terminal.
+"""Writes to the terminal, and asks questions there. No other module writes to the terminal.
 
 A text may come from a stranger's manifest, from the status of another team's job, or from a model. So every
 text passes ``visible``, which replaces control characters. ``tests/unit/test_shown_everywhere.py`` fails if
-another module writes text.
+another module writes to the terminal.
 """
 
 import functools
@@ -22,11 +22,11 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 WIDE_ENOUGH = 4096
-"""Width in characters of a console that does not truncate lines."""
+"""Width in characters of a console on which no line is truncated."""
 
 
 class Terminal(Console):
-    """A console of rich that replaces control characters by escape codes such as ``\\x1b``.
+    """A console of the library rich that prints control characters as escape codes such as ``\\x1b``.
 
     It never interprets markup in a text.
     """
@@ -36,23 +36,25 @@ class Terminal(Console):
         super().__init__(highlight=False, soft_wrap=True, markup=False, emoji=False, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Return a string as a text object of rich. Escape codes replace its control characters.
+        """Convert a string to a text object of rich, in which escape codes replace control characters.
 
-        They are replaced here, and not only in ``render``, so that rich knows the width of the printed text.
+        Control characters are replaced here, and not only in ``render``, so that rich knows the width of the
+        printed text.
         """
         return super().render_str(visible(text), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Yield the segments that rich writes. Escape codes replace the control characters in their texts.
+        """Convert an object to the segments of text that rich writes to the terminal.
 
-        Segments in which rich itself controls the terminal stay unchanged.
+        Escape codes replace control characters in the texts. Segments with which rich itself controls the
+        terminal stay unchanged.
         """
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=visible(segment.text))
 
 
 def out(width: int | None = None, *, quiet: bool = False) -> Terminal:
-    """Return a new console on the current ``sys.stdout``.
+    """Return a new console that writes to the current ``sys.stdout``.
 
     - ``width``: the width in characters. None: the width of the terminal.
     - ``quiet``: whether the console writes nothing.
@@ -61,19 +63,22 @@ def out(width: int | None = None, *, quiet: bool = False) -> Terminal:
 
 
 def err() -> Terminal:
-    """Return a new console on standard error."""
+    """Return a new console that writes to standard error."""
     return Terminal(stderr=True)
 
 
 def write(text: str) -> None:
-    """Write text such as YAML, JSON or a log to standard output, without wrapping and without colours."""
+    """Write a text such as YAML, JSON or a log to standard output, without wrapping and without colours.
+
+    Control characters are replaced by escape codes.
+    """
     typer.echo(visible(text))
 
 
 def asked(question: str, option: str, default: str | None) -> str:
     """Ask a question on the terminal and return the answer. Without a terminal, return ``default``.
 
-    - ``option``: the command-line option that gives the same answer, for the error message
+    - ``option``: the command-line option that gives the answer without a question, for the error message
     - ``default``: the answer if the user enters nothing; None: the user must enter something
 
     Raises:
@@ -89,7 +94,9 @@ def asked(question: str, option: str, default: str | None) -> str:
 
 
 def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a command. If it raises a UserError, print the error's message and exit with the error's
+    """Decorate a command of the CLI, so that it reports errors of the user without a traceback.
+
+    If the command raises a UserError, print the error's message to standard error, and exit with the error's
     exit code.
     """
 

@@ -1,4 +1,4 @@
-"""Makes the points of a reward curve, and draws its chart on the terminal."""
+"""Reads the points of a reward curve from the records of a run or from an RFTJob, and draws the curve."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ MIN_WIDTH, MAX_WIDTH = 20, 100
 
 
 class HeldOutReward(NamedTuple):
-    """The mean rewards of the base and of the tuned policy on held-out rows, from 0 to 1.
+    """The mean rewards of the base policy and of the tuned policy on held-out rows, from 0 to 1.
 
     The reward of a policy that has not been evaluated is None.
     """
@@ -22,7 +22,7 @@ class HeldOutReward(NamedTuple):
 
 
 def points_of_steps(records: Iterable[StepRecord]) -> list[Point]:
-    """Return the points of the reward curve: the number and the mean reward of each step.
+    """Return the points of the reward curve of a run: x is the number of a step, y its mean reward.
 
     Steps without a graded rollout are left out, because they have no reward.
     """
@@ -30,7 +30,10 @@ def points_of_steps(records: Iterable[StepRecord]) -> list[Point]:
 
 
 def points_of_job(job: Mapping[str, Any]) -> list[Point]:
-    """Return the points of the reward curve in ``status.reward.history`` of an RFTJob."""
+    """Return the points of an RFTJob's reward curve: x is the number of a step, y its mean reward.
+
+    The points are in ``status.reward.history`` of the RFTJob.
+    """
     points = ((job.get("status") or {}).get("reward") or {}).get("history") or []
     return [(float(point["step"]), float(point["reward"])) for point in points]
 
@@ -48,15 +51,15 @@ def steps_of_job(job: Mapping[str, Any]) -> list[StepRecord]:
 
 
 def held_out_of_job(job: Mapping[str, Any]) -> HeldOutReward:
-    """Return the rewards in ``status.evaluation`` of an RFTJob."""
+    """Return the held-out rewards of base and tuned policy, from ``status.evaluation`` of an RFTJob."""
     found = ((job.get("status") or {}).get("evaluation") or {}).get("reward") or {}
     return HeldOutReward(found.get("base"), found.get("tuned"))
 
 
 def chart_width(columns: int) -> int:
-    """Return the width of a chart, without its vertical axis, on a terminal of the width ``columns``.
+    """Return the width of a chart, without its vertical axis, for a terminal of the width ``columns``.
 
-    Both widths are in characters.
+    Both widths are in characters. The result is from 20 to 100.
     """
     return max(MIN_WIDTH, min(columns - AXIS_COLUMNS, MAX_WIDTH))
 

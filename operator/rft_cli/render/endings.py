@@ -1,6 +1,6 @@
-"""Explains the exit codes of the trainer, and says what to do next.
+"""Explains the exit codes of the trainer in ``rft run``, and says what the user can do next.
 
-The advice may depend on the checkpoints of the run.
+What to do may depend on the checkpoints of the run.
 """
 
 from typing import NamedTuple
@@ -15,7 +15,7 @@ class Explanation(NamedTuple):
     """The explanation of an exit code of the trainer.
 
     - ``what``: what happened.
-    - ``fix``: what to do next, or empty if nothing is to be done.
+    - ``fix``: what the user can do next. Empty if there is nothing to do.
     """
 
     what: str
@@ -26,7 +26,7 @@ RESUME = "the same command resumes from the checkpoint of step {step}"
 RESTART = "there is no checkpoint yet, so the same command begins again with step 1"
 UNREADABLE = "no checkpoint of the run can be read, so the same command does not resume; see the log"
 _AGAIN = "{again}"
-"""Placeholder in ``ENDINGS``. It is replaced by the sentence that ``again`` returns."""
+"""Placeholder in texts of ``ENDINGS``. The sentence that ``again`` returns replaces it."""
 
 ENDINGS: dict[int, Explanation] = {
     ExitCode.OK: Explanation("complete", ""),
@@ -60,10 +60,11 @@ ENDINGS: dict[int, Explanation] = {
 
 
 def explain(exit_code: int, folder: RunFolder) -> Explanation:
-    """Return the explanation of an exit code of the trainer, also of an unknown code or of a signal's code.
+    """Return what an exit code of the trainer means, and what the user can do next.
 
-    ``folder`` is the folder of the run. The explanation may say what the same ``rft run`` command does when
-    it is repeated. This depends on the checkpoints in the folder.
+    An unknown code, or the code of a signal, is explained too. ``folder`` is the folder of the run. The
+    explanation may say what the same ``rft run`` command would do, which depends on the checkpoints in the
+    folder.
     """
     found = ENDINGS.get(exit_code)
     if found is None:
@@ -73,9 +74,9 @@ def explain(exit_code: int, folder: RunFolder) -> Explanation:
 
 
 def again(folder: RunFolder) -> str:
-    """Return a sentence that says what the same ``rft run`` command does when it is repeated.
+    """Return a sentence about what happens if the user repeats the same ``rft run`` command.
 
-    ``folder`` is the folder of the run.
+    It resumes from the newest checkpoint in the run's ``folder``, begins again, or cannot resume.
     """
     try:
         step = newest_usable(folder)

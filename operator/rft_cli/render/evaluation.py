@@ -1,4 +1,4 @@
-"""Formats the held-out evaluation: a table, and a sentence that says whether training helped."""
+"""Formats the result of a held-out evaluation: a table of scores, and a sentence about their difference."""
 
 from rich.table import Table
 
@@ -10,7 +10,7 @@ def evaluation_table(result: EvaluationResult) -> Table:
     """Return a table of the held-out scores, with a line for the reward and a line for each grader.
 
     Each line has the mean score of the base policy and of the tuned policy, and their difference with its
-    95 % interval. A last line has the reward of the best checkpoint, if this is not the tuned policy.
+    95 % interval. A last line has the reward of the best checkpoint, unless this is the tuned policy itself.
     """
     title = f"Held-out evaluation: {result.rows} rows"
     if result.step:
@@ -31,8 +31,9 @@ def evaluation_table(result: EvaluationResult) -> Table:
 def verdict(result: EvaluationResult) -> str:
     """Return a sentence that compares the held-out reward of the tuned policy with that of the base policy.
 
-    The sentence says that it is higher, that it is lower, that there is no clear difference, or that the two
-    were not compared. A second sentence follows if the best checkpoint was chosen by these same rows.
+    It says that the reward is higher, that it is lower, that there is no clear difference, or that the
+    policies were not compared. A second sentence follows if the same rows were used to choose the best
+    checkpoint.
     """
     difference = result.reward.difference if result.reward is not None else None
     if difference is None:
@@ -50,7 +51,11 @@ def verdict(result: EvaluationResult) -> str:
 
 
 def cells(name: str, scores: GraderEvaluation) -> tuple[str, ...]:
-    """Return the cells of a table row for a score: name, base, tuned, difference, 95 % interval."""
+    """Return the cells of a table row for one score, the reward or that of a grader.
+
+    The cells are name, base policy, tuned policy, difference, and 95 % interval of the difference. A dash
+    stands for an unknown value.
+    """
     difference = scores.difference
     return (
         name,

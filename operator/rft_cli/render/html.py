@@ -1,6 +1,7 @@
-"""Makes the HTML page about a run, for ``rft report``.
+"""Makes the HTML pages about a run and about a comparison of runs, for ``rft report``, ``rft ui`` and
+``rft compare``.
 
-The page is one file without scripts. It needs no network.
+A page is one file without scripts. It needs no network.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -27,13 +28,13 @@ if TYPE_CHECKING:
     from rft_cli.render.comparison import Comparison
 
 SHOWN = 4000
-"""Maximum number of characters of a prompt, a completion or another text on the page."""
+"""Maximum number of characters of a prompt, a completion or another text on a page. Longer ones are cut."""
 ROLLOUTS = 2
 """Number of rollouts that are shown for each prompt: those with the highest and with the lowest reward."""
 
 
 class Measurement(NamedTuple):
-    """A metric that a small chart shows.
+    """A metric of a run's steps, for which the page has a small chart.
 
     - ``title``: the title of the chart, with the unit.
     - ``value``: a function that returns the value of the metric in the record of a step.
@@ -61,18 +62,19 @@ MEASURES = (
 
 
 class ShownTurn(NamedTuple):
-    """A message of a conversation: its role and its text."""
+    """A message of a prompt on the page, with its role, such as user or system."""
 
     role: str
     text: str
 
 
 class Answered(NamedTuple):
-    """A rollout on the page, with its scores and errors. All numbers are formatted as texts.
+    """A rollout on the page. All numbers are formatted as texts.
 
+    - ``reward``: its reward, or a dash if it was not graded.
     - ``graders``: pairs of a grader's name and its score.
     - ``about``: a line with the advantage, the finish reason and the number of tokens.
-    - ``text``: the completion, or the messages of all turns if the rollout has several turns.
+    - ``text``: the completion, or the messages of all turns in a job with an environment.
     - ``errors``: pairs of a grader's name and its error.
     """
 
@@ -84,10 +86,10 @@ class Answered(NamedTuple):
 
 
 class ShownPrompt(NamedTuple):
-    """A prompt of a step, with the rollouts that are shown for it.
+    """A prompt of a step on the page, with the rollouts that are shown for it.
 
-    - ``line``: the number of the row's line in the dataset.
-    - ``rollouts``: the number of all rollouts of the prompt in this step.
+    - ``line``: the line number of the prompt's row in the dataset.
+    - ``rollouts``: the number of all rollouts of the prompt in the step.
     - ``turns``: the messages of the prompt.
     - ``answers``: the rollouts with the highest and with the lowest reward.
     """
@@ -99,12 +101,11 @@ class ShownPrompt(NamedTuple):
 
 
 def as_html(run: ReportedRun, *, refresh: int | None = None) -> str:
-    """Return the page about a run as HTML. A section without data is left out.
+    """Return the HTML page about a run: charts, evaluation, parameters, plan and rollouts.
 
-    All texts of the run are escaped. Secrets and control characters in them are replaced.
-
-    ``refresh``: the number of seconds after which a browser loads the page again. None: the page is not
-    loaded again.
+    A section without data is left out. All texts of the run are escaped. Secrets and control characters in
+    them are replaced. ``refresh`` is the number of seconds after which a browser loads the page again, or
+    None if it should not.
     """
     template = environment().get_template("report.html.j2")
     return template.render(
@@ -128,15 +129,16 @@ def as_html(run: ReportedRun, *, refresh: int | None = None) -> str:
 
 
 def comparison_as_html(found: "Comparison") -> str:
-    """Return the page that compares several runs, as HTML."""
+    """Return the HTML page with a comparison of several runs: its tables and its chart."""
     return environment().get_template("compare.html.j2").render(found=found)
 
 
 @cache
 def environment() -> Environment:
-    """Return the Jinja environment of the page templates.
+    """Return the Jinja environment with the templates of all pages. It is created in the first call.
 
-    It replaces secrets and control characters in each value (see ``shown``), and escapes the value for HTML.
+    In each value that a template prints, secrets and control characters are replaced, long texts are cut, and
+    characters that are special in HTML are escaped.
     """
     made = Environment(
         loader=PackageLoader("rft_cli.render"),
@@ -151,10 +153,10 @@ def environment() -> Environment:
 
 
 def shown(value: Any) -> Any:
-    """Return ``value`` in a form that is safe on a page. Only texts are changed.
+    """Return a value in the form in which a page shows it. Only texts are changed, but not ``Markup``.
 
     Secrets and control characters in a text are replaced. A text of more than ``SHOWN`` characters is
-    truncated, and the number of left-out characters follows it.
+    truncated, and the number of characters that are left out follows it.
     """
     if isinstance(value, Markup) or not isinstance(value, str):
         return value
@@ -163,11 +165,11 @@ def shown(value: Any) -> Any:
 
 
 def reward_chart(run: ReportedRun) -> Chart | None:
-    """Return the reward chart, or None if no step has a reward. The chart has:
+    """Return the chart of a run's reward by step, or None if no step has a reward. The chart has:
 
     - the reward of each step;
     - the centred mean, with the lowest and the highest reward in its window;
-    - the rewards of the held-out evaluations.
+    - the rewards of all held-out evaluations, and lines at the rewards of the base and the tuned policy.
     """
     points = points_of_steps(run.steps)
     means = smoothed(points)
@@ -190,16 +192,16 @@ def _held_out(run: ReportedRun) -> tuple[float | None, float | None]:
 
 
 def _level(points: Sequence[Point], value: float | None) -> list[Point]:
-    """Return the two end points of a horizontal line at the height ``value``.
+    """Return the two end points of a horizontal line at the height ``value``, for a chart with another curve.
 
-    The line goes from the first to the last x of the curve ``points``. Return no end points if ``value`` is
-    None or the curve is empty.
+    The line goes from the first to the last x of ``points``, the points of the curve. Return [] if ``value``
+    is None or the curve is empty.
     """
     return [] if value is None or not points else [(points[0][0], value), (points[-1][0], value)]
 
 
 def graders_chart(run: ReportedRun) -> Chart | None:
-    """Return the chart with the mean score of each grader by step, smoothed by a centred mean.
+    """Return a chart with a line for each grader: its mean score by step, smoothed by a centred mean.
 
     Return None if no step has a score.
     """

@@ -18,15 +18,15 @@ from rft_cli.render.views import COLUMNS, phase_of, plain_line, row
 
 SUCCEEDED = "Succeeded"
 MESSAGE = "message"
-"""Name of the only column of ``rft get`` whose cells may have several lines."""
+"""Name of the column of ``rft get`` with the job's message. Only its cells may have several lines."""
 INTERRUPTED = 130
-"""Exit code after Ctrl-C of the commands that follow a job or download its folder."""
+"""Exit code, after Ctrl-C, of commands that watch a job or download its folder."""
 
 
 def job_table(jobs: Sequence[Mapping[str, Any]], columns: Sequence[str], now: datetime) -> Table:
-    """Return a table of RFTJobs without borders, like those of kubectl.
+    """Return a table of RFTJobs without borders, like the tables of kubectl. Each job has a row.
 
-    - ``columns``: the names of the columns: fields of ``JobRow``
+    - ``columns``: the names of the columns, which are fields of ``JobRow``
     - ``now``: the current time, from which the age of a job is computed
     """
     table = Table(box=None, pad_edge=False)
@@ -40,10 +40,10 @@ def job_table(jobs: Sequence[Mapping[str, Any]], columns: Sequence[str], now: da
 
 
 def watched(changes: Callable[[], Iterable[Mapping[str, Any]]], console: Terminal) -> int:
-    """Show all changes of a job until it ends, and return the exit code of the command.
+    """Show all changes of a job until the job ends, and return the exit code of the command.
 
     The code is 0 if the job is Succeeded, and 1 if it is Failed, Cancelled or Invalid. After Ctrl-C it is
-    130. ``changes`` is a function that yields the job as it is now, and again after each change.
+    130. ``changes`` is a function whose result yields the job as it is now, and again after each change.
     """
     try:
         phase = follow(changes(), console)
@@ -53,10 +53,10 @@ def watched(changes: Callable[[], Iterable[Mapping[str, Any]]], console: Termina
 
 
 def follow(changes: Iterable[Mapping[str, Any]], console: Terminal) -> str:
-    """Show all changes of a job until its phase is one of ``RESTING_PHASES``, such as Succeeded or Failed.
+    """Show changes of a job until its phase is Succeeded, Failed, Cancelled or Invalid. Return this phase.
 
-    Return this phase. A terminal shows only the newest state of the job. If the output is not a terminal, it
-    gets a line for each change.
+    ``changes`` yields the job as it is now, and again after each change. A terminal shows
+    only the newest state of the job. If the output is not a terminal, it gets a line for each change.
     """
     if not console.is_terminal:
         return print_changes(changes, console, RESTING_PHASES)
@@ -72,7 +72,8 @@ def follow(changes: Iterable[Mapping[str, Any]], console: Terminal) -> str:
 def print_changes(changes: Iterable[Mapping[str, Any]], console: Terminal, until: Collection[str]) -> str:
     """Print a line for each change of a job until its phase is one of ``until``. Return this phase.
 
-    A change that gives the same line as the change before it is not printed.
+    ``changes`` yields the job as it is now, and again after each change. A change is not printed if its line
+    is equal to the line before it.
     """
     phase, shown = "", ""
     for job in changes:
@@ -85,9 +86,9 @@ def print_changes(changes: Iterable[Mapping[str, Any]], console: Terminal, until
 
 
 def picture(job: Mapping[str, Any], width: int) -> Group:
-    """Return the live view of a job: its row of the table, its message and its reward curve.
+    """Return the view of a job for a terminal: a table with its state, its message, and its reward curve.
 
-    ``width`` is the width of the terminal in characters.
+    ``job`` is the RFTJob as JSON. ``width`` is the width of the terminal in characters.
     """
     points = points_of_job(job)
     parts: list[Any] = [job_table([job], COLUMNS, datetime.now(UTC))]

@@ -1,4 +1,4 @@
-"""Serves pages about runs, for ``rft ui``. The pages can only be read from this machine.
+"""Serves HTML pages about runs on 127.0.0.1, for ``rft ui``. Other machines cannot read the pages.
 
 The path of each page begins with a secret token. So the machine's other users cannot read the pages, and
 neither can another website in the user's browser. The server only answers requests whose Host header has the
@@ -30,24 +30,26 @@ HEADERS = {
 
 
 class Runs(NamedTuple):
-    """The source of the runs in the pages: a folder, or a namespace of a cluster.
+    """The source of the runs that the pages show: a folder, or a namespace of a cluster.
 
-    ``list`` is a function that returns all runs with their statuses. Both functions may raise UserError.
+    ``list`` is a function that returns all runs with their statuses. ``list`` and ``run`` may raise
+    UserError.
     """
 
     place: str
-    """The name of the folder or namespace, for the heading."""
+    """The name of the folder or namespace, for the heading of the page."""
     list: Callable[[], Sequence[Listed]]
     run: Callable[[str], ReportedRun]
-    """A function that returns the data of a run. It gets the name of the run, which ``list`` has returned."""
+    """A function that returns the data of one run. Its argument is the name of a run from ``list``."""
 
 
 class TableRow(NamedTuple):
-    """A row of the table of runs. All cells are texts.
+    """A row of the table of runs, for one run. All cells are texts.
 
-    - ``link``: the address of the run's page, relative to that of the table.
-    - ``reward``, ``best``: the newest and the highest mean reward.
-    - ``message``: the message of the run's status, or why the status cannot be shown.
+    - ``link``: the address of the run's page, relative to the address of the table.
+    - ``steps``: the number of the last step and of all steps, such as 12/40.
+    - ``reward``, ``best``: the mean reward of the newest step, and the highest mean reward of a step.
+    - ``message``: the message of the run's status, or the reason why the status cannot be shown.
     """
 
     link: str
@@ -60,18 +62,25 @@ class TableRow(NamedTuple):
 
 
 class PageServer(ThreadingHTTPServer):
-    """An HTTP server for the pages, on 127.0.0.1. With port 0 the server uses any free port."""
+    """An HTTP server on 127.0.0.1 that serves the table of runs, and a page about each run.
+
+    With port 0 the server uses any free port. The path of each page begins with the secret ``token``.
+    """
 
     daemon_threads = True
 
     def __init__(self, runs: Runs, port: int = 0) -> None:
-        """Open the port. Raises OSError if the port is not free."""
+        """Create the server and open its port. ``runs`` is the source of the runs that the pages show.
+
+        Raises:
+            OSError: the port is not free.
+        """
         self.runs, self.token = runs, secrets.token_urlsafe(24)
         super().__init__(("127.0.0.1", port), _Handler)
 
     @property
     def address(self) -> str:
-        """The address of the table of runs, with the token."""
+        """The URL of the table of runs. It contains the secret token, without which no page can be read."""
         return f"http://127.0.0.1:{self.server_port}/{self.token}/"
 
 
@@ -81,9 +90,10 @@ class _Handler(BaseHTTPRequestHandler):
     """Time in seconds after which a connection is closed if no data arrive."""
 
     def do_GET(self) -> None:
-        """Answer with the table of runs or with the page of a run.
+        """Answer a request with the table of runs, or with the page about one run.
 
         A request with a wrong Host header gets status 421. A wrong token or an unknown page gets status 404.
+        If the data cannot be read, the page shows the error message.
         """
         if self.headers.get("Host") not in (
             f"127.0.0.1:{self.server.server_port}",
@@ -111,16 +121,17 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Log no request, because its path contains the secret token."""
+        """Do nothing: requests are not logged, because their paths contain the secret token."""
 
 
 def _page(runs: Runs, parts: Sequence[str]) -> str | None:
-    """Return the HTML of a page, or None if there is no such page.
+    """Return the HTML of the page with the given path, or None if there is no such page.
 
-    ``parts``: the parts of the page's path after the secret token, such as ``runs`` and the name of a run.
+    ``parts`` are the parts of the path after the secret token: [""] for the table of runs, or ``runs`` and
+    the name of a run.
 
     Raises:
-        UserError: if the run cannot be read.
+        UserError: the runs cannot be read.
     """
     match parts:
         case [""]:
@@ -132,7 +143,7 @@ def _page(runs: Runs, parts: Sequence[str]) -> str | None:
 
 
 def runs_page(place: str, found: Sequence[Listed]) -> str:
-    """Return the HTML of the page with the table of runs. ``place`` is the heading of the page."""
+    """Return the HTML of the page with the table of the runs in ``found``. ``place`` is the heading."""
     rows = [_row(each) for each in found]
     return environment().get_template("runs.html.j2").render(place=place, rows=rows, refresh=REFRESH_SECONDS)
 

@@ -1,4 +1,4 @@
-"""Makes the Markdown page about a run, for ``rft report``."""
+"""Makes the Markdown page about a run, for ``rft report``, and escapes texts for Markdown."""
 
 from collections.abc import Iterator, Sequence
 
@@ -15,7 +15,10 @@ CHART_WIDTH, CHART_HEIGHT = 64, 10
 
 
 def as_markdown(run: ReportedRun) -> str:
-    """Return the page about a run as Markdown. Sections whose data do not exist yet are left out."""
+    """Return the Markdown page about a run: evaluation, reward curve, parameters, plan and use.
+
+    Sections whose data do not exist yet are left out.
+    """
     parts = [
         _heading(run),
         _evaluation(run),
@@ -119,15 +122,15 @@ def _listed(heading: str, lines: Iterator[str]) -> Iterator[str]:
 
 
 def table_lines(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Yield the lines of a Markdown table. The cells of ``rows`` may have any text, which is escaped."""
+    """Yield the lines of a Markdown table. Cells may have any text: special characters are escaped."""
     for cells in (list(map(text_of, heading)), ["---"] * len(heading), *(map(text_of, row) for row in rows)):
         yield "| " + " | ".join(cells) + " |"
 
 
 def text_of(text: str) -> str:
-    """Return a text in which the special characters of Markdown are escaped.
+    """Return a text as one line for a Markdown page: special characters are escaped, secrets are replaced.
 
-    Secrets in the text are replaced, because people share pages.
+    Secrets are replaced because people share pages. Control characters are replaced too.
     """
     return escaped(cluster_text(text))
 

@@ -1,4 +1,4 @@
-"""Formats one plan as text, and the plans of ``rft plan --sweep`` as a table."""
+"""Formats a plan as text, and the plans of a sweep (``rft plan --sweep``) as a table or as JSON objects."""
 
 import re
 from collections.abc import Iterator
@@ -16,7 +16,10 @@ WHY_NOT = "WHY NOT"
 
 
 def text(made: Plan) -> Iterator[str]:
-    """Yield lines of text that show a plan: resources, estimates, notes, and the parts of the memory."""
+    """Yield lines of text about a plan: its resources, its estimate, its notes, and the parts of its memory.
+
+    Fields that the job inherits from the platform's defaults are listed too.
+    """
     yield f"GPUs    {made.gpus}" + (f" × {made.accelerator}" if made.accelerator else "")
     yield f"CPU     {made.cpu}" + (f", limit {made.cpu_limit}" if made.cpu_limit else "")
     yield f"memory  {made.memory}"
@@ -30,22 +33,25 @@ def text(made: Plan) -> Iterator[str]:
 
 
 def inherited(made: Plan) -> Iterator[str]:
-    """Yield a line of text for each field that the job inherits from the platform's defaults."""
+    """Yield a line of text for each field that the job of a plan inherits from the platform's defaults."""
     for each in (made.effective.inherited if made.effective is not None else None) or []:
         yield f"= {each.path}: {each.value}, by {each.from_}"
 
 
 def _together(estimate: Estimate) -> bool:
-    """Return whether the plan expects that sampling and training overlap.
+    """Return whether sampling and training overlap in an estimate.
 
-    It does if a step takes less than 95 % of the sum of the seconds for sampling and for training.
+    This is so if a step takes less than 95 % of the sum of the seconds for sampling and for training.
     """
     phases = (estimate.sampling_seconds or 0) + (estimate.update_seconds or 0)
     return (estimate.seconds_per_step or 0) < 0.95 * phases
 
 
 def expected(estimate: Estimate) -> Iterator[str]:
-    """Yield lines of text about the expected steps, time and cost of a run. Unknown values are left out."""
+    """Yield lines of text about the expected steps, tokens, time and cost of a run.
+
+    Unknown values are left out.
+    """
     if estimate.steps is not None:
         yield f"steps   about {estimate.steps}, {estimate.prompts_per_step} prompts each"
     if estimate.prompt_tokens is not None and estimate.completion_tokens is not None:
@@ -66,7 +72,7 @@ def expected(estimate: Estimate) -> Iterator[str]:
 
 
 def _short(tokens: int) -> str:
-    """Return a number of tokens with at most three digits: ``950``, ``57.9k``, ``1.02M``."""
+    """Return a number of tokens as text with at most three digits: ``950``, ``57.9k``, ``1.02M``."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if tokens >= 0.9995 * size:  # 999,999 is shown as 1M
             return f"{tokens / size:.3g}{letter}"
@@ -74,10 +80,10 @@ def _short(tokens: int) -> str:
 
 
 def table(path: str, lines: list[Line]) -> Table:
-    """Return a table of the plans for the values of one field, with a line for each value.
+    """Return a table that compares plans of a job with different values of one field. Each value has a line.
 
-    ``path`` is the path of the field. The columns are the value and ``COLUMNS``. If a value has no plan, a
-    last column says why.
+    ``path`` is the path of the field. The columns are the value, and the numbers of its plan in ``COLUMNS``.
+    If no plan can be made with a value, a last column says why.
     """
     name = "accelerator" if path == ACCELERATOR else path.rpartition(".")[2]
     refused = [WHY_NOT] if any(isinstance(line.outcome, Unplannable) for line in lines) else []
@@ -109,7 +115,7 @@ def _about(number: float | None) -> str:
 
 
 def gib_of(plan: Plan, role: str) -> str:
-    """Return the GPU memory that the plan expects for ``role``, as a text: a number in GiB per GPU.
+    """Return the memory that a plan expects for training or for sampling, as text: GiB per GPU, such as 61.3.
 
     ``role`` is ``training`` or ``sampling``. The text is a dash if the plan has no memory for this role.
     """
@@ -118,9 +124,9 @@ def gib_of(plan: Plan, role: str) -> str:
 
 
 def entry(line: Line) -> dict[str, Any]:
-    """Return an entry of a sweep for JSON or YAML: one value of the field, and the fields of its plan.
+    """Return one result of a sweep as an object for JSON or YAML: a value of the field, and its plan.
 
-    If the value has no plan, ``gpus`` is null, and ``refused`` says why.
+    If no plan can be made with the value, ``gpus`` is null, and ``refused`` has the reason and the message.
     """
     if isinstance(line.outcome, Unplannable):
         refused = {"reason": line.outcome.reason, "message": str(line.outcome)}
@@ -131,7 +137,7 @@ def entry(line: Line) -> dict[str, Any]:
 def without_seed(plan: Plan) -> dict[str, Any]:
     """Return a plan as a JSON object without the seed.
 
-    The seed is derived from the UID of the job in the cluster, which does not exist before the job is stored.
+    The seed is left out because it is derived from the job's UID, which a job gets only in the cluster.
     """
     dumped = plan.dump()
     dumped.get("effective", {}).pop("seed", None)

@@ -13,7 +13,10 @@ _BRAILLE = 0x2800
 
 
 class _Grid(NamedTuple):
-    """Number of dots in one character, horizontally and vertically: 2 × 4 in braille, 1 × 1 in ASCII."""
+    """The number of dots in one character of a chart, horizontally and vertically.
+
+    It is 2 × 4 for braille characters, and 1 × 1 for ASCII characters.
+    """
 
     across: int
     down: int
@@ -28,7 +31,7 @@ def line_chart(
     y_label: str = "reward",
     ascii_only: bool = False,
 ) -> str:
-    """Return a chart of points joined by lines, as text with several lines.
+    """Return a chart with axes as a text of several lines. Lines join the points, in the order of their x.
 
     Points that are not finite are left out. If no point is left, return a sentence such as "no reward yet".
 
@@ -58,7 +61,7 @@ def line_chart(
 
 
 def _widened(low: float, high: float) -> tuple[float, float]:
-    """Return the ends of an axis: ``low`` and ``high``, or a wider range around them if they are equal."""
+    """Return the two ends of an axis: ``low`` and ``high``, or a range around them if they are equal."""
     if high > low:
         return low, high
     margin = abs(low) * 0.1 or 0.1
@@ -66,7 +69,10 @@ def _widened(low: float, high: float) -> tuple[float, float]:
 
 
 def _segment(start: tuple[int, int], end: tuple[int, int]) -> set[tuple[int, int]]:
-    """Return the dots of the straight line between two dots, both included. A dot is a column and a row."""
+    """Return all dots of the straight line from ``start`` to ``end``, both included.
+
+    A dot is a pair of its column and its row.
+    """
     steps = max(abs(end[0] - start[0]), abs(end[1] - start[1]), 1)
     return {
         (

@@ -1,4 +1,4 @@
-"""Draws the reward curve of a run, or of several runs, into an image file."""
+"""Draws the reward curve of one run or of several runs into an image file."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -28,11 +28,11 @@ class _Line(NamedTuple):
 def write_png(
     steps: Sequence[StepRecord], path: Path, title: str, held_out: HeldOutReward | None = None
 ) -> None:
-    """Write an image of the rewards of a run into the file ``path``. No display is needed. The image has:
+    """Draw the rewards of a run into the image file ``path``. No display is needed. The image has:
 
     - the reward of each step, and its centred mean;
     - the centred mean of each grader's scores, for at most ``MAX_GRADERS`` graders;
-    - the held-out rewards of the base and the tuned policy, if they are known.
+    - the held-out rewards of the base and the tuned policy, if ``held_out`` has them.
 
     Raises:
         UserError: if there is nothing to draw, or the file cannot be written.
@@ -43,9 +43,9 @@ def write_png(
 
 
 def write_comparison_png(curves: Sequence[tuple[str, Sequence[Point]]], path: Path) -> None:
-    """Write an image of the reward curves of several runs into the file ``path``.
+    """Draw the reward curves of several runs into the image file ``path``.
 
-    ``curves`` are pairs of a run's name and its points.
+    ``curves`` are pairs of a run's name and the points of its smoothed curve.
 
     Raises:
         UserError: if there is nothing to draw, or the file cannot be written.

@@ -1,4 +1,4 @@
-"""Prints the problems of a manifest, and the advice on it."""
+"""Prints the problems of an RFTJob in a manifest, or the warnings about it if it is valid."""
 
 from pathlib import Path
 
@@ -15,9 +15,9 @@ from rft_cli.render.console import out
 from rft_planner.overrides import contradiction
 
 MOST_WARNINGS = 3
-"""Maximum number of warnings that are printed without ``--all``."""
+"""Maximum number of warnings about a valid RFTJob that are printed without the option ``--all``."""
 OF_A_CLUSTER = frozenset(("storage-ephemeral",))
-"""Ids of advice that only concerns a run in a cluster. It is not printed for a run on this machine."""
+"""Ids of rules whose advice only concerns a run in a cluster. For a run on this machine it is not printed."""
 
 
 def is_valid(
@@ -28,13 +28,13 @@ def is_valid(
     local: bool = False,
     everything: bool = False,
 ) -> bool:
-    """Print the problems of an RFTJob. If it has none, print the advice on it. Return whether it is valid.
+    """Check an RFTJob, and print its problems. If it has none, print warnings. Return whether it is valid.
 
-    - ``document``: the RFTJob.
-    - ``documents``: all objects in the file of the RFTJob.
+    - ``document``: the RFTJob, as it is in the manifest.
+    - ``documents``: all objects in the file of the manifest, such as ConfigMaps that the RFTJob names.
     - ``path``: the path of this file.
     - ``local``: whether the RFTJob is for ``rft run``, which needs no storage.
-    - ``everything``: whether to print all advice, not only the ``MOST_WARNINGS`` most important pieces.
+    - ``everything``: whether to print all warnings, not only the ``MOST_WARNINGS`` most important ones.
     """
     document = on_this_machine(document) if local else document
     title = one_line(f"{document.source}: {KIND} {name_of(document.body)}")
@@ -60,7 +60,7 @@ def is_valid(
 def _advice(job: RFTJob, local: bool) -> list[str]:
     """Return the warnings about a valid job as texts, the most important first.
 
-    ``local``: whether to leave out the advice in ``OF_A_CLUSTER``.
+    ``local`` says whether to leave out advice that only concerns a run in a cluster.
     """
     overridden = contradiction(job.spec)
     given = [advice for advice in advise_job(job) if not (local and advice.rule in OF_A_CLUSTER)]

@@ -1,4 +1,4 @@
-"""Shows the events of the trainer as progress: one live line on a terminal, plain lines elsewhere."""
+"""Shows the progress of a run from the events of its trainer: a live line on a terminal, else plain lines."""
 
 from types import TracebackType
 from typing import Self
@@ -27,7 +27,7 @@ STAGES: dict[Stage, str] = {
 
 
 def describe(event: ProgressEvent) -> str:
-    """Return an event of the trainer as one line of text."""
+    """Return a line of text about an event of the trainer, such as the end of a step or an evaluation."""
     match event:
         case StepEvent():
             return ", ".join(_step_parts(event))
@@ -53,13 +53,18 @@ def _step_parts(event: StepEvent) -> list[str]:
 
 
 class ProgressView:
-    """Shows events of the trainer.
+    """Shows the progress of a run from the events of its trainer. It is a context manager.
 
-    On a terminal, steps update one live line; all other events are printed above it.
+    On a terminal, the events of steps update one live line, and all other events are printed above this line.
+    If the output is not a terminal, each event is printed as a line.
     """
 
     def __init__(self, console: Terminal, awaited: str = "the checkpoint") -> None:
-        """``awaited``: words for what the command waits for after it has asked the trainer to stop."""
+        """Create the view. ``console`` is where it shows events.
+
+        ``awaited`` is used in a message after the command has asked the trainer to stop. It names what the
+        command then waits for.
+        """
         self._console = console
         self._awaited = awaited
         live = Live(console=console, transient=True, auto_refresh=False)
@@ -90,10 +95,10 @@ class ProgressView:
         self._refresh()
 
     def tick(self, stopping: bool) -> None:
-        """Redraw the live line. The command calls this several times a second.
+        """Redraw the live line. The command calls this method several times a second.
 
-        ``stopping``: whether the trainer was asked to stop. In the first call in which ``stopping`` is true,
-        also print what the command now waits for.
+        ``stopping`` says whether the trainer was asked to stop. The first call in which it is true also
+        prints what the command now waits for.
         """
         if stopping and not self._told:
             self._console.print(

@@ -1,4 +1,4 @@
-"""Prints the results of a local run: held-out evaluation, advice, and paths of reward curve and adapter."""
+"""Prints the results of a run on this machine: held-out evaluation, advice, and the paths of its files."""
 
 from pathlib import Path
 
@@ -8,7 +8,11 @@ from rft_cli.render.evaluation import evaluation_table, verdict
 
 
 def print_results(console: Terminal, status: RFTJobStatus, picture: Path | None) -> None:
-    """Print the results of a run, if there are any. ``picture`` is the image file of the curve, or None."""
+    """Print a run's held-out evaluation, the advice on the run, and the paths of reward curve and adapter.
+
+    Results that do not exist are left out. ``picture`` is the image file of the reward curve, or None if
+    there is no image.
+    """
     if status.evaluation is not None:
         console.print()
         console.print(evaluation_table(status.evaluation))

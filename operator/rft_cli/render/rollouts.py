@@ -9,9 +9,10 @@ from rft_run.rollouts import RolloutRecord
 
 
 def as_text(step: int, group: Sequence[RolloutRecord]) -> list[str]:
-    """Return the lines of text about one prompt of a step and its rollouts.
+    """Return the lines of text about one prompt and its rollouts in a step.
 
-    ``group`` has the rollouts of the prompt. The rollout with the highest reward comes first in the text.
+    ``group`` has the rollouts of the prompt. It is not empty. The rollout with the highest reward comes first
+    in the text.
     """
     first = group[0]
     rewards = [record.reward for record in group if record.reward is not None]
@@ -50,7 +51,10 @@ def _rollout(record: RolloutRecord) -> Iterator[str]:
 
 
 def turn(message: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the lines of one message of a rollout: its role, its text, and the tools that it calls."""
+    """Yield the lines of text about one message of a rollout with several turns.
+
+    They have the role, the text, and the tool calls of the message.
+    """
     content = message.get("content")
     if content:
         yield from indented(f"{message.get('role')}: {content}", "     ")
@@ -67,5 +71,5 @@ def _reward(record: RolloutRecord) -> float:
 
 
 def indented(text: str, margin: str) -> list[str]:
-    """Return the lines of a text, each with ``margin`` before it."""
+    """Return the lines of a text, each with the string ``margin`` before it."""
     return [f"{margin}{line}" for line in text.split("\n")]

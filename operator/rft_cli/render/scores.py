@@ -1,4 +1,4 @@
-"""Formats the scores of ``rft evaluate``: a table for each policy."""
+"""Formats the scores of a policy in ``rft evaluate``: a table, and a line about truncated completions."""
 
 from rich.table import Table
 
@@ -8,7 +8,7 @@ from rft_run.bootstrap import MeanScore
 
 
 def scores_table(scores: PolicyScores) -> Table:
-    """Return a table of a policy's scores, with a line for the reward and a line for each grader.
+    """Return a table of the scores of one policy, with a line for the reward and a line for each grader.
 
     Each line has the mean score and its 95 % interval. The line of a grader also has the number of
     completions for which the grader failed.
@@ -24,7 +24,7 @@ def scores_table(scores: PolicyScores) -> Table:
 
 
 def truncated_line(scores: PolicyScores) -> str:
-    """Return a line that says which share of the completions was truncated at ``maxTokens``."""
+    """Return a line of text: which share of a policy's completions was truncated at ``maxTokens``."""
     share = "not known" if scores.truncated is None else f"{scores.truncated:.1%} of the completions"
     return f"truncated at maxTokens: {share}"
 

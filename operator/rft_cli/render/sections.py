@@ -1,4 +1,7 @@
-"""Makes the tables and texts of a report, for all of its formats. Pure functions."""
+"""Collects the tables and texts of the report about a run, for its HTML page and its Markdown page.
+
+All functions are pure.
+"""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -13,7 +16,7 @@ from rft_cli.render.views import NONE, duration
 from rft_run.evaluation import EvaluationRecord
 
 DERIVED = "derived"
-"""The text that a report shows instead of a default, if the default is derived from other parameters."""
+"""The text in place of a parameter's default, if the default is derived from other parameters."""
 CHANGED_ROWS = 3
 """A report shows at most this many held-out rows with the largest rise in reward, and at most this many with
 the largest fall.
@@ -21,7 +24,7 @@ the largest fall.
 
 
 class Parameter(NamedTuple):
-    """A parameter of a run, with its value and its default as texts."""
+    """A parameter of a run in its report, with its value and its default as texts."""
 
     name: str
     value: str
@@ -31,12 +34,13 @@ class Parameter(NamedTuple):
 
 
 class GivenAdvice(NamedTuple):
-    """A recommendation for a run.
+    """A recommendation for a run, in the report about the run.
 
     - ``rule``: the id of the rule that gives the recommendation.
     - ``parameter``: the field that the recommendation is about, or empty.
     - ``message``: the recommendation, with numbers that were measured in the run.
-    - ``when``: the condition of the rule, in words. ``why``: the text of the rule in the tuning guide.
+    - ``when``: the condition of the rule, in words. Empty if this release does not know the rule.
+    - ``why``: the text of the rule in the tuning guide, or empty in the same case.
     """
 
     rule: str
@@ -56,11 +60,11 @@ class PhaseTime(NamedTuple):
 
 
 class Used(NamedTuple):
-    """An amount of a run, such as its steps or GPU-hours.
+    """An amount such as steps or GPU-hours, as it was planned for a run, and as the run has used it so far.
 
-    - ``name``: what the amount is.
-    - ``planned``: the amount in the plan, as a text.
-    - ``used``: the amount that the run has used so far, as a text.
+    - ``name``: the name of the amount.
+    - ``planned``: the planned amount, as a text.
+    - ``used``: the used amount, as a text.
     """
 
     name: str
@@ -69,9 +73,9 @@ class Used(NamedTuple):
 
 
 class HeldOutAnswer(NamedTuple):
-    """The answers of the base and of the tuned policy to one held-out row, with their rewards.
+    """The completions of the base policy and of the tuned policy for one held-out row, with their rewards.
 
-    ``line`` is the number of the row's line in the dataset.
+    ``line`` is the line number of the row in the dataset.
     """
 
     line: int
@@ -82,10 +86,10 @@ class HeldOutAnswer(NamedTuple):
 
 
 def scores(result: EvaluationResult) -> Iterator[tuple[str, ...]]:
-    """Yield a row of cells for the reward and for each grader in a held-out evaluation.
+    """Yield the rows of the table of a held-out evaluation: one for the reward, and one for each grader.
 
-    The cells are the name, the mean of the base policy, the mean of the tuned policy, their difference, and
-    its 95 % interval.
+    The cells of a row are the name, the mean of the base policy, the mean of the tuned policy, the difference
+    of the means, and the 95 % interval of the difference.
     """
     named: dict[str, GraderEvaluation] = {} if result.reward is None else {"reward": result.reward}
     for name, found in (*named.items(), *(result.graders or {}).items()):
@@ -93,7 +97,10 @@ def scores(result: EvaluationResult) -> Iterator[tuple[str, ...]]:
 
 
 def parameters(run: ReportedRun) -> list[Parameter]:
-    """Return the parameters of training and sampling, and the graders, also those with default values."""
+    """Return the parameters of a run: all parameters of training and sampling, and its graders.
+
+    Parameters with default values are included.
+    """
     spec, plan = run.spec.dump(), run.status.plan
     effective = plan.effective.dump() if plan is not None and plan.effective is not None else {}
     known = {name: value for name, value in effective.items() if name != "inherited"}
@@ -120,7 +127,7 @@ def _parameter(name: str, value: Any, given: Any) -> Parameter:
 
 
 def as_text(value: Any) -> str:
-    """Return a value of a manifest as a text for a table."""
+    """Return a value from a manifest as text for a table: items of a list with commas, an object as JSON."""
     if isinstance(value, Mapping):
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, list):
@@ -129,9 +136,9 @@ def as_text(value: Any) -> str:
 
 
 def advice(run: ReportedRun) -> list[GivenAdvice]:
-    """Return the recommendations in the run's status, which follow from metrics that the run measured.
+    """Return the recommendations in the status of a run, which follow from metrics that the run measured.
 
-    Each has the condition and the text of its rule, if this release knows the rule.
+    Each one has the condition and the text of its rule, if this release knows the rule.
     """
     rules = {rule.id: rule for rule in RUN_RULES}
     return [
@@ -147,14 +154,14 @@ def advice(run: ReportedRun) -> list[GivenAdvice]:
 
 
 PHASES = {"rollout": "sampling", "grade": "grading", "update": "update", "publish": "new adapter version"}
-"""The phases of a step by their names in ``metrics.jsonl``, with their names in a report."""
+"""The names of a step's phases in a report, by their names in ``metrics.jsonl``."""
 
 
 def phases(run: ReportedRun) -> list[PhaseTime]:
-    """Return the time of each phase, summed over all steps.
+    """Return the time that all steps of a run together spent in each phase, such as sampling and grading.
 
-    The phase ``other`` is the rest of the steps' time, in which no phase was measured. Return an empty list
-    if no step has a time.
+    The phase ``other`` is the time of the steps in which no phase was measured. Return an empty list if no
+    step has a time.
     """
     total = sum(step.step_seconds or 0.0 for step in run.steps)
     if not total:
@@ -169,7 +176,7 @@ def phases(run: ReportedRun) -> list[PhaseTime]:
 
 
 def plan_and_use(run: ReportedRun) -> list[Used]:
-    """Return amounts of the run, such as steps and GPU-hours, each as planned and as used so far.
+    """Return amounts of a run, such as steps and GPU-hours, each as planned and as used so far.
 
     An amount is left out if its planned or its used value is not known.
     """
@@ -197,7 +204,10 @@ def plan_and_use(run: ReportedRun) -> list[Used]:
 
 
 def plan_lines(run: ReportedRun) -> Iterator[str]:
-    """Yield lines about the plan: GPUs, CPU, memory, and notes."""
+    """Yield lines of text about the plan of a run: its GPUs, CPU and memory, and the notes of the plan.
+
+    Yield nothing if the run has no plan yet.
+    """
     plan = run.status.plan
     if plan is None:
         return
@@ -210,7 +220,7 @@ def plan_lines(run: ReportedRun) -> Iterator[str]:
 
 
 def usage_lines(run: ReportedRun) -> Iterator[str]:
-    """Yield lines of text about what the run has used so far.
+    """Yield lines of text about what a run has used so far. Yield nothing if this is not known.
 
     The lines are about GPU-hours, tokens and cost, dropped prompts and groups, errors of graders, forged
     replies of graders, and the last step: its time, turns and tool calls.
@@ -244,7 +254,7 @@ def usage_lines(run: ReportedRun) -> Iterator[str]:
 
 
 def answers(base: EvaluationRecord | None, tuned: EvaluationRecord | None) -> list[HeldOutAnswer]:
-    """Return some held-out rows with the answers of the base and the tuned policy.
+    """Return the held-out rows whose reward changed most, with the completions of base and tuned policy.
 
     First come at most ``CHANGED_ROWS`` rows whose reward rose, the largest rise first. Then come at most
     ``CHANGED_ROWS`` rows whose reward fell, the largest fall first. The list is empty in these cases:

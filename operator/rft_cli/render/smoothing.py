@@ -1,4 +1,4 @@
-"""Smooths curves for charts, and reduces the number of their points. Pure functions."""
+"""Smooths curves for charts by a centred mean, and reduces the number of their points. Pure functions."""
 
 import itertools
 import math
@@ -16,7 +16,10 @@ LEAST_WINDOW = 5
 
 
 class Smoothed(NamedTuple):
-    """The centred mean at the point ``x`` of a curve, with the lowest and the highest value in its window."""
+    """One point of a smoothed curve: the mean of the values in a window of points around ``x``.
+
+    ``low`` and ``high`` are the lowest and the highest value in this window.
+    """
 
     x: float
     mean: float
@@ -25,9 +28,9 @@ class Smoothed(NamedTuple):
 
 
 def window_of(count: int) -> int:
-    """Return the number of points in the window of a centred mean, for a curve of ``count`` points.
+    """Return how many points the window of a centred mean has, for a curve of ``count`` points.
 
-    The number is odd.
+    The number is odd, so that the window has the same number of points on both sides.
     """
     return max(LEAST_WINDOW, count // SHARE) | 1
 
@@ -35,8 +38,8 @@ def window_of(count: int) -> int:
 def smoothed(points: Sequence[Point]) -> list[Smoothed]:
     """Return the centred mean of a curve, at most at ``DRAWN`` evenly spaced points.
 
-    The centred mean at a point is the mean over a window of points around it.
-    Near both ends of the curve the window has fewer points, but at least half of its usual number.
+    The centred mean at a point is the mean over a window of points around this point. Near both ends of the
+    curve the window has fewer points, but at least half of its usual number.
     """
     half = window_of(len(points)) // 2
     found = []
@@ -47,12 +50,15 @@ def smoothed(points: Sequence[Point]) -> list[Smoothed]:
 
 
 def centred_mean(points: Sequence[Point]) -> list[Point]:
-    """Return the curve of the centred mean of ``points``, with at most ``DRAWN`` points."""
+    """Return a smoothed copy of a curve, with at most ``DRAWN`` points.
+
+    The value at a point is the mean over a window of points around this point.
+    """
     return [(point.x, point.mean) for point in smoothed(points)]
 
 
 def thinned(points: Sequence[Point]) -> list[Point]:
-    """Return at most ``DRAWN`` points: all points of a curve, or else the means of neighbouring points."""
+    """Return a curve with at most ``DRAWN`` points: the curve itself, or means of neighbouring points."""
     if len(points) <= DRAWN:
         return list(points)
     edges = [index * len(points) // DRAWN for index in range(DRAWN + 1)]

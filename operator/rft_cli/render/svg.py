@@ -1,4 +1,4 @@
-"""Computes the coordinates of line charts for an HTML page. The report's template draws the charts from them.
+"""Computes the coordinates of line charts for an HTML page. A template draws SVG charts from the coordinates.
 
 A page may stretch the drawing of a chart to any width, but not the texts beside the drawing. So coordinates
 are in percent of the drawing's width and height.
@@ -13,14 +13,14 @@ from markupsafe import Markup
 from rft_cli.render.plot import Point
 
 COLOURS = 8
-"""Number of colours of lines in the template. If a chart has more lines, they use the same colours again."""
+"""Number of colours of lines in the template. If a chart has more lines, the colours are used again."""
 
 
 class Series(NamedTuple):
-    """A line of a chart, or single points.
+    """The data of a line of a chart, or of dots that no line joins.
 
-    - ``label``: its name in the legend.
-    - ``colour``: the number of its colour, from 0. See ``COLOURS``.
+    - ``label``: the name of the line in the legend.
+    - ``colour``: the number of the line's colour, from 0.
     """
 
     label: str
@@ -31,7 +31,10 @@ class Series(NamedTuple):
 
 
 class Band(NamedTuple):
-    """An area between two curves, ``low`` and ``high``. Both have the same x values, in ascending order."""
+    """The data of a coloured area in a chart, between the curves ``low`` and ``high``.
+
+    The two curves have the same x values, in ascending order.
+    """
 
     label: str
     low: Sequence[Point]
@@ -40,9 +43,10 @@ class Band(NamedTuple):
 
 
 class Tick(NamedTuple):
-    """A mark of an axis.
+    """A mark with a text on an axis of a chart.
 
-    - ``at``: the place of the mark, in percent from the left or from the top.
+    - ``at``: the place of the mark, in percent of the chart's width from the left, or of its height from the
+      top.
     - ``text``: the text at the mark.
     """
 
@@ -51,7 +55,7 @@ class Tick(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """A line, some dots or an area in the form in which the template draws it.
+    """A line, some dots or an area of a chart, in the form in which the HTML template draws it.
 
     - ``path``: the data of an SVG path.
     - ``kind``: a kind of ``Series``, or ``band`` for an area.
@@ -64,7 +68,10 @@ class Drawn(NamedTuple):
 
 
 class Chart(NamedTuple):
-    """A chart in the form in which the template draws it. ``note`` is a text below the chart, or empty."""
+    """A line chart in the form in which the HTML template draws it.
+
+    ``note`` is a text below the chart, or empty.
+    """
 
     title: str
     note: str
@@ -88,7 +95,7 @@ class _Frame(NamedTuple):
 
 
 def chart(title: str, series: Sequence[Series], bands: Sequence[Band] = (), note: str = "") -> Chart | None:
-    """Return a chart of all series and bands, or None if no point is finite.
+    """Return a chart with the lines in ``series`` and the areas in ``bands``, or None if no point is finite.
 
     Points that are not finite are left out. The vertical axis begins and ends at round numbers.
     """
@@ -114,9 +121,9 @@ def chart(title: str, series: Sequence[Series], bands: Sequence[Band] = (), note
 
 
 def round_steps(low: float, high: float, count: int = 4) -> list[float]:
-    """Return about ``count`` + 1 round numbers at equal distances.
+    """Return about ``count`` + 1 round numbers at equal distances, for the marks of an axis.
 
-    The first is at most ``low``, and the last is at least ``high``.
+    The first number is at most ``low``, and the last one is at least ``high``.
     """
     if high - low <= abs(high) * 1e-9:
         margin = abs(low) * 0.1 or 0.1
@@ -147,5 +154,5 @@ def _at(point: Point, frame: _Frame) -> str:
 
 
 def _marked(path: str) -> Markup:
-    """Return the data of an SVG path as ``Markup``, which the template does not escape again."""
+    """Return the data of an SVG path as ``Markup``, so that the HTML template does not escape it."""
     return Markup("{}").format(path)

@@ -1,4 +1,4 @@
-"""Formats RFTJobs, numbers and durations as text. Pure functions."""
+"""Formats RFTJobs, numbers and durations as text for the terminal. Pure functions."""
 
 import math
 from collections.abc import Mapping
@@ -9,10 +9,10 @@ NONE = "-"
 
 
 class JobRow(NamedTuple):
-    """The cells of one RFTJob in the output of ``rft get``. A dash stands for an unknown value.
+    """The cells of one RFTJob in the table of ``rft get``. A dash stands for an unknown value.
 
-    - ``reward``, ``best``: the mean reward of the last step, and the highest one of a step.
-    - ``eta``: the estimated time that is left. ``age``: the time since the job was created.
+    - ``reward``, ``best``: the mean reward of the last step, and the highest mean reward of a step.
+    - ``eta``: the estimated time until the end of the run. ``age``: the time since the job was created.
     """
 
     namespace: str
@@ -33,7 +33,10 @@ WIDE_COLUMNS = (*COLUMNS, "best", "gpus", "model", "message")
 
 
 def row(job: Mapping[str, Any], now: datetime) -> JobRow:
-    """Return the cells of an RFTJob for ``rft get``. ``now`` is the current time."""
+    """Return the cells of an RFTJob in the table of ``rft get``.
+
+    ``job`` is the RFTJob as JSON. ``now`` is the current time, from which the job's age is computed.
+    """
     metadata, status = job["metadata"], job.get("status") or {}
     progress, reward = status.get("progress") or {}, status.get("reward") or {}
     phase = phase_of(job)
@@ -60,9 +63,10 @@ def phase_of(job: Mapping[str, Any]) -> str:
 
 
 def plain_line(job: Mapping[str, Any]) -> str:
-    """Return the state of a job as text, without values that always change, such as its age.
+    """Return the state of an RFTJob as a line of text: phase, step, reward, remaining time and message.
 
-    The text has one line. If the job's message has several lines, its other lines are indented.
+    The text does not have values that always change, such as the age of the job. If the message has several
+    lines, the text has them too, indented.
     """
     shown = row(job, datetime.now(UTC))
     parts = [shown.phase, f"step {shown.steps}", f"reward {shown.reward}", f"eta {shown.eta}"]
@@ -72,7 +76,7 @@ def plain_line(job: Mapping[str, Any]) -> str:
 
 
 def steps(step: int | None, total: int | None, estimated: bool) -> str:
-    """Return the number of the last step and the total number of steps, such as ``12/40``.
+    """Return the number of the last step and the total number of steps as text, such as ``12/40``.
 
     The text is ``12/~40`` if the total is an estimate, and ``12/?`` if ``total`` is None. It is a dash if
     ``step`` is None.
@@ -83,14 +87,14 @@ def steps(step: int | None, total: int | None, estimated: bool) -> str:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """Return a number with ``digits`` decimals, or a dash if it is None or not finite."""
+    """Return a number as text with ``digits`` decimals, or a dash if it is None or not finite."""
     return NONE if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
 
 
 def duration(seconds: float | None) -> str:
-    """Return a number of seconds with its two largest units: ``45s``, ``3m20s``, ``2h05m``, ``3d4h``.
+    """Return a time in seconds as text with its two largest units: ``45s``, ``3m20s``, ``2h05m``, ``3d4h``.
 
-    Return a dash if the number is None or not finite.
+    Return a dash if the time is None or not finite.
     """
     if seconds is None or not math.isfinite(seconds):
         return NONE
