@@ -254,8 +254,8 @@ _BY_KEY = {_key(name): name for name in reversed(CATALOGUE)}
 def known(name: str) -> str | None:
     """Return the name under which the catalogue has a model, or ``None`` if it does not have the model.
 
-    ``name`` is a hub name or a path. It may be that of a variant: ``unsloth/Llama-3.1-8B-Instruct``
-    gives ``meta-llama/Llama-3.1-8B``.
+    ``name`` is a hub name or a path. It may be that of a variant: ``unsloth/Llama-3.1-8B-Instruct`` gives
+    ``meta-llama/Llama-3.1-8B``.
     """
     return _BY_NAME.get(bare_name(name)) or _BY_KEY.get(_key(name))
 

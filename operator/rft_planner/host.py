@@ -162,8 +162,8 @@ def sizes(shape: Shape, run: HostRun) -> Iterator[HostSize]:
 def comfortable(run: HostRun) -> tuple[int, int]:
     """Return the recommended sizes of the micro-batch and of the sampler's cache, in tokens.
 
-    Larger sizes do not make a run faster. The cache has room for all rollouts of a step, but for at most
-    ``SEQUENCES`` rollouts of the maximum length, because vLLM generates no more at the same time.
+    Larger sizes do not make a run faster. The cache has room for all rollouts of a step, but for at most 128
+    rollouts of the maximum length (``SEQUENCES``), because vLLM generates no more at the same time.
     """
     context = run.work.context
     cache = min(SEQUENCES * context, max(run.batch_tokens, run.work.rollouts * context))
@@ -398,7 +398,7 @@ def cache_slots(tokens: int) -> int:
 def adapter_slots(shape: Shape, run: HostRun) -> float:
     """Return the bytes that vLLM needs for adapters: one in use, and two that were read from the disk.
 
-    The rank of the adapters is rounded up to one of ``SLOT_RANKS``, as in vLLM.
+    The rank of the adapters is rounded up to a rank that vLLM supports (``SLOT_RANKS``).
     """
     slot = next((size for size in SLOT_RANKS if size >= run.work.rank), run.work.rank)
     return 3 * run.width * _adapter(shape, run, slot)
@@ -416,9 +416,9 @@ def sampler_batch(shape: Shape, run: HostRun) -> float:
 def sampler_logits(shape: Shape, cache_tokens: int) -> float:
     """Return the bytes of the logits in vLLM: five float32 copies for each concurrent completion.
 
-    vLLM generates ``SEQUENCES`` completions at the same time, or ``cache_tokens`` if its key-value cache has
-    room for fewer tokens than that. The copies are raw logits, processed logits, log-probs, and two copies
-    for sorting.
+    vLLM generates 128 completions (``SEQUENCES``) at the same time, or ``cache_tokens`` if that is less, because
+    each needs at least one token in the key-value cache. The copies are raw logits, processed logits,
+    log-probs, and two copies for sorting.
     """
     sequences = min(SEQUENCES, cache_tokens)
     return 5 * FLOAT32 * sequences * shape.vocabulary

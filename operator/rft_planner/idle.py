@@ -44,7 +44,7 @@ class StepCosts:
 
     @property
     def prompts(self) -> float:
-        """Mean number of prompts in one step."""
+        """Mean number of prompts in one step of the run."""
         return prompts_of_step(self.spec, self.rows)
 
 
@@ -61,9 +61,9 @@ class IdleTime(NamedTuple):
 def idle_time(split: Split, costs: StepCosts, work: MemoryDemand, most: int) -> IdleTime:
     """Return the share of a step in which the GPUs are idle, with a note for the user about this share.
 
-    ``split`` says which GPUs train and which sample. If the share is above ``LITTLE_IDLE``, the note gives
-    the reason. The note may also name a larger number of GPUs, up to ``most``, with which the share would be
-    at most ``LITTLE_IDLE``.
+    ``split`` says which GPUs train and which sample. If the share is above 20 % (``LITTLE_IDLE``), the note
+    gives the reason. The note may also name a larger number of GPUs, up to ``most``, with which the share
+    would be at most 20 %.
     """
     share = round(costs(split).idle, 2)
     if split.gpus == 1:
@@ -94,8 +94,9 @@ def _reason(split: Split, costs: StepCosts, work: MemoryDemand, most: int, share
 
 
 def _enough(gpus: int, costs: StepCosts, work: MemoryDemand, most: int) -> int | None:
-    """Return the smallest number of GPUs, above ``gpus`` and up to ``most``, with which GPUs are idle for at
-    most the share ``LITTLE_IDLE`` of a step. Return ``None`` if there is no such number.
+    """Return the smallest number of GPUs with which GPUs are idle for at most 20 % of a step.
+
+    The number is above ``gpus`` and at most ``most``. Return ``None`` if there is no such number.
     """
     for more in range(gpus + 1, most + 1):
         split = fitted(more, costs.shape, work, costs.memory, costs)

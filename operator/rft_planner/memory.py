@@ -227,7 +227,7 @@ def adapter_slots(shape: Shape, work: MemoryDemand, gpus: int = 1, adapters: int
     """Return the bytes that vLLM reserves for adapters in bf16, on one of the ``gpus`` GPUs of a server.
 
     ``adapters`` is the number of adapters in use. vLLM has room for one more, so that it can load the next
-    adapter while all adapters in use stay in its memory. The rank is rounded up to one of ``SLOT_RANKS``.
+    adapter while all adapters in use stay in its memory. The rank is rounded up to a rank in ``SLOT_RANKS``.
     """
     slot = next((size for size in SLOT_RANKS if size >= work.rank), work.rank)
     return (adapters + 1) * BF16 * shape.lora_parameters(slot, feed_forward=not work.attention_only) / gpus

@@ -6,9 +6,9 @@ from rft_api.job import RFTJobSpec
 def overlaps(spec: RFTJobSpec, apart: bool) -> bool:
     """Return whether the sampler generates the next batch while the trainer trains on the current batch.
 
-    ``apart`` says whether sampling and training have separate GPUs. This is required, because an
-    overlap on the same GPUs would save no time. The job must also allow completions from an earlier adapter
-    version (``maxStaleness`` above 0), must not be deterministic, and must sample with vLLM.
+    ``apart`` says whether sampling and training have separate GPUs. This is required, because an overlap on
+    the same GPUs would save no time. The job must also allow completions from an earlier adapter version
+    (``maxStaleness`` above 0), must not be deterministic, and must sample with vLLM.
     """
     training = spec.training
     wanted = training.max_staleness > 0 and not training.deterministic

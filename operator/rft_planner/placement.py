@@ -62,8 +62,8 @@ def placed(
     - ``before`` is an earlier plan of the same spec. The new plan usually has the same kind of GPU, also if
       nodes were added or removed.
     - ``force_memory`` says whether a ``spec.resources.memory`` that is too small is accepted.
-    - ``defaults`` are the platform's defaults, which the job inherits. Those of a kind of GPU can have a node
-      selector and tolerations, which decide which nodes of this kind the job may use.
+    - ``defaults`` are the platform's defaults, which the job inherits. The defaults of a kind of GPU can
+      have a node selector and tolerations, which decide which nodes of this kind the job may use.
 
     Raises:
         Unplannable: no plan can be made. If the job fits on no kind of GPU in the cluster, the error is that
@@ -200,9 +200,10 @@ def _offers(
 
 
 def _of_kind(error: Unplannable, title: str) -> Unplannable:
-    """Return the error "does not fit" with the kind of GPU added to its message, and other errors unchanged.
+    """Add the kind of GPU to the message of an error, if the error is that the run does not fit.
 
-    The message needs the kind, because the planner chose it, and not the user. ``title`` is its name.
+    Return other errors unchanged. ``title`` is the name of the kind. The message needs it because the planner
+    chose the kind, and not the user.
     """
     if error.reason != Reason.DOES_NOT_FIT:
         return error
@@ -245,7 +246,7 @@ def _not_there(made: Plan, spec: RFTJobSpec, nodes: Inventory, offered: Mapping[
 
 
 def _terms(name: str | None, spec: RFTJobSpec, nodes: Inventory) -> list[NodeTerm]:
-    """Return the sets of node labels that identify an accelerator. A node with it has one of the sets.
+    """Return the sets of node labels that identify an accelerator. A node needs all labels of one set.
 
     Return [] if the user's node selector uses one of these labels, because the user then chooses the nodes.
     """

@@ -166,7 +166,7 @@ def weights_read(shape: Shape, sequences: float) -> float:
 
     The pass computes one token for each of ``sequences`` sequences. In a mixture of experts it reads only the
     experts that these tokens use. If each token uses k of E experts, and all experts are equally likely, then
-    B tokens use a share of 1 - (1 - k / E)^B of the experts.
+    B tokens use a share of 1 - (1 - k / E)^B of the experts. B is ``sequences``.
     """
     if not shape.experts:
         return BF16 * shape.parameters

@@ -131,12 +131,11 @@ def smallest(
 def fitted(
     gpus: int, shape: Shape, work: MemoryDemand, memory: float, costs: Costs | None = None
 ) -> Split | None:
-    """Return the best way to divide ``gpus`` GPUs between training and sampling, or ``None`` if the run does
-    not fit on them.
+    """Return the best division of ``gpus`` GPUs between training and sampling.
 
-    ``memory`` is the memory of one GPU, in bytes. ``costs`` estimates the cost of a division, or is None if
-    the speed of the GPUs is not known. Without ``costs`` these rules decide. A later rule decides only if the
-    earlier ones leave several divisions.
+    Return ``None`` if the run does not fit on these GPUs. ``memory`` is the memory of one GPU, in bytes.
+    ``costs`` estimates the cost of a division, or is None if the speed of the GPUs is not known. Without
+    ``costs`` these rules decide. A later rule decides only if the earlier ones leave several divisions.
 
     1. Training and sampling have separate GPUs.
     2. The micro-batches are the largest.
@@ -197,8 +196,8 @@ def _best(known: Sequence[tuple[Split, Cost]]) -> Split | None:
     """Return the best division of the GPUs, or None if ``known`` is empty.
 
     Only divisions whose step is at most 10 % longer than the shortest one are compared. The best one is the
-    division whose GPUs are idle least, where shares up to ``LITTLE_IDLE`` count as equal. Of several such
-    divisions, it is the one with the fewest GPUs per sampler, and then the one with the fewest GPUs for
+    division whose GPUs are idle least, where shares up to 20 % (``LITTLE_IDLE``) count as equal. Of several
+    such divisions, it is the one with the fewest GPUs per sampler, and then the one with the fewest GPUs for
     training, because the estimate does not include all the time in which GPUs exchange data.
     """
     shortest = min((cost.seconds for _, cost in known), default=0.0)
@@ -242,7 +241,7 @@ def apart(gpus: int, shape: Shape, work: MemoryDemand, memory: float) -> Iterato
 def shared(gpus: int, shape: Shape, work: MemoryDemand, memory: float) -> Iterator[Split]:
     """Yield the divisions in which all ``gpus`` GPUs sample, and some or all also train, and the run fits.
 
-    A GPU trains and samples in turns. ``memory`` is the memory of one GPU, in bytes.
+    A GPU that also trains does so in turns with sampling. ``memory`` is the memory of one GPU, in bytes.
     """
     for samplers in range(1, gpus + 1):
         if gpus % samplers == 0 and _splits(gpus // samplers, shape):

@@ -76,7 +76,7 @@ def explain(exit_code: int, folder: RunFolder) -> Explanation:
 def again(folder: RunFolder) -> str:
     """Return a sentence about what happens if the user repeats the same ``rft run`` command.
 
-    It resumes from the newest checkpoint in the run's ``folder``, begins again, or cannot resume.
+    The command resumes from the newest checkpoint in the run's ``folder``, begins again, or cannot resume.
     """
     try:
         step = newest_usable(folder)

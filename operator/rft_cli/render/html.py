@@ -155,7 +155,7 @@ def environment() -> Environment:
 def shown(value: Any) -> Any:
     """Return a value in the form in which a page shows it. Only texts are changed, but not ``Markup``.
 
-    Secrets and control characters in a text are replaced. A text of more than ``SHOWN`` characters is
+    Secrets and control characters in a text are replaced. A text of more than 4000 characters is
     truncated, and the number of characters that are left out follows it.
     """
     if isinstance(value, Markup) or not isinstance(value, str):

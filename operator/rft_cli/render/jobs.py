@@ -55,8 +55,8 @@ def watched(changes: Callable[[], Iterable[Mapping[str, Any]]], console: Termina
 def follow(changes: Iterable[Mapping[str, Any]], console: Terminal) -> str:
     """Show changes of a job until its phase is Succeeded, Failed, Cancelled or Invalid. Return this phase.
 
-    ``changes`` yields the job as it is now, and again after each change. A terminal shows
-    only the newest state of the job. If the output is not a terminal, it gets a line for each change.
+    ``changes`` yields the job as it is now, and again after each change. A terminal shows only
+    the newest state of the job. If the output is not a terminal, it gets a line for each change.
     """
     if not console.is_terminal:
         return print_changes(changes, console, RESTING_PHASES)

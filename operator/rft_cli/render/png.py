@@ -31,7 +31,7 @@ def write_png(
     """Draw the rewards of a run into the image file ``path``. No display is needed. The image has:
 
     - the reward of each step, and its centred mean;
-    - the centred mean of each grader's scores, for at most ``MAX_GRADERS`` graders;
+    - the centred mean of each grader's scores, for at most eight graders;
     - the held-out rewards of the base and the tuned policy, if ``held_out`` has them.
 
     Raises:

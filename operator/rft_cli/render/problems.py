@@ -34,7 +34,7 @@ def is_valid(
     - ``documents``: all objects in the file of the manifest, such as ConfigMaps that the RFTJob names.
     - ``path``: the path of this file.
     - ``local``: whether the RFTJob is for ``rft run``, which needs no storage.
-    - ``everything``: whether to print all warnings, not only the ``MOST_WARNINGS`` most important ones.
+    - ``everything``: whether to print all warnings, not only the three most important ones.
     """
     document = on_this_machine(document) if local else document
     title = one_line(f"{document.source}: {KIND} {name_of(document.body)}")

@@ -40,7 +40,7 @@ class GivenAdvice(NamedTuple):
     - ``parameter``: the field that the recommendation is about, or empty.
     - ``message``: the recommendation, with numbers that were measured in the run.
     - ``when``: the condition of the rule, in words. Empty if this release does not know the rule.
-    - ``why``: the text of the rule in the tuning guide, or empty in the same case.
+    - ``why``: the text of the rule in the tuning guide. Empty if this release does not know the rule.
     """
 
     rule: str
@@ -256,8 +256,8 @@ def usage_lines(run: ReportedRun) -> Iterator[str]:
 def answers(base: EvaluationRecord | None, tuned: EvaluationRecord | None) -> list[HeldOutAnswer]:
     """Return the held-out rows whose reward changed most, with the completions of base and tuned policy.
 
-    First come at most ``CHANGED_ROWS`` rows whose reward rose, the largest rise first. Then come at most
-    ``CHANGED_ROWS`` rows whose reward fell, the largest fall first. The list is empty in these cases:
+    First come at most three rows whose reward rose, the largest rise first. Then come at most three rows
+    whose reward fell, the largest fall first. The list is empty in these cases:
 
     - No reward changed.
     - An evaluation is missing.

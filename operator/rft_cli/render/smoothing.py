@@ -36,7 +36,7 @@ def window_of(count: int) -> int:
 
 
 def smoothed(points: Sequence[Point]) -> list[Smoothed]:
-    """Return the centred mean of a curve, at most at ``DRAWN`` evenly spaced points.
+    """Return the centred mean of a curve, at most at 300 (``DRAWN``) evenly spaced points.
 
     The centred mean at a point is the mean over a window of points around this point. Near both ends of the
     curve the window has fewer points, but at least half of its usual number.
@@ -50,7 +50,7 @@ def smoothed(points: Sequence[Point]) -> list[Smoothed]:
 
 
 def centred_mean(points: Sequence[Point]) -> list[Point]:
-    """Return a smoothed copy of a curve, with at most ``DRAWN`` points.
+    """Return a smoothed copy of a curve, with at most 300 (``DRAWN``) points.
 
     The value at a point is the mean over a window of points around this point.
     """
@@ -58,7 +58,7 @@ def centred_mean(points: Sequence[Point]) -> list[Point]:
 
 
 def thinned(points: Sequence[Point]) -> list[Point]:
-    """Return a curve with at most ``DRAWN`` points: the curve itself, or means of neighbouring points."""
+    """Return a curve with at most 300 (``DRAWN``) points: the same one, or means of neighbouring points."""
     if len(points) <= DRAWN:
         return list(points)
     edges = [index * len(points) // DRAWN for index in range(DRAWN + 1)]
@@ -67,7 +67,7 @@ def thinned(points: Sequence[Point]) -> list[Point]:
 
 
 def spread(count: int) -> list[int]:
-    """Return at most ``DRAWN`` evenly spaced indices from 0 to ``count`` - 1, including both ends."""
+    """Return at most 300 (``DRAWN``) evenly spaced indices from 0 to ``count`` - 1, including both ends."""
     if count <= DRAWN:
         return list(range(count))
     return [round(i * (count - 1) / (DRAWN - 1)) for i in range(DRAWN)]

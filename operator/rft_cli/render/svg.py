@@ -154,5 +154,5 @@ def _at(point: Point, frame: _Frame) -> str:
 
 
 def _marked(path: str) -> Markup:
-    """Return the data of an SVG path as ``Markup``, so that the HTML template does not escape it."""
+    """Return the data of an SVG path as ``Markup``, which the HTML template does not escape again."""
     return Markup("{}").format(path)
