@@ -11,10 +11,7 @@ from typing import Any
 
 
 class Untrainable(ValueError):
-    """Error: a model cannot be trained, because its type or class is not supported.
-
-    The message has the name of the model, its type or classes, and the allowed values.
-    """
+    """Error: a model cannot be trained, because its type or class is not supported. The message says why."""
 
 
 TRAINABLE: Mapping[str, str] = MappingProxyType(

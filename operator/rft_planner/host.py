@@ -416,9 +416,9 @@ def sampler_batch(shape: Shape, run: HostRun) -> float:
 def sampler_logits(shape: Shape, cache_tokens: int) -> float:
     """Return the bytes of the logits in vLLM: five float32 copies for each concurrent completion.
 
-    vLLM generates 128 completions (``SEQUENCES``) at the same time, or ``cache_tokens`` if that is less, because
-    each needs at least one token in the key-value cache. The copies are raw logits, processed logits,
-    log-probs, and two copies for sorting.
+    vLLM generates 128 completions (``SEQUENCES``) at the same time, or ``cache_tokens`` if that is less,
+    because each one needs room for a token in the key-value cache. The copies are raw logits, processed
+    logits, log-probs, and two copies for sorting.
     """
     sequences = min(SEQUENCES, cache_tokens)
     return 5 * FLOAT32 * sequences * shape.vocabulary

@@ -67,7 +67,8 @@ def chart_width(columns: int) -> int:
 def print_curve(console: Terminal, points: Sequence[Point]) -> None:
     """Draw the chart of a reward curve on the terminal.
 
-    The width of the chart follows the width of the terminal, from 20 to 100 characters. The chart is ASCII if the terminal's encoding has no braille characters.
+    The width of the chart follows the width of the terminal, from 20 to 100 characters. The chart is
+    ASCII if the terminal's encoding has no braille characters.
     """
     ascii_only = not console.encoding.lower().startswith("utf")
     chart = line_chart(points, width=chart_width(console.width), ascii_only=ascii_only)

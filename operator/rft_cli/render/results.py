@@ -10,8 +10,7 @@ from rft_cli.render.evaluation import evaluation_table, verdict
 def print_results(console: Terminal, status: RFTJobStatus, picture: Path | None) -> None:
     """Print a run's held-out evaluation, the advice on the run, and the paths of reward curve and adapter.
 
-    Results that do not exist are left out. ``picture`` is the image file of the reward curve, or None if
-    there is no image.
+    Results that do not exist are left out. ``picture``: the image file of the reward curve, or None.
     """
     if status.evaluation is not None:
         console.print()
