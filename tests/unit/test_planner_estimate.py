@@ -439,3 +439,14 @@ def test_a_given_shape_takes_precedence_over_the_models_name() -> None:
     assert small is not None
     assert own is not None
     assert small < own
+
+
+def test_no_completion_is_expected_to_be_longer_than_the_context() -> None:
+    made = found(
+        turns(maxTurns=64, maxTokens=64 * 200), RowCounts(train=95, evaluation=32, prompt_tokens=100)
+    )
+    assert made.estimate.completion_tokens is not None
+    assert made.estimate.completion_tokens / (95 * 4) <= 2048
+    assert made.estimate.gpu_hours is not None
+    assert made.estimate.gpu_hours_if_longest is not None
+    assert made.estimate.gpu_hours_if_longest >= made.estimate.gpu_hours
