@@ -13,7 +13,7 @@ from rft_api.validation import parse
 from rft_cli.local.reported import ReportedRun, of_folder
 from rft_cli.main import app
 from rft_cli.render import sections
-from rft_cli.render.html import SHOWN, as_html
+from rft_cli.render.html import SHOWN, as_html, shown
 from rft_cli.render.page import as_markdown
 from rft_cli.render.svg import Band, Series, chart, round_steps
 from rft_run.evaluation import EvaluationRecord
@@ -212,3 +212,7 @@ def test_a_line_goes_from_corner_to_corner() -> None:
 @pytest.mark.parametrize("points", [[], [(1.0, float("nan"))], [(float("inf"), 1.0)]])
 def test_a_chart_without_points_is_left_out(points: list[tuple[float, float]]) -> None:
     assert chart("t", [Series("a", points)]) is None
+
+
+def test_the_characters_of_a_replaced_secret_are_not_counted_as_left_out() -> None:
+    assert shown(f"token: {'x' * (SHOWN + 1000)}") == "token: [redacted]"

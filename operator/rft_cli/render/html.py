@@ -160,8 +160,9 @@ def shown(value: Any) -> Any:
     """
     if isinstance(value, Markup) or not isinstance(value, str):
         return value
-    left = len(value) - SHOWN
-    return f"{cluster_text(value, SHOWN)} ({left:,} more characters)" if left > 0 else cluster_text(value)
+    text = cluster_text(value)
+    left = len(text) - SHOWN
+    return f"{cluster_text(value, SHOWN)} ({left:,} more characters)" if left > 0 else text
 
 
 def reward_chart(run: ReportedRun) -> Chart | None:
