@@ -90,7 +90,7 @@ def data(case: Case) -> Failure | None:
 
 def user_code(case: Case) -> Failure | None:
     """Return a Failure if an error of a grader with ``onError: fail`` ended the run."""
-    return _permanent(case.pod, ExitCode.USER_CODE, "a grader with onError: fail failed")
+    return _permanent(case.pod, ExitCode.USER_CODE, "a grader failed, and its onError is fail")
 
 
 def sampler_mismatch(case: Case) -> Failure | None:

@@ -320,7 +320,7 @@ def test_a_failure_is_said_with_its_exit_code_and_leaves_nothing(
     result = evaluate(job, "--output", job.parent / "out")
     assert result.exit_code == 11
     assert "line 3: has no messages" in result.stderr
-    assert "error: exit code 11: the rows cannot be used" in result.stderr
+    assert "error: exit code 11: the rows of the dataset cannot be used" in result.stderr
     assert not (job.parent / "out").exists()
 
 

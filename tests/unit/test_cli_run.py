@@ -218,7 +218,11 @@ def test_a_foreign_run_json_is_not_overwritten(job: Path) -> None:
 
 @pytest.mark.parametrize(
     ("code", "words"),
-    [("11", "the rows cannot be used"), ("13", "batchSizeTokens"), ("1", "the trainer failed")],
+    [
+        ("11", "the rows of the dataset cannot be used"),
+        ("13", "batchSizeTokens"),
+        ("1", "the trainer failed"),
+    ],
 )
 def test_the_trainers_exit_code_is_passed_on_and_explained(
     job: Path, monkeypatch: pytest.MonkeyPatch, code: str, words: str

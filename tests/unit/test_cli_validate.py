@@ -63,7 +63,7 @@ def test_the_three_warnings_that_matter_most_are_printed_and_the_rest_behind_all
     few = runner.invoke(app, ["validate", str(job_file)]).stdout.splitlines()
     everything = runner.invoke(app, ["validate", "--all", str(job_file)]).stdout.splitlines()
     assert len(few) == 5
-    assert few[-1] == f"  {len(everything) - 4} more: --all prints them, too"
+    assert few[-1] == f"  {len(everything) - 4} more warnings: --all prints them too"
     assert few[:4] == everything[:4]
     assert [line.rpartition("[")[2][:-1] for line in few[1:3]] == ["learning-rate-high", "storage-ephemeral"]
 

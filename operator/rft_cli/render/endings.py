@@ -34,8 +34,10 @@ ENDINGS: dict[int, Explanation] = {
     ExitCode.CONFIGURATION: Explanation(
         "the trainer refused its configuration or its inputs", "correct what the message names"
     ),
-    ExitCode.DATA: Explanation("the rows cannot be used", "correct what the message names"),
-    ExitCode.USER_CODE: Explanation("a grader with onError: fail failed", "correct the grader; see the log"),
+    ExitCode.DATA: Explanation("the rows of the dataset cannot be used", "correct what the message names"),
+    ExitCode.USER_CODE: Explanation(
+        "a grader failed, and its onError is fail", "correct the grader; see the log"
+    ),
     ExitCode.OUT_OF_MEMORY: Explanation(
         "out of memory",
         "lower training.batchSizeTokens, sampling.maxTokens or training.loraRank, and start a new run in"

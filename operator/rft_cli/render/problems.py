@@ -49,7 +49,7 @@ def is_valid(
         shown = said if everything else said[:MOST_WARNINGS]
         lines = [f"  warning: {one_line(text)}" for text in shown]
         if len(shown) < len(said):
-            lines.append(f"  {len(said) - len(shown)} more: --all prints them, too")
+            lines.append(f"  {len(said) - len(shown)} more warnings: --all prints them too")
         out().print("\n".join([f"{title}: OK", *lines]), markup=False)
         return True
     count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
