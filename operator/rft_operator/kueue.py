@@ -168,7 +168,7 @@ def other_kind(node_labels: Mapping[str, str], plan: Plan) -> str:
     kind = f"resources.accelerator.name to {name}" if name else memory
     return (
         f"The pod needs nodes with {product_key(resource)}={product}, a label of the flavor that Kueue chose"
-        f" or of resources.nodeSelector. But the plan is made for {plan.accelerator} and does not change: the"
+        f" or of resources.nodeSelector, but the plan is made for {plan.accelerator} and does not change: the"
         f" run may not fit on these nodes. Set {kind}, or resources.nodeSelector to nodes of the planned"
         " kind."
     )
