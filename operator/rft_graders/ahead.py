@@ -139,6 +139,27 @@ def code_problem(source: str, function: str) -> str:
     return _call_problem(last)
 
 
+def options_of(source: str, function: str) -> frozenset[str]:
+    """Return the parameters of a grader's function that keep their default, whatever fields a row has.
+
+    The source is only parsed. The result is empty if the function cannot be found, or gets all fields of the
+    row by their names, as TRL's reward functions do.
+    """
+    tree = _parsed(source)
+    bound = [] if isinstance(tree, str) else list(_bindings(tree, function))
+    if len(bound) != 1 or not isinstance(bound[0], ast.FunctionDef | ast.AsyncFunctionDef):
+        return frozenset()
+    parameters = signature_of(bound[0].args).parameters
+    try:
+        shape = shape_of(parameters, function)
+    except TypeError:
+        return frozenset()
+    if shape is not None and shape.columns:
+        return frozenset()
+    with_default = {name for name, each in parameters.items() if each.default is not inspect.Parameter.empty}
+    return frozenset(with_default - (shape.names if shape is not None else frozenset()))
+
+
 def likely_grader(source: str) -> str | None:
     """Return the name of the function in Python source that is most likely the grader.
 

@@ -297,6 +297,30 @@ def test_code_of_a_config_map_in_the_same_file_is_checked(tmp_path: Path) -> Non
     assert "spec.graders[0].python.configMap.key" in output
 
 
+@pytest.mark.parametrize(
+    ("code", "warns"),
+    [
+        ("def grade(completion, answer=None): return 1", True),
+        ("def grade(completion, row, *, answer=0): return 1", True),
+        ("def grade(completion, question, answer=0): return 1", True),
+        ("def grade(completion, answer): return 1", False),
+        ("def grade(completion, strict=True): return 1", False),
+        ("def grade(completions, answer=None, **fields): return [1]", False),
+        ("def grade(text, row=None): return 1", False),
+    ],
+)
+@pytest.mark.parametrize("inline", [True, False])
+def test_a_default_that_hides_a_field_of_the_row_is_a_warning(
+    tmp_path: Path, code: str, warns: bool, inline: bool
+) -> None:
+    python = {"inline": code} if inline else {"configMap": {"name": "rows"}}
+    job_ = job(graders=[{"name": "own", "python": python}])
+    exit_code, output = validated(tmp_path, job_, {"train.jsonl": rows(64), "grader.py": code})
+    assert exit_code == 0, output
+    said = "the parameter answer of grade has a default, so it does not get the field answer of the row"
+    assert (said in " ".join(output.split())) is warns
+
+
 def test_a_field_beside_the_spec_is_not_dropped_in_silence(tmp_path: Path) -> None:
     code, output = validated(tmp_path, {**job(), "sampling": {}})
     assert code == 1

@@ -1,8 +1,10 @@
 """Finds errors in a valid manifest that would make the job fail later. Users' code is never run."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from rft_api import ahead
+from rft_api.job import RFTJobSpec
 from rft_api.loader import Document
 from rft_api.problems import Problem
 from rft_api.sources import Dataset
@@ -38,7 +40,7 @@ def foreseen(manifest: Manifest, document: Document) -> tuple[tuple[Problem, ...
         if key not in _TOP
     ]
     code, missing = _code(manifest)
-    rows, warned = _rows(manifest)
+    rows, warned = _rows(manifest, code)
     return (
         *misplaced, *ahead.problems(spec), *missing, *graders_ahead.problems(spec, code), *rows
     ), warned  # fmt: skip
@@ -75,10 +77,11 @@ def _no_key(path: str, name: str, key: str, contents: dict[str, bytes]) -> Probl
     return Problem(path, f"the ConfigMap {name!r} in the same file has no key {key!r}; it has {keys}")
 
 
-def _rows(manifest: Manifest) -> tuple[list[Problem], list[str]]:
+def _rows(manifest: Manifest, code: Mapping[str, str]) -> tuple[list[Problem], list[str]]:
     """Check the rows of the job's datasets. Return the problems and the warnings.
 
     A dataset is checked only if its rows are on this machine, or in a ConfigMap in the manifest's file.
+    ``code`` has the code of python graders, by the grader's name, if it is not in the manifest itself.
     """
     spec = manifest.job.spec
     problems, warned = [], []
@@ -94,10 +97,13 @@ def _rows(manifest: Manifest) -> tuple[list[Problem], list[str]]:
         try:
             given = located(manifest, path, source, None, "--dataset", Path())
             with opened(given) as file:
-                prompts, unmet = checked_rows(file, given.location, RowLayout.of(source, path), required)
+                layout = RowLayout.of(source, path)
+                prompts, unmet, fields = checked_rows(file, given.location, layout, required)
         except (UserError, DataError) as error:
             problems.append(Problem(path, str(error).removeprefix(f"{path}: ")))
             continue
+        if source is spec.dataset:
+            warned += _ignored_fields(spec, code, fields)
         if unmet:
             problems.append(Problem(path, unmet))
         if prompts is not None and prompts < least:
@@ -108,6 +114,25 @@ def _rows(manifest: Manifest) -> tuple[list[Problem], list[str]]:
                 f" difference between base and tuned model; use {MIN_HELD_OUT} or more"
             )
     return problems, warned
+
+
+def _ignored_fields(spec: RFTJobSpec, code: Mapping[str, str], fields: frozenset[str]) -> list[str]:
+    """Return a warning for each parameter of a python grader that has a default and the name of a field.
+
+    ``fields`` are the fields of the rows. Such a parameter keeps its default, so right answers may score 0.
+    """
+    warned = []
+    for i, grader in enumerate(spec.graders):
+        source = code.get(grader.name) or (grader.python.inline if grader.python is not None else None)
+        if grader.python is None or source is None:
+            continue
+        function = grader.python.function
+        warned += [
+            f"spec.graders[{i}].python: the parameter {name} of {function} has a default, so it does not get"
+            f" the field {name} of the row; remove the default to get the field"
+            for name in sorted(graders_ahead.options_of(source, function) & fields)
+        ]
+    return warned
 
 
 def _too_few(prompts: int, least: int) -> str:

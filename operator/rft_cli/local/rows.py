@@ -59,6 +59,8 @@ class CheckedRows(NamedTuple):
     """The number of different prompts, or None for a larger file."""
     unmet: str
     """Which rows lack a field that a grader reads, or "" if none does."""
+    fields: frozenset[str]
+    """The names of all fields of the rows, except their messages."""
 
 
 def checked_rows(file: IO[bytes], source: str, layout: RowLayout, required: Required) -> CheckedRows:
@@ -81,7 +83,7 @@ def checked_rows(file: IO[bytes], source: str, layout: RowLayout, required: Requ
     said = "; ".join([*problems[:MAX_LISTED], *more])
     if said:
         said += f". The fields of the rows are: {', '.join(list(fields)[:20]) or 'none but the prompt'}"
-    return CheckedRows(len(found) if left >= 0 else None, said)
+    return CheckedRows(len(found) if left >= 0 else None, said, frozenset(fields))
 
 
 def _numbered(file: IO[bytes], source: str, layout: RowLayout) -> Iterator[tuple[int, bytes]]:
