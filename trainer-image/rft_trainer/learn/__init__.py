@@ -1,1 +1,1 @@
-"""The update of the policy: the model, the objective, and how rollouts are packed into rows."""
+"""Training of the policy: the model, the loss, and the packing of rollouts into rows of a batch."""

@@ -15,7 +15,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 
 
 def keep_input_dtype(model: Any) -> None:
-    """Make PEFT's adapted layers keep the dtype of their input, instead of converting it to float32."""
+    """Make the adapted layers of a PEFT model keep the dtype of their input, not convert it to float32."""
     adapted: list[Any] = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
     for module in adapted:
         module.cast_input_dtype_enabled = False
@@ -23,9 +23,10 @@ def keep_input_dtype(model: Any) -> None:
 
 @contextmanager
 def rounded(device_type: str) -> Iterator[None]:
-    """In the ``with`` block, matrix products round float32 weights to bfloat16.
+    """In the ``with`` block, compute matrix products in bfloat16, with float32 weights rounded to bfloat16.
 
-    A weight is rounded only once in the block, even if it is used several times.
+    ``device_type``: the device type of torch's autocast, such as "cuda". A weight is rounded only once in the
+    block, even if it is used several times.
     """
     with torch.autocast(device_type, dtype=torch.bfloat16):
         yield

@@ -19,15 +19,17 @@ BLOCK = 128
 _UNLIMITED = 2**31 - 1
 
 MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-"""Returns whether a query attends to a key. Arguments: indices of batch, head, query and key."""
+"""A function that returns whether a query attends to a key. Arguments: indices of batch, head, query, key."""
 
 
 @dataclass(frozen=True)
 class FlatRows:
-    """T tokens of several rows, concatenated. All tensors except ``runs_P_4`` are int32.
+    """Describes T tokens of several concatenated rows, so that attention can be computed without a mask.
+
+    A row is a prompt and one or more of its completions. All tensors except ``runs_P_4`` are int32.
 
     - ``text_T``: for each token, the number of its text. A text is the prompt of a row, or one of its
-      completions. All texts are numbered together.
+      completions. The texts of all rows are numbered together.
     - ``prompt_T``: for each token, the number of the text that is the prompt of its row.
     - ``position_T``: for each token, its position in the prompt and its own completion, from 0.
     - ``starts_R1``: R + 1 numbers for R rows: the index of each row's first token, and T at the end.
@@ -52,7 +54,7 @@ class FlatRows:
         return len(self.text_T)
 
     def to(self, device: torch.device) -> "FlatRows":
-        """Return a copy on a device. Only ``runs_P_4``, which no kernel reads, stays on the CPU."""
+        """Return a copy with the tensors on a device. ``runs_P_4`` stays on the CPU: no kernel reads it."""
         return replace(
             self,
             text_T=moved(self.text_T, device),
@@ -71,7 +73,9 @@ def moved(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def flat_rows(row_T: Tensor, segment_T: Tensor, position_T: Tensor, *, shared: bool) -> FlatRows:
-    """Return the description of T concatenated tokens, from which attention is computed.
+    """Return a description of T tokens of concatenated rows, from which their attention is computed.
+
+    A row is a prompt and one or more of its completions.
 
     - ``row_T``: for each token, the number of its row.
     - ``segment_T``: for each token, 0 if it is in the prompt, else the number of its completion in the row,
@@ -100,10 +104,11 @@ def flat_rows(row_T: Tensor, segment_T: Tensor, position_T: Tensor, *, shared: b
 
 
 def mask_mod(rows: FlatRows, window: int | None) -> MaskMod:
-    """Return the rule that says whether a query attends to a key.
+    """Return a function that says whether one token of ``rows`` (the query) attends to another (the key).
 
-    A token attends to itself, and to earlier tokens of its text and of its row's prompt. With an attention
-    window, the key must also be less than ``window`` tokens before the query. None: no window.
+    A token attends to itself, to earlier tokens of its own prompt or completion, and to the prompt of its
+    row. With an attention window, the key must also be less than ``window`` tokens before the query. None: no
+    window.
     """
     text_T, prompt_T, position_T = rows.text_T, rows.prompt_T, rows.position_T
 
@@ -122,10 +127,10 @@ def mask_mod(rows: FlatRows, window: int | None) -> MaskMod:
 
 
 def covered(rows: FlatRows, window: int | None, block: int = BLOCK) -> tuple[Tensor, Tensor]:
-    """Return two boolean tables (I, J) for I blocks of queries and J blocks of keys.
+    """Return two boolean tables (I, J): which of I blocks of queries attend to which of J blocks of keys.
 
-    - The first table says whether at least one query of a block attends to at least one key of a block.
-    - The second table says whether every query of a block attends to every key of a block.
+    - First table: whether at least one query of block i attends to at least one key of block j.
+    - Second table: whether every query of block i attends to every key of block j.
     - ``window``: the attention window in tokens. None: no window.
     - ``block``: number of queries, and of keys, in a block.
 
@@ -150,7 +155,7 @@ def covered(rows: FlatRows, window: int | None, block: int = BLOCK) -> tuple[Ten
 
 
 def _pieces(rows: FlatRows, block: int) -> Tensor:
-    """Return a table (Q, 6) of Q pieces of texts: the texts of ``runs_P_4``, split at the ends of blocks.
+    """Return a table (Q, 6) of Q pieces of texts: prompts and completions, split at the ends of blocks.
 
     The columns are the number of the text, the number of its prompt, the position of the piece's first token,
     the index of its first token, the index of its last token, and the number of its block.
@@ -165,7 +170,11 @@ def _pieces(rows: FlatRows, block: int) -> Tensor:
 
 
 def block_mask(rows: FlatRows, window: int | None, block: int = BLOCK) -> BlockMask:
-    """Return the mask for ``flex_attention`` on the rows' device. Its memory grows with (T / block)²."""
+    """Return the mask for ``flex_attention`` on the device of ``rows``.
+
+    ``window``: the attention window in tokens. None: no window. ``block``: number of queries, and of keys, in
+    a block. The memory of the mask grows with (number of tokens / block)².
+    """
     found, full = covered(rows, window, block)
     device = rows.text_T.device
     some, some_index = (moved(value, device) for value in _ordered(found & ~full))
@@ -177,10 +186,11 @@ def block_mask(rows: FlatRows, window: int | None, block: int = BLOCK) -> BlockM
 
 
 def _ordered(chosen_I_J: Tensor) -> tuple[Tensor, Tensor]:
-    """Return for each query block how many key blocks are chosen, and the key blocks, chosen ones first.
+    """Convert a boolean table of I query blocks and J key blocks into the two tensors of a ``BlockMask``.
 
-    The shapes are (1, 1, I) and (1, 1, I, J), for I query blocks and J key blocks. ``chosen_I_J``: whether a
-    key block is chosen for a query block.
+    - First result (1, 1, I): how many key blocks are chosen for each query block.
+    - Second result (1, 1, I, J): the numbers of the key blocks for each query block, the chosen ones first.
+    - ``chosen_I_J``: whether a key block is chosen for a query block.
     """
     index_I_J = chosen_I_J.int().argsort(dim=1, descending=True, stable=True)
     return chosen_I_J.sum(dim=1).int()[None, None], index_I_J.int()[None, None].contiguous()

@@ -4,9 +4,10 @@ In float32, two correct ways to compute the same logits differ by about 1e-5. In
 rounding alone: with SmolLM2-135M by 0.03 on average and by 0.6 at most (``logit_difference``). So the largest
 difference says nothing in bfloat16, and the mean is compared.
 
-The check must fail if a model ignores the mask. With a text of special tokens, the logits are nearly the same
-without the mask: the largest difference was 0.002. So the texts are sentences, and ``hides`` also compares
-with the logits that the model gives if each completion sees the completions before it.
+In a row with a shared prompt, a mask hides the completions from each other. The check must fail if a model
+ignores this mask. With a text of special tokens, the logits are nearly the same without the mask: the largest
+difference was 0.002. So the texts are sentences, and ``hides`` also compares with the logits that the model
+gives if each completion sees the completions before it.
 """
 
 from itertools import cycle, islice
@@ -25,16 +26,16 @@ _LARGEST = 1e-2
 _MEAN = 0.1
 """Mean difference of logits that counts as rounding in bfloat16 and float16."""
 _NEGLIGIBLE = {torch.float64: 1e-9, torch.float32: 1e-5}
-"""A mask counts as right if the mean difference of logits is at most this number, for each dtype.
+"""For each dtype: if the mean difference of logits is at most this number, the mask counts as correct.
 
-This is so even if a missing mask would change the logits as little.
+This is so even if the logits would differ as little without a mask.
 """
 _NEGLIGIBLE_ROUNDED = 1e-4
-"""The number that replaces those of ``_NEGLIGIBLE`` in bfloat16 and float16."""
+"""In bfloat16 and float16: if the mean difference of logits is at most this number, the mask is correct."""
 _SHARE = 1 / 4
-"""Largest allowed mean difference for a row with a shared prompt.
+"""Largest allowed mean difference of logits for a row with a shared prompt, as a share of another difference.
 
-It is a share of the mean difference that appears if each completion sees the completions before it.
+The other one is the mean difference that appears if each completion sees the completions before it.
 """
 _PROMPT = 2 * WINDOW
 """Length of the prompt in tokens."""
@@ -47,21 +48,25 @@ _TEXT = (
 
 
 class CheckedTexts(NamedTuple):
-    """The token ids of a prompt and of its completions."""
+    """A short text to check forward passes with: the token ids of a prompt and of several completions."""
 
     prompt: tuple[int, ...]
     completions: tuple[tuple[int, ...], ...]
 
     def row(self, *numbers: int) -> PackedRow:
-        """Return a row of the prompt and the completions with these indices. No index: all completions."""
+        """Return a row of the prompt and the completions with these indices. No index: all completions.
+
+        Log-probs and advantages of the completions are 0, because only logits are compared.
+        """
         ids = [self.completions[number] for number in numbers] if numbers else self.completions
         return PackedRow(self.prompt, tuple(Completion(one, (0.0,) * len(one), 0.0) for one in ids))
 
     def joined(self) -> tuple[tuple[int, ...], list[int]]:
-        """Return one text of the prompt and all completions, and the positions in it that predict tokens.
+        """Return one text of the prompt and all completions, and the positions that predict its tokens.
 
-        In this text each completion sees the prompt and the completions before it. The positions are those
-        that predict the tokens of the completions, in the order of the row with a shared prompt.
+        In this text each completion sees the prompt and the completions before it. First result: the token
+        ids. Second result: the indices of the positions that predict the tokens of the completions, one
+        completion after another. The first token of every completion is predicted by the end of the prompt.
         """
         tokens, places = list(self.prompt), list[int]()
         for ids in self.completions:
@@ -84,31 +89,38 @@ def checked_texts(tokenizer: Any) -> CheckedTexts:
 
 
 class LogitDifference(NamedTuple):
-    """The largest and the mean difference of logits, see ``logit_difference``. NaN if a logit is NaN."""
+    """The largest and the mean difference between two tensors of logits. NaN if a logit is NaN.
+
+    Each difference is divided by 1 + the absolute value of the expected logit.
+    """
 
     largest: float
     mean: float
 
 
 def logit_difference(found_N_V: Tensor, expected_N_V: Tensor) -> LogitDifference:
-    """Return how much the logits (N, V) of N tokens differ. Differences are divided by 1 + |expected|."""
+    """Return how much two tensors of logits (N, V) differ, for N tokens and a vocabulary of V tokens.
+
+    Each difference is divided by 1 + the absolute value of the expected logit.
+    """
     differences_N_V = (found_N_V - expected_N_V).abs() / (1 + expected_N_V.abs())
     return LogitDifference(float(differences_N_V.max()), float(differences_N_V.mean()))
 
 
 def is_rounding(found: LogitDifference, dtype: torch.dtype) -> bool:
-    """Return whether rounding in the model's dtype can explain the difference of logits."""
+    """Return whether rounding in the model's dtype can explain the difference ``found`` of logits."""
     return found.mean <= _MEAN if _rounds(dtype) else found.largest <= _LARGEST
 
 
 def hides(found: LogitDifference, visible: LogitDifference, dtype: torch.dtype) -> bool:
-    """Return whether the mask of a shared row hides the other completions.
+    """Return whether the mask of a row with several completions hides the completions from each other.
 
-    Both arguments are differences from the logits of separate rows.
+    The logits of separate rows, with one completion each, are the expected ones.
 
-    - ``found``: the difference of the shared row's logits.
-    - ``visible``: the difference of the logits of a text in which each completion sees the completions before
-      it.
+    - ``found``: how much the logits of the row with several completions differ from the expected logits.
+    - ``visible``: how much the logits of a text in which each completion sees the completions before it
+      differ from the expected logits.
+    - ``dtype``: the dtype of the model.
     """
     negligible = _NEGLIGIBLE.get(dtype, _NEGLIGIBLE_ROUNDED)
     return is_rounding(found, dtype) and (found.mean <= negligible or found.mean <= _SHARE * visible.mean)

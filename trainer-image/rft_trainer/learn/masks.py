@@ -2,8 +2,8 @@
 
 A model may have several kinds of attention: causal, within a sliding window, or within a chunk. For each kind
 transformers makes a mask by a rule, which compares the positions of two tokens in the row. But in a row with
-a shared prompt, a completion may be far from its prompt. So this module applies the rule to the positions in
-the text: a prompt and one completion.
+a shared prompt, a completion may be far from its prompt. So this module applies the rule to other positions:
+those in the text of the prompt and one completion.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,9 +20,10 @@ ATTENTION_IMPLEMENTATIONS = ("sdpa", "eager")
 """The attention implementations of transformers, by name, for which this module makes masks."""
 
 Rule = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-"""Returns whether a query attends to a key.
+"""A function that returns whether a query attends to a key, as a boolean tensor.
 
-The arguments are tensors with the indices of row, head, query and key. They are broadcast.
+The arguments are four integer tensors, in this order: row, head, position of the query, position of the key.
+They are broadcast against each other.
 """
 
 
@@ -45,11 +46,14 @@ _SHARED: ContextVar[_Rows | None] = ContextVar("shared_rows", default=None)
 
 @contextmanager
 def sharing(allowed_B_1_T_T: Tensor | None, positions_B_T: Tensor) -> Iterator[Tensor | None]:
-    """In the ``with`` block, every forward pass uses masks for these B rows of T tokens.
+    """In the ``with`` block, every forward pass computes attention with the mask of these B rows of T tokens.
 
-    Yields the ``attention_mask`` (B, T) for the model. It has only ones, or is None if no prompt is shared.
-    Without the ones, transformers would treat each restart of the positions as the beginning of a new text.
-    The arguments are as in ``_Rows``. ``allowed_B_1_T_T`` is None if no prompt is shared.
+    - ``allowed_B_1_T_T``: whether a query may attend to a key. None: no row has a shared prompt. Then the
+      model's usual causal mask is used, and None is yielded.
+    - ``positions_B_T``: the position of each token in the text of its prompt and its own completion.
+
+    Yields the ``attention_mask`` (B, T) for the model, which has only ones. Without it, transformers would
+    treat each restart of the positions as the beginning of a new text.
     """
     if allowed_B_1_T_T is None:
         yield None
@@ -62,10 +66,11 @@ def sharing(allowed_B_1_T_T: Tensor | None, positions_B_T: Tensor) -> Iterator[T
 
 
 def within(rule: Rule, allowed_B_1_T_T: Tensor, positions_B_T: Tensor) -> Tensor:
-    """Return the boolean mask (B, 1, T, T) of B rows of T tokens.
+    """Return the boolean attention mask (B, 1, T, T) of B rows of T tokens.
 
     An entry is True if both ``allowed_B_1_T_T`` and ``rule`` permit the query to attend to the key. ``rule``
-    is the model's own, such as a sliding window. It compares the positions in ``positions_B_T``.
+    is that of the model's attention, such as a sliding window. It is applied to the positions of query and
+    key in ``positions_B_T``.
     """
     row_B_1_1_1 = torch.arange(len(positions_B_T), device=positions_B_T.device)[:, None, None, None]
     head = torch.zeros_like(row_B_1_1_1[:1])

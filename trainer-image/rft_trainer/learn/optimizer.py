@@ -9,7 +9,11 @@ from rft_api.parameters import Training
 
 
 def make_optimizer(parameters: list[torch.nn.Parameter], training: Training) -> torch.optim.AdamW:
-    """Return AdamW with betas 0.9 and 0.999. Its state is float32, like the adapter's weights."""
+    """Return AdamW for these parameters, with betas 0.9 and 0.999.
+
+    Learning rate and weight decay are those of ``training``. The optimizer's state has the dtype of the
+    parameters: float32 for the adapter's weights.
+    """
     return torch.optim.AdamW(
         parameters,
         lr=training.learning_rate,
@@ -22,9 +26,9 @@ def make_optimizer(parameters: list[torch.nn.Parameter], training: Training) -> 
 class Schedule:
     """Sets the learning rate before each step: linear warm-up, then constant, linear or cosine decay to zero.
 
-    The total number of steps is an estimate. It changes with the length of completions. The decay depends on
-    the share of the steps that are done. If a higher estimate makes this share smaller, the learning rate
-    does not rise again.
+    The decay depends on the share of the run's steps that are done. The total number of steps is an estimate,
+    which changes with the length of completions. If a higher estimate makes this share smaller, the learning
+    rate does not rise again.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, training: Training) -> None:
@@ -49,11 +53,11 @@ class Schedule:
         return rate
 
     def state_dict(self) -> dict[str, float]:
-        """Return the state for a checkpoint."""
+        """Return the state for a checkpoint: the share of the decay that is done, from 0 to 1."""
         return {"done": self._done}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        """Restore the state of a checkpoint."""
+        """Restore the state that ``state_dict`` returned when a checkpoint was written."""
         self._done = state["done"]
 
 
@@ -62,4 +66,7 @@ SHAPES: dict[str, Callable[[float], float]] = {
     "linear": lambda done: 1.0 - done,
     "cosine": lambda done: 0.5 * (1.0 + math.cos(math.pi * done)),
 }
-"""For each schedule, a function from the share of finished steps to the share of the peak learning rate."""
+"""For each schedule: a function that returns the factor of the peak learning rate, from 0 to 1.
+
+Its argument is the share of the steps after the warm-up that are done, from 0 to 1.
+"""

@@ -2,9 +2,9 @@
 
 A row is a prompt followed by one or more of its completions. Each completion attends only to the prompt and
 to itself: a mask hides the other completions, and positions restart after the prompt. So the prompt of a
-group of G rollouts is computed once, not G times. But the attention to hidden tokens is computed too. For
-long completions it costs more time than the shared prompt saves. Then each rollout has its own row and needs
-no mask.
+group of G rollouts is computed once, not G times. But the attention to hidden tokens is computed too, and
+then discarded. For long completions this costs more time than the shared prompt saves. Then each rollout has
+its own row and needs no mask.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,21 +18,25 @@ from rft_trainer.rollout.groups import Group, Rollout
 from rft_trainer.rollout.segments import Segment
 
 HIDDEN_SKIPPED = 1.5
-"""Assumed time for a pair of tokens in the kernel for shared rows, divided by the time in the kernel for
-plain rows.
+"""How much longer attention is assumed to take for a pair of tokens in a row with several completions.
 
-The value is a guess, because it was not measured on a GPU yet. ``bench.gpu_check`` can measure it.
+It is the factor by which the time exceeds that for a pair in a row with one completion, which has a faster
+kernel. The value is a guess, because it was not measured on a GPU yet. ``bench.gpu_check`` can measure it.
 """
 
 
 @dataclass(frozen=True)
 class Completion:
-    """The parts of an accepted rollout, or of one of its segments, that the loss needs.
+    """A completion to train on: the tokens of a graded rollout after its prompt, with its advantage.
 
+    For a rollout of several turns, the tokens are those of one segment. A segment is a prompt and the tokens
+    that follow it, up to a prompt that does not extend them.
+
+    - ``ids``: the token ids after the prompt.
     - ``sampler_logprobs``: the log-prob of each token by the sampler, in nats.
     - ``masked``: whether all tokens are left out of the loss.
-    - ``sampled``: for each token, whether it is trained. Other tokens are context. None: all tokens are
-      trained.
+    - ``sampled``: for each token, whether the policy sampled it, so that it is trained. Other tokens are
+      context, such as tool results. None: all tokens are trained.
     - ``share``: the share of the rollout's trained tokens that are in this segment.
     """
 
@@ -64,22 +68,25 @@ class PackedRow:
         return len(self.prompt_ids) + sum(len(completion.ids) - 1 for completion in self.completions)
 
     def masked(self) -> "PackedRow":
-        """Return the same row with all completions masked. Such a row is computed, but has no loss."""
+        """Return a copy of the row in which all completions are masked: it is computed, but has no loss."""
         return replace(self, completions=tuple(replace(one, masked=True) for one in self.completions))
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Tensors for B rows of T tokens. Together the rows have S completions with N trained tokens.
+    """The tensors of a micro-batch: B rows of T tokens, with S completions and N trained tokens.
 
+    - ``tokens_B_T``: the token ids of the rows.
     - ``target_N``: the ids of the trained tokens.
     - ``source_N``: for each token of ``target_N``, the index of the position that predicts it, in the
       flattened (B·T) positions.
     - ``positions_B_T``: the position of each token in its prompt and its own completion, from 0.
     - ``attention_B_1_T_T``: the mask. None: plain causal attention is correct.
+    - ``sequence_N``: for each trained token, the index of its completion, 0 to S-1.
+    - ``sampler_logprobs_N``: the log-prob of each trained token by the sampler, in nats.
+    - ``mask_N``: 0 for tokens without loss, else 1.
+    - ``advantages_S``, ``share_S``: ``advantage`` and ``share`` of each ``Completion``.
     - ``flat``: set if all rows are concatenated to a single row, for kernels that need no mask. Then B is 1.
-
-    The other tensors are as in ``LossInputs``.
     """
 
     tokens_B_T: Tensor
@@ -95,7 +102,7 @@ class MicroBatch:
     flat: FlatRows | None = None
 
     def to(self, device: torch.device) -> "MicroBatch":
-        """Return a copy on a device. The copying to a GPU runs while the GPU computes."""
+        """Return a copy with all tensors on a device. Copying to a GPU does not wait for its earlier work."""
         tensors = {
             name: moved(value, device) for name, value in vars(self).items() if isinstance(value, Tensor)
         }
@@ -103,10 +110,11 @@ class MicroBatch:
 
 
 def completions_by_prompt(group: Group, mask_truncated: bool) -> dict[tuple[int, ...], list[Completion]]:
-    """Return the completions of a group's accepted rollouts, by the token ids of their prompt.
+    """Return the completions of a group's graded rollouts. A key is the token ids of a prompt.
 
-    All single answers have the prompt of the group. The segments of a rollout of several turns may have other
-    prompts. ``mask_truncated``: whether to mask the rollouts that were cut at ``maxTokens``.
+    A rollout with a single answer is one completion, and has the prompt of the group. A rollout of several
+    turns has one completion for each of its segments, which may have other prompts. ``mask_truncated``:
+    whether to mask the rollouts that were cut at ``maxTokens``.
     """
     found: dict[tuple[int, ...], list[Completion]] = {}
     for rollout, advantage in zip(group.accepted, group.advantages, strict=True):
@@ -140,8 +148,9 @@ def rows_of_group(
     - ``hidden_size``: the hidden size of the model. None: the model accepts no custom mask, so each
       completion has its own row.
     - ``max_tokens``: maximum length of a shared row. None: no limit.
-    - ``flat``: whether the kernel skips hidden tokens. Then the second term counts only pairs that attend. In
-      a shared row each such pair costs ``HIDDEN_SKIPPED`` times as much.
+    - ``flat``: whether the attention kernel skips tokens that the mask hides. Then the second term counts
+      only pairs of tokens of which one attends to the other. In a row with several completions each such pair
+      costs ``HIDDEN_SKIPPED`` times as much.
     """
     kept = [completion for completion in completions if completion.trained]
     single = [PackedRow(tuple(prompt_ids), (completion,)) for completion in kept]
@@ -159,7 +168,7 @@ def rows_of_group(
 
 
 def _visible(row: PackedRow) -> float:
-    """Estimate the number of pairs of tokens of a row in which one token attends to the other."""
+    """Estimate the number of pairs of tokens of a row of which one attends to the other."""
     prompt = len(row.prompt_ids)
     return prompt * prompt / 2 + sum(
         seen * (prompt + seen / 2) for seen in (len(one.ids) - 1 for one in row.completions)
@@ -169,10 +178,11 @@ def _visible(row: PackedRow) -> float:
 def micro_batches(
     rows: Sequence[PackedRow], max_tokens: int, *, flat: bool = False
 ) -> Iterator[list[PackedRow]]:
-    """Yield micro-batches of at most ``max_tokens`` tokens, including padding.
+    """Divide rows into micro-batches: lists of rows with at most ``max_tokens`` tokens, including padding.
 
     Rows are sorted by length, longest first, because rows of similar length need little padding. A row longer
-    than ``max_tokens`` gets a micro-batch of its own. If ``flat`` is true, rows are not padded.
+    than ``max_tokens`` gets a micro-batch of its own. ``flat``: the rows of a micro-batch are concatenated,
+    so they are not padded.
     """
     batch: list[PackedRow] = []
     for row in sorted(rows, key=lambda row: -row.length):
@@ -190,7 +200,11 @@ def micro_batches(
 
 
 def build(rows: Sequence[PackedRow], pad_id: int = 0, *, flat: bool = False) -> MicroBatch:
-    """Return the tensors of a micro-batch, on the CPU. ``flat``: concatenate the rows, see ``MicroBatch``."""
+    """Return the tensors of a micro-batch with these rows, on the CPU.
+
+    ``pad_id``: the token id of padding. ``flat``: whether to concatenate all rows to a single row, for
+    attention kernels that need no mask.
+    """
     width = max(row.length for row in rows)
     tokens_B_T = torch.full((len(rows), width), pad_id, dtype=torch.long)
     positions_B_T = torch.arange(width).repeat(len(rows), 1)
@@ -242,9 +256,11 @@ def build(rows: Sequence[PackedRow], pad_id: int = 0, *, flat: bool = False) -> 
 def _flattened(
     batch: MicroBatch, segments_B_T: Tensor, lengths: Sequence[int], shared: bool, pad_id: int
 ) -> MicroBatch:
-    """Return the micro-batch with all rows concatenated, and padded at the end to a multiple of ``BLOCK``.
+    """Return ``batch`` with its rows concatenated to one, and padded at the end to a multiple of ``BLOCK``.
 
-    The padding is a separate row, and no token of another row attends to it.
+    The padding is a separate row, and no token of another row attends to it. ``segments_B_T``: for each
+    token, 0 if it is in the prompt, else the number of its completion, from 1. ``lengths``: the number of
+    tokens of each row. ``shared``: whether a row has several completions.
     """
     width = segments_B_T.shape[1]
     lengths_B_1 = torch.tensor(lengths)[:, None]

@@ -1,8 +1,9 @@
-"""Places a frozen base model on the devices of a team. Every device has the whole adapter.
+"""Places a frozen base model with a LoRA adapter on the devices of distributed training.
 
-Either every device has the whole base model too, or FSDP2 shards the base over the devices. FSDP2 shards only
-the decoder layers. The embedding and the output layer are not sharded, because they may share their weights.
-A sharded output layer would also be gathered again for each chunk of logits.
+Every device has the whole adapter. Either every device has the whole base model too (``replicate``), or FSDP2
+shards the base over the devices (``divide``). FSDP2 shards only the decoder layers. The embedding and the
+output layer are not sharded, because they may share their weights. A sharded output layer would also be
+gathered again for each chunk of logits.
 """
 
 from collections.abc import Iterator
@@ -20,18 +21,21 @@ _ADAPTER = "lora_"
 
 
 def replicate(model: nn.Module, device: torch.device, team: Team) -> None:
-    """Move ``model`` to the device, whole, with the leader's values in every process.
+    """Move the whole ``model`` to the device, in every process of the team, with the leader's weights.
 
-    ``model``: on the leader, the complete model in host memory. On a follower, a model on the meta device.
+    All processes call this function. ``model``: on the leader (rank 0), the complete model in host memory. On
+    the other processes, a model without weights, on torch's meta device.
     """
     _place(model.modules(), device, team)
 
 
 def divide(model: nn.Module, decoder: nn.Module, layers: int, device: torch.device, team: Team) -> None:
-    """Move ``model`` to the device, and shard each decoder layer over the team.
+    """Move ``model`` to the device, and shard each decoder layer over the processes of the team with FSDP2.
 
-    - ``model``: on the leader, the complete model in host memory. On a follower, a model on the meta device,
-      which receives the leader's values.
+    All processes call this function. The weights of the adapter are not sharded.
+
+    - ``model``: on the leader (rank 0), the complete model in host memory. On the other processes, a model on
+      torch's meta device, which receives the leader's weights.
     - ``decoder``: the module that returns hidden states.
     - ``layers``: number of layers of ``decoder``.
 
@@ -61,7 +65,10 @@ def _layers(decoder: nn.Module, count: int) -> list[nn.Module]:
 
 
 def _place(modules: Iterator[nn.Module], device: torch.device, team: Team) -> None:
-    """Move the modules' own tensors to the device, with the leader's values. Tied weights stay tied."""
+    """Move the weights and buffers of these modules, without their submodules, to the device.
+
+    Every process of the team gets the leader's values. Tied weights stay tied.
+    """
     placed: dict[int, tuple[Tensor, Tensor]] = {}
     for module in modules:
         for name, tensor in _own(module):
