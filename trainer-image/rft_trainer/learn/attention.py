@@ -9,7 +9,7 @@ The choice depends on device and architecture:
   the mask hides.
 
 transformers has a table of attention implementations. For each implementation, the table has a function that
-computes attention, and a function that computes its mask. This module adds an entry to the table.
+computes attention, and a function that computes its mask. This module adds the implementation ``NAME``.
 """
 
 import importlib
@@ -50,7 +50,7 @@ Form = Literal["dense", "sequences", "blocks"]
 - "blocks": concatenated rows with ``flex_attention``, which skips blocks that the mask hides
 """
 SequencesKernel = Callable[[Tensor, Tensor, Tensor, Tensor, int, int | None, float | None], Tensor]
-"""Computes causal attention of several sequences, which are concatenated to one sequence of T tokens.
+"""A function that computes causal attention of several sequences, concatenated to one of T tokens.
 
 D is the size of a head. Returns (T, heads, D). The arguments are, in this order:
 
@@ -68,7 +68,8 @@ D is the size of a head. Returns (T, heads, D). The arguments are, in this order
 class Forms:
     """How attention is computed for the two kinds of micro-batches.
 
-    ``shared``: with a prompt that has several completions. ``plain``: without such a prompt.
+    - ``plain``: for micro-batches in which each row has one completion.
+    - ``shared``: for micro-batches with a row in which several completions share their prompt.
     """
 
     plain: Form
@@ -85,7 +86,9 @@ DENSE = Forms("dense", "dense")
 
 @dataclass(frozen=True)
 class Sequences:
-    """The rows of a micro-batch, for a kernel such as FlashAttention, which needs no mask.
+    """Takes the place of an attention mask for kernels such as FlashAttention: the rows of a micro-batch.
+
+    The rows are concatenated to one sequence.
 
     - ``starts_R1``: R + 1 numbers for R rows: the index of each row's first token, and the number of all
       tokens at the end.
@@ -100,7 +103,10 @@ class Sequences:
 
 @dataclass
 class _InUse:
-    """The rows of the current forward pass, the form of their attention, and a mask for each window size."""
+    """The rows of the current forward pass, the form of their attention, and their masks.
+
+    ``masks``: a mask for each size of the attention window, in tokens. None as a key: no window.
+    """
 
     rows: FlatRows
     form: Form
@@ -122,7 +128,10 @@ _ROWS: ContextVar[_InUse | None] = ContextVar("flat_rows", default=None)
 
 @contextmanager
 def using(rows: FlatRows, forms: Forms) -> Iterator[None]:
-    """In the ``with`` block, attention with the implementation ``NAME`` is computed for these rows."""
+    """In the ``with`` block, a model with the attention implementation ``NAME`` computes these rows.
+
+    ``forms``: how attention is computed. It depends on whether completions of ``rows`` share a prompt.
+    """
     token = _ROWS.set(_InUse(rows, forms.shared if rows.shared else forms.plain))
     try:
         yield
@@ -144,10 +153,10 @@ def implementation(model: Any, name: str) -> Iterator[None]:
 def choose(
     model: Any, device: torch.device, dtype: torch.dtype, env: Mapping[str, str] = os.environ
 ) -> Forms:
-    """Return how a model's attention is computed on this device.
+    """Choose how a model's attention is computed, by the device, the architecture and the packages.
 
-    Raises:
-        ConfigurationError: ``RFT_ATTENTION`` has an invalid value.
+    ``env``: the environment variables. With ``RFT_ATTENTION=dense``, dense masks are used on every device.
+    Raises ConfigurationError if ``RFT_ATTENTION`` has another value.
     """
     asked = env.get(VARIABLE, "")
     if asked not in ("", "dense"):
@@ -160,9 +169,10 @@ def choose(
 
 
 def suited(model: Any, dtype: torch.dtype, has_sequences_kernel: bool) -> Forms:
-    """Return how a model's attention is computed on a GPU, as far as its architecture and dtype allow.
+    """Return the fastest way to compute a model's attention on a GPU that its architecture and dtype allow.
 
-    ``has_sequences_kernel``: whether ``sequences_kernel`` has found a kernel.
+    ``has_sequences_kernel``: whether a kernel such as FlashAttention, for sequences of different lengths, is
+    installed.
     """
     config = model.config
     text = config.get_text_config()
@@ -182,9 +192,10 @@ def _head_size(config: Any) -> int:
 
 
 def _mask(**arguments: Any) -> Sequences | BlockMask:
-    """Return the mask of the current rows.
+    """Return the attention mask of the rows that are being computed. The rows are set by ``using``.
 
     transformers calls this function once for layers with an attention window, and once for layers without.
+    The argument ``local_size`` is the window in tokens.
     """
     current = _ROWS.get()
     if current is None:
@@ -201,9 +212,11 @@ def _attend(
     scaling: float | None = None,
     **arguments: Any,
 ) -> tuple[Tensor, None]:
-    """Return the result of attention, (1, T, heads, D).
+    """Compute the attention of a layer for T tokens. Return the result (1, T, heads, D), and None.
 
-    ``query`` is (1, heads, T, D). ``key`` and ``value`` are (1, kv heads, T, D).
+    D is the size of a head. ``query`` is (1, heads, T, D). ``key`` and ``value`` are (1, kv heads, T, D). The
+    type of ``attention_mask`` decides which kernel is used. ``scaling``: the factor for the product of query
+    and key. None: the kernel's default.
     """
     if isinstance(attention_mask, BlockMask):
         return KERNELS.blocks(module, query, key, value, attention_mask, scaling=scaling, **arguments)[
@@ -223,8 +236,9 @@ def _attend(
 class Kernels:
     """The functions that compute attention on a GPU.
 
-    - ``blocks``: for the form "blocks".
-    - ``sequences``: for the form "sequences". None: the function that ``sequences_kernel`` returns.
+    - ``blocks``: ``flex_attention``, which skips blocks of tokens that the mask hides.
+    - ``sequences``: a kernel for sequences of different lengths, such as FlashAttention. None: the function
+      that ``sequences_kernel`` returns.
     """
 
     blocks: Callable[..., tuple[Tensor, Tensor | None]]
@@ -240,9 +254,9 @@ version 2."""
 
 
 def sequences_kernel() -> SequencesKernel | None:
-    """Return a kernel for concatenated sequences. None: there is no such kernel.
+    """Return a function that computes attention of concatenated sequences. None: none is installed.
 
-    It is from the first package in ``PACKAGES`` that is installed, else from torch.
+    The function is from the first package in ``PACKAGES`` that is installed, else from torch.
     """
     for package in PACKAGES:
         if find_spec(package) is not None:
@@ -289,10 +303,11 @@ def _torch_sequences(
 
 
 def _sizes(window: int | None, whole: tuple[int, int]) -> tuple[int, int]:
-    """Return how many tokens before a query, and how many after it, a kernel includes.
+    """Convert an attention window into the argument ``window_size`` of an attention kernel.
 
-    ``window`` is the attention window in tokens, with the query itself. If it is None, there is no window.
-    Then ``whole`` is returned, which is the kernel's value for no limit.
+    This argument has two numbers: how many tokens before the query, and how many after it, are attended to.
+    ``window``: the size in tokens, with the query itself. None: there is no window. Then ``whole`` is
+    returned, which is the kernel's value for no limit.
     """
     return whole if window is None else (window - 1, 0)
 

@@ -25,7 +25,11 @@ log = logging.getLogger("rft_trainer")
 
 
 def serve(pipe: Connection) -> None:
-    """Execute commands until the leader closes the pipe. Raises TrainerError, torch.OutOfMemoryError."""
+    """Join the leader, load the model, and execute the leader's commands until it closes the pipe.
+
+    The first two messages are a ``Post`` and the ``PolicyOptions``. The next ones are commands to compute
+    gradients or log-probs. Raises TrainerError, torch.OutOfMemoryError.
+    """
     orders = follow(pipe)
     post: Post | None = next(orders, None)
     options: PolicyOptions | None = next(orders, None)
@@ -51,9 +55,10 @@ def serve(pipe: Connection) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """Run a follower until the leader closes the pipe. Return the exit code.
+    """Run this follower process until the leader closes the pipe. Return the exit code.
 
-    If the follower fails, send the error's message to the leader.
+    ``argv``: the file descriptor of the pipe. If the follower fails, it sends the error's message to the
+    leader.
     """
     machine.die_with_parent()
     # Signals reach the whole process group; the leader alone decides what to do about them.

@@ -27,7 +27,10 @@ from rft_trainer.learn.update_metrics import UpdateMetrics
 from rft_trainer.rollout.filter import Filter
 
 MICRO_BATCH_TOKENS = {"cpu": 1024, "cuda": split.MICRO_BATCH_TOKENS}
-"""Tokens of a forward pass if the plan sets no number, by device. Enough to use the whole device."""
+"""For each device: number of tokens of a forward pass if the plan of the run sets no number.
+
+So many tokens are enough to keep the whole device busy.
+"""
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class UpdateSettings:
     - ``longest_shared_row``: maximum length of a row with several rollouts. None: no limit.
     - ``max_grad_norm``: gradients with a larger L2 norm are scaled down to this norm.
     - ``mask_truncated``: whether completions that were cut at ``maxTokens`` have no loss.
-    - ``mini_batches``: number of optimizer steps.
+    - ``mini_batches``: number of mini-batches. Each has its own optimizer step.
     - ``stale``: bounds of the mismatch weight for a batch that was sampled with older weights.
     """
 
@@ -55,22 +58,27 @@ class UpdateSettings:
     stale: MismatchBounds = FRESH
 
     def for_stale(self) -> "UpdateSettings":
-        """Return the settings for a batch that was sampled with older weights."""
+        """Return a copy with the mismatch bounds ``stale``, for a batch sampled with older weights."""
         return replace(self, loss=replace(self.loss, mismatch=self.stale))
 
 
 @dataclass(frozen=True)
 class BeginOld:
-    """Command to all followers: compute the ``OldLogprobs`` of the micro-batches after this command."""
+    """Command to the other processes of distributed training: compute old log-probs of micro-batches.
+
+    Old log-probs are those by the weights before the batch's first optimizer step. The micro-batches follow
+    in ``Compute`` commands. ``filter``: the temperature, top-k and top-p of the log-probs.
+    """
 
     filter: Filter
 
 
 @dataclass(frozen=True)
 class Begin:
-    """Command to all followers: begin a mini-batch.
+    """Command to the other processes of distributed training: begin the gradients of a mini-batch.
 
-    ``measured``: whether the ``OldLogprobs`` of the mini-batch are already computed.
+    The micro-batches follow in ``Compute`` commands. ``denominators``: the numbers by which the loss of the
+    mini-batch is divided. ``measured``: whether the old log-probs of the mini-batch are already computed.
     """
 
     settings: UpdateSettings
@@ -80,32 +88,36 @@ class Begin:
 
 @dataclass(frozen=True)
 class Compute:
-    """Command to one follower: compute the gradients or the old log-probs of this micro-batch."""
+    """Command to one process of distributed training: compute the micro-batch ``rows``.
+
+    It computes gradients after the command ``Begin``, and old log-probs after the command ``BeginOld``.
+    """
 
     rows: list[PackedRow]
 
 
 @dataclass(frozen=True)
 class Finish:
-    """Command to all followers: there are no more micro-batches."""
+    """Command to the other processes of distributed training: there are no more micro-batches."""
 
 
 class OldLogprobs:
-    """The old log-probs of this process's micro-batches.
+    """Computes and stores the old log-probs of this process's micro-batches.
 
-    They are computed with the weights before the batch's first optimizer step. Each process keeps its own
-    log-probs. For the gradients, the process gets the same micro-batches again, in the same order.
+    Old log-probs are those by the weights before the batch's first optimizer step. Each process of
+    distributed training keeps its own log-probs. For the gradients, the process gets the same micro-batches
+    again, in the same order.
     """
 
     def __init__(self, policy: Policy, order: BeginOld, team: Team) -> None:
-        """Receive the leader's adapter weights."""
+        """Copy the adapter's weights from the leader (rank 0) to all processes. Compute no log-probs yet."""
         self._policy, self._filter = policy, order.filter
         self._found: deque[Tensor] = deque()
         team.broadcast([parameter.data for parameter in policy.trainable()])
 
     @torch.no_grad()
     def add(self, rows: list[PackedRow]) -> None:
-        """Compute the old log-probs of a micro-batch. Raises torch.OutOfMemoryError."""
+        """Compute the old log-probs of a micro-batch, and store them. Raises torch.OutOfMemoryError."""
         batch = self._policy.batch(rows)
         hidden_N_H = self._policy.hidden(batch)
         self._found.append(
@@ -113,21 +125,24 @@ class OldLogprobs:
         )
 
     def finish(self) -> None:
-        """Do nothing, because each process keeps its own log-probs.
+        """Do nothing. In ``Accumulation``, the method of this name sums over the processes.
 
-        The followers call ``finish`` of this class and of ``Accumulation``, which sums over the processes.
+        The processes call it for objects of either class, but old log-probs are not summed.
         """
 
     def take(self) -> Tensor:
-        """Return the old log-probs (N) of the next micro-batch, and remove them."""
+        """Remove and return the old log-probs of the next micro-batch: one for each trained token."""
         return self._found.popleft()
 
 
 class Accumulation:
-    """The gradients and the sums of metrics of a mini-batch, over the micro-batches of this process."""
+    """Sums the gradients and the metrics of a mini-batch over the micro-batches of this process.
+
+    The gradients are in the policy's parameters. ``finish`` sums over all processes of distributed training.
+    """
 
     def __init__(self, policy: Policy, begin: Begin, team: Team, old: OldLogprobs | None = None) -> None:
-        """Receive the leader's adapter weights and clear the gradients.
+        """Copy the adapter's weights from the leader (rank 0) to all processes, and clear the gradients.
 
         - ``begin``: the settings and denominators of the mini-batch's loss.
         - ``old``: the old log-probs, which are used only if ``begin.measured`` is true.
@@ -141,10 +156,10 @@ class Accumulation:
         team.broadcast([parameter.data for parameter in policy.trainable()])
 
     def add(self, rows: list[PackedRow]) -> None:
-        """Add the gradients of a micro-batch. Raises torch.OutOfMemoryError.
+        """Compute the gradients of a micro-batch, and add them to the sums. Raises torch.OutOfMemoryError.
 
-        The sums of the metrics stay on the device. To read them, the CPU would have to wait for the end of
-        the micro-batch.
+        The sums of the metrics stay on the device until ``finish``. To read them here, the CPU would have to
+        wait for the end of the micro-batch.
         """
         batch = self._policy.batch(rows)
         old_N = self._old.take() if self._old is not None else None
@@ -154,7 +169,7 @@ class Accumulation:
         self.metrics.forward_tokens += batch.tokens_B_T.numel()
 
     def finish(self) -> None:
-        """Replace the leader's gradients and metrics by their sums over all processes."""
+        """Sum gradients and metrics over all processes. The leader (rank 0) gets the sums."""
         for name, value in self._sums.items():
             self.metrics.set_sum(name, float(value))
         if self._team.size == 1:
@@ -169,11 +184,12 @@ class Accumulation:
 
 
 def _backward(policy: Policy, batch: MicroBatch, old_N: Tensor | None, begin: Begin) -> dict[str, Tensor]:
-    """Add the gradients of a micro-batch to the gradients of the weights.
+    """Compute the gradients of a micro-batch, and add them to those in the policy's parameters.
 
-    Return the micro-batch's part of the sums of ``UpdateMetrics`` by name, on the device. ``old_N``: the
-    log-prob of each token before the batch's first optimizer step, in nats. If ``old_N`` is None, the batch
-    has had no optimizer step yet. Then the old log-probs are the current ones, without gradient.
+    Return the micro-batch's part of the sums of ``UpdateMetrics``, as tensors on the device. A key is the
+    name of a metric. ``old_N``: the log-prob of each token before the batch's first optimizer step, in nats.
+    None: the batch has had no optimizer step yet. Then the old log-probs are the current ones, without
+    gradient.
     """
     settings = begin.settings
     penalized = settings.loss.kl_beta > 0

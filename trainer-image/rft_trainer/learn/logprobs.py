@@ -22,7 +22,7 @@ CHUNK_TOKENS = LOGITS_CHUNK_TOKENS
 
 @dataclass(frozen=True)
 class TokenLogprobs:
-    """Log-probs of the sampled tokens, in nats.
+    """Log-probs of N sampled tokens by the policy, in nats.
 
     - ``filtered_N``: log-probs after temperature, top-k and top-p.
     - ``unfiltered_N``: log-probs after temperature alone.
@@ -41,7 +41,11 @@ def unfiltered_logprobs(
 ) -> Tensor:
     """Return the log-probs (N) of N tokens with temperature, but without top-k and top-p, for the KL term.
 
-    They are in nats and have no gradient. ``hidden_N_H``: the hidden states that predict the tokens.
+    They are in nats and have no gradient.
+
+    - ``hidden_N_H``: the hidden states that predict the tokens.
+    - ``target_N``: the ids of the tokens.
+    - ``head``: maps n hidden states (n, H) to logits (n, V) over a vocabulary of V tokens.
     """
     parts = []
     with torch.no_grad():
@@ -107,7 +111,7 @@ def _scaled(logits_n_V: Tensor, temperature: float) -> Tensor:
 
 
 class _GradientAhead(torch.autograd.Function):
-    """Log-probs of a chunk. The forward pass already computes their gradients.
+    """Autograd function for the log-probs of a chunk of tokens. The forward pass also computes gradients.
 
     The log-prob of a token depends on one hidden state only. So the gradient of the sum of log-probs has a
     row for each token. The backward pass multiplies each row by one number, and needs no logits.
@@ -148,7 +152,11 @@ class _GradientAhead(torch.autograd.Function):
 
 
 def _from_logits(scaled_n_V: Tensor, target_n: Tensor, settings: Filter, *, entropy: bool) -> _Chunk:
-    """Return the log-probs of a chunk's target tokens. ``scaled_n_V``: logits divided by the temperature."""
+    """Return four values for each of n tokens with the ids ``target_n``, see ``_Chunk``.
+
+    They are the log-prob with and without top-k and top-p, whether top-k or top-p would remove the token, and
+    the entropy if requested. ``scaled_n_V``: the logits that predict the tokens, divided by the temperature.
+    """
     chosen_n = scaled_n_V.gather(1, target_n[:, None]).squeeze(1)
     unfiltered_n = chosen_n - scaled_n_V.logsumexp(dim=1)
     if settings.top_k == 0 and settings.top_p >= 1:

@@ -1,4 +1,4 @@
-"""Computes the trainer's log-probs of given rows, without gradients, in all processes at the same time."""
+"""Computes the policy's log-probs of given rows, without gradients, in all processes at the same time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,9 +14,10 @@ from rft_trainer.rollout.filter import Filter
 
 @dataclass(frozen=True)
 class Measure:
-    """Command to all followers: compute log-probs of these rows with the leader's adapter.
+    """Command to the other processes of distributed training: compute log-probs of these rows.
 
-    If the layers are sharded over all processes, each process has to make the same forward pass.
+    All processes compute the same rows with the leader's adapter. This is necessary if the layers of the
+    model are sharded. ``filter``: the temperature, top-k and top-p of the log-probs.
     """
 
     rows: list[PackedRow]
@@ -26,7 +27,11 @@ class Measure:
 def measure(
     policy: Policy, followers: Followers, rows: Sequence[PackedRow], settings: Filter
 ) -> TokenLogprobs:
-    """Return the log-probs of the rows' trained tokens by the current policy, in one forward pass."""
+    """Return the log-probs of the rows' trained tokens by the current policy, in nats.
+
+    They are computed in one forward pass, which the processes of ``followers`` make too. ``settings``: the
+    temperature, top-k and top-p of the log-probs.
+    """
     order = Measure(list(rows), settings)
     with followers.watched():
         followers.tell_all(order)
@@ -35,7 +40,10 @@ def measure(
 
 @torch.no_grad()
 def compute(policy: Policy, order: Measure, team: Team) -> TokenLogprobs:
-    """Return the log-probs of the rows in ``order``. The leader and every follower call this function."""
+    """Return the log-probs of the trained tokens of the rows in ``order``, with the leader's adapter.
+
+    All processes of distributed training call this function at the same time.
+    """
     team.broadcast([parameter.data for parameter in policy.trainable()])
     batch = policy.batch(order.rows)
     return token_logprobs(policy.hidden(batch), batch.target_N, policy.head, order.filter)

@@ -58,7 +58,7 @@ FRESH = MismatchBounds()
 
 @dataclass(frozen=True)
 class ObjectiveShape:
-    """The formulas by which one objective, such as GRPO, differs from others. ``LossSettings`` adds numbers.
+    """The formulas of one objective, such as GRPO or GSPO. The numbers in them are in ``LossSettings``.
 
     - ``normalization``: how rewards become advantages, see ``group_advantages``.
     - ``ratio``: whether each token has its own importance ratio, or a sequence has one ratio for all tokens.
@@ -88,12 +88,13 @@ OBJECTIVES: dict[Objective, ObjectiveShape] = {
 
 @dataclass(frozen=True)
 class LossSettings:
-    """An objective and its numbers.
+    """The settings of the loss: the formulas of an objective, and the numbers in them.
 
     - ``clip_low``, ``clip_high``: the importance ratio is clipped to the range from 1 - ``clip_low`` to
       1 + ``clip_high``. If ``clip_low`` is None, there is no lower limit.
     - ``kl_beta``: weight of the KL term. 0: there is no KL term.
     - ``aggregation``: how the losses of tokens become one number, see ``_aggregate``.
+    - ``mismatch``: limits of the weights that correct for different probabilities in trainer and sampler.
     """
 
     shape: ObjectiveShape
@@ -106,7 +107,7 @@ class LossSettings:
 
 @dataclass(frozen=True)
 class Denominators:
-    """Numbers of a mini-batch from which the aggregation takes the denominator of the loss.
+    """Numbers of a mini-batch by which its loss is divided. The aggregation decides which of them are used.
 
     - ``tokens``: number of unmasked tokens.
     - ``sequences``: number of unmasked completions.
@@ -120,10 +121,11 @@ class Denominators:
 
 @dataclass(frozen=True)
 class LossInputs:
-    """All N completion tokens of a micro-batch, concatenated. They belong to S sequences.
+    """The inputs of the loss: data of all N trained tokens of a micro-batch, which belong to S completions.
 
-    Log-probs are those of the sampled tokens, in nats. The first three tensors are log-probs of the filtered
-    distribution. The next two are unfiltered, for the KL term.
+    Log-probs are those of the sampled tokens, in nats. The first three tensors are log-probs after
+    temperature, top-k and top-p. The next two are unfiltered (after temperature alone), for the KL term. A
+    completion is called a sequence here.
 
     - ``logprobs_N``: by the current policy, with gradient.
     - ``old_logprobs_N``: by the policy before the batch's first optimizer step.
@@ -149,11 +151,12 @@ class LossInputs:
 
 @dataclass(frozen=True)
 class LossOutputs:
-    """The micro-batch's part of the mini-batch's loss, and sums over the unmasked tokens of the micro-batch.
+    """The result of the loss function for a micro-batch. Each field is a tensor of one number.
 
-    Each is a tensor of one number.
+    All fields except ``loss`` are sums over the unmasked tokens of the micro-batch.
 
-    - ``kl_sum``: the KL between policy and reference, in nats. None without a reference.
+    - ``loss``: the micro-batch's part of the loss of its mini-batch.
+    - ``kl_sum``: the KL between policy and reference, in nats. None: there is no reference.
     - ``clipped_tokens``: the number of tokens whose loss was changed by the clipping of the ratio.
     - ``mismatch_kl_sum``: the KL between sampler and trainer, in nats.
     - ``bounded_tokens``: the number of tokens whose mismatch weight a bound has changed. Either the token's
@@ -169,7 +172,10 @@ class LossOutputs:
 
 
 def compute_loss(inputs: LossInputs, settings: LossSettings, denominators: Denominators) -> LossOutputs:
-    """Return the part of the mini-batch's loss that comes from these tokens, and sums for the metrics."""
+    """Return a micro-batch's part of the loss of its mini-batch, and sums for the metrics.
+
+    ``denominators``: the numbers of the whole mini-batch by which the loss is divided.
+    """
     lengths_S = _sum_by_sequence(inputs.mask_N, inputs)
     log_ratio_N = inputs.logprobs_N - inputs.old_logprobs_N
     if settings.shape.ratio == "sequence":
@@ -206,10 +212,10 @@ def compute_loss(inputs: LossInputs, settings: LossSettings, denominators: Denom
 def _mismatch_weight(
     mismatch_N: Tensor, lengths_S: Tensor, inputs: LossInputs, bounds: MismatchBounds
 ) -> Tensor:
-    """Return each token's mismatch weight, within the bounds.
+    """Return each token's mismatch weight: its probability in the trainer divided by that in the sampler.
 
-    ``mismatch_N`` is the logarithm of each token's weight: log-prob in the trainer minus log-prob in the
-    sampler.
+    The weights are limited by ``bounds``. ``mismatch_N``: the logarithm of each token's weight before that.
+    ``lengths_S``: number of unmasked tokens of each sequence.
     """
     weight_N = mismatch_N.exp().clamp(bounds.token_low, bounds.token_high)
     if bounds.sequence_low <= 0 and bounds.sequence_high == math.inf:
@@ -263,7 +269,7 @@ def _aggregate(
 
 
 def _sum_by_sequence(values_N: Tensor, inputs: LossInputs) -> Tensor:
-    """Return the sum of the values of each sequence, as a tensor (S)."""
+    """Sum the values of N tokens within each of S sequences (completions). Return the S sums."""
     zeros_S = torch.zeros_like(inputs.advantages_S, dtype=values_N.dtype)
     return zeros_S.index_add(0, inputs.sequence_N, values_N)
 
@@ -277,13 +283,15 @@ def settings_for(
 ) -> LossSettings:
     """Return the loss settings of an objective for a batch that was sampled with the current weights.
 
-    The arguments are as in ``LossSettings``.
+    - ``clip_low``, ``clip_high``: the importance ratio is clipped to the range from 1 - ``clip_low`` to
+      1 + ``clip_high``. If ``clip_low`` is None, there is no lower limit.
+    - ``kl_beta``: weight of the KL term. 0: there is no KL term.
     """
     return LossSettings(OBJECTIVES[objective], clip_low, clip_high, kl_beta, aggregation)
 
 
 def whole_batch(lengths: Sequence[int], max_tokens: int) -> Denominators:
-    """Return the numbers by which the loss of a mini-batch is divided.
+    """Return the numbers by which the loss of a mini-batch is divided. Counts of 0 are replaced by 1.
 
     - ``lengths``: number of trained tokens of each unmasked completion.
     - ``max_tokens``: maximum number of tokens of a completion.

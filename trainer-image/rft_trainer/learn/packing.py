@@ -18,10 +18,10 @@ from rft_trainer.rollout.groups import Group, Rollout
 from rft_trainer.rollout.segments import Segment
 
 HIDDEN_SKIPPED = 1.5
-"""How much longer attention is assumed to take for a pair of tokens in a row with several completions.
+"""Assumed ratio of two times that attention needs for a pair of tokens.
 
-It is the factor by which the time exceeds that for a pair in a row with one completion, which has a faster
-kernel. The value is a guess, because it was not measured on a GPU yet. ``bench.gpu_check`` can measure it.
+It is the time in a row with several completions, divided by the time in a row with one completion, which has
+a faster kernel. The value is a guess: it was not measured on a GPU yet. ``bench.gpu_check`` can measure it.
 """
 
 

@@ -34,9 +34,12 @@ _WINDOWS = ("sliding_window", "attention_chunk_size")
 
 @dataclass(frozen=True)
 class PolicyOptions:
-    """Arguments of a policy. They are equal in all processes of distributed training.
+    """Options for making a ``Policy``. They are equal in all processes of distributed training.
 
     - ``folder``: the folder of the base model.
+    - ``device``: "cpu" or "cuda".
+    - ``dtype``: the name of a torch dtype for the base model, such as "bfloat16".
+    - ``seed``: the seed for the initial weights of a new adapter.
     - ``warm_start``: the folder of the adapter from which training starts. None: a new adapter.
     - ``context``: length of the run's longest sequence, in tokens. None: the model's context length.
     - ``divided``: whether several processes shard the base model. If not, each process has the whole base.
@@ -53,20 +56,23 @@ class PolicyOptions:
 
 
 class Policy:
-    """Base model, adapter and tokenizer of a run.
+    """The policy of a run: a frozen base model, the LoRA adapter that is trained, and the tokenizer.
 
     In distributed training each process has the whole base model, or the processes shard it. Each process has
     the whole adapter.
     """
 
     def __init__(self, options: PolicyOptions, team: Team = ALONE) -> None:
-        """Load the base model and add an adapter. Raises ModelError if one of them cannot be used.
+        """Load the base model and add an adapter. Raises ModelError if base model or adapter cannot be used.
 
-        ``team``: the processes of distributed training, see ``Team``.
+        ``team``: the rank of this process, and the number of processes of distributed training.
         """
         self.folder = options.folder
         self.dress: Callable[[Path], None] = lambda _: None
-        """Function that adds the base model's name and a model card to a saved adapter. ``Run`` sets it."""
+        """Function that adds the base model's name and a model card to a saved adapter, given its folder.
+
+        The class ``Run`` sets it.
+        """
         self.device = torch.device(f"cuda:{team.rank}" if options.device == "cuda" else options.device)
         self._warm = options.warm_start is not None
         try:
@@ -106,7 +112,7 @@ class Policy:
 
     @property
     def hidden_size_for_packing(self) -> int | None:
-        """Hidden size of the model if rollouts of a prompt can share a row, else None."""
+        """Hidden size of the model. None: rollouts of the same prompt cannot be computed in one row."""
         return int(self.config.hidden_size) if self.shares_prompts else None
 
     def trainable(self) -> list[torch.nn.Parameter]:
@@ -123,7 +129,10 @@ class Policy:
         return build(rows, flat=self.forms.flat).to(self.device)
 
     def hidden(self, batch: MicroBatch) -> Tensor:
-        """Return the hidden states (N, H) at the positions that predict the N trained tokens."""
+        """Compute the policy's last hidden states (N, H) at the positions that predict the N trained tokens.
+
+        H is the hidden size.
+        """
         with self._masks(batch) as attention_mask_B_T, self._arithmetic():
             output = self._inner.base_model(
                 input_ids=batch.tokens_B_T,
@@ -135,9 +144,9 @@ class Policy:
         return hidden_N_H
 
     def _arithmetic(self) -> AbstractContextManager[None]:
-        """Return a context manager for a forward pass.
+        """Return a context manager that sets the dtype in which the adapter computes in a forward pass.
 
-        In its ``with`` block the adapter computes in bfloat16, if the base is in bfloat16 on a GPU.
+        If the base model is in bfloat16 on a GPU, the adapter computes in bfloat16 too. Else nothing changes.
         """
         return arithmetic.rounded(self.device.type) if self._rounds else nullcontext()
 
@@ -168,7 +177,11 @@ class Policy:
 
     @contextmanager
     def reference(self) -> Iterator[None]:
-        """In the ``with`` block, use the reference: the base alone, or with the frozen warm-start adapter."""
+        """In the ``with`` block, compute with the reference policy of the KL term, without gradients.
+
+        The reference is the base model alone. After a warm start, it is the base model with a frozen copy of
+        the adapter from which training started.
+        """
         with torch.no_grad():
             if self._warm:
                 self._model.set_adapter(_REFERENCE)
@@ -184,15 +197,20 @@ class Policy:
     def save_version(
         self, adapters: Path, number: int, check: Callable[[], None] = lambda: None
     ) -> AdapterVersion:
-        """Write the adapter into a new folder such as ``v000042``, for ``PeftModel.from_pretrained``.
+        """Write the adapter with version ``number`` into a new folder of ``adapters``, such as ``v000042``.
 
-        The folder has a temporary name until it is complete. ``check`` is called before the folder gets its
-        final name. If ``check`` raises an error, the folder does not get that name. Raises VolumeError.
+        ``PeftModel.from_pretrained`` can read this folder. It has a temporary name until it is complete. Then
+        ``check`` is called. If ``check`` raises an error, the folder does not get its final name. Raises
+        VolumeError if the folder cannot be written.
         """
         return self.save_named(adapters, version_name(number), check)
 
     def save_named(self, adapters: Path, name: str, check: Callable[[], None]) -> AdapterVersion:
-        """Write the adapter into a new folder ``name``, as ``save_version`` does. Replace an old folder."""
+        """Write the adapter into a folder ``name`` in ``adapters``. Replace an older folder of this name.
+
+        The folder has a temporary name until it is complete. Then ``check`` is called. If ``check`` raises an
+        error, the folder does not get its final name. Raises VolumeError if the folder cannot be written.
+        """
         target = adapters / name
         if target.exists():  # left by an unfinished step of an earlier attempt; never used in training
             shutil.rmtree(target)
@@ -227,10 +245,10 @@ class Policy:
             )
 
     def _use(self, forms: attention.Forms) -> None:
-        """Compute attention with ``forms`` from now on, if short texts keep their logits and gradients work.
+        """Make the model compute attention with ``forms``, if two checks with short texts succeed.
 
-        The logits are compared with those of the model's own forward pass. If they differ, keep dense masks
-        and log a warning.
+        First, the logits must be those of the model's own forward pass, apart from rounding. Second, the
+        backward pass must work. If a check fails, keep dense masks and log a warning.
         """
         if forms == attention.DENSE:
             return
@@ -253,7 +271,10 @@ class Policy:
         self._inner.set_attn_implementation(usual)
 
     def _try_backward(self) -> None:
-        """Compute gradients of short rows, so that a kernel without a backward pass fails before training."""
+        """Compute gradients of short rows, and discard them.
+
+        So an attention kernel without a backward pass fails here, and not during training.
+        """
         for row in (self._texts.row(0), self._texts.row()):
             self._logits(row).sum().backward()  # type: ignore[no-untyped-call]
         for parameter in self.trainable():
@@ -265,8 +286,8 @@ class Policy:
 
         Compares the logits of this class with those of the model's own forward pass, on short texts.
         Raises ModelError if they differ even without shared rows. Then this class does not support the
-        architecture, and training would be wrong without an error. ``usual`` is the attention implementation
-        for the model's own forward pass. None: both use the implementation that is set in the model.
+        architecture, and training would be wrong without an error. ``usual``: the attention implementation
+        for the model's own forward pass. None: all forward passes use the one that is set in the model.
         """
         texts, dtype = self._texts, self._inner.dtype
         with short_windows(self.config):
@@ -277,7 +298,7 @@ class Policy:
                 visible = logit_difference(self._own_logits(tokens)[places], expected_N_V)
             apart_N_V = torch.cat([self._logits(texts.row(i)) for i in range(len(texts.completions))])
             alone = logit_difference(apart_N_V, expected_N_V)
-            # Without another implementation both sides run the same kernels, and round in the same way.
+            # Without another implementation both forward passes run the same kernels, and round equally.
             if not is_rounding(alone, dtype if usual else torch.float32):
                 raise ModelError(
                     f"{self.folder}: this architecture is not supported: the trainer's logits differ from the"
@@ -311,7 +332,10 @@ class Policy:
 
 @contextmanager
 def short_windows(config: Any, window: int = WINDOW) -> Iterator[None]:
-    """In the ``with`` block, shorten a model's attention windows, so that short texts exceed them."""
+    """In the ``with`` block, limit the attention windows in a model's ``config`` to ``window`` tokens.
+
+    So a check with short texts also finds errors of attention windows.
+    """
     longer = {name: value for name in _WINDOWS if (value := getattr(config, name, None)) and value > window}
     try:
         for name in longer:
@@ -323,18 +347,20 @@ def short_windows(config: Any, window: int = WINDOW) -> Iterator[None]:
 
 
 def _base(options: PolicyOptions, *, leads: bool) -> Any:
-    """Return the base model. ``leads``: whether this process is the leader.
+    """Return the base model. ``leads``: whether this process is the leader (rank 0).
 
-    The leader gets the model in host memory. A follower gets it without weights, on the meta device.
+    The leader gets the model in host memory. The other processes get a model without weights, on torch's meta
+    device.
     """
     return load_base(options.folder, getattr(torch, options.dtype), options.context, weights=leads)
 
 
 def _with_adapter(base: Any, options: PolicyOptions, *, leads: bool) -> Any:
-    """Return the base model with a new adapter, or with the adapter of the warm start.
+    """Return the base model with a new adapter, or with the adapter from which training starts (warm start).
 
-    The adapter of a warm start is added twice. The second copy is frozen: it is the reference. ``leads``:
-    whether this process is the leader. Raises ModelError.
+    The adapter of a warm start is added twice. The second copy is frozen, for the reference policy of the KL
+    term. ``leads``: whether this process is the leader (rank 0), which loads the weights. Raises ModelError
+    if the adapter cannot be loaded, or has another rank or alpha than the job.
     """
     if options.warm_start is None:
         return _fresh(base, options)
@@ -380,7 +406,7 @@ def lora_config(training: Training, config: Any) -> LoraConfig:
       for the router.
     - GLM-4: the gate and up projections are one matrix, for which vLLM loads no adapter.
 
-    Vision layers get no adapter, because rows have only text.
+    Layers for images and audio get no adapter, because the training data has only text.
     """
     text = config.get_text_config()
     attention = training.lora_targets == "attention" or adapts_attention_only(text.to_dict())
@@ -394,7 +420,7 @@ def lora_config(training: Training, config: Any) -> LoraConfig:
 
 
 def _freeze(model: Any, adapter: str) -> None:
-    """Freeze an adapter's weights again, after PEFT's ``set_adapter`` has made the adapter trainable."""
+    """Freeze the weights of an adapter of the model, because PEFT's ``set_adapter`` makes them trainable."""
     for name, parameter in model.named_parameters():
         if f".{adapter}." in name:
             parameter.requires_grad_(False)

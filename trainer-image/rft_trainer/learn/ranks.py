@@ -31,10 +31,9 @@ log = logging.getLogger(__name__)
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 NOTICE_SECONDS = 60.0
-"""Time in seconds from the end of a follower to the exit of the trainer.
+"""Time in seconds after which the trainer exits, if a follower process has ended unexpectedly.
 
-Usually the trainer's collective operation fails within this time, and the trainer ends with the
-follower's error.
+Usually the trainer's collective operation fails earlier, and the trainer ends with the follower's error.
 """
 _LAST_WORDS_SECONDS = 5.0
 # Typed as Any, because the type stubs of torch.distributed do not export FileStore.
@@ -49,13 +48,19 @@ class Team:
     size: int = 1
 
     def broadcast(self, tensors: Sequence[Tensor]) -> None:
-        """Overwrite the tensors in place with the leader's tensors. Shapes are equal in all processes."""
+        """Overwrite these tensors in place with those of the leader (rank 0). All processes call this method.
+
+        The shapes of the tensors are equal in all processes.
+        """
         if self.size > 1:
             for tensor in tensors:
                 dist.broadcast(tensor, src=0)
 
     def sum_to_leader(self, tensors: Sequence[Tensor]) -> None:
-        """Replace the leader's tensors by sums over all processes. Followers get undefined values."""
+        """Sum the tensors over all processes into those of the leader (rank 0). All processes call this.
+
+        In the other processes, the tensors have undefined values afterwards.
+        """
         if self.size > 1:
             for tensor in tensors:
                 dist.reduce(tensor, dst=0)
@@ -66,7 +71,10 @@ ALONE = Team()
 
 @dataclass(frozen=True)
 class Post:
-    """The first message to a follower: its rank, and how to join the process group."""
+    """The first message to a follower process: its rank, and how to join the torch.distributed process group.
+
+    ``size``: number of processes, with the leader. ``device``: "cpu" or "cuda".
+    """
 
     rank: int
     size: int
@@ -76,7 +84,10 @@ class Post:
 
 
 def join(post: Post) -> Team:
-    """Join the process group of the team. Returns when all processes have joined."""
+    """Join torch's process group for distributed training. Return when all processes have joined.
+
+    Returns the rank of this process and the number of processes.
+    """
     # Use loopback only, so that nothing listens on the pod's own address.
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
@@ -93,11 +104,14 @@ def join(post: Post) -> Team:
 
 
 class MemberLost(TrainerError):
-    """A follower ended unexpectedly."""
+    """Error of the leader: another process of distributed training (a follower) ended unexpectedly."""
 
 
 class Followers:
-    """The follower processes, started by the leader. A team of size 1 has none."""
+    """The other processes of distributed training (ranks 1 and higher). The leader (rank 0) starts them.
+
+    The leader sends them commands. In a run on one device there are none, and no commands are sent.
+    """
 
     def __init__(self, size: int, device: str, scratch_dir: Path | None) -> None:
         """Start ``size`` - 1 followers, which wait for commands. ``gather`` joins them into a team.
@@ -116,9 +130,10 @@ class Followers:
                 self._tell(rank, Post(rank, size, device, self._meeting))
 
     def gather(self, order: object) -> Team:
-        """Send every follower its first command, and form the process group. Return this process's team.
+        """Send ``order`` as the first command to every follower, and form torch's process group with them.
 
-        Raises the error of a follower that ended before it joined.
+        Return the rank of this process and the number of processes. Raises the error of a follower that ended
+        before it joined the group.
         """
         if self._size > 1:
             self.tell_all(order)
@@ -129,7 +144,7 @@ class Followers:
         return self.team
 
     def tell(self, orders: Sequence[object]) -> None:
-        """Send each follower its own command. The first command goes to rank 1."""
+        """Send each follower its own command: the first of ``orders`` to rank 1, the second to rank 2, ..."""
         for rank, order in enumerate(orders, start=1):
             self._tell(rank, order)
 
@@ -143,7 +158,10 @@ class Followers:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """If the ``with`` block fails because a follower has ended, raise this follower's error instead."""
+        """If the ``with`` block fails because a follower process has ended, raise the follower's error.
+
+        Other errors of the block are raised unchanged.
+        """
         try:
             yield
         except torch.OutOfMemoryError:
@@ -155,16 +173,19 @@ class Followers:
             raise lost from error
 
     def _lost(self) -> TrainerError | None:
-        """Return the error of the first follower that has ended. None: all still run after a short wait."""
+        """Return the error of the first follower that has ended. None: all followers still run.
+
+        Waits up to 5 s for the end of each follower.
+        """
         for rank, (process, pipe) in enumerate(self._members, start=1):
             with suppress(subprocess.TimeoutExpired):
                 return _error_of(rank, process.wait(_LAST_WORDS_SECONDS), _last_words(pipe))
         return None
 
     def _watch(self, rank: int, process: subprocess.Popen[bytes]) -> None:
-        """Wait until a follower ends. Then exit the trainer, after ``NOTICE_SECONDS``.
+        """Wait until a follower process ends, and ``NOTICE_SECONDS`` more. Then exit the trainer.
 
-        If ``close`` is called before, the trainer is not ended.
+        Runs in a thread of its own. After a call of ``close``, the trainer does not exit.
         """
         code = process.wait()
         for _ in range(int(NOTICE_SECONDS)):
@@ -175,7 +196,7 @@ class Followers:
         os._exit(code if code in set(ExitCode) else ExitCode.UNEXPECTED)
 
     def close(self) -> None:
-        """Kill the followers. They have no state to save."""
+        """Kill the follower processes. They have no state to save."""
         self._closing = True
         if dist.is_initialized() and self._members:
             with suppress(RuntimeError):
@@ -215,7 +236,7 @@ def _error_of(rank: int, code: int, words: str) -> TrainerError:
 
 
 def follow(pipe: Connection) -> Iterator[Any]:
-    """Yield the leader's commands until it closes the pipe."""
+    """Yield the commands that a follower gets from the leader, until the leader closes the pipe."""
     with suppress(EOFError, ConnectionResetError):
         while True:
             yield pipe.recv()

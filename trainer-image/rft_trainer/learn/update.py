@@ -37,15 +37,16 @@ def update(
     should_stop: Callable[[], bool],
     followers: Followers,
 ) -> UpdateMetrics:
-    """Update the policy with the accepted rollouts of ``groups``: an optimizer step for each mini-batch.
+    """Update the policy with the graded rollouts of ``groups``: an optimizer step for each mini-batch.
 
-    The policy stays unchanged if no group gives a gradient.
+    The policy stays unchanged if no group gives a gradient. ``followers``: the other processes of distributed
+    training, which compute a part of the micro-batches.
 
     Raises:
-        Preempted: the run should stop. It is raised between micro-batches, but only before the first
+        Preempted: ``should_stop`` returns True. It is asked between micro-batches, but only before the first
             optimizer step. After this step the update is always completed.
         MemoryExhausted: a forward pass does not fit into the device's memory.
-        MemberLost: a follower ended.
+        MemberLost: a process of ``followers`` ended.
     """
     parts = [
         _mini_batch(policy, part, settings, measured=number > 0)
@@ -85,9 +86,10 @@ def _never() -> bool:
 def _mini_batch(
     policy: Policy, groups: Sequence[Group], settings: UpdateSettings, *, measured: bool
 ) -> tuple[list[PackedRow], Begin]:
-    """Return the rows of a mini-batch, and the command to the followers that begins this mini-batch.
+    """Return the rows of a mini-batch, and the command with which the other processes begin this mini-batch.
 
-    ``measured``: whether the old log-probs of the mini-batch are computed before the batch's first step.
+    ``measured``: whether the old log-probs of the mini-batch are computed before the batch's first optimizer
+    step. If not, the mini-batch is the first one, and its current log-probs are the old ones.
     """
     rows, lengths = _rows(policy, groups, settings)
     return rows, Begin(settings, whole_batch(lengths, settings.max_tokens), measured)
@@ -96,10 +98,11 @@ def _mini_batch(
 def _step(
     policy: Policy, optimizer: torch.optim.Optimizer, metrics: UpdateMetrics, max_grad_norm: float
 ) -> None:
-    """Clip the gradients, and make an optimizer step if they are finite and a token is not masked.
+    """Clip the gradients, and make an optimizer step if they are finite and at least one token is unmasked.
 
-    ``max_grad_norm``: gradients with a larger L2 norm are scaled down to this norm.
-    If all tokens are masked, the gradients are zero. AdamW would still move the weights by its momentum.
+    If all tokens are masked, the gradients are zero, but AdamW would still move the weights by its momentum.
+    ``max_grad_norm``: gradients with a larger L2 norm are scaled down to this norm. The norm before clipping
+    and the number of steps are stored in ``metrics``.
     """
     metrics.grad_norm = float(torch.nn.utils.clip_grad_norm_(policy.trainable(), max_grad_norm))
     if metrics.tokens and math.isfinite(metrics.grad_norm):
@@ -110,7 +113,11 @@ def _step(
 def _rows(
     policy: Policy, groups: Sequence[Group], settings: UpdateSettings
 ) -> tuple[list[PackedRow], list[int]]:
-    """Return the rows of the groups, and for each unmasked rollout its number of trained tokens."""
+    """Pack the rollouts of the groups into rows. Also return the number of trained tokens of each rollout.
+
+    The second result has only the unmasked rollouts. Groups that give no gradient have no rows, but their
+    tokens are counted.
+    """
     rows: list[PackedRow] = []
     lengths: list[int] = []
     for group in groups:
@@ -135,7 +142,11 @@ def old_logprobs(
     followers: Followers,
     should_stop: Callable[[], bool],
 ) -> OldLogprobs:
-    """Compute the log-probs of all rows of these mini-batches by the current weights. Raises Preempted."""
+    """Compute the log-probs of all rows of several mini-batches by the current weights, in all processes.
+
+    ``parts``: the rows of each mini-batch, and its ``Begin`` with the settings. The result has the log-probs
+    of this process's micro-batches. Raises Preempted if ``should_stop`` returns True.
+    """
     settings = parts[0][1].settings
     with followers.watched():
         order = BeginOld(settings.filter)
@@ -156,9 +167,11 @@ def accumulate(
     should_stop: Callable[[], bool],
     old: OldLogprobs | None = None,
 ) -> Accumulation:
-    """Compute the gradients of all rows of a mini-batch, in all processes. Raises Preempted.
+    """Compute the gradients of all rows of a mini-batch, in all processes of distributed training.
 
-    ``old``: the old log-probs, which are used only if ``begin.measured`` is true.
+    Their sum is stored in the policy's parameters. The result has the metrics. ``old``: log-probs by the
+    weights before the batch's first optimizer step. They are used only if ``begin.measured`` is true. Raises
+    Preempted if ``should_stop`` returns True.
     """
     with followers.watched():
         followers.tell_all(begin)
@@ -175,10 +188,11 @@ def _compute(
     followers: Followers,
     should_stop: Callable[[], bool],
 ) -> None:
-    """Compute all rounds. In a round each process computes one micro-batch. Raises Preempted.
+    """Compute the old log-probs, or the gradients, of many micro-batches in all processes.
 
-    On a GPU the CPU does not wait for a result here. So the next micro-batch is built and copied while the
-    GPU computes this one.
+    ``chunks`` has lists of micro-batches, one for each process: the first one for this process, the others
+    for the followers. On a GPU the CPU does not wait for a result here. So the next micro-batch is built and
+    copied while the GPU computes this one. Raises Preempted if ``should_stop`` returns True.
     """
     for mine, *theirs in chunks:
         if should_stop():
@@ -196,12 +210,15 @@ def _rounds(
 def rounds(
     rows: Sequence[PackedRow], max_tokens: int, processes: int, *, flat: bool = False
 ) -> Iterator[list[list[PackedRow]]]:
-    """Divide rows into rounds, with one micro-batch for each process. ``flat``: see ``micro_batches``.
+    """Yield rounds of micro-batches. A round is a list with one micro-batch (a list of rows) per process.
 
-    If the base is sharded, all processes must make the same number of forward passes, because each pass
-    gathers the layers from all processes. In the last round, processes without a micro-batch get a fully
-    masked row. If each process has the whole base, this row is not needed. But it takes no longer than the
-    micro-batches of the other processes.
+    If the base model is sharded, all processes must make the same number of forward passes, because each pass
+    gathers the layers from all processes. So in the last round, processes without a micro-batch get a fully
+    masked row. If each process has the whole base, this row is not needed, but it costs no time: the other
+    processes compute meanwhile.
+
+    - ``max_tokens``: maximum number of tokens of a micro-batch, including padding.
+    - ``flat``: whether the rows of a micro-batch are concatenated, so that they are not padded.
     """
     chunks = micro_batches(rows, max_tokens, flat=flat)
     while found := list(islice(chunks, processes)):

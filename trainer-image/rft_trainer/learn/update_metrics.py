@@ -1,4 +1,4 @@
-"""The metrics of an update: summed over micro-batches and processes, then divided to get means."""
+"""The metrics of an update of the policy: sums over micro-batches and processes, then means."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 @dataclass
 class UpdateMetrics:
-    """Metrics of an update: counts, and means over the batch's unmasked completion tokens.
+    """Metrics of an update of the policy: counts, and means over the batch's unmasked completion tokens.
 
-    The metrics of a single mini-batch have sums over tokens in place of these means. ``combined`` makes the
-    means.
+    While the metrics of a single mini-batch are collected, these fields have sums over tokens, not means.
+    ``combined`` makes the means.
 
     - ``loss``, ``grad_norm``: means over the mini-batches. The norm is that before clipping.
     - ``kl``: the KL between policy and reference, in nats. None without a KL term.
@@ -44,16 +44,16 @@ class UpdateMetrics:
         return self.steps > 0
 
     def sums(self) -> list[float]:
-        """Return the values that are summed over the processes of a team."""
+        """Return the values that are summed over the processes of distributed training. 0 for None."""
         return [float(getattr(self, name) or 0) for name in _SUMS]
 
     def set_sums(self, values: Sequence[float]) -> None:
-        """Set the summed metrics to ``values``, which have the order of ``sums``."""
+        """Set the metrics to ``values``: sums over processes, in the order of the result of ``sums``."""
         for name, value in zip(_SUMS, values, strict=True):
             self.set_sum(name, value)
 
     def set_sum(self, name: str, value: float) -> None:
-        """Set the metric ``name`` to a sum. A metric that is None is not measured, so it stays None."""
+        """Set the field ``name`` to the sum ``value``. A field that is None is not measured, and stays None."""
         if getattr(self, name) is not None:
             setattr(self, name, type(getattr(self, name))(value))
 
@@ -73,7 +73,7 @@ _SUMS = (
 
 
 def combined(parts: Sequence[UpdateMetrics]) -> UpdateMetrics:
-    """Return the metrics of a batch, as means, from the sums of its mini-batches."""
+    """Return the metrics of a whole batch, as means. ``parts``: the metrics of its mini-batches, as sums."""
     whole = UpdateMetrics(kl=parts[0].kl)
     whole.set_sums([sum(column) for column in zip(*(part.sums() for part in parts), strict=True)])
     trained = [part for part in parts if part.tokens] or parts
@@ -85,7 +85,7 @@ def combined(parts: Sequence[UpdateMetrics]) -> UpdateMetrics:
 
 
 def _to_means(metrics: UpdateMetrics) -> None:
-    """Divide the sums by the number of unmasked tokens, to get means."""
+    """Divide the sums over tokens in ``metrics`` by the number of unmasked tokens, to get means."""
     tokens = max(1, metrics.tokens)
     metrics.entropy = metrics.entropy / tokens if metrics.tokens and metrics.entropy is not None else None
     metrics.clip_fraction /= tokens
