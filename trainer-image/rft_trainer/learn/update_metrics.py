@@ -53,7 +53,7 @@ class UpdateMetrics:
             self.set_sum(name, value)
 
     def set_sum(self, name: str, value: float) -> None:
-        """Set the field ``name`` to the sum ``value``. A field that is None is not measured, and stays None."""
+        """Set the field ``name`` to the sum ``value``. A field with None is not measured: it stays None."""
         if getattr(self, name) is not None:
             setattr(self, name, type(getattr(self, name))(value))
 

@@ -1,4 +1,4 @@
-"""Advantages within a group of rollouts of the same prompt."""
+"""Computes the advantages of rollouts from the rewards of their group, and a penalty for long completions."""
 
 import math
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ NO_PENALTY = Overlong()
 
 
 def group_advantages(rewards_G: Sequence[float], normalization: Normalization) -> list[float]:
-    """Return each rollout's advantage: its reward minus the group's mean.
+    """Return the advantage of each of a group's G rollouts: its reward minus the mean reward of the group.
 
     With ``normalization`` "std" this difference is divided by the group's standard deviation + 0.0001. The
     variance is the sum of squared differences divided by G - 1 for G rewards, as in DeepSeekMath
@@ -54,5 +54,8 @@ def group_advantages(rewards_G: Sequence[float], normalization: Normalization) -
 
 
 def zero_variance(rewards_G: Sequence[float]) -> bool:
-    """Return whether all rewards are equal. If so, all advantages are 0: only a KL term gives a gradient."""
+    """Return whether all rewards of a group are equal.
+
+    If so, all advantages are 0, and only a KL term gives a gradient.
+    """
     return max(rewards_G) == min(rewards_G)

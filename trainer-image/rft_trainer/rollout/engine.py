@@ -1,4 +1,4 @@
-"""The protocol of samplers: a sampler gets token ids, and returns token ids with their log-probabilities."""
+"""The interface of samplers. A sampler gets prompts as token ids, and returns completions with log-probs."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -14,11 +14,11 @@ BASE_NAME = "base"
 
 
 def unnoticed() -> None:
-    """Do nothing. It is the default of callbacks that are called once for each completion."""
+    """Do nothing. This is the default value of the callback that samplers call for each completion."""
 
 
 class ConnectionLost(Exception):
-    """The connection to a sampler was lost. Requests without an answer may be sent again."""
+    """Error: the connection to a sampler was lost. Requests without an answer may be sent again."""
 
     restarts = 0
     """Number of restarts of the sampler before the lost requests were sent."""
@@ -26,7 +26,7 @@ class ConnectionLost(Exception):
 
 @dataclass(frozen=True)
 class SamplingParameters:
-    """How tokens are sampled.
+    """How the tokens of a completion are sampled, and what ends a completion.
 
     - ``temperature``: 0 is greedy decoding.
     - ``top_p``: 1 is off.
@@ -35,7 +35,7 @@ class SamplingParameters:
     - ``stop``: texts. Each of them ends a completion.
     - ``stop_token_ids``: token ids. Each of them ends a completion.
 
-    The ``token_ids`` of a completion include the token that ended it, such as an end token.
+    The tokens of a completion include the token that ended it, such as an end token.
     """
 
     temperature: float
@@ -57,9 +57,9 @@ class SamplingParameters:
         return replace(self, temperature=0.0, top_p=1.0, top_k=0)
 
     def effective(self) -> "SamplingParameters":
-        """Return these parameters, with top-p 0 replaced by top-k 1.
+        """Return parameters that samplers accept: top-p 0, which samplers refuse, is replaced by top-k 1.
 
-        Both mean greedy decoding, but samplers refuse top-p 0.
+        With either of the two, the most probable token is always sampled.
         """
         if self.top_p > 0:
             return self
@@ -68,8 +68,9 @@ class SamplingParameters:
 
 @dataclass(frozen=True)
 class Request:
-    """A request for one completion of one prompt.
+    """A request to a sampler for one completion of one prompt.
 
+    ``seed``: the seed from which all tokens of the completion are sampled.
     ``adapter``: the name of the adapter that samples, or ``BASE_NAME``. None: the sampler's current adapter.
     """
 
@@ -81,14 +82,16 @@ class Request:
 
 @dataclass(frozen=True)
 class Generated:
-    """One completion: a single answer, or the sampled tokens of a rollout of several turns.
+    """A sampled completion: a single answer, or all turns of the model in a rollout of several turns.
+
+    An episode is the record of a rollout of several turns, with messages, tool calls and reward.
 
     - ``token_ids``: the sampled tokens. If there is an episode, the tokens of all its turns.
     - ``logprobs``: the log-prob of each token by the sampler, after temperature, top-k and top-p, in nats.
     - ``text``: the text of the completion. If there is an episode, the text of its last turn.
     - ``finish_reason``: "length" if the completion was cut at ``max_tokens``, or if a limit ended its
       episode; else "stop".
-    - ``episode``: the record of a rollout of several turns. None: the completion is a single answer.
+    - ``episode``: None if the completion is a single answer.
     """
 
     token_ids: tuple[int, ...]
@@ -99,23 +102,22 @@ class Generated:
 
     @property
     def truncated(self) -> bool:
-        """Whether the completion was cut at ``max_tokens``, or a limit ended its episode."""
+        """Whether the completion was cut at ``max_tokens``, or a limit ended its rollout of several turns."""
         return self.finish_reason == "length"
 
 
 @dataclass(frozen=True)
 class AdapterVersion:
-    """An adapter: its name and its folder. Every version has its own name and its own folder."""
+    """A version of the LoRA adapter on disk: its name and its folder. Every version has its own ones."""
 
     name: str
     path: Path
 
 
 class RolloutEngine(Protocol):
-    """The interface of a sampler.
+    """The interface of a sampler, which samples completions from the base model with the current adapter.
 
-    It samples from the base model with the current adapter. If no adapter is set, it samples from the base
-    model alone.
+    If no adapter is set, completions are sampled from the base model alone.
     """
 
     @property
@@ -144,7 +146,7 @@ class RolloutEngine(Protocol):
         """Wait until the sampler can be used. Raises SamplerError if it cannot be started."""
 
     def use_adapter(self, adapter: AdapterVersion | None, kept: Sequence[AdapterVersion] = ()) -> None:
-        """Make this the current adapter. None: sample from the base model alone.
+        """Load ``adapter`` and make it the current adapter. None: sample from the base model alone.
 
         ``kept``: adapters that stay loaded too, because requests will still name them. All other adapters are
         unloaded. If the sampler can have only one adapter (``adapters`` is 1), ``kept`` is empty.
@@ -158,7 +160,7 @@ class RolloutEngine(Protocol):
         should_stop: Callable[[], bool] = lambda: False,
         answered: Callable[[], None] = unnoticed,
     ) -> list[Generated]:
-        """Return one completion per request, in the order of the requests.
+        """Sample one completion for each request. Return them in the order of the requests.
 
         ``answered`` is called once for each completion when it arrives. Any thread may call it.
 
@@ -178,9 +180,9 @@ class RolloutEngine(Protocol):
 
 
 class Replica(RolloutEngine, Protocol):
-    """One of several samplers of a run.
+    """The interface of one of several samplers of a run.
 
-    If it dies, ``attempt`` raises ConnectionLost, and other samplers get its requests.
+    If the sampler dies, ``attempt`` raises ConnectionLost, and other samplers get the unanswered requests.
     """
 
     def attempt(
@@ -190,9 +192,10 @@ class Replica(RolloutEngine, Protocol):
         should_stop: Callable[[], bool],
         answered: Callable[[], None] = unnoticed,
     ) -> None:
-        """Generate a completion of each request. ``answered``: see ``generate``.
+        """Sample a completion for each request, and put it into ``done`` under the key of its request.
 
-        A completion is put into ``done`` when it arrives. Its key in ``done`` is the key of its request.
+        A completion is put there when it arrives, or when this call ends. ``answered`` is called once for
+        each completion. Any thread may call it.
 
         Raises:
             ConnectionLost: the sampler dies.
@@ -201,13 +204,15 @@ class Replica(RolloutEngine, Protocol):
         """
 
     def recover(self, cause: ConnectionLost) -> None:
-        """Restart the sampler with its loaded adapters, unless it was already restarted after ``cause``.
+        """Restart the sampler, and load its adapters again, after its death caused the error ``cause``.
+
+        If the sampler was already restarted since then, do not restart it again.
 
         Raises SamplerError if the sampler cannot be restarted.
         """
 
 
 def rollout_seed(*parts: int | str) -> int:
-    """Return a seed from 0 to 2**31 - 1: a hash of parts such as the run's seed, step, row and rollout."""
+    """Return a seed from 0 to 2**31 - 1: a hash of ``parts``, such as the run's seed and a rollout's number."""
     digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:4]) & 0x7FFFFFFF

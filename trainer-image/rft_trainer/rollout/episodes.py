@@ -1,4 +1,6 @@
-"""Plays rollouts of several turns: the model answers, and the environment answers the model.
+"""Plays rollouts of several turns between the model and the environment of a job.
+
+The environment is users' code, which runs tools, answers the model, and gives a reward at the end.
 
 A rollout does not wait for other rollouts. It continues as soon as its turn is sampled or its environment has
 answered. Its result depends only on its own seed and its own environment.
@@ -36,9 +38,14 @@ ShouldStop = Callable[[], bool]
 
 @dataclass
 class _Playing:
-    """A rollout that is being played: its session, and its messages and counts so far.
+    """A rollout of several turns that is being played: its messages, counts and times so far.
 
-    ``given`` is the number of messages before the model's first turn.
+    - ``session``: the record of the sampled turns.
+    - ``given``: number of messages before the model's first turn.
+    - ``waiting_seconds``: the time for which the rollout has waited for its environment, in seconds.
+    - ``printed``: the text that the environment's code has printed.
+    - ``refused``: number of refused HTTP requests of an agent.
+    - ``began``: the time of the start, by ``time.monotonic``.
     """
 
     prompt: Prompt
@@ -56,9 +63,9 @@ class _Playing:
     """The reward, or the error that ended the rollout."""
 
     def take_over(self, closed: OpenRollout) -> None:
-        """Set the messages, the counts and the waiting time of an agent's rollout after its end.
+        """Set the messages, the counts and the waiting time of a rollout that an agent has played to its end.
 
-        The values come from the session and from ``closed``, the rollout that the endpoint has closed. The
+        The values come from the session and from ``closed``: the rollout at the HTTP endpoint for agents. The
         time in which the model sampled turns does not count as waiting.
         """
         self.messages, self.given = self.session.conversation, self.session.given
@@ -68,7 +75,7 @@ class _Playing:
         self.waiting_seconds = max(0.0, self.waiting_seconds - closed.sampling_seconds)
 
     def generated(self) -> Generated:
-        """Return the tokens of all turns, the text of the last turn, and the ``Episode``."""
+        """Return the result of the finished rollout: tokens of all turns, last text, and the ``Episode``."""
         turns = [turn.generated for turn in self.session.turns]
         cut = self.session.limit is not None or (bool(turns) and turns[-1].truncated)
         episode = Episode(
@@ -94,7 +101,10 @@ class _Playing:
 
 
 class Episodes:
-    """Plays the rollouts of a job with an environment."""
+    """Plays rollouts of several turns, in a job with an environment.
+
+    The environment is users' code, which answers the model, or an agent, which calls the model itself.
+    """
 
     def __init__(
         self,
@@ -108,8 +118,12 @@ class Episodes:
     ) -> None:
         """Store the arguments. No rollout is started.
 
+        - ``settings``: the environment in the job's spec.
+        - ``engine``: the sampler of the model's turns.
+        - ``scorer``: runs the actions of the environment.
         - ``context``: maximum length of a prompt and its completion together, in tokens.
-        - ``together``: see ``TurnPace``.
+        - ``together``: whether turns are sampled only when every open rollout waits for a turn, so that
+          batches do not depend on timing.
         """
         self._settings, self._dialogue = settings, dialogue
         self._engine, self._scorer, self._context = engine, scorer, context
@@ -121,8 +135,9 @@ class Episodes:
     def generate(
         self, prompts: Sequence[Prompt], requests: Sequence[Request], should_stop: ShouldStop
     ) -> list[Generated]:
-        """Return a completion with its episode for each request, in the order of the requests.
+        """Play a rollout for each request. Return the sampled turns and the record (episode) of each rollout.
 
+        The results are in the order of the requests.
         ``requests``: all requests of the first prompt, then all requests of the second prompt, and so on.
 
         Raises:
@@ -180,7 +195,7 @@ class Episodes:
 
     @property
     def _rollout_seconds(self) -> float:
-        """Time limit of an agent's whole rollout in seconds: ``maxSeconds`` plus ``timeoutSeconds``.
+        """Time limit in seconds of an agent's whole rollout: the spec's ``maxSeconds`` + ``timeoutSeconds``.
 
         After ``maxSeconds`` the agent gets no more turns of the model, but may still end its work.
         """
@@ -188,9 +203,9 @@ class Episodes:
 
     @contextmanager
     def _endpoint(self, stop: ShouldStop) -> Iterator[Gateway | None]:
-        """Yield the endpoint for the rollouts of agents. It serves until the end of the ``with`` block.
+        """In the ``with`` block, serve an HTTP endpoint at which agents call the model. Yield the endpoint.
 
-        Yield None if the environment is not an agent.
+        Yield None if the environment is not an agent. ``stop``: returns whether to end sampling.
         """
         if not self._is_agent:
             yield None
@@ -207,7 +222,10 @@ class Episodes:
     def _played(
         self, index: int, one: _Playing, gateway: Gateway | None, done: dict[int, Generated]
     ) -> Steps:
-        """Play a rollout from ``reset`` to its reward, and store the result in ``done[index]``."""
+        """Play a rollout from ``reset`` to its reward, and store the result in ``done[index]``.
+
+        ``gateway``: the HTTP endpoint for agents. None: the environment is not an agent.
+        """
         known: float | ValueError | None = None
         try:
             if gateway is None:
@@ -242,10 +260,11 @@ class Episodes:
         return _Playing(prompt, session, messages, len(messages))
 
     def _agent(self, one: _Playing, gateway: Gateway, name: str) -> Generator[Any, Graded, float | None]:
-        """Let an agent play its rollout. Return the reward that the agent reported at the endpoint.
+        """Let an agent play a rollout. Return the reward that the agent reported. None: it reported none.
 
-        Return None if the agent reported no reward. Raises ValueError if it reports an error, or never calls
-        the model. Also raises ValueError if its code fails, unless a limit ended the rollout before.
+        The agent calls the model at the HTTP endpoint ``gateway``, under ``name``. Raises ValueError if the
+        agent reports an error, or never calls the model. Also raises ValueError if the agent's code fails,
+        unless a limit ended the rollout before.
         """
         yield from self._reset(one)
         token = gateway.open_rollout(name, one.session)
@@ -273,9 +292,9 @@ class Episodes:
         return (yield from self._act(one, {"do": "reset", "row": row}))
 
     def _turns(self, one: _Playing) -> Steps:
-        """Make turns until a limit or the environment ends the rollout.
+        """Let model and environment take turns until a limit or the environment ends the rollout.
 
-        Raises ValueError if the rollout fails.
+        Raises ValueError if an action of the environment fails.
         """
         begun = yield from self._reset(one)
         if "text" in begun:
@@ -301,7 +320,10 @@ class Episodes:
                 return
 
     def _next(self, one: _Playing) -> Turn | None:
-        """Return the next turn of a rollout, or None if a limit ends the rollout."""
+        """Return the model's next turn in a rollout, or None if a limit ends the rollout.
+
+        Raises ConfigurationError if the chat template cannot continue the conversation.
+        """
         try:
             return one.session.chat(one.messages, self._tools or [])
         except LimitReached:
@@ -310,7 +332,7 @@ class Episodes:
             raise ConfigurationError(f"spec.environment: {error}") from error
 
     def _call(self, one: _Playing, call: dict[str, Any]) -> Steps:
-        """Make a tool call, and add its result to the messages for the model."""
+        """Let the environment run a tool call of the model, and add the result to the rollout's messages."""
         function = call["function"]
         arguments = json.loads(function["arguments"])
         one.tool_calls += 1
@@ -320,7 +342,10 @@ class Episodes:
         one.messages.append(_result(call, _failure(said["failed"]) if "failed" in said else said["text"]))
 
     def _reply(self, one: _Playing) -> Generator[Any, Any, bool]:
-        """Let the environment answer a turn without tool calls. Return False if the rollout ends."""
+        """Let the environment answer a turn of the model that has no tool calls.
+
+        Return False if the environment gives no answer, which ends the rollout.
+        """
         if not self._replies:
             return False
         said = yield from self._act(one, {"do": "reply", "text": one.messages[-1]["content"]})
@@ -329,7 +354,10 @@ class Episodes:
         return "text" in said
 
     def _act(self, one: _Playing, act: dict[str, Any]) -> Generator[Any, Graded, dict[str, Any]]:
-        """Let the environment act. Return the result of its action. Raises ValueError if the action fails."""
+        """Let the environment do the action ``act``, such as a tool call. Return the result of the action.
+
+        Raises ValueError if the action fails, or if its result has a wrong form.
+        """
         began = time.monotonic()
         reply = yield act
         one.waiting_seconds += time.monotonic() - began
@@ -341,10 +369,10 @@ class Episodes:
 
 
 def _checked(asked: str, said: dict[str, Any]) -> dict[str, Any]:
-    """Return the result of an environment's action, without lone surrogates, which tokenizers refuse.
+    """Return the result ``said`` of an environment's action, with lone surrogates in its texts replaced.
 
-    Raises ValueError if the result has a wrong form. This is possible, because users' code can change what
-    the environment's process writes.
+    Tokenizers refuse lone surrogates. ``asked``: the name of the action. Raises ValueError if the result has
+    a wrong form. This is possible, because users' code can change what the environment's process writes.
     """
     texts = {name: said[name] for name in ("text", "failed") if name in said}
     reward = said.get("reward")
@@ -357,7 +385,7 @@ def _checked(asked: str, said: dict[str, Any]) -> dict[str, Any]:
 
 
 def _append(messages: list[Message], text: str) -> None:
-    """Add the text of ``reset`` to the last message, as TRL does.
+    """Add a text of the environment's ``reset`` to the last message of a conversation, as TRL does.
 
     If the last message is not the user's, the text becomes a new message of the user.
     """

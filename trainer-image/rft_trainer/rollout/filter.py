@@ -1,4 +1,4 @@
-"""The filtered distribution, from which completions are sampled: temperature, then top-k, then top-p."""
+"""Computes the distribution from which tokens are sampled, with temperature, then top-k, then top-p."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Filter:
-    """Parameters of the filtered distribution: temperature, then top-k (0: off), then top-p (1: off)."""
+    """How the distribution for sampling is made from logits: temperature, then top-k, then top-p.
+
+    ``top_k`` 0 and ``top_p`` 1 are off.
+    """
 
     temperature: float
     top_k: int
@@ -16,7 +19,7 @@ class Filter:
 
 
 def filter_set(scaled_n_V: Tensor, settings: Filter) -> tuple[Tensor, Tensor]:
-    """Return the tokens that top-k keeps, and which of these tokens top-p keeps too, for n distributions.
+    """Apply top-k, and then top-p, to n distributions of the next token. Return the tokens that are kept.
 
     - First result (n, K): the ids of the K tokens that top-k keeps, most probable first.
     - Second result (n, K): whether top-p keeps each of these tokens.

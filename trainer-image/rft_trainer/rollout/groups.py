@@ -1,4 +1,4 @@
-"""Groups: the rollouts of one prompt in one step, with their rewards and advantages."""
+"""Forms groups: the rollouts of one prompt in one training step, with their rewards and advantages."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +23,10 @@ from rft_trainer.rollout.segments import Segment
 
 @dataclass(frozen=True)
 class Rollout:
-    """One completion with its score. The length ``penalty`` is subtracted from the reward of the score."""
+    """A sampled completion with its score by the graders.
+
+    ``penalty``: a penalty for long completions. It is subtracted from the reward in ``score``.
+    """
 
     generated: Generated
     score: Score
@@ -31,15 +34,15 @@ class Rollout:
 
     @property
     def segments(self) -> tuple[Segment, ...]:
-        """The segments of a rollout of several turns. Empty if the rollout is a single answer."""
+        """The token sequences (segments) of a rollout of several turns. Empty if it is a single answer."""
         return self.generated.episode.segments if self.generated.episode is not None else ()
 
 
 @dataclass(frozen=True)
 class Group:
-    """The rollouts of a prompt.
+    """The rollouts of one prompt in one training step, with their advantages.
 
-    - ``accepted``: the graded rollouts. Empty if fewer than two rollouts were graded.
+    - ``accepted``: the rollouts for which the graders gave a reward. Empty if there are fewer than two.
     - ``advantages``: the advantage of each accepted rollout.
     """
 
@@ -61,14 +64,13 @@ class Group:
 
 @dataclass(frozen=True)
 class SampledBatch:
-    """The groups of a step, in the order of the step's prompts.
+    """The sampled and graded groups of a training step, in the order of the step's prompts.
 
     - ``rollout_seconds``: the time that sampling took, in seconds.
     - ``grade_seconds``: the time that grading took, in seconds.
-    - ``adapter_version``: the version that sampled the groups. If a batch is refilled in its own step, this
-      is the version that sampled the first groups, and the refills have the version of the step.
-    - ``refilled``: number of groups that were added later (refills), because other groups have equal
-      rewards.
+    - ``adapter_version``: the number of the adapter version that sampled the first groups. Groups that are
+      added when the batch's own step has begun are sampled by the version of that step.
+    - ``refilled``: number of groups that were added later, to replace groups in which all rewards are equal.
     """
 
     groups: list[Group]
@@ -89,7 +91,10 @@ class SampledBatch:
         return [group for group in self.kept if not group.flat]
 
     def joined(self, more: "SampledBatch") -> "SampledBatch":
-        """Return this batch with the groups of ``more``, which were sampled as a refill."""
+        """Return a batch with the groups of this batch and of ``more``. Times are added.
+
+        ``more``: groups that were sampled later, to replace groups in which all rewards are equal.
+        """
         return replace(
             self,
             groups=self.groups + more.groups,
@@ -101,13 +106,13 @@ class SampledBatch:
 
 
 def reward(rollout: Rollout) -> float:
-    """Return the reward of an accepted rollout, without the penalty for its length."""
+    """Return the reward of a graded rollout, without the penalty for its length."""
     assert rollout.score.reward is not None
     return rollout.score.reward
 
 
 def penalized(rollout: Rollout) -> float:
-    """Return the reward of an accepted rollout after the penalty for its length."""
+    """Return the reward of a graded rollout minus the penalty for its length."""
     return reward(rollout) - rollout.penalty
 
 
@@ -119,10 +124,11 @@ def rollout_requests(
     purpose: int | str,
     adapter: str | None = None,
 ) -> list[Request]:
-    """Return ``count`` requests for each prompt, in the order of the prompts.
+    """Return ``count`` requests to the sampler for each prompt, in the order of the prompts.
 
-    The seed of a request depends on four values: ``seed``, ``purpose`` (a step or a name), the line of the
-    row, and the number of the rollout. ``adapter``: see ``Request``.
+    The seed of a request depends on four values: ``seed``, ``purpose`` (the number of a step, or a name), the
+    line of the prompt in the dataset, and the number of the rollout, from 0. ``adapter``: the name of the
+    adapter that samples. None: the sampler's current adapter.
     """
     return [
         Request(prompt.token_ids, rollout_seed(seed, purpose, prompt.row.line, number), parameters, adapter)
@@ -132,11 +138,11 @@ def rollout_requests(
 
 
 def grade_items(prompts: Sequence[Prompt], completions: Sequence[Generated]) -> list[GradeItem]:
-    """Return the input of the graders: each completion with its prompt.
+    """Return the input of the graders: one item for each completion, with the messages of its prompt.
 
-    For a rollout of several turns, the completion is the last answer. The messages are all messages before
-    this answer. ``completions`` has the same number of completions for each prompt. The completions of one
-    prompt follow each other.
+    For a rollout of several turns, the item has the last answer, and all messages before this answer.
+    ``completions``: all completions of the first prompt, then all of the second prompt, and so on. Each
+    prompt has the same number of completions.
     """
     count = len(completions) // max(1, len(prompts))
     repeated = [prompt for prompt in prompts for _ in range(count)]
@@ -173,7 +179,10 @@ def form_groups(
 ) -> list[Group]:
     """Return a group for each prompt, with the advantages of its rollouts.
 
-    Completions and scores are in the order of ``grade_items``.
+    - ``completions``, ``scores``: those of the first prompt, then those of the second prompt, and so on. Each
+      prompt has the same number of them.
+    - ``normalization``: whether advantages are divided by the standard deviation of the group's rewards.
+    - ``overlong``: the penalty for long completions, which is subtracted from their rewards.
     """
     by_prompt = [
         tuple(replace(one, penalty=overlong.penalty(len(one.generated.token_ids))) for one in rollouts)
@@ -187,14 +196,21 @@ def form_groups(
 def rollouts_by_prompt(
     prompts: Sequence[Prompt], completions: Sequence[Generated], scores: Sequence[Score]
 ) -> list[tuple[Rollout, ...]]:
-    """Return the rollouts of each prompt. Completions and scores are in the order of ``grade_items``."""
+    """Return the rollouts of each prompt, without length penalties.
+
+    ``completions`` and ``scores`` are those of the first prompt, then those of the second prompt, and so on.
+    Each prompt has the same number of them.
+    """
     rollouts = [Rollout(generated, score) for generated, score in zip(completions, scores, strict=True)]
     count = len(rollouts) // max(1, len(prompts))
     return [tuple(rollouts[index * count : (index + 1) * count]) for index in range(len(prompts))]
 
 
 def group_of(prompt: Prompt, rollouts: tuple[Rollout, ...], normalization: Normalization) -> Group:
-    """Return the group of a prompt. If fewer than two rollouts are graded, it has no advantages."""
+    """Return the group with these rollouts of a prompt, and compute their advantages.
+
+    If fewer than two rollouts have a reward, the group has no advantages, and is not used for training.
+    """
     accepted = tuple(rollout for rollout in rollouts if rollout.score.reward is not None)
     if len(accepted) < 2:
         return Group(prompt, rollouts, (), ())

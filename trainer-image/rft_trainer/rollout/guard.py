@@ -1,9 +1,10 @@
 """Runs a command that must not outlive the trainer: ``python guard.py COMMAND ARG...``.
 
-Standard input is a pipe from the trainer. The pipe closes when the trainer ends, even by SIGKILL. When the
-pipe closes or the command ends, the guard kills its whole process group. A signal at the trainer's death is
-not enough: the vLLM server would get it, but not the engine process that the server started. The guard
-imports nothing of this package, so that it starts fast.
+This process is the guard. Its standard input is a pipe from the trainer. The pipe closes when the trainer
+ends, even by SIGKILL. When the pipe closes or the command ends, the guard kills its own process group, in
+which the command and all its children are. A signal at the trainer's death is not enough: the vLLM server
+would get it, but not the engine process that the server started. The guard imports nothing of this package,
+so that it starts fast.
 """
 
 import ctypes
@@ -21,7 +22,7 @@ def _die_with_parent() -> None:
 
 
 def _end_group(status: int) -> None:
-    """Kill the process group, including this process.
+    """Kill this process's process group: this process, the command, and the children of the command.
 
     ``status``: the exit status of the command. -1: the command has not ended.
     """
@@ -38,7 +39,7 @@ def _watch_pipe() -> None:
 
 
 def main() -> None:
-    """Run the command, and kill the process group when the command or the trainer ends."""
+    """Run the command of ``sys.argv``. Kill its whole process group when the command or the trainer ends."""
     if os.getpgrp() != os.getpid():
         os.setpgrp()
     child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, preexec_fn=_die_with_parent)

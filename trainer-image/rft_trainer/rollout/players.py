@@ -1,7 +1,8 @@
-"""Plays many rollouts of several turns side by side, each at its own pace.
+"""Plays many rollouts of several turns at the same time, without waiting of one rollout for another.
 
-A rollout is a generator. When the model must make a turn, it yields a Request and is resumed with the
-completion. When the environment must act, it yields any other object and is resumed with the reply.
+A rollout is a generator. When the model must make a turn, the generator yields a ``Request`` and is resumed
+with the completion. When the environment must act, the generator yields any other object and is resumed with
+the reply of the environment.
 """
 
 import queue
@@ -17,15 +18,17 @@ from rft_trainer.rollout.engine import Generated, Request
 
 Steps = Generator[Any, Any, None]
 Begin = Callable[[int], Steps]
-"""Returns the generator of a rollout. The parameter is the number of the slot in which the rollout
-is played.
+"""A function that begins a rollout and returns its generator.
+
+The parameter is the number of the slot in which the rollout is played.
 """
 
 _POLL_SECONDS = 0.25
 _PATIENCE = 0.1
-"""How long turns wait for more turns while environments act, as a share of the last batch's sampling time.
+"""How long requested turns wait for further turns before they are sampled as a batch.
 
-It is used only for engines that sample one batch at a time.
+The number is a share of the last batch's sampling time. It is used only while environments act, and only for
+engines that sample one batch at a time.
 """
 FIRST_BATCH_SECONDS = 10.0
 """The assumed sampling time of a batch, in seconds. It is used until the first batch has been sampled."""
@@ -33,12 +36,12 @@ FIRST_BATCH_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class TurnPace:
-    """How turns are put into batches.
+    """How many rollouts of several turns are played at the same time, and how their turns form batches.
 
     - ``slots``: number of rollouts that are played at the same time.
-    - ``batches``: number of batches that the engine can sample at the same time. With 1, a turn that comes
-      after the start of a batch waits until the batch ends. So turns wait a little for other turns before a
-      batch starts.
+    - ``batches``: number of batches of turns that the engine can sample at the same time. With 1, a turn that
+      is requested after the start of a batch waits until the batch ends. So turns wait a little for other
+      turns before a batch starts.
     - ``together``: whether turns are sampled only when every open rollout waits for a turn. Then the batches
       do not depend on timing.
     """
@@ -49,7 +52,7 @@ class TurnPace:
 
 
 class Players:
-    """Plays rollouts in a number of slots, one at a time in each slot. A rollout begins in a free slot."""
+    """Plays rollouts of several turns in a number of slots. In each slot, one rollout follows another."""
 
     def __init__(
         self,
@@ -60,10 +63,11 @@ class Players:
         batch_seconds: float = FIRST_BATCH_SECONDS,
         failure: Callable[[], Exception | None] = lambda: None,
     ) -> None:
-        """Prepare. No rollout begins.
+        """Store the settings. No rollout begins.
 
-        - ``sample``: begins to sample a batch of turns.
-        - ``act``: lets the environment in a slot act.
+        - ``sample``: begins to sample a batch of turns of the model.
+        - ``act``: begins an action of the environment in a slot. Gets the slot's number and the action.
+        - ``should_stop``: returns whether the run should stop.
         - ``batch_seconds``: sampling time of the last batch, in seconds.
         - ``failure``: returns an error that ends all rollouts at once, or None if there is no such error.
         """
@@ -87,10 +91,10 @@ class Players:
         """
 
     def play(self, rollouts: Sequence[Begin]) -> None:
-        """Play all rollouts to their ends. They begin in order.
+        """Play all rollouts to their ends. They begin in the order of ``rollouts``.
 
-        Raises Preempted if the run should stop. Also raises the error that ``failure`` returns, and the
-        errors of ``sample``, ``act`` and the rollouts.
+        Raises Preempted if the run should stop. Also raises the error that the callback ``failure`` returns,
+        and the errors of sampling, of the environments' actions and of the rollouts.
         """
         waiting = deque(enumerate(rollouts))
         try:
@@ -115,14 +119,17 @@ class Players:
 
     @property
     def _due(self) -> bool:
-        """Whether to sample the waiting turns now."""
+        """Whether to sample the requested turns of the model now, instead of waiting for further turns."""
         if not self._turns or self._sampling >= self._batches:
             return False
         return not self._acting or (not self._together and self._seconds_left <= 0)
 
     @property
     def _seconds_left(self) -> float:
-        """The number of seconds for which the waiting turns may still wait for further turns."""
+        """Seconds for which the requested turns still wait for further turns before they are sampled.
+
+        A negative number: they have waited long enough.
+        """
         patience = _PATIENCE * self.batch_seconds if self._batches == 1 else 0.0
         return self._waits_since + patience - time.monotonic()
 
@@ -139,9 +146,10 @@ class Players:
         self._sample(requests).add_done_callback(ended)
 
     def _take(self) -> None:
-        """Wait for replies or completions for at most ``_POLL_SECONDS``, and resume their rollouts.
+        """Wait at most ``_POLL_SECONDS`` for completions or environments' replies. Resume their rollouts.
 
-        Raises Preempted if the run should stop, and the errors of ``failure``, ``sample`` and ``act``.
+        Raises Preempted if the run should stop. Also raises the error that the callback ``failure`` returns,
+        and the errors of sampling and of the environments' actions.
         """
         if self._should_stop():
             raise Preempted("asked to stop while rollouts were played")
@@ -169,7 +177,11 @@ class Players:
             self._replies |= zip(numbers, found, strict=True)
 
     def _resume(self, number: int, value: Any) -> None:
-        """Continue a rollout until it waits for a completion or a reply, or ends."""
+        """Pass ``value`` to a rollout, and run the rollout until it needs a completion or a reply, or ends.
+
+        ``value``: the completion or the environment's reply for which the rollout has waited. None: the
+        rollout begins.
+        """
         slot, steps = self._rollouts[number]
         try:
             asked = steps.send(value)

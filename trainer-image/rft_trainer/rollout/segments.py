@@ -13,9 +13,12 @@ from rft_run.rows.messages import Message
 
 @dataclass(frozen=True)
 class Segment:
-    """The first prompt of a segment, and all tokens after it.
+    """A token sequence of a rollout of several turns: a prompt, and all tokens that follow it.
 
-    - ``prompt_ids``: the token ids of the first prompt.
+    Usually a rollout is one segment. If a later prompt of the rollout does not extend the earlier tokens,
+    another segment begins.
+
+    - ``prompt_ids``: the token ids of the segment's first prompt.
     - ``token_ids``: the ids of all tokens after the first prompt.
     - ``logprobs``: the log-prob of each of these tokens by the sampler, in nats. 0 for context.
     - ``sampled``: for each of these tokens, whether the policy sampled it in this segment. All other tokens
@@ -29,23 +32,26 @@ class Segment:
 
     @property
     def trained(self) -> int:
-        """Number of tokens with a loss."""
+        """Number of tokens that the policy sampled. Only these tokens have a loss."""
         return sum(self.sampled)
 
 
 @dataclass(frozen=True)
 class Episode:
-    """What happened in a rollout of several turns.
+    """The record of a finished rollout of several turns: its tokens, messages, reward and counts.
 
+    - ``segments``: the token sequences of the rollout. Usually it is one.
     - ``messages``: the whole conversation.
     - ``given``: number of messages before the model's first turn.
-    - ``reward``: the reward or the error of the environment. None: not known.
+    - ``reward``: the reward that the environment gave, or its error. None: not known.
+    - ``turns``: number of turns of the model.
+    - ``tool_calls``: number of tool calls of the model.
     - ``tool_errors``: number of tool calls that failed or could not be read.
     - ``limit``: the limit that ended the rollout, such as ``maxTurns``. None: no limit ended it.
-    - ``seconds``: the time that the rollout took.
+    - ``seconds``: the time that the rollout took, in seconds.
     - ``waiting_seconds``: the time for which the rollout waited for its environment. It is included in
       ``seconds``.
-    - ``refused``: number of refused requests at the endpoint of an agent's rollout. A request is refused if
+    - ``refused``: number of refused HTTP requests of an agent that plays the rollout. A request is refused if
       it has a wrong access token, cannot be read, or reports a second reward.
     """
 

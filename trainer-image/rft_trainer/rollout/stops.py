@@ -1,7 +1,7 @@
-"""Splits the entries of ``sampling.stop`` into texts and special tokens.
+"""Splits the entries of the spec's ``sampling.stop``, which end a completion, into texts and special tokens.
 
-The text of a completion has no special tokens. So the sampler cannot find a stop text such as ``<|im_end|>``
-in it, and must look for the token id instead.
+The text of a completion has no special tokens. So the sampler cannot find an entry such as ``<|im_end|>`` in
+the text, and must look for the token id instead.
 """
 
 from collections.abc import Sequence
@@ -18,11 +18,10 @@ class Stops(NamedTuple):
 
 
 def split_stops(stop: Sequence[str] | None, tokenizer: Any) -> Stops:
-    """Return each stop text as a token id if it is a special token, else as a text.
+    """Divide the entries of ``sampling.stop`` into special tokens, as token ids, and texts.
 
-    Raises:
-        ConfigurationError: a stop text has a special token and other text. No completion contains such a
-            text.
+    ``stop``: the entries. None: there are none. Raises ConfigurationError if an entry has a special token and
+    other text, because the text of a completion never contains a special token.
     """
     special = special_tokens(tokenizer)
     texts, token_ids = [], []
@@ -44,7 +43,7 @@ def split_stops(stop: Sequence[str] | None, tokenizer: Any) -> Stops:
 
 
 def special_tokens(tokenizer: Any) -> dict[str, int]:
-    """Return the special tokens, which decoding leaves out, with their ids."""
+    """Return the token id of each special token of a tokenizer. Decoding leaves special tokens out."""
     added = {
         str(token): token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special
     }
