@@ -213,6 +213,6 @@ class Replica(RolloutEngine, Protocol):
 
 
 def rollout_seed(*parts: int | str) -> int:
-    """Return a seed from 0 to 2**31 - 1: a hash of ``parts``, such as the run's seed and a rollout's number."""
+    """Return a seed from 0 to 2**31 - 1: a hash of ``parts``, such as the run's seed and a step's number."""
     digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:4]) & 0x7FFFFFFF

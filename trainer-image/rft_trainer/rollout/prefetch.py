@@ -34,14 +34,17 @@ from rft_trainer.rollout.groups import SampledBatch
 
 @dataclass(frozen=True)
 class Ahead:
-    """A batch that was sampled ahead. After the last epoch the batch is empty, and ``sampled`` is None."""
+    """A batch that was sampled before its training step began: its prompts, and its sampled groups.
+
+    After the last epoch the batch has no prompts, and ``sampled`` is None.
+    """
 
     batch: Batch
     sampled: SampledBatch | None
 
 
 def may_follow(unanswered: int, largest: int, slots: int) -> bool:
-    """Return whether the next batch may begin while other batches are in the sampler.
+    """Return whether the sampling of the next batch may begin while other batches are in the sampler.
 
     - ``unanswered``: number of requested completions that have not arrived, of all batches in the sampler.
     - ``largest``: number of all completions of the largest of these batches. The last batch of an epoch may
@@ -55,53 +58,71 @@ def may_follow(unanswered: int, largest: int, slots: int) -> bool:
 
 
 class SamplingState:
-    """How far the sampling of one batch is. Any thread may call the methods."""
+    """Progress of the sampling of one batch: how many completions were requested, and how many arrived.
+
+    Any thread may call the methods.
+    """
 
     def __init__(self, changed: threading.Condition) -> None:
         """``changed``: the condition that is notified after each change of this state."""
         self._changed = changed
         self.asked = 0
-        """Number of completions that were requested so far, including those of refills."""
+        """Number of completions that were requested so far.
+
+        It includes refills: completions that are requested later, for groups in which all rewards are equal.
+        """
         self.answered = 0
         """Number of requested completions that have arrived."""
         self.after: Position | None = None
-        """Where the next batch begins in the data. None: not known yet, because refills may follow."""
+        """Position in the data where the next batch begins. None: not known yet.
+
+        It is not known while more prompts may be added to this batch.
+        """
         self.ended = False
         """Whether the batch is complete (sampled and graded), or its sampling has failed."""
 
     def ask(self, completions: int) -> None:
-        """Take note that this many more completions were requested."""
+        """Record that ``completions`` more completions were requested."""
         with self._changed:
             self.asked += completions
             self._changed.notify_all()
 
     def answer(self) -> None:
-        """Take note that a completion has arrived."""
+        """Record that a completion has arrived from the sampler."""
         with self._changed:
             self.answered += 1
             self._changed.notify_all()
 
     def ends_at(self, after: Position) -> None:
-        """Take note that this batch takes no more rows. ``after``: where the next batch begins."""
+        """Record that this batch takes no more rows of the dataset.
+
+        ``after``: the position in the data where the next batch begins.
+        """
         with self._changed:
             self.after = after
             self._changed.notify_all()
 
 
 class Prefetch:
-    """Samples at most ``depth`` batches ahead, in threads.
+    """Queue of batches that are sampled in threads, while the policy is trained on an earlier batch.
 
-    On exit from ``with``, it waits for the batches that are being sampled, and discards all batches. After
-    the exit no batch is begun. After an error in a ``paused`` block no batch is begun either.
+    It is a context manager. On exit from ``with``, it waits for the batches that are being sampled, and
+    discards all batches. After the exit no sampling begins. After an error in a ``paused`` block no sampling
+    begins either.
     """
 
     def __init__(self, depth: int, slots: int | None = None) -> None:
-        """``slots``: see ``may_follow``. None: the batches are sampled one after another."""
+        """Make an empty queue.
+
+        - ``depth``: maximum number of batches that are sampled before their training step begins.
+        - ``slots``: number of completions that the sampler decodes at the same time. None: the batches are
+          sampled one after another.
+        """
         self.depth, self._slots = depth, slots
         self._threads = ThreadPoolExecutor(1 if slots is None else depth, "sampling")
         self._begun: deque[tuple[Future[Ahead], SamplingState]] = deque()
         self._changed = threading.Condition()
-        """Guards the attributes below. It is notified after each change."""
+        """Protects the attributes below against concurrent changes. It is notified after each change."""
         self._running: list[SamplingState] = []
         """The batches in the sampler."""
         self._paused = self._closed = False
@@ -117,7 +138,7 @@ class Prefetch:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Wait until the sampler is idle, and discard the batches."""
+        """Wait for the batches that are being sampled, and discard all batches. No sampling begins later."""
         with self._changed:
             self._closed, self.failed = True, self.failed or error is not None
             self._changed.notify_all()
@@ -137,10 +158,11 @@ class Prefetch:
         return self._begun[0][0].result().batch if self._begun else None
 
     def begin(self, after: Position, sample: Callable[[Position, SamplingState], Ahead]) -> None:
-        """Add a batch to the queue. ``sample`` gets the position in the data where the batch begins.
+        """Add a batch to the queue, and let a thread sample it with ``sample``.
 
-        If the queue is empty, the batch begins at ``after``, else at the end of the last batch in the queue.
-        If a batch in the queue failed, a batch that begins later fails with the same error.
+        ``sample`` gets the position in the data where the batch begins. If the queue is empty, this is
+        ``after``, else the end of the last batch in the queue. If a batch failed, a batch that begins later
+        fails with the same error.
         """
         before = self._begun[-1][1] if self._begun else None
         own = SamplingState(self._changed)
@@ -161,10 +183,10 @@ class Prefetch:
         self._begun.append((self._threads.submit(work), own))
 
     def _enter(self, own: SamplingState, before: SamplingState | None, after: Position) -> Position:
-        """Wait until a batch may begin. Return the position in the data where it begins.
+        """Wait until the sampling of a batch may begin. Return the position in the data where it begins.
 
-        This is the end of ``before``, the previous batch in the queue. Without a previous batch it is
-        ``after``.
+        ``before``: the previous batch in the queue. The position is the end of this batch. None: there is no
+        previous batch, and the position is ``after``.
 
         Raises CancelledError after the end of the run, and the error of a batch that failed.
         """
@@ -195,13 +217,16 @@ class Prefetch:
             self._changed.notify_all()
 
     def wait(self) -> None:
-        """Wait until all batches in the queue are sampled. ``batch`` and ``take`` raise sampling errors."""
+        """Wait until all batches in the queue are sampled.
+
+        If sampling failed, no error is raised here. Then ``batch`` and ``take`` raise it.
+        """
         for future, _ in self._begun:
             future.exception()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Sample nothing ahead in the ``with`` block, so that the block may use the sampler.
+        """In the ``with`` block, sample no batch in the background, so that the block may use the sampler.
 
         Before the block, wait for the batches that are being sampled. Batches that have not begun wait until
         the end of the block.
@@ -221,9 +246,9 @@ class Prefetch:
                 self._changed.notify_all()
 
     def take(self) -> SampledBatch | None:
-        """Remove the first batch from the queue, and return its rollouts. Raises the error of its sampling.
+        """Remove the first batch from the queue, and return its sampled groups.
 
-        Return None if the queue is empty. Also return None for a batch without prompts, which follows the
-        last epoch.
+        Waits until the batch is sampled, and raises the error of its sampling. Return None if the queue is
+        empty, or if the batch has no prompts because the last epoch has ended.
         """
         return self._begun.popleft()[0].result().sampled if self._begun else None

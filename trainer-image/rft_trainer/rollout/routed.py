@@ -1,4 +1,4 @@
-"""Several samplers for one run. All rollouts of a group are sent to the same sampler.
+"""Distributes the requests of a run over several samplers. A group's rollouts are sent to the same sampler.
 
 Each prompt has a home: one of the samplers, the same in every step. So the prompt of a group is computed only
 once. When the row is used again in the next epoch, its prompt may still be in the sampler's cache. If the
@@ -36,10 +36,10 @@ trainer in bfloat16.
 
 
 class _Member:
-    """One sampler. It has a thread that restarts it and loads its adapters, one after another.
+    """One of several samplers, with a thread that restarts the sampler and loads its adapters.
 
-    If the sampler samples one batch at a time, the same thread sends the batches to it. Otherwise further
-    threads send them.
+    If the sampler samples one batch at a time, the same thread also sends the batches to the sampler.
+    Otherwise further threads send them.
     """
 
     def __init__(self, number: int, replica: Replica) -> None:
@@ -50,11 +50,11 @@ class _Member:
         self._lock = threading.Lock()
         self.restarting: Future[None] | None = None
         self.lost: SamplerError | None = None
-        """Why this sampler is not used any more; None while it is used."""
+        """The error after which this sampler is not used any more. None: it is used."""
 
     @property
     def ready(self) -> bool:
-        """Whether the sampler can be used now."""
+        """Whether requests can be sent to the sampler now: it is neither lost nor being restarted."""
         with self._lock:
             return self._ready()
 
@@ -69,10 +69,10 @@ class _Member:
         return self.lost is None and self.restarting is None
 
     def call(self, do: Callable[[Replica], None]) -> "Future[None] | None":
-        """Let the sampler's thread call ``do``. Return the future of the call.
+        """Let the sampler's thread call ``do`` with the sampler. Return the future of the call.
 
         Return None in two cases. If the sampler is lost, ``do`` is not called. If the sampler is being
-        restarted, ``do`` is called after the restart, and the sampler is ``ready`` only after this call.
+        restarted, ``do`` is called after the restart, and the sampler is ``ready`` only after that.
         """
         with self._lock:
             if self.lost is not None:
@@ -85,7 +85,8 @@ class _Member:
     def restart(self, cause: ConnectionLost) -> None:
         """Begin a restart of the sampler in its thread, unless a restart has already begun.
 
-        After a successful restart, ``ready`` is true.
+        ``cause``: the error that the death of the sampler has caused. After a successful restart, ``ready``
+        is true.
         """
         with self._lock:
             if self.restarting is None:
@@ -94,7 +95,7 @@ class _Member:
 
 
 class RoutedEngine:
-    """A RolloutEngine with several samplers, each of which has the whole model."""
+    """A sampler that distributes requests over several samplers, each of which has the whole model."""
 
     def __init__(
         self,
@@ -119,17 +120,17 @@ class RoutedEngine:
 
     @property
     def batches(self) -> int:
-        """See RolloutEngine."""
+        """Number of calls of ``generate`` that should run at the same time."""
         return self._members[0].replica.batches
 
     @property
     def adapters(self) -> int:
-        """See RolloutEngine."""
+        """Number of adapters that requests may use at the same time."""
         return self._members[0].replica.adapters
 
     @property
     def concurrency(self) -> int:
-        """See RolloutEngine."""
+        """Number of completions that all samplers together decode at the same time."""
         return sum(member.replica.concurrency for member in self._members if member.lost is None)
 
     @property
@@ -138,14 +139,15 @@ class RoutedEngine:
         return sum(member.replica.restarts for member in self._members)
 
     def wait_until_ready(self) -> None:
-        """Wait until all samplers can be used, also after a restart. See RolloutEngine."""
+        """Wait until all samplers can be used, also after a restart. Raises SamplerError if none is left."""
         wait([one for member in self._members if (one := member.restarting) is not None])
         self._on_all(lambda replica: replica.wait_until_ready())
 
     def use_adapter(self, adapter: AdapterVersion | None, kept: Sequence[AdapterVersion] = ()) -> None:
-        """Make this the current adapter of all samplers. See RolloutEngine.
+        """Load ``adapter`` into all samplers, as their current adapter. None: the base model alone.
 
-        A sampler that is being restarted gets the adapters when it is ready; this call does not wait for it.
+        ``kept``: adapters that stay loaded too. A sampler that is being restarted gets the adapters after its
+        restart, and this call does not wait for that. Raises SamplerError if no sampler is left.
         """
         self._on_all(lambda replica: replica.use_adapter(adapter, kept))
 
@@ -184,10 +186,10 @@ class RoutedEngine:
         should_stop: Callable[[], bool] = lambda: False,
         answered: Callable[[], None] = unnoticed,
     ) -> list[Generated]:
-        """Generate one completion per request. See RolloutEngine.
+        """Sample one completion for each request, and return them in the order of the requests.
 
-        Each request gets exactly one answer, which is stored by the number of the request. A request is sent
-        to another sampler only if its sampler has died without an answer to it.
+        Each request gets exactly one answer. A request is sent to another sampler only if its sampler has
+        died before it answered this request. ``answered`` is called once for each completion.
         """
         done: dict[int, Generated] = {}
         while len(done) < len(requests):
@@ -202,7 +204,11 @@ class RoutedEngine:
         should_stop: Callable[[], bool],
         answered: Callable[[], None] = unnoticed,
     ) -> None:
-        """Send all missing requests. If a sampler dies, send its unanswered requests to other samplers."""
+        """Send all requests in ``missing`` to the samplers, and wait for the end of all calls.
+
+        A completion is put into ``done`` under the key of its request. If a sampler dies, its unanswered
+        requests are sent to other samplers. If there is no other sampler, these requests get no answer here.
+        """
         live = self._live()
         shares = route(missing, [member.number for member in live])
         failed = threading.Event()
@@ -239,10 +245,10 @@ class RoutedEngine:
             raise error
 
     def logprobs(self, token_ids: Sequence[int]) -> list[float]:
-        """Return the log-probs of a text, see RolloutEngine.
+        """Return the log-prob, in nats, of each token of a text except the first, with the current adapter.
 
-        All samplers compute them. Raises SamplerError if two samplers differ by more than
-        ``LARGEST_DIFFERENCE``: then one of them has a wrong adapter.
+        All samplers compute them. Raises SamplerError if the log-probs of two samplers differ by more than
+        ``LARGEST_DIFFERENCE`` on average, because then one of them has a wrong adapter.
         """
         answers: list[tuple[_Member, list[float]]] = []
         while not answers:
@@ -265,7 +271,7 @@ class RoutedEngine:
         return found
 
     def close(self) -> None:
-        """See RolloutEngine."""
+        """Stop all samplers, and end their threads."""
         self._closing.set()
         closed = [member.thread.submit(member.replica.close) for member in self._members]
         for member in self._members:
@@ -276,12 +282,13 @@ class RoutedEngine:
 
 
 def route(requests: dict[int, Request], samplers: Sequence[int]) -> dict[int, dict[int, Request]]:
-    """Return the requests that each sampler gets. A key is a sampler's number.
+    """Distribute requests over samplers. Return the requests of each sampler, by the sampler's number.
 
-    Requests for the same prompt are a group, and go to the same sampler. The home of a prompt is the sampler
-    for which the hash of prompt and sampler is the largest (rendezvous hashing). So if a sampler is missing,
-    only its own prompts get another home. A sampler gets at most its share of the groups, rounded up. Further
-    groups go to the sampler with the fewest groups.
+    ``samplers``: the numbers of the samplers that can be used. Requests for the same prompt are a group, and
+    go to the same sampler: the home of the prompt. This is the sampler for which the hash of prompt and
+    sampler is the largest (rendezvous hashing). So if a sampler is missing, only its own prompts get another
+    home. A sampler gets at most an equal share of the groups, rounded up. Further groups go to the sampler
+    with the fewest groups.
     """
     groups: dict[tuple[int, ...], dict[int, Request]] = {}
     for key, request in requests.items():

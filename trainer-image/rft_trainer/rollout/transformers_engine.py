@@ -1,4 +1,4 @@
-"""The second rollout engine: plain ``transformers`` generation in the trainer's process.
+"""The second sampler of rollouts, besides vLLM: generation with ``transformers`` in the trainer's process.
 
 It is for unit tests, machines without vLLM, and CPUs on which vLLM's kernels are slow. It has no continuous
 batching: a finished completion leaves its batch, but the next batch starts only when the whole batch is
@@ -32,9 +32,9 @@ _BATCH = 32
 
 
 class TransformersEngine:
-    """A RolloutEngine with its own copy of the model. It loads adapters from their folders, like vLLM.
+    """A sampler with its own copy of the model, in the trainer's process. It uses the library transformers.
 
-    It has one adapter at a time.
+    It loads adapters from their folders, and has one adapter at a time.
     """
 
     batches = adapters = 1
@@ -54,10 +54,13 @@ class TransformersEngine:
         self._base.get_output_embeddings().register_forward_pre_hook(_contiguous)
 
     def wait_until_ready(self) -> None:
-        """Return at once, because the model is already loaded. See RolloutEngine."""
+        """Return at once, because the model was loaded when this object was made."""
 
     def use_adapter(self, adapter: AdapterVersion | None, kept: Sequence[AdapterVersion] = ()) -> None:
-        """See RolloutEngine."""
+        """Replace the loaded adapter by ``adapter``. None: sample from the base model alone.
+
+        ``kept`` must be empty, because this sampler has one adapter at a time.
+        """
         from rft_trainer.runtime.loading import load_adapter
 
         assert not kept, "this engine has one adapter at a time"
@@ -74,7 +77,10 @@ class TransformersEngine:
         should_stop: Callable[[], bool] = lambda: False,
         answered: Callable[[], None] = unnoticed,
     ) -> list[Generated]:
-        """Generate one completion per request."""
+        """Sample one completion for each request, and return them in the order of the requests.
+
+        ``answered`` is called once for each completion. Raises Preempted if ``should_stop`` returns True.
+        """
         done: dict[int, Generated] = {}
         self.attempt(dict(enumerate(requests)), done, should_stop, answered)
         return [done[index] for index in range(len(requests))]
@@ -86,7 +92,11 @@ class TransformersEngine:
         should_stop: Callable[[], bool],
         answered: Callable[[], None] = unnoticed,
     ) -> None:
-        """Generate completions, see Replica. Requests are sorted, so that equal prompts share a batch."""
+        """Sample a completion for each request, and put it into ``done`` under the key of its request.
+
+        Requests are sorted, so that equal prompts are in the same batch. Raises SamplerError if a request
+        names an adapter that is not loaded.
+        """
         current = self._adapter.name if self._adapter is not None else BASE_NAME
         others = {request.adapter for request in requests.values()} - {None, current}
         if others:
@@ -99,13 +109,13 @@ class TransformersEngine:
                 answered()
 
     def recover(self, cause: ConnectionLost) -> None:
-        """Only count and log the error: this engine has no process of its own to restart. See Replica."""
+        """Count and log the error ``cause``. Nothing is restarted: this sampler has no process of its own."""
         log.warning("sampling continues after an error: %s", cause)
         self.restarts += 1
 
     @torch.no_grad()
     def logprobs(self, token_ids: Sequence[int]) -> list[float]:
-        """See RolloutEngine."""
+        """Return the log-prob in nats of each token of a text except the first, with the current adapter."""
         tokens_1_T = torch.tensor([list(token_ids)], device=self._device)
         logits_t_V = self._model(input_ids=tokens_1_T, use_cache=False).logits[0, :-1].float()
         found_t = logits_t_V.log_softmax(1).gather(1, tokens_1_T[0, 1:, None]).squeeze(1)
@@ -113,9 +123,10 @@ class TransformersEngine:
 
     @torch.no_grad()
     def _batch(self, requests: list[Request], should_stop: Callable[[], bool]) -> list[Generated]:
-        """Decode a batch with a KV cache, and remove finished completions from the batch.
+        """Sample the completions of a batch of requests, with a KV cache. Return them in order.
 
-        Raises Preempted if ``should_stop`` returns True.
+        Finished completions are removed from the batch, so that they cost no more time. Raises Preempted if
+        ``should_stop`` returns True.
         """
         states = [_Growing(request, self._ends, self._tokenizer) for request in requests]
         batch, logits_B_V = self._prefill(requests)
@@ -133,8 +144,9 @@ class TransformersEngine:
             logits_B_V = self._decode(batch, [states[row].last for row in batch.rows])
 
     def _prefill(self, requests: list[Request]) -> tuple["_Batch", Tensor]:
-        """Compute each prompt once, even if several requests have it. Prompts are padded on the left.
+        """Compute the KV cache of the prompts. A prompt of several requests is computed once.
 
+        Prompts are padded on the left.
         Returns the batch of all B requests, and the logits (B, V) of the first token of each completion.
         """
         prompts = list(dict.fromkeys(request.prompt_token_ids for request in requests))
@@ -153,7 +165,7 @@ class TransformersEngine:
         return batch, output.logits[prompt_of, -1]
 
     def _decode(self, batch: "_Batch", tokens: list[int]) -> Tensor:
-        """Append a token to each of the B rows of the batch.
+        """Append one token to each of the B completions of the batch.
 
         Return the logits (B, V) of the next token, over the V tokens of the vocabulary.
         """
@@ -178,13 +190,13 @@ class TransformersEngine:
         )
 
     def close(self) -> None:
-        """See RolloutEngine."""
+        """Do nothing, because this sampler has no process or connection to close."""
 
 
 def end_tokens(*told: int | Sequence[int] | None) -> set[int]:
-    """Return all tokens that end a completion.
+    """Return the ids of all tokens that end a completion.
 
-    ``told``: the end tokens of the tokenizer and of the generation configuration.
+    ``told``: the end tokens of the tokenizer, and of the model's generation configuration. None: it has none.
     """
     return {token for one in told for token in ([one] if isinstance(one, int) else one or ())}
 
@@ -225,7 +237,10 @@ class _Batch:
 
 
 class _Growing:
-    """An unfinished completion: its tokens and log-probs so far."""
+    """A completion that is being sampled: its tokens and log-probs so far, and its random generator.
+
+    ``finish``: why the completion has ended. None: it has not ended.
+    """
 
     def __init__(self, request: Request, ends: set[int], tokenizer: Any) -> None:
         self.parameters = request.parameters.effective()
@@ -238,11 +253,11 @@ class _Growing:
 
     @property
     def last(self) -> int:
-        """The newest token."""
+        """The id of the token that was appended last."""
         return self._tokens[-1]
 
     def add(self, token: int, logprob: float) -> None:
-        """Append a token and its log-prob. Set ``finish`` if it is the last token."""
+        """Append a token and its log-prob in nats. Set ``finish`` if this token ends the completion."""
         self._tokens.append(token)
         self._logprobs.append(logprob)
         if self._stops() or token in self._ends or token in self.parameters.stop_token_ids:
@@ -264,16 +279,16 @@ class _Growing:
         return str(self._tokenizer.decode(self._tokens, skip_special_tokens=True))
 
     def finished(self) -> Generated:
-        """Return the finished completion."""
+        """Return the result: token ids, log-probs, text and the reason of the end."""
         text = self._stopped_text if self._stopped_text is not None else self._text()
         return Generated(tuple(self._tokens), tuple(self._logprobs), text, self.finish or "length")
 
 
 def draw_all(logits_B_V: Tensor, growing: Sequence[_Growing]) -> list[tuple[int, float]]:
-    """Sample a token for each row, with the row's own parameters and random generator.
+    """Sample the next token of each of B completions. Return each token id and its log-prob in nats.
 
-    ``growing`` has the unfinished completion of each row. Return the token id and its log-prob in nats for
-    each row.
+    ``logits_B_V``: the logits over the V tokens of the vocabulary. ``growing``: the unfinished completions.
+    Each has its own sampling parameters and random generator.
     """
     drawn: dict[int, tuple[int, float]] = {}
     for parameters in dict.fromkeys(state.parameters for state in growing):
@@ -287,9 +302,10 @@ def draw_all(logits_B_V: Tensor, growing: Sequence[_Growing]) -> list[tuple[int,
 def draw(
     logits_B_V: Tensor, parameters: SamplingParameters, generators: Sequence[torch.Generator]
 ) -> list[tuple[int, float]]:
-    """Sample a token for each row. Return each token id and its log-prob in nats.
+    """Sample one token from each of B rows of logits. Return each token id and its log-prob in nats.
 
-    The log-prob is that after temperature, top-k and top-p. With greedy decoding these are off.
+    Each row has its own random generator. The log-prob is computed after temperature, top-k and top-p. With
+    greedy decoding these are off.
     """
     if parameters.greedy:
         tokens_B = logits_B_V.argmax(1)

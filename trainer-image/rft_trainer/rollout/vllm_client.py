@@ -41,8 +41,8 @@ class VllmClient:
     def logprobs(self, model: str, token_ids: Sequence[int], seconds: float = _ANSWER_SECONDS) -> list[float]:
         """Return the log-prob, in nats, of each token of a text except the first.
 
-        ``seconds``: time limit of the answer. Raises SamplerError if the server refuses the request,
-        ConnectionLost if the server fails or does not answer.
+        ``model``: the name of an adapter, or of the base model. ``seconds``: time limit of the answer. Raises
+        SamplerError if the server refuses the request, ConnectionLost if the server fails or does not answer.
         """
         body = {
             "model": model, "prompt": list(token_ids), "prompt_logprobs": 0, "max_tokens": 1, "temperature": 0
@@ -76,12 +76,12 @@ class VllmClient:
         alive: Callable[[], bool],
         answered: Callable[[], None] = unnoticed,
     ) -> None:
-        """Send the requests, and wait until all are answered.
+        """Send the requests to the server, and wait until the server has answered all of them.
 
         When a completion arrives, it is put into ``done`` under the key of its request. Then ``answered`` is
         called.
 
-        - ``model``: the name of the adapter for requests that name no adapter.
+        - ``model``: the name of the adapter, or of the base model, for requests that name no adapter.
         - ``alive``: returns whether the server's process still runs.
 
         Raises:
@@ -133,7 +133,10 @@ class VllmClient:
 
 
 async def _completion(client: httpx.AsyncClient, model: str, request: Request) -> Generated:
-    """Send one request. Raises ConnectionLost without an answer, SamplerError if the server refuses it."""
+    """Send one request to the server, and return the completion. ``model``: the name of the adapter.
+
+    Raises ConnectionLost if the server fails or does not answer, SamplerError if it refuses the request.
+    """
     try:
         answer = await client.post("http://vllm/v1/completions", json=request_body(model, request))
     except httpx.TransportError as error:
@@ -146,7 +149,7 @@ async def _completion(client: httpx.AsyncClient, model: str, request: Request) -
 
 
 def request_body(model: str, request: Request) -> dict[str, Any]:
-    """Return the body of ``POST /v1/completions`` for one request."""
+    """Return the JSON body of ``POST /v1/completions`` for a request. ``model``: the name of the adapter."""
     parameters = request.parameters.effective()
     body: dict[str, Any] = {
         "model": model,
@@ -169,13 +172,19 @@ def request_body(model: str, request: Request) -> dict[str, Any]:
 
 
 def prompt_logprobs(answer: dict[str, Any], token_ids: Sequence[int]) -> list[float]:
-    """Return the log-prob in nats of each token of a prompt. The first token has none and is left out."""
+    """Read the log-prob of each token of a prompt, in nats, from the JSON of vLLM's answer.
+
+    ``token_ids``: the tokens of the prompt. The first token has no log-prob, so it is left out.
+    """
     by_place = answer["choices"][0]["prompt_logprobs"][1:]
     return [float(known[str(token)]["logprob"]) for known, token in zip(by_place, token_ids[1:], strict=True)]
 
 
 def parse_answer(answer: dict[str, Any]) -> Generated:
-    """Return the completion in an answer. Raises ConnectionLost when the server aborted the request."""
+    """Return the completion in the JSON of vLLM's answer to a request.
+
+    Raises ConnectionLost if the server has aborted the request.
+    """
     choice = answer["choices"][0]
     reason = choice["finish_reason"]
     if reason not in ("stop", "length"):

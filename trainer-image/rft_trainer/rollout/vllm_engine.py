@@ -1,4 +1,4 @@
-"""The default rollout engine: vLLM's server. If the server dies, the trainer restarts it."""
+"""The default sampler of rollouts: a vLLM server. The trainer starts it, and restarts it if it dies."""
 
 import logging
 import threading
@@ -21,23 +21,23 @@ from rft_trainer.runtime import machine
 log = logging.getLogger(__name__)
 _MAX_DEATHS_IN_A_ROW = 3
 _MAX_STARTS = 3
-"""Maximum number of starts of a server that has not answered yet.
+"""Maximum number of failed starts of the server, one after another.
 
 If two starts ended with the same error, the server is not started again.
 """
 _IDLE_SECONDS, _BUSY_SECONDS = 120.0, 3600.0
-"""Maximum time in seconds to wait for the log-probs of a text from the server.
+"""Two time limits in seconds for the server's answer to a request for the log-probs of a text.
 
-The second value is for a server that can have several adapters: the request may have to wait for the
+The second one is for a server that can have several adapters. There, the request may have to wait for the
 completions of a batch.
 """
 
 
 class VllmEngine:
-    """A RolloutEngine with one vLLM server. The server starts in the background.
+    """A sampler that uses one vLLM server. The server starts in the background.
 
     The first call that uses the server waits until the server is ready. Any thread may call the methods. A
-    server that dies is restarted once, however many calls notice its death.
+    server that dies is restarted once, even if several calls notice its death.
 
     With one adapter slot, the adapter is changed only while no request is sampled. Requests that come during
     this change wait until it ends. With several slots, an adapter is loaded while requests are sampled. Each
@@ -49,7 +49,7 @@ class VllmEngine:
     def __init__(self, options: ServerOptions, should_stop: Callable[[], bool] = lambda: False) -> None:
         self.restarts = 0
         self._lock = threading.RLock()
-        """Locked while the server or its adapter is changed, and while a call begins to use them."""
+        """Locked while the server is restarted, while adapters are loaded, and while a call begins."""
         self._idle = threading.Condition(self._lock)
         self._in_use = 0
         """Number of calls that send requests to the server at present."""
@@ -61,7 +61,7 @@ class VllmEngine:
         self._should_stop = should_stop
         self._adapter: AdapterVersion | None = None
         self._kept: tuple[AdapterVersion, ...] = ()
-        """Adapters that requests still name, besides the current one."""
+        """Adapters besides the current one that stay loaded, because requests still name them."""
         self._loaded: list[str] = []
         self._deaths_in_a_row = 0
         self._start_errors: list[str] = []
@@ -70,7 +70,10 @@ class VllmEngine:
         self.server.start()
 
     def wait_until_ready(self) -> None:
-        """Wait until the server answers and has loaded its adapters."""
+        """Wait until the server answers and has loaded its adapters.
+
+        Raises SamplerError if the server cannot be started.
+        """
         with self._lock:
             self._wait_until_ready()
 
@@ -107,7 +110,11 @@ class VllmEngine:
         self.server.start()
 
     def use_adapter(self, adapter: AdapterVersion | None, kept: Sequence[AdapterVersion] = ()) -> None:
-        """Make this the current adapter. Adapters that were loaded before are unloaded, except ``kept``."""
+        """Load ``adapter`` and make it the current one. None: sample from the base model alone.
+
+        All other adapters are unloaded, except those in ``kept``. With one adapter slot, first wait until no
+        request is sampled.
+        """
         with self._lock:
             if self.adapters > 1:
                 return self._use_adapter(adapter, tuple(kept))
@@ -134,9 +141,10 @@ class VllmEngine:
 
     @contextmanager
     def _used(self) -> Iterator[str]:
-        """Yield the name of the server's adapter, after the server is ready.
+        """Wait until the server is ready. In the ``with`` block, requests may be sent to it.
 
-        With one adapter slot, the adapter does not change in the ``with`` block.
+        Yields the name of the current adapter, or of the base model. With one adapter slot, the adapter does
+        not change in the block.
         """
         with self._lock:
             self._idle.wait_for(lambda: not self._changing)
@@ -154,8 +162,9 @@ class VllmEngine:
                 self._idle.notify_all()
 
     def _load_missing(self) -> None:
-        """Load the current adapter and the older ones that requests still name, except those that the server
-        has.
+        """Load the current adapter, and the older ones that requests still name, into the server.
+
+        Adapters that are already loaded are not loaded again.
         """
         for adapter in (*self._kept, self._adapter):
             if adapter is not None and adapter.name not in self._loaded:
@@ -168,7 +177,11 @@ class VllmEngine:
         should_stop: Callable[[], bool] = lambda: False,
         answered: Callable[[], None] = unnoticed,
     ) -> list[Generated]:
-        """Generate one completion per request. A restarted server gets only the unanswered requests."""
+        """Sample one completion for each request, and return them in the order of the requests.
+
+        If the server dies, it is restarted, and gets only the unanswered requests again. ``answered`` is
+        called once for each completion.
+        """
         done: dict[int, Generated] = {}
         while len(done) < len(requests):
             missing = {index: request for index, request in enumerate(requests) if index not in done}
@@ -185,7 +198,11 @@ class VllmEngine:
         should_stop: Callable[[], bool],
         answered: Callable[[], None] = unnoticed,
     ) -> None:
-        """Generate completions, see Replica. Other samplers may put completions into ``done`` meanwhile."""
+        """Sample a completion for each request, and put it into ``done`` under the key of its request.
+
+        If the server dies, the completions that have arrived are put into ``done``, and ConnectionLost is
+        raised. Other samplers may put their completions into ``done`` at the same time.
+        """
         found: dict[int, Generated] = {}
         with self._used() as model:
             try:
@@ -197,12 +214,18 @@ class VllmEngine:
                 done |= found
 
     def recover(self, cause: ConnectionLost) -> None:
-        """See Replica."""
+        """Restart the server after its death caused ``cause``, and wait until the server is ready.
+
+        If the server was already restarted since then, do not restart it again.
+        """
         self._restart(cause, cause.restarts)
         self.wait_until_ready()
 
     def logprobs(self, token_ids: Sequence[int]) -> list[float]:
-        """See RolloutEngine."""
+        """Return the log-prob, in nats, of each token of a text except the first, with the current adapter.
+
+        If the server dies, it is restarted, and the request is sent again.
+        """
         seconds = _BUSY_SECONDS if self.adapters > 1 else _IDLE_SECONDS
         while True:
             try:
@@ -215,9 +238,9 @@ class VllmEngine:
                 return found
 
     def _restart(self, cause: ConnectionLost, restarts: int) -> None:
-        """Restart the server after a request got no answer, unless it was restarted since this request.
+        """Restart the server after it gave no answer to a request, unless it was restarted since the request.
 
-        ``restarts`` is the number of restarts when the request was sent. Raises SamplerError in two cases:
+        ``restarts``: the number of restarts when the request was sent. Raises SamplerError in two cases:
 
         - The server died several times in a row without any answer.
         - The kernel killed the server at the memory limit. A new server would need as much memory.
@@ -239,5 +262,5 @@ class VllmEngine:
             self.server.start()
 
     def close(self) -> None:
-        """See RolloutEngine."""
+        """Stop the server, and remove its temporary folder."""
         self.server.close()

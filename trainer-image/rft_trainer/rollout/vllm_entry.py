@@ -13,20 +13,26 @@ deprecated."""
 
 
 def entry_module() -> str:
-    """Return the name of the module to run. Without vLLM, return its name in the newest release."""
+    """Return the name of the module of vLLM that starts the server.
+
+    If vLLM is not installed, this is the name in the newest release.
+    """
     folder = vllm_folder()
     return ENTRY_MODULES[0] if folder is None else entry_module_in(folder)
 
 
 def vllm_folder() -> Path | None:
-    """Return the folder of the installed vLLM, or None if vLLM is not installed."""
+    """Return the folder of the installed package vllm, or None if vLLM is not installed."""
     spec = find_spec("vllm")
     folders = spec.submodule_search_locations if spec is not None else None
     return Path(folders[0]) if folders else None
 
 
 def entry_module_in(folder: Path) -> str:
-    """Return the first of ENTRY_MODULES that exists in vLLM's ``folder``; if none does, the last one."""
+    """Return the name of the module that starts the server, in the vLLM that is installed in ``folder``.
+
+    It is the first of ENTRY_MODULES that exists there. If none exists, it is the last one.
+    """
     present = (module for module in ENTRY_MODULES if _file(folder, module).is_file())
     return next(present, ENTRY_MODULES[-1])
 

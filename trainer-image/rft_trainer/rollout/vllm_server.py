@@ -1,4 +1,4 @@
-"""Starts the vLLM server, waits until it answers, and stops it with all its processes and files.
+"""Starts a vLLM server, waits until the server answers, and stops it with all its processes and files.
 
 The command line makes the server return log-probs of the distribution from which it samples. Requests with a
 seed are reproducible in the cases that docs/how-a-run-works.md names.
@@ -38,16 +38,21 @@ _ERROR = r"\b((?:\w+\.)*\w+(?:Error|Exception): .+)"
 _ERRORS = (re.compile(rf"\(Worker.*?{_ERROR}"), re.compile(rf"\(EngineCore\b.*?{_ERROR}"), re.compile(_ERROR))
 """Patterns of an error in vLLM's log: of a worker, of the engine process, and of any process."""
 _ELSEWHERE = re.compile(r"root cause|stack trace", re.IGNORECASE)
-"""Matches an error that does not say the cause, but only refers to another error in the log."""
+"""Matches an error message that does not say the cause, but refers to another error in the log."""
 _END_SECONDS = 30.0
 """Maximum time in seconds to wait until killed processes have released their memory."""
 
 
 @dataclass(frozen=True)
 class ServerOptions:
-    """Options of a server.
+    """Options of a vLLM server.
 
-    - ``context_length``: the longest sequence, in tokens.
+    - ``model``: the folder of the base model.
+    - ``context_length``: length of the longest sequence, in tokens.
+    - ``lora_rank``: the rank of the adapters.
+    - ``run_dir``: the folder of the run, for the log file.
+    - ``scratch_dir``: where a temporary folder for the socket is made. None: the system's temporary folder.
+    - ``device``: "cpu" or "cuda".
     - ``max_sequences``: maximum number of requests that are decoded at the same time.
     - ``kv_cache_bytes``: the size of the key-value cache on each device, in bytes. On a GPU it may be None:
       then the cache gets what the model leaves of vLLM's share of the GPU's memory, ``gpu_memory_share``.
@@ -82,9 +87,9 @@ class ServerOptions:
 
 
 class VllmServer:
-    """One server in its own process group. If it has died, ``start`` starts a new one.
+    """A vLLM server in its own process group. If the server has died, ``start`` starts a new one.
 
-    Only ``alive`` may be called by any thread at any time.
+    Only one thread at a time may call the methods, except ``alive``.
     """
 
     def __init__(self, options: ServerOptions) -> None:
@@ -117,7 +122,7 @@ class VllmServer:
 
     @property
     def pid(self) -> int | None:
-        """The id of the server's process group, or None before the server is started."""
+        """The id of the server's process group. None: the server was not started, or it was stopped."""
         return self._process.pid if self._process else None
 
     def alive(self) -> bool:
@@ -154,7 +159,10 @@ class VllmServer:
         )
 
     def reason(self) -> str:
-        """Return the error with which the server ended. If its log has no error, return the last lines."""
+        """Return the error message with which the server ended, from its log.
+
+        If the log has no error, return its last lines.
+        """
         try:
             written = run_files.end(self.log_file, run_files.STATE_BYTES, self._log_start)
             found = cause(written.decode(errors="replace"))
@@ -170,7 +178,10 @@ class VllmServer:
             return "(no log)"
 
     def stop(self) -> None:
-        """Kill the process group, without a clean shutdown: the server has nothing to save."""
+        """Kill the server's process group, and wait until its processes have ended.
+
+        There is no clean shutdown, because the server has nothing to save.
+        """
         if self._process is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -184,17 +195,17 @@ class VllmServer:
             time.sleep(0.05)
 
     def close(self) -> None:
-        """Stop the server and remove the folder of its socket."""
+        """Stop the server, and remove the temporary folder with its socket."""
         self.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
 class StartFailed(SamplerError):
-    """The server ended before its first answer."""
+    """Error: the vLLM server ended before its first answer."""
 
 
 def cause(log: str) -> str:
-    """Return the error in a server's log that says why the server ended. Return "" if there is none.
+    """Return the error message in a vLLM server's log that says why the server ended. "": there is none.
 
     The server starts an engine process, and the engine process starts workers. If a process ends with an
     error, the processes above it only report that another process ended. So the error of a worker is
@@ -222,15 +233,14 @@ def _listens(path: Path) -> bool:
 
 
 def command(options: ServerOptions, uds: Path) -> list[str]:
-    """Return the command line of a sampler. ``uds`` is the path of the Unix socket on which it answers."""
+    """Return the command line of the vLLM server of a run, which answers on the Unix socket ``uds``."""
     return command_of(options, {"served-model-name": BASE_NAME, "uds": uds})
 
 
 def command_of(options: ServerOptions, own: Mapping[str, object]) -> list[str]:
-    """Return the command line of a server.
+    """Return the command line of a vLLM server: of the sampler of a run, or of ``rft serve``.
 
-    ``own``: further options that a run's sampler and the server of ``rft serve`` do not share. A key is the
-    option's name without ``--``.
+    ``own``: vLLM options in which these two servers differ. A key is the option's name without ``--``.
     """
     rank = next(rank for rank in SLOT_RANKS if rank >= options.lora_rank)
     arguments: dict[str, object] = {
@@ -276,7 +286,10 @@ def command_of(options: ServerOptions, own: Mapping[str, object]) -> list[str]:
 
 
 def environment(options: ServerOptions) -> dict[str, str]:
-    """Return the environment of the server: the trainer's environment, and variables for the device."""
+    """Return the environment variables of the vLLM server.
+
+    They are those of the trainer, variables by which ``reap`` finds the server, and variables for the device.
+    """
     variables = dict(os.environ) | {
         _MARKER: str(options.run_dir),
         _NUMBER: "" if options.number is None else str(options.number),
@@ -335,9 +348,10 @@ def preload_libraries() -> list[str]:
 
 
 def reap(run_dir: Path, number: int | None = None) -> list[int]:
-    """Kill processes that earlier samplers of this run left behind. Return their PIDs.
+    """Kill all processes of a run's vLLM servers, also those that an earlier attempt has left behind.
 
-    ``number`` selects one of the run's samplers; None: all samplers.
+    They are found by their environment variables. Return the PIDs of the killed processes. ``number``: kill
+    only the processes of the sampler with this number. None: of all samplers.
     """
     wanted = {f"{_MARKER}={run_dir}".encode()}
     if number is not None:
