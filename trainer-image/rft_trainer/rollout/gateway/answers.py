@@ -1,4 +1,4 @@
-"""The JSON of OpenAI's API: reads requests, and builds responses."""
+"""Reads requests and builds answers in the JSON of OpenAI's API, for agents that call the policy."""
 
 import json
 import math
@@ -10,17 +10,20 @@ from rft_run.rows.messages import ROLES, Message, calls_of
 from rft_trainer.rollout.gateway.session import Recorded
 
 MODEL = "policy"
-"""The name of the only model. A request with any other name uses this model too."""
+"""The name of the only model at the endpoint. A request with any other name uses this model too."""
 
 FORCED = (
     *("temperature", "top_p", "top_k", "min_p", "seed", "stop", "max_tokens", "max_completion_tokens"),
     *("frequency_penalty", "presence_penalty", "repetition_penalty", "logit_bias"),
 )
-"""Parameters that the spec sets. If a client sends them, they are ignored and counted."""
+"""Sampling parameters that the job's spec sets. If a client sends them, they are ignored and counted."""
 
 
 class BadRequest(ValueError):
-    """A request that cannot be answered. ``param`` is the field of the request with the wrong value."""
+    """Error: a client's request cannot be answered.
+
+    ``param``: the field of the request with the wrong value. None: no single field is wrong.
+    """
 
     def __init__(self, message: str, param: str | None = None) -> None:
         super().__init__(message)
@@ -29,12 +32,12 @@ class BadRequest(ValueError):
 
 @dataclass(frozen=True)
 class AnswerOptions:
-    """The options of a request besides its prompt.
+    """Options in a request for a completion: the form of the answer.
 
     - ``stream``: whether the answer is sent as a stream of events.
     - ``usage_in_stream``: whether one event of the stream has the token counts.
     - ``logprobs``, ``token_ids``: whether the answer has the log-probs and the token ids.
-    - ``ignored``: names of the request's parameters that are ignored, because the spec sets them.
+    - ``ignored``: names of the request's parameters that are ignored, because the job's spec sets them.
     """
 
     stream: bool = False
@@ -45,12 +48,18 @@ class AnswerOptions:
 
 
 def error_body(message: str, kind: str, param: str | None = None) -> dict[str, Any]:
-    """Return the body of an error, in OpenAI's form."""
+    """Return the JSON body of an error answer, in the form of OpenAI's API.
+
+    ``kind``: the type and the code of the error. ``param``: the field of the request with the wrong value.
+    """
     return {"error": {"message": message, "type": kind, "param": param, "code": kind}}
 
 
 def asked_of(body: Mapping[str, Any]) -> AnswerOptions:
-    """Return the options of a request. Raises BadRequest for an option that is not supported."""
+    """Read the options in the JSON ``body`` of a request for a completion.
+
+    Raises BadRequest for an option that is not supported.
+    """
     if body.get("n") not in (None, 1):
         raise BadRequest(f"n is {body['n']!r}; a turn has one completion, so leave n out", "n")
     if body.get("tool_choice") not in (None, "auto", "none"):
@@ -109,7 +118,7 @@ def _text(number: int, content: object) -> str:
 
 
 def tools_of(body: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the tools of a chat request, [] if its ``tool_choice`` is "none".
+    """Return the tools in the JSON ``body`` of a chat request. [] if its ``tool_choice`` is "none".
 
     Raises BadRequest if ``tools`` is not a list of objects.
     """
@@ -136,7 +145,10 @@ def prompt_of(body: Mapping[str, Any]) -> str | list[int]:
 
 @dataclass(frozen=True)
 class ReportedReward:
-    """The report of an agent at the end of its rollout: a reward, or the error that ended its work."""
+    """The report of an agent at the end of its rollout: a reward, or the error that ended its work.
+
+    ``metrics``: further numbers of the agent, by name. ``error``: a message. None: there was no error.
+    """
 
     value: float | None
     metrics: dict[str, float] = field(default_factory=dict)
@@ -144,7 +156,7 @@ class ReportedReward:
 
 
 def reward_of(body: Mapping[str, Any]) -> ReportedReward:
-    """Return the report in a request.
+    """Read an agent's report of a reward or an error in the JSON ``body`` of a request.
 
     Raises BadRequest if a field has a wrong value, or if both the reward and the error are missing.
     """
@@ -177,7 +189,10 @@ def _finish_reason(turn: Recorded, message: Message) -> str:
 
 
 def _extras(turn: Recorded, asked: AnswerOptions, decode: Callable[[list[int]], str]) -> dict[str, Any]:
-    """Return the log-probs, in nats, and the token ids of a turn, if the client asked for them."""
+    """Return the optional fields of an answer: log-probs in nats and token ids, if the client asked for them.
+
+    ``decode``: returns the text of token ids.
+    """
     found: dict[str, Any] = {}
     if asked.logprobs:
         pairs = zip(turn.generated.token_ids, turn.generated.logprobs, strict=True)
@@ -214,10 +229,12 @@ def chat_answer(
     asked: AnswerOptions,
     decode: Callable[[list[int]], str],
 ) -> dict[str, Any]:
-    """Return the answer to a chat request.
+    """Return the JSON of the answer to a chat request.
 
     - ``name``: the id of the answer.
     - ``created``: the time of the answer, in seconds since 1970.
+    - ``turn``, ``message``: the sampled turn, as tokens and as the assistant's message.
+    - ``asked``: the options in the request.
     - ``decode``: returns the text of token ids.
     """
     choice = {
@@ -240,9 +257,10 @@ def chat_chunks(
     asked: AnswerOptions,
     decode: Callable[[list[int]], str],
 ) -> Iterator[bytes]:
-    """Yield the events of a streamed answer to a chat request. Parameters: see ``chat_answer``.
+    """Yield the server-sent events of a streamed answer to a chat request, as bytes.
 
-    The whole turn is sampled before the first event.
+    The whole turn is sampled before the first event. The parameters are those of ``chat_answer``: ``name`` is
+    the id of the answer, and ``created`` its time in seconds since 1970.
     """
     head = _head(name, "chat.completion.chunk", turn, created)
 
@@ -268,7 +286,12 @@ def chat_chunks(
 def completion_answer(
     name: str, created: int, turn: Recorded, asked: AnswerOptions, decode: Callable[[list[int]], str]
 ) -> dict[str, Any]:
-    """Return the answer to a completion request. Parameters: see ``chat_answer``."""
+    """Return the JSON of the answer to a completion request, with the text of the sampled ``turn``.
+
+    - ``name``: the id of the answer.
+    - ``created``: the time of the answer, in seconds since 1970.
+    - ``decode``: returns the text of token ids.
+    """
     tokens = [decode([token]) for token in turn.generated.token_ids]
     logprobs = {"tokens": tokens, "token_logprobs": list(turn.generated.logprobs)} if asked.logprobs else None
     choice: dict[str, Any] = {
@@ -285,7 +308,10 @@ def completion_answer(
 def completion_chunks(
     name: str, created: int, turn: Recorded, asked: AnswerOptions, decode: Callable[[list[int]], str]
 ) -> Iterator[bytes]:
-    """Yield the events of a streamed answer to a completion request: one event has the whole text."""
+    """Yield the server-sent events of a streamed answer to a completion request, as bytes.
+
+    The first event has the whole text. The parameters are those of ``completion_answer``.
+    """
     yield f"data: {json.dumps(completion_answer(name, created, turn, asked, decode))}\n\n".encode()
     yield b"data: [DONE]\n\n"
 

@@ -1,4 +1,4 @@
-"""Computes the token ids of a conversation: of its first prompt, and of the text between two turns.
+"""Computes the token ids of a conversation: of its first prompt, and of the text between two model turns.
 
 The tokens of earlier turns are never rendered again. A later prompt has three parts: the earlier prompt, the
 sampled tokens, and the tail. The tail has the end of the model's turn, the new messages, and the beginning of
@@ -28,7 +28,7 @@ _MARKER = "rftturn"
 
 
 class Unextendable(ValueError):
-    """The chat template has no token that ends the model's turn, so a conversation cannot be continued."""
+    """Error: the chat template has no token that ends the model's turn, so no message can follow the turn."""
 
 
 class Dialogue:
@@ -43,8 +43,9 @@ class Dialogue:
         *,
         vocabulary: int,
     ) -> None:
-        """Use a tokenizer's chat template.
+        """Prepare for a tokenizer and its chat template.
 
+        - ``chat_template_args``: further arguments for the chat template.
         - ``ends``: the tokens with which the model ends its turn.
         - ``tools``: how tools are shown to the model. None: ``style_of`` chooses.
         - ``vocabulary``: number of token ids that the model knows. They are counted from 0.
@@ -57,18 +58,21 @@ class Dialogue:
         self.style = style_of(tokenizer, tools)
 
     def first(self, messages: Sequence[Message], tools: Tools) -> tuple[int, ...]:
-        """Return the token ids of a first prompt. Raises ValueError if the template refuses the messages."""
+        """Return the token ids of the first prompt of a conversation: its messages and tools.
+
+        Raises ValueError if the chat template refuses the messages.
+        """
         if self.style == "text":
             return self._template.ids(self._form(as_text(messages, tools), ()), None)
         return self._template.ids(self._form(messages, tools), _listed(tools))
 
     def tail(self, messages: Sequence[Message], answered: int, last: int, tools: Tools) -> tuple[int, ...]:
-        """Return the tokens between a turn and the next turn of the model.
+        """Return the token ids between one turn of the model and its next turn.
 
-        They are the end of the turn, the messages after it, and the beginning of the next turn.
+        They are the end of the earlier turn, the messages after this turn, and the beginning of the next one.
 
-        - ``answered``: the index of this turn's message in ``messages``.
-        - ``last``: the last sampled token of this turn. If it is an end token, it is not repeated.
+        - ``answered``: the index of the earlier turn's message in ``messages``.
+        - ``last``: the last sampled token of the earlier turn. If it is an end token, it is not repeated.
 
         Raises:
             Unextendable: the template has no end token after the assistant's message.
@@ -95,9 +99,10 @@ class Dialogue:
     def message(
         self, prompt_ids: Sequence[int], token_ids: Sequence[int], text: str, tools: Tools
     ) -> Message:
-        """Return a completion as the assistant's message.
+        """Convert a completion into the assistant's message, with its tool calls.
 
-        Raises MalformedCall if the completion has a tool call that cannot be read.
+        ``text``: the text of the sampled tokens ``token_ids``. ``tools``: the tools in the prompt. Raises
+        MalformedCall if the completion has a tool call that cannot be read.
         """
         if not tools:
             return {"role": "assistant", "content": text}
@@ -110,11 +115,11 @@ class Dialogue:
         return str(self._tokenizer.decode(list(token_ids)))
 
     def encode(self, text: str) -> tuple[int, ...]:
-        """Return the token ids of a text, without special tokens around it."""
+        """Return the token ids of a text. The tokenizer adds no special tokens at its beginning or end."""
         return tuple(self._tokenizer.encode(text, add_special_tokens=False))
 
     def _form(self, messages: Sequence[Message], tools: Tools) -> list[Message]:
-        """Return the messages, changed so that the chat template drops as little of them as possible.
+        """Change messages so that the chat template drops as little of them as possible. Return the result.
 
         Raises ValueError if the template still drops a whole message or the tools.
         """
@@ -128,7 +133,10 @@ class Dialogue:
 
 
 def _mark(message: Message) -> list[str]:
-    """Replace a message's content and the names of its tool calls by markers. Return the markers."""
+    """Replace a message's content and the names of its tool calls by unique texts. Return these texts.
+
+    In a rendered conversation, these markers show where the message ends.
+    """
     markers = [f"{_MARKER}0x"]
     message["content"] = markers[0]
     for place, function in enumerate(calls_of(1, message), start=1):

@@ -19,11 +19,11 @@ class BatchSampler:
     """
 
     def __init__(self, generate: Generate, batches: int = 1, largest: int | None = None) -> None:
-        """Start threads that call ``generate``.
+        """Start threads that call ``generate``, which samples a batch of requests.
 
-        - ``batches``: how many batches may be sampled at the same time. It is 1 for an engine that samples
-          one batch after another. Then all requests that arrive during a batch form the next batch. A server
-          with continuous batching can sample many batches at the same time.
+        - ``batches``: maximum number of batches that are sampled at the same time. It is 1 for an engine that
+          samples one batch after another. Then all requests that arrive during a batch form the next batch. A
+          server with continuous batching can sample many batches at the same time.
         - ``largest``: the maximum number of requests in a batch. With 1, batches do not depend on timing.
           None: no maximum.
         """

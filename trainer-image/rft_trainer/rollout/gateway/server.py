@@ -1,11 +1,14 @@
-"""The HTTP endpoint of rollouts: OpenAI's API. Each rollout has its own path and access token.
+"""The HTTP endpoint at which agents call the policy during rollouts. It has OpenAI's API.
+
+Each rollout has its own path and access token.
 
 GET  /rollouts/<id>/v1/models
 POST /rollouts/<id>/v1/chat/completions   also with "stream": true
 POST /rollouts/<id>/v1/completions        the prompt is a text or a list of token ids
 POST /rollouts/<id>/reward                {"value": 0.5, "metrics": {…}} or {"error": "why"}, once
 
-All decisions about a rollout are in ``session`` and ``answers``. Only the server's thread changes a rollout.
+The modules ``session`` and ``answers`` decide how a request is answered. Only the server's thread changes a
+rollout.
 """
 
 import asyncio
@@ -39,16 +42,21 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class _Closed(Exception):
-    """The rollout was closed after the request had begun, so the request must not change the rollout."""
+    """Error: a rollout was closed while a request was answered. The request must not change the rollout."""
 
 
 class _RunEnds(Exception):
-    """An error that ends the run: the engine failed, or the chat template cannot continue a conversation."""
+    """Error that ends the run: sampling failed, or the chat template cannot continue a conversation."""
 
 
 @dataclass
 class OpenRollout:
-    """A rollout that its agent can reach by HTTP, and the report of the agent."""
+    """A rollout at the HTTP endpoint, which an agent is playing.
+
+    - ``token``: the access token that the agent sends with each request.
+    - ``reward``: the reward or the error that the agent has reported. None: nothing was reported yet.
+    - ``closed``: whether the rollout has ended. Then requests must not change it any more.
+    """
 
     name: str
     session: Session
@@ -67,15 +75,16 @@ class OpenRollout:
 
 
 class Gateway:
-    """Serves rollouts on a Unix socket or on loopback, in a thread of its own. It is a context manager.
+    """HTTP server at which agents call the policy, on a Unix socket or on loopback. It is a context manager.
 
-    Any thread except the server's own one may call ``open_rollout`` and ``close_rollout``.
+    The server runs in a thread of its own. Any other thread may call ``open_rollout`` and ``close_rollout``.
     """
 
     def __init__(self, socket: Path | None, sampler: BatchSampler, decode: Decode) -> None:
         """Prepare the server. ``__enter__`` starts it.
 
         - ``socket``: path of the Unix socket. None: the server listens on a free port of 127.0.0.1.
+        - ``sampler``: samples the turns of the model.
         - ``decode``: returns the text of token ids.
         """
         self.counts: Counter[str] = Counter()
@@ -115,18 +124,21 @@ class Gateway:
             self._socket.unlink(missing_ok=True)
 
     def base_url(self, name: str) -> str:
-        """Return the base URL of a rollout for a client of OpenAI's API."""
+        """Return the base URL of the rollout ``name`` for a client of OpenAI's API."""
         return f"http://{_LOOPBACK}:{self._port}/rollouts/{name}/v1"
 
     def open_rollout(self, name: str, session: Session) -> str:
-        """Make a rollout reachable, and return its access token. Raises ValueError if the name is in use."""
+        """Make a rollout reachable by HTTP under ``name``. Return its access token.
+
+        ``session``: the record of the rollout. Raises ValueError if the name is in use.
+        """
         if name in self._rollouts:
             raise ValueError(f"the rollout {name} is open already")
         rollout = self._rollouts[name] = OpenRollout(name, session)
         return rollout.token
 
     def close_rollout(self, name: str) -> OpenRollout:
-        """Make a rollout unreachable, and return it. Its session does not change any more."""
+        """Make the rollout ``name`` unreachable by HTTP, and return it. Its session changes no more."""
 
         async def close() -> OpenRollout:
             rollout = self._rollouts.pop(name)
@@ -168,7 +180,10 @@ class Gateway:
     def _checked(
         self, handle: Callable[[web.Request, OpenRollout], Awaitable[web.StreamResponse]]
     ) -> Handler:
-        """Wrap a request handler: refuse requests without the rollout's token, and answer errors as JSON."""
+        """Wrap a request handler. Return a handler that also checks the access token and answers errors.
+
+        A request without the rollout's token is refused. Errors of ``handle`` become JSON answers.
+        """
 
         async def checked(request: web.Request) -> web.StreamResponse:
             rollout = self._rollouts.get(request.match_info["name"])
@@ -252,9 +267,9 @@ class Gateway:
         return rollout.session.turns[-1], message
 
     def _fail(self, error: Exception) -> None:
-        """Store an error that ends the run, unless there was an error before.
+        """Store the first error that ends the run in ``failure``.
 
-        Later errors, such as Preempted, are only consequences of the first error.
+        Later errors are not stored, because they are only consequences of the first one.
         """
         if self.failure is None:
             self.failure = error
@@ -271,7 +286,10 @@ class Gateway:
 
 
 def _refuse_closed(rollout: OpenRollout) -> None:
-    """Raise _Closed if the rollout was closed. Call this after each ``await``, before a change of it."""
+    """Raise _Closed if the rollout was closed.
+
+    A request handler calls this after each ``await``, before it changes the rollout.
+    """
     if rollout.closed:
         raise _Closed
 

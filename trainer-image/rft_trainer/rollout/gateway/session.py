@@ -1,7 +1,7 @@
-"""One rollout of several turns: the prompt of its next turn, and a record of the sampled tokens.
+"""Records one rollout of several turns, and computes the prompt of the model's next turn.
 
-This module only computes: it never waits, and calls no other process. The caller gets a Turn, lets the engine
-sample it, and passes the completion to ``record``.
+This module never waits, and calls no other process. The caller gets a ``Turn``, lets the engine sample its
+completion, and passes the completion to ``record``.
 """
 
 import time
@@ -21,7 +21,7 @@ Limit = Literal["maxTurns", "maxTokens", "contextLength", "maxSeconds"]
 
 @dataclass(frozen=True)
 class RolloutLimits:
-    """The limits of a rollout.
+    """The limits of a rollout of several turns. At a limit the rollout ends.
 
     - ``turns``: maximum number of turns.
     - ``tokens``: maximum number of sampled tokens of all turns together.
@@ -36,7 +36,7 @@ class RolloutLimits:
 
 
 class LimitReached(Exception):
-    """The rollout has reached one of its limits. It ends with the turns that it has so far."""
+    """Error: a rollout of several turns has reached a limit. The rollout ends with the turns that it has."""
 
     def __init__(self, limit: Limit, message: str) -> None:
         super().__init__(message)
@@ -45,7 +45,12 @@ class LimitReached(Exception):
 
 @dataclass(frozen=True)
 class Turn:
-    """A turn to sample. ``messages`` is None if the prompt was given as text or tokens."""
+    """The model's next turn in a rollout, which is not sampled yet.
+
+    - ``request``: the request to the sampler, with the token ids of the prompt.
+    - ``messages``: the messages of the prompt. None: the prompt was given as a text or as token ids.
+    - ``tools``: the tools that the model may call.
+    """
 
     request: Request
     messages: tuple[Message, ...] | None
@@ -54,7 +59,10 @@ class Turn:
 
 @dataclass(frozen=True)
 class Recorded:
-    """A sampled turn. ``adapter_version``: the version of the adapter that sampled it."""
+    """A sampled turn of the model: its prompt and its completion.
+
+    ``adapter_version``: the number of the adapter version that sampled this turn.
+    """
 
     prompt_ids: tuple[int, ...]
     generated: Generated
@@ -64,7 +72,11 @@ class Recorded:
 
 @dataclass(frozen=True)
 class _State:
-    """The messages and the tokens of a conversation after one of its turns."""
+    """A conversation after one of the model's turns: its messages and its tokens.
+
+    - ``history``: the messages, each as a canonical text, so that later requests can be compared.
+    - ``ids``: the token ids of the turn's prompt and completion.
+    """
 
     history: tuple[str, ...]
     tools: tuple[dict[str, Any], ...]
@@ -73,7 +85,12 @@ class _State:
 
 @dataclass
 class _Open:
-    """A segment to which later turns may add tokens."""
+    """A token sequence (segment) of an unfinished rollout, to which later turns may add tokens.
+
+    - ``prompt_ids``: the token ids of the first prompt.
+    - ``token_ids``, ``logprobs``: all tokens after the first prompt, and their log-probs in nats.
+    - ``sampled``: for each of these tokens, whether the policy sampled it.
+    """
 
     prompt_ids: tuple[int, ...]
     token_ids: list[int] = field(default_factory=list)
@@ -95,7 +112,10 @@ class _Open:
 
 
 class Session:
-    """The record of one rollout. Its methods must be called by one thread at a time."""
+    """The record of one rollout of several turns. It computes prompts, and stores the sampled turns.
+
+    Only one thread at a time may call the methods.
+    """
 
     def __init__(
         self,
@@ -106,7 +126,13 @@ class Session:
         adapter_version: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Begin a rollout. ``parameters.max_tokens`` is the maximum number of sampled tokens of one turn."""
+        """Begin a rollout without turns.
+
+        - ``dialogue``: renders conversations into token ids.
+        - ``parameters``: how turns are sampled. Their ``max_tokens`` is the limit of one turn.
+        - ``seed``: the seed of the rollout, from which each turn gets its own seed.
+        - ``clock``: returns the time in seconds.
+        """
         self.turns: list[Recorded] = []
         self.counts: Counter[str] = Counter()
         """Four counts of this rollout, by name.
@@ -117,7 +143,7 @@ class Session:
         - ``ignoredParameters``: sampling parameters of requests that were ignored
         """
         self.limit: Limit | None = None
-        """The limit that ended the rollout; None if no limit ended it."""
+        """The limit that ended the rollout. None: no limit has ended it."""
         self.adapter_version = adapter_version
         self._dialogue, self._parameters, self._limits, self._seed = dialogue, parameters, limits, seed
         self._clock = clock
@@ -143,20 +169,21 @@ class Session:
         return tuple(segment.closed() for segment in self._segments)
 
     def chat(self, messages: Sequence[Message], tools: Tools) -> Turn:
-        """Return the next turn of a conversation.
+        """Return the model's next turn, which answers the given messages.
 
         If the messages continue a conversation of this rollout, the new prompt begins with the tokens of this
-        conversation. Otherwise the prompt is rendered from the messages, and the turn begins a new segment.
-        Raises LimitReached, and ValueError for messages that cannot be rendered.
+        conversation. Otherwise the prompt is rendered from the messages. Raises LimitReached at a limit of
+        the rollout, and ValueError for messages that cannot be rendered.
         """
         kept, given = tuple(dict(message) for message in messages), tuple(dict(tool) for tool in tools)
         self._refuse_ended((), 1)  # before the messages are rendered, because a template may refuse them
         return self._turn(self._prompt(kept, given), kept, given)
 
     def complete(self, prompt: str | Sequence[int]) -> Turn:
-        """Return the next turn. ``prompt`` is its whole prompt, as a text or as token ids.
+        """Return the model's next turn, which continues ``prompt``: the whole prompt as text or token ids.
 
-        Raises LimitReached, and ValueError for a token id that the model does not know.
+        Raises LimitReached at a limit of the rollout, and ValueError for a token id that the model does not
+        know.
         """
         known = self._dialogue.vocabulary
         if not isinstance(prompt, str) and max(prompt, default=0) >= known:
@@ -168,10 +195,10 @@ class Session:
         return self._turn(ids, None, ())
 
     def record(self, turn: Turn, generated: Generated) -> Message:
-        """Record a completion, and return it as the assistant's message.
+        """Store the completion ``generated`` of a turn, and return it as the assistant's message.
 
         Raises MalformedCall if the completion has a tool call that cannot be read. Even then, the completion
-        is recorded.
+        is stored.
         """
         prompt_ids = turn.request.prompt_token_ids
         self._place(prompt_ids).add(prompt_ids, generated)
@@ -263,7 +290,8 @@ class Session:
     def _place(self, prompt_ids: tuple[int, ...]) -> _Open:
         """Return the token sequence (segment) to which a turn with this prompt is added.
 
-        This is the longest segment with which the prompt begins. If there is none, begin a new segment.
+        This is the longest segment whose tokens are the beginning of the prompt. If there is none, make a new
+        segment.
         """
         fitting = [segment for segment in self._segments if segment.extends(prompt_ids)]
         if fitting:
