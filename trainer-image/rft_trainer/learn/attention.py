@@ -141,7 +141,7 @@ def using(rows: FlatRows, forms: Forms) -> Iterator[None]:
 
 @contextmanager
 def implementation(model: Any, name: str) -> Iterator[None]:
-    """In the ``with`` block, a transformers model uses the attention implementation ``name``."""
+    """In the ``with`` block, let a transformers model use its attention implementation ``name``."""
     before = model.config._attn_implementation
     model.set_attn_implementation(name)
     try:
@@ -246,7 +246,7 @@ class Kernels:
 
 
 KERNELS = Kernels(blocks=flex_attention_forward)
-"""The functions that compute attention for ``NAME``. A test without a GPU sets other functions."""
+"""The functions that compute attention on a GPU. A test without a GPU replaces them."""
 
 PACKAGES = ("flash_attn_interface", "flash_attn")
 """Packages with FlashAttention's kernel for concatenated sequences, the faster one first: version 3, then

@@ -50,7 +50,7 @@ class FlatRows:
 
     @property
     def length(self) -> int:
-        """Number of tokens T."""
+        """Number of tokens of all rows together."""
         return len(self.text_T)
 
     def to(self, device: torch.device) -> "FlatRows":

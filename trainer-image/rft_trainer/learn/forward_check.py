@@ -38,9 +38,12 @@ _SHARE = 1 / 4
 The other one is the mean difference that appears if each completion sees the completions before it.
 """
 _PROMPT = 2 * WINDOW
-"""Length of the prompt in tokens."""
+"""Length in tokens of the prompt with which forward passes are checked."""
 _COMPLETIONS = (12, 3, 10)
-"""Lengths of the completions in tokens. The longest completion is longer than ``WINDOW``."""
+"""Lengths in tokens of the completions with which forward passes are checked.
+
+The longest completion is longer than ``WINDOW``.
+"""
 _TEXT = (
     "What is the capital of France, and how many people live there today? Please answer in one short"
     " sentence. The capital is Paris, a city on the river Seine with about two million people."
@@ -76,8 +79,9 @@ class CheckedTexts(NamedTuple):
 
 
 def checked_texts(tokenizer: Any) -> CheckedTexts:
-    """Return the token ids of an English text, cut into a prompt and completions of fixed lengths.
+    """Return token ids with which forward passes are checked: a prompt and completions of fixed lengths.
 
+    They are those of an English text.
     Raises ModelError if the tokenizer gives no tokens for the text.
     """
     ids = tokenizer.encode(_TEXT, add_special_tokens=False)

@@ -74,9 +74,9 @@ def token_logprobs(
 ) -> TokenLogprobs:
     """Return the log-probs of N sampled tokens, given the hidden states (N, H) that predict these tokens.
 
-    The filter is top-k and top-p. Its choice of tokens has no gradient. The sampled token is always kept.
-    Otherwise the filter could remove it if trainer and sampler round differently, and its log-prob would be
-    minus infinity.
+    The log-probs are computed after temperature, top-k and top-p. The choice of tokens by top-k and top-p has
+    no gradient. The sampled token is always kept. Otherwise it could be removed if trainer and sampler round
+    differently, and its log-prob would be minus infinity.
 
     - ``target_N``: the ids of the sampled tokens.
     - ``head``: maps n hidden states (n, H) to logits (n, V) over a vocabulary of V tokens, in float32 or
@@ -174,6 +174,9 @@ def _from_logits(scaled_n_V: Tensor, target_n: Tensor, settings: Filter, *, entr
 
 @torch.no_grad()
 def _entropy(scores_n_K: Tensor) -> Tensor:
-    """Return the entropy of softmax(scores), in nats. A score of minus infinity counts as probability 0."""
+    """Return the entropy of each row of softmax(scores), in nats.
+
+    A score of minus infinity counts as probability 0.
+    """
     logprobs_n_K = scores_n_K.log_softmax(dim=1)
     return -(logprobs_n_K.exp() * logprobs_n_K.clamp(min=-1e9)).sum(dim=1)

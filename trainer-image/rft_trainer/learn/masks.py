@@ -29,7 +29,7 @@ They are broadcast against each other.
 
 @dataclass(frozen=True)
 class _Rows:
-    """The B rows of the current forward pass, padded to T tokens.
+    """The B rows of the current forward pass, padded to T tokens. Completions of a row share their prompt.
 
     - ``allowed_B_1_T_T``: for each query and key, whether the query may attend to the key. A token may attend
       to itself, to earlier tokens of its prompt, and to earlier tokens of its own completion.

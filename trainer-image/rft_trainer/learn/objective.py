@@ -1,4 +1,4 @@
-"""The loss of a micro-batch as a pure function: LossInputs -> LossOutputs.
+"""Computes the loss of a micro-batch with a pure function: LossInputs -> LossOutputs.
 
 All objectives use the same code, with different data: each objective is an entry of ``OBJECTIVES``. An
 optimizer step is made on a mini-batch. The loss of a mini-batch is the sum over its micro-batches. Each loss

@@ -1,4 +1,4 @@
-"""AdamW for the adapter's weights, and the schedule of its learning rate."""
+"""Makes the optimizer AdamW for the adapter's weights, and the schedule of its learning rate."""
 
 import math
 from collections.abc import Callable

@@ -64,7 +64,10 @@ class PackedRow:
 
     @property
     def length(self) -> int:
-        """Number of tokens to compute. The last token of a completion predicts no token and is left out."""
+        """Number of tokens of the row in a forward pass.
+
+        The last token of each completion is left out, because it predicts no token.
+        """
         return len(self.prompt_ids) + sum(len(completion.ids) - 1 for completion in self.completions)
 
     def masked(self) -> "PackedRow":
@@ -289,8 +292,9 @@ def _flattened(
 
 
 def _siblings_hidden(segments_B_T: Tensor) -> Tensor:
-    """Return the mask (B, 1, T, T), in which True means that the query attends to the key.
+    """Return an attention mask (B, 1, T, T) that hides the completions of a row from each other.
 
+    True means that the query attends to the key.
     A token attends to itself, to earlier tokens of its prompt, and to earlier tokens of its own completion.
     ``segments_B_T``: for each token, 0 if it is in the prompt, else the number of its completion, from 1.
     """

@@ -125,7 +125,10 @@ class Policy:
         return [value for name, value in named if value.requires_grad and "lora_B" in name]
 
     def batch(self, rows: Sequence[PackedRow]) -> MicroBatch:
-        """Return the tensors of these rows on the policy's device, in the form that its attention needs."""
+        """Build the tensors of a micro-batch with these rows, on the policy's device.
+
+        The rows are padded or concatenated, as the policy's attention implementation needs them.
+        """
         return build(rows, flat=self.forms.flat).to(self.device)
 
     def hidden(self, batch: MicroBatch) -> Tensor:
@@ -152,9 +155,9 @@ class Policy:
 
     @contextmanager
     def _masks(self, batch: MicroBatch) -> Iterator[Tensor | None]:
-        """In the ``with`` block, the model computes attention with the mask of this batch.
+        """In the ``with`` block, the model computes attention with the mask of ``batch``.
 
-        Yields the value for the model's argument ``attention_mask``.
+        Yields the value that the caller must pass to the model as ``attention_mask``.
         """
         if batch.flat is None:
             with masks.sharing(batch.attention_B_1_T_T, batch.positions_B_T) as attention_mask_B_T:
@@ -224,11 +227,14 @@ class Policy:
         self.dress(folder)
 
     def adapter_state(self) -> dict[str, Tensor]:
-        """Return the adapter's weights by name."""
+        """Return the weights of the trained adapter, by name, for a checkpoint."""
         return dict(get_peft_model_state_dict(self._model, adapter_name="default"))
 
     def load_adapter_state(self, state: dict[str, Tensor]) -> None:
-        """Restore saved adapter weights. Raises ModelError if their names or shapes do not fit the model."""
+        """Set the weights of the trained adapter to those of a checkpoint, by name.
+
+        Raises ModelError if their names or shapes do not fit the model.
+        """
         try:
             result: Any = set_peft_model_state_dict(self._model, state, adapter_name="default")
         except RuntimeError as error:
@@ -427,7 +433,10 @@ def _freeze(model: Any, adapter: str) -> None:
 
 
 def _head_scale(config: Any) -> float:
-    """Return the factor that scales the model's logits (Cohere: logit_scale, Granite: logits_scaling)."""
+    """Return the factor by which the output layer's result is multiplied to get the model's logits.
+
+    It is ``logit_scale`` in Cohere's models, and 1 / ``logits_scaling`` in Granite. Else it is 1.
+    """
     scale = getattr(config, "logit_scale", None) or 1.0
     return float(scale) / float(getattr(config, "logits_scaling", None) or 1.0)
 

@@ -114,8 +114,9 @@ class Followers:
     """
 
     def __init__(self, size: int, device: str, scratch_dir: Path | None) -> None:
-        """Start ``size`` - 1 followers, which wait for commands. ``gather`` joins them into a team.
+        """Start ``size`` - 1 follower processes, which wait for commands. ``gather`` connects them.
 
+        ``device``: "cpu" or "cuda".
         ``scratch_dir``: where a temporary folder for the rendezvous file is made. None: the system's folder.
         """
         self.team = ALONE

@@ -1,8 +1,8 @@
-"""The update with one batch: for each mini-batch, the gradients over all of its tokens, then a step of AdamW.
+"""Updates the policy with one batch: for each mini-batch, gradients over all tokens, then a step of AdamW.
 
 The importance ratio compares the current weights with the weights before the batch's first step. So the ratio
-is 1 in the first mini-batch. For the other mini-batches, the old log-probs are computed before the first
-step.
+is 1 in the first mini-batch. For the other mini-batches, log-probs by the old weights are computed before the
+first step.
 """
 
 import math

@@ -10,7 +10,7 @@ from rft_trainer.rollout.segments import Episode
 
 FinishReason = Literal["stop", "length"]
 BASE_NAME = "base"
-"""The name by which requests ask for the base model without an adapter."""
+"""The adapter name in requests that must be sampled by the base model without an adapter."""
 
 
 def unnoticed() -> None:
@@ -21,7 +21,7 @@ class ConnectionLost(Exception):
     """Error: the connection to a sampler was lost. Requests without an answer may be sent again."""
 
     restarts = 0
-    """Number of restarts of the sampler before the lost requests were sent."""
+    """Number of restarts that the sampler already had when the lost requests were sent."""
 
 
 @dataclass(frozen=True)

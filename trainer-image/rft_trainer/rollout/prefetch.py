@@ -1,4 +1,4 @@
-"""Samples the next batches while the policy is trained on the current batch.
+"""Samples the next batches of rollouts while the policy is trained on the current batch.
 
 When a step begins, the batches of the next ``maxStaleness`` steps may be sampled, but not those of later
 steps. A batch is sampled by the adapter that is the newest when the sampling of this batch begins. So this
@@ -64,7 +64,7 @@ class SamplingState:
     """
 
     def __init__(self, changed: threading.Condition) -> None:
-        """``changed``: the condition that is notified after each change of this state."""
+        """Begin with no requested completions. ``changed``: a condition that is notified of each change."""
         self._changed = changed
         self.asked = 0
         """Number of completions that were requested so far.
@@ -124,7 +124,7 @@ class Prefetch:
         self._changed = threading.Condition()
         """Protects the attributes below against concurrent changes. It is notified after each change."""
         self._running: list[SamplingState] = []
-        """The batches in the sampler."""
+        """The progress of each batch that is being sampled."""
         self._paused = self._closed = False
         self._error: BaseException | None = None
         """The error of the first batch that failed. After this error no further batch is begun."""
@@ -132,7 +132,7 @@ class Prefetch:
         """Whether an error ends the run. If so, the sampling of the current batches may stop."""
 
     def __enter__(self) -> Self:
-        """Return itself."""
+        """Return this object. Sampling begins with calls of ``begin``."""
         return self
 
     def __exit__(

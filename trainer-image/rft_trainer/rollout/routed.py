@@ -103,10 +103,10 @@ class RoutedEngine:
         count: int,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Make ``count`` samplers.
+        """Make ``count`` samplers with ``make``.
 
-        ``make`` returns a sampler. It gets the number of the sampler, from 0, and a function that returns
-        whether the sampler must stop.
+        ``make`` returns a sampler. Its arguments are the number of the sampler, from 0, and a function that
+        returns whether the sampler must stop. ``should_stop``: returns whether the run must stop.
         """
         self._closing = threading.Event()
         self._members: list[_Member] = []
@@ -152,7 +152,11 @@ class RoutedEngine:
         self._on_all(lambda replica: replica.use_adapter(adapter, kept))
 
     def _on_all(self, do: Callable[[Replica], None]) -> None:
-        """Call ``do`` for all samplers at the same time. Raises SamplerError if no sampler is left."""
+        """Call ``do`` for all samplers at the same time, and wait for the end of the calls.
+
+        A sampler for which ``do`` raises SamplerError is not used any more. Raises SamplerError if no sampler
+        is left.
+        """
         begun = [(member, done) for member in self._members if (done := member.call(do)) is not None]
         for member, done in begun:
             try:

@@ -1,4 +1,4 @@
-"""Segments: the token sequences of a rollout of several turns, and which of their tokens the policy sampled.
+"""Data classes for rollouts of several turns: their token sequences (segments), and their record (episode).
 
 Usually a rollout is one segment: the first prompt, the model's turn, a tool's result, the model's next turn,
 and so on. If a later prompt does not extend the earlier tokens, it begins another segment. All segments of a

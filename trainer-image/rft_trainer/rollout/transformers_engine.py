@@ -225,10 +225,10 @@ class _Batch:
     position_B_1: Tensor
 
     def only(self, places: list[int]) -> "_Batch":
-        """Return a new batch with some of the rows.
+        """Return a new batch with some of the completions of this batch.
 
-        ``places``: the indices of the rows in this batch. An index may occur several times. Do not use this
-        batch afterwards, because its KV cache is changed in place.
+        ``places``: the indices of these completions in this batch. An index may occur several times. Do not
+        use the old batch afterwards, because its KV cache is changed in place.
         """
         index = torch.tensor(places, device=self.mask_B_T.device)
         self.cache.reorder_cache(index)

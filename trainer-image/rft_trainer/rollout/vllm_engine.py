@@ -92,7 +92,9 @@ class VllmEngine:
                 self._start_again(error)
 
     def _start_again(self, error: StartFailed) -> None:
-        """Start the server again, because its start failed. The memory that it lacked may be free now.
+        """Start the server again after its start has failed with ``error``.
+
+        If the server lacked memory, this memory may be free now.
 
         Raises ``error`` in three cases:
 

@@ -36,7 +36,7 @@ BATCH_INVARIANT_VERSION, BATCH_INVARIANT_CAPABILITY = (0, 32), (8, 0)
 _MARKER, _NUMBER = "RFT_SAMPLER_OF", "RFT_SAMPLER_NUMBER"
 _ERROR = r"\b((?:\w+\.)*\w+(?:Error|Exception): .+)"
 _ERRORS = (re.compile(rf"\(Worker.*?{_ERROR}"), re.compile(rf"\(EngineCore\b.*?{_ERROR}"), re.compile(_ERROR))
-"""Patterns of an error in vLLM's log: of a worker, of the engine process, and of any process."""
+"""Patterns of an error message in vLLM's log: of a worker process, of the engine process, of any process."""
 _ELSEWHERE = re.compile(r"root cause|stack trace", re.IGNORECASE)
 """Matches an error message that does not say the cause, but refers to another error in the log."""
 _END_SECONDS = 30.0
@@ -80,7 +80,7 @@ class ServerOptions:
     number: int | None = None
     """Number of this sampler if a run has several, from 0. None: the run has one."""
     start_seconds: float = 900.0
-    """Maximum time in seconds from the start of the process until it answers."""
+    """Maximum time in seconds from the start of the server's process to the server's first answer."""
     adapted: tuple[str, ...] = ()
     """Names of the layers with adapters. Empty: vLLM allocates buffers for all layers that it can adapt."""
     deterministic: bool = False
@@ -324,8 +324,10 @@ def environment(options: ServerOptions) -> dict[str, str]:
 
 
 def no_batch_invariance(version: str, capability: tuple[int, int]) -> str | None:
-    """Return why vLLM's batch-invariant mode is not available with LoRA on a GPU. Return None if it is
-    available.
+    """Check whether vLLM's batch-invariant mode is available with LoRA on a GPU. None: it is available.
+
+    Otherwise return the reason, as a text. In this mode, the log-probs of a request do not depend on the
+    other requests of its batch. ``version``: the version of vLLM. ``capability``: the compute capability.
 
     The minimum version and compute capability are those in the documentation of vLLM 0.32.
     """
@@ -339,9 +341,9 @@ def no_batch_invariance(version: str, capability: tuple[int, int]) -> str | None
 
 
 def preload_libraries() -> list[str]:
-    """Return the paths of libiomp5 and tcmalloc, if installed.
+    """Return the paths of the installed libraries with which vLLM's server on the CPU should be started.
 
-    With them LoRA on the CPU is 1.5 times as fast.
+    They are libiomp5 and tcmalloc. With both, LoRA on the CPU is 1.5 times as fast.
     """
     openmp = Path(sys.prefix) / "lib" / "libiomp5.so"
     return [str(found) for found in (openmp, allocator.library()) if found is not None and found.exists()]

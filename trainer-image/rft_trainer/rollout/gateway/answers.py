@@ -83,7 +83,7 @@ def asked_of(body: Mapping[str, Any]) -> AnswerOptions:
 
 
 def messages_of(body: Mapping[str, Any]) -> list[Message]:
-    """Return the messages of a chat request. The parts of a message's content are joined to one text.
+    """Read the messages in the JSON ``body`` of a chat request. Each message's content becomes one text.
 
     Raises BadRequest if there is no message, or if a message has an unknown role, a malformed tool call, or
     content that is not text.
@@ -129,7 +129,7 @@ def tools_of(body: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def prompt_of(body: Mapping[str, Any]) -> str | list[int]:
-    """Return the prompt of a completion request: a text, or token ids.
+    """Read the prompt in the JSON ``body`` of a completion request: a text, or a list of token ids.
 
     Raises BadRequest if the prompt is missing, empty, or anything else, such as a list of prompts.
     """
@@ -317,5 +317,5 @@ def completion_chunks(
 
 
 def models_answer() -> dict[str, Any]:
-    """Return the list of models in the form of OpenAI's API. The list has one model."""
+    """Return the JSON of the list of models in the form of OpenAI's API. The list has one model."""
     return {"object": "list", "data": [{"id": MODEL, "object": "model", "created": 0, "owned_by": "rft"}]}

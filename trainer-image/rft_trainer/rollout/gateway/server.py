@@ -295,7 +295,7 @@ def _refuse_closed(rollout: OpenRollout) -> None:
 
 
 async def _body(request: web.Request) -> dict[str, Any]:
-    """Return the JSON object in a request. Raises BadRequest if its body is anything else."""
+    """Read the body of an HTTP request, which must be a JSON object. Raises BadRequest if it is not."""
     try:
         body = json.loads(await request.read())
     except (ValueError, RecursionError) as error:

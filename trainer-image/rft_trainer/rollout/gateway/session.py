@@ -265,7 +265,7 @@ class Session:
 
     @property
     def late(self) -> bool:
-        """Whether the rollout has taken longer than its time limit."""
+        """Whether the rollout has taken longer than its time limit. The time begins with the first turn."""
         return self._began is not None and self._clock() - self._began > self._limits.seconds
 
     def _refuse_ended(self, prompt_ids: Sequence[int], most: int) -> None:
