@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -284,3 +285,56 @@ def test_a_sampler_that_fails_fails_the_requests_and_goes_on() -> None:
         sampler.submit(request).result(10)
     assert sampler.submit(request).result(10).finish_reason == "stop"
     sampler.close()
+
+
+PAST_CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
+CHAT: dict[str, Any] = {
+    "messages": [
+        USER,
+        {"role": "assistant", "content": "", "tool_calls": [PAST_CALL]},
+        {"role": "tool", "tool_call_id": "c", "content": [{"type": "text", "text": "1"}]},
+    ],
+    "tools": [TOOL],
+    "tool_choice": "auto",
+    "stream_options": {"include_usage": True},
+    "response_format": {"type": "text"},
+    "n": 1,
+    "stream": False,
+}
+ODD: list[Any] = [None, True, -1, 10**30, 1e400, "x", [], ["x"], {}, {"a": 1}, [None]]
+
+
+def replaced(body: Any, odd: Any) -> Iterator[Any]:
+    """Yield copies of a JSON value. In each copy, one value at any depth is replaced by ``odd``."""
+    for key, value in body.items() if isinstance(body, dict) else enumerate(body):
+        copy = deepcopy(body)
+        copy[key] = odd
+        yield copy
+        if isinstance(value, dict | list):
+            for inner in replaced(value, odd):
+                copy = deepcopy(body)
+                copy[key] = inner
+                yield copy
+
+
+@pytest.mark.parametrize("odd", ODD, ids=lambda odd: repr(odd)[:20])
+def test_any_value_in_a_request_is_answered_as_json_and_never_ends_the_run(tmp_path: Path, odd: Any) -> None:
+    bodies = [("/v1/chat/completions", body) for body in replaced(CHAT, odd)]
+    bodies += [("/v1/completions", body) for body in replaced({"prompt": "a", "logprobs": 1}, odd)]
+    bodies += [("/reward", body) for body in replaced({"value": 1, "metrics": {"a": 1}, "error": None}, odd)]
+    with Open(tmp_path, *["answer"] * len(bodies)) as opened:
+        for i, (path, body) in enumerate(bodies):
+            _, client = opened.rollout(f"r{i}")
+            answer = client.post(path, content=json.dumps(body))
+            assert answer.status_code in (200, 400, 409, 422), (path, body, answer.text)
+            assert answer.text.startswith(("{", "data: ")), (path, body, answer.text)
+            client.close()
+        assert opened.gateway.failure is None
+
+
+def test_a_token_that_is_no_text_is_refused_as_any_other(opened: Open) -> None:
+    _, client = opened.rollout()
+    answer = client.get("/v1/models", headers=[(b"Authorization", b"Bearer \xff\xfe")])
+    assert answer.status_code == 401
+    assert opened.gateway.counts["unauthorized"] == 1

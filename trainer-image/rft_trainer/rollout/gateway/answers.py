@@ -67,12 +67,12 @@ def asked_of(body: Mapping[str, Any]) -> AnswerOptions:
             "tool_choice cannot force a call, since tokens are sampled without constraints; use auto",
             "tool_choice",
         )
-    if (body.get("response_format") or {}).get("type") not in (None, "text"):
+    if _object(body, "response_format").get("type") not in (None, "text"):
         raise BadRequest(
             "response_format cannot be forced, since tokens are sampled without constraints",
             "response_format",
         )
-    options = body.get("stream_options") or {}
+    options = _object(body, "stream_options")
     return AnswerOptions(
         stream=bool(body.get("stream")),
         usage_in_stream=bool(options.get("include_usage")),
@@ -80,6 +80,14 @@ def asked_of(body: Mapping[str, Any]) -> AnswerOptions:
         token_ids=bool(body.get("return_token_ids")),
         ignored=tuple(name for name in FORCED if body.get(name) is not None),
     )
+
+
+def _object(body: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return the object in the field ``name`` of a request, or {} if it is absent. Raises BadRequest."""
+    value = body.get(name)
+    if value is not None and not isinstance(value, dict):
+        raise BadRequest(f"{name} is not an object", name)
+    return value or {}
 
 
 def messages_of(body: Mapping[str, Any]) -> list[Message]:

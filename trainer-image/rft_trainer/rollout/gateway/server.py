@@ -187,13 +187,15 @@ class Gateway:
 
         async def checked(request: web.Request) -> web.StreamResponse:
             rollout = self._rollouts.get(request.match_info["name"])
-            given = request.headers.get("Authorization", "").removeprefix("Bearer ")
+            # Bytes that are not UTF-8 are in the header's text as surrogates.
+            header = request.headers.get("Authorization", "").encode(errors="surrogateescape")
+            given = header.removeprefix(b"Bearer ")
             # The answer is the same for a rollout that does not exist, so that names cannot be guessed.
-            if rollout is None or not hmac.compare_digest(given.encode(), rollout.token.encode()):
+            if rollout is None or not hmac.compare_digest(given, rollout.token.encode()):
                 self.counts["unauthorized"] += 1
                 if rollout is not None:
                     rollout.refused += 1
-                return _error(401, "the API key is not that of an open rollout", "invalid_api_key")
+                return _error(401, "the API key is wrong, or the rollout has ended", "invalid_api_key")
             try:
                 return await handle(request, rollout)
             except BadRequest as error:
