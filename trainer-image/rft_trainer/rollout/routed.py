@@ -62,7 +62,7 @@ class _Member:
         if self.restarting is not None and self.restarting.done():
             error, self.restarting = self.restarting.exception(), None
             if isinstance(error, SamplerError):
-                log.warning("sampler %d is lost: %s", self.number, error)
+                log.warning("sampler %d failed and is not used any more: %s", self.number, error)
                 self.lost = error
             elif error is not None:
                 raise error
@@ -162,7 +162,7 @@ class RoutedEngine:
             try:
                 done.result()
             except SamplerError as error:
-                log.warning("sampler %d is lost: %s", member.number, error)
+                log.warning("sampler %d failed and is not used any more: %s", member.number, error)
                 member.lost = error
         self._live()
 
