@@ -865,7 +865,8 @@ def cases(everywhere: Kubectl) -> Iterator[dict[str, Case]]:
     pods = [_in(case.namespace, made) for case in CASES for made in case.objects if made["kind"] == "Pod"]
 
     def clean_up(*options: str) -> None:
-        _delete(everywhere, [*pods, *namespaces, *_cluster_wide()], *options)
+        known = [made for made in _cluster_wide() if _knows(everywhere, made["kind"])]
+        _delete(everywhere, [*pods, *namespaces, *known], *options)
 
     clean_up("--wait")
     everywhere.apply(*namespaces)
@@ -877,9 +878,15 @@ def cases(everywhere: Kubectl) -> Iterator[dict[str, Case]]:
 
 def _is_possible(kubectl: Kubectl, case: Case) -> bool:
     """Return whether the API server knows the kinds of a case's policies."""
-    kinds = {made["kind"] for made in case.objects if made["kind"].endswith("AdmissionPolicy")}
+    return all(_knows(kubectl, made["kind"]) for made in case.objects)
+
+
+def _knows(kubectl: Kubectl, kind: str) -> bool:
+    """Return whether the API server knows a kind. Only kinds of admission policies may be unknown."""
+    if "AdmissionPolicy" not in kind:
+        return True
     known = kubectl.run("get", "--raw=/apis/admissionregistration.k8s.io/v1", check=False).stdout
-    return all(f'"{kind}"' in known for kind in kinds)
+    return f'"{kind}"' in known
 
 
 def _prepare(kubectl: Kubectl, cases: dict[str, Case]) -> None:

@@ -26,6 +26,8 @@ from tests.waiting import wait_until
 
 pytestmark = pytest.mark.cluster
 Submit = Callable[..., Run]
+FRACTIONAL = ("temperature", "learningRate")
+"""Fields with a bound that is a fraction. The CRD checks their ranges by rules in CEL."""
 
 
 @pytest.mark.parametrize(
@@ -44,6 +46,8 @@ Submit = Callable[..., Run]
 def test_the_crd_refuses_values_out_of_range(
     api: Api, manifest: Callable[..., Object], section: str, field: dict[str, Any]
 ) -> None:
+    if not has_cel(api) and next(iter(field)) in FRACTIONAL:
+        pytest.skip("an API server without CEL does not check a range with a bound that is a fraction")
     with pytest.raises(ClusterError) as refusal:
         api.create(RFTJOBS, manifest(**{section: field}))
     assert refusal.value.status == 422

@@ -85,11 +85,13 @@ def server_objects(
             "template": {"metadata": {"labels": labels}, "spec": pod},
         },
     }
+    # Kubernetes 1.20 answers a server-side apply with 500 if a port has no protocol, a key of the list.
+    port = {"name": "http", "port": PORT, "targetPort": "http", "protocol": "TCP"}
     service = {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": metadata,
-        "spec": {"selector": labels, "ports": [{"name": "http", "port": PORT, "targetPort": "http"}]},
+        "spec": {"selector": labels, "ports": [port]},
     }
     # The Service is created first: if the API server refuses it, no pod of the Deployment uses GPUs.
     return [service, deployment]
@@ -116,7 +118,7 @@ def _pod(
         "command": list(command),
         "env": [variable for variable in main.get("env", []) if _is_needed(variable["name"])],
         "resources": _resources(main.get("resources") or {}, amounts),
-        "ports": [{"name": "http", "containerPort": PORT}],
+        "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
         "readinessProbe": {"httpGet": {"path": "/health", "port": "http"}, "periodSeconds": 5},
         "volumeMounts": [folder_mount(job, FOLDER), *mounts],
     }
