@@ -15,7 +15,7 @@ Object = dict[str, Any]
 _PATHS = {
     "configmaps": "api/v1/namespaces/{}/configmaps",
     "deployment": "apis/apps/v1/namespaces/{}/deployments",
-    "endpointslices": "apis/discovery.k8s.io/v1/namespaces/{}/endpointslices",
+    "endpoints": "api/v1/namespaces/{}/endpoints",
     "job": "apis/batch/v1/namespaces/{}/jobs",
     "jobs": "apis/batch/v1/namespaces/{}/jobs",
     "persistentvolumeclaims": "api/v1/namespaces/{}/persistentvolumeclaims",

@@ -837,6 +837,10 @@ def _placed(case: Case, objects: tuple[Object, ...]) -> list[Object]:
     return [_in(case.namespace, made) for made in objects]
 
 
+OLDEST_MINOR = 29
+"""The oldest minor version of Kubernetes that has the access modes and resource claims of all cases."""
+
+
 def _cluster_wide() -> list[Object]:
     """Return ``NODE`` and the objects of all cases that are in no namespace, except for Namespaces."""
     found = [made for case in CASES for made in (*case.objects, *case.mend) if made["kind"] in CLUSTER_WIDE]
@@ -860,13 +864,17 @@ def everywhere(kubectl: Kubectl) -> Kubectl:
 @pytest.fixture(scope="module")
 def cases(everywhere: Kubectl) -> Iterator[dict[str, Case]]:
     """The cases that are possible on this cluster, by the names of their jobs. Their namespaces exist."""
+    version = json.loads(everywhere.run("get", "--raw=/version").stdout)
+    if int(version["minor"].rstrip("+")) < OLDEST_MINOR:
+        pytest.skip(
+            f"the cases quote what Kubernetes 1.{OLDEST_MINOR} and later say; this is {version['gitVersion']}"
+        )
     found = {case.job: case for case in CASES if _is_possible(everywhere, case)}
     namespaces = [_object("Namespace", name) for name in sorted({case.namespace for case in found.values()})]
     pods = [_in(case.namespace, made) for case in CASES for made in case.objects if made["kind"] == "Pod"]
 
     def clean_up(*options: str) -> None:
-        known = [made for made in _cluster_wide() if _knows(everywhere, made["kind"])]
-        _delete(everywhere, [*pods, *namespaces, *known], *options)
+        _delete(everywhere, [*pods, *namespaces, *_cluster_wide()], *options)
 
     clean_up("--wait")
     everywhere.apply(*namespaces)
@@ -878,15 +886,9 @@ def cases(everywhere: Kubectl) -> Iterator[dict[str, Case]]:
 
 def _is_possible(kubectl: Kubectl, case: Case) -> bool:
     """Return whether the API server knows the kinds of a case's policies."""
-    return all(_knows(kubectl, made["kind"]) for made in case.objects)
-
-
-def _knows(kubectl: Kubectl, kind: str) -> bool:
-    """Return whether the API server knows a kind. Only kinds of admission policies may be unknown."""
-    if "AdmissionPolicy" not in kind:
-        return True
+    kinds = {made["kind"] for made in case.objects if made["kind"].endswith("AdmissionPolicy")}
     known = kubectl.run("get", "--raw=/apis/admissionregistration.k8s.io/v1", check=False).stdout
-    return f'"{kind}"' in known
+    return all(f'"{kind}"' in known for kind in kinds)
 
 
 def _prepare(kubectl: Kubectl, cases: dict[str, Case]) -> None:

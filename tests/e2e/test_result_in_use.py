@@ -255,9 +255,10 @@ def is_ready(kubectl: Kubectl) -> bool:
         if container["restartCount"]:
             log = kubectl.run("logs", pod["metadata"]["name"], "--previous", "--tail=40").stdout
             raise AssertionError(f"the server has ended: {container['lastState']}\n{log}")
-    slices = kubectl.list("endpointslices", f"kubernetes.io/service-name=serve-{NAME}")
-    ready = [each["conditions"].get("ready") for one in slices for each in one.get("endpoints") or []]
-    return bool(ready) and all(ready)
+    # Not EndpointSlices, which Kubernetes 1.20 does not have.
+    found = [each for each in kubectl.list("endpoints", "") if each["metadata"]["name"] == f"serve-{NAME}"]
+    subsets = [subset for each in found for subset in each.get("subsets") or []]
+    return bool(subsets) and not any(subset.get("notReadyAddresses") for subset in subsets)
 
 
 @contextmanager
@@ -284,7 +285,7 @@ def forwarded(kubectl: Kubectl, said: str, port: int) -> Iterator[None]:
 
 def left(kubectl: Kubectl) -> list[str]:
     """Return kind and name of the objects that still exist of those that ``rft serve --apply`` created."""
-    kinds = "deployments,replicasets,pods,services,endpointslices"
+    kinds = "deployments,replicasets,pods,services,endpoints"
     return [f"{each['kind']} {each['metadata']['name']}" for each in kubectl.list(kinds, OF_THE_SERVER)]
 
 
