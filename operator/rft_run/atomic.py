@@ -89,7 +89,11 @@ def _exchange(unfinished: Path, target: Path) -> None:
     """Rename a folder to ``target``. Afterwards, remove the folder that had the name ``target`` before."""
     old = unfinished.with_suffix(_REPLACED)
     target.rename(old)
-    unfinished.rename(target)
+    try:
+        unfinished.rename(target)
+    except OSError:
+        old.rename(target)
+        raise
     # Also removes the folders that a process left when it was killed here.
     for replaced in target.parent.glob(f".{glob.escape(target.name)}.????????{_REPLACED}"):
         if replaced.is_dir() and not replaced.is_symlink():

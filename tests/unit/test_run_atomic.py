@@ -84,6 +84,25 @@ def test_what_a_killed_replacement_left_is_removed_by_the_next(tmp_path: Path, f
     assert sorted(tmp_path.iterdir()) == sorted([target, kept])
 
 
+def test_a_replacement_that_fails_puts_the_old_folder_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "model"
+    target.mkdir()
+    (target / "old").touch()
+    rename = Path.rename
+
+    def refusing(self: Path, new: Path) -> Path:
+        if self.name.endswith(".partial"):
+            raise OSError("no space")
+        return rename(self, new)
+
+    monkeypatch.setattr(Path, "rename", refusing)
+    with pytest.raises(OSError, match="no space"), atomic.new_folder(target, replace=True):
+        pass
+    assert [path.name for path in tmp_path.rglob("*")] == ["model", "old"]
+
+
 def test_temporary_files_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     atomic.temporary(tmp_path / "state.json").touch()
     atomic.temporary(tmp_path / "adapter").mkdir()
