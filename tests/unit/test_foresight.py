@@ -321,6 +321,15 @@ def test_a_default_that_hides_a_field_of_the_row_is_a_warning(
     assert (said in " ".join(output.split())) is warns
 
 
+@pytest.mark.parametrize("wrong", [{"metadata": "x"}, {"data": ["x"]}, {"binaryData": 5}])
+def test_a_config_map_of_a_wrong_form_is_one_line(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    path = tmp_path / "job.yaml"
+    config_map = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "rows"}, **wrong}
+    path.write_text(yaml.safe_dump_all([job(), config_map]))
+    result = CliRunner().invoke(app, ["validate", str(path)])
+    assert (result.exit_code, "of a ConfigMap is not an object" in result.output) == (2, True), result.output
+
+
 def test_a_field_beside_the_spec_is_not_dropped_in_silence(tmp_path: Path) -> None:
     code, output = validated(tmp_path, {**job(), "sampling": {}})
     assert code == 1

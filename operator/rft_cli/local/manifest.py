@@ -1,4 +1,4 @@
-"""Reads files with manifests: RFTJobs, and the ConfigMaps in the same file."""
+"""Reads a YAML file with manifests of RFTJobs, and the ConfigMaps in the same file."""
 
 import base64
 import binascii
@@ -23,54 +23,63 @@ _KEY = re.compile(r"[-._a-zA-Z0-9]+")
 
 
 class Manifest(NamedTuple):
-    """A valid RFTJob, and the other objects of the file that it was read from."""
+    """A valid RFTJob, and the ConfigMaps in the file from which it was read."""
 
     path: Path
     job: RFTJob
     config_maps: dict[str, dict[str, bytes]]
-    """The contents of the ConfigMaps in the file, by name and key."""
+    """The contents of the ConfigMaps in the file, by the ConfigMap's name and then by key."""
 
     @property
     def folder(self) -> Path:
-        """The folder to which relative paths in the manifest refer."""
+        """The folder to which relative paths in the manifest refer: that of the file, or for standard input
+        the working folder.
+        """
         return folder_of(self.path)
 
 
 def read(path: Path, allowed: Folders | None = None) -> list[Document]:
-    """Return the Kubernetes objects of a file. The path ``-`` means standard input.
+    """Return the Kubernetes objects in the file ``path``, or in standard input if ``path`` is ``-``.
 
-    For each file that a job names by ``python.file``, a ConfigMap with this file follows the job.
+    If a job names a file with grader code by ``python.file``, a ConfigMap with this file is added after the
+    job, and the job refers to the ConfigMap.
 
     ``allowed``: folders whose files may be sent to a cluster, in addition to the manifest's folder. None
     means that nothing is sent to a cluster, so every file may be read.
 
     Raises:
-        UserError: if the file cannot be read as YAML, or a file that it names cannot be read.
+        UserError: if the file cannot be read as YAML, or a file with grader code cannot be read or may not be
+            sent.
     """
     folder = folder_of(path)
     return with_code(as_written(path), folder, None if allowed is None else (folder, *allowed))
 
 
 def as_written(path: Path) -> list[Document]:
-    """Return the Kubernetes objects of a file, unchanged. Raises UserError if the file cannot be read."""
+    """Return the Kubernetes objects in the file ``path`` (``-``: standard input), without any change.
+
+    Raises UserError if the file cannot be read as YAML.
+    """
     try:
         return load_documents(sys.stdin.read(), "stdin") if path == STDIN else load_file(path)
     except UnreadableManifest as error:
         raise UserError(str(error), UNREADABLE) from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"stdin: is not UTF-8: {error}", UNREADABLE) from error
 
 
 def folder_of(path: Path) -> Path:
-    """Return the folder to which relative paths in a manifest refer: the folder of the manifest's file.
-
-    For standard input, return the working folder.
+    """Return the folder to which relative paths in the manifest ``path`` refer: the folder of this file. For
+    standard input (``-``), return the working folder.
     """
     return Path.cwd() if path == STDIN else path.resolve().parent
 
 
 def on_this_machine(document: Document) -> Document:
-    """Return a job for a run on this machine: a job without ``spec.storage`` gets ephemeral storage.
+    """Return the RFTJob ``document`` in a form that is valid for a run on this machine: add ephemeral storage
+    if ``spec.storage`` is missing.
 
-    Otherwise the job would not be valid. The run itself uses the folder of ``--output``.
+    A run on this machine does not use ``spec.storage``. It writes into the folder of ``--output``.
     """
     body = document.body
     spec = body.get("spec")
@@ -80,16 +89,19 @@ def on_this_machine(document: Document) -> Document:
 
 
 def is_job(body: Mapping[str, Any]) -> bool:
-    """Whether an object is an RFTJob, or was probably meant to be one.
+    """Return whether a Kubernetes object is an RFTJob, or is probably meant as one.
 
-    This is so if at least its kind or its API group is that of an RFTJob.
+    This is true if its kind or its API group is that of an RFTJob.
     """
     group = str(body.get("apiVersion", "")).partition("/")[0]
     return group == GROUP or str(body.get("kind", "")).lower() == KIND.lower()
 
 
 def jobs_of(documents: list[Document], path: Path) -> list[Document]:
-    """Return the RFTJobs in a file. Raises UserError if the file has none."""
+    """Return the RFTJobs among ``documents``, the objects of the file ``path``.
+
+    Raises UserError if there are none.
+    """
     jobs = [document for document in documents if is_job(document.body)]
     if not jobs:
         raise UserError(nothing_in(documents, path), INVALID)
@@ -97,7 +109,9 @@ def jobs_of(documents: list[Document], path: Path) -> list[Document]:
 
 
 def nothing_in(documents: list[Document], path: Path) -> str:
-    """Return the error message for a file without an RFTJob. It says what the file contains instead."""
+    """Return the error message for a file without an RFTJob. The message names the kinds of the objects that
+    the file has.
+    """
     if not documents:
         return f"{path}: has no {KIND}: it is empty"
     kinds = dict.fromkeys(
@@ -111,7 +125,8 @@ def nothing_in(documents: list[Document], path: Path) -> str:
 
 
 def load(path: Path) -> Manifest:
-    """Return the only RFTJob of a file, and the file's ConfigMaps, for a run on this machine.
+    """Read and validate the RFTJob in a file, for a run on this machine. Return the job and the file's
+    ConfigMaps.
 
     Raises:
         UserError: if the file does not have exactly one RFTJob, or the RFTJob is not valid.
@@ -126,7 +141,7 @@ def load(path: Path) -> Manifest:
 
 
 def with_spec(job: RFTJob, spec: dict[str, Any]) -> RFTJob:
-    """Return the job with the new spec ``spec``, a JSON object. The new spec is validated.
+    """Return a copy of ``job`` with ``spec``, a JSON object, as its spec. The new spec is validated.
 
     Raises:
         UserError: if the new spec is not valid. The message has all problems.
@@ -139,7 +154,7 @@ def with_spec(job: RFTJob, spec: dict[str, Any]) -> RFTJob:
 
 
 def the_job(path: Path) -> Document:
-    """Return the only RFTJob of a file, without validation.
+    """Return the only RFTJob in a file as it is written there. It is not validated.
 
     Raises:
         UserError: if the file does not have exactly one RFTJob.
@@ -157,32 +172,41 @@ def _only_job(documents: list[Document], path: Path) -> Document:
 
 
 def name_of(body: Mapping[str, Any]) -> str:
-    """Return the ``metadata.name`` of an object, or the text "without a name"."""
+    """Return the ``metadata.name`` of a Kubernetes object, or the text "without a name" if it has none."""
     metadata = body.get("metadata")
     name = metadata.get("name") if isinstance(metadata, Mapping) else None
     return str(name) if name else "without a name"
 
 
 def config_maps(documents: list[Document], namespace: str) -> dict[str, dict[str, bytes]]:
-    """Return the contents of the ConfigMaps of a namespace, by the ConfigMap's name and then by key.
+    """Return the contents of the ConfigMaps among ``documents`` that belong to a namespace. The keys are the
+    ConfigMap's name and then the key in it.
 
-    Raises UserError if a key or a content is not valid.
+    A ConfigMap without a namespace counts too. Raises UserError if a key or a content is not valid.
     """
     found: dict[str, dict[str, bytes]] = {}
     for source, body in documents:
         if body.get("apiVersion") != "v1" or body.get("kind") != "ConfigMap":
             continue
-        metadata = body.get("metadata") or {}
-        # A ConfigMap without a namespace is in the job's namespace.
+        metadata = _object(source, body, "metadata")
+        # A ConfigMap without a namespace counts as one in the job's namespace.
         if metadata.get("namespace", namespace) == namespace:
             found[name_of(body)] = _contents(source, body)
     return found
 
 
+def _object(source: str, body: Mapping[str, Any], field: str) -> Mapping[str, Any]:
+    """Return the object in a field of a ConfigMap, or {} if it is absent. Raises UserError otherwise."""
+    value = body.get(field) or {}
+    if not isinstance(value, dict):
+        raise UserError(f"{source}: {field} of a ConfigMap is not an object", UNREADABLE)
+    return value
+
+
 def _contents(source: str, body: Mapping[str, Any]) -> dict[str, bytes]:
     contents: dict[str, bytes] = {}
-    for key in (*(body.get("data") or {}), *(body.get("binaryData") or {})):
-        # A key becomes the name of a file.
+    for key in (*_object(source, body, "data"), *_object(source, body, "binaryData")):
+        # The key becomes the name of a file, so it must not be a path.
         if not _KEY.fullmatch(str(key)) or str(key) in (".", ".."):
             raise UserError(
                 f"{source}: {str(key)!r} is not a valid ConfigMap key; use only letters, digits, -, _ and .",
