@@ -1,6 +1,6 @@
-"""The entry point of ``rft``, also installed as ``kubectl-rft``.
+"""The entry point of the command line ``rft``, which is also installed as the kubectl plugin ``kubectl-rft``.
 
-A command's module is imported when the command is called, so that ``rft`` starts quickly.
+The module of a command is imported only when the command is called, so that ``rft`` starts quickly.
 """
 
 import ast
@@ -50,26 +50,27 @@ RESULTS = {
 }
 OTHERS = {"completion": "completion"}
 COMMANDS = {**BEFORE, **DURING, **RESULTS, **OTHERS}
-"""For each command, the name of its module in ``rft_cli.commands``.
+"""The commands of ``rft``. The key is the name of a command, and the value is its module in
+``rft_cli.commands``.
 
-The function or the group of subcommands in this module has the name of the command, ``import_`` for
-``import``."""
+Each of these modules has a function or a group of subcommands with the name of its command. For ``import``,
+the name is ``import_``."""
 
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 
 
 class Commands(TyperGroup):
-    """The group of all commands of ``rft``. The module of a command is imported when the command is
-    called.
+    """The group of all commands of ``rft``, for typer. It imports the module of a command only when the
+    command is called.
     """
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """Return the names of all commands."""
+        """Return the names of all commands of ``rft``, in the order of the help."""
         del ctx
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Return a command, or None if no command has this name."""
+        """Import the command ``cmd_name`` and return it. Return None if no command has this name."""
         del ctx
         if cmd_name not in COMMANDS:
             return None
@@ -81,8 +82,9 @@ class Commands(TyperGroup):
         return typer.main.get_command(single)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Return the command that the command line names. For an unknown name, fail and propose a similar
-        name.
+        """Find the command for ``args``, the words of the command line after ``rft`` and its options.
+
+        If the first word is not a command, end with an error that proposes a similar name.
         """
         if args[0] not in COMMANDS and not args[0].startswith("-"):
             close = difflib.get_close_matches(args[0], COMMANDS, 1)
@@ -91,24 +93,27 @@ class Commands(TyperGroup):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Write one line about each command into the help."""
+        """Write one line about each command into the text of ``rft --help``."""
         del ctx
         with formatter.section("Commands"):
             formatter.write_dl([(name, summary(name)) for name in COMMANDS])
 
 
 def function(name: str) -> Callable[..., Any] | typer.Typer:
-    """Import a command's module. Return the function of the command, or the group of its subcommands."""
+    """Import the module of the command ``name``. Return the command's function, or the group of its
+    subcommands.
+    """
     module = importlib.import_module(f"rft_cli.commands.{COMMANDS[name]}")
     found: Callable[..., Any] | typer.Typer = getattr(module, f"{name}_" if name == "import" else name)
     return found
 
 
 def summary(name: str) -> str:
-    """Return the first sentence of the docstring of a command's function, without importing its module.
+    """Return the sentence about the command ``name`` in the help. The command's module is not imported.
 
-    A group of subcommands, such as ``env``, has no function. For a group, return the text after the colon in
-    the first sentence of its module's docstring.
+    The sentence is the first one in the docstring of the command's function. A group of subcommands, such as
+    ``env``, has no function. For a group, it is the text after the colon in the first sentence of the
+    module's docstring.
     """
     spec = importlib.util.find_spec(f"rft_cli.commands.{COMMANDS[name]}")
     assert spec is not None
@@ -123,13 +128,14 @@ def summary(name: str) -> str:
 
 
 class App(typer.Typer):
-    """The program ``rft``. After an unexpected error it prints the traceback and exits with code 1.
+    """The typer application of ``rft``. After an unexpected error it prints the traceback and exits with
+    code 1.
 
-    A traceback may contain any text. So its control characters are replaced by visible escape codes.
+    A traceback may contain any text, so its control characters are replaced by visible escape codes.
     """
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the command that the command line names. The arguments are those of ``typer.Typer``."""
+        """Parse the command line and run the command in it. The arguments are passed on to typer."""
         try:
             return super().__call__(*args, **kwargs)
         except Exception:

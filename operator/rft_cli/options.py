@@ -1,4 +1,6 @@
-"""Options that several commands share, and the connection to the cluster that these options select."""
+"""Defines the options that several commands of ``rft`` share, and connects to the cluster that the options
+``--context`` and ``--namespace`` select.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -42,9 +44,9 @@ PushTo = Annotated[
 
 
 def job_names(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Return the names of the jobs that begin with ``incomplete``, so that a shell can complete a name.
+    """Return the names of RFTJobs in the cluster that begin with ``incomplete``, for completion in a shell.
 
-    The cluster and the namespace are those of the options in ``ctx``. Return no names if the cluster does not
+    The options in ``ctx`` select the cluster and the namespace. Return an empty list if the cluster does not
     answer.
     """
     try:
@@ -59,7 +61,9 @@ JobName = Annotated[str, typer.Argument(metavar="NAME", help="The job.", autocom
 
 
 def refuse_folder(name: str) -> None:
-    """Raise UserError if ``name`` is the folder of a run on this machine, or cannot be the name of a job."""
+    """Raise UserError if ``name``, which must be the name of a job in the cluster, is the folder of a run on
+    this machine, or cannot be the name of a job.
+    """
     path = Path(name)
     if (path / "run.json").is_file():
         raise UserError(
@@ -74,7 +78,8 @@ def refuse_folder(name: str) -> None:
 
 
 def connect(context: str | None, namespace: str | None) -> "ClusterClient":
-    """Return a client for the cluster that ``--context`` and ``--namespace`` select.
+    """Return a client for a cluster. ``context`` and ``namespace`` are the values of ``--context`` and
+    ``--namespace``. None: the current context, and the namespace of the context.
 
     Raises UserError if there is no usable kubeconfig or no such context.
     """

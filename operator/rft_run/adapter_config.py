@@ -1,8 +1,9 @@
-"""Checks that the configuration of an adapter has only data, and names nothing that PEFT would import or
-download.
+"""Checks the file ``adapter_config.json`` of an adapter, so that PEFT runs no foreign code when it loads the
+adapter.
 
-Older releases of PEFT import the module that ``megatron_core`` names. If an adapter is not a LoRA adapter,
-PEFT may load a tokenizer, and the tokenizer may run code of its own.
+The file could otherwise name code to import or download. Older releases of PEFT import the module that the
+setting ``megatron_core`` names. For an adapter that is not of the type LORA, PEFT may load a tokenizer, and
+the tokenizer may run its own code.
 """
 
 import json
@@ -15,15 +16,17 @@ _DATA = frozenset({
     "modules_to_save", "peft_type", "peft_version", "rank_pattern", "revision", "target_modules",
     "target_parameters", "task_type", "trainable_token_indices",
 })  # fmt: skip
-"""Settings of LoRA that may be texts, lists or objects, because PEFT uses them only as data.
-``megatron_core`` is one of these settings: PEFT reads it only if ``megatron_config`` is set."""
+"""Names of the settings in ``adapter_config.json`` that may have any value: PEFT uses them only as data.
+Every other setting except ``auto_mapping`` must be a number, true, false or empty.
+
+``megatron_core`` names a module, but PEFT uses it only if ``megatron_config`` is set. That is refused."""
 _LIBRARIES = ("transformers", "peft")
 
 
 def config_problem(config: Any) -> str | None:
-    """Return why an adapter must not be loaded, or None if it may be loaded.
+    """Return a message that says why PEFT must not load an adapter, or None if the adapter is safe to load.
 
-    ``config`` is the JSON value in the adapter's configuration file.
+    ``config`` is the parsed JSON of the adapter's ``adapter_config.json``.
     """
     if not isinstance(config, dict):
         return "is not a JSON object"

@@ -1,6 +1,7 @@
-"""Computes 95 % intervals: for the mean held-out reward of a policy, and for the difference of two policies.
+"""Computes 95 % confidence intervals by bootstrap: for the mean held-out score of a policy, and for the
+difference between the scores of two policies.
 
-No other module of rft_run needs numpy.
+Only this module of rft_run needs numpy.
 """
 
 from collections.abc import Sequence
@@ -11,11 +12,12 @@ import numpy as np
 from rft_api.status import PairedDifference
 
 _MAX_DRAWS = 4_000_000
-"""Maximum number of row indices that are drawn at once. This limits the memory to about 64 MB."""
+"""Maximum number of row indices that the bootstrap draws in one numpy call. This limits its memory to about
+64 MB."""
 
 
 class MeanScore(NamedTuple):
-    """The mean score over rows, and the ends of its 95 % interval."""
+    """The mean score over the held-out rows, and the lower and upper end of its 95 % confidence interval."""
 
     mean: float
     low: float
@@ -23,10 +25,13 @@ class MeanScore(NamedTuple):
 
 
 def mean_bootstrap(scores: Sequence[float], seed: int, resamples: int = 10_000) -> MeanScore:
-    """Return the mean of the scores of rows, with a 95 % interval from a percentile bootstrap over rows.
+    """Return the mean of ``scores``, with a 95 % confidence interval from a percentile bootstrap over rows.
 
-    ``paired_bootstrap`` describes the method and the arguments. Raises ValueError if there are no scores, or
-    if a score is NaN or infinite.
+    - ``scores`` has one score for each row.
+    - ``seed`` is the seed of the random generator.
+    - ``resamples`` is the number of bootstrap samples. Each has as many rows as ``scores``.
+
+    Raises ValueError if there are no scores, or if a score is NaN or infinite.
     """
     if not scores:
         raise ValueError("no rows")
@@ -48,14 +53,14 @@ def mean_bootstrap(scores: Sequence[float], seed: int, resamples: int = 10_000) 
 def paired_bootstrap(
     base: Sequence[float], tuned: Sequence[float], seed: int, resamples: int = 10_000
 ) -> PairedDifference:
-    """Return the mean difference between tuned and base scores, with a 95 % interval.
+    """Return the mean difference between the scores of the tuned and of the base model, with a 95 % interval.
 
     The difference of a row is its tuned score minus its base score. The interval comes from a percentile
     bootstrap over rows (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3).
 
-    - ``base`` and ``tuned`` have one score for each row, in the same order.
+    - ``base`` and ``tuned`` have one score for each row, in the same order of rows.
     - ``seed`` is the seed of the random generator.
-    - ``resamples`` is the number of samples of the rows that the bootstrap draws.
+    - ``resamples`` is the number of bootstrap samples. Each has as many rows as ``base``.
 
     Raises ValueError if the two lists are empty, differ in length, or contain NaN or infinity.
     """

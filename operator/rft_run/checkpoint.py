@@ -1,4 +1,4 @@
-"""Checks whether a checkpoint in a run's folder is complete, without torch."""
+"""Checks whether the checkpoints and adapters in a run's folder can be used. It does not need torch."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,19 +22,25 @@ _ABSENT = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 
 
 def read_state(checkpoint: Path) -> RunState:
-    """Return the state of the run in a checkpoint. Raises OSError, or ValueError if the file is invalid."""
+    """Return the progress of the run from ``state.json`` in the folder of a checkpoint.
+
+    Raises OSError if the file cannot be read, and ValueError if its content is invalid.
+    """
     return RunState.from_json(run_files.json_of(state_of(checkpoint)))
 
 
 def is_of_old_release(checkpoint: Path) -> bool:
-    """Return whether the checkpoint was written by an older release, which used torch.save."""
+    """Return whether an older release wrote the checkpoint. Such releases saved the tensors with torch.save;
+    newer ones use safetensors.
+    """
     return pickle_of(checkpoint).exists() and not tensors_of(checkpoint).exists()
 
 
 def adapter_problem(adapter: Path) -> str | None:
-    """Return the reason why an adapter's folder cannot be used, or None if it can be used.
+    """Check the files in an adapter's folder. Return a message with the first problem, or None if the adapter
+    can be used.
 
-    Raises OSError if the disk fails.
+    A problem is a missing, incomplete or unsafe file, or a symbolic link. Raises OSError if the disk fails.
     """
     return _first_problem(
         (adapter, run_files.refuse_link),
@@ -49,10 +55,10 @@ def _check_config(file: Path) -> None:
 
 
 def checkpoint_problem(folder: RunFolder, step: int) -> str | None:
-    """Return the reason why the checkpoint of a step cannot be used, or None if it can be used.
+    """Check all files of the checkpoint of a step. Return a message with the first problem, or None if the
+    checkpoint can be used.
 
-    If a single file is broken, the checkpoint cannot be used, because ``rft export`` could copy a broken
-    adapter.
+    The files of the adapter are checked too, because ``rft export`` may copy them.
 
     Raises OSError if the disk fails. The checkpoint may be usable when the disk works again.
     """
@@ -75,7 +81,7 @@ def checkpoint_problem(folder: RunFolder, step: int) -> str | None:
 
 
 def newest_usable(folder: RunFolder) -> int | None:
-    """Return the newest step whose checkpoint can be used, or None if there is none.
+    """Return the highest step whose checkpoint can be used, or None if no checkpoint can be used.
 
     Raises OSError if the disk fails.
     """

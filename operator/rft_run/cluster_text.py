@@ -1,7 +1,8 @@
-"""Prepares texts that are shown in a cluster: in a status, an Event, a termination message or a log.
+"""Removes secrets from texts before the cluster shows them in a status, an Event, a termination message or a
+log.
 
 Everybody who may read RFTJobs can read these texts, even without the right to read the logs of pods. So every
-text that a run, a pod, another program or the API server has written passes through ``cluster_text`` first.
+text from a run, a pod, another program or the API server passes through ``cluster_text`` first.
 """
 
 from collections.abc import Mapping
@@ -13,19 +14,25 @@ from rft_api.controls import without_controls
 from rft_run.redact import redacted
 
 ClusterText = NewType("ClusterText", str)
-"""A text without control characters, and without the secrets that ``redacted`` finds."""
+"""A text that is safe to show in a cluster: without control characters, and with secrets replaced.
+
+Only ``cluster_text`` makes such texts. A type checker then finds texts that were not cleaned."""
 ClusterObject = NewType("ClusterObject", dict[str, Any])
-"""An object whose texts are all ``ClusterText``, such as a status."""
+"""A JSON object, such as a status, in which every text is safe to show in a cluster (``ClusterText``)."""
 
 MAX_READ = 64 * 1024
-"""Maximum number of characters of a text that are searched for secrets. The rest of the text is left out."""
+"""Maximum number of characters that are kept of a text and searched for secrets. Later characters are left
+out."""
 _SHORT = 1024
-"""Texts of at most this number of characters are cached in their cleaned form. Names occur very often, and
-the same message goes to the status and to an Event, often of many RFTJobs."""
+"""Maximum number of characters of a text whose cleaned form is cached.
+
+Short texts recur: names occur very often, and the status and the Events of many RFTJobs have the same
+message."""
 
 
 def cluster_text(text: str, most: int = MAX_MESSAGE) -> ClusterText:
-    """Return a text without secrets and control characters, of at most ``most`` characters.
+    """Return ``text`` in a form that is safe to show in a cluster: without control characters, with secrets
+    replaced, and truncated to ``most`` characters.
 
     Secrets are replaced before the text is truncated, because a truncated secret would not be found. Newlines
     and tabs are kept.
@@ -35,9 +42,10 @@ def cluster_text(text: str, most: int = MAX_MESSAGE) -> ClusterText:
 
 
 def cluster_object(body: Mapping[str, Any], most: int = MAX_MESSAGE) -> ClusterObject:
-    """Return a JSON object in which ``cluster_text`` has cleaned every text and every name of a field.
+    """Return a copy of the JSON object ``body`` that is safe to show in a cluster.
 
-    Each text has at most ``most`` characters.
+    ``cluster_text`` cleans every text and every field name in it, and truncates each text to ``most``
+    characters.
     """
     return ClusterObject({cluster_text(str(name)): _cleaned(value, most) for name, value in body.items()})
 

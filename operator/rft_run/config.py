@@ -1,8 +1,7 @@
-"""The configuration of a trainer: the spec of the RFTJob at the start of the run, and the paths of the run's
-files.
+"""Defines the configuration files of the trainer and of its grader container, and the paths in their pod.
 
-The operator writes the configuration into the run's immutable ConfigMap. ``rft run`` writes it into the run's
-folder.
+The trainer's configuration has the spec of the RFTJob as it was when the run began. The operator writes it
+into an immutable ConfigMap. ``rft run``, which trains on the user's machine, writes it into the run's folder.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,18 +33,19 @@ RUNS_DIR = "/runs"
 GRADER_DIR = "/run/rft-grader"
 GRADER_SOCKET = f"{GRADER_DIR}/grader.sock"
 GRADER_CODE_DIR = "/etc/rft/graders"
-"""Folder with the code of python graders from ConfigMaps, in files ``<name of the grader>/<key>``."""
+"""Folder in the pod with the code of python graders from ConfigMaps. The path of a file in it is
+``GRADER/KEY``: the grader's name, and the key in its ConfigMap."""
 SECRETS_DIR = "/etc/rft/secrets"
 SCRATCH_DIR = "/scratch"
 CACHE_DIR = "/var/cache/rft"
-"""Folder for models from the hub. It exists only if the job has a volume for them."""
+"""Folder in the pod where models from the hub are cached. It exists only if the job has a volume for them."""
 
 TRAINER_CONTAINER = "trainer"
 GRADER_CONTAINER = "grader"
 
 
 class JobIdentity(Model):
-    """The name, the namespace and the UID of the RFTJob of a run."""
+    """The RFTJob that a run belongs to: its name, its namespace and its UID."""
 
     name: str = Field(min_length=1)
     namespace: str = Field(min_length=1)
@@ -53,8 +53,8 @@ class JobIdentity(Model):
 
 
 class ReportTarget(Model):
-    """What the trainer needs to send reports to the operator: the URL, a file with the CA certificates, and a
-    file with the token of the pod.
+    """Where the trainer sends its reports of progress: the operator's URL, a file with CA certificates to
+    verify the operator, and a file with the token of the trainer's pod.
     """
 
     url: str = Field(pattern=r"^https://.+")
@@ -63,7 +63,7 @@ class ReportTarget(Model):
 
 
 class RunConfig(Model):
-    """The complete configuration of ``python -m rft_trainer --config FILE``."""
+    """The configuration of a trainer: the content of FILE in ``python -m rft_trainer --config FILE``."""
 
     version: Literal[1] = 1
     job: JobIdentity
@@ -92,8 +92,8 @@ class RunConfig(Model):
 
     @property
     def pod_spec(self) -> RFTJobSpec:
-        """The spec from which the pod is made: ``spec``, with absent fields filled from the platform's
-        defaults.
+        """The spec from which the operator makes the trainer's pod: ``spec``, with absent fields filled from
+        the platform's defaults. It is ``spec`` itself if there are no defaults or no plan.
         """
         if self.defaults is None or self.plan is None:
             return self.spec
@@ -101,9 +101,9 @@ class RunConfig(Model):
 
 
 def dataset_path(dataset: Dataset, folder: str) -> str:
-    """Return where the trainer finds the rows of the dataset: a path in the pod, or a URI.
+    """Return where the trainer reads the rows of a dataset: a path in its pod, or the dataset's URI.
 
-    ``folder`` is the folder in the pod at which the dataset's ConfigMap or PersistentVolumeClaim is mounted.
+    ``folder`` is the path at which the pod mounts the dataset's ConfigMap or PersistentVolumeClaim.
     """
     if dataset.config_map is not None:
         return str(PurePosixPath(folder, dataset.config_map.key))
@@ -113,11 +113,12 @@ def dataset_path(dataset: Dataset, folder: str) -> str:
 
 
 def read_run_config(text: str) -> RunConfig:
-    """Parse and validate the configuration of a trainer. Ignore fields that this release does not know.
+    """Return the trainer's configuration from ``text``, which is JSON. Ignore fields that this release does
+    not know.
 
     Raises:
-        InvalidManifest: if the configuration is not valid. The error has all problems, worded as for an
-            invalid manifest.
+        InvalidManifest: if the configuration is not valid. The error lists all problems, worded as for an
+            invalid manifest of an RFTJob.
     """
     try:
         config = wire.read(RunConfig, text)
@@ -129,13 +130,13 @@ def read_run_config(text: str) -> RunConfig:
 
 
 GRADER_CONFIG_DIR = "/etc/rft/grader"
-"""Folder with the configuration of the grader container. Only this container mounts it."""
+"""Folder in the pod with the configuration of the grader container. Only the grader container mounts it."""
 GRADER_CONFIG_FILE = "graders.json"
 
 
 class PythonGrader(Model):
-    """A python grader in the configuration of the grader container. Its code is in ``inline``, or in the file
-    ``sourcePath``.
+    """A python grader, or the environment of a job, in the configuration of the grader container. The code is
+    in ``inline``, or in the file ``sourcePath``.
     """
 
     name: str = Field(min_length=1)
@@ -160,17 +161,19 @@ class PythonGrader(Model):
 
 
 _PROCESSES = 64
-"""Maximum number of processes that the code of all python graders may start, together. The worker processes
-and their guards, in which the code is loaded, are not counted."""
+"""Maximum number of processes that the code of all python graders together may start.
+
+The processes of the grader container itself are not counted: the workers, which run the code, and the guards,
+which are the parent processes of the workers."""
 _PROCESSES_OF_A_SLOT = 4
-"""Number that is added to ``_PROCESSES`` for each rollout of an environment that runs at once."""
+"""Number of additional processes that are allowed for each rollout of the environment that runs at once."""
 
 
 def grader_config(spec: RFTJobSpec, code: Mapping[str, str]) -> "GraderConfig":
-    """Return the configuration of the process that runs a job's python graders and its environment.
+    """Return the configuration of the grader container, which runs the job's python graders and environment.
 
-    ``code`` has the source file of each grader without inline source, by the name of the grader. Raises
-    KeyError with the name of a grader that ``code`` lacks.
+    ``code`` has the path of the source file of each grader without inline source, by the grader's name.
+    Raises KeyError with the grader's name if ``code`` lacks a grader.
     """
     slots = spec.environment.concurrency if spec.environment is not None else None
     graders = python_graders(spec.scored_by, code, slots)
@@ -178,15 +181,18 @@ def grader_config(spec: RFTJobSpec, code: Mapping[str, str]) -> "GraderConfig":
 
 
 def max_processes(slots: int | None) -> int:
-    """Return the maximum number of processes that users' code may start. Workers and guards are not counted.
+    """Return the maximum number of processes that the code of a job's graders and environment may start.
 
-    ``slots`` is the number of rollouts of the environment that run at once. None: the job has no environment.
+    The processes in which this code itself runs are not counted. ``slots`` is the number of rollouts of the
+    environment that run at once. None: the job has no environment.
     """
     return _PROCESSES + _PROCESSES_OF_A_SLOT * (slots or 0)
 
 
 class GraderConfig(Model):
-    """The complete configuration of ``python -m rft_graders.serve``: users' code and its limits."""
+    """The configuration of the grader container, for ``python -m rft_graders.serve``: users' code and its
+    limits.
+    """
 
     version: Literal[1] = 1
     graders: list[PythonGrader]
@@ -200,13 +206,13 @@ class GraderConfig(Model):
 def python_graders(
     graders: Sequence[Grader], code: Mapping[str, str], slots: int | None = None
 ) -> list[PythonGrader]:
-    """Return the python graders among ``graders``.
+    """Return the python graders among ``graders``, as the grader container's configuration lists them.
 
-    - ``code`` has the source file of each grader without inline source, by the name of the grader.
-    - ``slots`` is the number of rollouts of the environment that run at once. It is needed only if
-      ``graders`` has the environment.
+    - ``code`` has the path of the source file of each grader without inline source, by the grader's name.
+    - ``slots`` is the number of rollouts of the environment that run at once. It is needed only if one of
+      ``graders`` is the job's environment.
 
-    Raises KeyError with the name of a grader that has no inline source and is not in ``code``.
+    Raises KeyError with the grader's name if a grader has no inline source and is not in ``code``.
     """
     found = []
     for grader in graders:

@@ -1,4 +1,6 @@
-"""Reads and shows the destinations of an adapter: a repository of the hub, or a folder of a bucket."""
+"""Parses and formats the destinations to which a trained adapter is uploaded: a repository of the Hugging
+Face Hub, or a folder of an S3 bucket.
+"""
 
 from typing import NamedTuple
 
@@ -6,28 +8,33 @@ from rft_api.forms import HUB_BRANCH, HUB_REPOSITORY, S3_FOLDER, Form
 from rft_api.lifecycle import ResultTarget
 
 MAIN = "main"
-"""The branch that every repository of the hub has."""
+"""Name of the default branch of a repository of the hub."""
 
 PUSH_TOKEN = "RFT_PUSH_TOKEN"
-"""Name of the environment variable with the token from the Secret that ``spec.output.hub.secretRef`` names.
-Without this variable, huggingface_hub uses HF_TOKEN or the user's login."""
+"""Name of the environment variable with the hub's token for the upload of an adapter. The token comes from
+the Secret that ``spec.output.hub.secretRef`` names.
+
+If the variable is not set, huggingface_hub uses HF_TOKEN or the user's login."""
 
 
 class HubDestination(NamedTuple):
-    """A branch of a repository of the hub."""
+    """A branch of a repository of the hub, to which an adapter is uploaded."""
 
     repository: str
     revision: str = MAIN
     private: bool = True
     """True: the repository must be private, and is created as a private one if it does not exist. False: the
-    repository may be public, and is created as a public one."""
+    repository may be public, and is created as a public one if it does not exist."""
 
     def __str__(self) -> str:
         return f"hf://{self.repository}" + ("" if self.revision == MAIN else f"@{self.revision}")
 
 
 class S3Destination(NamedTuple):
-    """A folder of a bucket: the objects whose keys begin with a prefix."""
+    """A folder of an S3 bucket, to which an adapter is uploaded: the objects whose keys begin with a prefix.
+
+    ``uri`` has the form ``s3://BUCKET/PREFIX``.
+    """
 
     uri: str
 
@@ -39,17 +46,19 @@ Destination = HubDestination | S3Destination
 
 
 def destination_of(output: ResultTarget) -> Destination | None:
-    """Return the destination that ``spec.output`` names, or None if it names none."""
+    """Return the destination in ``output``, the ``spec.output`` of a job. Return None if it has neither
+    ``hub`` nor ``s3``.
+    """
     if output.hub is not None:
         return HubDestination(output.hub.repository, output.hub.revision or MAIN, output.hub.private)
     return S3Destination(output.s3.uri) if output.s3 is not None else None
 
 
 def read_destination(text: str, *, private: bool = True) -> Destination:
-    """Return the destination that ``text`` names: ``hf://OWNER/NAME[@REVISION]`` or ``s3://BUCKET/PREFIX``.
+    """Parse a destination from ``text``: ``hf://OWNER/NAME[@REVISION]`` or ``s3://BUCKET/PREFIX``.
 
-    ``private`` applies to a repository of the hub. Raises ValueError, with the corrected value if it can be
-    guessed.
+    ``private`` says whether a repository of the hub must be private. Raises ValueError if the text has
+    another form. The message proposes a corrected value if one can be guessed, else an example.
     """
     scheme, separator, rest = text.partition("://")
     if separator and scheme.lower() == "s3":
@@ -70,9 +79,11 @@ def read_destination(text: str, *, private: bool = True) -> Destination:
 
 
 def _read(part: str, form: Form, text: str, example: str, before: str, after: str = "") -> str:
-    """Return ``part``, a part of the destination ``text``. Raise ValueError if it does not have ``form``.
-    The error has a corrected value: ``before``, then a correction of ``part``, then ``after``. It has
-    ``example`` if no correction can be guessed.
+    """Return ``part``, a part of the destination ``text``. Raise ValueError if it does not have the form
+    ``form``.
+
+    The message proposes a corrected destination: ``before``, a correction of ``part``, and ``after``. If no
+    correction can be guessed, the message has ``example`` instead.
     """
     if form.has(part):
         return part

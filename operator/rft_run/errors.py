@@ -1,4 +1,5 @@
-"""All errors that end a run, as one class tree. An error's exit code tells the operator whether to retry.
+"""Defines all errors that end the trainer, as one class tree. An error's exit code tells the operator whether
+to retry the run.
 
 TrainerError            unexpected; a retry may succeed
 ├── ConfigurationError  the same input would fail again
@@ -13,20 +14,20 @@ TrainerError            unexpected; a retry may succeed
 ├── SamplerError        the sampler does not start, or fails again after restarts
 ├── SamplerMismatch     the sampler gives tokens other probabilities than the policy that is trained
 ├── Preempted           stopped by a signal; the state is saved in a checkpoint
-└── Fenced              a newer attempt owns the run's folder
+└── Fenced              a newer attempt (a later start of the trainer) owns the run's folder
 """
 
 from rft_run.exit_codes import ExitCode
 
 
 class TrainerError(Exception):
-    """Base class of all errors that end a run."""
+    """Base class of all errors that end the trainer. The trainer exits with ``exit_code``."""
 
     exit_code = ExitCode.UNEXPECTED
 
 
 class ConfigurationError(TrainerError):
-    """The configuration of the run cannot work. A retry would fail in the same way."""
+    """The configuration of the run is not usable. A retry would fail in the same way."""
 
     exit_code = ExitCode.CONFIGURATION
 
@@ -42,21 +43,28 @@ class HubError(ModelError):
 
 
 class InputsChanged(ConfigurationError):
-    """An input of the run has changed since the run began. The message says which one, and what to do."""
+    """The rows, the graders or the model changed since the run began, so the run cannot be resumed.
+
+    The message says which of them changed, and what to do.
+    """
 
 
 class NoCheckpointReadable(ConfigurationError):
-    """None of the checkpoints in the run's folder can be read. The message gives the reason for each."""
+    """None of the checkpoints in the run's folder can be read. The message has the reason for each
+    checkpoint.
+    """
 
 
 class DataError(TrainerError):
-    """Rows of a dataset cannot be used. The message has the numbers of their lines."""
+    """Rows of a dataset cannot be read or used. The message has the line numbers of these rows."""
 
     exit_code = ExitCode.DATA
 
 
 class UserCodeError(TrainerError):
-    """A grader cannot be loaded, fails with ``onError: fail``, or fails for most completions of a step."""
+    """The user's graders end the run. For example, a grader cannot be loaded, a grader with ``onError: fail``
+    fails, or graders fail for most completions of a step.
+    """
 
     exit_code = ExitCode.USER_CODE
 
@@ -74,14 +82,14 @@ class VolumeError(TrainerError):
 
 
 class SamplerError(TrainerError):
-    """The sampler does not start, or fails again after restarts."""
+    """The sampler, which generates the rollouts, does not start, or fails again after restarts."""
 
     exit_code = ExitCode.SAMPLER
 
 
 class SamplerMismatch(TrainerError):
-    """The sampler does not sample from the policy that is trained: its log-probabilities differ too much from
-    the trainer's.
+    """The sampler does not sample from the policy that is trained: its log-probabilities of the sampled
+    tokens differ too much from those of the trainer.
     """
 
     exit_code = ExitCode.SAMPLER_MISMATCH
@@ -94,6 +102,8 @@ class Preempted(TrainerError):
 
 
 class Fenced(TrainerError):
-    """A newer attempt owns the run's folder, so this attempt may not write any more."""
+    """A newer attempt (a later start of the trainer) owns the run's folder, so this attempt must stop writing
+    into it.
+    """
 
     exit_code = ExitCode.FENCED

@@ -1,4 +1,6 @@
-"""Reads the held-out evaluations of a run. Each is in a file such as ``evaluation/step-000042.json``."""
+"""Reads the held-out evaluations in a run's folder. Each evaluation is in a file such as
+``evaluation/step-000042.json``.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,14 +12,16 @@ from rft_run.record import Record, Whole
 
 
 class UnreadableEvaluation(ValueError):
-    """This release cannot read a file as a held-out evaluation. The message has the path of the file."""
+    """The file of a held-out evaluation is missing, or this release cannot read it. The message has the
+    file's path.
+    """
 
 
 class EvaluationRecord(Record):
-    """The scores of one policy on the held-out rows. All lists have one item for each row, in the order of
-    ``lines``.
+    """One held-out evaluation: the scores of one policy on the held-out rows.
 
-    A score is the mean over the samples of a row, from 0 to 1. It is None if no sample of the row was graded.
+    Each list has one item for each row, in the order of ``lines``. A score is the mean over the samples of a
+    row, from 0 to 1. It is None if no sample of the row was graded.
     """
 
     step: Whole
@@ -33,7 +37,7 @@ class EvaluationRecord(Record):
     truncated: float | None = None
     """Share of the samples that were truncated at ``maxTokens``."""
     rows: list[str] = Field(default_factory=list)
-    """The digest of each row. An empty list in the files of older releases."""
+    """The digest of each row's content. An empty list if an older release wrote the file."""
 
     @property
     def mean_reward(self) -> float | None:
@@ -41,8 +45,8 @@ class EvaluationRecord(Record):
         return mean_score(self.reward)
 
     def rewards_by_row(self) -> Mapping[tuple[int, str], float]:
-        """Return the reward of each graded row, by the row's line number and digest. The digest is "" if the
-        file has no digests.
+        """Return the reward of each graded row. The key is the row's line number and digest, so that the same
+        row is found in another evaluation. The digest is "" if the file has no digests.
         """
         digests = self.rows if len(self.rows) == len(self.lines) else [""] * len(self.lines)
         pairs = zip(self.lines, digests, self.reward, strict=False)
@@ -50,15 +54,17 @@ class EvaluationRecord(Record):
 
 
 def mean_score(scores: Sequence[float | None]) -> float | None:
-    """Return the mean of the scores that are not None, or None if there are none."""
+    """Return the mean of the scores that are not None. Return None if all scores are None, or there are no
+    scores.
+    """
     known = [score for score in scores if score is not None]
     return sum(known) / len(known) if known else None
 
 
 def read_evaluation(folder: RunFolder, step: int) -> EvaluationRecord:
-    """Return the held-out evaluation that was made after a step.
+    """Return the held-out evaluation after training step ``step``. Step 0 is the starting policy.
 
-    Raises UnreadableEvaluation if the file is missing or invalid, and OSError.
+    Raises UnreadableEvaluation if the file is missing or invalid, and OSError if the disk fails.
     """
     path = folder.evaluation_of(step)
     try:

@@ -1,5 +1,6 @@
-"""Defines the events that a trainer prints on standard output for ``rft run``. Each event is one line of
-JSON.
+"""Defines the events that the trainer prints on standard output, one line of JSON for each event.
+
+The command ``rft run`` starts the trainer, reads these events and shows the progress.
 """
 
 from typing import Annotated, Literal
@@ -12,21 +13,23 @@ from rft_run.steps import StepRecord
 
 
 class StageEvent(Record):
-    """A stage of the attempt begins, such as the evaluation of the base model."""
+    """A new stage of the run begins, such as the training or the evaluation of the base model."""
 
     event: Literal["stage"]
     stage: Stage
 
 
 class ResumedEvent(Record):
-    """The run continues from the checkpoint of ``step``."""
+    """The trainer has loaded the checkpoint of ``step``, and continues the run from there."""
 
     event: Literal["resumed"]
     step: int
 
 
 class StepEvent(StepRecord):
-    """A training step has ended. The event has the metrics of the step, and the progress of the run."""
+    """A training step has ended. The event has the step's metrics, the number of steps of the whole run, and
+    the estimated time until its end.
+    """
 
     event: Literal["step"]
     total_steps: int | None = None
@@ -35,7 +38,10 @@ class StepEvent(StepRecord):
 
 
 class EvaluationEvent(Record):
-    """A held-out evaluation has ended. Step 0 is the evaluation of the starting policy."""
+    """A held-out evaluation has ended. The event has the mean reward and the number of evaluated rows.
+
+    ``step`` is the training step after which the policy was evaluated. 0 is the starting policy.
+    """
 
     event: Literal["evaluation"]
     step: int
@@ -44,7 +50,10 @@ class EvaluationEvent(Record):
 
 
 class FindingEvent(Record):
-    """The preflight, before the first step, has found a reason why training may have no effect."""
+    """A check before the first training step (preflight) has found a reason why training may have no effect.
+
+    ``parameter`` is the path of the spec's field to change.
+    """
 
     event: Literal["finding"]
     parameter: str
@@ -52,7 +61,7 @@ class FindingEvent(Record):
 
 
 class EndEvent(Record):
-    """The attempt ends. This is always the last event of an attempt."""
+    """The trainer ends. The event has its exit code and the reason. It is always the trainer's last event."""
 
     event: Literal["end"]
     exit_code: int
@@ -65,7 +74,7 @@ _EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="e
 
 
 def parse(line: str) -> Event | None:
-    """Return the event in a line of output.
+    """Parse a line of the trainer's standard output. Return the event in it.
 
     Return None if the line is not an event, for example if a library printed it.
     """

@@ -1,4 +1,6 @@
-"""Exit codes of the trainer. The child Job's failure policy and the operator act on them."""
+"""Defines the exit codes of the trainer. The pod failure policy of the child Job, in which the trainer runs,
+and the operator decide by these codes whether to retry.
+"""
 
 from enum import IntEnum
 
@@ -6,9 +8,9 @@ from rft_api.conditions import Reason
 
 
 class ExitCode(IntEnum):
-    """The exit codes of a trainer. Each stands for a reason why the trainer ended.
+    """The exit codes of the trainer. Each stands for a reason why the trainer ended.
 
-    If a retry would fail again, the exit code is in ``PERMANENT``.
+    After an exit code in ``PERMANENT``, the run is not retried, because it would fail again.
     """
 
     OK = 0
@@ -28,7 +30,7 @@ PERMANENT = (ExitCode.CONFIGURATION, ExitCode.DATA, ExitCode.USER_CODE, ExitCode
 """Exit codes after which the child Job fails without a retry (FailJob in its podFailurePolicy)."""
 
 UNCOUNTED = (ExitCode.PREEMPTED, ExitCode.FENCED)
-"""Exit codes of attempts that do not count as failures for ``retry.limit``."""
+"""Exit codes after which the attempt does not count as a failure for the job's ``retry.limit``."""
 
 REASONS: dict[int, str] = {
     ExitCode.UNEXPECTED: Reason.TRAINER_FAILED,

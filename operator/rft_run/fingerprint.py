@@ -1,13 +1,13 @@
-"""Computes the fingerprint of a run's inputs. A later attempt compares the fingerprint of its inputs with
-this one.
+"""Computes and compares fingerprints of a run's inputs, to find inputs that changed since the run began.
 
-The fingerprint covers:
+The trainer saves a fingerprint when a run begins. When the run is resumed, the trainer computes another one
+and compares both. A fingerprint covers:
 
 - the lines of the datasets, in their order;
 - the settings of the graders;
-- users' code;
-- the model. For a model from the hub the fingerprint has the commit. For a model in a folder it has a digest
-  of each file. Of a file of weights above 64 KiB, the digest covers only the size, the header and 16 blocks.
+- the code of python graders;
+- the models. For a model from the hub, the fingerprint has the commit. For a model in a folder, it has a
+  digest of each file. Of a weights file above 64 KiB, the digest covers the size, the header and 16 blocks.
 """
 
 import hashlib
@@ -23,40 +23,43 @@ from rft_run import run_files
 from rft_run.record import Record
 
 LINE_BYTES = 8
-"""Length of the digest of one line, in bytes."""
+"""Length of the digest of one line of a dataset, in bytes."""
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _BLOCKS, _BLOCK_BYTES = 16, 4096
 _SMALL_BYTES = 64 << 20
 _MODEL_FILES = ("*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.jinja")
 _WITHOUT_MEANING = ("transformers_version",)
-"""Keys of a model's ``config.json`` that are ignored: transformers writes them, and they do not change the
-model."""
+"""Keys in the JSON files of a model that the digest leaves out: transformers writes them, and they do not
+change the model."""
 
 
 class Text(Record):
-    """A dataset: one digest over all its lines, and the number of its lines."""
+    """The fingerprint of a dataset: one SHA-256 digest over all its lines, and the number of lines."""
 
     sha256: str
     lines: int
 
 
 class Fingerprint(Record):
-    """The fingerprint of a run's inputs. Inputs that could not be read are absent, and are not compared."""
+    """The fingerprint of a run's inputs: digests of the datasets, graders and models.
+
+    An input that could not be read is absent, and is not compared.
+    """
 
     rows: dict[str, Text] = Field(default_factory=dict)
-    """The digest of each dataset, by the field of the manifest that names the dataset."""
+    """The digest of each dataset. The key is the manifest's field for it, such as ``spec.dataset``."""
     graders: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """The settings of each grader, by the name of the grader. Settings with their default value are left out.
-    So a later release can add a setting, and the fingerprint stays equal."""
+    """The settings of each grader, by the name of the grader. Settings with their default value are left out,
+    so that the fingerprint does not change when a later release adds a setting."""
     code: dict[str, list[str]] = Field(default_factory=dict)
-    """The digests of the lines of the code of each python grader, by the name of the grader."""
+    """For each python grader, by its name: one digest for each line of its code."""
     models: dict[str, dict[str, str]] = Field(default_factory=dict)
-    """The identity of each model, by the field of the manifest that names the model. A model from the hub has
-    only its ``commit``. Any other model has the digest of each of its files, by the name of the file."""
+    """The digests of each model. The key is the field of the manifest that names the model. A model from the
+    hub has only its ``commit``. Any other model has the digest of each of its files, by the file's name."""
 
 
 def line_digests(stream: BinaryIO) -> Iterator[bytes]:
-    """Yield a digest of ``LINE_BYTES`` bytes for each line of a file.
+    """Yield a digest of ``LINE_BYTES`` bytes for each line of a dataset's file.
 
     Line endings and a byte order mark are ignored, because they do not change the rows.
     """
@@ -68,25 +71,27 @@ def line_digests(stream: BinaryIO) -> Iterator[bytes]:
 
 
 def first_difference(before: Iterator[bytes], now: Iterator[bytes]) -> int | None:
-    """Return the number of the first line that differs, counted from 1. None if all lines are equal.
+    """Compare two versions of a file by the digests of their lines, ``before`` and ``now``.
 
-    ``before`` and ``now`` are the digests of the lines. If one of them has more lines, each additional line
-    counts as different.
+    Return the number of the first line that differs, counted from 1, or None if all lines are equal. A line
+    that only one version has counts as different.
     """
     pairs = zip_longest(before, now)
     return next((number for number, (old, new) in enumerate(pairs, start=1) if old != new), None)
 
 
 def hub_commit(folder: Path) -> str | None:
-    """Return the commit of a snapshot folder in the hub's cache, or None for any other folder."""
+    """Return the commit of the model in ``folder``, if this is a snapshot folder in the hub's cache. The name
+    of such a folder is the commit. Return None for any other folder.
+    """
     return folder.name if folder.parent.name == "snapshots" and len(folder.name) == 40 else None
 
 
 def model_digests(folder: Path) -> dict[str, str]:
-    """Return ``{"commit": …}`` for a model in the hub's cache.
+    """Return the fingerprint of the model in ``folder``.
 
-    For any other model return the digest of each of its files, by the name of the file. Raises OSError if a
-    file cannot be read.
+    For a folder in the hub's cache, this is ``{"commit": …}``. For any other folder, it is the digest of each
+    file of the model, by the file's name. Raises OSError if a file cannot be read.
     """
     if commit := hub_commit(folder):
         return {"commit": commit}
@@ -95,9 +100,10 @@ def model_digests(folder: Path) -> dict[str, str]:
 
 
 def file_digest(file: Path) -> str:
-    """Return a digest of a model's file. Of a file of weights above 64 KiB, it covers only some blocks.
+    """Return a text with a digest of a model's file. For files that are not JSON, it also has the size.
 
-    Raises OSError.
+    The digest of a JSON file up to 64 MiB does not depend on the file's layout. The digest of a weights file
+    above 64 KiB covers only the header and 16 blocks, so that large models are read fast. Raises OSError.
     """
     size = file.stat().st_size
     digest = hashlib.sha256()
@@ -113,9 +119,10 @@ def file_digest(file: Path) -> str:
 
 
 def _places(stream: BinaryIO, size: int) -> list[int]:
-    """Return the offsets in bytes of the blocks to read from a file of ``size`` bytes.
+    """Return the offsets in bytes of the blocks that the digest of a weights file covers.
 
-    These are all blocks of the safetensors header, and some more blocks, evenly spread over the file.
+    These are all blocks of the safetensors header, and 16 blocks that are spread evenly over the file.
+    ``size`` is the size of the file in bytes.
     """
     header = min(int.from_bytes(stream.read(8), "little") + 8, size, _SMALL_BYTES)
     spread = [(size - _BLOCK_BYTES) * index // (_BLOCKS - 1) for index in range(_BLOCKS)]
@@ -133,10 +140,11 @@ def _canonical(content: bytes) -> bytes:
 
 
 def changes(before: Fingerprint, now: Fingerprint, first_line: Mapping[str, int]) -> list[str]:
-    """Return a message for each input that changed. An input that only one fingerprint has is not compared.
+    """Compare two fingerprints. Return a message for each input that changed.
 
-    ``first_line`` has the number of the first line that differs, for each dataset for which it is known. The
-    key is the field of the manifest that names the dataset.
+    An input that only one fingerprint has is not compared. ``first_line`` has the number of the first line
+    that differs, for each dataset for which it is known. The key is the field of the manifest that names the
+    dataset.
     """
     found = []
     for field, old in before.rows.items():
@@ -184,13 +192,14 @@ def _encoded(digests: Sequence[str]) -> Iterator[bytes]:
 
 
 def merged(before: Fingerprint, now: Fingerprint) -> Fingerprint:
-    """Return the fingerprint ``before``, with those inputs added that only the fingerprint ``now`` has."""
+    """Return the fingerprint ``before``, completed by the inputs that only the fingerprint ``now`` has."""
     parts = ("rows", "graders", "code", "models")
     return before.model_copy(update={part: getattr(now, part) | getattr(before, part) for part in parts})
 
 
 def read_line_digests(file: Path) -> Iterator[bytes]:
-    """Yield the digests of a dataset's lines from a file that stores them, each of ``LINE_BYTES`` bytes.
+    """Yield the digests of a dataset's lines from ``file``, which ``RunFolder.line_digests_of`` names. Each
+    digest has ``LINE_BYTES`` bytes.
 
     Raises UnreadableFile if the file is not a regular file, and OSError.
     """

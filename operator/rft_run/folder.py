@@ -1,4 +1,4 @@
-"""Defines the paths of all files and folders in a run's folder."""
+"""Defines the names of all files and folders in the folder of a training run."""
 
 import re
 from collections.abc import Iterable
@@ -8,10 +8,10 @@ from pathlib import Path
 from rft_run.config import CONFIG_FILE
 
 ADAPTER = "adapter"
-"""The name of a folder with a LoRA adapter in PEFT's format.
+"""The name of a subfolder with a LoRA adapter in PEFT's format.
 
-In a run's folder it has the final adapter. In a checkpoint's folder it has the adapter after the checkpoint's
-step."""
+In a run's folder, this is the final adapter. In a checkpoint's folder, it is the adapter after the
+checkpoint's step."""
 
 ROLLOUTS_SUFFIX = ".jsonl.zst"
 """The end of the name of each file with rollouts."""
@@ -21,7 +21,10 @@ _STEP = re.compile(r"step-([0-9]{6,})")
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The paths of the files and folders in a run's folder. They need not exist."""
+    """The folder of a training run. Its properties are the paths of the files and folders in it.
+
+    ``path`` is the folder itself. None of the paths needs to exist.
+    """
 
     path: Path
 
@@ -32,17 +35,21 @@ class RunFolder:
 
     @property
     def inputs(self) -> Path:
-        """The folder for the files of ConfigMaps that a manifest for ``rft run`` contains."""
+        """The folder for datasets and grader code that a manifest has in ConfigMaps. ``rft run`` writes them
+        here.
+        """
         return self.path / "inputs"
 
     @property
     def digests(self) -> Path:
-        """The file with digests of the inputs. A resumed ``rft run`` compares them to find changed inputs."""
+        """The file with digests of the datasets and of the graders' code. When ``rft run`` resumes the run,
+        it compares them to find changed inputs.
+        """
         return self.path / "inputs.json"
 
     @property
     def lock(self) -> Path:
-        """The lock file. It is locked while ``rft run`` uses the folder."""
+        """The lock file. ``rft run`` and ``rft download`` lock it while they write into the folder."""
         return self.path / ".rft.lock"
 
     @property
@@ -52,9 +59,9 @@ class RunFolder:
 
     @property
     def attempt(self) -> Path:
-        """The file with the number and the id of the newest attempt (``Fence``).
+        """The file with the number and the id of the newest attempt. Each start of the trainer is an attempt.
 
-        Each start of the trainer is an attempt.
+        An older attempt that still runs finds the newer one here (``Fence``), and stops writing.
         """
         return self.path / "attempt.json"
 
@@ -67,38 +74,41 @@ class RunFolder:
 
     @property
     def metrics(self) -> Path:
-        """The file with the metrics of training, with one line for each step (``StepRecord``)."""
+        """The file with the metrics of the training steps, one JSON line for each step (``StepRecord``)."""
         return self.path / "metrics.jsonl"
 
     @property
     def curve(self) -> Path:
-        """The file with a picture of the reward curve."""
+        """The PNG file with a picture of the reward curve."""
         return self.path / "reward.png"
 
     @property
     def preflight(self) -> Path:
-        """The file with the findings of the preflight, which runs before the first step."""
+        """The file with the findings of the preflight: the checks that run before the first training step."""
         return self.path / "preflight.json"
 
     @property
     def fingerprint(self) -> Path:
-        """The file with the fingerprint of the inputs at the start of the run (``Fingerprint``)."""
+        """The file with the digests of the inputs at the start of the run (``Fingerprint``)."""
         return self.path / "fingerprint.json"
 
     def line_digests_of(self, field: str) -> Path:
-        """Return the path of the file with the digests of a dataset's lines. ``field`` is the field of the
-        manifest that names the dataset.
+        """Return the path of the file with one digest for each line of a dataset.
+
+        ``field`` is the field of the manifest that names the dataset, such as ``spec.dataset``.
         """
         return self.path / "fingerprint" / f"{field}.lines"
 
     @property
     def rendering(self) -> Path:
-        """The file with the date and the rules that the run uses to render its prompts (``Rendering``)."""
+        """The file that fixes how the chat template renders prompts in all attempts of the run: the date in
+        the prompts, and the rules of the release that began the run (``Rendering``).
+        """
         return self.path / "rendering.json"
 
     @property
     def data(self) -> Path:
-        """The folder of downloaded or unpacked rows. The trainer deletes it when the run is complete."""
+        """The folder of downloaded or unpacked datasets. The trainer deletes it when the run is complete."""
         return self.path / "data"
 
     @property
@@ -108,7 +118,9 @@ class RunFolder:
 
     @property
     def adapters(self) -> Path:
-        """The folder of the adapter versions that the sampler loads."""
+        """The folder of the adapters that the sampler loads during training, with a subfolder for each
+        version.
+        """
         return self.path / "adapters"
 
     @property
@@ -117,7 +129,7 @@ class RunFolder:
         return self.path / "rollouts"
 
     def rollouts_of(self, step: int) -> Path:
-        """Return the path of the file with the rollouts of a step (``RolloutRecord``)."""
+        """Return the path of the compressed file with the rollouts of a step (``RolloutRecord``)."""
         return self.rollouts / f"{step_name(step)}{ROLLOUTS_SUFFIX}"
 
     @property
@@ -159,7 +171,7 @@ class RunFolder:
 
 
 def step_name(step: int) -> str:
-    """Return the name of a step in file names, such as ``step-000042``."""
+    """Return the part of a file name that stands for a step, such as ``step-000042``."""
     return f"step-{step:06d}"
 
 
@@ -169,32 +181,34 @@ def state_of(checkpoint: Path) -> Path:
 
 
 def tensors_of(checkpoint: Path) -> Path:
-    """Return the path of a checkpoint's file with the adapter's weights and the optimizer's state."""
+    """Return the path of the file with the adapter's weights and the optimizer's state in a checkpoint's
+    folder.
+    """
     return checkpoint / "training.safetensors"
 
 
 def values_of(checkpoint: Path) -> Path:
-    """Return the path of a checkpoint's file with the settings of the optimizer, the schedule of the learning
-    rate, and the states of the random generators.
+    """Return the path of the file with the optimizer's settings, the learning rate schedule and the states of
+    the random generators in a checkpoint's folder.
     """
     return checkpoint / "training.json"
 
 
 def pickle_of(checkpoint: Path) -> Path:
-    """Return the path of the file that older releases wrote with torch.save.
+    """Return the path of the file that older releases wrote into a checkpoint's folder with torch.save.
 
-    Newer releases write the content of this file into the files of ``tensors_of`` and ``values_of``.
+    Newer releases write the same content into two files, see ``tensors_of`` and ``values_of``.
     """
     return checkpoint / "training.pt"
 
 
 def adapter_of(checkpoint: Path) -> Path:
-    """Return the path of the adapter's folder in a checkpoint."""
+    """Return the path of the adapter's folder in a checkpoint's folder."""
     return checkpoint / ADAPTER
 
 
 def adapter_config_of(adapter: Path) -> Path:
-    """Return the path of the configuration file in an adapter's folder. The file names the base model."""
+    """Return the path of PEFT's configuration file in an adapter's folder."""
     return adapter / "adapter_config.json"
 
 
@@ -209,8 +223,8 @@ def card_of(adapter: Path) -> Path:
 
 
 def steps_of(names: Iterable[str], suffix: str) -> list[int]:
-    """Return the steps in names such as ``step-000042``, followed by ``suffix``, in ascending order. Other
-    names are ignored.
+    """Return the step numbers in names of the form ``step-000042`` with ``suffix`` after it, in ascending
+    order. Names of another form are ignored.
     """
     found = (_STEP.fullmatch(name.removesuffix(suffix)) for name in names if name.endswith(suffix))
     return sorted(int(match[1]) for match in found if match is not None)

@@ -1,7 +1,7 @@
-"""Checks the list of files that a pod of ``rft download`` sends.
+"""Parses and checks a list of the files in a run's folder, before ``rft download`` downloads these files.
 
-The list comes from a volume to which other people may write. The files are downloaded into a folder. So a
-path that leads out of this folder is refused.
+A pod that mounts the run's volume sends the list. Other people may write to this volume. So a path that leads
+out of the folder of the download is refused.
 """
 
 import json
@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 from rft_run import run_files
 
 MOST_FILES = 100_000
-"""Maximum number of files in a list. The folder of a run of 10,000 steps has about as many files."""
+"""Maximum number of files in a list. The folder of a run of 10,000 steps has about this number of files."""
 _MOST_CHARACTERS = 1024
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class UnsafeListing(ValueError):
-    """A list of files is refused: a line does not describe a file, a path is not allowed, or the list is too
-    long.
+    """The list of files from a pod is refused: a line does not describe a file, a path is not allowed, or the
+    list is too long.
     """
 
 
@@ -34,8 +34,8 @@ class FileEntry(NamedTuple):
 
 
 def read_listing(lines: Iterable[bytes]) -> list[FileEntry]:
-    """Return the files in a list. Each line of the list is a JSON object for one file. Empty lines are
-    ignored.
+    """Parse a list of files. Each line is a JSON object with ``path``, ``size`` and ``sha256`` of one file.
+    Empty lines are ignored.
 
     Raises:
         UnsafeListing: if a line is not such an object; if a path could lead out of the folder or occurs
@@ -55,11 +55,12 @@ def read_listing(lines: Iterable[bytes]) -> list[FileEntry]:
 
 
 def read_names(lines: Iterable[bytes]) -> list[str]:
-    """Return the paths in a list. Each line of the list is one path as a JSON text. Empty lines are ignored.
+    """Parse a list of paths. Each line is the path of one file, as a JSON string. Empty lines are ignored. A
+    path may occur twice.
 
     Raises:
-        UnsafeListing: if a line is not such a text, if a path could lead out of the folder, or if the list
-            has more than ``MOST_FILES`` paths. A path may occur twice.
+        UnsafeListing: if a line is not a JSON string, if a path could lead out of the folder, or if the list
+            has more than ``MOST_FILES`` paths.
     """
     found: list[str] = []
     for line in lines:
@@ -96,7 +97,7 @@ def _entry(line: bytes) -> FileEntry:
 
 
 def path_problem(path: str) -> str | None:
-    """Return why a path in the list is refused, or None if the path is allowed."""
+    """Return a message that says why a path in the list is refused, or None if the path is safe to use."""
     parts = path.split("/")
     if "" in parts:
         return "is absolute, or has an empty part; only paths relative to the folder are allowed"

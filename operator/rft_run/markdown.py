@@ -1,7 +1,7 @@
-"""Pure functions that escape texts for a page of Markdown, so that the page shows them literally.
+"""Escapes foreign texts, such as completions, before they are put into a page of Markdown.
 
-A text that is not escaped could make headings, links and HTML. It could also make pictures, which are
-downloaded when someone reads the page.
+Without this, a text could make headings, links and HTML. It could also make pictures, which are downloaded
+when someone reads the page.
 """
 
 import re
@@ -19,12 +19,14 @@ _MARKS = re.compile(
 
 
 def escaped(text: str) -> str:
-    """Return a text on one line, with the marks of Markdown escaped. It also fits into a cell of a table."""
+    """Return ``text`` as one line of Markdown that shows it literally. The line also fits into a cell of a
+    table.
+    """
     return _MARKS.sub(_backslashed, one_line(" ".join(text.split())))
 
 
 def code(text: str) -> str:
-    """Return a text, such as a path, as inline code in Markdown."""
+    """Return ``text``, such as a path, as inline code in Markdown: on one line, between backticks."""
     line = one_line(text)
     fence = "`" * (max((len(run) for run in re.findall("`+", line)), default=0) + 1)
     pad = " " if line.startswith("`") or line.endswith("`") else ""

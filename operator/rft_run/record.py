@@ -1,4 +1,4 @@
-"""The base class of the records that a run writes as JSON lines, with camelCase names."""
+"""Defines the base class of the records that a run writes into files as JSON, with camelCase field names."""
 
 import json
 from typing import Annotated, Any, Self
@@ -9,15 +9,15 @@ from pydantic.alias_generators import to_camel
 from rft_run import run_files
 
 Whole = Annotated[int, Field(ge=-run_files.MOST, le=run_files.MOST)]
-"""A whole number in a record, of 64 bits at most. JSON allows larger numbers, but programs fail with them."""
+"""The type of a whole number in a record: a signed integer of 64 bits. JSON allows larger numbers, but
+many programs fail to read them."""
 
 
 class Record(BaseModel):
-    """A record of a run, such as the metrics of a step. It is stored in a file, which another release may
-    read.
+    """Base class of a JSON object in a file of a run, such as the metrics of one step.
 
-    A record does not change when it is read and written again: its unknown fields stay, and no missing field
-    is added.
+    Files may come from another release. So a record is unchanged when it is read and written again: unknown
+    fields are kept, and no missing field is added.
     """
 
     model_config = ConfigDict(
@@ -25,19 +25,21 @@ class Record(BaseModel):
     )
 
     def dump(self) -> dict[str, Any]:
-        """Return the record as a JSON object. It contains all fields that were set, also those that were set
-        to null.
+        """Return the record as a JSON object with camelCase names. Fields that were never set are left out.
+        Fields that were set to None are kept as null.
         """
         return self.model_dump(by_alias=True, exclude_unset=True)
 
     def as_line(self) -> str:
-        """Return the record as one line of JSON. Raises ValueError for a number that is not finite."""
+        """Return the record as one line of JSON, with its newline. Raises ValueError for a number that is not
+        finite.
+        """
         return json.dumps(self.dump(), separators=(",", ":"), allow_nan=False) + "\n"
 
     @classmethod
     def from_line(cls, line: str | bytes) -> Self:
-        """Read a record from a line of JSON. Raises ValueError (pydantic's ValidationError) if it is
-        invalid.
+        """Parse a record from a line of JSON. Raises ValueError, of which pydantic's ValidationError is a
+        subclass, if the line is invalid or has too many values.
         """
         run_files.refuse_too_many_values(line if isinstance(line, bytes) else line.encode())
         return cls.model_validate_json(line)

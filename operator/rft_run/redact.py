@@ -1,8 +1,8 @@
-"""Pure functions that replace text that looks like a secret.
+"""Finds secrets in a text, such as an error message, and replaces them.
 
-They find what secret scanners for source code find: tokens by their form, values by the name beside them, and
-passwords in addresses. They do not find a secret that has neither a known form nor a name beside it. A hash
-without a name does not count as a secret, because revisions and digests look the same.
+Like secret scanners for source code, this module finds tokens by their form, values by the name beside them,
+and passwords in addresses. It does not find a secret that has neither a known form nor a name beside it. A
+hash without a name does not count as a secret, because revisions and digests look the same.
 """
 
 import html
@@ -18,8 +18,8 @@ from rft_run.secret_names import REDACTED, holds_secret, kind_of
 Match = re.Match[str]
 
 _PASSES = 4
-"""Maximum number of passes over a text. After a pass has replaced or decoded something, the next pass may
-find another secret beside it."""
+"""Maximum number of times that a text is searched for secrets. After one search has replaced or decoded a
+secret, the next may find another secret beside it."""
 _HINT = re.compile(
     r"pass|pwd|pw|secret|token|key|cred|auth|cookie|bearer|basic|sess|sid=|signature|[?&]sig=|-u|--user|login"
     r"|mysql|mongo|redis-cli|docker",
@@ -39,7 +39,8 @@ _OF_FIELDS = re.compile(
     re.IGNORECASE,
 )
 _OPTION = re.compile(r"(?<![\w-])(?P<name>--?[A-Za-z][\w.-]*+)(?:[\"'],?\s+(?=[\"'])|[ \t]+(?!-))")
-"""Matches an option before its value, as in ``--name value`` or ``"--name", "value"``."""
+"""Matches the name of a command line option before its value, as in ``--name value`` or
+``"--name", "value"``."""
 _QUOTE_END = r"(?=[\s,;:)\]}>&|\\.]|$|[\w.-]+\\{0,7}[\"']\s*[:=])"
 """Matches what may follow the closing quote of a value: a space, a punctuation mark, the end of the text, or
 the next name with its closing quote, as in ``b": ``."""
@@ -54,16 +55,16 @@ _BARE = re.compile(
     r"(?P<value>[^\s\"',;&\[{](?:[^\s\"',;&]|[,;&\"'](?=[^\s\"',;&)\]}\\])(?!\w+[=:]))*)(?<![)\]}>.`])"
 )
 _SENTENCE = 40
-"""Number of characters that are read, from the beginning of a value on, to decide whether the value is only a
-word of a sentence. Such a value is no secret.
+"""Number of characters from the beginning of a value that decide whether the value is only a word of a
+sentence, and so no secret.
 """
 _LINE = re.compile(r"(?P<value>[^\s\"'\[{][^\n]*)")
 
 
 def redacted(text: str) -> str:
-    """Return ``text`` with everything that looks like a secret replaced by ``REDACTED``.
+    """Return ``text`` in which each part that looks like a secret is replaced by ``[redacted]``.
 
-    The text must have no control characters, because a secret with such a character would not be found.
+    Remove control characters from the text first, because a secret that contains one is not found.
     """
     for _ in range(_PASSES):
         once = _redacted(text)
@@ -84,10 +85,10 @@ def _redacted(text: str) -> str:
 
 
 def _decoded(found: Match) -> str:
-    """Decode a word if it has a secret that is encoded for a URL or for HTML. Return it with the secret
-    replaced.
+    """Decode a word that is encoded for a URL or for HTML, and search it for a secret. ``found`` matches the
+    word.
 
-    Return any other word unchanged.
+    Return the decoded word with the secret replaced. If it has no secret, return the word unchanged.
     """
     plain = found[0]
     for _ in range(3):
@@ -102,14 +103,16 @@ def _decoded(found: Match) -> str:
 
 
 class _Named(NamedTuple):
-    """A name in a text, such as ``password``. The value that the text has beside the name may be a secret."""
+    """A name in a text, such as ``password`` in ``password: x``, and the place of the value beside the name.
+    The value may be a secret.
+    """
 
     name: str
     at: int
-    """The index in the text where the name's value begins."""
+    """The index in the text at which the value begins."""
     in_prose: bool = False
-    """Whether a colon and a space are between the name and its value. If true, both may be words of a
-    sentence."""
+    """Whether a colon and a space are between the name and its value. If true, name and value may be words of
+    a sentence."""
     is_line: bool = False
     """Whether a value without quotes ends only at the end of its line, as in YAML. If false, it ends at the
     first space."""
@@ -128,7 +131,9 @@ def _without(text: str, spans: Iterable[tuple[int, int]]) -> str:
 
 
 def _values(text: str) -> list[tuple[int, int]]:
-    """Return the start and end index of each value whose name marks it as secret, in ascending order."""
+    """Find the values in ``text`` that are secret because of the name beside them. Return the start and end
+    index of each, in ascending order.
+    """
     beside = (
         _named(text, found)
         for found in _NAME.finditer(text)
@@ -159,9 +164,9 @@ def _named(text: str, found: Match) -> _Named:
 
 
 def _span(text: str, named: _Named) -> tuple[int, int] | None:
-    """Return the indices in ``text`` where the secret value of a name begins and ends.
+    """Return the start and end index of the value of the name ``named`` in ``text``.
 
-    Return None if there is no value, or if the value is not secret.
+    Return None if the name has no value, or if the value is not secret.
     """
     bare = _LINE if named.is_line else _BARE
     matches = (pattern.match(text, named.at) for pattern in (_QUOTED, _UNENDED, _LIST, _BLOCK, bare))

@@ -1,6 +1,7 @@
-"""The security contexts of pods that run the trainer's image. They meet Pod Security's ``restricted`` level.
+"""Makes the security contexts of pods that run the trainer's image. They meet the ``restricted`` level of the
+Pod Security Standards.
 
-The operator creates such pods. ``rft`` creates some too, to read a run's volume or to serve its adapter.
+The operator creates such pods for training. ``rft`` creates them to read a run's volume.
 """
 
 from typing import Any
@@ -10,10 +11,10 @@ SHARED_GROUP = 10000
 
 
 def pod_security(*, assigned: bool) -> dict[str, Any]:
-    """Return the security context of a pod.
+    """Return the security context of a pod, as a JSON object.
 
-    Some clusters assign the group of a pod's volumes, and refuse a pod that sets the group itself.
-    ``assigned`` says whether the cluster is of this kind.
+    Some clusters assign the group that owns a pod's volumes, and refuse a pod that sets this group itself.
+    For such a cluster, ``assigned`` must be true. The security context then has no group.
     """
     groups = {} if assigned else {"fsGroup": SHARED_GROUP, "supplementalGroups": [SHARED_GROUP]}
     return {
@@ -26,10 +27,10 @@ def pod_security(*, assigned: bool) -> dict[str, Any]:
 
 
 def container_security(uid: int, *, assigned: bool) -> dict[str, Any]:
-    """Return the security context of a container that runs as the user ``uid``.
+    """Return the security context of a container that runs as the user ``uid``, as a JSON object.
 
-    Some clusters assign the user, and refuse a container that sets the user itself. ``assigned`` says whether
-    the cluster is of this kind. If so, ``uid`` is not used.
+    Some clusters assign the user, and refuse a container that sets the user itself. For such a cluster,
+    ``assigned`` must be true. Then ``uid`` is not used.
     """
     user = {} if assigned else {"runAsUser": uid, "runAsGroup": uid}
     return {

@@ -1,6 +1,7 @@
-"""Reads and writes the rollouts of a step: all completions of the step with their scores.
+"""Defines and reads the files of rollouts: for each training step, all completions with their scores.
 
-The rollouts of a step are in one compressed file. The file of step 42 is ``rollouts/step-000042.jsonl.zst``.
+The rollouts of a step are in one file of JSON lines, compressed with zstd. The file of step 42 is
+``rollouts/step-000042.jsonl.zst``.
 """
 
 import io
@@ -15,29 +16,29 @@ from rft_run.record import Record, Whole
 
 
 class UnreadableRollouts(ValueError):
-    """This release cannot read a file of rollouts. The message says why."""
+    """The file with the rollouts of a step is missing or invalid. The message has its path and the reason."""
 
 
 class RolloutRecord(Record):
-    """A rollout: a completion with its prompt, its scores and its reward."""
+    """A rollout: a completion that was sampled for a row of the dataset, with its scores and its reward."""
 
     step: Whole | None = None
     line: Whole
     """The line number of the row in the file of the dataset, counted from 1."""
     messages: list[dict[str, Any]] = Field(default_factory=list)
     fields: dict[str, Any] = Field(default_factory=dict)
-    """The fields of the row without its messages. Graders read them."""
+    """The fields of the row other than its messages, such as the right answer. Graders read them."""
     completion: str
     reward: float | None = None
     """The reward of the rollout. None if the rollout was not used for training, because a grader failed."""
     graders: dict[str, float | None]
     """The score of each grader, from 0 to 1, by the name of the grader."""
     errors: dict[str, str] = Field(default_factory=dict)
-    """The errors of the graders that failed, by the name of the grader."""
+    """The error message of each grader that failed, by the name of the grader."""
     printed: dict[str, str] = Field(default_factory=dict)
-    """The output that the code of python graders printed, by the name of the grader."""
+    """The text that the code of each python grader printed, by the name of the grader."""
     overlong_penalty: float | None = None
-    """Penalty for a long completion. It is subtracted from the reward before the advantage is computed."""
+    """Penalty for a long completion. It is subtracted from ``reward`` before the advantage is computed."""
     advantage: float | None = None
     finish_reason: str | None = None
     tokens: Whole | None = None
@@ -45,28 +46,31 @@ class RolloutRecord(Record):
     """The messages of a rollout of several turns, from the model's first message on. None for a rollout with
     a single answer."""
     limit: str | None = None
-    """The limit of the environment that ended the rollout, such as ``maxTurns``. None if none did."""
+    """Name of the environment's limit that ended the rollout, such as ``maxTurns``. None if no limit did."""
 
 
 def as_bytes(records: Sequence[RolloutRecord]) -> bytes:
-    """Return the content of the file with a step's rollouts, not compressed yet."""
+    """Return the rollouts as the content of a file of JSON lines, before the compression."""
     return "".join(record.as_line() for record in records).encode()
 
 
 def compressed(content: bytes) -> bytes:
-    """Return the compressed content of a file of rollouts."""
+    """Compress ``content``, the JSON lines of a file of rollouts, with zstd."""
     import zstandard  # only needed where rollouts are read or written
 
     return zstandard.ZstdCompressor().compress(content)
 
 
 def read_rollouts(path: Path) -> list[RolloutRecord]:
-    """Return the rollouts in a file. Raises UnreadableRollouts if the file is missing or invalid."""
+    """Return all rollouts in the compressed file ``path``.
+
+    Raises UnreadableRollouts if the file is missing or invalid.
+    """
     return list(each_rollout(path))
 
 
 def each_rollout(path: Path) -> Iterator[RolloutRecord]:
-    """Yield the rollouts in a file, one at a time, to save memory.
+    """Yield the rollouts in the compressed file ``path`` one at a time, to save memory.
 
     Raises UnreadableRollouts if the file is missing or invalid.
     """
@@ -84,7 +88,7 @@ def each_rollout(path: Path) -> Iterator[RolloutRecord]:
 
 
 def _problem(error: ValidationError) -> str:
-    """Return a one-line message about the first problem of an invalid record."""
+    """Return a message of one line about the first problem that pydantic found in a record of a rollout."""
     first = error.errors()[0]
     if first["type"] == "missing":
         return "a record lacks one of the fields line, completion and graders"

@@ -1,8 +1,8 @@
-"""Opens and reads the files of a run's folder, within limits on their sizes.
+"""Opens and reads the files in a run's folder safely, and limits how many bytes are read of each.
 
-Other people may write to the volume of a run. So only regular files are opened. A FIFO would block for ever,
+Other people may write to the volume of a run. So only regular files are opened: a FIFO would block for ever,
 and a symbolic link may point to a file outside of the folder. The number of bytes that are read of a file is
-limited, and for a packed file also the number of unpacked bytes. Nothing that is read is executed.
+limited, and for a compressed file also the number of bytes after unpacking. No content is ever executed.
 
 The message of an UnreadableFile has no path. The caller writes the path of the file in front of the message.
 """
@@ -22,32 +22,35 @@ import yaml
 
 MIB = 1 << 20
 STATE_BYTES = 16 * MIB
-"""Maximum size in bytes of a file with one JSON object, such as ``state.json`` or ``run.json``."""
+"""Maximum size in bytes of a small file with one JSON object, such as ``state.json`` or ``run.json``."""
 EVALUATION_BYTES = 256 * MIB
-"""Maximum size in bytes of a file with a held-out evaluation, which has the completions of at most 256
+"""Maximum size in bytes of the file of a held-out evaluation. Such a file has the completions of at most 256
 rows."""
 STATUS_BYTES = 2 * MIB
-"""Maximum size of ``status.yaml`` in bytes. The API server also refuses a larger status."""
+"""Maximum size of ``status.yaml`` in bytes. The Kubernetes API server refuses a larger status too."""
 METRICS_BYTES = 256 * MIB
 METRICS_LINES = 500_000
-"""Maximum number of steps in ``metrics.jsonl``. With one step per second they take nearly six days."""
+"""Maximum number of steps in ``metrics.jsonl``. At one step per second, a run needs nearly six days for
+them."""
 ROLLOUTS_BYTES = 1024 * MIB
 """Maximum size in bytes of the rollouts of one step, after unpacking."""
 ROLLOUTS_WINDOW_BYTES = 32 * MIB
-"""Maximum memory in bytes that the unpacking of a zstd file may need. Files of the trainer need 2 MiB."""
+"""Maximum window of a zstd file in bytes, which is the memory that its decompression needs. The trainer
+writes files with a window of 2 MiB."""
 LINE_BYTES = 64 * MIB
-"""Maximum size in bytes of one line: of a dataset's row, of a rollout, or of a step's metrics."""
+"""Maximum size in bytes of one line in a file of JSON lines: a dataset, rollouts, or metrics of steps."""
 JSON_VALUES = 4_000_000
-"""Maximum number of values in one JSON text. Each value may take 64 bytes of memory, even if its text has
-only three bytes."""
+"""Maximum number of values in one JSON text. A value may take 64 bytes of memory, although its text has only
+three bytes."""
 UNPACKED_BYTES = 1024 * MIB
-"""A packed dataset is always read if it has at most this number of bytes after unpacking. Above this number,
-``UNPACKED_RATIO`` limits it."""
+"""A compressed dataset of at most this number of bytes after unpacking is always read. A larger one is read
+only if its compression ratio is within ``UNPACKED_RATIO``."""
 UNPACKED_RATIO = 200
-"""Maximum size of an unpacked dataset, as a multiple of its packed size. It applies only above
-``UNPACKED_BYTES``. Gzip reaches a ratio of 20 with text, and of 1000 with zeros."""
+"""Maximum compression ratio of a dataset: its size after unpacking, divided by its compressed size.
+
+It applies only above ``UNPACKED_BYTES``. Gzip reaches a ratio of 20 with text, and of 1000 with zeros."""
 MOST = 2**63 - 1
-"""The largest whole number that a record of a run may have."""
+"""The largest whole number that is allowed in the files of a run: the largest signed integer of 64 bits."""
 
 _LINK = "a symbolic link"
 _KINDS = (
@@ -55,12 +58,14 @@ _KINDS = (
     (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"),
 )  # fmt: skip
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
-"""Matches a string in JSON. Its closing quote may be missing, for speed: in a string that is never closed,
-the search would otherwise start again at each quote within the string."""
+"""Matches a string in JSON, also one without its closing quote.
+
+Otherwise a text with an unclosed string would be slow to search: the search would start again at each quote
+within the string."""
 
 
 class UnreadableFile(ValueError):
-    """A file is not a regular file, is larger than its limit, or contains too many values.
+    """A file is refused: it is not a regular file, is larger than its limit, or has too many values.
 
     The message does not contain the file's path.
     """
@@ -68,10 +73,10 @@ class UnreadableFile(ValueError):
 
 @contextmanager
 def opened(path: Path, *, follow: bool = False) -> Iterator[io.BufferedReader]:
-    """Yield a regular file, open for reading.
+    """Open a regular file for reading, and close it at the end of the ``with`` block.
 
-    With ``follow`` a symbolic link is followed. This is allowed only if the user has named the path. Raises
-    UnreadableFile for anything else than a regular file, and OSError.
+    ``follow``: whether to follow a symbolic link. Otherwise a link is refused. Set it only for paths that the
+    user chose. Raises UnreadableFile if ``path`` is a link or another special file, and OSError.
     """
     with os.fdopen(_descriptor(path, os.O_RDONLY | (0 if follow else os.O_NOFOLLOW)), "rb") as file:
         yield file
@@ -79,9 +84,10 @@ def opened(path: Path, *, follow: bool = False) -> Iterator[io.BufferedReader]:
 
 @contextmanager
 def writable(path: Path) -> Iterator[BinaryIO]:
-    """Yield a regular file, open for appending. It is created if it is missing.
+    """Open a regular file for appending, and close it at the end of the ``with`` block. A missing file is
+    created.
 
-    Raises UnreadableFile for anything else than a regular file, and OSError.
+    Raises UnreadableFile if ``path`` is a link or another special file, and OSError.
     """
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
     with os.fdopen(_descriptor(path, flags), "ab") as file:
@@ -90,7 +96,7 @@ def writable(path: Path) -> Iterator[BinaryIO]:
 
 def _descriptor(path: Path, flags: int) -> int:
     try:
-        # Without O_NONBLOCK the opening of a FIFO waits for its other end.
+        # Without O_NONBLOCK, opening a FIFO waits until another process opens it too.
         descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     except FileNotFoundError:
         raise
@@ -108,7 +114,10 @@ def _descriptor(path: Path, flags: int) -> int:
 
 
 def _kind(path: Path) -> str | None:
-    """Return the kind of a special file, such as "a FIFO". Return None if the file is not special."""
+    """Return the kind of a special file as text, such as "a FIFO" or "a symbolic link".
+
+    Return None for a regular file or a folder, and if ``path`` does not exist.
+    """
     try:
         return _named(path.lstat().st_mode)
     except OSError:
@@ -127,20 +136,18 @@ def _not_regular(kind: str | None) -> UnreadableFile:
 
 
 def is_own(path: Path) -> bool:
-    """Return whether a path is a regular file, and not a symbolic link."""
+    """Return whether ``path`` is a regular file. A symbolic link to a file does not count."""
     return path.is_file() and not path.is_symlink()
 
 
 def refuse_link(folder: Path) -> None:
-    """Raise UnreadableFile if a folder is a symbolic link, because the link may lead out of the run's
-    folder.
-    """
+    """Raise UnreadableFile if ``folder`` is a symbolic link. The link could lead out of the run's folder."""
     if folder.is_symlink():
         raise UnreadableFile("is a symbolic link; put the folder itself in its place")
 
 
 def content(path: Path, most: int = STATE_BYTES, *, follow: bool = False) -> bytes:
-    """Return the content of a file. With ``follow`` a symbolic link is followed.
+    """Return the content of a file. ``follow``: whether to follow a symbolic link instead of refusing it.
 
     Raises UnreadableFile if the file has more than ``most`` bytes or is not a regular file, and OSError.
     """
@@ -152,19 +159,19 @@ def content(path: Path, most: int = STATE_BYTES, *, follow: bool = False) -> byt
 
 
 def text(path: Path, most: int = STATE_BYTES, *, follow: bool = False) -> str:
-    """Return the text of a UTF-8 file. With ``follow`` a symbolic link is followed.
+    """Return the text in a UTF-8 file. ``follow``: whether to follow a symbolic link instead of refusing it.
 
-    Raises UnreadableFile if the file has more than ``most`` bytes or is not a regular file. Raises
-    UnicodeDecodeError and OSError too.
+    Raises UnreadableFile if the file has more than ``most`` bytes or is not a regular file. Also raises
+    UnicodeDecodeError and OSError.
     """
     return content(path, most, follow=follow).decode()
 
 
 def end(path: Path, most: int = MIB, begin: int = 0) -> bytes:
-    """Return at most ``most`` bytes from the end of a log. Bytes before the offset ``begin`` are not
-    returned.
+    """Return the last bytes of a file, such as a log: at most ``most`` bytes, and none before the offset
+    ``begin``.
 
-    Raises UnreadableFile and OSError.
+    Raises UnreadableFile if the file is not a regular file, and OSError.
     """
     with opened(path) as file:
         file.seek(max(begin, os.fstat(file.fileno()).st_size - most))
@@ -172,16 +179,18 @@ def end(path: Path, most: int = MIB, begin: int = 0) -> bytes:
 
 
 def json_of(path: Path, most: int = STATE_BYTES) -> Any:
-    """Return the JSON value in a file.
+    """Return the parsed JSON of a file.
 
     Raises UnreadableFile if the file has more than ``most`` bytes or is not a regular file. Raises ValueError
-    if the file is not valid JSON, and OSError.
+    if the content is not valid JSON, and OSError.
     """
     return json_value(content(path, most))
 
 
 def json_value(raw: bytes) -> Any:
-    """Parse JSON. Raises ValueError if it is invalid, or has too many or too deeply nested values."""
+    """Parse the JSON text ``raw``. Raises ValueError if it is invalid, or has too many or too deeply nested
+    values.
+    """
     refuse_too_many_values(raw)
     try:
         return json.loads(raw)
@@ -190,9 +199,9 @@ def json_value(raw: bytes) -> Any:
 
 
 def refuse_too_many_values(raw: bytes) -> None:
-    """Raise UnreadableFile for a JSON text of more than ``JSON_VALUES`` values.
+    """Raise UnreadableFile if the JSON text ``raw`` has more than ``JSON_VALUES`` values.
 
-    Such values could take far more memory than the text.
+    Many small values could take far more memory than the text. So this is called before the text is parsed.
     """
     if _separators(raw) > JSON_VALUES and _separators(_STRING.sub(b"", raw)) > JSON_VALUES:
         raise UnreadableFile(f"has more than {JSON_VALUES:,} JSON values, the most that are read at once")
@@ -203,10 +212,10 @@ def _separators(raw: bytes) -> int:
 
 
 def yaml_value(text: str) -> Any:
-    """Parse YAML.
+    """Parse the YAML text ``text``.
 
-    Raises ValueError if the YAML is invalid or has a merge key. Raises ValueError too if aliases repeat too
-    many values.
+    Raises ValueError if the text is invalid, has a merge key, or has too many values because its aliases
+    repeat values.
     """
     try:
         value = yaml.load(text, Loader=_MergelessLoader)  # noqa: S506 - a SafeLoader
@@ -221,27 +230,28 @@ class _MergelessLoader(yaml.SafeLoader):
     """A YAML SafeLoader that refuses merge keys, because nested merge keys can take any amount of memory."""
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Do not expand a merge key. Then the loader fails, because it cannot construct a value from the
-        key.
-        """
+        """Do nothing, so that merge keys are not expanded. The loader then fails at a merge key."""
 
 
 def _values(value: object, known: dict[int, int]) -> int:
-    """Return the number of values in a YAML value. An alias counts as if its values were written out."""
+    """Return the number of values in a parsed YAML value. The values behind an alias count at each use.
+
+    ``known`` has the results for lists and objects that were counted before. The key is their ``id()``.
+    """
     if not isinstance(value, dict | list):
         return 1
     if id(value) not in known:
-        known[id(value)] = MOST  # an alias inside ``value`` to ``value`` itself counts as too large
+        known[id(value)] = MOST  # if ``value`` contains an alias to itself, the result is too large
         parts = value.values() if isinstance(value, dict) else value
         known[id(value)] = 1 + sum(_values(part, known) for part in parts)
     return known[id(value)]
 
 
 def lines(stream: IO[bytes], most: int, each: int = LINE_BYTES) -> Iterator[bytes]:
-    """Yield the lines of a stream, each with its newline. Only a newline ends a line.
+    """Yield the lines of a stream, each with its newline. Only a newline ends a line, no other character.
 
     Raises UnreadableFile if a line has more than ``each`` bytes, or if all lines together have more than
-    ``most``.
+    ``most`` bytes.
     """
     number = read = 0
     while line := stream.readline(each + 1):
@@ -254,10 +264,10 @@ def lines(stream: IO[bytes], most: int, each: int = LINE_BYTES) -> Iterator[byte
 
 
 def too_long(each: int = LINE_BYTES) -> str:
-    """Return the message for a line of more than ``each`` bytes."""
+    """Return the error message for a line that has more than ``each`` bytes."""
     return f"is longer than {shown(each)}, the most that is read of a line"
 
 
 def shown(count: int) -> str:
-    """Return a number of bytes as a text such as ``64 MiB``."""
+    """Format a number of bytes for a message, such as ``64 MiB`` or ``512 bytes``."""
     return f"{count // MIB:,} MiB" if count >= MIB else f"{count:,} bytes"

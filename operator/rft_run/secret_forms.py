@@ -1,4 +1,4 @@
-"""Replaces secrets that have a known form: tokens of providers, private keys, passwords in addresses.
+"""Replaces secrets of a known form in a text: tokens of providers, private keys, passwords in addresses.
 
 The forms come from the rules of gitleaks and trufflehog, and from the pages of the providers.
 """
@@ -54,11 +54,12 @@ _TOKENS = re.compile(
     )
     + ")"
 )
-"""The forms of tokens. All of them begin at a word boundary, so the expression tests this boundary only
-once."""
+"""Matches the tokens of known providers. Each token begins at a word boundary, so the expression tests the
+boundary only once, before all alternatives."""
 _PASSWORD_HASH = re.compile(r"\$(?:1|2[abxy]|5|6|7|y|argon2i?d?)\$[\w.,=+$/-]{16,}")
 _PRIVATE_KEY = re.compile(
-    # The lines of a key end with a newline or with the two characters \n. The first or last lines may be cut.
+    # The lines of a key end with a newline or with the two characters \n. The text may have only the first or
+    # only the last lines of a key.
     r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----"
     r"(?:[\s\"',]|\\[nr]|[A-Za-z0-9+/=]{16,}|(?:Proc-Type|DEK-Info|Version|Comment|Hash|Charset):[^\n\\]*)*"
     r"(?:[A-Za-z0-9+/=]*(?:\s|\\[nr]){0,16}-----END [A-Z0-9 ]*-----)?"
@@ -111,8 +112,9 @@ _TAG = re.compile(r"(<([\w.:-]+)>)([^<\n]+)(?=</)")
 
 
 def without_tokens(text: str) -> str:
-    """Return a text without tokens, private keys and password hashes. They are recognised by their form
-    alone.
+    """Replace all tokens of known providers, private keys and password hashes in ``text`` by ``[redacted]``.
+
+    They are recognised by their form alone.
     """
     if "PRIVATE KEY" in text:
         text = _PRIVATE_KEY.sub(REDACTED, text)
@@ -120,9 +122,10 @@ def without_tokens(text: str) -> str:
 
 
 def without_credentials(text: str) -> str:
-    """Return a text without passwords and keys.
+    """Replace passwords and keys in ``text`` by ``[redacted]``, if the words around them show that they are
+    secret.
 
-    They are found by their place: in an address, in a header, in a command, or in a sentence.
+    Such places are URLs, HTTP headers, options of commands, and sentences such as ``the password is``.
     """
     for pattern in _ADDRESSES:
         text = pattern.sub(rf"\1{REDACTED}\2", text)
@@ -133,8 +136,8 @@ def without_credentials(text: str) -> str:
 
 
 def _if(is_secret: Callable[[Match], bool]) -> Callable[[Match], str]:
-    """Return a function for ``re.sub``. It replaces the last group of a match by ``[redacted]`` if
-    ``is_secret(match)`` is true, and changes nothing otherwise.
+    """Return a replacement function for ``re.sub``. If ``is_secret(match)`` is true, this function replaces
+    the last group of the match by ``[redacted]``. Otherwise it changes nothing.
     """
 
     def replacement(found: Match) -> str:
@@ -145,8 +148,9 @@ def _if(is_secret: Callable[[Match], bool]) -> Callable[[Match], str]:
 
 
 def _is_no_word(found: Match) -> bool:
-    """Return whether the text after a scheme such as ``basic`` is a credential, and not a word as in ``basic
-    functions``.
+    """Return whether ``found[2]``, the text after an authentication scheme like ``basic``, is a credential.
+
+    An ordinary word is not a credential, as in ``basic functions``.
     """
     value = found[2].rstrip(".")
     return not (value.isalpha() and (value[1:].islower() or value.isupper()))
@@ -159,7 +163,10 @@ def _is_random(found: Match) -> bool:
 
 
 def _is_no_adjective(found: Match) -> bool:
-    """Return whether ``password is`` is followed by a password, and not by a word such as ``wrong``."""
+    """Return whether ``found[2]``, the text after ``password is``, is a password.
+
+    An ordinary word is not a password, as in ``password is wrong``.
+    """
     return found[2][0] in "'\"`" or any(c.isdigit() for c in found[2])
 
 

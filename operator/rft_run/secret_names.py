@@ -1,6 +1,6 @@
-"""Pure functions that decide whether a value is secret. They decide by the name beside the value.
+"""Decides whether a value in a text is secret, by the name beside the value.
 
-For example, the value of ``HF_TOKEN`` is secret, and that of ``maxTokens`` is not.
+For example, the value of ``HF_TOKEN`` is secret, and the value of ``maxTokens`` is not.
 """
 
 import re
@@ -12,11 +12,11 @@ REDACTED = "[redacted]"
 """The text that replaces a secret."""
 
 Kind = Literal["secret", "token"]
-"""The kind of a name whose value may be secret.
+"""The kind of a name beside a value that may be secret.
 
-- ``secret``: every ordinary value of the name is secret, as with ``password``.
-- ``token``: whether the value is secret depends on its form, because the name may also be about the tokens of
-  a language model."""
+- ``secret``: almost every value beside this name is secret. An example is ``password``.
+- ``token``: the form of the value decides, because the name may also be about the tokens of a language model.
+  An example is ``token``."""
 
 
 def _set(words: str) -> frozenset[str]:
@@ -29,40 +29,44 @@ _SECRETS = _set(
     " apikeys authkey accesskey secretkey privatekey passcode pw"
 )
 _SECRET_ENDS = ("password", "passwd", "passphrase", "secret", "apikey", "accesskey", "secretkey")
-"""Ends of names that are written as one word, such as ``PGPASSWORD``."""
+"""Names that end with one of these words have secret values. Examples are ``PGPASSWORD`` and ``password``."""
 _OWNERS_OF_KEYS = _set(
     "api access secret private account storage master signing encryption auth shared subscription service"
     " ssh deploy license licence admin root hmac client consumer webhook openai anthropic azure aws gcp"
     " wandb hf functions"
 )
-"""Words that make a name secret if the word ``key`` follows them, such as ``api key``."""
+"""If one of these words is right before ``key`` in a name, the values of this name are secret, as with
+``api_key``."""
 _REFERENCES = _set("ref refs pull existing")
-"""Words in names of fields whose value is only the name of a Secret, such as ``secretRef``."""
+"""If a name has one of these words, its value is only the name of a Secret. An example is ``secretRef``."""
 _ABOUT_SECRETS = _set(
     "name names file files filename path paths dir folder type kind id ids count counts length len limit"
     " limits size budget index number num ttl expiry expires expiration lifetime url uri endpoint version"
     " audience issuer policy required enabled used missing field mount volume provider seconds rate usage"
     " class manager store operator driver error errors namespace hint rotation age"
 )
-"""Last words of names whose value describes a secret and is not secret, such as ``tokenFile``."""
+"""If a name ends with one of these words, its value only describes a secret, and is not secret itself. An
+example is ``tokenFile``."""
 _OF_TEXT = _set(
     "eos bos pad unk sep cls mask stop end start special image video audio begin last first next previous"
     " per prompt completion max min new num total stale sampled top added vocab boundary unexpected invalid"
     " each input output cached reasoning"
 )
-"""Words that show that ``token`` in a name is no secret. Such a name is about the tokens of a text, or about
-the next page of a list."""
+"""If a name has ``token`` and one of these words, its value is not secret: the name is about the tokens of a
+text, as in ``eos_token``, or about the next page of a list, as in ``next_token``."""
 _NO_SECRET_KEYS = _set("primary foreign public sort partition cache row group hash host")
-"""Words before ``key`` in names of environment variables whose value is not secret, as in CACHE_KEY."""
+"""If one of these words is right before ``KEY`` in the name of an environment variable, the value is not
+secret. An example is the key of a cache."""
 _OF_PEOPLE = _set("access api auth secret refresh bearer personal hub")
-"""Words that show that ``tokens`` in a name are secrets, for example ``access`` in "access tokens"."""
+"""If a name has ``tokens`` and one of these words, its value may be secret, as with ``access_tokens``."""
 _NOTHING = re.compile(
     r"(?:none|null|nil|true|false|yes|no|undefined|unset|\(unset\)|\.{2,}|\*+|x{3,}|-+|\W"
     r"|<[^>]*>?|\$\w+|\$\{[^}]*\}?|\$\([^)]*\)?|\{\{[^}]*\}\}|%\w+%"
     r"|[~.]{0,2}(?:/[\w.-]+)+\.(?:key|pem|crt|json|txt|ya?ml|env|cfg|ini))[.,;)]*",
     re.IGNORECASE,
 )
-"""Values that are not secret: empty and masked values, names of variables, and names of files."""
+"""Matches values that are never secret: empty and masked values, true and false, names of variables, and
+names of files."""
 _NUMBER = re.compile(r"[-+~<>=]{0,3}\d[\d.,_]*(?:e[-+]?\d+)?(?:%|[a-z]{1,3}(?:/s)?)?", re.IGNORECASE)
 _LETTER = re.compile(r"[^\W\d_]")
 _PROSE = re.compile(
@@ -72,21 +76,23 @@ _PROSE = re.compile(
     r"|authentication)(?=[ \t]\S)",
     re.IGNORECASE,
 )
-"""Matches the first word after a colon if the word shows that the text is a sentence, and the value no
-secret. An example is ``password: is missing``."""
+"""Matches the first word after a name and a colon, if this word shows that a sentence follows and no secret.
+An example is ``is`` in ``password: is missing``."""
 _PIECES_OF_TEXT = (" ", "Ġ", "▁", "##", "<|", "[")
-"""Marks at the beginning of a language model's tokens, such as ``Ġthe`` or ``<|end|>``.
+"""Characters with which tokens of a language model begin, such as ``Ġthe`` or ``<|end|>``.
 
-A value that begins with one of them is usually such a token, and no secret.
+A value that begins like this is usually such a token, and no secret.
 """
 _ORDINARY = 100
-"""A value with more characters than this is too long for an ordinary word, number or file name. So it is
-secret if its name is of a ``Kind``, unless it is a word of a sentence."""
+"""Maximum number of characters of an ordinary word, number or file name. A longer value beside a name that
+has a ``Kind`` is secret, unless it begins a sentence."""
 
 
 @lru_cache(4096)
 def kind_of(name: str) -> Kind | None:
-    """Return the kind of a name, or None if the values of this name are not secret."""
+    """Return how likely values beside this name are secret: ``secret`` means almost always, and ``token``
+    means that the form of the value decides. Return None if the values are not secret.
+    """
     words = _words(name)
     if not words or words[-1] in _ABOUT_SECRETS or not _REFERENCES.isdisjoint(words):
         return None
@@ -102,15 +108,14 @@ def kind_of(name: str) -> Kind | None:
 
 
 def holds_secret(name: str, value: str, sentence: str = "") -> bool:
-    """Return whether ``value``, which stands beside ``name`` in a text, is secret.
+    """Return whether ``value``, which is beside ``name`` in a text, is secret.
 
-    It is not if ``kind_of(name)`` is None, or if the value is empty, masked, or a value such as ``true`` or
-    ``$TOKEN``. If the kind is ``token`` (the name may be about a language model's tokens), a number is not
-    secret either, and in a sentence most words are not secret.
+    It is not secret if ``kind_of(name)`` is None, or if it is empty, masked, or a value such as ``true`` or
+    ``$TOKEN``. If the kind is ``token`` (the name may be about a language model's tokens), numbers and most
+    words in a sentence are not secret either.
 
-    ``sentence`` is the rest of the text, beginning with the value. It is needed only if the value has no
-    quotes and follows a colon and a space. Such a value is not secret if it begins a sentence, as in
-    ``password: is missing``.
+    ``sentence`` is the text from the value on. Pass it only if the value has no quotes and follows a colon
+    and a space. Such a value is not secret if it begins a sentence, as in ``password: is missing``.
     """
     kind, start = kind_of(name), value[:_ORDINARY].strip()
     if kind is None or not start or start.startswith(REDACTED[:-1]):
@@ -131,7 +136,7 @@ def holds_secret(name: str, value: str, sentence: str = "") -> bool:
 
 
 def _words(name: str) -> list[str]:
-    """Return the words of a name. The name may be in camelCase, snake_case or any other form."""
+    """Split a name in camelCase, snake_case or another form into its words, and return them in lower case."""
     return [word.lower() for word in _WORDS.findall(name)]
 
 

@@ -1,4 +1,4 @@
-"""Defines the file ``state.json`` of a checkpoint, which has the progress of the run."""
+"""Defines the content of ``state.json`` in a checkpoint's folder: the progress of the run."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
@@ -9,10 +9,10 @@ from rft_run.run_files import MOST
 
 @dataclass(frozen=True)
 class Position:
-    """The position in the training rows where the next batch begins.
+    """The position in the training rows at which the next batch begins.
 
-    ``epoch`` is the number of the epoch, counted from 1. ``offset`` is the number of rows of this epoch that
-    come before the batch.
+    - ``epoch``: the number of the epoch, counted from 1
+    - ``offset``: the number of rows of this epoch that are before the batch
     """
 
     epoch: int = 1
@@ -21,12 +21,12 @@ class Position:
 
 @dataclass
 class RunState:
-    """The progress of a run after a complete step.
+    """The progress of a run after a complete step. A resumed run continues from it.
 
-    - ``position`` is the position in the rows where the next step begins.
-    - ``dropped_prompts`` is the number of prompts that were found during training to be too long. Prompts
-      that were found before the first step are not counted.
-    - ``unknown`` has the fields that a newer release wrote. They are kept when the state is saved again.
+    - ``position``: the position in the training rows at which the next step begins
+    - ``dropped_prompts``: the number of prompts that were found to be too long during training; prompts that
+      were found before the first step are not counted
+    - ``unknown``: fields from a newer release, by name; they are kept when the state is saved again
 
     A new field of this class needs a default, because older checkpoints lack the field.
     """
@@ -34,7 +34,7 @@ class RunState:
     step: int = 0
     position: Position = field(default_factory=Position)
     expected_completion: float = 0.0
-    """Expected number of sampled tokens of a rollout in the next batch."""
+    """Expected number of sampled tokens in one rollout of the next batch."""
     adapter_version: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -44,21 +44,23 @@ class RunState:
     forged_replies: dict[str, int] = field(default_factory=dict)
     gpu_seconds: float = 0.0
     best_reward: float | None = None
-    """Highest held-out reward after a step. None if there was no evaluation after a step."""
+    """Highest held-out reward so far, without the starting policy. None if no step was evaluated yet."""
     best_step: int = 0
-    """The step after which ``best_reward`` was measured. 0 while ``best_reward`` is None."""
+    """The step after which ``best_reward`` was measured. 0 if ``best_reward`` is None."""
     evaluations_without_best: int = 0
-    """Number of evaluations since the one that measured ``best_reward``. None of them had a higher reward."""
+    """Number of held-out evaluations after ``best_step``. None of them gave a higher reward."""
     unknown: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the state of the run as a JSON object."""
+        """Return the state as a JSON object for ``state.json``. Its fields include those in ``unknown``."""
         known = asdict(self)
         return {**known.pop("unknown"), **known}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "RunState":
-        """Read a state from the JSON object that ``to_json`` returns. Raises ValueError for anything else."""
+        """Return the state from ``value``, the JSON object in ``state.json``. Raises ValueError if ``value``
+        is not such an object.
+        """
         names = {entry.name for entry in fields(cls)} - {"unknown"}
         if not isinstance(value, dict) or not isinstance(value.get("position"), dict):
             raise ValueError("is not a run's state")
@@ -103,6 +105,6 @@ _READ: dict[str, Callable[[str, Any], Any]] = {
     "grader_errors": _counts,
     "forged_replies": _counts,
 }
-"""The functions that check the JSON value of a field of ``RunState`` and return it, by the field's name.
+"""For a field of ``RunState``, by its name: the function that checks the field's JSON value and returns it.
 
-``_count`` checks the fields that are not listed here. They are whole numbers."""
+A field that is not listed here is a whole number, and ``_count`` checks it."""

@@ -1,4 +1,7 @@
-"""Reads and writes ``status.yaml``, the status of a local run. It has the form of an RFTJob's status."""
+"""Reads and writes ``status.yaml`` in a run's folder: the status of a run on the user's machine.
+
+The file has the form of the ``status`` of an RFTJob.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -11,11 +14,12 @@ from rft_run.cluster_text import cluster_object
 
 
 class UnreadableStatus(ValueError):
-    """This release cannot read the file ``status.yaml`` as a status."""
+    """The file ``status.yaml`` is invalid, or this release cannot read it. The message has its path."""
 
 
 def write_status(path: Path, status: RFTJobStatus) -> None:
-    """Write the status file atomically, without the secrets and control characters in the status.
+    """Write ``status`` as YAML to the file ``path`` atomically. Replace the secrets in its texts, and remove
+    control characters.
 
     Raises OSError.
     """
@@ -24,9 +28,9 @@ def write_status(path: Path, status: RFTJobStatus) -> None:
 
 
 def read_status(path: Path) -> RFTJobStatus:
-    """Return the status in the file, or an empty status if there is no file.
+    """Return the status in the YAML file ``path``, or an empty status if there is no file.
 
-    Raises UnreadableStatus for an invalid file, and OSError.
+    Raises UnreadableStatus if the file is invalid, and OSError.
     """
     try:
         return RFTJobStatus.model_validate(status_object(path))
@@ -39,7 +43,10 @@ def read_status(path: Path) -> RFTJobStatus:
 
 
 def status_object(path: Path) -> dict[str, Any]:
-    """Return the YAML object in a status file. Raises ValueError for anything else, and OSError."""
+    """Return the YAML object in a status file as it is. An empty file gives an empty object.
+
+    Raises ValueError if the file has no valid YAML or another YAML value, and OSError.
+    """
     value = run_files.yaml_value(run_files.text(path, run_files.STATUS_BYTES))
     if not isinstance(value, dict | None):
         raise ValueError("is not a YAML object")

@@ -1,4 +1,6 @@
-"""Reads ``metrics.jsonl``, which has a record with the metrics of each training step, in order."""
+"""Defines and reads ``metrics.jsonl`` in a run's folder. Each line is JSON with the metrics of one training
+step.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,12 +12,12 @@ from rft_run.record import Record, Whole
 
 
 class UnreadableSteps(ValueError):
-    """This release cannot read ``metrics.jsonl``. The message says why, and in which line."""
+    """The file ``metrics.jsonl`` is invalid or too large. The message has its path and the reason."""
 
 
 class StepRecord(Record):
-    """The metrics of one training step. A metric is None if it was not computed, or if an older release wrote
-    the record.
+    """The metrics of one training step. A metric is None if it was not computed in this step, or if an older
+    release, which did not know the metric, wrote the record.
     """
 
     step: Whole
@@ -25,8 +27,8 @@ class StepRecord(Record):
     graders: dict[str, float] = Field(default_factory=dict)
     """Mean score of each grader, by the name of the grader."""
     forged_replies: int | None = None
-    """Number of forged replies in the step: a program other than the grader's worker wrote them. The grader
-    process refused them."""
+    """Number of forged replies in the step, which the grader process refused. A program other than the
+    grader's worker process wrote them, for example a program that a user's code started."""
     loss: float | None = None
     kl: float | None = None
     """Mean KL of the policy to the reference, per token, in nats, by Schulman's estimate k3."""
@@ -34,35 +36,37 @@ class StepRecord(Record):
     """Mean entropy of the sampling distribution per token, in nats."""
     clip_fraction: float | None = None
     updates: Whole | None = None
-    """Number of optimizer steps that were made. It is below ``updatesPerBatch`` if the batch has too few
-    groups, or groups without a gradient."""
+    """Number of optimizer steps in this training step. It is below ``updatesPerBatch`` if the batch has too
+    few groups, or groups without a gradient."""
     grad_norm: float | None = None
-    """Norm of the gradient before clipping."""
+    """Norm of the gradient before gradient clipping."""
     mismatch_kl: float | None = None
-    """Mean KL between the probabilities of trainer and sampler, per token, in nats, by the estimate k3."""
+    """Mean KL between the sampler's and the trainer's probabilities, per token, in nats, by Schulman's
+    estimate k3."""
     mismatch_mean_abs: float | None = None
     mismatch_bounded_fraction: float | None = None
-    """Share of the tokens whose mismatch weight was changed. A weight outside its limits is set to the limit.
-    If the mean weight of a sequence is outside its limits, all weights of the sequence are set to 0.
+    """Share of the tokens whose mismatch weight was changed, from 0 to 1. The mismatch weight of a token is
+    its probability in the trainer divided by its probability in the sampler.
 
-    The mismatch weight is the token's probability in the trainer divided by that in the sampler."""
+    A weight outside its limits is set to the limit. If the mean weight of a sequence is outside its limits,
+    all weights of the sequence are set to 0."""
     staleness: Whole | None = None
-    """Age of the weights that sampled the batch, in adapter versions. 0: the trained weights sampled the
-    batch themselves."""
+    """Number of adapter versions by which the weights that sampled the batch are older than the weights that
+    the step trains. 0: both are the same."""
     outside_filter_tokens: Whole | None = None
-    """Number of sampled tokens that top-k and top-p would exclude from sampling, if they were applied to the
-    trainer's probabilities in place of the sampler's."""
+    """Number of sampled tokens that top-k or top-p would exclude, if they were applied to the trainer's
+    probabilities and not to the sampler's."""
     truncated_fraction: float | None = None
     zero_variance_fraction: float | None = None
     completion_tokens: float | None = None
-    """Mean length of the completions that have a reward, in tokens."""
+    """Mean length in tokens of the completions that have a reward."""
     groups: Whole | None = None
     rollouts: Whole | None = None
     dropped_groups: Whole | None = None
     refilled_groups: Whole | None = None
-    """Number of groups that were sampled in place of groups whose rewards are all equal."""
+    """Number of groups that were sampled to replace groups whose rewards are all equal."""
     overlong_penalty: float | None = None
-    """Mean penalty for long completions. It is not subtracted from ``reward`` in this record."""
+    """Mean penalty for long completions. ``reward`` is the mean before this penalty is subtracted."""
     turns: float | None = None
     """Mean number of the model's turns in a rollout. None if the job has no environment."""
     tool_calls: float | None = None
@@ -70,14 +74,14 @@ class StepRecord(Record):
     tool_errors: Whole | None = None
     """Number of failed or unreadable tool calls in the step."""
     limited_fraction: float | None = None
-    """Share of the rollouts that a limit of the environment ended, such as ``maxTurns``."""
+    """Share of the rollouts that a limit of the environment ended, such as ``maxTurns``, from 0 to 1."""
     environment_errors: Whole | None = None
-    """Number of rollouts in the step that a failure of the environment ended."""
+    """Number of rollouts in the step that ended because the environment failed."""
     refused_requests: Whole | None = None
-    """Number of requests for the step's rollouts that the endpoint of agents refused. For example, a request
-    had the token of another rollout."""
+    """Number of requests from users' agents in the step that the trainer's HTTP endpoint refused. For
+    example, a request had the token of another rollout."""
     environment_fraction: float | None = None
-    """Share of the rollouts' time that was spent waiting for the environment."""
+    """Share of the rollouts' time that was spent waiting for the environment, from 0 to 1."""
     forward_tokens: Whole | None = None
     """Number of tokens in all forward passes of the update, padding included."""
     learning_rate: float | None = None
@@ -94,12 +98,13 @@ class StepRecord(Record):
 
 
 def read_steps(path: Path, *, until_broken: bool = False) -> list[StepRecord]:
-    """Return the records of all steps, or an empty list if there is no file.
+    """Return the records of all steps in ``metrics.jsonl``, or an empty list if there is no file.
 
-    If the last line has no newline, it is ignored: the trainer still writes this line, or was killed.
+    A last line without a newline is ignored, because the trainer still writes it, or was killed. With
+    ``until_broken`` an invalid line is no error: only the records before this line are returned.
 
-    Raises OSError. Raises UnreadableSteps if the file is too large or not a regular file, or if a line is
-    invalid. With ``until_broken`` an invalid line is no error: the records before this line are returned.
+    Raises UnreadableSteps if the file is too large or not a regular file, or if a line is invalid, and
+    OSError.
     """
     records: list[StepRecord] = []
     try:
@@ -128,5 +133,5 @@ def _step(line: bytes, number: int) -> StepRecord:
 
 
 def as_lines(records: Sequence[StepRecord]) -> bytes:
-    """Return ``records`` as the content of a file ``metrics.jsonl``."""
+    """Return the content of a file ``metrics.jsonl`` with these records, one JSON line for each."""
     return "".join(record.as_line() for record in records).encode()

@@ -1,4 +1,4 @@
-"""Checks whether files of tensors are complete, and reads their headers. It does not need torch."""
+"""Checks whether a file with tensors (safetensors or torch.save) is complete. It does not need torch."""
 
 import os
 import zipfile
@@ -8,27 +8,28 @@ from typing import Any, BinaryIO
 from rft_run import run_files
 
 HEADER_BEGINS = 8
-"""Offset in bytes at which the header of a safetensors file begins. The bytes before it are the length of the
-header."""
+"""Offset in bytes at which the header of a safetensors file begins. The first 8 bytes of the file have the
+length of the header."""
 _MAX_HEADER_BYTES = 100_000_000
 """Maximum number of bytes in the header of a safetensors file. The safetensors library has this limit."""
 
 _MAX_DIRECTORY_BYTES = 16 << 20
-"""Maximum size in bytes of the directory of a zip archive, which lists the archive's entries. Each entry
-takes less than 200 bytes in it."""
+"""Maximum size in bytes of the central directory of a zip archive, which lists the archive's entries. One
+entry takes less than 200 bytes there."""
 
 
 class IncompleteTensors(ValueError):
-    """A file of tensors is truncated, or is not a file of tensors. The message does not have the path of the
-    file.
+    """A file with tensors is truncated, or has another format. The message does not contain the file's
+    path.
     """
 
 
 def safetensors_header(file: Path) -> bytes:
-    """Return the header of a safetensors file: JSON with the name, dtype, shape and offsets of each tensor.
+    """Return the header of a safetensors file, after a check that the file is complete.
 
-    Raises IncompleteTensors if the header is invalid, or if the size of the file is not the size that follows
-    from the header. Raises UnreadableFile if the file is not a regular file, and OSError.
+    The header is JSON with the name, dtype, shape and offsets of each tensor. Raises IncompleteTensors if it
+    is invalid, or if the file does not have the size that follows from the header. Raises UnreadableFile if
+    the file is not a regular file, and OSError.
     """
     with run_files.opened(file) as stream:
         size = os.fstat(stream.fileno()).st_size
@@ -43,8 +44,9 @@ def safetensors_header(file: Path) -> bytes:
 
 
 def _data_bytes(header: bytes) -> int:
-    """Return the number of bytes of all tensors that a header describes. Raises IncompleteTensors if the
-    header is not a safetensors header.
+    """Return the total size in bytes of the tensors that a safetensors header describes.
+
+    Raises IncompleteTensors if ``header`` is not a safetensors header.
     """
     try:
         entries = run_files.json_value(header)
@@ -55,17 +57,18 @@ def _data_bytes(header: bytes) -> int:
 
 
 class _Bounded:
-    """A stream for ``zipfile`` that refuses to read more than ``_MAX_DIRECTORY_BYTES`` bytes at once.
+    """A wrapper of a stream, for ``zipfile``. It refuses to read more than ``_MAX_DIRECTORY_BYTES`` bytes at
+    once.
 
-    The end of a zip archive says how large the archive's directory is. ``zipfile`` reads a directory of any
-    size, so a wrong size could take all memory.
+    The last bytes of a zip archive have the size of its central directory. ``zipfile`` reads that many bytes
+    at once, so a wrong size could take all memory.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
 
     def read(self, size: int = -1) -> bytes:
-        """Read up to ``size`` bytes. Raises BadZipFile if ``size`` is above the limit."""
+        """Read up to ``size`` bytes. Raises BadZipFile if ``size`` is above ``_MAX_DIRECTORY_BYTES``."""
         if size > _MAX_DIRECTORY_BYTES:
             raise zipfile.BadZipFile("its directory is too large")
         return self._stream.read(_MAX_DIRECTORY_BYTES if size < 0 else size)
@@ -75,8 +78,8 @@ class _Bounded:
 
 
 def check_torch_file(file: Path) -> None:
-    """Raise IncompleteTensors unless a file of ``torch.save`` is complete: a zip archive with its directory
-    at the end.
+    """Check that a file of ``torch.save`` is complete: a zip archive with its central directory at the end.
+    Raise IncompleteTensors if it is not.
 
     Compressed entries are refused, and so are entries that are together larger than the file. So reading the
     entries takes no more memory than the size of the file.

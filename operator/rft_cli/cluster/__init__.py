@@ -1,1 +1,3 @@
-"""Access to RFTJobs in a cluster. This package imports neither typer nor rich."""
+"""Everything that ``rft`` does in a cluster: reads and changes RFTJobs, and reads the folders of runs through
+pods. This package imports neither typer nor rich.
+"""

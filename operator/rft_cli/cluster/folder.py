@@ -1,11 +1,13 @@
-"""Makes the message for a job in the cluster whose folder is on no persistent volume."""
+"""Makes the error message for a job in the cluster whose run's folder is only on its pod's own disk."""
 
 from collections.abc import Mapping
 from typing import Any
 
 
 def on_its_pods_disk(job: Mapping[str, Any]) -> str:
-    """Return a text that says how to copy the folder of a job whose ``storage`` is ``ephemeral``."""
+    """Return an error message for a job with ``spec.storage.ephemeral``: the run's folder is on the pod's own
+    disk, so ``rft`` cannot read it. The message says how to copy the folder with kubectl.
+    """
     name, namespace = job["metadata"]["name"], job["metadata"]["namespace"]
     folder = job["status"]["output"]["folder"]
     return (

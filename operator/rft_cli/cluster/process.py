@@ -1,7 +1,8 @@
-"""Exchanges data with a command in a container of a pod, over a WebSocket of the API server.
+"""Exchanges data with a command that runs in a container of a pod, as ``kubectl exec`` does, over a WebSocket
+of the API server.
 
-The Python client of Kubernetes can read such WebSockets, but its reader is not used here. Before each
-message, that reader waits until the socket has data. If the message is already in the buffer of TLS, the
+The Python client of Kubernetes has a reader for such WebSockets, but it is not used here. Before each
+message, that reader waits until the socket has data. If the message is already in the buffer of TLS, that
 reader may wait for ever.
 """
 
@@ -15,14 +16,15 @@ from websocket import ABNF, WebSocketException
 from rft_cli.errors import INVALID, UserError
 
 STDIN, STDOUT, STDERR, VERDICT = range(4)
-"""The channels of a command's WebSocket. The first byte of each message is the number of its channel.
+"""Numbers of the channels in a WebSocket to a command. The first byte of each message is the number of its
+channel.
 
 The message on ``VERDICT`` comes at the end, and says whether the command succeeded.
 """
 CLOSED = 255
-"""The channel of messages that say that one of the other channels is closed. They are ignored."""
+"""Number of the channel for messages that another channel is closed. Such messages are ignored."""
 SILENCE_SECONDS = 120.0
-"""The connection counts as lost if nothing arrives for this number of seconds."""
+"""Number of seconds without any data after which the connection counts as lost."""
 LINE_BYTES = 1 << 16
 _MESSAGE_BYTES = 1 << 14
 _KEPT_BYTES = 4096
@@ -30,29 +32,35 @@ _HANDSHAKE = re.compile(r"Handshake status (\d+)")
 
 
 class Unreachable(UserError):
-    """The API server does not answer or has a temporary error, or the connection to a pod was lost."""
+    """The API server does not answer or has a temporary error, or the connection to a pod was lost. A new
+    attempt may succeed.
+    """
 
 
 def handshake_status(said: str) -> int | None:
-    """Return the HTTP status with which the API server refused to open a WebSocket, or None if ``said`` has
-    none. ``said`` is the error message of the WebSocket client.
+    """Return the HTTP status, such as 403, with which the API server refused to open a WebSocket.
+
+    ``said`` is the error message of the WebSocket client. Return None if it has no HTTP status.
     """
     found = _HANDSHAKE.search(said)
     return int(found[1]) if found else None
 
 
 class PodProcess:
-    """A command that runs in a container. Callers read its output by line, or by number of bytes."""
+    """A connection to a command that runs in a container of a pod.
+
+    Callers write to the command's standard input, and read its standard output by line or by number of bytes.
+    """
 
     def __init__(self, socket: Any) -> None:
-        """``socket`` is a connected ``websocket.WebSocket``."""
+        """Use ``socket``, a ``websocket.WebSocket`` that is connected to the command already."""
         self._socket = socket
         self._socket.settimeout(SILENCE_SECONDS)
         self._output = self._chunks()
         self._rest = b""
 
     def write(self, data: bytes) -> None:
-        """Write to the standard input of the command. Raises Unreachable if the connection is lost."""
+        """Write ``data`` to the command's standard input. Raises Unreachable if the connection is lost."""
         try:
             for begin in range(0, len(data), _MESSAGE_BYTES):
                 message = bytes([STDIN]) + data[begin : begin + _MESSAGE_BYTES]
@@ -61,15 +69,20 @@ class PodProcess:
             raise _lost(error) from error
 
     def lines(self) -> Iterator[bytes]:
-        """Yield each line of the output, until the command has ended. Raises the same errors as ``line``."""
+        """Yield each line of the command's standard output with its line end, until the command has ended.
+
+        Raises Unreachable if the connection is lost, and UserError if the command fails or a line is longer
+        than ``LINE_BYTES`` bytes.
+        """
         while line := self.line():
             yield line
 
     def line(self) -> bytes:
-        """Return the next line of the output with its line end, or b"" after the last one.
+        """Return the next line of the command's standard output with its line end. Return b"" after the last
+        line.
 
         Raises Unreachable if the connection is lost, and UserError if the command fails or the line is longer
-        than ``LINE_BYTES``.
+        than ``LINE_BYTES`` bytes.
         """
         while (end := self._rest.find(b"\n")) < 0:
             if len(self._rest) > LINE_BYTES:
@@ -82,9 +95,10 @@ class PodProcess:
         return line
 
     def take(self, number: int) -> bytes:
-        """Return exactly ``number`` bytes of the output.
+        """Return exactly the next ``number`` bytes of the command's standard output.
 
-        Raises UserError if the output has fewer bytes, and the same errors as ``line``.
+        Raises UserError if the output ends before or the command fails, and Unreachable if the connection is
+        lost.
         """
         parts, missing = [self._rest], number - len(self._rest)
         while missing > 0:
@@ -97,9 +111,9 @@ class PodProcess:
         return all_of_it[:number]
 
     def close(self) -> None:
-        """Close the connection. The command ends at its next write."""
+        """Close the connection to the command. A command that still runs ends when it next writes output."""
         self._socket.close(timeout=1)
-        self._socket.shutdown()  # ``close`` does nothing if the server has closed the connection before
+        self._socket.shutdown()  # needed if the server has closed the connection: then ``close`` does nothing
 
     def _chunks(self) -> Iterator[bytes]:
         """Yield the pieces of the command's standard output as they arrive, until the command has ended.
@@ -131,10 +145,10 @@ class PodProcess:
 
 
 def failure(verdict: bytes, said: bytes) -> str | None:
-    """Return why a command failed, or None if it succeeded.
+    """Return the reason why a command in a pod failed, or None if it succeeded.
 
-    - ``verdict``: the Status object that the API server sends at the end, as JSON
-    - ``said``: the end of the command's standard error
+    - ``verdict``: the Status object about the command that the API server sends at the end, as JSON
+    - ``said``: the last bytes of the command's standard error
     """
     try:
         status = json.loads(verdict)

@@ -1,14 +1,16 @@
-"""Lists the files of a run's folder, and sends their content. Runs inside of the pod of ``rft download``.
+"""A program that lists the files of a run's folder and sends their content to ``rft``. It runs inside a pod
+that mounts the volume with the folder.
 
     python -c SOURCE list FOLDER [PATTERN…]     writes a JSON object for each file: its path, size and sha256
-    python -c SOURCE names FOLDER [PATTERN…]    writes a JSON text for each file, its path; opens no file
+    python -c SOURCE names FOLDER [PATTERN…]    writes the path of each file as a JSON string; opens no file
     python -c SOURCE send FOLDER                reads lines "BEGIN END PATH" until an empty line; then writes
                                                 the bytes from BEGIN to END of each file PATH
 
-A pattern has the form of ``fnmatch``, in which * also matches slashes.
+Results go to standard output. A pattern has the form of ``fnmatch``, in which * also matches slashes.
 
-The bytes of a file are sent in pieces. Before each piece, a line has the piece's number of bytes. After the
-last piece of a file, a line has the number 0. For a file that cannot be read, only the line with 0 is sent.
+The command ``send`` writes the bytes of a file in pieces. Before each piece, it writes a line with the number
+of bytes in the piece. After the last piece of a file, it writes a line with the number 0. For a file that
+cannot be read, it writes only the line with 0.
 
 The pod's image may be of another release than ``rft``. So ``rft`` passes the source of this module to the
 pod, and this module imports only the standard library. It opens only regular files, and follows no link.
@@ -23,20 +25,21 @@ import sys
 import time
 
 PIECE = 1 << 18
-"""Maximum size of a piece, in bytes."""
+"""Maximum number of bytes that are read or written in one piece."""
 ALIVE_SECONDS = 15.0
-"""Number of seconds after which an empty line is written, again and again, while a large file is hashed.
+"""While a large file is hashed, an empty line is written each time that this number of seconds has passed.
 
 The empty lines show that the program is alive, and keep proxies from closing the connection.
 """
 
 
 def list_files(folder: str, patterns: list[str], *, hashes: bool) -> None:
-    """Write a line of JSON for each file below ``folder`` whose path matches one of the patterns.
+    """Write a line of JSON to standard output for each file below ``folder`` whose path matches at least one
+    of ``patterns``, in the form of ``fnmatch``.
 
-    If ``hashes`` is true, the line is an object with the file's path, size and SHA-256 digest. Then only
-    regular files are listed. If it is false, the line is only the path as a text, and no file is opened.
-    Files and folders whose names begin with a dot are left out.
+    If ``hashes`` is true, the line is an object with the file's path, size and SHA-256 digest, and only
+    regular files are listed. If ``hashes`` is false, the line is the path as a JSON string, and no file is
+    opened. Files and folders whose names begin with a dot are left out.
     """
     for root, folders, names, place in os.fwalk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -50,7 +53,7 @@ def list_files(folder: str, patterns: list[str], *, hashes: bool) -> None:
             try:
                 file = opened(name, place)
             except OSError:
-                continue  # a link, or removed since the folder was read
+                continue  # the file is a link, or was removed since the folder was read
             try:
                 size, sha256 = hashed(file)
             finally:
@@ -59,7 +62,10 @@ def list_files(folder: str, patterns: list[str], *, hashes: bool) -> None:
 
 
 def hashed(file: int) -> tuple[int, str]:
-    """Return the size of an open file in bytes, and its SHA-256 digest."""
+    """Read an open file to its end. Return its size in bytes, and its SHA-256 digest as hexadecimal digits.
+
+    ``file`` is the file's descriptor. While a large file is read, empty lines are written to standard output.
+    """
     digest, size, said = hashlib.sha256(), 0, time.monotonic()
     while piece := os.read(file, PIECE):
         digest.update(piece)
@@ -71,8 +77,10 @@ def hashed(file: int) -> tuple[int, str]:
 
 
 def send(folder: str) -> None:
-    """Write parts of files to standard output. Each line "BEGIN END PATH" on standard input asks for the
-    bytes of one file from BEGIN to END. An empty line ends the list.
+    """Write the bytes of files below ``folder`` to standard output, in pieces with their sizes.
+
+    Each line "BEGIN END PATH" on standard input asks for the bytes of the file PATH from the offset BEGIN up
+    to, but without, the offset END. An empty line ends the list.
     """
     wanted = []
     while (line := sys.stdin.buffer.readline()).strip():
@@ -87,7 +95,9 @@ def send(folder: str) -> None:
 
 
 def send_file(folder: str, path: str, begin: int, end: int) -> None:
-    """Write the bytes of a file from ``begin`` to ``end``. Raises OSError, also for a link in the path."""
+    """Write the bytes of the file ``folder/path`` from the offset ``begin`` to ``end`` in pieces. Before each
+    piece, write a line with its number of bytes. Raises OSError, also if a part of the path is a link.
+    """
     *folders, name = path.split("/")
     place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -108,9 +118,9 @@ def send_file(folder: str, path: str, begin: int, end: int) -> None:
 
 
 def opened(name: str, place: int) -> int:
-    """Return the descriptor of a file, opened for reading. ``place`` is the descriptor of its folder.
+    """Open a file for reading and return its descriptor. ``place`` is the descriptor of the file's folder.
 
-    Raises OSError if the file is not a regular one.
+    Raises OSError, also if the file is not a regular file.
     """
     file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=place)
     if stat.S_ISREG(os.fstat(file).st_mode):
@@ -120,7 +130,7 @@ def opened(name: str, place: int) -> int:
 
 
 def write(data: bytes, to: int = 1) -> None:
-    """Write to standard output, or to standard error if ``to`` is 2."""
+    """Write all bytes of ``data`` to standard output, or to standard error if ``to`` is 2."""
     left = memoryview(data)
     while left:
         left = left[os.write(to, left) :]

@@ -1,4 +1,4 @@
-"""Reads the run's folder of a job from its volume, through a pod that exists only for this purpose."""
+"""Reads a run's folder on a volume in the cluster, through a pod that ``rft`` creates only for this."""
 
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -14,39 +14,41 @@ from rft_cli.errors import INVALID, UserError
 from rft_run.listing import FileEntry, UnsafeListing, read_listing, read_names
 
 START_SECONDS = 600.0
-"""Maximum time in seconds until the pod runs. A node without the pod's image first pulls gigabytes."""
+"""Maximum number of seconds to wait until the pod runs. A node without the pod's image first pulls several
+gigabytes."""
 POLL_SECONDS = 0.5
 
 
 class VolumeReader:
-    """Lists and reads the files of a run's folder, through a running pod."""
+    """Lists and reads the files of a run's folder, by commands in a running pod that mounts the folder."""
 
     def __init__(self, cluster: ClusterClient, pod: str) -> None:
         self._cluster, self._pod = cluster, pod
 
     def files(self, patterns: Sequence[str]) -> list[FileEntry]:
-        """Return the files whose path matches at least one of these patterns of ``fnmatch``.
+        """Return the path, size and digest of each file in the run's folder whose path matches at least one
+        of ``patterns``, in the form of ``fnmatch``.
 
-        Raises UserError if the command in the pod fails, or a path is not safe.
+        Raises UserError if the command in the pod fails, or a path could lead out of the folder.
         """
         with self._process("list", *patterns) as process, _explained():
             return read_listing(process.lines())
 
     def names(self, patterns: Sequence[str]) -> list[str]:
-        """Return the paths of the files that match at least one of these patterns of ``fnmatch``. The files
-        are not read.
+        """Return the paths of the files in the run's folder that match at least one of ``patterns``, in the
+        form of ``fnmatch``. The files are not read.
 
-        Raises UserError if the command in the pod fails, or a path is not safe.
+        Raises UserError if the command in the pod fails, or a path could lead out of the folder.
         """
         with self._process("names", *patterns) as process, _explained():
             return read_names(process.lines())
 
     def content(self, wanted: Sequence[tuple[FileEntry, int]]) -> Generator[tuple[int, bytes], None, None]:
-        """Yield the content of files in pieces. A piece is the index of a file in ``wanted``, and some bytes
-        of this file.
+        """Yield the content of the files in ``wanted`` in pieces. A piece is the index of a file in
+        ``wanted``, and the next bytes of this file.
 
-        ``wanted`` has for each file its entry, and the offset in bytes at which the content begins. If a file
-        was removed or shortened since it was listed, fewer bytes are yielded than its entry says. Raises
+        ``wanted`` has each file with an offset in bytes. The bytes before this offset are not yielded. If a
+        file was removed or shortened since it was listed, fewer bytes are yielded than its entry says. Raises
         UserError if the command in the pod fails.
         """
         with self._process("send") as process:
@@ -55,7 +57,7 @@ class VolumeReader:
             for index in range(len(wanted)):
                 while size := _number(process.line()):
                     yield index, process.take(size)
-            process.line()  # the command ends by itself, and raises here if it failed
+            process.line()  # waits for the end of the command, and raises UserError if the command failed
 
     @contextmanager
     def _process(self, action: str, *arguments: str) -> Iterator[PodProcess]:
@@ -81,11 +83,12 @@ def _explained() -> Iterator[None]:
 def volume_of(
     cluster: ClusterClient, job: Mapping[str, Any], image: str | None, say: Callable[[str], None]
 ) -> Iterator[VolumeReader]:
-    """Start a pod that mounts the run's folder of an RFTJob, and yield a reader of this folder. The pod is
-    deleted at the end of the block.
+    """Start a pod that mounts the run's folder of the RFTJob ``job``, and yield a reader of this folder. The
+    pod is deleted at the end of the ``with`` block.
 
-    If the block ends with an error, and the pod cannot be deleted, ``say`` is called with a message about the
-    pod. The error of the block is then raised.
+    - ``image``: the pod's image; None: the trainer's image
+    - ``say``: is called with a message if the block ends with an error and the pod cannot be deleted; the
+      error of the block is then raised
 
     Raises:
         UserError: if the job has no folder on a volume, or the pod does not start. Also if the block ends
@@ -105,7 +108,7 @@ def volume_of(
         try:
             cluster.create_pod(manifest)
         except UserError as error:
-            may_exist = isinstance(error, Unreachable)  # else the API server has refused the pod
+            may_exist = isinstance(error, Unreachable)  # with another error, the API server refused the pod
             raise
         _wait(cluster, pod)
         yield VolumeReader(cluster, pod)
@@ -132,8 +135,8 @@ def _delete(cluster: ClusterClient, pod: str) -> None:
 
 
 def _remove_ended(cluster: ClusterClient, job: Mapping[str, Any]) -> None:
-    """Delete ended pods that earlier ``rft`` commands left: the commands were killed, or could not delete
-    their pod.
+    """Delete ended pods that earlier ``rft`` commands created to read the folder of ``job``. These commands
+    were killed, or could not delete their pods.
     """
     for pod in cluster.pods(reading_pod.selector(job)):
         if reading_pod.is_over(pod):

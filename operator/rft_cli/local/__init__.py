@@ -1,3 +1,3 @@
-"""Reads and writes manifests, inputs and folders of runs on this machine. It imports neither typer
-nor rich.
+"""Everything that ``rft`` does on the user's machine: reads manifests and datasets, starts the trainer, and
+reads the folders of runs. This package imports neither typer nor rich.
 """

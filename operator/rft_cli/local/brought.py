@@ -1,8 +1,9 @@
-"""Names the parts of a run's folder that can be downloaded, and writes two more files into a download.
+"""Completes the folder of a run that ``rft download`` has copied from a cluster: adds the run's configuration
+(``run.json``) and its status (``status.yaml``).
 
-The two files are the run's configuration (``run.json``) and its status (``status.yaml``). A run on this
-machine has both in its folder. A run in a cluster has both only in the RFTJob. This module writes them into
-the downloaded folder, because the commands that read a run's folder need them.
+A run on this machine has both files in its folder. A run in a cluster has the same data only in the RFTJob.
+The commands that read a run's folder need the files. This module also names the parts of a folder that can be
+downloaded.
 """
 
 import json
@@ -28,14 +29,18 @@ PARTS: Mapping[str, tuple[str, ...]] = {
         "rendering.json", "tensorboard/*", "logs/*",
     ),
 }  # fmt: skip
-"""The files of each part of a run's folder, as patterns of ``fnmatch``, relative to the folder."""
+"""The parts of a run's folder that ``rft download`` can copy. The key is the name of a part. The value has
+the paths of its files in the folder, as patterns of ``fnmatch``."""
 
 
 def run_config(job: Mapping[str, Any], folder: Path) -> RunConfig:
-    """Return the configuration of a job's run, from the RFTJob. ``folder`` is where the run's files are.
+    """Make the configuration of a run (``run.json``) from its RFTJob in the cluster.
+
+    - ``job``: the RFTJob as a JSON object
+    - ``folder``: the folder on this machine with the run's files
 
     Raises:
-        UserError: if a field of the job is not known to this release.
+        UserError: if this release does not know a field of the RFTJob.
     """
     metadata = job["metadata"]
     run = of_job(metadata["name"], job)
@@ -54,9 +59,10 @@ def run_config(job: Mapping[str, Any], folder: Path) -> RunConfig:
 
 
 def write_records(folder: Path, job: Mapping[str, Any]) -> None:
-    """Write the configuration and the status of a job's run into its downloaded folder.
+    """Write ``run.json`` and ``status.yaml`` of a run into its downloaded folder. ``job`` is the RFTJob as a
+    JSON object.
 
-    Raises UserError if a field of the job is not known to this release, or a file cannot be written.
+    Raises UserError if this release does not know a field of the RFTJob, or a file cannot be written.
     """
     run, found = RunFolder(folder), of_job(job["metadata"]["name"], job)
     config = run_config(job, folder.resolve())
@@ -68,14 +74,15 @@ def write_records(folder: Path, job: Mapping[str, Any]) -> None:
 
 
 def refuse_other_run(folder: Path, job: Mapping[str, Any]) -> None:
-    """Raise UserError if a folder has files of another run, or files that do not come from any run.
+    """Raise UserError if ``folder``, the target of a download, has files of another run, or any other files.
 
-    Files of an earlier download of ``job`` are allowed.
+    An empty folder, and files of an earlier download of ``job``, are allowed.
     """
     config = previous(folder)
     if config is not None and config.job.uid == job["metadata"]["uid"]:
         return
-    # A folder with only a lock file is allowed: an earlier command may have failed just after it made both.
+    # A folder with only a lock file is allowed: an earlier command may have failed just after it made the
+    # folder and the lock file.
     lock = RunFolder(folder).lock
     if config is None and not (folder.is_dir() and any(path != lock for path in folder.iterdir())):
         return

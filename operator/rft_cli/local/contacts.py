@@ -1,4 +1,5 @@
-"""Says which servers a local run contacts, and which of the user's credentials are sent to them.
+"""Finds the servers that a run on this machine contacts, and refuses the run if one of them would get a
+credential of the user without permission.
 
 A manifest may come from a stranger. So a credential from the user's shell or home folder is sent only to
 these servers:
@@ -8,9 +9,9 @@ these servers:
 - a server that ``--send-token-to`` names
 - a server whose host has an entry in the user's netrc file; it gets only the credentials of this entry
 
-For the same reason, the result is written only to a destination that ``--push-to`` names. Otherwise a
-stranger's manifest could name a repository or a bucket of the user, and the user's credential would let the
-run overwrite its content.
+For the same reason, the trained adapter is uploaded only to a destination that ``--push-to`` names. Otherwise
+a stranger's manifest could name a repository or a bucket of the user, and the run would overwrite its content
+with the user's credential.
 """
 
 import netrc
@@ -33,9 +34,9 @@ from rft_run.secret_forms import without_credentials
 HUB = "https://huggingface.co"
 S3, GOOGLE = "https://s3.amazonaws.com", "https://storage.googleapis.com"
 WANDB = ("https://api.wandb.ai", "https://api.forge.coreweave.com")
-"""W&B's own servers. Which of them is the default depends on the release of W&B's library."""
+"""Addresses of W&B's own servers. The release of W&B's library decides which of them is the default."""
 YOUR_WANDB = "the server that wandb login chose, or W&B's own"
-"""A text in place of an address. It is shown if neither the manifest nor the variable ``WANDB_BASE_URL``
+"""The text that is shown in place of an address if neither the manifest nor the variable ``WANDB_BASE_URL``
 names a server of W&B."""
 OPTION = "--send-token-to"
 PUSH_OPTION, PUBLIC_OPTION = "--push-to", "--public"
@@ -43,7 +44,9 @@ PUSH_OPTION, PUBLIC_OPTION = "--push-to", "--public"
 
 @dataclass(frozen=True)
 class Shell:
-    """The environment variables and the home folder of the user. The trainer process inherits both."""
+    """The environment variables and the home folder of the user, in which libraries look for credentials. The
+    trainer process inherits both.
+    """
 
     environment: Mapping[str, str]
     home: Path
@@ -58,22 +61,26 @@ class Shell:
         return cls(os.environ, home)
 
     def names(self, *variables: str) -> tuple[str, ...]:
-        """Return the names in ``variables`` that are set as environment variables, and are not empty."""
+        """Return those of the names ``variables`` whose environment variable is set and not empty."""
         return tuple(name for name in variables if self.environment.get(name))
 
     def first(self, *variables: str) -> str:
-        """Return the value of the first name in ``variables`` that is set, or "" if none is set."""
+        """Return the value of the first environment variable in ``variables`` that is set and not empty.
+        Return "" if there is none.
+        """
         return next((self.environment[name] for name in self.names(*variables)), "")
 
     def files(self, *paths: str) -> tuple[str, ...]:
-        """Return those of ``paths`` that are files, each with ``~/`` before it.
+        """Return those of ``paths`` that are existing files, each in the form ``~/PATH``.
 
         ``paths`` are relative to the home folder.
         """
         return tuple(f"~/{path}" for path in paths if (self.home / path).is_file())
 
     def is_on(self, variable: str) -> bool:
-        """Whether an environment variable that is a switch is on: ``1``, ``true``, ``yes`` or ``on``."""
+        """Return whether an environment variable is switched on: ``1``, ``true``, ``yes`` or ``on``, in upper
+        or lower case.
+        """
         return self.environment.get(variable, "").lower() in ("1", "true", "yes", "on")
 
 
@@ -88,8 +95,8 @@ class Contact:
     field: str
     address: str
     credentials: tuple[str, ...] = ()
-    """Names of the environment variables and files with the secrets that are sent to this server. If they are
-    not known exactly, a text such as "credentials of Databricks"."""
+    """The credentials that the run would send to this server: the names of environment variables and files.
+    If they are not known exactly, a text such as "credentials of Databricks"."""
     trusted: tuple[str, ...] = ()
     """The server addresses that may get ``credentials`` without ``--send-token-to``: the address in an
     environment variable of the user, or else the vendor's own addresses."""
@@ -97,16 +104,18 @@ class Contact:
     """Name of the environment variable with which the user chose the address in ``trusted``, or empty if no
     variable chose it. It is shown in error messages."""
     own: tuple[str, ...] = ()
-    """Names of files in which the user has stored credentials for exactly this host, such as netrc. These
-    credentials need no permission."""
+    """Names of files in which the user has stored credentials for exactly this host, such as netrc. They are
+    sent without ``--send-token-to``."""
     writes: Destination | None = None
-    """Where the run writes its result on this server, or None if it only reads."""
+    """Where the run uploads the adapter on this server, or None if the run uploads nothing to it."""
 
     @property
     def place(self) -> str:
-        """The scheme, host and port of the address. The rest is left out, because it may contain secrets.
+        """The scheme, host and port of the address, for messages. The path is left out, because it may
+        contain secrets.
 
-        If ``origin_of`` returns None for the address, it is the address without a password.
+        An address in an unusual form, which ``origin_of`` cannot parse, is shown as it is, but without a
+        password.
         """
         origin = origin_of(self.address)
         return str(origin) if origin is not None else without_credentials(shown(self.address))
@@ -118,18 +127,20 @@ class Contact:
 
 
 class Allowed(NamedTuple):
-    """What the user allows on the command line or by environment variables."""
+    """The permissions that the user gives by options of the command line or by environment variables."""
 
     servers: Sequence[Permission] = ()
-    """The servers that ``--send-token-to`` names."""
+    """The servers that may get a credential, from ``--send-token-to``."""
     destinations: Sequence[Destination] = ()
-    """The destinations that ``--push-to`` names."""
+    """The destinations to which the adapter may be uploaded, from ``--push-to``."""
     public: bool = False
-    """Whether the result may be written to a public repository of the hub."""
+    """Whether the adapter may be uploaded to a public repository of the hub, from ``--public``."""
 
 
 def contacts(spec: RFTJobSpec, inputs: Inputs, shell: Shell) -> list[Contact]:
-    """Return the servers that a run contacts, with the credentials in ``shell`` that each of them gets."""
+    """Return all servers that a run on this machine contacts: those of the model, the datasets, the graders,
+    ``spec.output`` and ``spec.tracking``. Each entry has the credentials in ``shell`` that this server gets.
+    """
     found = [*_hub(spec, shell), *_datasets(inputs, shell), *graders(spec.graders, shell)]
     if spec.output is not None:
         found += _output(spec.output, shell)
@@ -141,8 +152,10 @@ def contacts(spec: RFTJobSpec, inputs: Inputs, shell: Shell) -> list[Contact]:
 
 
 def graders(given: Sequence[Grader], shell: Shell) -> list[Contact]:
-    """Return the servers that graders of the kinds ``http`` and ``model`` contact. None of them is trusted,
-    because no environment variable of the user names such a server.
+    """Return the servers that graders of the kinds ``http`` and ``model`` contact. ``given`` is
+    ``spec.graders``.
+
+    None of these servers is trusted, because no environment variable of the user names such a server.
     """
     found = []
     for i, grader in enumerate(given):
@@ -163,9 +176,9 @@ def _hub(spec: RFTJobSpec, shell: Shell) -> Iterator[Contact]:
 
 
 def _of_hub(field: str, shell: Shell) -> Contact:
-    """Return the hub as a server that a run contacts because of ``field``.
+    """Return the Hugging Face Hub as a server that a run contacts because of the manifest's field ``field``.
 
-    The hub's address is the user's ``HF_ENDPOINT`` or the default. A manifest cannot change it.
+    The hub's address is the user's ``HF_ENDPOINT`` or the default. A manifest cannot change this address.
     """
     address = shell.first("HF_ENDPOINT") or HUB
     sent = () if shell.is_on("HF_HUB_DISABLE_IMPLICIT_TOKEN") else _hub_tokens(shell)
@@ -190,9 +203,10 @@ def _datasets(inputs: Inputs, shell: Shell) -> Iterator[Contact]:
 
 
 def _output(output: ResultTarget, shell: Shell) -> Iterator[Contact]:
-    """Yield the server to which ``spec.output`` writes the adapter: the hub, or the server of an S3 bucket.
+    """Yield the server to which the run uploads the adapter: the hub, or the server of an S3 bucket.
 
-    ``writes`` of the contact is the repository, or the folder in the bucket.
+    ``output`` is ``spec.output``. In the yielded contact, ``writes`` is the repository, or the folder in the
+    bucket.
     """
     to = destination_of(output)
     if output.hub is not None:
@@ -238,7 +252,7 @@ def _wandb(settings: Wandb, shell: Shell) -> Iterator[Contact]:
 def _mlflow(settings: Mlflow, shell: Shell) -> Iterator[Contact]:
     field, address, setting = "spec.tracking.mlflow.trackingUri", settings.tracking_uri, "MLFLOW_TRACKING_URI"
     scheme, trusted = address.partition(":")[0].lower(), tuple(filter(None, [shell.first(setting)]))
-    if scheme in ("databricks", "databricks-uc"):  # the server is the one of the user's own profile
+    if scheme in ("databricks", "databricks-uc"):  # the server comes from the user's own Databricks profile
         yield Contact(field, address, ("credentials of Databricks",), (address,))
     elif scheme in ("http", "https"):
         variables = ("TOKEN", "USERNAME", "PASSWORD", "AUTH", "AWS_SIGV4")
@@ -251,10 +265,10 @@ def _mlflow(settings: Mlflow, shell: Shell) -> Iterator[Contact]:
 
 
 def _with_netrc(contact: Contact, shell: Shell) -> Contact:
-    """Return the contact, with the credentials that the user's netrc file has for the contact's host.
+    """Return ``contact`` with the credentials that the user's netrc file has for its host, if there are any.
 
-    The default entry of this file applies to every host. So the default entry is sent only to a server that
-    is trusted, or that ``--send-token-to`` names.
+    An entry for exactly this host is added to ``own``. The default entry of the file applies to every host.
+    So it is added to ``credentials``, and is sent only to a trusted server, or with ``--send-token-to``.
     """
     origin = origin_of(contact.address)
     path = Path(shell.first("NETRC") or shell.home / ".netrc")
@@ -271,7 +285,8 @@ def _with_netrc(contact: Contact, shell: Shell) -> Contact:
 def permissions(
     send_token_to: Sequence[str], push_to: Sequence[str] = (), *, public: bool = False
 ) -> Allowed:
-    """Return what the options ``--send-token-to``, ``--push-to`` and ``--public`` allow.
+    """Parse the values of the options ``--send-token-to``, ``--push-to`` and ``--public``. Return the
+    permissions that they give.
 
     Raises UserError if a value of ``--send-token-to`` names no server, or a value of ``--push-to`` names no
     destination.
@@ -295,8 +310,10 @@ def _destination(text: str) -> Destination:
 
 
 def refuse_untrusted(found: Sequence[Contact], allowed: Allowed) -> None:
-    """Raise UserError if a server in ``found`` would get a credential, but is neither trusted nor allowed, or
-    if the result would be written to a destination that is not allowed.
+    """Check the servers ``found``, which a run contacts, before the run starts.
+
+    Raises UserError if a server would get a credential, but is neither trusted nor in ``allowed``. Also
+    raises UserError if the run would upload the adapter to a destination that is not in ``allowed``.
     """
     refused = [
         *(_refusal(contact) for contact in found if not _may_be_sent(contact, allowed.servers)),
@@ -329,10 +346,10 @@ def _refusal(contact: Contact) -> str:
 
 
 def _push_refusal(contact: Contact, allowed: Allowed) -> str:
-    """Return why the result may not be written to the contact's destination. Return "" if it may be written,
-    or if the run writes nothing to this server.
+    """Return the error message if the run may not upload the adapter to ``contact.writes``. Return "" if the
+    upload is allowed, or if the run uploads nothing to this server.
 
-    The destination must be equal to one that ``--push-to`` names, because another prefix or branch may have
+    The destination must be equal to a value of ``--push-to``, because another prefix or branch may have
     other results of the user. This is checked even if no credential was found, because the libraries also
     look for credentials in places that this module does not know.
     """

@@ -1,4 +1,6 @@
-"""Finds out whether a local run uses the CPU or GPUs, and which GPUs, without importing torch."""
+"""Finds the GPUs of this machine, and decides whether a run on this machine uses them or the CPU. It does not
+import torch.
+"""
 
 import os
 import re
@@ -17,20 +19,21 @@ _DRIVER_SECONDS = 30
 
 
 class Hardware(NamedTuple):
-    """The device of a run (GPU or CPU), and the number and kind of its GPUs."""
+    """The hardware that a run on this machine may use: the CPU, or a number of GPUs of one kind."""
 
     device: Device
     gpus: int
-    """Number of GPUs that the run may use."""
+    """Number of GPUs that the run may use. 0 on the CPU."""
     kind: Kind | None = None
-    """Kind of these GPUs. None: it is not known, so no plan can be made for them."""
+    """Kind of these GPUs. None: there are none, or their kind is not known and no plan can be made for them.
+    """
 
 
 def visible_gpus(dev: Path = Path("/dev")) -> int:
-    """Return the number of GPUs that this process may use.
+    """Return the number of NVIDIA GPUs that this process may use.
 
-    It is the number of GPUs in CUDA_VISIBLE_DEVICES. If this variable is not set, the device files in ``dev``
-    are counted.
+    This is the number of GPUs that the environment variable CUDA_VISIBLE_DEVICES lists. If the variable is
+    not set, it is the number of the device files ``nvidia0``, ``nvidia1``, ... in the folder ``dev``.
     """
     allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if allowed is not None:
@@ -40,7 +43,9 @@ def visible_gpus(dev: Path = Path("/dev")) -> int:
 
 
 def torch_has_cuda() -> bool:
-    """Whether torch is installed, and its version string does not say that it is a build for the CPU."""
+    """Return whether torch is installed in a build for GPUs. The version of a build for the CPU ends with
+    ``+cpu``.
+    """
     try:
         return not metadata.version("torch").endswith("+cpu")
     except metadata.PackageNotFoundError:
@@ -48,14 +53,15 @@ def torch_has_cuda() -> bool:
 
 
 def detect(resources: Resources | None, dev: Path = Path("/dev")) -> Hardware:
-    """Return the device of a run, and the number and kind of its GPUs.
+    """Return the hardware that a run on this machine may use. ``resources`` is ``spec.resources``.
 
-    The device is the CPU if there is no usable GPU, or if the manifest asks for the CPU. Otherwise the run
-    may use this number of GPUs:
+    It is the CPU if there is no usable GPU, or if ``resources`` asks for the CPU. Otherwise the run may use
+    this number of GPUs:
 
-    - If the manifest sets a number: this number, but at most all GPUs of this machine.
-    - If it sets none and the kind is known: all GPUs. The plan chooses how many the run uses.
-    - If it sets none and the kind is not known: one GPU, because no plan can be made.
+    - If ``resources`` sets a number: this number, but at most all GPUs of this machine.
+    - If it sets no number and the kind of the GPUs is known: all GPUs. The plan then decides how many are
+      used.
+    - If it sets no number and the kind is not known: one GPU, because no plan can be made.
 
     ``dev`` is the folder of device files.
     """
@@ -69,9 +75,10 @@ def detect(resources: Resources | None, dev: Path = Path("/dev")) -> Hardware:
 
 
 def unused_gpus(resources: Resources | None, dev: Path = Path("/dev")) -> str | None:
-    """Return a message for a run on the CPU: why it does not use this machine's GPUs, and what to change.
+    """Return a message for a run that uses the CPU: why it does not use the GPUs, and what to change.
 
-    Return ``None`` if this machine has no GPUs. ``dev`` is the folder of device files.
+    Return ``None`` if this machine has no GPUs. ``resources`` is ``spec.resources``, and ``dev`` is the
+    folder of device files.
     """
     found = visible_gpus(dev)
     if not found:
@@ -85,8 +92,8 @@ def unused_gpus(resources: Resources | None, dev: Path = Path("/dev")) -> str | 
 
 
 def gpu_of_this_machine() -> Kind | None:
-    """Return the kind of this machine's GPU, as the driver reports it. If there are several kinds, return the
-    one with the least memory.
+    """Return the kind of this machine's GPUs (name and memory), as ``nvidia-smi`` reports it. If there are
+    several kinds, return the one with the least memory.
 
     Return ``None`` if ``nvidia-smi`` is missing, fails, or prints nothing that can be parsed.
     """
@@ -99,9 +106,10 @@ def gpu_of_this_machine() -> Kind | None:
 
 
 def kind_of_driver(said: str) -> Kind | None:
-    """Return the kind of GPU with the least memory in the output ``said`` of ``nvidia-smi``.
+    """Parse ``said``, the output of ``nvidia-smi``. Return the kind of the GPU with the least memory.
 
-    Each line has the name of a GPU and its memory in MiB. Return None if no line can be parsed.
+    Each line of ``said`` has the name of a GPU and its memory in MiB, with a comma between them. Return None
+    if no line can be parsed.
     """
     found = []
     for line in said.splitlines():

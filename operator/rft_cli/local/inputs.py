@@ -1,4 +1,8 @@
-"""Finds the rows and the grader code of a local run. In a cluster, both are mounted into the pod."""
+"""Finds the datasets and the grader code for a run on this machine.
+
+In a cluster, they are mounted into the trainer's pod. On this machine, they come from paths in the manifest,
+from ConfigMaps in the manifest's file, or from files on the command line.
+"""
 
 import hashlib
 from collections.abc import Mapping
@@ -14,15 +18,20 @@ from rft_run import atomic
 
 
 class Input(NamedTuple):
-    """An input file of the trainer: its location, and its content if the file is not written yet."""
+    """An input file of the trainer: a dataset, or the code of a grader.
+
+    It exists already, or ``write`` creates it at ``location`` from ``content``.
+    """
 
     location: str
-    """The absolute path of the file, or a URI that the trainer downloads."""
+    """The absolute path of the file, or a URI from which the trainer downloads it."""
     content: bytes | None = None
     """The content to write to ``location``, or None if the file exists already."""
 
     def digest(self) -> str | None:
-        """Return the SHA-256 of the file's content as hexadecimal digits, or None for a remote URI."""
+        """Return the SHA-256 digest of the file's content as hexadecimal digits. Return None if the location
+        is a remote URI.
+        """
         if self.content is not None:
             return hashlib.sha256(self.content).hexdigest()
         if "://" in self.location:
@@ -37,7 +46,8 @@ class Input(NamedTuple):
 
 
 class Overrides(NamedTuple):
-    """Files from the command line. They replace sources in the manifest, such as a volume of a cluster.
+    """Files from the command line that replace inputs in the manifest, such as a dataset on a volume of the
+    cluster. None: no replacement.
 
     ``graders`` has the file with the code of a grader, by the grader's name.
     """
@@ -48,28 +58,31 @@ class Overrides(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """All input files of a local run.
+    """All input files of a run on this machine: the datasets and the code of the python graders.
 
-    ``graders`` has the file with the code of a python grader, by the grader's name. Graders with inline code
-    are left out.
+    ``evaluation`` is None if there is no separate evaluation dataset. ``graders`` has the file with a
+    grader's code, by the grader's name. Graders with inline code are left out.
     """
 
     dataset: Input
     evaluation: Input | None
     graders: dict[str, Input]
     beside: dict[str, list[Input]]
-    """For each grader, the files in its ConfigMap other than its code. The code can import them."""
+    """For each grader, by its name: the other files in the ConfigMap with its code. The code can import them.
+    """
 
     def named(self) -> dict[str, Input]:
-        """Return all inputs of the run, each by a name such as ``spec.dataset`` or ``grader NAME``."""
+        """Return all input files in one mapping. The key is a name for messages, such as ``spec.dataset`` or
+        ``grader NAME``.
+        """
         found = {"spec.dataset": self.dataset}
         if self.evaluation is not None:
             found["spec.evaluation.dataset"] = self.evaluation
         return found | {f"grader {name}": given for name, given in self.graders.items()} | self.helpers()
 
     def helpers(self) -> dict[str, Input]:
-        """Return the files in ``beside``. The key of a file is a text for messages: ``grader NAME, FILE``,
-        where NAME is the grader's name and FILE the file's name.
+        """Return the files in ``beside`` in one mapping. The key is a name for messages: ``grader NAME,
+        FILE``, where NAME is the grader's name and FILE the file's name.
         """
         return {
             f"grader {name}, {Path(given.location).name}": given
@@ -79,8 +92,10 @@ class Inputs(NamedTuple):
 
 
 def resolve(manifest: Manifest, overrides: Overrides, folder: Path) -> Inputs:
-    """Find all inputs of a run. An input from a ConfigMap gets a path in ``folder``, but no file is written
-    yet.
+    """Find all input files of a run on this machine: the datasets and the graders' code.
+
+    A file from ``overrides`` replaces the source in the manifest. An input from a ConfigMap gets a path in
+    ``folder``, but is not written yet.
 
     Raises:
         UserError: if an input is missing. The message names the option that supplies it.
@@ -100,10 +115,10 @@ def resolve(manifest: Manifest, overrides: Overrides, folder: Path) -> Inputs:
 
 
 def refuse_other_graders(spec: RFTJobSpec, given: Mapping[str, Path]) -> None:
-    """Raise UserError if ``--grader`` is used for a grader whose code is not in a ConfigMap. Only code in a
-    ConfigMap can be replaced by a file.
+    """Raise UserError if the option ``--grader NAME=FILE`` names a grader whose code is not in a ConfigMap.
+    Only code from a ConfigMap can be replaced by a file.
 
-    ``given`` has the values of ``--grader``: the file with the code, by the grader's name.
+    ``given`` has the values of the option: FILE by NAME.
     """
     replaceable = {grader.name for grader in spec.scored_by if grader.python and grader.python.config_map}
     for name in sorted(set(given) - replaceable):
@@ -117,13 +132,13 @@ def refuse_other_graders(spec: RFTJobSpec, given: Mapping[str, Path]) -> None:
 def located_code(
     manifest: Manifest, overrides: Mapping[str, Path], folder: Path
 ) -> tuple[dict[str, Input], dict[str, list[Input]]]:
-    """Return the code of the python graders as two mappings. The keys of both are the graders' names.
+    """Find the code of the python graders. Return two mappings, both by the grader's name.
 
-    - The first has the file with each grader's code, as ``located_graders`` returns it.
-    - The second has the other files in the grader's ConfigMap, which the code can import. A grader whose code
-      is replaced by a file of ``overrides`` is left out.
+    - The first has the file with the grader's code, as ``located_graders`` returns it.
+    - The second has the other files in the grader's ConfigMap, which the code can import. It lacks graders
+      whose code is replaced by a file of ``overrides``.
 
-    An input from a ConfigMap gets a path in ``folder``, but is not written yet.
+    A file from a ConfigMap gets a path in ``folder``, but is not written yet.
     """
     graders = located_graders(manifest, overrides, folder)
     beside = {
@@ -135,13 +150,13 @@ def located_code(
 def located(
     manifest: Manifest, field: str, source: Dataset, override: Path | None, flag: str, folder: Path
 ) -> Input:
-    """Return the input file of a dataset.
+    """Find the file with the rows of a dataset, for a run on this machine.
 
     - ``field``: the manifest's field: ``spec.dataset`` or ``spec.evaluation.dataset``
     - ``source``: the value of this field
     - ``override``: the file that replaces ``source``, or None
     - ``flag``: the option that names ``override``, for error messages
-    - ``folder``: the folder for rows from a ConfigMap; they are not written yet
+    - ``folder``: the folder for rows from a ConfigMap; the file is not written yet
 
     Raises:
         UserError: if the dataset is missing, or exists only in a cluster.
@@ -171,14 +186,16 @@ def _uri(relative_to: Path, field: str, uri: str) -> Input:
     parts = urlsplit(uri)
     if parts.scheme != "file":
         return Input(uri)
-    # In file://data/train.jsonl, data is parsed as a host. It is meant as a folder of a relative path.
+    # In file://data/train.jsonl, "data" is parsed as a host. The user means a folder of a relative path.
     return _file((relative_to / unquote(parts.netloc + parts.path)).resolve(), field)
 
 
 def located_graders(manifest: Manifest, overrides: Mapping[str, Path], folder: Path) -> dict[str, Input]:
-    """Return the file with the code of each python grader, by the grader's name.
+    """Return the file with the code of each python grader whose code is in a ConfigMap, by the grader's name.
 
-    Graders with inline code are left out. Raises UserError if the code of any other python grader is missing.
+    A file of ``overrides`` (by the grader's name) replaces the code in the ConfigMap. A file from a ConfigMap
+    gets a path in ``folder``, but is not written yet. Graders with inline code are left out. Raises UserError
+    if a ConfigMap or a file is missing.
     """
     found: dict[str, Input] = {}
     spec = manifest.job.spec
@@ -199,8 +216,10 @@ def located_graders(manifest: Manifest, overrides: Mapping[str, Path], folder: P
 
 
 def _beside(manifest: Manifest, name: str, given: Input) -> list[Input]:
-    """Return the other files in the ConfigMap with a grader's code. They are put into the folder of this
-    code.
+    """Return the other files in the ConfigMap with the code of the grader ``name``.
+
+    Each gets a path in the folder of ``given``, which is the file with the code. Then the code can import
+    them.
     """
     python = next(grader.python for grader in manifest.job.spec.scored_by if grader.name == name)
     assert python is not None

@@ -1,4 +1,4 @@
-"""Finds the runs in a folder, for the pages that ``rft ui`` serves."""
+"""Finds the runs in a folder and reads their statuses, for the pages that ``rft ui`` serves."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +11,9 @@ from rft_run.folder import RunFolder
 
 
 class Listed(NamedTuple):
-    """A run in the table of runs. ``problem`` says why its status cannot be shown, or is empty."""
+    """A run in the table of runs that ``rft ui`` shows. If the run's status cannot be read, ``problem`` says
+    why. Otherwise ``problem`` is empty.
+    """
 
     name: str
     status: RFTJobStatus
@@ -19,9 +21,10 @@ class Listed(NamedTuple):
 
 
 def run_folders(folder: Path) -> dict[str, Path]:
-    """Return the folders of runs by name: ``folder`` itself if it has a run, else its subfolders with a run.
+    """Find the folders of runs. Return ``folder`` itself if it has a run, else its subfolders with a run. The
+    key is the folder's name.
 
-    Links are left out, because they may lead out of the folder.
+    Links are left out, because they may lead out of ``folder``.
 
     Raises:
         UserError: if there is no such folder.
@@ -35,8 +38,9 @@ def run_folders(folder: Path) -> dict[str, Path]:
 
 
 def listed(folders: Mapping[str, Path]) -> list[Listed]:
-    """Return the runs with their statuses. If a status cannot be read, the entry of this run has a
-    ``problem``.
+    """Read the status of the run in each of ``folders``, which are given by name.
+
+    If a status cannot be read, the entry of this run has an empty status and a ``problem``.
     """
     found = []
     for name, path in folders.items():

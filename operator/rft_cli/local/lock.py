@@ -14,11 +14,12 @@ from rft_run.folder import RunFolder
 
 @contextlib.contextmanager
 def locked(folder: RunFolder) -> Iterator[None]:
-    """Create the folder of a run, and lock it until the end of the block. No second command can then write
-    into it.
+    """Create the folder of a run if it is missing, and lock it until the end of the ``with`` block.
+
+    Another ``rft run`` or ``rft download`` cannot use the folder in this time.
 
     Raises:
-        UserError: if the folder cannot be written, or another command uses it.
+        UserError: if the folder cannot be written, or another command has locked it.
     """
     output = f"--output {folder.path}"
     try:
@@ -27,7 +28,7 @@ def locked(folder: RunFolder) -> Iterator[None]:
         raise UserError(f"{output}: cannot be written: {error.strerror}", UNREADABLE) from error
     if os.path.lexists(folder.log):
         with _own_file(folder.log):
-            pass  # a log that is a link is refused here, before the trainer writes into it
+            pass  # raises UserError if the log is a link, before the trainer writes into it
     with _own_file(folder.lock) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -40,8 +41,9 @@ def locked(folder: RunFolder) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _own_file(path: Path) -> Iterator[BinaryIO]:
-    """Yield an open file of the run's folder. A link is refused, because it may lead to any file of
-    the user.
+    """Open a file in the run's folder for appending, and close it at the end of the ``with`` block.
+
+    Raises UserError if the file cannot be written, or is a link, which could lead to any file of the user.
     """
     with contextlib.ExitStack() as stack:
         try:

@@ -1,7 +1,7 @@
-"""Compares addresses of servers, to decide which servers may get a credential of the user.
+"""Compares the addresses of servers, to decide which servers may get a credential of the user.
 
-An address is compared by its origin: its scheme, host and port. Libraries parse unusual addresses in
-different ways. So an address in an unusual form has no origin, and equals no other address.
+Two addresses are compared by their origins: scheme, host and port. Libraries parse unusual addresses in
+different ways. So an address in an unusual form has no origin here, and equals no other address.
 """
 
 import re
@@ -16,7 +16,7 @@ _PORTS = {"http": 80, "https": 443}
 
 
 class Origin(NamedTuple):
-    """Scheme, host and port of a server."""
+    """The address of a server without a path: its scheme, host and port."""
 
     scheme: str
     host: str
@@ -27,15 +27,15 @@ class Origin(NamedTuple):
 
     @property
     def place(self) -> str:
-        """The host, with the port if it is not the default port of the scheme."""
+        """The host, followed by ``:PORT`` if the port is not the default port of the scheme."""
         return self.host if self.port == _PORTS[self.scheme] else f"{self.host}:{self.port}"
 
 
 def origin_of(address: str) -> Origin | None:
-    """Return the scheme, host and port of an address such as ``https://host:port/path``.
+    """Return the scheme, host and port of an HTTP address such as ``https://host:port/path``.
 
-    Return None for any other text, also for addresses that libraries parse in different ways, such as one
-    with a user name.
+    Return None for any other text. An address with a user name is an example: libraries parse such addresses
+    in different ways.
     """
     found = _PLAIN.fullmatch(address)
     if found is None or not address.isprintable():
@@ -45,16 +45,17 @@ def origin_of(address: str) -> Origin | None:
 
 
 class Permission(NamedTuple):
-    """One value of ``--send-token-to``: HOST, HOST:PORT or an address. It names the servers that may get a
-    token.
+    """One value of the option ``--send-token-to``: a server that may get a credential of the user.
+
+    ``text`` is HOST, HOST:PORT or an address.
     """
 
     text: str
 
     def covers(self, address: str) -> bool:
-        """Return whether this value of ``--send-token-to`` names the server at ``address``.
+        """Return whether the server at ``address`` may get a credential because ``text`` names it.
 
-        If ``origin_of(address)`` is None, the address must be the same text as this value.
+        An address that ``origin_of`` cannot parse must be the same as ``text``.
         """
         origin = origin_of(address)
         if origin is None or address == self.text:
@@ -65,10 +66,12 @@ class Permission(NamedTuple):
 
     @property
     def is_readable(self) -> bool:
-        """Whether the text can be parsed as the name of a server."""
+        """Whether ``text`` is an address, or can be parsed as HOST or HOST:PORT."""
         return "://" in self.text or _HOST.fullmatch(self.text) is not None
 
 
 def shown(text: str) -> str:
-    """Return a text with control characters as escape codes, so that a terminal does not interpret them."""
+    """Return ``text`` with control characters replaced by escape codes, so that a terminal does not interpret
+    them.
+    """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,8 +1,8 @@
-"""Converts a manifest that names files of the user to a manifest that the API accepts.
+"""Converts a manifest that names files on the user's machine into a manifest that a cluster accepts.
 
-Only ``rft`` knows the field ``python.file``, and a cluster does not. So this module replaces the field by a
-ConfigMap with the code, and writes paths of datasets and models as the API requires. For ``rft submit`` it
-also makes a ConfigMap of each file with rows.
+The field ``python.file``, a path of grader code, exists only for ``rft``. This module replaces it by a
+ConfigMap with the code. It also rewrites the paths of datasets and models to a form that the API accepts. For
+``rft submit``, it puts each file with rows into a ConfigMap.
 """
 
 import ast
@@ -18,7 +18,7 @@ from rft_api.loader import Document
 from rft_cli.errors import INVALID, UNREADABLE, UserError
 
 CONFIG_MAP_BYTES = 1_000_000
-"""Largest total size in bytes of the files in one ConfigMap. Kubernetes allows 1 MiB, keys included."""
+"""Maximum total size in bytes of the files in one ConfigMap. Kubernetes allows 1 MiB with the keys."""
 
 _KEY = re.compile(r"[-._a-zA-Z0-9]+")
 _LONGEST_NAME = 253
@@ -26,20 +26,20 @@ _DATASETS = (("spec.dataset", ("dataset",)), ("spec.evaluation.dataset", ("evalu
 
 
 Folders = Sequence[Path]
-"""Folders whose files may be sent to a cluster."""
+"""Folders on this machine whose files may be sent to a cluster."""
 
 
 class Local(NamedTuple):
-    """A file of the user that a manifest names, with the field that names it."""
+    """A file on the user's machine that a manifest names, and the field of the manifest that names it."""
 
     field: str
     path: Path
 
     def refuse_outside(self, folders: Folders | None) -> None:
-        """Raise UserError if the file is in none of ``folders``. None means that every file may be read.
+        """Raise UserError if the file is outside of all ``folders``, so it must not be sent to a cluster.
 
-        ``folders`` is None if nothing is sent to a cluster. A stranger's manifest must not send a file such
-        as ~/.ssh/id_rsa to a cluster.
+        Otherwise a stranger's manifest could send a file such as ~/.ssh/id_rsa. ``folders`` None: nothing is
+        sent to a cluster, so every file is allowed.
         """
         if folders is not None and not any(self.path.is_relative_to(folder) for folder in folders):
             raise UserError(
@@ -49,7 +49,7 @@ class Local(NamedTuple):
             )
 
     def read(self) -> bytes:
-        """Return the content. Raises UserError if there is no such file, or it cannot be read."""
+        """Return the content of the file. Raises UserError if the file does not exist or cannot be read."""
         if not self.path.is_file():
             raise UserError(f"{self.field}: {self.path} is not a file; name one that exists", UNREADABLE)
         try:
@@ -59,17 +59,18 @@ class Local(NamedTuple):
 
 
 def with_code(documents: Iterable[Document], folder: Path, allowed: Folders | None = None) -> list[Document]:
-    """Return the documents with a ConfigMap in place of each ``python.file``.
+    """Return the Kubernetes objects ``documents``, in which jobs refer to a ConfigMap instead of a
+    ``python.file``. Each new ConfigMap follows its job.
 
-    The ConfigMap has the file, and the modules in the same folder that its code imports. Paths of existing
-    datasets and models get the form that the API accepts, see ``_write_paths``.
+    The ConfigMap has the file, and the modules in the same folder that the file's code imports. Paths of
+    existing datasets and models get the form that the API accepts.
 
-    - ``folder``: the folder to which relative paths refer
+    - ``folder``: the folder to which relative paths in the documents refer
     - ``allowed``: the folders whose files may be sent to a cluster; None: nothing is sent
 
     Raises:
         UserError: if a file does not exist, may not be sent to the cluster, or is too large for a ConfigMap,
-            or if its name cannot be a key of a ConfigMap.
+            or if the file's name cannot be a key of a ConfigMap.
     """
     found: list[Document] = []
     for source, body in documents:
@@ -87,10 +88,11 @@ def with_code(documents: Iterable[Document], folder: Path, allowed: Folders | No
 def _code_maps(
     source: str, body: dict[str, Any], folder: Path, allowed: Folders | None
 ) -> Iterator[Document]:
-    """In ``body``, a job, replace each grader's ``python.file`` by a reference to a ConfigMap. Yield these
-    ConfigMaps. Each has the file, and the modules in its folder that it imports.
+    """Replace each grader's ``python.file`` in the job ``body`` by a reference to a new ConfigMap. Yield the
+    new ConfigMaps.
 
-    Raises UserError if a file cannot be read, or may not be sent to the cluster.
+    A ConfigMap has the file, and the modules in the same folder that the file's code imports. Raises
+    UserError if a file cannot be read, or may not be sent to the cluster.
     """
     graders = body["spec"].get("graders")
     for i, grader in enumerate(graders if isinstance(graders, list) else []):
@@ -118,7 +120,7 @@ def _code_maps(
 
 
 def path_of(name: str, folder: Path) -> Path:
-    """Return the absolute path of a file that a manifest names. Relative paths refer to ``folder``.
+    """Return the absolute path of ``name``, a path in a manifest. A relative path refers to ``folder``.
 
     ``~`` at the beginning is replaced by the home folder.
     """
@@ -129,10 +131,11 @@ def path_of(name: str, folder: Path) -> Path:
 
 
 def model_name(name: str) -> str:
-    """Return the absolute path of a model if it is a folder on this machine, else the name as it is.
+    """Return the absolute path of the model ``name`` if it is a folder on this machine. Otherwise return
+    ``name`` unchanged.
 
-    A name with a slash may be a hub id. So such a name is taken as a folder only if it begins with ``./``,
-    ``../``, ``/`` or ``~``.
+    A name with a slash, such as ``a/b``, may be a name on the hub. So it counts as a folder only if it begins
+    with ``./``, ``../``, ``/`` or ``~``.
     """
     folder = Path(name).expanduser()
     is_path = "/" not in name or name.startswith(("~", "./", "../", "/"))
@@ -140,7 +143,8 @@ def model_name(name: str) -> str:
 
 
 def _imported(code: Local, allowed: Folders | None) -> list[Path]:
-    """Return the modules in a file's folder that the file's code imports, directly or through another module.
+    """Return the paths of the modules that the code imports and that are in the same folder. Modules that
+    other such modules import are included.
 
     The code is parsed, and never run. Raises UserError if a module is a link to a file outside of the folders
     ``allowed``.
@@ -159,7 +163,11 @@ def _imported(code: Local, allowed: Folders | None) -> list[Path]:
 
 
 def _module_names(source: bytes) -> set[str]:
-    """Return the names of all modules that a source imports, each up to its first dot."""
+    """Return the names of all modules that Python code imports, each only up to its first dot. The code in
+    ``source`` is not run.
+
+    Return an empty set if the code cannot be parsed.
+    """
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -177,13 +185,16 @@ def _module_names(source: bytes) -> set[str]:
 def config_map(
     job: Mapping[str, Any], suffix: str, contents: Mapping[str, bytes], field: str
 ) -> dict[str, Any]:
-    """Return a ConfigMap with files of a job. The ConfigMap's name ends with ``suffix`` and a digest of the
-    files.
+    """Return the manifest of an immutable ConfigMap with files of a job.
+
+    - ``suffix``: the end of the ConfigMap's name, before a digest of the files
+    - ``contents``: the content of each file, by the file's name, which is the key in the ConfigMap
+    - ``field``: the field of the manifest that names the files, for error messages
 
     Changed files have another digest, so they get a new ConfigMap. The files of a running job stay unchanged.
 
     Raises:
-        UserError: if a file's name cannot be a key, or the files are too large. The message names ``field``.
+        UserError: if a file's name cannot be a key, or the files are too large.
     """
     given = job.get("metadata")
     metadata: dict[str, Any] = given if isinstance(given, dict) else {}
@@ -216,7 +227,9 @@ def config_map(
 
 
 def _data(contents: Mapping[str, bytes]) -> dict[str, dict[str, str]]:
-    """Return the contents as the fields ``data`` (texts) and ``binaryData`` (base64) of a ConfigMap."""
+    """Return the fields ``data`` and ``binaryData`` of a ConfigMap with these contents. Contents that are not
+    UTF-8 are in ``binaryData``, as base64.
+    """
     texts: dict[str, str] = {}
     others: dict[str, str] = {}
     for key, content in contents.items():
@@ -228,10 +241,11 @@ def _data(contents: Mapping[str, bytes]) -> dict[str, dict[str, str]]:
 
 
 def _write_paths(spec: dict[str, Any], folder: Path) -> None:
-    """Rewrite the paths of datasets and of the model in ``spec`` to a form that the API accepts.
+    """Rewrite the paths of the datasets and the model in ``spec`` to a form that the API accepts.
 
-    A relative path gets ``./`` before it, or becomes absolute. Only paths that exist on this machine are
-    rewritten. Relative paths refer to ``folder``.
+    A dataset's relative path gets ``./`` before it. A path with ``~``, and a relative path of the model,
+    become absolute. Paths that do not exist on this machine are not changed. Relative paths refer to
+    ``folder``.
     """
     for _, dataset in _datasets(spec):
         uri = dataset.get("uri")
@@ -257,13 +271,14 @@ def _datasets(spec: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def with_rows(document: Document, folder: Path, allowed: Folders) -> list[Document]:
-    """Return the objects that a cluster gets for a job.
+    """Return the job ``document`` in the form for a cluster: each file with rows that a dataset's ``uri``
+    names is put into a ConfigMap, and the job refers to this ConfigMap.
 
-    Each file with rows that a ``uri`` of the job names becomes a ConfigMap. The job is the last object, and
-    refers to the ConfigMaps. Two kinds of paths are not changed: a path on a volume of
+    The ConfigMaps are before the job in the result. Two kinds of paths are not changed: a path on a volume of
     ``spec.template.volumes``, and an absolute path that does not exist on this machine.
 
-    ``allowed``: the folders whose files may be sent.
+    - ``folder``: the folder to which relative paths refer
+    - ``allowed``: the folders whose files may be sent to the cluster
 
     Raises:
         UserError: if a file is missing, in no folder of ``allowed``, or too large for a ConfigMap.
@@ -288,7 +303,9 @@ def with_rows(document: Document, folder: Path, allowed: Folders) -> list[Docume
 
 
 def _on_a_volume(spec: Mapping[str, Any], path: str) -> bool:
-    """Return whether a path is below the mount path of a volume that the job adds to its pod."""
+    """Return whether ``path`` is below the mount path of a volume in ``spec.template.volumes``, which the job
+    adds to its pod.
+    """
     template = spec.get("template")
     volumes = template.get("volumes") if isinstance(template, dict) else None
     mounted = [each.get("mountPath") for each in volumes or [] if isinstance(each, dict)]

@@ -1,4 +1,6 @@
-"""Runs the trainer as a child process: passes on its output, writes its log, and stops it cleanly."""
+"""Runs the trainer as a child process: passes on the lines of its standard output, writes its standard error
+into a log, and passes on Ctrl-C and other stop signals.
+"""
 
 import contextlib
 import os
@@ -19,7 +21,7 @@ POLL_SECONDS = 0.2
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 SECOND_THOUGHT_SECONDS = 1.0
-"""A second stop signal within this number of seconds is ignored.
+"""Number of seconds after the first stop signal in which a second one is ignored.
 
 timeout(1), make and terminals may send a signal twice."""
 
@@ -34,10 +36,10 @@ INTERRUPTED = 130
 
 
 class Supervisor:
-    """Runs one child process in its own process group.
+    """Runs one child process, the trainer, in its own process group.
 
-    At the first SIGINT (Ctrl-C), SIGTERM or SIGHUP, the child gets SIGTERM. The trainer then saves a
-    checkpoint and ends. A later Ctrl-C kills the process group.
+    When this process gets the first SIGINT (Ctrl-C), SIGTERM or SIGHUP, it sends SIGTERM to the child. The
+    trainer then saves a checkpoint and ends. A later Ctrl-C kills the child's process group.
     """
 
     def __init__(self, command: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> None:
@@ -60,9 +62,9 @@ class Supervisor:
         - ``on_line`` gets each line of the child's standard output.
         - ``on_tick`` is called several times a second.
 
-        Both are called in the thread that called this method. If a signal ended the child, the exit code is
-        128 plus the number of the signal, as in a shell. If a later Ctrl-C killed the process group, it is
-        ``INTERRUPTED``.
+        Both functions are called in the thread that called this method. If a signal ended the child, the
+        exit code is 128 plus the number of the signal, as in a shell. If a later Ctrl-C killed the child's
+        process group, the exit code is ``INTERRUPTED``.
         """
         with run_files.writable(self._log) as log, self._started(log) as process:
             reader = threading.Thread(target=self._read, args=(process,), daemon=True)
@@ -109,10 +111,10 @@ class Supervisor:
                 signal.signal(number, handler)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        """Handle a stop signal. The first one sends SIGTERM to the child process. A later Ctrl-C kills the
-        process group. All other later signals are ignored.
+        """Handle a stop signal of this process. At the first one, send SIGTERM to the child process. At a
+        later Ctrl-C, kill the child's process group. Ignore all other later signals.
 
-        This method must not wait or lock, because it can interrupt any code.
+        This method must not wait or take a lock, because it can interrupt any code.
         """
         first = self._asked_at is None
         if self._asked_at is None:
@@ -143,19 +145,19 @@ class Supervisor:
 
 
 def kill_group(process: "subprocess.Popen[Any]") -> None:
-    """Kill a child process that leads its own process group, and all processes of the group."""
+    """Kill all processes in the process group that ``process`` leads."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
 
 
 @contextlib.contextmanager
 def killed_with_this_process(process: "subprocess.Popen[Any]") -> Iterator[None]:
-    """Kill the process group of ``process`` if this process ends within the block, even by SIGKILL.
+    """Make sure that the process group of ``process`` is killed if this process ends within the ``with``
+    block, even by SIGKILL. ``process`` must lead its own process group.
 
-    ``process`` leads its own process group. A small program is started, and reads from a pipe of this
-    process. The pipe closes when this process ends, and the small program then kills the group. Linux's
-    PR_SET_PDEATHSIG is not enough: its signal reaches only ``process``, and not the processes that
-    ``process`` started, such as the engine of vLLM.
+    For this, a small program is started, which reads from a pipe of this process. The pipe closes when this
+    process ends. The small program then kills the group. Linux's PR_SET_PDEATHSIG is not enough: its signal
+    reaches only ``process``, and not the processes that ``process`` started, such as the engine of vLLM.
     """
     # With -S and -I the small program starts fast. It reads neither the working folder nor the user's
     # settings.

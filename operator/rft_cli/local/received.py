@@ -1,7 +1,9 @@
-"""Receives the files of a run's folder from another machine, and continues files that were cut off.
+"""Copies the files of a run's folder from a cluster to this machine, for ``rft download``. A copy that was
+interrupted is continued.
 
-The name of a partial file is the digest of the complete file. So a partial file is continued only with bytes
-of the same content. If several files have the same content, it is sent only once.
+The content of a file is first written into a partial file. The name of a partial file is the SHA-256 digest
+of the complete file. So a partial file is continued only with bytes of the same content. If several files
+have the same content, the content is sent only once.
 """
 
 import hashlib
@@ -16,41 +18,43 @@ from rft_run import atomic, run_files
 from rft_run.listing import FileEntry
 
 PARTIAL = ".rft-download"
-"""Name of the folder with partial files, in the folder into which the files are written."""
+"""Name of the subfolder for partial files, in the folder of the download."""
 ROUNDS = 3
-"""Maximum number of attempts to get a file that changes while it is sent. Files of a running job may
-change."""
+"""Maximum number of attempts to copy the files. Another attempt is needed if a file of a running job changes
+while it is sent."""
 _CHUNK = 1 << 20
 
 
 class Source(Protocol):
-    """Lists the files of a run's folder, and sends their content."""
+    """The sender of a download: it lists the files of a run's folder, and sends their content."""
 
     def files(self, patterns: Sequence[str]) -> list[FileEntry]:
-        """Return the files whose path matches at least one of the patterns of ``fnmatch``."""
+        """Return the files of the run's folder whose path matches at least one of ``patterns``, in the form
+        of ``fnmatch``.
+        """
 
     def content(self, wanted: Sequence[tuple[FileEntry, int]]) -> Generator[tuple[int, bytes], None, None]:
-        """Yield the content of files in pieces. A piece is the index of a file in ``wanted``, and some bytes
-        of this file.
+        """Yield the content of the files in ``wanted`` in pieces. A piece is the index of a file in
+        ``wanted``, and the next bytes of this file.
 
-        ``wanted`` has each file, with the offset in bytes at which its content begins.
+        ``wanted`` has each file with an offset in bytes. The bytes before this offset are not yielded.
         """
 
 
 class Transferred(NamedTuple):
-    """The result of a call of ``receive``."""
+    """The result of a download by ``receive``."""
 
     files: int
-    """Number of files that are complete in the folder now."""
+    """Number of files that are complete on this machine now."""
     size: int
     """Total size of these files in bytes."""
     sent: int
-    """Number of bytes that were sent during this call."""
+    """Number of bytes that this download has sent. Files that were here before are not counted."""
 
 
 Progress = Callable[[int, int], None]
-"""A function that shows progress. It gets the number of bytes that are on this machine already, and the
-number of bytes of all files."""
+"""A function that shows the progress of a download. It gets the number of bytes that are on this machine
+already, and the number of bytes of all files."""
 
 
 def receive(
@@ -59,9 +63,10 @@ def receive(
     folder: Path,
     progress: Progress = lambda _here, _all: None,
 ) -> Transferred:
-    """Write the files of ``source`` that match the patterns into ``folder``.
+    """Copy the files of ``source`` whose path matches at least one of ``patterns`` (as in ``fnmatch``) into
+    ``folder``.
 
-    Files that are complete in ``folder`` are not sent again. All errors of ``source`` are raised, too.
+    Files that are complete in ``folder`` are not sent again. Errors of ``source`` are raised too.
 
     Raises:
         UserError: if a file still differs from its digest after ``ROUNDS`` attempts, or cannot be written.
@@ -96,10 +101,11 @@ def receive(
 
 
 def _fetch(source: Source, wanted: list[tuple[FileEntry, Path]], more: Callable[[int], None]) -> int:
-    """Append the missing bytes to each partial file. Return the number of bytes that were sent.
+    """Get the missing bytes of each file from ``source``, and append them to the partial file. Return the
+    number of bytes that were sent.
 
-    ``wanted`` has each file with its partial file. ``more`` is called with the number of bytes that all
-    partial files have together.
+    - ``wanted``: each file with the path of its partial file
+    - ``more``: is called again and again with the number of bytes that all partial files have together
     """
     if not wanted:
         return 0
@@ -107,7 +113,7 @@ def _fetch(source: Source, wanted: list[tuple[FileEntry, Path]], more: Callable[
     sent, begun = 0, sum(offsets)
     more(begun)
     asked = [(entry, offset) for (entry, _), offset in zip(wanted, offsets, strict=True)]
-    # The generator is closed also after an error, so that the connection of the source is not left open.
+    # The generator is closed also after an error, because it closes the connection to the pod.
     with closing(source.content(asked)) as pieces:
         for index, piece in pieces:
             part = wanted[index][1]
@@ -126,13 +132,18 @@ def _by_digest(entries: Iterator[FileEntry]) -> Mapping[str, list[FileEntry]]:
 
 
 def _is_here(folder: Path, entry: FileEntry) -> bool:
-    """Return whether a file is complete: a regular file with the expected size and digest."""
+    """Return whether ``folder`` has the complete file for ``entry``: a regular file with the same size and
+    digest.
+    """
     path = folder / entry.path
     return run_files.is_own(path) and path.stat().st_size == entry.size and digest_of(path) == entry.sha256
 
 
 def digest_of(path: Path) -> str:
-    """Return the SHA-256 digest of a file as hexadecimal digits. Raises OSError and UnreadableFile."""
+    """Return the SHA-256 digest of a file as hexadecimal digits.
+
+    Raises UnreadableFile if the file is not a regular file, and OSError.
+    """
     digest = hashlib.sha256()
     with run_files.opened(path) as file:
         while chunk := file.read(_CHUNK):
@@ -141,9 +152,9 @@ def digest_of(path: Path) -> str:
 
 
 def _part(folder: Path, entry: FileEntry) -> Path:
-    """Return the path of the partial file for an entry.
+    """Return the path of the partial file for the content of ``entry``.
 
-    The file is made if it is missing, and emptied if it is longer than the complete file.
+    The partial file is created if it is missing, and emptied if it is longer than the complete file.
     """
     part = folder / PARTIAL / entry.sha256
     part.parent.mkdir(parents=True, exist_ok=True)
@@ -155,9 +166,10 @@ def _part(folder: Path, entry: FileEntry) -> Path:
 
 
 def _placed(folder: Path, same: Sequence[FileEntry]) -> bool:
-    """Put a partial file at the paths of all entries in ``same``, which have equal content. Return True.
+    """Check a partial file, and move or copy it to the paths of all entries in ``same``, which have equal
+    content. Return True.
 
-    If the partial file does not have the expected digest, remove it and return False.
+    If the partial file does not have the digest of the entries, remove it and return False.
     """
     part = folder / PARTIAL / same[0].sha256
     if digest_of(part) != same[0].sha256:
@@ -170,7 +182,11 @@ def _placed(folder: Path, same: Sequence[FileEntry]) -> bool:
 
 
 def _free(folder: Path, path: str) -> Path:
-    """Create the folder of a file, and remove an old file at its path. Return the path."""
+    """Prepare the place for a file of the download: create its folder, and remove an old file at its path.
+    Return the path, which is ``folder`` joined with ``path``.
+
+    Raises UnreadableFile if a folder in ``path`` is a symbolic link.
+    """
     target = folder / path
     for parent in reversed(target.relative_to(folder).parents[:-1]):
         run_files.refuse_link(folder / parent)
@@ -180,13 +196,15 @@ def _free(folder: Path, path: str) -> Path:
 
 
 def _remove_partial(folder: Path) -> None:
-    """Remove the folder of partial files. Some of these may have content that the run no longer has."""
+    """Remove the subfolder of partial files. Some of them may have content that the run no longer has."""
     shutil.rmtree(folder / PARTIAL, ignore_errors=True)
 
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Convert an error of reading or writing a file on this machine into a UserError."""
+    """Convert an error of the ``with`` block, which reads or writes files on this machine, into a UserError.
+    The message names ``path`` or the file of the error.
+    """
     try:
         yield
     except run_files.UnreadableFile as error:

@@ -1,4 +1,8 @@
-"""Reads the records in the folder of a run. If a file cannot be read, a UserError names its path."""
+"""Reads the files in a run's folder for the commands of ``rft``: metrics, rollouts, evaluations, statuses and
+checkpoints.
+
+If a file cannot be read, the functions raise UserError, and the message has the file's path.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +21,8 @@ from rft_run.steps import StepRecord, UnreadableSteps, read_steps
 
 
 def steps(path: Path) -> list[StepRecord]:
-    """Return the records of all steps in a ``metrics.jsonl``, or an empty list if there is no file.
+    """Return the records of all training steps in the file ``metrics.jsonl``, or an empty list if there is no
+    file.
 
     Raises:
         UserError: if a line is not the record of a step, or has no reward.
@@ -31,17 +36,16 @@ def steps(path: Path) -> list[StepRecord]:
 
 
 def last_step(found: Iterable[StepRecord]) -> int:
-    """Return the highest step number in the records of a run's steps, or 0 if there are no records."""
+    """Return the highest step number in the records ``found``, or 0 if there are no records."""
     return max((record.step for record in found), default=0)
 
 
 def adapter_config(adapter: Path) -> dict[str, object]:
-    """Return the JSON object in an adapter's ``adapter_config.json``.
-
-    Return an empty object if the file has another JSON value.
+    """Return the JSON object in the ``adapter_config.json`` of the folder ``adapter``. Return an empty object
+    if the file has another JSON value.
 
     Raises:
-        UserError: if the configuration cannot be read.
+        UserError: if the file is missing or is not JSON.
     """
     path = adapter_config_of(adapter)
     try:
@@ -52,49 +56,56 @@ def adapter_config(adapter: Path) -> dict[str, object]:
 
 
 def commit_in(config: Mapping[str, object], default: str | None = None) -> str | None:
-    """Return the commit of an adapter's base model, from the adapter's configuration.
+    """Return the commit on the hub of an adapter's base model. ``config`` is the JSON object in the adapter's
+    ``adapter_config.json``.
 
-    Return ``default`` if the configuration does not have the commit.
+    Return ``default`` if ``config`` does not have the commit.
     """
     found = config.get("revision")  # here the trainer writes the commit
     return found if isinstance(found, str) else default
 
 
 def rollouts(path: Path) -> list[RolloutRecord]:
-    """Return the rollouts in the file of a step. Raises UserError if ``path`` is not a file of rollouts."""
+    """Return all rollouts in ``path``, the file with the rollouts of one step.
+
+    Raises UserError if the file is missing or invalid.
+    """
     with _explained(path):
         return read_rollouts(path)
 
 
 def rollouts_in_turn(path: Path) -> Iterator[RolloutRecord]:
-    """Yield the rollouts in the file of a step one by one, so that they need not all fit into memory.
+    """Yield the rollouts in ``path``, the file with the rollouts of one step, one by one to save memory.
 
     Raises:
-        UserError: if ``path`` is not a file of rollouts.
+        UserError: if the file is missing or invalid.
     """
     with _explained(path):
         yield from each_rollout(path)
 
 
 def status(path: Path) -> RFTJobStatus:
-    """Return the status of a run, or an empty status if there is none yet.
+    """Return the status of a run from its ``status.yaml``, or an empty status if there is no file yet.
 
     Raises:
-        UserError: if the file exists but is not a status.
+        UserError: if the file exists, but cannot be read as a status.
     """
     with _explained(path):
         return read_status(path)
 
 
 def evaluation(folder: RunFolder, step: int) -> EvaluationRecord:
-    """Return the held-out evaluation after a step. Raises UserError if it cannot be read."""
+    """Return the held-out evaluation that a run made after a training step. Step 0 is the starting policy.
+
+    Raises UserError if the file is missing or invalid.
+    """
     with _explained(folder.evaluation_of(step)):
         return read_evaluation(folder, step)
 
 
 def state(path: Path) -> RunState:
-    """Return the state of the run in a checkpoint. ``path`` is the file with the state, in the checkpoint's
-    folder. Raises UserError if the state cannot be read.
+    """Return the progress of the run that a checkpoint has saved. ``path`` is the checkpoint's file
+    ``state.json``. Raises UserError if the file is missing or invalid.
     """
     try:
         return read_state(path.parent)
@@ -104,7 +115,9 @@ def state(path: Path) -> RunState:
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Convert the errors of the functions of rft_run that read files into a UserError."""
+    """Convert an error of the ``with`` block, which reads the file ``path`` by functions of rft_run, into a
+    UserError.
+    """
     try:
         yield
     except (UnreadableSteps, UnreadableRollouts, UnreadableStatus, UnreadableEvaluation) as error:

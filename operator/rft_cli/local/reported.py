@@ -1,4 +1,6 @@
-"""Reads all data that a report of a run shows, from the run's folder or from an RFTJob."""
+"""Collects the data that the report of a run shows, from the run's folder on this machine or from an RFTJob
+in a cluster.
+"""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,12 +21,13 @@ from rft_run.rollouts import RolloutRecord
 from rft_run.steps import StepRecord
 
 GROUPS = 2
-"""Number of prompts whose rollouts a report shows, for each of two steps: the first and the last step that
-have rollouts."""
+"""Number of prompts whose rollouts a report shows for a step. It shows the first and the last step that have
+rollouts."""
 
 
 class HeldOut(NamedTuple):
-    """The mean reward of one held-out evaluation, and the step after which it was made.
+    """The result of one held-out evaluation: the step after which the policy was evaluated, and the mean
+    reward.
 
     The reward is from 0 to 1, or None if no row was graded.
     """
@@ -34,31 +37,32 @@ class HeldOut(NamedTuple):
 
 
 class SampledStep(NamedTuple):
-    """Some rollouts of a step, grouped by prompt."""
+    """Examples of rollouts from one training step. Each group has the rollouts of one prompt."""
 
     step: int
     groups: Sequence[Sequence[RolloutRecord]]
 
 
 class ReportedRun(NamedTuple):
-    """The data of a run's report. A field is empty or None if its data do not exist yet."""
+    """The data that the report of a run shows. A field is empty or None if its data do not exist yet."""
 
     name: str
     spec: RFTJobSpec
     status: RFTJobStatus
     steps: Sequence[StepRecord] = ()
-    """All steps of a run in a folder. For an RFTJob, only the points of the reward curve in its status."""
+    """The metrics of all steps. For an RFTJob in a cluster, only the points of the reward curve in its
+    status."""
     held_out: Sequence[HeldOut] = ()
-    """All held-out evaluations, in the order of their steps."""
+    """All held-out evaluations, in the order of the steps."""
     base: EvaluationRecord | None = None
     tuned: EvaluationRecord | None = None
     """``base`` is the first held-out evaluation. ``tuned`` is the last one, if there are two or more."""
     sampled: Sequence[SampledStep] = ()
-    """Rollouts of the first and of the last step that has rollouts."""
+    """Examples of rollouts from the first step and from the last step that has rollouts."""
 
 
 def of_folder(folder: Path) -> ReportedRun:
-    """Return the data of the run in a folder on this machine.
+    """Return the data for the report of the run in ``folder``, a folder on this machine.
 
     Raises:
         UserError: if the folder has no run, or a file in it cannot be read.
@@ -91,10 +95,13 @@ def of_folder(folder: Path) -> ReportedRun:
 
 
 def of_job(name: str, job: Mapping[str, Any]) -> ReportedRun:
-    """Return the data of an RFTJob, from its spec and its status.
+    """Return the data for the report of an RFTJob in a cluster, from its spec and its status.
+
+    - ``name``: the name of the job
+    - ``job``: the RFTJob as a JSON object
 
     Raises:
-        UserError: if a field of the job is not known to this release.
+        UserError: if this release does not know a field of the RFTJob.
     """
     try:
         spec = RFTJobSpec.model_validate(job["spec"])
@@ -108,7 +115,7 @@ def of_job(name: str, job: Mapping[str, Any]) -> ReportedRun:
 
 
 def steps_of_status(status: RFTJobStatus) -> list[StepRecord]:
-    """Return the points of the reward curve in a status as records of steps."""
+    """Return the points of the reward curve in a status as records of steps, which have only the rewards."""
     points = status.reward.history if status.reward is not None else []
     return [StepRecord(step=point.step, reward=point.reward, graders=point.graders or {}) for point in points]
 

@@ -1,7 +1,7 @@
-"""Prepares an evaluation without training for ``rft evaluate``, and reads its results.
+"""Prepares a held-out evaluation without training, for ``rft evaluate``, and reads its results.
 
-The trainer makes the evaluation. It writes evaluations and rollouts into a folder, in the same files as for a
-run.
+The trainer makes the evaluation. It writes the scores and the rollouts into a folder, in the same files as in
+the folder of a training run.
 """
 
 import os
@@ -21,41 +21,42 @@ from rft_run.config import RunConfig
 from rft_run.folder import RunFolder
 
 NOT_READ = Input(os.devnull)
-"""An empty file in place of the training rows. They are not needed if the evaluation has a separate
-dataset."""
+"""An empty file that replaces the training dataset. Training rows are not needed if the evaluation has its
+own dataset."""
 
 
 class Given(NamedTuple):
-    """The values from the command line: values of the spec, and files that replace those of the job.
+    """The options of ``rft evaluate`` that replace values and files of the job. None: the job's own value.
 
-    - ``model``: the base model, as a hub id or a folder
-    - ``samples``: the number of completions of each row
+    - ``model``: the base model, as a name on the hub or a folder
+    - ``samples``: the number of completions for each row
     - ``graders``: the file with the code of a grader, by the grader's name
     """
 
     model: str | None = None
     adapter: Path | None = None
-    """Folder of the adapter with which the base model is evaluated. None: without an adapter."""
+    """Folder of the adapter with which the base model is evaluated."""
     samples: int | None = None
     dataset: Path | None = None
-    """The file from which rows are held out, in place of ``spec.dataset``."""
+    """The file from which rows are held out for the evaluation, in place of ``spec.dataset``."""
     rows: Path | None = None
-    """The file whose rows are all evaluated."""
+    """The file whose rows are all evaluated, in place of ``spec.evaluation.dataset``."""
     graders: Mapping[str, Path] = {}
 
 
 class TunedAdapter(NamedTuple):
-    """The adapter of a run, and the step after which the run saved it."""
+    """The folder of an adapter that a run trained, and the step after which the run saved this adapter."""
 
     folder: Path
     step: int
 
 
 class EvaluationTask(NamedTuple):
-    """An evaluation to make: the job with the values of the command line, and its input files.
+    """An evaluation that the trainer has to make: the job with the values of the command line, and its input
+    files.
 
     ``source`` is the folder and the configuration of the run whose policies are evaluated. It is None if the
-    job is from a manifest.
+    job comes from a manifest.
     """
 
     job: RFTJob
@@ -64,12 +65,12 @@ class EvaluationTask(NamedTuple):
 
 
 class PolicyScores(NamedTuple):
-    """The scores of one policy: the mean over the rows, with a 95 % interval. A mean is None if no row was
-    graded.
+    """The scores of one policy in an evaluation: means over the rows, each with a 95 % confidence interval.
+    A mean is None if no row was graded.
 
     - ``step``: the step after which the run saved the policy; 0 for the starting policy
-    - ``rows``: the number of rows
-    - ``completions``: the number of completions of all rows
+    - ``rows``: the number of evaluated rows
+    - ``completions``: the number of completions for all rows together
     """
 
     step: int
@@ -79,12 +80,12 @@ class PolicyScores(NamedTuple):
     graders: dict[str, MeanScore | None]
     """The scores of each grader, by the name of the grader."""
     errors: dict[str, int]
-    """Number of completions for which a grader failed, by the name of the grader."""
+    """For each grader, by its name: the number of completions for which it failed."""
     truncated: float | None
     """Share of the completions that were truncated at ``maxTokens``, from 0 to 1."""
 
     def as_object(self) -> dict[str, Any]:
-        """Return the scores as a JSON object."""
+        """Return the scores as a JSON object with the names of the fields of this class."""
         graders = {name: _object(mean) for name, mean in self.graders.items()}
         return {**self._asdict(), "reward": _object(self.reward), "graders": graders}
 
@@ -94,7 +95,10 @@ def _object(mean: MeanScore | None) -> dict[str, float] | None:
 
 
 def of_manifest(manifest: Manifest, given: Given, folder: Path) -> EvaluationTask:
-    """Return the evaluation of a manifest's starting policy. Files of ConfigMaps get paths in ``folder``.
+    """Return the task to evaluate a manifest's starting policy, which is not trained yet.
+
+    - ``given``: the options of the command line
+    - ``folder``: the folder for inputs from ConfigMaps; they are not written yet
 
     Raises:
         UserError: if a value or a file cannot be used. The message names the field or the option.
@@ -112,12 +116,14 @@ def of_manifest(manifest: Manifest, given: Given, folder: Path) -> EvaluationTas
 
 
 def of_run(run: RunFolder, config: RunConfig, adapter: Path, given: Given) -> EvaluationTask:
-    """Return the evaluation of two policies of a run on the run's own rows.
+    """Return the task to evaluate two policies of a run: its starting policy, and its tuned policy.
 
-    The policies are the starting policy and the tuned policy, which has the adapter ``adapter``.
+    - ``run`` and ``config``: the folder of the run, and its configuration
+    - ``adapter``: the folder of the adapter of the tuned policy
+    - ``given``: the options of the command line; without them, the held-out rows are those of the run
 
     Raises:
-        UserError: if a value of the command line cannot be used, or a file that the run read is not on this
+        UserError: if a value of the command line cannot be used, or an input file of the run is not on this
             machine.
     """
     # Without validation, because a folder of an evaluation has a longer name than a job may have.
@@ -126,7 +132,7 @@ def of_run(run: RunFolder, config: RunConfig, adapter: Path, given: Given) -> Ev
     )
     job = _changed(RFTJob.model_construct(metadata=metadata, spec=config.spec), given)
     if given.model is None and (commit := records.commit_in(records.adapter_config(adapter))) is not None:
-        # A branch that the job names may have moved since the training.
+        # The job may name a branch, which may have newer commits than at the time of the training.
         model = job.spec.model.model_copy(update={"revision": commit})
         job = job.model_copy(update={"spec": job.spec.model_copy(update={"model": model})})
     refuse_other_graders(job.spec, given.graders)
@@ -143,7 +149,11 @@ def of_run(run: RunFolder, config: RunConfig, adapter: Path, given: Given) -> Ev
 
 
 def _code_of_run(spec: RFTJobSpec, config: RunConfig, given: Mapping[str, Path]) -> dict[str, Input]:
-    """Return the file with the code of each grader that has its code in a ConfigMap."""
+    """Return the file with the code of each grader whose code is in a ConfigMap, by the grader's name.
+
+    The file is from the command line (``given``), or is the one that the run used (``config``). Raises
+    UserError if it is not on this machine.
+    """
     known = {**(config.grader_code or {}), **{name: str(path.resolve()) for name, path in given.items()}}
     return {
         grader.name: _there(known.get(grader.name), f"grader {grader.name}", f"--grader {grader.name}=FILE")
@@ -153,7 +163,11 @@ def _code_of_run(spec: RFTJobSpec, config: RunConfig, given: Mapping[str, Path])
 
 
 def _there(location: str | None, field: str, option: str) -> Input:
-    """Return an input of the run. Raises UserError if the input is a file that is not on this machine."""
+    """Return the input file at ``location``, a path or a URI. Raises UserError if ``location`` is None, or a
+    path at which this machine has no file.
+
+    ``field`` and ``option`` are for the message: the field that names the file, and the option to replace it.
+    """
     if location is None or not ("://" in location or Path(location).is_file()):
         unknown = "the run's run.json names no file for it"
         said = f"{location} is not a file on this machine" if location else unknown
@@ -162,12 +176,12 @@ def _there(location: str | None, field: str, option: str) -> Input:
 
 
 def _changed(job: RFTJob, given: Given) -> RFTJob:
-    """Return the job with the values of the command line, and without ``tracking`` and ``output``.
+    """Return the job with the values of the command line, and without ``spec.tracking`` and ``spec.output``.
 
     Raises UserError if a value cannot be used.
     """
     spec = job.spec.dump()
-    for field in ("tracking", "output"):  # nothing is sent to a tracker, and no adapter is pushed
+    for field in ("tracking", "output"):  # nothing is sent to a tracker, and no adapter is uploaded
         spec.pop(field, None)
     if given.model is not None:
         local = Path(given.model).expanduser()
@@ -201,7 +215,7 @@ def _evaluation(spec: RFTJobSpec, given: Given) -> dict[str, Any]:
         rows = given.rows.resolve()
         if not rows.is_file():
             raise UserError(f"--rows: {rows} is not a file; name one that exists", UNREADABLE)
-        # The rows have the format and the columns of those that they replace.
+        # The new rows must have the format and the columns of the rows that they replace.
         layout = (spec.evaluation.dataset or spec.dataset).dump()
         kept = {key: value for key, value in layout.items() if key in ("format", "columns")}
         found["dataset"] = {**kept, "uri": rows.as_uri()}
@@ -225,7 +239,8 @@ def _refuse_without_rows(spec: RFTJobSpec, given: Given) -> None:
 
 
 def prepared(evaluation: EvaluationTask, folder: Path) -> tuple[RunConfig, Path]:
-    """Write the inputs and the configuration of an evaluation into an empty folder.
+    """Write the inputs and the configuration of an evaluation into an empty folder, from which the trainer
+    reads them.
 
     Return the configuration, and the path of its file.
 
@@ -245,9 +260,10 @@ def prepared(evaluation: EvaluationTask, folder: Path) -> tuple[RunConfig, Path]
 
 
 def _copy_rendering(run: RunFolder, target: RunFolder) -> None:
-    """Copy the run's record of how it made prompts from rows, so that the same rows give the same prompts.
+    """Copy ``rendering.json`` from the folder of a run into the folder of its evaluation. The file says how
+    the run rendered rows into prompts, so the evaluation renders the same prompts.
 
-    Nothing is copied if the run has no such record. Raises UserError if the record cannot be read.
+    If the run has no such file, nothing is copied. Raises UserError if the file cannot be read.
     """
     try:
         atomic.write_bytes(target.rendering, run_files.content(run.rendering))
@@ -258,10 +274,11 @@ def _copy_rendering(run: RunFolder, target: RunFolder) -> None:
 
 
 def results(folder: RunFolder, seed: int) -> list[PolicyScores]:
-    """Return the scores of each evaluated policy, in the order of the steps.
+    """Read the results of an evaluation from its folder. Return the scores of each evaluated policy, in the
+    order of the steps after which the policies were saved.
 
-    ``seed`` is the seed of the bootstrap that computes the intervals. Raises UserError if a file cannot be
-    read.
+    ``seed`` is the seed of the bootstrap that computes the confidence intervals. Raises UserError if a file
+    cannot be read.
     """
     return [_of_policy(folder, step, seed) for step in folder.evaluated_steps()]
 

@@ -1,4 +1,4 @@
-"""Finds the shape of a model (the number and sizes of its layers) in its ``config.json``."""
+"""Finds the ``config.json`` of a model, and reads the model's shape from it: number and sizes of layers."""
 
 import json
 from pathlib import Path
@@ -14,30 +14,30 @@ CONFIG_FILE = "config.json"
 
 
 class Read(NamedTuple):
-    """The shape of a model, and the file that it was read from."""
+    """The shape of a model (number and sizes of its layers), and the ``config.json`` that has the shape."""
 
     shape: Shape
     path: Path
 
 
 class UntrainableModel(UserError):
-    """The model's ``config.json`` shows that the model cannot be trained."""
+    """The model's ``config.json`` shows that this project cannot train the model."""
 
 
 def shape_for(model: ModelSource, config: Path | None, *, hub: bool) -> Read | None:
-    """Return the shape of a model from its ``config.json``.
+    """Return the shape (number and sizes of layers) of ``model``, which is ``spec.model``, from the model's
+    ``config.json``. The file comes from the first of these places that applies:
 
-    The file is searched in the first of these places that applies:
-
-    - ``config``, if it is given: this is the file, or a folder with the file
+    - ``config``, if it is given: it is the file, or a folder with the file
     - the hub, if ``hub`` is true: the file is downloaded
-    - the model's folder, or this machine's cache of the hub
+    - the model's folder, if its name is a folder on this machine
+    - this machine's cache of the hub
 
-    Return ``None`` if no file is found. In the last place, also return ``None`` if ``spec.model.parameters``
-    is set, because then the user gives the size.
+    Return None if the file is not in the cache. Also return None if neither ``config`` nor ``hub`` is given
+    and ``spec.model.parameters`` is set, because then the user gives the size of the model.
 
     Raises:
-        UntrainableModel: if the file says that the model cannot be trained. This is checked even if
+        UntrainableModel: if the file shows that the model cannot be trained. This is checked even if
             ``spec.model.parameters`` is set.
         UserError: if a file cannot be read or describes no shape, or the download from the hub fails.
     """
@@ -82,8 +82,8 @@ def _shape(config: dict[str, Any], path: Path) -> Read:
 
 
 def _cached(model: ModelSource) -> Path | None:
-    """Return the path of the model's ``config.json`` in the hub cache of this machine, or None if it is not
-    there. Nothing is downloaded.
+    """Return the path of the model's ``config.json`` in this machine's cache of the hub. Return None if the
+    cache does not have the file. Nothing is downloaded.
     """
     try:
         from huggingface_hub import try_to_load_from_cache

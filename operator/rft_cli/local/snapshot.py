@@ -1,6 +1,6 @@
-"""Makes, reads, writes and compares ``run.json``, the configuration of a local run.
+"""Makes, reads, writes and compares ``run.json``, the trainer's configuration for a run on this machine.
 
-A run resumes only if its inputs and its spec are unchanged, except for the fields of the spec in
+A run can be resumed only if its inputs and its spec are unchanged, except for the fields of the spec in
 ``CHANGEABLE``.
 """
 
@@ -37,13 +37,16 @@ CHANGEABLE = frozenset(
     RFTJobSpec.model_fields[name].alias or name
     for name in (*MUTABLE_AFTER_START, *MUTABLE_WHILE_SUSPENDED, "storage")
 )
-"""Fields of the spec that may change when a local run resumes.
+"""Names of the fields of the spec that may change when a run on this machine is resumed.
 
-``storage`` is one of them, because a local run uses ``--output`` instead."""
+``storage`` is one of them, because such a run does not use it: it writes into the folder of ``--output``."""
 
 
 class FieldChange(NamedTuple):
-    """A field that has changed, with its old and its new value."""
+    """A field that has changed since the run was started, with its old and its new value.
+
+    ``path`` is the field's path, such as ``spec.training.seed``.
+    """
 
     path: str
     before: object
@@ -54,10 +57,11 @@ class FieldChange(NamedTuple):
 
 
 def previous(folder: Path) -> RunConfig | None:
-    """Return the configuration of the run in ``folder``, or None if there is no run.
+    """Return the configuration of the run in ``folder`` from its ``run.json``, or None if there is no such
+    file.
 
     Raises:
-        UserError: if the file with the configuration exists but cannot be read.
+        UserError: if the file exists, but this release cannot read it.
     """
     path = RunFolder(folder).config
     if not path.exists():
@@ -77,13 +81,15 @@ def previous(folder: Path) -> RunConfig | None:
 def build(
     job: RFTJob, inputs: Inputs, hardware: Hardware, folder: Path, before: RunConfig | None
 ) -> RunConfig:
-    """Return the configuration for a run in ``folder``.
+    """Return the trainer's configuration for a run of ``job`` on this machine.
 
-    ``before`` is the configuration with which the run was started, or None for a new run. A resumed run keeps
-    the UID and the effective parameters of ``before``. Without this, another release could derive other
-    parameters.
+    - ``inputs``: the datasets and the graders' code
+    - ``hardware``: the CPU or the GPUs that the run may use
+    - ``folder``: the run's folder
+    - ``before``: the configuration with which the run was started; None for a new run
 
-    Raises UserError if the job cannot run on this machine.
+    A resumed run keeps the UID and the derived parameters of ``before``. Without this, another release could
+    derive other parameters. Raises UserError if the job cannot run on this machine.
     """
     uid = before.job.uid if before is not None else job.metadata.uid or str(uuid.uuid4())
     derived = before.effective if before is not None else None
@@ -109,7 +115,7 @@ def build(
 
 
 def _cpu_dtype(before: RunConfig | None) -> Dtype:
-    """Return the dtype for a job that runs on the CPU and sets no dtype.
+    """Return the dtype of the weights for a job that runs on the CPU and sets no dtype.
 
     ``before`` is the configuration of a resumed run, or None for a new run. A resumed run keeps its dtype,
     even on a machine that is faster with another dtype. Raises UserError if ``RFT_CPU_DTYPE`` names no dtype.
@@ -122,11 +128,12 @@ def _cpu_dtype(before: RunConfig | None) -> Dtype:
 
 
 def planned(job: RFTJob, hardware: Hardware, cpu_dtype: Dtype = SAFE) -> Plan | None:
-    """Return the plan of a run on this machine, or None if no plan can be made.
+    """Return the plan (resources and derived parameters) of a run on this machine. Return None if no plan can
+    be made.
 
     On GPUs it is the plan that the operator would make for a node with these GPUs. On the CPU, the plan
-    requests less memory than usual if the machine has less memory. But it requests at least the minimum
-    memory of the run. ``cpu_dtype`` is the dtype on the CPU for jobs that set none.
+    requests less memory than usual if the machine has less memory, but never less than the minimum that the
+    run needs. ``cpu_dtype`` is the dtype on the CPU for jobs that set none.
 
     Raises:
         UserError: if the run needs more GPUs than this machine has, or more memory than the GPUs have; if a
@@ -159,11 +166,11 @@ def planned(job: RFTJob, hardware: Hardware, cpu_dtype: Dtype = SAFE) -> Plan | 
 
 
 def _planned_on_gpus(spec: RFTJobSpec, hardware: Hardware) -> Plan | None:
-    """Return the plan of a run on the GPUs of this machine, or None if their kind or the model's size is not
-    known.
+    """Return the plan of a run on the GPUs of this machine. Return None if the kind of the GPUs or the size
+    of the model is not known.
 
     If the spec sets a number of GPUs, the plan is made for this number, but at most all GPUs of this machine,
-    even if the run does not fit on them. A cluster uses the set number in the same way.
+    even if the run does not fit on them. In a cluster, such a number is used in the same way.
 
     Raises:
         UserError: if the plan needs more GPUs than this machine has, or the model cannot be trained.
@@ -197,15 +204,16 @@ def _planned_on_gpus(spec: RFTJobSpec, hardware: Hardware) -> Plan | None:
 
 
 def within(made: Plan, memory: float) -> str | None:
-    """Return a memory request that fits this machine, to replace the request of the plan ``made``.
+    """Return a lower memory request for the plan ``made``, if the plan requests more memory than this machine
+    has.
 
     ``memory`` is the memory of the machine in bytes. The result is this amount as a Kubernetes quantity, such
-    as ``512Mi``. It is None if the plan's request must not change:
+    as ``512Mi``. It is None if the plan's request must not change, for one of these reasons:
 
     - The machine has less than the minimum of the plan.
     - The machine has as much as the plan requests, or more.
     - The plan has no memory request.
-    - The plan requests less than its minimum, which an annotation of the job allows.
+    - An annotation of the job allows the plan to request less than its minimum (``made.forced``).
     """
     if made.forced or made.least_memory is None or made.memory is None:
         return None
@@ -213,14 +221,14 @@ def within(made: Plan, memory: float) -> str | None:
 
 
 def total_memory() -> int:
-    """Return the memory of this machine in bytes."""
+    """Return the size of this machine's memory in bytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def model_context_length(spec: RFTJobSpec) -> int | None:
-    """Return the context length of the model, in tokens.
+    """Return the maximum context length of the job's model in tokens, from the model's ``config.json``.
 
-    Return None if the model is not a folder on this machine, or if its ``config.json`` has no context length.
+    Return None if the model is not a folder on this machine, or if the file has no context length.
     """
     try:
         config = json.loads((Path(spec.model.name) / "config.json").read_text(encoding="utf-8"))
@@ -231,12 +239,12 @@ def model_context_length(spec: RFTJobSpec) -> int | None:
 
 
 def refuse_changes(folder: Path, before: RunConfig, now: RunConfig, inputs: Inputs) -> None:
-    """Check that a run can be resumed.
+    """Check that a run can be resumed: nothing has changed that must stay the same.
 
-    - ``folder``: the folder of the run.
-    - ``before``: the configuration with which the run was started.
-    - ``now``: the configuration with which the run is resumed.
-    - ``inputs``: the input files with which the run is resumed.
+    - ``folder``: the folder of the run
+    - ``before``: the configuration with which the run was started
+    - ``now``: the configuration with which the run would be resumed
+    - ``inputs``: the input files with which the run would be resumed
 
     Raises:
         UserError: if the name of the job, the content of an input, or a field of the spec that is not in
@@ -256,8 +264,8 @@ def refuse_changes(folder: Path, before: RunConfig, now: RunConfig, inputs: Inpu
 
 
 def save(folder: Path, config: RunConfig, inputs: Inputs) -> Path:
-    """Write the inputs, their digests and the configuration of a run into ``folder``. Return the path of the
-    configuration.
+    """Write everything that the trainer needs for a run into ``folder``: the inputs, their digests, and the
+    configuration ``run.json``. Return the path of ``run.json``.
     """
     run = RunFolder(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -270,9 +278,9 @@ def save(folder: Path, config: RunConfig, inputs: Inputs) -> Path:
 
 
 def spec_changes(before: RFTJobSpec, now: RFTJobSpec) -> list[FieldChange]:
-    """Return the fields that differ between two specs, in the order of the spec.
+    """Compare two specs. Return the fields with different values, in the order of the spec.
 
-    A field that a spec does not set counts as set to its default.
+    If a spec does not set a field, the field has its default value.
     """
     return [
         FieldChange(join_path(("spec", *loc)), old, new)

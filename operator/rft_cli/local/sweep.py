@@ -1,4 +1,6 @@
-"""Makes copies of a job that differ in one field. ``rft plan --sweep`` compares their plans."""
+"""Makes copies of a job that differ only in the value of one field, for ``rft plan --sweep``, which compares
+the plans of the copies.
+"""
 
 import copy
 from typing import Any, NamedTuple
@@ -14,32 +16,35 @@ from rft_planner.plan import Unplannable
 
 ACCELERATOR = "spec.resources.accelerator.name"
 FEW = 16
-"""If the range of a field has at most this many whole numbers, the sweep tries all of them."""
+"""Maximum number of whole numbers in the range of a field for which a sweep tries all of them."""
 
 
 class Sweep(NamedTuple):
-    """A field, and copies of the job that differ only in this field."""
+    """A comparison of values for one field of a job: copies of the job that differ only in this field."""
 
     path: str
     """The path of the field, which begins with ``spec.``."""
     jobs: list[tuple[Any, RFTJob]]
-    """Each value of the field with its copy of the job."""
+    """Pairs of a value of the field and the copy of the job with this value."""
 
 
 class Line(NamedTuple):
-    """The result for one value of the swept field: a plan, or the reason why there is none."""
+    """The result for one value of the compared field: the plan of the job with this value, or the error that
+    says why the job cannot be planned.
+    """
 
     value: Any
     outcome: Plan | Unplannable
 
 
 def sweep_of(text: str, job: RFTJob) -> Sweep:
-    """Return the sweep that the option ``--sweep`` asks for: ``FIELD=v1,v2``, or only ``FIELD``.
+    """Parse the value of the option ``--sweep`` and return the copies of ``job`` to compare.
 
-    Without values, the sweep has the usual values of the field.
+    ``text`` is ``FIELD=v1,v2``, or only ``FIELD``, which means the usual values of the field.
 
     Raises:
-        UserError: if the field does not exist, has no usual values, or if a value is not valid for the job.
+        UserError: if the field does not exist or is no single value, if a value is not valid for the job, or
+            if no values are given and the field has no usual ones.
     """
     name, _, listed = text.partition("=")
     path = ACCELERATOR if name.strip() == "accelerator" else _scalar(name)
@@ -68,7 +73,7 @@ SCALARS = ("integer", "number", "string", "boolean")
 
 
 def _values(listed: str) -> list[Any]:
-    """Parse values with commas between them. Each value is parsed as YAML, as in a manifest."""
+    """Parse a list of values with commas between them, such as ``1,2``. Each value is parsed as YAML."""
     try:
         return [load_documents(f"value: {text}", "--sweep")[0].body["value"] for text in listed.split(",")]
     except UnreadableManifest as error:
@@ -76,13 +81,13 @@ def _values(listed: str) -> list[Any]:
 
 
 def _usual(path: str, job: RFTJob) -> list[Any]:
-    """Return the usual values of a field:
+    """Return the values that a sweep tries if the user gives none. They depend on the field at ``path``:
 
     - the kind of GPU: all kinds that the planner knows.
     - a field with choices: all choices.
-    - a whole number with a range of at most ``FEW`` numbers: all of them.
+    - a whole number with a range of at most ``FEW`` numbers: all these numbers.
     - another whole number: 1/4, 1/2, 1, 2 and 4 times the job's value. Values below 1 are left out.
-    - any other field: none.
+    - any other field: no values.
     """
     if path == ACCELERATOR:
         return list(ACCELERATORS)
@@ -96,10 +101,10 @@ def _usual(path: str, job: RFTJob) -> list[Any]:
 
 
 def _own(path: str, field: Field, job: RFTJob) -> int:
-    """Return the job's value of a field. If the job has none, return the default, or 0 if there is no
-    default.
+    """Return the job's value of a field of whole numbers. If the job does not set the field, return the
+    default, or 0 if there is no default.
 
-    The default of ``spec.training.maxContextLength`` is the one that the planner uses, in tokens.
+    For ``spec.training.maxContextLength``, the default is the value that the planner uses, in tokens.
     """
     value: Any = job.dump()
     for key in path.split("."):
@@ -117,19 +122,21 @@ def _changed(job: RFTJob, path: str, value: Any) -> RFTJob:
 
 
 def _try(job: RFTJob, path: str, value: Any) -> tuple[RFTJob | None, str]:
-    """Return a copy of the job with ``value`` at ``path``, or None if this copy is not valid.
+    """Make a copy of the job in which the field at ``path`` has ``value``, and validate it.
 
-    Also return the problems of the copy as one text, which is empty if the copy is valid.
+    Return the copy, or None if it is not valid, and the problems as one text, which is empty if the copy is
+    valid.
     """
     made, problems = check(with_value(job.dump(), path, value))
     return made, "; ".join(map(str, problems))
 
 
 def with_value(document: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
-    """Return a copy of a job with ``value`` at ``path``.
+    """Return a copy of the job ``document`` (a JSON object) in which the field at ``path`` has ``value``. The
+    copy is not validated.
 
-    If ``path`` is ``ACCELERATOR``, the kind of GPU, the copy has neither the number of GPUs nor the other
-    fields of the accelerator, such as its memory. So the plan decides these.
+    If ``path`` is ``ACCELERATOR`` (the kind of GPU), the copy has no number of GPUs and no other fields of
+    the accelerator, such as its memory. The plan then decides them.
     """
     changed = copy.deepcopy(document)
     if path == ACCELERATOR:

@@ -1,4 +1,4 @@
-"""Starts the trainer as a child process, and reads its events until it ends."""
+"""Starts the trainer as a child process of ``rft``, and passes on the events that it prints until it ends."""
 
 import importlib.util
 import os
@@ -13,21 +13,21 @@ from rft_run import run_files
 from rft_run.events import EndEvent, EvaluationEvent, FindingEvent, ResumedEvent, StageEvent, StepEvent, parse
 
 ProgressEvent = StageEvent | ResumedEvent | StepEvent | EvaluationEvent | FindingEvent
-"""An event that the trainer sends while it runs. Its last event is an ``EndEvent``, which is not one of
-these."""
+"""The type of all events that the trainer prints, except ``EndEvent``, which is always its last event."""
 
 
 class Ended(NamedTuple):
-    """The end of the trainer process: its exit code, and its last event."""
+    """How the trainer process ended: its exit code, and the last event that it printed."""
 
     exit_code: int
-    """The exit code of the trainer. If a signal ended it: 128 plus the number of the signal."""
+    """The exit code of the trainer process. If a signal ended the process: 128 plus the number of the signal.
+    """
     event: EndEvent | None
-    """The last event of the trainer, or None if it ended without one."""
+    """The last event, with the reason, or None if the trainer ended without it, for example by SIGKILL."""
 
 
 def trainer_command() -> list[str]:
-    """Return the command that starts the trainer.
+    """Return the command that starts the trainer, without the trainer's arguments.
 
     Raises:
         UserError: if the trainer is not installed in this environment.
@@ -44,13 +44,14 @@ def train(
     on_event: Callable[[ProgressEvent], None],
     on_tick: Callable[[bool], None],
 ) -> Ended:
-    """Run the trainer until it ends. Return its exit code, and the event that it sends at its end.
+    """Run the trainer until it ends. Return its exit code and its last event.
 
-    - ``log``: gets the output of the trainer that is not an event. The output is appended.
-    - ``on_event``: gets each event, except the ``EndEvent``, which is in the result.
-    - ``on_tick``: is called several times a second. Its argument says whether the trainer was asked to stop.
+    - ``command``: the command that starts the trainer, with all arguments
+    - ``log``: the file to which all output of the trainer that is not an event is appended
+    - ``on_event``: is called with each event, except the ``EndEvent``, which is in the result
+    - ``on_tick``: is called several times a second with one argument: whether the trainer was asked to stop
     """
-    # PYTHONSAFEPATH is -P for the processes that the trainer starts.
+    # PYTHONSAFEPATH has the effect of -P in the processes that the trainer starts.
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"}
     supervisor = Supervisor(command, log, environment)
     end: EndEvent | None = None
@@ -71,5 +72,8 @@ def train(
 
 
 def tail(log: Path, lines: int) -> list[str]:
-    """Return the last ``lines`` lines of the log of the trainer."""
+    """Return the last lines of the trainer's log, at most ``lines`` of them.
+
+    Raises UnreadableFile if the log is not a regular file, and OSError.
+    """
     return run_files.end(log).decode(errors="replace").splitlines()[-lines:]
