@@ -41,7 +41,7 @@ class StopFlag:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, allocator.STOP_SIGNALS)  # see allocator.preload
 
     def __call__(self) -> bool:
-        """Return whether the run was asked to stop."""
+        """Return whether SIGTERM or SIGINT has asked this process to stop."""
         return self._set
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:

@@ -1,6 +1,7 @@
-"""Counts the tokens, dropped rows and groups, and grader errors of a step.
+"""Adds the counts of one training step to the state of the run.
 
-It also counts forged replies: replies that another program wrote in place of the grader.
+The counts are tokens, dropped prompts and groups, grader errors, and forged replies. A forged reply is one
+that another program wrote in place of the grader.
 """
 
 from rft_run.state import RunState
@@ -10,10 +11,11 @@ from rft_trainer.rollout.groups import SampledBatch
 
 
 def count_batch(state: RunState, batch: Batch, sampled: SampledBatch) -> None:
-    """Update ``state`` after a step was trained on ``batch``.
+    """Update ``state``, the progress of the run, after a training step.
 
-    The changes are the step number, the position in the data, the expected length of a completion, and the
-    counts of tokens, dropped prompts, dropped groups, grader errors and forged replies.
+    These values change: the step number, the position in the data, the expected length of a completion, and
+    the totals of tokens, dropped prompts, dropped groups, grader errors and forged replies. ``sampled`` has
+    the graded rollouts of the prompts in ``batch``.
     """
     accepted = [rollout for group in sampled.groups for rollout in group.accepted]
     lengths = [len(rollout.generated.token_ids) for rollout in accepted]

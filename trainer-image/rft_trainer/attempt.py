@@ -26,7 +26,11 @@ log = logging.getLogger("rft_trainer")
 
 
 def attempt(config: RunConfig, should_stop: Callable[[], bool]) -> int:
-    """Run the attempt, report how it ended, and return the exit code."""
+    """Run one attempt, report how it ended, and return the exit code of the process.
+
+    An attempt is one start of the trainer for a run. ``should_stop`` returns True once the trainer was asked
+    to stop. Errors of the run are not raised: they become the exit code.
+    """
     events = Events()
     kills = machine.out_of_memory_kills()
     with Reporter(config) as reporter, ExitStack() as stack:
@@ -47,7 +51,7 @@ def attempt(config: RunConfig, should_stop: Callable[[], bool]) -> int:
 
 
 def ending_of(raised: Exception) -> Ending:
-    """Log an error that ended an attempt. Return the attempt's exit code, reason and message."""
+    """Log the error ``raised``, which ended an attempt. Return the exit code, reason and message for it."""
     error = classify(raised)
     log.log(
         logging.INFO if error.exit_code == ExitCode.PREEMPTED else logging.ERROR,
@@ -63,7 +67,10 @@ def ending_of(raised: Exception) -> Ending:
 
 
 def classify(error: Exception) -> TrainerError:
-    """Convert any exception into a ``TrainerError``."""
+    """Return ``error`` as a ``TrainerError``, whose class has the exit code for the operator.
+
+    A ``TrainerError`` is returned unchanged.
+    """
     if isinstance(error, TrainerError):
         return error
     if isinstance(error, MemoryError):

@@ -1,4 +1,8 @@
-"""Checkpoints, and the fence. The fence stops an attempt from writing once a newer attempt has started."""
+"""Writes, restores and removes the checkpoints of a run.
+
+An attempt is one start of the trainer for a run. A ``Fence`` stops an old attempt from writing to the run's
+folder once a newer attempt has started.
+"""
 
 import json
 import logging
@@ -24,12 +28,16 @@ log = logging.getLogger(__name__)
 
 
 class Fence:
-    """Makes sure that only the newest attempt writes to the run's folder."""
+    """The write permission of one attempt (one start of the trainer) for the run's folder.
+
+    The newest attempt has the permission. ``check`` raises an error in older attempts that still run.
+    """
 
     def __init__(self, folder: RunFolder) -> None:
-        """Make this attempt the owner of the folder: earlier attempts may no longer write.
+        """Make this attempt the owner of the run's folder, so that earlier attempts may no longer write.
 
-        Raises VolumeError if the folder cannot be written.
+        The file ``attempt.json`` gets the number and the id of this attempt. Raises VolumeError if the file
+        cannot be written.
         """
         self._file = folder.attempt
         self._id = uuid.uuid4().hex
@@ -41,7 +49,10 @@ class Fence:
         files.write_json(self._file, {"number": self.number, "id": self._id})
 
     def check(self) -> None:
-        """Raise Fenced if a newer attempt owns the folder now, VolumeError if the owner cannot be read."""
+        """Raise Fenced if a newer attempt owns the run's folder now.
+
+        Raises VolumeError if the file with the id of the owner cannot be read.
+        """
         try:
             current = run_files.json_of(self._file)
             number, owner = current["number"], current["id"]
@@ -52,12 +63,13 @@ class Fence:
 
 
 class Checkpoints:
-    """Writes and reads the checkpoints of a run. Each is a folder with a name such as ``step-000042``."""
+    """The checkpoints of a run. Each checkpoint is a folder with a name such as ``step-000042``."""
 
     def __init__(self, folder: RunFolder, keep: int, fence: Fence) -> None:
-        """``keep``: how many of the newest checkpoints to keep.
+        """Remove unfinished checkpoints that a killed attempt left.
 
-        The checkpoint with the highest held-out reward is always kept too.
+        ``keep``: how many of the newest checkpoints ``save`` keeps. The checkpoint with the highest held-out
+        reward is kept too.
         """
         self._folder = folder
         self._keep = keep
@@ -72,10 +84,11 @@ class Checkpoints:
         schedule: Any,
         also: Collection[int] = (),
     ) -> Path:
-        """Write the checkpoint of ``state.step`` and remove old checkpoints. Return the new folder.
+        """Write the checkpoint of the step ``state.step``, and remove old checkpoints. Return the new folder.
 
-        If the checkpoint exists, only its state file is written. ``also``: steps whose checkpoints are not
-        removed. Raises VolumeError, and Fenced if a newer attempt has replaced this one.
+        If the checkpoint exists already, only its file ``state.json`` is written again. ``also``: steps whose
+        checkpoints are kept, even if they are old. Raises VolumeError if the folder cannot be written, and
+        Fenced if a newer attempt has replaced this one.
         """
         self._fence.check()
         target = self._folder.checkpoint_of(state.step)
@@ -102,11 +115,9 @@ class Checkpoints:
         return target
 
     def prune(self, best_step: int, also: Collection[int] = ()) -> None:
-        """Remove old checkpoints.
+        """Remove all checkpoints except these:
 
-        These checkpoints stay:
-
-        - the newest ones, as many as ``keep`` of the constructor says
+        - the newest ones, as many as the constructor's argument ``keep``
         - the checkpoint of ``best_step``, the step with the highest held-out reward
         - the checkpoints of the steps in ``also``
         """
@@ -117,8 +128,8 @@ class Checkpoints:
     def load_latest(self, policy: Policy, optimizer: torch.optim.Optimizer, schedule: Any) -> RunState | None:
         """Restore policy, optimizer and schedule from the newest checkpoint that can be read.
 
-        Returns the state of this checkpoint, or None if there are no checkpoints. A newer checkpoint that
-        cannot be read is logged and renamed, so that a new checkpoint can be written for its step.
+        Returns the run's state from this checkpoint, or None if there are no checkpoints. A newer checkpoint
+        that cannot be read is logged and renamed, so that a new checkpoint can be written for its step.
 
         Raises:
             NoCheckpointReadable: there are checkpoints, but none can be read.
@@ -147,14 +158,22 @@ class Checkpoints:
         return None
 
     def load(self, step: int, policy: Policy, optimizer: torch.optim.Optimizer, schedule: Any) -> RunState:
-        """Restore the checkpoint of a step. Raises NoCheckpointReadable, VolumeError, ModelError."""
+        """Restore policy, optimizer and schedule from the checkpoint of ``step``. Return the run's state.
+
+        Raises NoCheckpointReadable if the checkpoint cannot be read, VolumeError if the disk reports an
+        error, and ModelError if the checkpoint does not fit the model.
+        """
         try:
             return self._load(step, policy, optimizer, schedule)
         except _Unreadable as error:
             raise NoCheckpointReadable(f"the checkpoint of step {step} cannot be read: {error}") from error
 
     def _load(self, step: int, policy: Policy, optimizer: torch.optim.Optimizer, schedule: Any) -> RunState:
-        """Restore the checkpoint of a step. Raises _Unreadable, VolumeError, ModelError."""
+        """Restore policy, optimizer, schedule and random generators from the checkpoint of ``step``.
+
+        Return the run's state. Raises _Unreadable if the checkpoint cannot be read, VolumeError if the disk
+        reports an error, and ModelError if the checkpoint does not fit the model.
+        """
         folder = self._folder.checkpoint_of(step)
         try:
             if problem := checkpoint_problem(self._folder, step):
@@ -183,9 +202,10 @@ class Checkpoints:
         return state
 
     def _set_aside(self, steps: Iterable[int]) -> None:
-        """Rename unreadable checkpoints, so that their names are free again.
+        """Rename the unreadable checkpoints of ``steps``, for example to ``step-000042.unreadable``.
 
-        Raises VolumeError, and Fenced if a newer attempt has replaced this one.
+        New checkpoints can then be written for these steps. Raises VolumeError, and Fenced if a newer attempt
+        has replaced this one.
         """
         self._fence.check()
         for step in steps:
@@ -200,11 +220,14 @@ class Checkpoints:
 
 
 class _Unreadable(Exception):
-    """A checkpoint cannot be read; the message names the file."""
+    """A checkpoint cannot be read, or does not fit the training state. The message names the file."""
 
 
 def _refuse_other_shapes(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
-    """Raise ValueError if a weight and its saved AdamW moments differ in shape. Torch does not check this."""
+    """Raise ValueError if a saved AdamW moment does not have the shape of its weight in ``optimizer``.
+
+    Scalars are allowed. ``saved``: the saved ``state_dict``. ``load_state_dict`` of torch has no such check.
+    """
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     for index, moments in saved["state"].items():
         for name, moment in moments.items():

@@ -1,4 +1,4 @@
-"""Starts the sampler that a run's configuration names: vLLM or transformers."""
+"""Starts the samplers of a run. A sampler generates the rollouts, with vLLM's server or with transformers."""
 
 import os
 from collections.abc import Callable
@@ -34,7 +34,7 @@ READ_BYTES_PER_SECOND = 100e6
 The maximum start time is computed from this speed.
 """
 UNPLANNED_SHARED, UNPLANNED_APART = 0.45, 0.9
-"""Share of a GPU's memory that the sampler gets in a run without a plan.
+"""Share of a GPU's memory, from 0 to 1, that the sampler gets if the operator has not planned the memory.
 
 The first value is for a GPU that trainer and sampler share. The second value is for a GPU that only the
 sampler uses.
@@ -44,9 +44,9 @@ sampler uses.
 def model_dtype(config: RunConfig) -> Dtype:
     """Return the dtype of the base model's weights, for trainer and sampler.
 
-    It is the dtype in the plan. If there is no plan, or only a plan of an old release without a dtype, the
-    dtype depends on the job and on this machine. Raises ConfigurationError if RFT_CPU_DTYPE has an invalid
-    value.
+    It is the dtype in ``config.plan``, the plan of the run's GPUs and memory. If there is no plan, or only
+    one of an old release without a dtype, the dtype depends on the job and on this machine. Raises
+    ConfigurationError if the environment variable RFT_CPU_DTYPE has an invalid value.
     """
     planned = config.plan.dtype if config.plan is not None else None
     try:
@@ -64,11 +64,11 @@ def start_engine(
 ) -> RolloutEngine:
     """Start the run's sampler or samplers, and return one object that samples with all of them.
 
-    vLLM starts in the background. The ``transformers`` sampler is loaded before this function returns.
+    vLLM starts in the background. ``transformers`` samplers are loaded before this function returns.
     ``context_length``: the longest sequence, in tokens.
 
-    Raises ConfigurationError if vLLM is needed and not installed, or if a deterministic run on GPUs needs a
-    mode that vLLM lacks here.
+    Raises ConfigurationError if the run needs vLLM and vLLM is not installed, or if the run is deterministic
+    and vLLM has no batch-invariant mode on these GPUs.
     """
     spec = config.spec
     count = samplers(config)
@@ -103,7 +103,7 @@ def start_engine(
 
 
 def _server_options(config: RunConfig, model: Path, shape: Shape, context_length: int) -> ServerOptions:
-    """Return the options of the run's vLLM server. If the run has several servers: of the first one."""
+    """Return the options of the run's vLLM server, or of its first server if it has several."""
     spec, size = config.spec, _tensor_parallel(config, shape)
     attention = spec.training.lora_targets == "attention" or shape.adapts_attention_only
     return ServerOptions(
@@ -128,21 +128,27 @@ def _server_options(config: RunConfig, model: Path, shape: Shape, context_length
 
 
 def start_seconds(config: RunConfig, shape: Shape) -> float:
-    """Return how many seconds a sampler's start may take: from the spec, or from the model's size."""
+    """Return the maximum time in seconds for the start of a sampler.
+
+    It is ``spec.sampling.startTimeoutSeconds`` if this is set. Otherwise it grows with the model's size.
+    """
     given = config.spec.sampling.start_timeout_seconds
     return given or START_SECONDS + BF16 * shape.parameters / READ_BYTES_PER_SECOND
 
 
 def samplers(config: RunConfig) -> int:
-    """Return the number of samplers. Each sampler may use several GPUs.
+    """Return the number of samplers, such as vLLM servers, of a run. Each sampler may use several GPUs.
 
-    The number is 1 if there is no plan, or only a plan of an older release.
+    The number is in ``config.plan``. It is 1 if there is no plan, or only a plan of an older release.
     """
     return (config.plan and config.plan.sampler_servers) or 1
 
 
 def roles_apart(config: RunConfig) -> bool:
-    """Return whether sampling and training have separate GPUs."""
+    """Return whether sampling and training have separate GPUs. If not, both use the same GPUs.
+
+    Without a plan they are separate if the run has at least two GPUs.
+    """
     plan = config.plan
     if plan is None or plan.trainer_gpus is None or plan.sampler_gpus is None:
         return config.gpus >= 2
@@ -155,22 +161,25 @@ def first_sampler_gpu(config: RunConfig) -> int:
 
 
 def sampler_share(config: RunConfig) -> float:
-    """Return the share of a GPU's memory, from 0 to 1, that a sampler gets.
+    """Return the share of a GPU's memory, from 0 to 1, that a sampler gets on each of its GPUs.
 
-    If a trainer uses the same GPU, the trainer gets the rest.
+    If the trainer uses the same GPU, the remaining memory is for the trainer.
     """
     planned = config.plan.sampler_memory_share if config.plan is not None else None
     return planned or (UNPLANNED_APART if roles_apart(config) else UNPLANNED_SHARED)
 
 
 def _tensor_parallel(config: RunConfig, shape: Shape) -> int:
-    """Return the number of GPUs over which one sampler splits the model."""
+    """Return the tensor-parallel size: the number of GPUs over which one sampler splits the model."""
     planned = config.plan.sampler_gpus if config.plan is not None else None
     return planned // samplers(config) if planned else tensor_parallel(config.gpus - 1, shape)
 
 
 def _refuse_without_batch_invariance() -> None:
-    """Raise ConfigurationError if a completion of vLLM would depend on the other requests of its batch."""
+    """Raise ConfigurationError if vLLM has no batch-invariant mode on this machine's GPUs.
+
+    Without this mode a completion depends on the other requests that vLLM computes in the same batch.
+    """
     weakest = min(map(torch.cuda.get_device_capability, range(torch.cuda.device_count())))
     reason = no_batch_invariance(version("vllm"), weakest)
     if reason is not None:
@@ -186,22 +195,23 @@ def trainers(config: RunConfig) -> int:
 
 
 def base_divided(config: RunConfig) -> bool:
-    """Return whether the processes of distributed training shard the base model.
+    """Return whether the processes of distributed training shard the base model. If not, each has a copy.
 
-    Also return True if there is no plan, or if the plan is of an older release, which lacks this value.
+    The value is in ``config.plan``. If there is no plan, or only one of an older release without this value,
+    return True.
     """
     return config.plan is None or config.plan.trainer_base != "whole"
 
 
 def _cache_bytes(config: RunConfig, shape: Shape) -> int | None:
-    """Return the size of the key-value cache in bytes. None: vLLM chooses the size.
+    """Return the size of the sampler's key-value cache in bytes. None: vLLM chooses the size.
 
-    - On the CPU: room for the number of tokens in the plan. If the plan has no number, room for a step.
-    - On GPUs that trainer and sampler share: the size in the plan. If the plan has no size, None.
-    - On GPUs that only the sampler uses: None.
+    - On the CPU, the cache has room for the number of tokens in ``config.plan``. If the plan has no number,
+      it has room for the sequences of one step.
+    - On GPUs that trainer and sampler share, the size is in ``config.plan``. It is None if the plan has none.
+    - On GPUs that only the sampler uses, it is None.
 
-    If vLLM chooses the size, it measures how much memory it needs for everything else. The cache gets the
-    rest of the sampler's share.
+    If vLLM chooses the size, the cache gets the memory of the sampler that vLLM needs for nothing else.
     """
     plan = config.plan
     if config.device != "cpu":
@@ -215,8 +225,9 @@ def _cache_bytes(config: RunConfig, shape: Shape) -> int | None:
 def sampler_devices(config: RunConfig, size: int) -> list[str | None]:
     """Return the value of CUDA_VISIBLE_DEVICES for each sampler. ``size``: number of GPUs of each sampler.
 
-    The values are None if the run has fewer than 2 GPUs: then the variable is not changed. The samplers get
-    the GPUs after the trainer's GPUs. If sampling and training take turns, the samplers get all GPUs.
+    If the run has fewer than 2 GPUs, the values are None, and the variable is not changed. If sampling and
+    training have separate GPUs, the samplers get those after the trainer's GPUs. Otherwise the samplers get
+    their GPUs from the first GPU on.
     """
     count = samplers(config)
     if config.gpus < 2:

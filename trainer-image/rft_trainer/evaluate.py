@@ -1,4 +1,4 @@
-"""Held-out evaluation, on the same rows for the base model and for every tuned policy."""
+"""Evaluates policies on the held-out rows, and compares the starting policy with the tuned policies."""
 
 import hashlib
 import json
@@ -25,14 +25,17 @@ from rft_trainer.rollout.groups import Rollout, grade_items, rollout_requests, r
 log = logging.getLogger(__name__)
 
 Generate = Callable[[Sequence[Prompt], Sequence[Request], Callable[[], bool]], list[Generated]]
-"""Returns a completion for each request, in order. The requests of one prompt follow each other."""
+"""The type of a function that returns a completion for each request, in order.
+
+Its arguments are the prompts, the requests (those of one prompt follow each other), and ``should_stop``.
+"""
 
 
 @dataclass(frozen=True)
 class RowScores:
-    """Scores of one policy on the held-out rows.
+    """The rewards and grader scores of one policy on the held-out rows.
 
-    A row's score is the mean over its samples, or None if no sample was graded.
+    Each value of a row is the mean over its samples, or None if no sample was graded.
 
     - ``step``: the step after which the policy was evaluated. 0 for the starting policy.
     - ``lines``: the line number of each row in its file.
@@ -53,16 +56,16 @@ class RowScores:
 
     @property
     def mean_reward(self) -> float:
-        """Mean reward over the rows that were graded. It is 0 if no row was graded."""
+        """Mean reward over the rows that have a reward. It is 0 if no row has one."""
         return _mean(self.reward) or 0.0
 
     def save(self, folder: RunFolder) -> None:
-        """Save the scores in the run's folder, in a file for this step. Raises VolumeError."""
+        """Write the scores into the run's folder, as the evaluation after ``step``. Raises VolumeError."""
         files.write_json(folder.evaluation_of(self.step), asdict(self))
 
     @classmethod
     def read(cls, folder: RunFolder, step: int) -> "RowScores | None":
-        """Return the saved scores of a step. None: no scores are saved, or their file is invalid.
+        """Read the scores of the policy after ``step``. None: no scores are saved, or their file is invalid.
 
         An invalid file is logged. Raises OSError if the volume fails.
         """
@@ -86,7 +89,10 @@ def evaluate(
     scorer: Scorer,
     should_stop: Callable[[], bool],
 ) -> RowScores:
-    """Sample and grade completions of the held-out prompts. Return the scores of the current adapter."""
+    """Evaluate the sampler's current adapter on the held-out prompts: sample completions and grade them.
+
+    ``step``: the step after which the policy is evaluated. 0 for the starting policy.
+    """
     by_row = heldout_rollouts(prompts, spec, sampling, seed, generate, scorer, should_stop)
     return row_scores(prompts, by_row, spec, step)
 
@@ -100,10 +106,11 @@ def heldout_rollouts(
     scorer: Scorer,
     should_stop: Callable[[], bool],
 ) -> list[tuple[Rollout, ...]]:
-    """Sample each held-out prompt with the sampler's current adapter. Return the graded rollouts by prompt.
+    """Sample and grade completions of the held-out prompts. Return the rollouts of each prompt, in order.
 
-    ``sampling``: the sampling parameters of training. The temperature of ``spec.evaluation`` replaces the
-    temperature of training. If it is 0, each prompt gets one sample, and top-k and top-p are off.
+    The sampler's current adapter is used. ``sampling``: the sampling parameters of training. Their
+    temperature is replaced by ``spec.evaluation.temperature``. If this is 0, each prompt gets one sample, and
+    top-k and top-p are off.
     """
     evaluation = spec.evaluation
     samples = evaluation.samples if evaluation.temperature > 0 else 1
@@ -118,7 +125,7 @@ def heldout_rollouts(
 def row_scores(
     prompts: Sequence[Prompt], by_row: Sequence[tuple[Rollout, ...]], spec: RFTJobSpec, step: int
 ) -> RowScores:
-    """Compute the scores of a policy from its graded rollouts.
+    """Return the scores of a policy, computed from its graded rollouts.
 
     - ``by_row``: the rollouts of each prompt. Each prompt has at least one rollout.
     - ``step``: the step after which the policy was evaluated. 0 for the starting policy.
@@ -144,7 +151,7 @@ def compare(
     best: RowScores | None = None,
     selected: bool = False,
 ) -> EvaluationResult:
-    """Return a comparison of policies: means, paired differences and their confidence intervals.
+    """Compare policies on the held-out rows: means, paired differences and their confidence intervals.
 
     - ``base``: the scores of the starting policy.
     - ``tuned``: the scores of the tuned policy. None: the result has no comparison with it.
@@ -174,7 +181,7 @@ def compare(
 
 
 def refuse_other_rows(base: RowScores, other: RowScores) -> None:
-    """Raise InputsChanged if two evaluations used different rows. Their difference would have no meaning."""
+    """Raise InputsChanged if two evaluations used different held-out rows, so they cannot be compared."""
     if base.lines == other.lines and (not base.rows or not other.rows or base.rows == other.rows):
         return
     pairs = enumerate(zip_longest(zip_longest(base.lines, base.rows), zip_longest(other.lines, other.rows)))
@@ -189,7 +196,7 @@ def refuse_other_rows(base: RowScores, other: RowScores) -> None:
 
 
 def refuse_other_prompts(base: RowScores, prompts: Sequence[Prompt]) -> None:
-    """Raise InputsChanged if the saved evaluation ``base`` used other rows than those of ``prompts``."""
+    """Raise InputsChanged if the rows of ``prompts`` are not the rows of the saved evaluation ``base``."""
     lines = [prompt.row.line for prompt in prompts]
     refuse_other_rows(base, replace(base, lines=lines, rows=[row_digest(p.row) for p in prompts]))
 
@@ -215,10 +222,12 @@ def is_best(state: RunState, reward: float) -> bool:
 def comparison(
     folder: RunFolder, state: RunState, base: RowScores, tuned: RowScores | None, seed: int
 ) -> EvaluationResult:
-    """Return a comparison of the starting policy ``base``, the tuned policy and the best policy.
+    """Compare the starting policy ``base`` with the tuned policy and with the best policy of the run.
 
-    The best policy is that of ``state.best_step``. Its scores are read from ``folder``. If
-    ``state.best_step`` is 0, the result has no comparison with a best policy.
+    - ``tuned``: the scores of the tuned policy. None: the result has no comparison with a tuned policy.
+    - ``state.best_step``: the step of the best policy, whose scores are read from ``folder``. 0: the result
+      has no comparison with a best policy.
+    - ``seed``: seed of the random resampling, from which the confidence intervals are computed.
     """
     best = RowScores.read(folder, state.best_step) if state.best_step else None
     tuned_policies = [step for step in folder.evaluated_steps() if step > 0]

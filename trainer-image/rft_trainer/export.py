@@ -1,4 +1,4 @@
-"""``python -m rft_trainer.export``: merges an adapter into its base model.
+"""``python -m rft_trainer.export``: merges a LoRA adapter into its base model.
 
     python -m rft_trainer.export --base NAME [--revision REV] --adapter DIR --output DIR [--dtype float32]
 
@@ -17,11 +17,11 @@ from rft_trainer.runtime.models import resolve
 
 
 def merge(base: Path, adapter: Path, output: Path, dtype: str = "auto") -> None:
-    """Write the merged model: weights, configuration and tokenizer.
+    """Merge a LoRA adapter into its base model, and write weights, configuration and tokenizer to ``output``.
 
-    ``dtype`` is the dtype of the weights. If it is "auto", the weights get the dtype of the base. In float32
-    the merged model has the same logits as base plus adapter. In a 16-bit dtype the merged weights are
-    rounded, so the logits differ a little.
+    ``dtype`` is the dtype of the merged weights. "auto": the dtype of the base model. In float32 the merged
+    model has the same logits as base model plus adapter. In a 16-bit dtype the merged weights are rounded, so
+    the logits differ a little.
 
     Raises ModelError if the base or the adapter cannot be loaded, or if they do not fit together.
     """
@@ -48,7 +48,10 @@ def _first_line(error: Exception) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line, and return the exit status."""
+    """Merge the adapter that the command line names. Return the exit status: 0, or 1 after a printed error.
+
+    ``argv``: the arguments. None: those of the process.
+    """
     parser = argparse.ArgumentParser(prog="python -m rft_trainer.export")
     parser.add_argument("--base", required=True, help="folder or hub id")
     parser.add_argument("--revision")

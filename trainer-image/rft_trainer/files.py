@@ -15,7 +15,7 @@ from rft_run.errors import VolumeError
 
 @contextmanager
 def new_folder(target: Path, check: Callable[[], None] = lambda: None) -> Iterator[Path]:
-    """Yield a temporary folder. It is renamed to ``target`` when the ``with`` block succeeds.
+    """Yield a temporary folder. If the ``with`` block succeeds, rename the folder to ``target``.
 
     ``check`` is called before the rename. If ``check`` raises an error, the folder is not renamed. Raises
     VolumeError if the folder cannot be created or renamed. An OSError or a SafetensorError of the ``with``
@@ -38,10 +38,10 @@ def _not_written(target: Path, error: Exception) -> VolumeError:
 
 @contextmanager
 def new_file(target: Path) -> Iterator[Path]:
-    """Yield the path of a temporary file. It replaces ``target`` when the ``with`` block succeeds.
+    """Yield the path of a temporary file. If the ``with`` block succeeds, rename the file to ``target``.
 
-    Raises VolumeError if the folder cannot be created or the file cannot be renamed. An OSError of the
-    ``with`` block does not become a VolumeError, because the block may also read from other places.
+    The block has to write the file. Raises VolumeError if the folder cannot be created or the file cannot be
+    renamed. An OSError of the block stays an OSError, because the block may also read from other places.
     """
     unfinished = atomic.temporary(target)
     try:

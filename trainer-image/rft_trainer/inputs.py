@@ -1,4 +1,4 @@
-"""Ends an attempt if the rows, graders or model have changed since the start of the run."""
+"""Refuses to resume a run if its rows, graders or model have changed since the run began."""
 
 import hashlib
 import io
@@ -31,18 +31,19 @@ MODEL, WARM_START = "spec.model", "spec.model.adapter"
 def refuse_other_inputs(
     config: RunConfig, rows: Mapping[str, Path], models: Mapping[str, Path], check: Callable[[], None]
 ) -> None:
-    """Raise InputsChanged if the inputs differ from those of the run's earlier attempts.
+    """Raise InputsChanged if the inputs of the run have changed since its first results.
 
-    The first attempt saves a fingerprint of the inputs: digests of the rows, graders and models. Inputs may
-    change until the run has results. Then the preflight runs again. If the run's folder has no fingerprint,
-    for example because an older release began the run, a fingerprint is saved now.
+    Each attempt (start of the trainer) computes a fingerprint: digests of the rows, graders and models. It
+    compares this with the fingerprint of earlier attempts, if one is saved, and then saves it. While the run
+    has no results (evaluations, checkpoints or metrics), the inputs may change. After such a change the
+    preflight, which checks the rewards before training, runs again.
 
     Also raises DataError if rows cannot be read, and VolumeError if the run's folder or a model's folder
     cannot be used.
 
     - ``rows``: the local file of each dataset. A key is the field of the manifest that names the dataset.
-    - ``models``: the folders of base model and warm start. A key is the field of the manifest that names the
-      model.
+    - ``models``: the folders of the base model and of the adapter from which training starts. A key is the
+      field of the manifest that names the model.
     - ``check``: raises Fenced if a newer attempt owns the folder.
     """
     folder = RunFolder(Path(config.run_dir))
@@ -67,27 +68,25 @@ def refuse_other_inputs(
 
 
 def begun_with_commit(folder: RunFolder) -> str | None:
-    """Return the hub commit of the base model with which the run began.
+    """Return the commit of the Hugging Face repository from which the run first loaded its base model.
 
-    None: the run has no results yet, or the commit was not saved.
-
-    The run continues with the weights of this commit, even if the model's branch or tag now points to another
-    commit.
+    None: the run has no results yet, or no commit was saved. The run continues with the weights of this
+    commit, even if the model's branch or tag points to another commit now.
     """
     before = _saved(folder) if _has_begun(folder) else None
     return before.models.get(MODEL, {}).get("commit") if before is not None else None
 
 
 def _has_begun(folder: RunFolder) -> bool:
-    """Return whether earlier attempts left results: evaluations, checkpoints or metrics."""
+    """Return whether the run's folder has results of an attempt: evaluations, checkpoints or metrics."""
     recorded = folder.evaluated_steps() or folder.steps_with_checkpoint()
     return bool(recorded) or (folder.metrics.exists() and folder.metrics.stat().st_size > 0)
 
 
 def _forget_preflight(folder: RunFolder) -> None:
-    """Remove the preflight findings of an earlier attempt, so that the preflight runs again.
+    """Remove the saved findings of the preflight, which checks the rewards before training.
 
-    The earlier attempt had other inputs. Raises VolumeError.
+    Then the preflight runs again, because the inputs have changed. Raises VolumeError.
     """
     try:
         folder.preflight.unlink(missing_ok=True)
@@ -135,9 +134,9 @@ def _text(file: Path) -> Text:
 
 
 def _code(config: RunConfig) -> dict[str, list[str]]:
-    """Return the digests of the lines of each grader's Python code, by the grader's name.
+    """Return the digests (hexadecimal) of the lines of each grader's Python code, by the grader's name.
 
-    Code that cannot be read is left out.
+    Graders without Python code are left out, and so is code that cannot be read.
     """
     found = {}
     for grader in config.spec.scored_by:
@@ -156,10 +155,10 @@ def _code(config: RunConfig) -> dict[str, list[str]]:
 
 
 def _first_line(folder: RunFolder, field: str, file: Path) -> int | None:
-    """Return the number of the first line of a dataset that changed after the run began.
+    """Return the number, from 1, of the first line of a dataset that changed after the run began.
 
-    None: no line changed, or the lines cannot be compared. They cannot be compared if the file is binary, or
-    if no digests of its lines are saved.
+    None: no line changed, or the lines cannot be compared, because the file is binary or because the digests
+    of its lines were not saved. ``field``: the field of the manifest that names the dataset.
     """
     if not run_files.is_own(known := folder.line_digests_of(field)):
         return None
@@ -168,7 +167,7 @@ def _first_line(folder: RunFolder, field: str, file: Path) -> int | None:
 
 
 def _is_binary(file: Path) -> bool:
-    """Return whether a file is binary, for example compressed, and so has no lines of text."""
+    """Return whether a file is binary, for example compressed: its first 1024 bytes have a zero byte."""
     with file.open("rb") as stream:
         return b"\0" in stream.read(1024)
 

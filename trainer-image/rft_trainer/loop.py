@@ -54,9 +54,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Pinned:
-    """A batch that is sampled ahead: the adapter version that samples it, and how far the sampling is.
+    """The adapter version that samples one batch in advance, and the progress of this sampling.
 
-    It is used only if several batches may be sampled ahead.
+    It is used only if several batches may be sampled while another one is trained on.
     """
 
     pin: Pin
@@ -64,7 +64,10 @@ class _Pinned:
 
 
 class Run:
-    """One attempt at a run. Callers use ``train``, then ``deliver``, and ``monitors`` to report the end."""
+    """One attempt at a run: one start of the trainer, which begins or resumes the training.
+
+    Callers use ``train``, then ``deliver``, and then ``monitors`` to report the end.
+    """
 
     def __init__(
         self,
@@ -74,9 +77,9 @@ class Run:
         should_stop: Callable[[], bool],
         trackers: Trackers | None = None,
     ) -> None:
-        """Make this attempt the owner of the run's folder: earlier attempts may no longer write.
+        """Make this attempt the owner of the run's folder, so that earlier attempts may no longer write.
 
-        Raises VolumeError.
+        Raises VolumeError if the folder cannot be written.
         """
         self.config = config
         self.spec = config.spec
@@ -94,7 +97,7 @@ class Run:
     def train(self) -> str:
         """Train, evaluate, and save the final adapter. Return why training ended: a value of ``Reason``.
 
-        Raises the errors of ``rft_run.errors``.
+        If there is a checkpoint, training continues from it. Raises the errors of ``rft_run.errors``.
         """
         self.monitors.stage("preparing")
         with ExitStack() as stack:
@@ -119,9 +122,9 @@ class Run:
         return reason
 
     def deliver(self) -> list[str]:
-        """Copy the adapter that ``spec.output`` asks for, the final or the best one, to its destination.
+        """Copy the final or the best adapter to the hub or the bucket that ``spec.output`` names.
 
-        Return a list with one sentence about the copy. The list is empty if the job has no ``spec.output``.
+        Return a list with one sentence about the result. The list is empty if the job names no destination.
         Raises Fenced if a newer attempt has replaced this one.
         """
         self.fence.check()
@@ -133,7 +136,10 @@ class Run:
     # --- the algorithm ----------------------------------------------------------------------------
 
     def _train(self, parts: Parts) -> str:
-        """Make steps until the last epoch ends or a stop rule applies. Return the reason: a ``Reason``."""
+        """Run training steps until the last epoch ends or a rule of ``spec.stop`` applies.
+
+        Return why training ended: a value of ``Reason``.
+        """
         self.monitors.stage("training")
         heldout_reward: float | None = None
         with Prefetch(parts.ahead, parts.together) as prefetch:
@@ -153,10 +159,11 @@ class Run:
                     self._save(parts)
 
     def _step(self, parts: Parts, batch: Batch, prefetch: Prefetch, started: float) -> None:
-        """Sample the batch's rollouts, update the policy with them, and publish its adapter to the sampler.
+        """Run one training step: sample rollouts, update the policy, and publish its adapter to the sampler.
 
-        ``started``: the value of ``time.monotonic()`` in seconds before the trainer waited for the batch. So
-        the time of the step includes this wait, which happens if sampling ahead is slower than an update.
+        - ``batch``: the prompts of the step. ``prefetch`` may have sampled their rollouts already.
+        - ``started``: the value of ``time.monotonic()`` before the trainer waited for the batch. The reported
+          duration of the step includes this wait.
         """
         step = self.state.step + 1
         ahead = prefetch.take()
@@ -212,7 +219,7 @@ class Run:
     ) -> SampledBatch:
         """Sample rollouts of each prompt, grade them, and compute their advantages within each group.
 
-        ``pinned``: the adapter that samples. None: the newest one.
+        ``pinned``: the adapter version that samples. None: the sampler loads the newest version.
         """
         version = pinned.pin.version if pinned is not None else parts.publisher.load()
         started = time.monotonic()
@@ -240,11 +247,11 @@ class Run:
         should_stop: Callable[[], bool],
         pinned: _Pinned | None = None,
     ) -> tuple[Batch, SampledBatch]:
-        """Sample further prompts to replace groups in which all rewards are equal.
+        """Sample more prompts for a step, to replace groups in which all rewards are equal.
 
-        Return the batch and its rollouts, with the further ones added. A round samples one prompt for each
-        group that is still to be replaced. There are at most ``refillRounds`` rounds. ``pinned``: see
-        ``_sample``.
+        Return the batch and its rollouts, with the new prompts and rollouts added. A round samples one prompt
+        for each group that is still to be replaced. There are at most ``refillRounds`` rounds. ``pinned``:
+        the adapter version that samples. None: the newest version.
         """
         wanted, rounds = len(sampled.kept), self.config.effective.refill_rounds
         for number in range(1, rounds + 1):
@@ -266,10 +273,10 @@ class Run:
         return batch, sampled
 
     def _publish(self, parts: Parts) -> None:
-        """Publish the adapter of the current policy to the sampler.
+        """Save the current policy's adapter as a new version, and let the sampler load this version.
 
-        If several batches are sampled ahead, the sampler may be sampling a batch. Then the adapter is only
-        saved here, and a sampling thread loads it before the next batch.
+        If several batches may be sampled ahead, only save the version, because the sampler may be busy with a
+        batch. Then a sampling thread lets the sampler load the version before the next batch.
         """
         self.state.adapter_version += 1
         parts.publisher.save(self.state.adapter_version)
@@ -281,11 +288,11 @@ class Run:
             parts.publisher.load()
 
     def _return_before_the_fall(self, parts: Parts) -> None:
-        """Restore the last checkpoint from before a canary's score fell, and publish its adapter.
+        """Restore the last checkpoint from before the score of a canary fell, and publish its adapter.
 
-        Without a checkpoint the current weights stay, and a warning is logged. These values of the state are
-        not restored: the totals of GPU time, grader errors and forged replies, and the number of the newest
-        adapter version.
+        A canary is a grader of weight 0. If there is no checkpoint, the current weights stay, and a warning
+        is logged. These values of the run's state are not restored: the totals of GPU time, grader errors and
+        forged replies, and the number of the newest adapter version.
         """
         fall = canaries.fall(self._stop(), self._curve(), self._canaries)
         assert fall is not None
@@ -304,17 +311,17 @@ class Run:
         self._publish(parts)
 
     def _curve(self) -> list[RewardPoint]:
-        """Return the reward curve. Empty without ``stop.canary``, because no other stop rule needs it."""
+        """Return the reward curve if ``stop.canary`` is set, else an empty list: no other rule needs it."""
         stop = self._stop()
         return curve(self.monitors.records) if stop is not None and stop.canary is not None else []
 
     # --- batches ----------------------------------------------------------------------------------
 
     def _next_batch(self, parts: Parts, prefetch: Prefetch) -> Batch:
-        """Return the next batch. After the last epoch the batch is empty.
+        """Return the prompts of the next step. After the last epoch the batch is empty.
 
-        Raises DataError for invalid rows, after a checkpoint is saved. If the batch was sampled ahead, also
-        raises the error of this sampling.
+        If a row is invalid, save a checkpoint and raise DataError. If the rollouts of the batch were sampled
+        in advance and the sampling failed, raise the error of the sampling.
         """
         try:
             return prefetch.batch or parts.train.batch(self.state.position, *self._room())
@@ -323,9 +330,10 @@ class Run:
             raise
 
     def _prefetch(self, parts: Parts, batch: Batch, prefetch: Prefetch) -> None:
-        """Queue the batches after ``batch`` for sampling: as many as may be sampled ahead.
+        """Begin to sample the batches that follow ``batch``, in the background.
 
-        No batch is queued for a step after ``stop.maxSteps``.
+        The queue of ``prefetch`` is filled up to ``parts.ahead`` batches, but not with batches for steps
+        after ``stop.maxSteps``.
         """
         stop, room = self._stop(), self._room()
 
@@ -347,18 +355,17 @@ class Run:
         position: Position,
         state: SamplingState,
     ) -> Ahead:
-        """Choose the prompts of a later step's batch, and sample them.
+        """Choose the prompts of a later step, and sample their rollouts in advance.
 
-        If several batches are sampled ahead, also refill the batch. Then one adapter version samples all
-        rollouts of the batch.
+        If several batches may be sampled in advance, also replace groups with equal rewards. All rollouts of
+        the batch are then sampled by one adapter version.
 
         - ``step``: the number of the later step.
-        - ``room``: the result of ``_room``.
+        - ``room``: the result of ``_room``, which limits the number of prompts.
         - ``position``: where the batch begins in the data.
-        - ``state``: records how far the sampling is.
+        - ``state``: records the progress of the sampling.
 
-        Raises DataError and the errors of sampling. Such an error ends the run only at the step that trains
-        on the batch.
+        Raises DataError and the errors of sampling. They end the run only when this step is reached.
         """
         batch = parts.train.batch(position, *room)
         if not batch.prompts:
@@ -377,7 +384,7 @@ class Run:
     def _refuse_failing_graders(self, parts: Parts, sampled: SampledBatch, step: int) -> None:
         """Raise UserCodeError if more than half of the completions of a batch could not be graded.
 
-        A checkpoint is saved before.
+        In this case, save a checkpoint before the error is raised.
         """
         if sampled.scores.mostly_errors:
             self._save(parts)
@@ -387,33 +394,36 @@ class Run:
             )
 
     def _count(self, batch: Batch, sampled: SampledBatch) -> None:
-        """Update the state after the policy was trained on a batch."""
+        """Add the step, tokens, dropped prompts and errors of a trained batch to the run's state."""
         count_batch(self.state, batch, sampled)
         self.monitors.status.dropped_prompts += batch.dropped
 
     def _room(self) -> tuple[int, int, float, int]:
-        """Return the arguments of ``TrainingPrompts.batch`` after the position.
+        """Return the values that limit the number of prompts of a step, for ``TrainingPrompts.batch``.
 
-        They are the number of epochs, the number of rollouts of a prompt, the expected number of tokens of a
-        completion, and the number of tokens of a step.
+        They are the number of epochs, the number of rollouts of a prompt, the expected length of a completion
+        in tokens, and the number of tokens of a step.
         """
         training = self.spec.training
         rollouts = self.spec.sampling.num_rollouts
         return training.epochs, rollouts, self.state.expected_completion, training.batch_size_tokens
 
     def _stop(self) -> Stop | None:
-        """Return the newest ``spec.stop``: from the operator, else from the run's configuration."""
+        """Return the current stop rules: the newest from the operator, else those of the configuration."""
         return self.reporter.stop if self.reporter.stop is not None else self.spec.stop
 
     def _total_steps(self, parts: Parts) -> int:
-        """Return the total number of steps, estimated from the completion lengths so far."""
+        """Return the estimated number of steps of the whole run, at most ``stop.maxSteps``.
+
+        The estimate uses the mean completion length of the steps so far.
+        """
         total = self.state.step + parts.train.steps_left(self.state.position, *self._room())
         stop = self._stop()
         limit = stop.max_steps if stop is not None else None
         return total if limit is None else min(total, max(limit, self.state.step))
 
     def _describe(self, parts: Parts) -> None:
-        """Write the total number of steps and the sampler's restarts into the status."""
+        """Set the total number of steps and the number of sampler restarts in the status of the run."""
         self.monitors.status.samplers_restarted = parts.engine.restarts
         total = self._total_steps(parts)
         self.monitors.status.total_steps = total
@@ -422,7 +432,10 @@ class Run:
     # --- before the first step, and held-out evaluation -------------------------------------------
 
     def _probe_sampler(self, parts: Parts) -> None:
-        """Check that the sampler uses the adapters that it loads. Raises SamplerMismatch, ModelError."""
+        """Check before training that the sampler uses the adapters that it loads.
+
+        From now on, this is also checked after each later load. Raises SamplerMismatch, ModelError.
+        """
         dtype = model_dtype(self.config)
         probe = SamplerProbe(
             parts.policy, parts.engine, parts.followers, self.folder.adapters, dtype, self.fence.check
@@ -433,13 +446,13 @@ class Run:
         parts.publisher.probe = probe
 
     def _preflight(self, parts: Parts) -> None:
-        """Check the rewards of a few prompts, once per run, and report the findings.
+        """Sample and grade a few prompts before training, once per run, and report problems of the rewards.
 
-        Before, if training starts from an adapter, this adapter is published to the sampler.
+        If training starts from an adapter, this adapter is first published to the sampler.
 
-        Raises UserCodeError before the first step if a grader always fails. Then the next attempt checks the
-        rewards again, because code and rows may have been corrected. With ``preflight: require``, any finding
-        raises ConfigurationError.
+        If a grader fails on every completion, raise UserCodeError before the first step. The next attempt
+        then checks the rewards again, because code and rows may have been corrected. With
+        ``preflight: require``, any finding raises ConfigurationError.
         """
         if self.spec.model.adapter is not None and self.state.adapter_version == 0:
             parts.publisher.save(0)
@@ -462,10 +475,10 @@ class Run:
             raise ConfigurationError("; ".join(f"{entry.parameter}: {entry.message}" for entry in found))
 
     def _evaluate_base(self, parts: Parts) -> RowScores | None:
-        """Evaluate the starting policy on the held-out rows, once per run. None: the evaluation is off.
+        """Evaluate the starting policy on the held-out rows, once per run. Return its scores.
 
-        After a resume, also publish the restored adapter to the sampler. Raises InputsChanged if the saved
-        evaluation used other rows.
+        Return None if the evaluation is off. After a resume, also publish the restored adapter to the
+        sampler. Raises InputsChanged if an earlier attempt evaluated the starting policy on other rows.
         """
         base = None
         if not self.spec.evaluation.is_off:
@@ -481,7 +494,10 @@ class Run:
         return base
 
     def _evaluate_if_due(self, parts: Parts, prefetch: Prefetch) -> float | None:
-        """Evaluate every ``evaluation.everySteps`` steps. Return the mean held-out reward, else None."""
+        """Evaluate the policy if the step is a multiple of ``evaluation.everySteps``.
+
+        Return the mean held-out reward. None: no evaluation is due after this step.
+        """
         every = self.spec.evaluation.every_steps
         if every is None or self.state.step % every:
             return None
@@ -498,14 +514,17 @@ class Run:
         return scores.mean_reward
 
     def _evaluate_tuned(self, parts: Parts, base: RowScores) -> None:
-        """Evaluate the final policy on the same held-out rows as the starting policy ``base``."""
+        """Evaluate the final policy on the held-out rows, and compare it with the starting policy's scores.
+
+        ``base``: the scores of the starting policy.
+        """
         self.monitors.stage("evaluatingTuned")
         tuned = self._saved_evaluation(self.state.step) or self._evaluate(parts)
         self._keep_best(parts, tuned)
         self.monitors.status.evaluation = comparison(self.folder, self.state, base, tuned, self.seed)
 
     def _evaluate(self, parts: Parts) -> RowScores:
-        """Evaluate the current policy on the held-out rows. Save and return the scores."""
+        """Evaluate the current policy on the held-out rows. Save and return its scores."""
         started = time.monotonic()
         parts.publisher.load()
         step = self.state.step
@@ -523,7 +542,10 @@ class Run:
         return RowScores.read(self.folder, step)
 
     def _keep_best(self, parts: Parts, scores: RowScores) -> bool:
-        """If the held-out reward is the highest so far, save a checkpoint as the best one and return True."""
+        """If these scores have the highest held-out reward so far, save a checkpoint as the best one.
+
+        Return whether this is so.
+        """
         if not is_best(self.state, scores.mean_reward):
             return False
         self.state.best_reward, self.state.best_step = scores.mean_reward, self.state.step
@@ -534,7 +556,7 @@ class Run:
     # --- the run's folder and status --------------------------------------------------------------
 
     def _resume(self, parts: Parts) -> None:
-        """Restore the newest checkpoint, if the run has one."""
+        """Restore the newest checkpoint, if the run has one, and begin the records of this attempt."""
         state = parts.checkpoints.load_latest(parts.policy, parts.optimizer, parts.schedule)
         if state is not None:
             self.state = state
@@ -562,7 +584,10 @@ class Run:
         self.monitors.status.add_output(**named)
 
     def _dresser(self, base: Path) -> Callable[[Path], None]:
-        """Return a function that adds the base model's name and a model card to a saved adapter."""
+        """Return a function that adds the base model's name and a model card to a saved adapter's folder.
+
+        ``base``: the folder of the base model, which may have its license and its hub commit.
+        """
         model = self.spec.model
         revision, licence = hub_commit(base) or model.revision, licence_of(base)
 

@@ -98,12 +98,12 @@ CHECKS: tuple[Check, ...] = (grader_always_fails, nothing_graded, no_variance, a
 
 
 def findings(batch: SampledBatch) -> list[Recommendation]:
-    """Return the findings of all checks, the most important first; an empty list if there are none."""
+    """Run all checks on the sampled batch. Return their findings in the order of ``CHECKS``, or []."""
     return [found for check in CHECKS if (found := check(batch)) is not None]
 
 
 def saved(folder: RunFolder) -> list[Recommendation] | None:
-    """Return the findings that an earlier attempt saved. None: no readable findings are saved."""
+    """Return the preflight findings that an earlier attempt saved. None: no readable findings are saved."""
     try:
         found = run_files.json_of(folder.preflight)
         return [wire.read_object(Recommendation, entry) for entry in found["findings"]]
@@ -112,12 +112,12 @@ def saved(folder: RunFolder) -> list[Recommendation] | None:
 
 
 def save(folder: RunFolder, found: list[Recommendation]) -> None:
-    """Save the findings for later attempts. Raises VolumeError."""
+    """Write the preflight findings into the run's folder, for later attempts. Raises VolumeError."""
     files.write_json(folder.preflight, {"findings": [entry.dump() for entry in found]})
 
 
 def broken(found: list[Recommendation]) -> list[Recommendation]:
-    """Return only the findings about graders that failed on every completion."""
+    """Return those of the findings ``found`` that say that a grader failed on every completion."""
     return [finding for finding in found if finding.rule == _GRADER_FAILS]
 
 
@@ -129,7 +129,7 @@ def refuse_broken(found: list[Recommendation]) -> None:
 
 
 def warn(found: list[Recommendation]) -> None:
-    """Log the findings."""
+    """Log each finding as a warning."""
     for finding in found:
         log.warning("preflight: %s: %s", finding.parameter, finding.message)
 

@@ -1,8 +1,9 @@
 """Checks that the sampler samples from the policy that is trained.
 
-Before the first step of an attempt two probe adapters are published, one after the other. Each probe adapter
-changes the log-probs of a fixed text. The sampler's log-probs of this text have to agree with the trainer's.
-Afterwards the policy's own adapter is restored, byte for byte.
+Before an attempt's first step the sampler loads two probe adapters, one after the other. A probe adapter is a
+copy of the policy's adapter with a fixed pattern added, which changes the log-probs of a fixed text. The
+sampler's log-probs of this text have to agree with the trainer's. Afterwards the policy's own adapter is
+restored, byte for byte.
 
 After each later version is loaded, the log-probs of the text are computed again. If the trainer's log-probs
 have changed, but the sampler's are exactly the same as before, the sampler uses an old adapter. While the
@@ -67,10 +68,11 @@ _SCALES = [2.0**power for power in range(-12, 5)]
 
 @dataclass(frozen=True)
 class Answers:
-    """The log-probs of the fixed text with one adapter, in nats: from the trainer and from the sampler.
+    """The log-probs of the tokens of a fixed text with one adapter, in nats.
 
-    ``alone``: whether the sampler sampled nothing else meanwhile. If it did, ``sampler`` may differ a little
-    by rounding, because the text was computed together with other requests.
+    - ``trainer``, ``sampler``: the log-probs that the trainer and the sampler have computed.
+    - ``alone``: whether the sampler computed only this text. If it also computed other requests, ``sampler``
+      may differ a little by rounding.
     """
 
     trainer: list[float]
@@ -79,7 +81,7 @@ class Answers:
 
 
 class SamplerProbe:
-    """Checks during one attempt that the sampler uses the published adapters."""
+    """A check that the sampler uses the adapters that it loads. It compares log-probs of a fixed text."""
 
     def __init__(
         self,
@@ -90,9 +92,11 @@ class SamplerProbe:
         dtype: Dtype,
         check: Callable[[], None],
     ) -> None:
-        """``adapters``: the folder for adapters, in the run's folder.
+        """Prepare the check. Nothing is compared yet.
 
-        ``check`` raises Fenced if a newer attempt owns the run's folder.
+        - ``adapters``: the folder, in the run's folder, into which the probe adapters are written.
+        - ``dtype``: the dtype of the base model, which decides how large a difference is allowed.
+        - ``check``: raises Fenced if a newer attempt owns the run's folder.
         """
         self._policy, self._engine, self._followers = policy, engine, followers
         self._adapters, self._dtype, self._check = adapters, dtype, check
@@ -102,10 +106,12 @@ class SamplerProbe:
     def before_training(
         self, prompt: Sequence[int], sampling: SamplingParameters, should_stop: Callable[[], bool]
     ) -> None:
-        """Check the sampler with two probe adapters, and with a few tokens that the sampler draws.
+        """Check that sampler and trainer compute the same log-probs with two probe adapters.
 
-        ``prompt``: the token ids of the prompt for the drawn tokens. Raises SamplerMismatch, ModelError, and
-        the sampler's errors.
+        A probe adapter is the policy's adapter with a pattern added, which changes the log-probs of a fixed
+        text. These log-probs are compared, and then those of a few tokens that the sampler draws after
+        ``prompt`` (token ids). Raises SamplerMismatch if they differ too much, ModelError if no pattern
+        changes the log-probs enough, and the sampler's errors.
         """
         with torch.random.fork_rng(), _restored(self._policy) as own:
             base = self._trainer()
@@ -124,7 +130,10 @@ class SamplerProbe:
             shutil.rmtree(self._adapters / f"probe-{number}", ignore_errors=True)
 
     def trainer_answers(self) -> list[float] | None:
-        """Return the trainer's log-probs of the fixed text, in nats. None before ``before_training``."""
+        """Return the trainer's log-probs of the fixed text with the current policy, in nats.
+
+        Return None if ``before_training`` has not been called yet.
+        """
         return self._trainer() if self._last is not None else None
 
     def after_load(self, version: int, trainer: list[float], *, alone: bool = True) -> None:
@@ -157,7 +166,11 @@ class SamplerProbe:
             self._last = answers
 
     def refuse_preflight(self, batch: SampledBatch, settings: Filter) -> None:
-        """Raise SamplerMismatch if trainer and sampler differ too much on the preflight's first rollouts."""
+        """Raise SamplerMismatch if the log-probs of trainer and sampler differ too much on a batch.
+
+        The first rollouts of the batch are compared, until they have at least ``PREFLIGHT_TOKENS`` tokens.
+        ``settings``: temperature, top-k and top-p of the sampling.
+        """
         pairs: list[tuple[float, float]] = []
         for group in batch.groups:
             for rollout in group.rollouts:
@@ -168,7 +181,10 @@ class SamplerProbe:
     def _pairs(
         self, prompt: Sequence[int], rollout: Rollout, settings: Filter
     ) -> Iterator[tuple[float, float]]:
-        """Yield two log-probs for each sampled token of a rollout: by the trainer and by the sampler."""
+        """Yield, for each sampled token of a rollout, the trainer's log-prob and the sampler's, in nats.
+
+        ``prompt``: the token ids of the prompt. ``settings``: temperature, top-k and top-p of the sampling.
+        """
         if not rollout.segments:
             own = self._trainer_of(prompt, rollout.generated.token_ids, settings)
             yield from zip(own, rollout.generated.logprobs, strict=True)
@@ -186,11 +202,11 @@ class SamplerProbe:
         return found
 
     def _shift(self, saved: list[torch.Tensor], sign: float, others: list[list[float]]) -> float:
-        """Add a fixed pattern to LoRA's B matrices, so that the text's log-probs differ from all ``others``.
+        """Change LoRA's B matrices so that the log-probs of the fixed text differ from all ``others``.
 
         Returns the mean difference per token from the nearest of ``others``, in nats.
 
-        - ``saved``: the B matrices of the policy, to which the pattern is added.
+        - ``saved``: the B matrices of the policy. A fixed random pattern is added to them.
         - ``sign``: 1 or -1. The pattern is multiplied by it.
         - ``others``: the log-probs of the text with other adapters.
 
@@ -232,10 +248,11 @@ class SamplerProbe:
         noise: float,
         should_stop: Callable[[], bool],
     ) -> None:
-        """Compare trainer and sampler on a few tokens, drawn with the run's sampling parameters.
+        """Raise SamplerMismatch if trainer and sampler give a few drawn tokens too different log-probs.
 
-        ``noise`` is the mean difference of log-probs for the fixed text, in nats, which only rounding causes.
-        At temperatures below 1 a larger difference is allowed for the drawn tokens. Raises SamplerMismatch.
+        The sampler draws the tokens after ``prompt`` with the run's sampling parameters. ``noise`` is the
+        mean difference of log-probs for the fixed text, in nats, which only rounding causes. At temperatures
+        below 1 a larger difference is allowed for the drawn tokens.
         """
         drawn = sampling.effective()
         most = min(AGREEMENT[self._dtype], max(LEAST_DRAWN[self._dtype], NOISE_FACTOR * noise))
@@ -259,18 +276,19 @@ class SamplerProbe:
 
 
 def refuse_mismatch(found: Mismatch, when: str) -> None:
-    """Raise SamplerMismatch if sampler and trainer differ so much that the run has to stop.
+    """Raise SamplerMismatch if the log-probs of sampler and trainer differ too much to continue the run.
 
-    ``when``: the beginning of the message, such as ``step 3``.
+    ``found``: the measured difference. ``when``: the beginning of the error's message, such as ``step 3``.
     """
     if found.too_large:
         raise SamplerMismatch(f"{when}: {found}: {CAUSES}")
 
 
 def mismatch_of(pairs: Sequence[tuple[float, float]]) -> Mismatch:
-    """Return how much the log-probs of trainer and sampler differ.
+    """Return the difference between the log-probs of trainer and sampler: KL and mean absolute difference.
 
     ``pairs``: for each token that the sampler drew, its log-prob by the trainer and by the sampler, in nats.
+    Without tokens both differences are 0.
     """
     if not pairs:
         return Mismatch(0.0, 0.0, 0)
@@ -280,9 +298,10 @@ def mismatch_of(pairs: Sequence[tuple[float, float]]) -> Mismatch:
 
 
 def _refuse_other(answers: Answers, known: dict[str, list[float]], tolerance: float, number: int) -> None:
-    """Raise SamplerMismatch if sampler and trainer disagree on the log-probs with probe adapter ``number``.
+    """Raise SamplerMismatch if sampler and trainer disagree on the log-probs of a fixed text.
 
-    - ``tolerance``: the largest mean difference that is allowed, in nats.
+    - ``answers``: the log-probs of both with probe adapter ``number``.
+    - ``tolerance``: the largest mean difference per token that is allowed, in nats.
     - ``known``: the trainer's log-probs with other adapters, by the adapter's name. If the sampler's
       log-probs are nearer to those of another adapter, the message names this adapter.
     """
@@ -308,7 +327,10 @@ def _distance(one: Sequence[float], other: Sequence[float]) -> float:
 
 @contextmanager
 def _restored(policy: Policy) -> Iterator[list[torch.Tensor]]:
-    """Yield a copy of LoRA's B matrices. On exit, also after an error, the policy gets its matrices back."""
+    """Yield a copy of the policy's LoRA B matrices. On exit, also after an error, put the copy back.
+
+    So the ``with`` block may change the policy's matrices.
+    """
     saved = [factor.detach().clone() for factor in policy.output_factors()]
     try:
         yield saved

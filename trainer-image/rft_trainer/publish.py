@@ -1,4 +1,4 @@
-"""Hands versions of the adapter from the trainer to the sampler."""
+"""Passes each new version of the trained adapter from the trainer to the sampler, as files."""
 
 import shutil
 import threading
@@ -14,30 +14,34 @@ from rft_trainer.rollout.engine import BASE_NAME, AdapterVersion, RolloutEngine
 
 @dataclass(frozen=True)
 class _Saved:
-    """A version of the adapter that is saved in the run's folder."""
+    """A numbered version of the adapter that is saved in the run's folder, for the sampler."""
 
     version: int
     adapter: AdapterVersion
     answers: list[float] | None
-    """The trainer's log-probs of the probe's fixed text with this version, in nats. None: the sampler is not
-    checked.
+    """The trainer's log-probs of a fixed text with this version, in nats. The sampler's are compared with
+    them. None: there is no such check.
     """
 
 
 @dataclass(frozen=True)
 class Pin:
-    """The version of the adapter that samples a batch: its number, and its name in the sampler."""
+    """The version of the adapter that samples one batch. The sampler keeps it until the batch ends.
+
+    ``adapter`` is the name of the version in requests to the sampler.
+    """
 
     version: int
     adapter: str
 
 
 class Publisher:
-    """Publishes versions of the adapter in two parts, which may run in different threads.
+    """Passes versions of the adapter from the trainer to the sampler, through files in the run's folder.
 
-    The trainer calls ``save``. Before a batch is sampled, ``load`` loads the newest saved version. So an
-    update never waits for a batch that is being sampled. If a version is ``pinned``, the sampler keeps it
-    when it loads newer ones. So each batch is sampled by one version, also while other batches begin.
+    After an update the trainer calls ``save``. Before a batch is sampled, ``load`` lets the sampler load the
+    newest saved version. The two may run in different threads, so an update never waits for a batch that is
+    being sampled. If a version is ``pinned``, the sampler keeps it when it loads newer versions. So each
+    batch is sampled by one version, also while other batches begin.
     """
 
     def __init__(
@@ -48,9 +52,9 @@ class Publisher:
         check: Callable[[], None],
         ahead: int,
     ) -> None:
-        """``check`` raises Fenced if a newer attempt owns the folder.
+        """``check`` raises Fenced if a newer attempt owns the run's folder.
 
-        ``ahead``: number of batches that are sampled ahead.
+        ``ahead``: maximum number of batches that are sampled before their step begins.
         """
         self.probe: SamplerProbe | None = None
         """Checks after each load that the sampler uses the loaded version. None: the sampler is not
@@ -66,18 +70,18 @@ class Publisher:
         self._pins: list[_Saved | None] = []
         """The version of each open ``with`` block of ``pinned``. None: the base model without an adapter."""
         self._reloaded: set[str] = set()
-        """Names of the versions that a restarted sampler loads, also of batches that have ended."""
+        """Names of the versions that a sampler loads if it is restarted. Their files must not be removed."""
         self._counting = threading.Lock()
         """Locked while ``_pins`` or ``_reloaded`` changes.
 
-        It is not the lock of loads, so that the end of a batch does not wait for a load.
+        It is another lock than ``_loading``, so that the end of a batch does not wait for a load.
         """
 
     def save(self, version: int) -> None:
-        """Save the policy's adapter as a numbered version, and remove versions that are not needed any more.
+        """Save the policy's adapter as version number ``version``, and remove the files of old versions.
 
-        A version is not needed if the sampler will not load it, not even after a restart. Raises VolumeError,
-        and Fenced if a newer attempt owns the folder.
+        The versions that the sampler may still load, also after a restart, are kept. Raises VolumeError, and
+        Fenced if a newer attempt owns the folder.
         """
         adapter = self._policy.save_version(self._folder.adapters, version, self._check)
         answers = self.probe.trainer_answers() if self.probe is not None else None
@@ -90,19 +94,20 @@ class Publisher:
                 shutil.rmtree(other, ignore_errors=True)
 
     def load(self) -> int:
-        """Let the sampler load the newest saved version, unless the sampler uses it already.
+        """Let the sampler load the newest saved version of the adapter, unless the sampler uses it already.
 
-        Return the number of the version that the sampler now uses. It is 0 before the first version. Raises
-        SamplerError, SamplerMismatch, Preempted.
+        Return the number of the version that the sampler now uses. 0: no version has been loaded. Raises
+        SamplerError, SamplerMismatch if the sampler does not use the version, and Preempted.
         """
         with self._loading:
             return self._load()
 
     @contextmanager
     def pinned(self) -> Iterator[Pin]:
-        """Load the newest saved version as ``load`` does. The sampler keeps it in the ``with`` block.
+        """Let the sampler load the newest saved version, and keep it until the ``with`` block ends.
 
-        The requests in the block must name the pin's adapter, because other threads may load newer versions.
+        The requests in the block must name the adapter of the yielded pin, because other threads may let the
+        sampler load newer versions meanwhile.
         """
         with self._loading:
             version = self._load()

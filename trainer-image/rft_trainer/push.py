@@ -1,4 +1,4 @@
-"""``python -m rft_trainer.push``: copies the files of a folder to the hub or to a bucket.
+"""``python -m rft_trainer.push``: copies the files of a folder to the Hugging Face hub or to an S3 bucket.
 
     python -m rft_trainer.push --folder DIR --to DESTINATION [--public]
 
@@ -17,9 +17,9 @@ from rft_trainer.remote.sending import Pushed, PushError
 
 
 def push(folder: Path, to: Destination) -> Pushed:
-    """Copy the files of a folder to a destination. A repeated push sends only the files that differ.
+    """Copy the files of a folder to a repository of the Hugging Face hub, or to a folder of an S3 bucket.
 
-    Raises PushError.
+    A repeated push sends only the files that differ. Raises PushError if the copy fails.
     """
     if isinstance(to, HubDestination):
         from rft_trainer.remote.hub import push_to_hub
@@ -31,7 +31,10 @@ def push(folder: Path, to: Destination) -> Pushed:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line, and return the exit status."""
+    """Copy the folder that the command line names. Return the exit status: 0, or 1 after a printed error.
+
+    ``argv``: the arguments. None: those of the process.
+    """
     parser = argparse.ArgumentParser(prog="python -m rft_trainer.push")
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--to", required=True, help="hf://OWNER/NAME[@REVISION] or s3://BUCKET/PREFIX")

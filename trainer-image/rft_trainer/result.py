@@ -1,4 +1,4 @@
-"""Copies the adapter to ``spec.output`` at the end of a run. A failed copy does not fail the run."""
+"""Copies the adapter to the hub or bucket of ``spec.output``. A failed copy does not make the run fail."""
 
 import logging
 import os
@@ -24,7 +24,11 @@ _POLL_SECONDS = 0.5
 
 
 class Delivered(NamedTuple):
-    """The result of the copy: a sentence for the run's message, and the address if the copy succeeded."""
+    """The result of copying the adapter after a run.
+
+    - ``message``: a sentence for the message of the run.
+    - ``address``: the address of the copy. None: the copy failed.
+    """
 
     message: str
     address: str | None
@@ -36,11 +40,14 @@ def deliver(
     should_stop: Callable[[], bool],
     send: Callable[[Path, Destination], Pushed] = push,
 ) -> Delivered | None:
-    """Copy the run's adapter to ``spec.output``. Return None if the job has no ``spec.output``.
+    """Copy the run's adapter to the hub or bucket of ``spec.output``. Return None if the job names neither.
 
-    ``best_step``: the step with the highest held-out reward, or 0. After a temporary failure the copy is
-    tried again after the waits in ``WAITS``, unless the run should stop. A failed copy raises no error: the
-    message says where the adapter is, and how to copy it.
+    - ``best_step``: the step with the highest held-out reward. 0: there is none. The adapter of this step is
+      copied if it is not 0 and ``spec.output.adapter`` is ``best``. Otherwise the final adapter is copied.
+    - ``send``: the function that copies a folder to a destination.
+
+    After a temporary failure the copy is tried again, unless the run should stop. A failed copy raises no
+    error: the message of the result says where the adapter is, and how to copy it.
     """
     output = config.spec.output
     to = destination_of(output) if output is not None else None
@@ -65,8 +72,8 @@ def deliver(
 def _repeated(attempt: Callable[[], Pushed], should_stop: Callable[[], bool]) -> Pushed:
     """Call ``attempt`` until it succeeds, and return its result.
 
-    It is called again only after a temporary failure, and at most once for each entry of ``WAITS``. Raises
-    the last PushError.
+    It is called again only after a temporary failure, and at most once for each entry of ``WAITS``. If
+    ``should_stop`` returns True, it is not called again. Raises the last PushError.
     """
     for wait in WAITS:
         try:
@@ -88,7 +95,10 @@ def _in_a_pod() -> bool:
 
 
 def _command(config: RunConfig, to: Destination, best: bool) -> str:
-    """Return the command with which a user can copy the same adapter to the same destination."""
+    """Return the ``rft push`` command with which a user can copy the run's adapter to ``to``.
+
+    ``best``: whether the adapter with the highest held-out reward is copied, not the final one.
+    """
     job = config.job
     source = f"{job.name} -n {job.namespace}" if _in_a_pod() else config.run_dir
     options = " --best" if best else ""

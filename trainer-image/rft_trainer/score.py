@@ -40,9 +40,9 @@ log = logging.getLogger("rft_trainer")
 
 
 class ScoredPolicy(NamedTuple):
-    """A policy to evaluate.
+    """A policy to evaluate: the base model with or without an adapter.
 
-    - ``step``: the step after which the run saved the adapter. 0 for the starting policy.
+    - ``step``: the step after which a run saved the adapter. 0 for the starting policy.
     - ``adapter``: the folder of the adapter. None: the base model alone.
     """
 
@@ -51,7 +51,7 @@ class ScoredPolicy(NamedTuple):
 
     @property
     def stage(self) -> Stage:
-        """The stage that is shown while the policy is evaluated."""
+        """The name of the stage that the user sees while this policy is evaluated."""
         return "evaluatingTuned" if self.step else "evaluatingBase"
 
 
@@ -62,11 +62,13 @@ def score(
     should_stop: Callable[[], bool],
     events: Events | None = None,
 ) -> int:
-    """Evaluate the starting policy and ``tuned``. Report how the evaluation ended, and return the exit code.
+    """Evaluate the starting policy and ``tuned`` on held-out rows. Report the end, and return the exit code.
 
     - ``tuned``: a tuned policy. None: only the starting policy is evaluated.
     - ``limit``: maximum number of rows. None: all held-out rows.
-    - ``events``: writes the progress as JSON lines. None: they are written to standard output.
+    - ``events``: writes the progress as JSON lines. None: they go to standard output.
+
+    Errors are not raised: they become the exit code.
     """
     events = events or Events()
     kills = machine.out_of_memory_kills()
@@ -82,9 +84,9 @@ def score(
 
 
 def _with_rank(config: RunConfig, policies: Sequence[ScoredPolicy]) -> RunConfig:
-    """Return ``config`` with ``loraRank`` set to the largest rank of the policies' adapters.
+    """Return a copy of ``config`` with ``loraRank`` set to the largest rank of the policies' adapters.
 
-    The sampler reserves memory for this rank. Without adapters ``config`` is returned unchanged.
+    The sampler reserves memory for this rank. If no policy has an adapter, return ``config`` unchanged.
 
     Raises ModelError if a folder is not an adapter, or if the adapter could run code.
     """
@@ -140,7 +142,11 @@ def _score(
 
 
 def _use(parts: SamplingParts, policy: ScoredPolicy, model: str) -> None:
-    """Make the sampler use a policy. Raises ModelError if the adapter does not fit, and SamplerError."""
+    """Make the sampler use the adapter of ``policy``, or the base model if the policy has no adapter.
+
+    ``model``: the name of the base model, for the error's message. Raises ModelError if the adapter does not
+    fit the base model, and SamplerError.
+    """
     if policy.adapter is None:
         return parts.engine.use_adapter(None)
     version = AdapterVersion(f"step-{policy.step}", policy.adapter)
@@ -159,7 +165,10 @@ def _evaluated(
     folder: RunFolder,
     should_stop: Callable[[], bool],
 ) -> RowScores:
-    """Evaluate the sampler's current policy as a run does, and write its scores and its rollouts."""
+    """Evaluate the policy that the sampler uses. Write its scores and rollouts to the run's ``folder``.
+
+    Return the scores. ``step``: the step after which the policy was saved. 0 for the starting policy.
+    """
     by_row = heldout_rollouts(
         prompts, config.spec, parts.sampling, config.effective.seed, parts.generate, parts.scorer, should_stop
     )

@@ -1,11 +1,11 @@
-"""``python -m rft_trainer.serve``: serves a base model and an adapter by vLLM's OpenAI server.
+"""``python -m rft_trainer.serve``: serves a base model and a LoRA adapter with vLLM's OpenAI server.
 
     python -m rft_trainer.serve --base NAME [--revision REV] --adapter DIR --name NAME --host HOST --port PORT
         --context-length TOKENS [--dtype bfloat16] [--gpus N]
 
-``rft serve`` runs this module, on this machine or in a cluster. The server has the options of a run's
-sampler. So a greedy completion of the server has the same tokens as in the trainer. The process of this
-module becomes the server.
+``rft serve`` runs this module, on this machine or in a cluster. The server has the same options as the
+sampler of a training run. So a greedy completion of the server has the same tokens as in the run. The process
+of this module becomes the server.
 """
 
 import argparse
@@ -36,15 +36,18 @@ _CPU_CACHE_BYTES = 2**30
 
 
 class AdapterSettings(NamedTuple):
-    """The values of an adapter's configuration that the server needs. ``rank``: the LoRA rank."""
+    """The values of a LoRA adapter's configuration file that the server needs."""
 
     rank: int
     revision: str | None
-    """The commit of the base model with which the adapter was trained. None: it is not known."""
+    """The commit of the base model with which the adapter was trained. None: the commit is not known."""
 
 
 def settings_of(adapter: Path) -> AdapterSettings:
-    """Return the settings of the adapter in a folder. Raises ModelError if they cannot be used."""
+    """Read the LoRA rank and the base model's commit from the configuration file in an adapter's folder.
+
+    Raises ModelError if the file cannot be read, or if the adapter cannot be served.
+    """
     try:
         found = run_files.json_of(adapter_config_of(adapter))
         if problem := config_problem(found):
@@ -58,14 +61,15 @@ def settings_of(adapter: Path) -> AdapterSettings:
 def options_of(
     base: Path, adapter: Path, rank: int, context_length: int, dtype: Dtype, gpus: int
 ) -> ServerOptions:
-    """Return the options of a server with the adapter.
+    """Return the options of a vLLM server for a base model and a LoRA adapter.
 
-    - ``rank``: the rank of the adapter.
+    - ``base``, ``adapter``: the folders of the base model and the adapter.
+    - ``rank``: the LoRA rank of the adapter.
     - ``context_length``: the context of the server, in tokens. If it is greater than the model's context, the
       model's context is used.
     - ``gpus``: number of GPUs. 0: the server computes on the CPU.
 
-    On GPUs the key-value cache gets all memory that vLLM does not need for anything else.
+    On GPUs vLLM chooses the size of the key-value cache.
     """
     cache = _CPU_CACHE_BYTES
     try:
@@ -92,7 +96,11 @@ def options_of(
 def serving_command(
     options: ServerOptions, base: str, adapter: Path, name: str, host: str, port: int
 ) -> list[str]:
-    """Return the server's command line. Requests call the adapter ``name`` and the base model ``base``."""
+    """Return the command line of the vLLM server.
+
+    ``base`` and ``name`` are the names with which requests select the base model or the adapter. ``adapter``:
+    the folder of the adapter.
+    """
     own: Mapping[str, object] = {
         "served-model-name": base, "lora-modules": f"{name}={adapter}", "host": host, "port": port,
     }  # fmt: skip
@@ -100,7 +108,7 @@ def serving_command(
 
 
 def serving_environment(options: ServerOptions) -> dict[str, str]:
-    """Return the server's environment variables. With them clients cannot load other adapters."""
+    """Return the environment variables of the vLLM server. Its clients may not load other adapters."""
     variables = environment(options)
     del variables["VLLM_ALLOW_RUNTIME_LORA_UPDATING"]
     return variables
@@ -109,8 +117,8 @@ def serving_environment(options: ServerOptions) -> dict[str, str]:
 def listening_host(host: str) -> str:
     """Return the address on which vLLM listens for the value ``host`` of ``--host``.
 
-    It is ``host``, with one exception: on a machine without IPv6, ``EVERYWHERE`` becomes all IPv4 addresses,
-    because vLLM could not listen on ``::`` there.
+    Return ``host`` itself, with one exception: if ``host`` is ``::`` and this machine has no IPv6, return
+    ``0.0.0.0`` (all IPv4 addresses), because vLLM cannot listen on ``::`` there.
     """
     if host != EVERYWHERE:
         return host
@@ -125,10 +133,10 @@ def listening_host(host: str) -> str:
 
 
 def prepared(argv: list[str] | None = None) -> tuple[list[str], dict[str, str]]:
-    """Return the command line and the environment variables of the server.
+    """Read this program's arguments. Return the command line and environment variables of the vLLM server.
 
-    ``argv``: the arguments of this program. None: those of the process. Raises ModelError, OSError and
-    ValueError.
+    The base model is downloaded if it is missing. ``argv``: the arguments. None: those of the process. Raises
+    ModelError, OSError and ValueError.
     """
     parser = argparse.ArgumentParser(prog="python -m rft_trainer.serve")
     parser.add_argument("--base", required=True, help="folder or hub id")
@@ -152,7 +160,7 @@ def prepared(argv: list[str] | None = None) -> tuple[list[str], dict[str, str]]:
 
 
 def main() -> NoReturn:
-    """Replace this process by the server. If the server cannot be started, end with exit code 1."""
+    """Replace this process by the vLLM server. If the server cannot be started, print why and exit with 1."""
     try:
         command, variables = prepared()
     except (ModelError, OSError, ValueError) as error:

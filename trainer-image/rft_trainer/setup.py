@@ -1,4 +1,4 @@
-"""Loads and starts everything that a run needs before its first step.
+"""Loads and starts the parts of a run before its first step: rows, graders, sampler, policy, optimizer.
 
 vLLM takes the longest to start, so it starts before the policy is loaded.
 """
@@ -62,7 +62,7 @@ _USUAL_PARAMETERS = 1e9
 
 
 class BaseFiles(NamedTuple):
-    """The base model on this machine.
+    """The base model on this machine: its folder, its shape, and the longest sequence of the run.
 
     - ``shape``: the numbers of the model that decide its memory, such as layers and widths.
     - ``context``: the length of the run's longest sequence, in tokens. It is at most the model's context.
@@ -75,7 +75,7 @@ class BaseFiles(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingParts:
-    """The objects that evaluate a policy: they sample and grade completions of the held-out prompts."""
+    """The objects that an evaluation uses to sample and grade completions of the held-out prompts."""
 
     engine: RolloutEngine
     scorer: Scorer
@@ -103,7 +103,13 @@ class SamplingParts:
 
 @dataclass(frozen=True, kw_only=True)
 class Parts(SamplingParts):
-    """The objects that the training loop uses."""
+    """The objects that the training loop uses.
+
+    - ``followers``: the other processes of distributed training. There are none with one training process.
+    - ``train``: the prompts for training.
+    - ``dropped_prompts``: number of prompts that were too long, as far as they are read.
+    - ``overlong``: the penalty for long completions.
+    """
 
     policy: Policy
     followers: Followers
@@ -120,21 +126,23 @@ class Parts(SamplingParts):
 
     @property
     def together(self) -> int | None:
-        """Number of completions that the sampler decodes at the same time, if several batches may be in the
-        sampler. None: batches are sampled one after another.
+        """Number of completions that the sampler decodes at the same time. None: batches are sampled one
+        after another, so this number is not needed.
 
-        An environment plays one batch at a time, because each of its open rollouts has a worker process.
+        Batches are sampled at the same time if several may be sampled ahead, the sampler can use several
+        adapters, and the job has no environment, whose rollouts each need a worker process.
         """
         several = self.ahead > 1 and self.episodes is None and self.engine.adapters >= self.ahead
         return self.engine.concurrency if several else None
 
 
 def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Callable[[], bool]) -> Parts:
-    """Load and start everything that a run needs. ``stack`` closes it at the end of the run.
+    """Load and start everything that the training loop needs: rows, graders, sampler, policy, optimizer.
 
-    vLLM takes the longest to start. So it starts in the background before the policy is loaded, and the first
-    request waits until vLLM is ready. If vLLM and the policy use the same GPU, the policy is loaded only when
-    vLLM is ready. Raises a TrainerError, such as ModelError, DataError, UserCodeError or SamplerError.
+    ``stack`` closes these objects at the end of the run. vLLM starts in the background before the policy is
+    loaded, and the first request waits until vLLM is ready. If vLLM and the policy use the same GPU, the
+    policy is loaded only when vLLM is ready. Raises a TrainerError, such as ModelError, DataError,
+    UserCodeError or SamplerError.
     """
     config = _settled(config)
     spec, effective = config.spec, config.effective
@@ -202,10 +210,10 @@ def prepare(config: RunConfig, fence: Fence, stack: ExitStack, should_stop: Call
 
 
 def prepare_sampling(config: RunConfig, stack: ExitStack, should_stop: Callable[[], bool]) -> SamplingParts:
-    """Load and start everything that an evaluation without training needs. ``stack`` closes it at the end.
+    """Load and start what an evaluation without training needs: held-out rows, graders and sampler.
 
-    Everything is as in a run with this configuration, but no policy is loaded beside the sampler. Raises a
-    TrainerError, such as ModelError, DataError, UserCodeError or SamplerError.
+    ``stack`` closes these objects at the end. They are set up as in a training run with this configuration.
+    Raises a TrainerError, such as ModelError, DataError, UserCodeError or SamplerError.
     """
     config = _settled(config)
     spec = config.spec
@@ -228,14 +236,14 @@ def prepare_sampling(config: RunConfig, stack: ExitStack, should_stop: Callable[
 
 
 def warm_start_of(config: RunConfig) -> Path | None:
-    """Return the folder of the starting policy's adapter. None: the run starts without an adapter."""
+    """Return the folder of the adapter from which training starts. None: it starts from the base model."""
     return _path(config.spec.model.adapter.path if config.spec.model.adapter else None)
 
 
 def _settled(config: RunConfig) -> RunConfig:
     """Set the number of threads, torch's deterministic mode and the memory allocator of this process.
 
-    Return the configuration, adapted to this machine.
+    Return the configuration, adapted to the devices of this machine.
     """
     config = on_this_machine(config)
     torch.set_num_threads(machine.usable_cores())
@@ -246,10 +254,10 @@ def _settled(config: RunConfig) -> RunConfig:
 
 
 def _base_files(config: RunConfig, revision: str | None) -> BaseFiles:
-    """Find the base model, and read its shape and its context length.
+    """Find or download the base model, and read its shape (layers, widths) and its context length.
 
-    Raises ModelError if the model is missing or cannot be used. Raises ConfigurationError if ``maxTokens``
-    leaves no room for a prompt in the context.
+    ``revision``: the branch, tag or commit on the hub. Raises ModelError if the model is missing or cannot be
+    used. Raises ConfigurationError if ``maxTokens`` leaves no room for a prompt in the context.
     """
     spec = config.spec
     folder = models.resolve(spec.model.name, revision)
@@ -264,9 +272,9 @@ def _base_files(config: RunConfig, revision: str | None) -> BaseFiles:
 
 
 def _tool_style(spec: RFTJobSpec, tokenizer: Any) -> ToolStyle:
-    """Return how tools are shown in the messages of rows: in the style of the job's environment.
+    """Return how the tools of a row are shown to the model: by its chat template, or as text in messages.
 
-    Without an environment it is ``template``: the model's chat template shows the tools.
+    A job's environment decides this. Without an environment the chat template shows the tools.
     """
     return style_of(tokenizer, spec.environment.tools) if spec.environment is not None else "template"
 
@@ -274,9 +282,10 @@ def _tool_style(spec: RFTJobSpec, tokenizer: Any) -> ToolStyle:
 def _episodes(
     config: RunConfig, base: BaseFiles, tokenizer: Any, engine: RolloutEngine, scorer: Scorer
 ) -> Episodes | None:
-    """Return the object that plays rollouts with the job's environment. None: the job has no environment.
+    """Return the object that plays rollouts of several turns with the job's environment.
 
-    Raises ConfigurationError if the environment's style of tools does not fit the tokenizer.
+    Return None if the job has no environment. Raises ConfigurationError if the environment's style of tools
+    does not fit the tokenizer.
     """
     environment = config.spec.environment
     if environment is None:
@@ -299,7 +308,7 @@ def _episodes(
 
 
 def _generation_ends(folder: Path) -> int | list[int] | None:
-    """Return the ids of the end tokens in a model's generation configuration. None: there are none."""
+    """Return the end-of-sequence token ids in a model's generation_config.json. None: it names none."""
     from transformers import GenerationConfig
 
     try:
@@ -322,7 +331,10 @@ def _cap_trainer_gpu_memory(config: RunConfig) -> None:
 
 
 def trainer_share(config: RunConfig) -> float | None:
-    """Return the share of a GPU's memory, from 0 to 1, that the trainer may use. None: there is no limit."""
+    """Return the share of a GPU's memory, from 0 to 1, that the trainer may use beside vLLM.
+
+    None: there is no limit, for example because vLLM uses other GPUs.
+    """
     if config.spec.sampling.engine != "vllm" or roles_apart(config):
         return None
     share = USABLE - sampler_share(config)
@@ -330,7 +342,11 @@ def trainer_share(config: RunConfig) -> float | None:
 
 
 def sampling_parameters(sampling: Sampling, tokenizer: Any) -> SamplingParameters:
-    """Return the sampling parameters. Raises ConfigurationError for a stop text that can never occur."""
+    """Return the job's sampling parameters in the form that the sampler needs.
+
+    A stop text that is a special token becomes a token id. Raises ConfigurationError for a stop text that can
+    never occur.
+    """
     texts, token_ids = split_stops(sampling.stop, tokenizer)
     return SamplingParameters(
         sampling.temperature, sampling.top_p, sampling.top_k, sampling.max_tokens, texts, token_ids
@@ -338,7 +354,10 @@ def sampling_parameters(sampling: Sampling, tokenizer: Any) -> SamplingParameter
 
 
 def update_settings(config: RunConfig, sampling: SamplingParameters) -> UpdateSettings:
-    """Return the settings of the policy updates, with the planned size of micro-batches."""
+    """Return the settings of the policy updates, such as loss, clipping and size of the micro-batches.
+
+    ``sampling``: the sampling parameters, because log-probs are computed with the same temperature.
+    """
     training, effective = config.spec.training, config.effective
     drawn = sampling.effective()
     planned = config.plan.micro_batch_tokens if config.plan is not None else None
@@ -371,9 +390,10 @@ def _path(text: str | None) -> Path | None:
 
 
 def _shape(folder: Path, model: ModelSource) -> Shape:
-    """Return the model's shape. It is estimated if config.json lacks values.
+    """Return the numbers of a model that decide its memory, such as layers and widths, from config.json.
 
-    Raises ModelError if config.json cannot be read, or if the model cannot be trained.
+    They are estimated from the number of parameters if config.json lacks values. Raises ModelError if
+    config.json cannot be read, or if the model cannot be trained.
     """
     from transformers import AutoConfig
 

@@ -1,4 +1,4 @@
-"""Early stopping. Each rule of ``spec.stop`` is one function."""
+"""Early stopping: decides before each step whether a rule of ``spec.stop`` ends the training."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,16 +12,21 @@ from rft_run.state import RunState
 
 @dataclass(frozen=True)
 class Moment:
-    """The values that the stop rules check after a step.
+    """The values that the stop rules check before a training step.
 
-    ``heldout_reward``: the mean held-out reward after this step. None: the step was not evaluated.
+    - ``state``: the progress of the run after the last complete step.
+    - ``heldout_reward``: the mean held-out reward after this step. None: the step was not evaluated.
+    - ``now``: the current time.
     """
 
     state: RunState
     heldout_reward: float | None
     now: datetime
     fall: Fall | None = None
-    """The largest fall of a canary's mean score, if one fell by at least ``stop.canary``."""
+    """The largest fall of a canary's mean score while the reward rose. A canary is a grader of weight 0.
+
+    None: no canary fell by at least ``stop.canary``.
+    """
 
 
 def _canary(stop: Stop, moment: Moment) -> bool:
@@ -59,7 +64,7 @@ RULES: tuple[tuple[Callable[[Stop, Moment], bool], str], ...] = (
     (_gpu_hours, Reason.MAX_GPU_HOURS),
     (_deadline, Reason.DEADLINE),
 )
-"""The stop rules, each with its reason, in the order in which they are checked before every step."""
+"""The stop rules with their reasons, in the order in which they are checked before every step."""
 
 
 def stop_reason(
@@ -69,9 +74,12 @@ def stop_reason(
     now: datetime,
     fall: Fall | None = None,
 ) -> str | None:
-    """Return the reason of the first stop rule that applies. None: the run continues.
+    """Return the reason of the first rule in ``stop`` that applies. None: no rule applies.
 
-    The other arguments are as in ``Moment``.
+    - ``stop``: the stop rules of the job. None: there are no rules.
+    - ``heldout_reward``: the mean held-out reward after the last step. None: the step was not evaluated.
+    - ``now``: the current time.
+    - ``fall``: the largest fall of a canary's score (a grader of weight 0) that counts. None: there is none.
     """
     if stop is None:
         return None

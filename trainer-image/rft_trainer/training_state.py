@@ -1,4 +1,4 @@
-"""Reads and writes the files of a checkpoint with the state of training.
+"""Reads and writes the state of training in a checkpoint: weights, optimizer, schedule, random generators.
 
 The files have only tensors and values, so they cannot run code:
 
@@ -43,7 +43,7 @@ _DTYPES = {
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
     "BOOL": torch.bool,
 }  # fmt: skip
-"""The dtypes of torch by their names in safetensors, for adapters and optimizers."""
+"""The torch dtype for each name of a dtype in a safetensors file. Other dtypes are not read."""
 _CODE = (
     "is a pickle that could run code when it is loaded ({}), so it is not loaded. No version of the trainer"
     " writes such a file: find out who can write to this volume. Then restore the file from a backup, or"
@@ -53,7 +53,10 @@ _CODE = (
 
 @dataclass(frozen=True)
 class TrainingState:
-    """The state of training after a step. The fields have the names of the entries of ``training.pt``."""
+    """The tensors and values of training after a step, which a resumed run restores.
+
+    The fields have the names of the entries of ``training.pt``, the file of older releases.
+    """
 
     adapter: dict[str, Tensor]
     optimizer: dict[str, Any]
@@ -94,7 +97,10 @@ def write(checkpoint: Path, state: TrainingState) -> None:
 
 
 def read(checkpoint: Path) -> TrainingState:
-    """Return the state in the folder of a checkpoint, also of an older release. Raises NotRead, OSError."""
+    """Return the state of training in a checkpoint's folder, which may be of an older release.
+
+    Raises NotRead if a file is damaged, and OSError.
+    """
     if is_of_old_release(checkpoint):
         return _of_pickle(pickle_of(checkpoint))
     values = _explained(values_of(checkpoint), run_files.json_of)
@@ -103,9 +109,9 @@ def read(checkpoint: Path) -> TrainingState:
 
 
 def _explained(file: Path, reader: Callable[[Path], T]) -> T:
-    """Return the result of ``reader`` for a file.
+    """Call ``reader`` with a file, and return its result.
 
-    Raises NotRead, with the file's name, if the content is damaged. Raises OSError if the volume fails.
+    If the content is damaged, raise NotRead with the file's name. Raises OSError if the volume fails.
     """
     try:
         return reader(file)
@@ -129,7 +135,13 @@ def _tensors(file: Path) -> dict[str, Tensor]:
 
 
 def _tensor(stream: io.BufferedReader, begins: int, entry: Mapping[str, Any]) -> Tensor:
-    """Return the tensor that an entry of a header describes. ``begins``: the byte where the data begins."""
+    """Read one tensor of a safetensors file.
+
+    - ``begins``: the offset in the file at which the data of all tensors begins, in bytes.
+    - ``entry``: the tensor's entry in the header: offsets within the data, dtype and shape.
+
+    Raises ValueError if the file does not have the data.
+    """
     (begin, end), dtype, shape = entry["data_offsets"], _DTYPES[entry["dtype"]], entry["shape"]
     if end - begin != math.prod(shape) * dtype.itemsize or min([begin, *shape]) < 0:
         raise ValueError(f"has a tensor of the shape {shape} in {end - begin} bytes")
@@ -163,9 +175,9 @@ def _joined(values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Trainin
 
 
 def _group(group: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of an optimizer's parameter group, read from JSON.
+    """Return an optimizer's parameter group, read from JSON, with tuples in place of lists.
 
-    JSON has lists in place of tuples, such as the betas of AdamW. They become tuples again.
+    JSON has no tuples, so a tuple such as the betas of AdamW was written as a list. ``params`` stays a list.
     """
     return {
         name: tuple(value) if isinstance(value, list) and name != "params" else value
@@ -174,7 +186,7 @@ def _group(group: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _checked(state: TrainingState) -> TrainingState:
-    """Return the state unchanged.
+    """Check a state that was read from a file, and return it unchanged.
 
     Raises ValueError if a setting is not a number, or if a tensor has more elements than its file has data.
     """
@@ -205,9 +217,9 @@ def _decoded(text: str) -> Tensor:
 
 
 def _of_pickle(file: Path) -> TrainingState:
-    """Return the state in a file that ``torch.save`` wrote.
+    """Return the state of training in a file that an older release wrote with ``torch.save``.
 
-    Only tensors, numbers and containers are read from the file's pickle.
+    Only tensors, numbers and containers are read from the file's pickle, so no code runs.
     ``check_torch_file`` has checked that the entries of the file are not compressed. Raises NotRead, and
     OSError.
     """

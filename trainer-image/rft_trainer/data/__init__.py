@@ -8,7 +8,7 @@ template   renders test messages to find out which ones the chat template drops
 rendering  renders a row into token ids with the model's chat template
 whole      small files: read completely before the start, split and rendered
 lines      large files: an index on disk with the offset of each line
-order      computes a pseudo-random order of rows without storing it
+order      computes a pseudo-random order of rows without storing the order
 streamed   large files: rows are read, checked and rendered when they are needed
 batching   computes how many prompts a step has
 training   chooses the prompts of a step, for small and large files

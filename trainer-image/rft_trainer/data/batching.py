@@ -1,4 +1,4 @@
-"""Decides how many prompts a step has, before completions are generated.
+"""Computes how many prompts a training step has, before the step's completions are generated.
 
 If the number were decided later, a step could train on the completions that finish first, and would favour
 short answers. The number of prompts is computed from an expected completion length. This length is a moving
@@ -18,7 +18,10 @@ _MOMENTUM = 0.8
 
 
 def epoch_order(rows: int, seed: int, epoch: int) -> list[int]:
-    """Return the row numbers in a shuffled order. Only ``seed`` and ``epoch`` determine this order."""
+    """Return the numbers from 0 to ``rows`` - 1 in the shuffled order in which an epoch uses the rows.
+
+    The same arguments always give the same order.
+    """
     digest = hashlib.sha256(f"order/{seed}/{epoch}".encode()).digest()
     order = list(range(rows))
     random.Random(int.from_bytes(digest[:8])).shuffle(order)
@@ -30,7 +33,7 @@ class TokenBudget:
     """The token budget of one step. Prompts are added while their rollouts fit into ``budget_tokens``.
 
     A prompt needs rollouts × (prompt length + expected completion length) tokens. The first prompt is always
-    added.
+    added. ``prompts`` is the number of added prompts.
     """
 
     rollouts: int
@@ -52,7 +55,7 @@ class TokenBudget:
 
 
 def next_expectation(expected: float, trained_lengths: Sequence[int]) -> float:
-    """Return the moving average of the completion length, in tokens, after one more step.
+    """Return the new moving average of the completion length, in tokens, after a training step.
 
     - ``expected``: the average before the step, in tokens.
     - ``trained_lengths``: the length of each completion of the step. If there are none, the average does not
@@ -73,7 +76,9 @@ def estimated_steps(
     budget_tokens: int,
     share: float = 1.0,
 ) -> int:
-    """Estimate the number of steps from ``position`` to the end, as if all prompts had the mean length.
+    """Estimate the number of training steps from ``position`` in the data to the end of the last epoch.
+
+    All prompts are assumed to have the mean length.
 
     - ``rows``: number of rows of an epoch.
     - ``mean_length``: mean length of a prompt, in tokens.

@@ -22,15 +22,15 @@ _PLACE = np.dtype("<u8")
 
 
 class Lines:
-    """Random access to the lines of a file. The first line has the number 1.
+    """An open file, from which any line can be read by its number. The first line has the number 1.
 
     Only a newline ends a line, because JSON may contain the line separator U+2028.
     """
 
     def __init__(self, file: Path, index: Path) -> None:
-        """Open a file and its index, which ``index_lines`` has written.
+        """Open ``file`` and its index of line offsets, which ``index_lines`` has written.
 
-        Raises DataError or TrainerError if the file cannot be read, VolumeError if the index cannot be read.
+        Raises DataError or TrainerError if ``file`` cannot be read, VolumeError if ``index`` cannot be read.
         """
         self.file = file
         with readable(file):
@@ -46,7 +46,10 @@ class Lines:
         return self._count
 
     def __getitem__(self, line: int) -> bytes:
-        """Return the bytes of a line. Raises DataError if it is too long, or if the file became shorter."""
+        """Return the bytes of line number ``line``, from 1.
+
+        Raises DataError if the line is too long, or if the file became shorter.
+        """
         two = os.pread(self._index, 2 * _PLACE.itemsize, (line - 1) * _PLACE.itemsize)
         begin, end = (int(place) for place in np.frombuffer(two, _PLACE))
         if end - begin > run_files.LINE_BYTES:
@@ -57,7 +60,7 @@ class Lines:
         return raw.removeprefix(BYTE_ORDER_MARK) if line == 1 else raw
 
     def changed(self) -> bool:
-        """Whether the file was modified after it was opened."""
+        """Return whether the file was modified after it was opened."""
         return identity_of(self.file) != self._identity
 
     def close(self) -> None:
@@ -67,10 +70,10 @@ class Lines:
 
 
 def index_lines(file: Path, index: Path) -> bool:
-    """Write the index of the lines of ``file``, unless ``index`` is up to date.
+    """Write the byte offsets of the lines of ``file`` into the file ``index``, unless it has them already.
 
-    Return whether an index of another version of ``file`` was replaced. Raises DataError or TrainerError if
-    ``file`` cannot be read, VolumeError if the index cannot be written.
+    Return True if ``index`` had the offsets of another version of ``file``, else False. Raises DataError or
+    TrainerError if ``file`` cannot be read, VolumeError if ``index`` cannot be written.
     """
     about = index.with_suffix(".json")
     with readable(file):
@@ -84,7 +87,10 @@ def index_lines(file: Path, index: Path) -> bool:
 
 
 def _places(file: Path) -> Iterator[bytes]:
-    """Yield the byte offset at which each line starts. The last value is the size of the file in bytes."""
+    """Yield the byte offset at which each line of a file starts, and at last the file's size in bytes.
+
+    Each piece has any number of offsets, each as an unsigned little-endian integer of eight bytes.
+    """
     begin = np.zeros(1, _PLACE)
     position = 0
     with file.open("rb", buffering=0) as stream:
@@ -98,15 +104,18 @@ def _places(file: Path) -> Iterator[bytes]:
 
 
 def identity_of(file: Path) -> dict[str, Any]:
-    """Return what identifies the version of a file: path, size and modification time. Raises OSError."""
+    """Return the path, size and modification time of a file, to detect later that the file has changed.
+
+    Raises OSError.
+    """
     found = file.stat()
     return {"file": str(file), "bytes": found.st_size, "modifiedNanoseconds": found.st_mtime_ns}
 
 
 def recorded(about: Path) -> dict[str, Any] | None:
-    """Return the JSON object in the file ``about``.
+    """Return the JSON object in the file ``about``, which describes another file.
 
-    Return None if the file cannot be read or does not contain a JSON object.
+    Return None if ``about`` cannot be read or does not contain a JSON object.
     """
     try:
         found = run_files.json_of(about)

@@ -6,13 +6,15 @@ _ROUNDS = 4
 
 
 def permuted(index: int, count: int, key: str) -> int:
-    """Return the position of row ``index`` in a pseudo-random order, which ``key`` determines.
+    """Return the image of ``index`` under a pseudo-random permutation, which ``key`` determines.
 
-    The index and the position are from 0 to ``count`` - 1. The function is a Feistel network of four rounds.
-    It permutes the numbers below the next power of four (Luby and Rackoff, How to Construct Pseudorandom
-    Permutations from Pseudorandom Functions, 1988). The network is applied again until the result is below
-    ``count`` (Black and Rogaway, Ciphers with Arbitrary Finite Domains, 2002). Raises IndexError for an
-    ``index`` outside the rows.
+    ``index`` and the result are from 0 to ``count`` - 1, and each result occurs once. So ``index`` can count
+    the places of a shuffled order, and the result is the row at this place.
+
+    The function is a Feistel network of four rounds. It permutes the numbers below a power of four (Luby and
+    Rackoff, How to Construct Pseudorandom Permutations from Pseudorandom Functions, 1988). The network is
+    applied again until the result is below ``count`` (Black and Rogaway, Ciphers with Arbitrary Finite
+    Domains, 2002). Raises IndexError for an ``index`` outside this range.
     """
     if not 0 <= index < count:
         raise IndexError(f"row {index} is not between 0 and {count - 1}")
@@ -25,7 +27,10 @@ def permuted(index: int, count: int, key: str) -> int:
 
 
 def _network(value: int, half: int, secret: bytes) -> int:
-    """Apply the Feistel network to a number of 2 × ``half`` bits."""
+    """Apply a Feistel network to a number of 2 × ``half`` bits. Return a number of the same length.
+
+    ``secret``: the key of the network's hash function.
+    """
     mask = (1 << half) - 1
     left, right = value >> half, value & mask
     for number in range(_ROUNDS):

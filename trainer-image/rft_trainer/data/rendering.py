@@ -1,4 +1,4 @@
-"""Renders messages into token ids, with the model's chat template."""
+"""Renders the rows of a dataset into prompts (token ids), with the model's chat template."""
 
 import logging
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ __all__ = ["Renderer", "Tokenizer"]
 
 
 class Renderer:
-    """Renders rows with the chat template and the job's ``chatTemplateArgs``."""
+    """Renders rows into prompts, with the tokenizer's chat template and the job's ``chatTemplateArgs``."""
 
     def __init__(
         self,
@@ -28,8 +28,9 @@ class Renderer:
     ) -> None:
         """Prepare the rendering. Raises ConfigurationError if the tokenizer has no chat template.
 
-        ``tool_style``: how tools, tool calls and their results are shown to the model. Only an environment's
-        rows can have the style ``text``.
+        - ``rendering``: the date for the chat template, and whether messages are passed unchanged.
+        - ``tool_style``: ``template`` if the chat template shows tools and tool calls to the model, ``text``
+          if they become text in the messages. Only jobs with an environment can have ``text``.
         """
         source = getattr(tokenizer, "chat_template", "")
         if source is None:
@@ -68,10 +69,11 @@ class Renderer:
         return Prompt(row, ids, self._template.opens_thought(ids))
 
     def _form(self, row: Row, messages: list[Message], tools: list[dict[str, Any]] | None) -> MessageForm:
-        """Return how the messages of a row must be changed before they are passed to the chat template.
+        """Return how the messages of a row must be changed, so that the chat template drops nothing of them.
 
-        This is found once for each structure of messages, and then reused. Raises ValueError if the template
-        refuses the messages, or drops a whole message, however they are changed.
+        The result is computed once for each structure of messages, and then reused. If the template still
+        drops parts of messages, a warning is logged. Raises ValueError if the template refuses the messages,
+        or if it drops a whole message after every possible change.
         """
         structure = structure_of(messages, tools)
         form = self._forms.get(structure)

@@ -1,6 +1,6 @@
-"""Saves how a run renders its rows: the date for chat templates, and whether messages stay unchanged.
+"""Saves the date and the rules with which a run renders its rows into prompts.
 
-So all attempts render the same prompts, even on another day or with another release.
+So all attempts (starts of the trainer) render the same prompts, even on another day or with another release.
 """
 
 from datetime import datetime
@@ -14,7 +14,7 @@ from rft_trainer import files
 
 
 class Rendering(Record):
-    """The content of ``rendering.json`` in a run's folder: how all attempts of the run render rows."""
+    """The content of ``rendering.json`` in a run's folder: how the run renders rows into prompts."""
 
     moment: str | None = None
     """The time (ISO 8601) that a chat template gets if it prints the date. None: the current time."""
@@ -22,18 +22,19 @@ class Rendering(Record):
     """Whether the run began with an old release, which passed messages to the chat template unchanged."""
 
     def date(self, form: str) -> str:
-        """Return the saved time as text, or the current time if none is saved.
+        """Return the run's date for chat templates as text: ``moment``, or the current time if it is None.
 
-        ``form`` is a format string of ``strftime``.
+        ``form``: the format of the text, as for ``strftime``.
         """
         moment = datetime.fromisoformat(self.moment) if self.moment is not None else datetime.now()
         return moment.strftime(form)
 
     @classmethod
     def of_run(cls, folder: RunFolder) -> Self:
-        """Return the rendering of a run. The first attempt chooses and saves it, later ones read it.
+        """Return the content of ``rendering.json`` in a run's folder.
 
-        Raises VolumeError if the file cannot be read or written.
+        If the file is missing, write it first, with the current time. Raises VolumeError if the file cannot
+        be read or written.
         """
         try:
             return cls.from_line(run_files.content(folder.rendering))

@@ -1,4 +1,4 @@
-"""Finds the local file of a dataset. fsspec copies a remote file once per run into the run's folder.
+"""Finds the local file of a dataset. A remote file is copied once per run into the run's folder, by fsspec.
 
 So a resumed run reads the same rows, and rows can be read in any order.
 """
@@ -31,9 +31,9 @@ _KEPT_FREE = 64 << 20
 
 
 def local_file(source: str, folder: Path, should_stop: Callable[[], bool]) -> Path:
-    """Return the local file of a path or URI. A remote file is copied into ``folder``, unless it is there.
+    """Return the local file of a dataset. If ``source`` is a remote URI, copy the file into ``folder`` first.
 
-    Messages show URIs without user, password and query, because these may contain secrets.
+    An existing copy is used again. Messages show URIs without user, password and query, which may be secret.
 
     Raises:
         DataError: the remote file does not exist, or permission is denied.
@@ -55,18 +55,22 @@ def local_file(source: str, folder: Path, should_stop: Callable[[], bool]) -> Pa
 
 
 def discard(folder: Path) -> None:
-    """Remove the copies of remote files, so that the next attempt reads the sources again."""
+    """Remove ``folder`` with its copies of remote files, so that the next attempt reads the sources again."""
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def shown(text: str) -> str:
-    """Remove user, password and query from all URIs in a text."""
+    """Return a text without the user, password and query of the URIs in it, because these may be secret."""
     return _PRIVATE.sub("", text)
 
 
 @contextlib.contextmanager
 def readable(file: str | Path) -> Iterator[None]:
-    """In the ``with`` block, convert read errors of a local file into errors that name the file."""
+    """In the ``with`` block, convert errors of reading a local file into errors that name the file.
+
+    Raises DataError if the file is missing, is not a regular file or may not be read, and TrainerError for
+    any other OSError, because a retry may succeed.
+    """
     try:
         _refuse_fifo(Path(file))
         yield
@@ -81,14 +85,17 @@ def readable(file: str | Path) -> Iterator[None]:
 
 
 def _refuse_fifo(file: Path) -> None:
-    """Raise UnreadableFile for a FIFO or a device: opening or reading it could take forever."""
+    """Raise UnreadableFile if ``file`` is a FIFO or a device: opening or reading it could take forever."""
     with run_files.opened(file, follow=True):
         pass
 
 
 @contextlib.contextmanager
 def reading(source: str) -> Iterator[None]:
-    """In the ``with`` block, convert the errors of all storage libraries into the trainer's errors."""
+    """In the ``with`` block, convert the errors of fsspec's storage libraries into a TrainerError.
+
+    ``source``: the path or URI that is read, for the message of the error.
+    """
     try:
         yield
     except TrainerError:
@@ -98,13 +105,19 @@ def reading(source: str) -> Iterator[None]:
 
 
 def _cause(source: str, error: BaseException) -> BaseException:
-    """Return the original error of a failed read. fsspec reports every HTTP error as a missing file."""
+    """Return the original error of a failed read of ``source``, a path or URI.
+
+    fsspec reports every HTTP error as FileNotFoundError, whose cause is the original error.
+    """
     over_http = source.startswith(("http://", "https://"))
     return error.__cause__ if over_http and error.__cause__ is not None else error
 
 
 def _error_of(source: str, error: BaseException) -> TrainerError:
-    """Return the trainer's error for a failed read. It is a plain TrainerError if a retry may succeed."""
+    """Return the TrainerError for a failed read of ``source``, a path or URI.
+
+    It is a subclass such as DataError if a retry would fail too. Otherwise it is a plain TrainerError.
+    """
     name, said = shown(source), shown(f"{error}" or type(error).__name__)
     status = _http_status(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -125,7 +138,7 @@ def _error_of(source: str, error: BaseException) -> TrainerError:
 
 
 def _http_status(error: BaseException) -> int | None:
-    """Return the HTTP status in an error of any library. None: the error has no HTTP status."""
+    """Return the HTTP status that an exception of a storage library has. None: it has no HTTP status."""
     places = (error, "status"), (getattr(error, "response", None), "status_code"), (error, "code")
     found = next((getattr(holder, name) for holder, name in places if hasattr(holder, name)), None)
     return int(str(found)) if str(found).isdigit() else None
@@ -137,7 +150,11 @@ def _remedy(source: str) -> str:
 
 
 def _copied(source: str, system: Any, path: str, folder: Path, should_stop: Callable[[], bool]) -> Path:
-    """Return the local copy of a remote file. Copy the file now, unless an earlier attempt has copied it."""
+    """Return the local copy of a remote file. If an earlier attempt has not copied the file, copy it now.
+
+    - ``source``, ``path``: the URI of the file, and its path in the fsspec file system ``system``.
+    - ``folder``: the folder for the copy.
+    """
     target, about = folder / "rows.jsonl", folder / "source.json"
     before = _saved(about)
     if run_files.is_own(target) and before is not None and before.get("source") == shown(source):
@@ -167,7 +184,7 @@ def _saved(about: Path) -> dict[str, Any] | None:
 
 
 def _needs_room(folder: Path, size: int | None) -> None:
-    """Raise VolumeError if the volume has no room for a copy of ``size`` bytes.
+    """Create ``folder``. Raise VolumeError if its volume has no room for a copy of ``size`` bytes.
 
     If ``size`` is None, the size is not known, and the free space is not checked.
     """
@@ -185,7 +202,10 @@ def _needs_room(folder: Path, size: int | None) -> None:
 
 
 def _watched(should_stop: Callable[[], bool]) -> Any:
-    """Return a callback that fsspec calls after each block. It raises Preempted if the run must stop."""
+    """Return a callback for fsspec, which calls it after each copied block.
+
+    If ``should_stop`` returns True, the callback raises Preempted, and so ends the copy.
+    """
     from fsspec.callbacks import Callback  # type: ignore[import-untyped]
 
     class Stopping(Callback):  # type: ignore[misc]

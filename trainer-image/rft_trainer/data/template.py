@@ -1,8 +1,8 @@
-"""Finds out which messages a chat template drops. A template may drop messages without an error.
+"""Finds out which parts of a conversation a chat template drops. A template may drop parts without an error.
 
-For each structure of a conversation (roles, tool calls, tools) a probe conversation is rendered. All its
-texts are markers. If a marker is missing in the rendered text, the template drops this text of a
-conversation.
+For each structure of a conversation (roles, tool calls, tools) a test conversation of the same structure is
+rendered, the probe. Its texts are unique markers. If a marker is missing in the rendered text, the template
+drops the text in this place.
 """
 
 import json
@@ -17,7 +17,7 @@ from rft_run.rows.messages import Message, calls_of
 from rft_run.rows.strict import kind, value_of
 
 _LAST_TOKENS = 16
-"""Number of tokens at a prompt's end to search for ``<think>``. More are never needed."""
+"""Number of tokens at a prompt's end that are searched for ``<think>``. The tag is never longer."""
 
 Tools = list[dict[str, Any]] | None
 Structure = tuple[Any, ...]
@@ -38,25 +38,29 @@ class Tokenizer(Protocol):
 
 
 class Lost(NamedTuple):
-    """The parts of a probe conversation that a template drops."""
+    """The parts of a test conversation that a chat template drops: its text lacks their markers."""
 
     messages: tuple[int, ...]
     """Numbers, from 1, of the messages that the template drops completely."""
     parts: tuple[str, ...]
-    """Descriptions of what the template drops from messages that it does not drop completely."""
+    """Descriptions of single parts that the template drops, such as tool calls of a message."""
 
     @property
     def weight(self) -> tuple[int, int]:
-        """A sort key: it is greater if the template drops more.
+        """The numbers of dropped messages and of dropped parts, as a sort key.
 
-        One dropped message counts more than any number of dropped parts.
+        The more the template drops, the greater is the key. One dropped message counts more than any number
+        of dropped parts.
         """
         return len(self.messages), len(self.parts)
 
 
 @dataclass(frozen=True)
 class MessageForm:
-    """How messages of one structure are changed before they are passed to the chat template."""
+    """The changes to messages before they are passed to a chat template, so that it drops nothing of them.
+
+    They are the same for all conversations with the same roles, tool calls and keys.
+    """
 
     developer: str
     """The role that messages of the role ``developer`` get. It is ``developer`` itself or ``system``."""
@@ -65,12 +69,12 @@ class MessageForm:
     notes: tuple[str, ...] = ()
     """Warnings for the user, such as parts of messages that the template drops. Each is logged once."""
     lost: str = ""
-    """Why rows of this structure cannot be rendered. Empty if they can be rendered."""
+    """The error message for rows of this structure, if they cannot be rendered. Empty if they can."""
 
     def applied(self, messages: Sequence[Message]) -> list[Message]:
-        """Return the messages, changed for the chat template.
+        """Return changed copies of the messages, ready for the chat template.
 
-        Raises ValueError for arguments of a tool call that are not a JSON object.
+        Raises ValueError if the arguments of a tool call are not a JSON object.
         """
         return [self._message(number, message) for number, message in enumerate(messages, start=1)]
 
@@ -105,9 +109,9 @@ def _with_function(call: dict[str, Any], function: dict[str, Any]) -> dict[str, 
 
 
 def _object(where: str, arguments: object) -> dict[str, Any]:
-    """Return the arguments of a tool call as an object. They may be given as an object, or as its JSON text.
+    """Return the arguments of a tool call as a dict. ``arguments``: a dict, or its JSON text.
 
-    Raises ValueError if they are anything else.
+    Raises ValueError if ``arguments`` is anything else. ``where``: the place in the row, for the message.
     """
     found = arguments
     if isinstance(arguments, str):
@@ -121,10 +125,10 @@ def _object(where: str, arguments: object) -> dict[str, Any]:
 
 
 def structure_of(messages: Sequence[Message], tools: Tools) -> Structure:
-    """Return the structure of a conversation.
+    """Return the structure of a conversation. A chat template treats equal structures in the same way.
 
-    It says whether there are tools. For each message it has the role, whether there is text, the number of
-    tool calls, and the keys. Raises ValueError for malformed tool calls.
+    The result has: whether there are tools, and for each message the role, whether there is text, the number
+    of tool calls, and the keys. Raises ValueError for malformed tool calls.
     """
     each = (
         (message["role"], bool(message["content"].strip()), len(calls_of(number, message)), *sorted(message))
@@ -134,7 +138,7 @@ def structure_of(messages: Sequence[Message], tools: Tools) -> Structure:
 
 
 class ChatTemplate:
-    """A tokenizer's chat template with the arguments of a run."""
+    """A tokenizer's chat template, with the arguments that a run passes to it."""
 
     def __init__(self, tokenizer: Tokenizer, arguments: Mapping[str, Any]) -> None:
         self._tokenizer, self._arguments = tokenizer, arguments
@@ -148,7 +152,7 @@ class ChatTemplate:
         return str(self._applied(messages, tools, tokenize=False))
 
     def opens_thought(self, ids: Sequence[int]) -> bool:
-        """Return whether a prompt ends with the opening tag of a thought, as for thinking models."""
+        """Return whether a prompt ends with ``<think>``, so that a completion begins with a thought."""
         return opens_thought(self._tokenizer.decode(list(ids[-_LAST_TOKENS:])))
 
     def _applied(self, messages: list[Message], tools: Tools, **options: Any) -> Any:
@@ -159,10 +163,11 @@ class ChatTemplate:
             raise ValueError(f"the chat template refuses these messages: {error}") from error
 
     def form(self, messages: Sequence[Message], tools: Tools) -> MessageForm:
-        """Return a way to pass the messages to the template so that it drops nothing of them.
+        """Return how to change messages of this structure, so that the template drops nothing of them.
 
-        If there is no such way, return the one with which the template drops least. Raises ValueError if the
-        template refuses the messages in every way.
+        The possible changes are tried with a test conversation. If the template always drops something,
+        return the change with which it drops least. Raises ValueError if the template refuses the messages
+        after every change.
         """
         probe, marked_tools = _probe(messages), _probe_tools(tools)
         refused: ValueError | None = None
@@ -185,9 +190,9 @@ class ChatTemplate:
 
 
 def _forms(messages: Sequence[Message]) -> Iterator[MessageForm]:
-    """Yield each way to pass the messages to the chat template, the preferred one first.
+    """Yield each possible change to the messages for a chat template, the preferred one first.
 
-    The ways differ in the role that replaces ``developer``, and in whether the arguments of tool calls are
+    The changes differ in the role that replaces ``developer``, and in whether the arguments of tool calls are
     objects or JSON text.
     """
     developer = any(message["role"] == "developer" for message in messages)
@@ -199,9 +204,10 @@ def _forms(messages: Sequence[Message]) -> Iterator[MessageForm]:
 
 
 def _with_warnings(form: MessageForm, lost: Lost, messages: Sequence[Message]) -> MessageForm:
-    """Return ``form`` with warnings about the parts of messages that the template drops.
+    """Return a copy of ``form`` with warnings about the parts of messages that the template drops.
 
-    If the template drops whole messages, also add the error message for rows of this structure (``lost``).
+    If the template drops whole messages, the copy also has the error message for rows of this structure.
+    ``lost``: the dropped parts. ``messages``: messages of this structure.
     """
     notes = [f"the chat template drops {part}" for part in lost.parts]
     if form.developer != "developer" and any(message["role"] == "developer" for message in messages):
@@ -217,9 +223,10 @@ def _with_warnings(form: MessageForm, lost: Lost, messages: Sequence[Message]) -
 
 
 def _probe(messages: Sequence[Message]) -> list[Message]:
-    """Return a copy of the messages in which markers replace the texts.
+    """Return a copy of the messages in which unique markers replace the texts.
 
-    The texts are contents, and the names of functions and arguments in tool calls.
+    The texts are contents, and the names of functions and arguments in tool calls. A marker that is missing
+    in the rendered text shows that the chat template drops the text in this place.
     """
     probe = [deepcopy(message) for message in messages]
     for number, message in enumerate(probe, start=1):
@@ -258,7 +265,11 @@ def _tool(number: int) -> str:
 
 
 def _lost(text: str, probe: Sequence[Message], tools: Tools) -> Lost:
-    """Return the parts of a probe conversation whose markers are missing in the rendered text."""
+    """Return the parts of a test conversation that the chat template drops.
+
+    - ``text``: the rendered text. It lacks the markers of dropped parts.
+    - ``probe``, ``tools``: the messages and tools of the test conversation, with markers as their texts.
+    """
     messages, parts = [], []
     for number, message in enumerate(probe, start=1):
         content = [_content(number)] if message["content"].strip() else []
@@ -281,9 +292,10 @@ def _lost(text: str, probe: Sequence[Message], tools: Tools) -> Lost:
 
 
 def _as_json(marker: str, text: str) -> bool:
-    """Return whether ``text`` has ``marker``, the name of an argument, as part of a JSON object.
+    """Return whether a chat template printed the arguments of a tool call as a JSON object.
 
-    False if a template printed the arguments as Python code ('name'), or as a JSON string within JSON
-    (\\"name).
+    - ``marker``: the name of an argument. ``text``: the rendered text.
+
+    False if the name is missing, or is part of Python code ('name') or of a JSON string in JSON (\\"name).
     """
     return marker in text and f"'{marker}'" not in text and f'\\"{marker}' not in text

@@ -13,11 +13,11 @@ from rft_trainer.data.rows import Prompt
 
 @dataclass(frozen=True)
 class Reached:
-    """A prompt of an epoch, or the end of the epoch.
+    """A place in an epoch that the reading of prompts has reached: a prompt, or the end of the epoch.
 
-    - ``prompt``: the prompt. None means the end of the epoch.
+    - ``prompt``: the prompt. None: the end of the epoch.
     - ``end``: the offset of the next row in the order of the epoch.
-    - ``dropped``: how many prompts were skipped since ``read`` was called, because they were too long.
+    - ``dropped``: how many prompts were skipped since the reading began, because they were too long.
     """
 
     prompt: Prompt | None
@@ -27,10 +27,10 @@ class Reached:
 
 @dataclass(frozen=True)
 class Batch:
-    """The prompts of a step.
+    """The prompts of one training step.
 
-    - ``after``: where the next batch begins in the data.
-    - ``dropped``: number of prompts that were skipped, because they were too long.
+    - ``after``: the position in the data where the next batch begins.
+    - ``dropped``: number of prompts that were skipped in epoch 1, because they were too long.
     """
 
     prompts: list[Prompt]
@@ -43,7 +43,7 @@ class Batch:
 
 
 class TrainingPrompts(ABC):
-    """The prompts of an epoch in their training order.
+    """The prompts for training, in the shuffled order of each epoch. Subclasses read small or large files.
 
     - ``rows``: number of rows of an epoch.
     - ``mean_length``: mean length of a prompt in tokens. It may be an estimate from a sample.
@@ -56,17 +56,18 @@ class TrainingPrompts(ABC):
 
     @abstractmethod
     def read(self, position: Position) -> Iterator[Reached]:
-        """Yield the prompts from ``position`` to the end of its epoch, then a ``Reached`` without a prompt.
+        """Yield each prompt from ``position`` to the end of its epoch, and at last a ``Reached`` without one.
 
-        Raises DataError if a row is invalid, or if no row of the epoch can be used.
+        Raises DataError if a row is invalid, or if no row of the epoch can be used for training.
         """
 
     def batch(
         self, position: Position, epochs: int, rollouts: int, completion: float, budget_tokens: int
     ) -> Batch:
-        """Return the prompts of the next step, which begins at ``position``. All prompts are of one epoch.
+        """Return the prompts of the step that begins at ``position``. All prompts are of one epoch.
 
-        After the last epoch the batch is empty. Raises the errors of ``read``.
+        The number of prompts is chosen so that their rollouts fit into ``budget_tokens``. After the last
+        epoch the batch is empty. Raises DataError if a row is invalid.
 
         - ``epochs``: number of epochs of the run.
         - ``rollouts``: number of rollouts of each prompt.
@@ -93,10 +94,10 @@ class TrainingPrompts(ABC):
         return Batch([], position, dropped)
 
     def further(self, position: Position, count: int) -> Batch:
-        """Return at most ``count`` more prompts for a batch that ends at ``position``, from the same epoch.
+        """Return at most ``count`` more prompts for a batch, from the same epoch.
 
-        If the offset of ``position`` is 0, the batch ended with its epoch, and no prompt is returned. Raises
-        the errors of ``read``.
+        ``position``: where the batch ends. If its offset is 0, the batch ended with its epoch, and no prompt
+        is returned. Raises DataError if a row is invalid.
         """
         if position.offset == 0:
             return Batch([], position, 0)
@@ -114,7 +115,7 @@ class TrainingPrompts(ABC):
         return Batch(prompts, position, dropped if epoch == 1 else 0)
 
     def first(self, count: int) -> list[Prompt]:
-        """Return the first ``count`` prompts of the first epoch. Raises the errors of ``read``."""
+        """Return the first ``count`` prompts of the first epoch. Raises DataError if a row is invalid."""
         reached = (one.prompt for one in self.read(Position()))
         return list(islice((prompt for prompt in reached if prompt is not None), count))
 
@@ -134,7 +135,7 @@ class TrainingPrompts(ABC):
 
 
 class InMemory(TrainingPrompts):
-    """The prompts of a small file, all rendered before the start."""
+    """The training prompts of a small file. All of them are in memory, rendered before training starts."""
 
     def __init__(self, prompts: Sequence[Prompt], seed: int) -> None:
         self._prompts, self._seed = prompts, seed
@@ -143,9 +144,9 @@ class InMemory(TrainingPrompts):
         self.mean_length = fmean(len(prompt.token_ids) for prompt in prompts) if prompts else 0.0
 
     def read(self, position: Position) -> Iterator[Reached]:
-        """Yield the prompts from ``position`` to the end of its epoch, in the training order of the epoch.
+        """Yield each prompt from ``position`` to the end of its epoch, in the shuffled order of the epoch.
 
-        Then yield a ``Reached`` without a prompt.
+        At last yield a ``Reached`` without a prompt, for the end of the epoch.
         """
         if self._order[0] != position.epoch:
             self._order = position.epoch, epoch_order(self.rows, self._seed, position.epoch)

@@ -18,7 +18,10 @@ _LINES_BETWEEN_LOOKS = 10_000
 
 
 def as_json_lines(file: Path, layout: RowLayout, folder: Path, should_stop: Callable[[], bool]) -> Path:
-    """Return a file whose lines are JSON: ``file`` itself, or its converted copy in ``folder``.
+    """Return a file of JSON lines with the rows of ``file``. Compressed and CSV files are converted.
+
+    It is ``file`` itself, or the converted copy in ``folder``. An existing copy is used again if ``file`` has
+    not changed.
 
     Raises:
         DataError: the file does not exist, or does not have the format of ``layout``.

@@ -1,1 +1,1 @@
-"""Publishes a run's progress: to its folder, the status, the operator, standard output and trackers."""
+"""Publishes the progress of a run: to its folder, its status, the operator, standard output and trackers."""

@@ -15,11 +15,11 @@ from rft_run.report import Ending
 from rft_run.status_file import status_object, write_status
 
 WRITE_SECONDS = 1.0
-"""Minimum number of seconds between two writes. A forced write does not wait."""
+"""Minimum number of seconds between two writes of ``status.yaml``, unless a write is forced."""
 
 
 def phase_of(run: RunStatus, ending: Ending | None) -> Phase:
-    """Return the phase of a run. ``ending`` is None until the run ends."""
+    """Return the phase of a run, such as ``Running``. ``ending``: how the attempt ended. None: it runs."""
     if ending is None:
         return "Starting" if run.progress.stage == "preparing" else "Running"
     if ending.exit_code == ExitCode.OK:
@@ -29,10 +29,10 @@ def phase_of(run: RunStatus, ending: Ending | None) -> Phase:
 
 
 class LocalStatus:
-    """Writes ``status.yaml`` into the run's folder."""
+    """The file ``status.yaml`` of a local run. It has the status that an RFTJob has on a cluster."""
 
     def __init__(self, config: RunConfig) -> None:
-        """Read start time and conditions from the status file of an earlier attempt, if there is one."""
+        """Read the start time and the conditions from the ``status.yaml`` of an earlier attempt, if any."""
         self._path = RunFolder(Path(config.run_dir)).status
         self._plan = (config.plan or Plan(device=config.device, gpus=config.gpus)).model_copy(
             update={"effective": config.effective}
@@ -44,10 +44,10 @@ class LocalStatus:
         self._written_at = -WRITE_SECONDS
 
     def write(self, run: RunStatus, ending: Ending | None, *, force: bool = False) -> None:
-        """Replace ``status.yaml`` atomically, unless it was replaced less than a second ago.
+        """Write the status of the run to ``status.yaml``, unless this was done less than a second ago.
 
-        With an ``ending`` or ``force`` the file is replaced at once. An attempt that ends as fenced never
-        replaces it, because a newer attempt owns the folder. Raises OSError if it cannot be written.
+        With an ``ending`` (how the attempt ended) or ``force`` the file is written in any case. But if a
+        newer attempt has replaced this one (the exit code FENCED), the file is not written. Raises OSError.
         """
         if ending is not None and ending.exit_code == ExitCode.FENCED:
             return  # a newer attempt owns the folder
@@ -59,7 +59,11 @@ class LocalStatus:
         self._written_at = time.monotonic()
 
     def status(self, run: RunStatus, ending: Ending | None, now: str) -> RFTJobStatus:
-        """Return the whole status. ``now`` is the current time as text (RFC 3339)."""
+        """Return the status for ``status.yaml``: phase, conditions, plan and the values of ``run``.
+
+        - ``ending``: how the attempt ended. None: it still runs.
+        - ``now``: the current time as text (RFC 3339).
+        """
         phase = phase_of(run, ending)
         if phase == "Suspended":
             reason = Reason.SUSPENDED
@@ -84,7 +88,7 @@ class LocalStatus:
         )
 
     def _read(self) -> dict[str, Any]:
-        """Return the content of an earlier attempt's status file, or {} if it cannot be read."""
+        """Return the content of ``status.yaml`` from an earlier attempt, or {} if it cannot be read."""
         try:
             return status_object(self._path)
         except (OSError, ValueError):

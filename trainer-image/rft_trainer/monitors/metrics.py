@@ -23,10 +23,13 @@ def step_record(
     step_seconds: float,
     attempt: int,
 ) -> StepRecord:
-    """Return the record of the step ``state.step``, which has just ended. NaN and infinity become None.
+    """Return the record of the training step ``state.step``, which has just ended.
 
-    ``staleness`` is the version of the newest adapter minus the version of the adapter that sampled the
-    batch.
+    - ``result``: the metrics of the update. NaN and infinity become None in the record.
+    - ``staleness``: the number of the newest adapter version when the update began, minus the number of the
+      version that sampled the batch.
+    - ``phases``, ``step_seconds``: the seconds of each part of the step, and of the whole step.
+    - ``attempt``: the number of the attempt, which is a start of the trainer for the run.
     """
     rollouts = [rollout for group in batch.groups for rollout in group.rollouts]
     accepted = [rollout for group in batch.groups for rollout in group.accepted]
@@ -73,7 +76,11 @@ def step_record(
 
 
 def of_episodes(episodes: Sequence[Episode | None]) -> dict[str, Any]:
-    """Return the metrics of rollouts of several turns, or {} if the step has no such rollouts."""
+    """Return metrics of a step's rollouts of several turns, such as the mean number of turns.
+
+    ``episodes``: the course of each rollout. None: the rollout is a single answer. If all are single answers,
+    return {}.
+    """
     played = [episode for episode in episodes if episode is not None]
     if not played:
         return {}

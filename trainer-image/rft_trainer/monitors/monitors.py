@@ -2,7 +2,7 @@
 
 - the run's folder
 - the status of the RFTJob, or ``status.yaml``
-- the trackers
+- the trackers, such as MLflow
 - standard output
 
 If the folder cannot be written, the run ends (VolumeError), because it could not be resumed. The other
@@ -28,11 +28,13 @@ from rft_trainer.rollout.groups import Group
 
 
 class Monitors:
-    """All outputs of one attempt at a run.
+    """Publishes the progress of one attempt to all outputs: folder, status, trackers, standard output.
+
+    An attempt is one start of the trainer for a run.
 
     - ``attempt``: the number of the attempt.
-    - ``state``: returns the state of the run.
-    - ``status``: the training loop sets its fields. Each report contains these fields.
+    - ``state``: returns the current progress of the run.
+    - ``status``: the attribute whose fields the training loop sets. Each report contains these fields.
     """
 
     def __init__(
@@ -59,10 +61,10 @@ class Monitors:
         return self._steps.records if self._steps is not None else ()
 
     def started(self) -> None:
-        """Publish that the attempt starts from the checkpoint of the state's step. Raises VolumeError.
+        """Publish that the attempt starts after the step of the run's state, or that it starts from step 0.
 
         An earlier attempt may have recorded later steps. These records are removed, because this attempt
-        repeats the steps.
+        repeats the steps. Raises VolumeError.
         """
         step = self._state().step
         self.status.resumed_from_step = step
@@ -73,13 +75,16 @@ class Monitors:
         self._trackers.start(step, self._attempt, self.records)
 
     def stage(self, stage: Stage) -> None:
-        """Publish that the attempt enters a stage. Raises Fenced if a newer attempt has replaced this one."""
+        """Publish that the attempt enters a stage, such as ``training``.
+
+        Raises Fenced if a newer attempt has replaced this one.
+        """
         self.status.stage = stage
         self._events.emit(StageEvent(event="stage", stage=stage))
         self._reporter.publish(self.snapshot(), force=True)
 
     def preflight(self, found: list[Recommendation]) -> None:
-        """Publish the findings of the preflight at once.
+        """Publish the findings of the preflight, which checks the rewards before training.
 
         Raises Fenced if a newer attempt has replaced this one.
         """
@@ -92,7 +97,7 @@ class Monitors:
             self._reporter.publish(self.snapshot(), force=True)
 
     def step(self, record: StepRecord, groups: Sequence[Group]) -> None:
-        """Save and publish the record and the rollouts of a step.
+        """Save the record and the rollouts of a training step in the run's folder, and publish the record.
 
         Raises VolumeError, and Fenced if a newer attempt has replaced this one.
         """
@@ -112,7 +117,10 @@ class Monitors:
         )
 
     def evaluation(self, scores: RowScores) -> None:
-        """Save and publish the scores of a held-out evaluation. Raises VolumeError."""
+        """Save the scores of a held-out evaluation in the run's folder, and publish their means.
+
+        Raises VolumeError.
+        """
         scores.save(self._folder)
         self._trackers.evaluation(scores)
         self._events.emit(
@@ -122,7 +130,7 @@ class Monitors:
         )
 
     def report(self) -> RunStatus:
-        """Report the current status of the run, and return it.
+        """Report the current status of the run to the operator or to ``status.yaml``, and return the status.
 
         Raises Fenced if a newer attempt has replaced this one.
         """
@@ -131,18 +139,21 @@ class Monitors:
         return snapshot
 
     def snapshot(self) -> RunStatus:
-        """Return the current status of the run."""
+        """Return the current status of the run, without publishing it."""
         return self.status.snapshot(self._state(), self.records)
 
     def ended(self, ending: Ending) -> None:
-        """Report the end of the attempt, and close the run in the trackers."""
+        """Report how the attempt ended, and close the run in the trackers (such as MLflow)."""
         snapshot = self.snapshot()
         self._reporter.publish(snapshot, ending=ending, force=True)
         self._trackers.finish(snapshot, ending)
 
 
 def end_event(ending: Ending) -> EndEvent:
-    """Return the event that ends an attempt. It is emitted even if the run could not begin."""
+    """Return the last event of an attempt, with exit code and reason, for standard output.
+
+    It is written even if the run could not begin.
+    """
     return EndEvent(
         event="end", exit_code=int(ending.exit_code), reason=ending.reason, message=ending.message
     )

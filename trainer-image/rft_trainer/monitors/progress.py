@@ -31,13 +31,16 @@ REWARD_DIGITS = 4
 
 
 class Events:
-    """Writes the events of a run to standard output as JSON lines, which ``rft run`` reads and displays."""
+    """Writes the events of a run, such as the end of a step, to standard output as JSON lines.
+
+    ``rft run`` reads and displays them.
+    """
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stdout
 
     def emit(self, event: Event) -> None:
-        """Write one event. If no process reads the pipe any more, training continues without an error."""
+        """Write one event as a JSON line. If no process reads the pipe any more, do nothing."""
         try:
             self._stream.write(event.as_line())
             self._stream.flush()
@@ -46,7 +49,10 @@ class Events:
 
 
 class Status:
-    """Collects the values of the run's status. ``snapshot`` returns them as a ``RunStatus``."""
+    """The values of the run's status that are not in the run's state. The training loop sets them.
+
+    ``snapshot`` returns the whole status.
+    """
 
     def __init__(self, config: RunConfig, attempt: int) -> None:
         self._config = config
@@ -63,11 +69,14 @@ class Status:
         self._step_seconds: float | None = None
 
     def add_output(self, **paths: str) -> None:
-        """Set fields of ``status.output``. Each value is a path."""
+        """Set fields of ``output``, the part of the status with the run's results.
+
+        The arguments are the names of the fields and their values: paths, or the address of a copy.
+        """
         self.output = self.output.model_copy(update=paths)
 
     def snapshot(self, state: RunState, records: Sequence[StepRecord]) -> RunStatus:
-        """Build the status from the run's state and the records of its steps, oldest first."""
+        """Return the whole status of the run. ``records``: the records of all its steps, oldest first."""
         last = records[-1] if records else None
         if last is not None and last.step_seconds is not None:
             seconds = last.step_seconds
@@ -128,14 +137,17 @@ class Status:
         )
 
     def _expected_gpu_hours(self, state: RunState) -> float | None:
-        """Return the expected GPU-hours of the whole run at the current speed; None if not known yet."""
+        """Return the expected GPU-hours of the whole run at the current speed of the steps.
+
+        None: it is not known yet, or the run has no GPUs.
+        """
         left = self._seconds_left(state)
         if left is None or not self._config.gpus:
             return None
         return (state.gpu_seconds + self._config.gpus * left) / 3600
 
     def _seconds_left(self, state: RunState) -> float | None:
-        """Return how many seconds the remaining steps take at the current speed; None if not known yet."""
+        """Return how many seconds the remaining steps take at the current speed. None: not known yet."""
         if self.stage == "finished":
             return 0.0
         if self.total_steps is None or self._step_seconds is None:
@@ -144,7 +156,10 @@ class Status:
 
 
 def curve(records: Sequence[StepRecord]) -> list[RewardPoint]:
-    """Return the reward and the mean score of each grader, for every step that has a graded rollout."""
+    """Return the reward curve: a point with reward and mean grader scores for each step.
+
+    Steps without a graded rollout are left out.
+    """
     return [
         RewardPoint(
             step=record.step,
@@ -157,7 +172,10 @@ def curve(records: Sequence[StepRecord]) -> list[RewardPoint]:
 
 
 def _reward(records: Sequence[StepRecord]) -> Reward | None:
-    """Return the reward curve for the status, shortened. None: no step has a graded rollout."""
+    """Return the rewards for the status: latest, best and first reward, and a curve with fewer points.
+
+    None: no step has a graded rollout.
+    """
     points = curve(records)
     if not points:
         return None
@@ -171,7 +189,7 @@ def _reward(records: Sequence[StepRecord]) -> Reward | None:
 
 
 def _metrics(record: StepRecord) -> Metrics:
-    """Return the metrics of a step for the status. They have the same names as in the step's record."""
+    """Return the metrics of a step for the status. They are the fields of the record that ``Metrics`` has."""
     numbers = {name: getattr(record, name) for name in Metrics.model_fields}
     seconds = {name: record.phases[name] for name in PhaseSeconds.model_fields if name in record.phases}
     return Metrics(**known(**numbers | {"phases": PhaseSeconds(**seconds) if seconds else None}))

@@ -17,10 +17,14 @@ log = logging.getLogger(__name__)
 
 
 class StepsFile:
-    """Writes ``metrics.jsonl``. A resumed run removes the records of the steps after its checkpoint."""
+    """The file ``metrics.jsonl`` in the run's folder, with a record of the metrics of each training step."""
 
     def __init__(self, folder: RunFolder, last_step: int) -> None:
-        """Keep the records up to the step ``last_step``, and remove later ones. Raises VolumeError."""
+        """Read the records of earlier attempts, and remove those of steps after ``last_step`` from the file.
+
+        ``last_step``: the step of the checkpoint from which the run continues, because the run repeats later
+        steps. Raises VolumeError.
+        """
         self._path = folder.metrics
         try:
             found = read_steps(self._path, until_broken=True)
@@ -30,7 +34,7 @@ class StepsFile:
         files.write_bytes(self._path, as_lines(self.records))
 
     def append(self, record: StepRecord) -> None:
-        """Append the record of a step. Raises VolumeError."""
+        """Append the record of a training step to the file. Raises VolumeError."""
         self.records.append(record)
         try:
             with run_files.writable(self._path) as file:
@@ -40,7 +44,7 @@ class StepsFile:
 
 
 def save_rollouts(folder: RunFolder, step: int, groups: Sequence[Group]) -> None:
-    """Write all rollouts of a step, including those of dropped groups. Raises VolumeError."""
+    """Write all rollouts of a step, also of dropped groups, into the run's folder. Raises VolumeError."""
     records = [record for group in groups for record in _records(step, group)]
     content = as_bytes(records)
     if len(content) > run_files.ROLLOUTS_BYTES:
@@ -72,21 +76,27 @@ def _records(step: int, group: Group) -> list[RolloutRecord]:
 
 
 def _given(group: Group, rollout: Rollout) -> list[dict[str, Any]]:
-    """Return the messages before the model's first turn, including the text of an environment's ``reset``."""
+    """Return a rollout's messages before the model's first turn, with the text of the environment's reset."""
     episode = rollout.generated.episode
     given = group.prompt.row.messages if episode is None else episode.messages[: episode.given]
     return [dict(message) for message in given]
 
 
 def _of_episode(episode: Episode | None) -> dict[str, Any]:
-    """Return the additional fields of a rollout's record if the rollout has several turns; else {}."""
+    """Return the fields that only a rollout of several turns has in its record: ``turns`` and ``limit``.
+
+    Return {} if ``episode`` is None, because the rollout is a single answer.
+    """
     if episode is None:
         return {}
     return {"turns": [dict(message) for message in episode.messages[episode.given :]], "limit": episode.limit}
 
 
 def remove_later(folder: RunFolder, last_step: int) -> None:
-    """Remove unfinished files, and the rollouts of steps after ``last_step``: the run repeats these steps."""
+    """Remove unfinished files from the run's folder, and the rollouts of all steps after ``last_step``.
+
+    ``last_step``: the step of the checkpoint from which the run continues. Later steps are repeated.
+    """
     for written in (folder.path, folder.rollouts, folder.adapters, folder.evaluations):
         atomic.remove_leftovers(written)
     for step in folder.steps_with_rollouts():

@@ -1,7 +1,7 @@
-"""Reports the run's progress to the operator. A failed report never stops or delays the training.
+"""Reports the run's progress to the operator, by HTTP. A failed report never stops or delays the training.
 
 Each report has the whole status, so only the newest one matters. A background thread sends at most one report
-per interval. If a report is lost, the next report has all of its content.
+per interval. If a report is lost, the next report has the newest values of the same fields.
 """
 
 import json
@@ -49,16 +49,16 @@ _REFUSED = (400, 410, 413, 422)
 
 
 def fitted(report: ProgressReport) -> bytes:
-    """Return the report as JSON of at most ``MAX_REPORT_BYTES``.
+    """Return the report as JSON of at most ``MAX_REPORT_BYTES`` bytes.
 
-    Parts are left out, in this order, until the report fits:
+    If it is longer, parts are left out in this order, until it is short enough:
 
-    - the graders' curves, which are long for many graders
-    - the advice
-    - the rewards
-    - the evaluation
-    - the metrics
-    - the outputs
+    - the curve of each grader
+    - the recommendations
+    - the reward curve
+    - the held-out evaluation
+    - the metrics of the last step
+    - the paths of the outputs
     """
     body = report.for_cluster()
     if len(_as_json(body)) > MAX_REPORT_BYTES:
@@ -76,7 +76,7 @@ def _as_json(body: dict[str, Any]) -> bytes:
 
 
 def trust(ca: Path) -> ssl.SSLContext:
-    """Return a TLS context that trusts the CA certificates in a file, or in all files of a folder.
+    """Return a TLS context that trusts only the CA certificates in ``ca``: a file, or a folder of files.
 
     Raises OSError and ssl.SSLError for a file that cannot be read.
     """
@@ -88,10 +88,10 @@ def trust(ca: Path) -> ssl.SSLContext:
 
 
 def post(target: ReportTarget, body: bytes) -> tuple[int, bytes]:
-    """Send one report. Return the HTTP status and the body of the response.
+    """Send one report to the operator, by HTTP POST. Return the HTTP status and the body of the response.
 
-    The CA and the token are read from their files each time, because both are renewed during a run. Raises
-    OSError, ssl.SSLError, httpx.HTTPError.
+    ``target``: the operator's URL, and the files with its CA certificate and a bearer token. They are read
+    each time, because both are renewed during a run. Raises OSError, ssl.SSLError, httpx.HTTPError.
     """
     token = Path(target.token_file).read_text(encoding="ascii").strip()
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
@@ -104,26 +104,29 @@ def post(target: ReportTarget, body: bytes) -> tuple[int, bytes]:
 
 
 def backoff(failures: int, interval: float) -> float:
-    """Return the seconds to wait for the next report after a number of consecutive failures.
+    """Return the number of seconds between the starts of two reports.
 
-    ``interval``: the seconds between reports without failures.
+    It doubles with each failure, up to ``_MAX_BACKOFF_SECONDS``.
+
+    - ``failures``: the number of consecutive reports that failed.
+    - ``interval``: the number of seconds without failures.
     """
     # The exponent is bounded, because 2.0 ** 1024 overflows.
     return min(interval * 2.0 ** min(failures, 16), _MAX_BACKOFF_SECONDS)
 
 
 class Reporter:
-    """Sends the newest status to the operator, and writes the termination message and the local status file.
+    """Reports the status of the run: to the operator, in the pod's termination message, in ``status.yaml``.
 
-    It is a context manager. On exit it calls ``close``, which waits for the delivery of the
-    last report.
+    The reporter is a context manager. On exit it waits, for a limited time, for the delivery of the last
+    report.
     """
 
     def __init__(self, config: RunConfig, *, local_status: bool | None = None, interval: float = 1.0) -> None:
-        """Prepare. Nothing is sent yet.
+        """Prepare the reporter. Nothing is sent yet.
 
-        - ``local_status``: whether to write ``status.yaml``. None: write it only if no operator gets the
-          reports.
+        - ``local_status``: whether to write ``status.yaml``. None: write it only if ``config`` names no
+          operator that gets the reports.
         - ``interval``: the minimum number of seconds between two reports.
         """
         self._target = config.report
@@ -149,7 +152,7 @@ class Reporter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Wait until the last report is delivered, for a limited time. See ``close``."""
+        """Call ``close``: wait for a limited time until the last report is delivered."""
         self.close()
 
     @property
@@ -159,20 +162,22 @@ class Reporter:
 
     @property
     def fenced(self) -> bool:
-        """Whether the operator has answered that a newer attempt replaces this attempt."""
+        """Whether a newer attempt has replaced this attempt, so that this attempt may not report any more."""
         return self._fenced
 
     @property
     def stop(self) -> Stop | None:
-        """The newest ``spec.stop`` that the operator has sent; ``None`` if it has not sent one."""
+        """The newest ``spec.stop`` that the operator has sent in a response. None: it has not sent one."""
         return self._stop
 
     def publish(self, run: RunStatus, *, ending: Ending | None = None, force: bool = False) -> None:
-        """Send a status in the background, without waiting. ``force``: write the local status file at once.
+        """Send a status to the operator in the background. Write the termination message and ``status.yaml``.
 
-        Raises Fenced if a newer attempt reports and there is no ``ending``. Raises no other error. An attempt
-        that ends as fenced sends no report. It does not write the local status file either, because this file
-        then belongs to the newer attempt.
+        - ``ending``: how the attempt ended. None: it still runs.
+        - ``force``: write ``status.yaml`` even if this was done less than a second ago.
+
+        Raises Fenced if a newer attempt has replaced this one and ``ending`` is None. Raises no other error.
+        Once it is replaced, an attempt neither sends reports nor writes ``status.yaml``.
         """
         if self._fenced and ending is None:
             raise Fenced("a newer attempt of this run reports to the operator")
@@ -197,8 +202,10 @@ class Reporter:
             self._thread.start()
 
     def close(self, timeout: float | None = None) -> bool:
-        """Wait at most ``timeout`` seconds for the delivery of the newest report. Return whether it was
-        delivered.
+        """Wait at most ``timeout`` seconds for the delivery of the newest report. Later reports are not sent.
+
+        Return False if the operator has not received the newest report in this time. A report that the
+        operator refused counts as received. If there is nothing to deliver, return True.
 
         If ``timeout`` is None, it is ``PREEMPTED_REPORT_SECONDS`` for an attempt that was asked to stop, else
         ``LAST_REPORT_SECONDS``. If the attempt was not asked to stop, a request that has begun may take
@@ -217,7 +224,10 @@ class Reporter:
         return self._target is None or self._newest is None or self._sent == self._newest.sequence
 
     def _run(self, target: ReportTarget) -> None:
-        """Send reports until the reporter is closed. If several are waiting, send only the newest one."""
+        """Send reports until the reporter is closed. Only the newest report is sent; older ones are skipped.
+
+        This method is the background thread.
+        """
         failures = 0
         while (report := self._next()) is not None:
             started = time.monotonic()
@@ -226,13 +236,13 @@ class Reporter:
             self._pause(started + backoff(failures, self._interval))
 
     def _next(self) -> ProgressReport | None:
-        """Return the next report to send, and wait for it if there is none yet.
+        """Wait until there is a new report, and return it.
 
-        Return None if nothing more is sent:
+        Return None if no report will be sent any more:
 
-        - the attempt is fenced: a newer attempt has replaced it
+        - a newer attempt has replaced this one
         - the reporter is closed, and there is no new report
-        - the time to close is over
+        - the reporter is closed, and the time for the last report is over
         """
         with self._changed:
             while not self._fenced and (self._closing_at is None or time.monotonic() < self._closing_at):
@@ -244,7 +254,7 @@ class Reporter:
             return None
 
     def _pause(self, until: float) -> None:
-        """Wait until ``time.monotonic()`` is ``until``. After ``close``, wait at most one interval."""
+        """Wait until ``time.monotonic()`` is ``until``. After a ``close``, wait at most one interval."""
         earliest = min(until, time.monotonic() + self._interval)
         with self._changed:
             while (now := time.monotonic()) < until:
@@ -256,7 +266,10 @@ class Reporter:
                 self._changed.wait(deadline - now)
 
     def _deliver(self, target: ReportTarget, report: ProgressReport) -> bool:
-        """Send one report. Return False if the report has to be sent again."""
+        """Send one report to the operator. Return True unless the report has to be sent again.
+
+        Problems are logged, not raised. Also note if the operator says that a newer attempt reports.
+        """
         try:
             status, answer = post(target, fitted(report))
         except (OSError, ValueError, httpx.HTTPError, httpx.InvalidURL) as error:
@@ -277,7 +290,7 @@ class Reporter:
         return True
 
     def _hear(self, answer: bytes) -> None:
-        """Store the ``spec.stop`` in the operator's response. If the response is invalid, only log this."""
+        """Store the ``spec.stop`` from the operator's response ``answer`` (JSON). Log an invalid response."""
         try:
             said = wire.read(ReportAnswer, answer or b"{}")
         except ValidationError as error:
@@ -287,24 +300,24 @@ class Reporter:
             self._stop = said.stop
 
     def _complain(self, kind: str, message: str) -> None:
-        """Log a problem with reports, unless the same kind was logged since the last successful report."""
+        """Log a problem with reports. A problem of the same kind is logged once until a report succeeds."""
         if kind not in self._complaints:
             self._complaints.add(kind)
             log.warning("%s", message)
 
     def _write_termination(self, report: ProgressReport) -> None:
-        """Write the termination message. The pod's status keeps the message after the end of the container.
+        """Write a short form of the report to the file of the pod's termination message.
 
-        The message is written with every report, because a trainer that is killed could not write it at its
-        end. The file is written in place, because the kubelet mounts this single file: it cannot be replaced
-        by a rename.
+        The kubelet copies the message to the pod's status when the container ends. It is written with every
+        report, because a trainer that is killed cannot write it at its end. The file is written in place: the
+        kubelet mounts this single file, so a rename cannot replace it.
         """
         assert self._termination is not None
         message = json.dumps(report.termination_message(), separators=(",", ":"), allow_nan=False)
         self._termination.write_text(message, encoding="utf-8")
 
     def _quietly(self, what: str, write: Callable[[], None]) -> None:
-        """Call ``write``, which writes the file ``what``. A failure is only logged, and only once."""
+        """Call ``write``, which writes the file ``what``. If it fails, only log this, and not every time."""
         try:
             write()
         except (OSError, ValueError) as error:
@@ -312,7 +325,7 @@ class Reporter:
 
 
 def _termination_log() -> Path | None:
-    """Return the path of the file for the termination message, or None outside a pod."""
+    """Return the path of the file for the pod's termination message, or None outside a pod."""
     given = os.environ.get("RFT_TERMINATION_LOG")
     if given:
         return Path(given)

@@ -13,10 +13,10 @@ _MESSAGE = "Upload by rft push"
 
 
 def push_to_hub(folder: Path, to: HubDestination) -> Pushed:
-    """Copy the files of a folder to a repository. If the repository is missing, it is created.
+    """Copy the files of a folder to a repository of the Hugging Face hub, in one commit.
 
-    All files are in one commit, so a reader sees all of them or none. Files that the repository already has
-    with the same content are not sent again. Raises PushError if the copy fails.
+    If the repository or the branch is missing, it is created. Files that the repository already has with the
+    same content are not sent again. Raises PushError if the copy fails.
     """
     import huggingface_hub
 
@@ -44,9 +44,10 @@ def push_to_hub(folder: Path, to: HubDestination) -> Pushed:
 
 
 def _prepare(api: Any, to: HubDestination) -> None:
-    """Create the repository and the branch if they are missing.
+    """Create the repository and the branch that ``to`` names, if they are missing.
 
-    Raises PushError if the repository exists and is public, but must be private.
+    ``api``: the ``HfApi`` of huggingface_hub. Raises PushError if the repository is public, but must be
+    private.
     """
     from huggingface_hub.errors import RepositoryNotFoundError
 
@@ -66,7 +67,7 @@ def _prepare(api: Any, to: HubDestination) -> None:
 
 
 def _oids(api: Any, to: HubDestination) -> dict[str, str]:
-    """Return the Git object id of the content of every file in the branch. The keys are the files' paths."""
+    """Return the Git object id of every file in the branch that ``to`` names, by the file's path."""
     entries = api.list_repo_tree(to.repository, revision=to.revision, repo_type="model", recursive=True)
     return {entry.path: entry.blob_id for entry in entries if hasattr(entry, "blob_id")}
 
@@ -81,7 +82,10 @@ def _commit(api: Any, to: HubDestination, files: dict[str, BufferedReader]) -> N
 
 
 def _error_of(to: HubDestination, error: BaseException) -> PushError:
-    """Return the error of a failed push. Its message says what was expected and what to change."""
+    """Return the PushError for ``error``, an exception that was raised when files were copied to ``to``.
+
+    Its message says what was expected and what to change.
+    """
     from huggingface_hub.errors import OfflineModeIsEnabled
 
     response = getattr(error, "response", None) or getattr(error.__cause__, "response", None)

@@ -23,23 +23,23 @@ _WITHOUT_CREDENTIALS = {
 }
 """Names of botocore's error classes for credentials that it cannot find or cannot read."""
 _OF_THE_TOKEN = ("InvalidToken", "ExpiredToken", "TokenRefreshRequired")
-"""S3 error codes of credentials that are not valid (any more)."""
+"""S3 error codes of credentials that are not valid, or not valid any more."""
 _OF_THE_REGION = (
     "AuthorizationHeaderMalformed",
     "IllegalLocationConstraintException",
     "InvalidRegion",
     "PermanentRedirect",
 )
-"""S3 error codes of requests to another region than the bucket's."""
+"""S3 error codes of requests that were sent to a wrong region."""
 _PART = 64 << 20
 """Size in bytes of a part of a large object. An object has at most 10,000 parts, here 640 GB."""
 
 
 def push_to_s3(folder: Path, to: S3Destination) -> Pushed:
-    """Copy the files of a folder to objects below the destination's prefix.
+    """Copy the files of a folder to an S3 bucket. Each file becomes an object below the prefix in ``to.uri``.
 
-    An object with the same size and digest is not sent again. The adapter's configuration is sent last, so an
-    incomplete copy has no configuration, or that of an earlier push. Raises PushError if the copy fails.
+    A file is not sent again if its object has the same size and digest. ``adapter_config.json`` is sent last,
+    so an incomplete copy lacks this file, or has that of an earlier push. Raises PushError if the copy fails.
     """
     prefix = to.uri.removeprefix("s3://")
     sent: list[str] = []
@@ -61,7 +61,13 @@ def push_to_s3(folder: Path, to: S3Destination) -> Pushed:
 
 
 def _sent(system: Any, path: str, file: BufferedReader, known: str | None) -> bool:
-    """Send a file, unless the bucket has the same object. Return True if the bucket had it already."""
+    """Send a file to an S3 object, unless the object has the same content. Return True if nothing was sent.
+
+    - ``system``: the file system of s3fs.
+    - ``path``: bucket and key of the object. ``known``: the same if the object exists, else None.
+
+    Raises PushError if the object does not have the file's size and digest afterwards.
+    """
     digest, size = sha256(file), file.seek(0, 2)
     file.seek(0)
     if known is not None and _is_same(system, path, digest, size):
@@ -88,7 +94,10 @@ def _is_same(system: Any, path: str, digest: str, size: int) -> bool:
 
 
 def _error_of(to: S3Destination, error: BaseException) -> PushError:
-    """Return the error of a failed push. Its message says what was expected and what to change."""
+    """Return the PushError for ``error``, an exception that was raised when files were copied to ``to``.
+
+    Its message says what was expected and what to change.
+    """
     bucket = to.uri.removeprefix("s3://").partition("/")[0]
     if isinstance(error, ImportError):
         return PushError(f"{to}: {said(error)}: pip install 'rft-operator[remote-data]'")
@@ -124,9 +133,10 @@ def _is_about_credentials(error: BaseException) -> bool:
 
 
 def _answered(error: BaseException) -> tuple[str, int | None]:
-    """Return the S3 error code and the HTTP status of the server's response. Without a response: "" and None.
+    """Return the S3 error code and the HTTP status of the response that caused an error of s3fs.
 
-    s3fs raises an OSError from the ClientError of botocore, which has the response.
+    Without a response return "" and None. s3fs raises an OSError from the ClientError of botocore, which has
+    the response.
     """
     response = getattr(error.__cause__, "response", None)
     if not isinstance(response, dict):
@@ -136,7 +146,10 @@ def _answered(error: BaseException) -> tuple[str, int | None]:
 
 
 def _is_temporary(error: BaseException, code: str, status: int | None) -> bool:
-    """Return whether the same push may succeed later. ``code`` and ``status``: see ``_answered``."""
+    """Return whether a failed copy to S3 may succeed if it is repeated later.
+
+    ``code``: the S3 error code, or "". ``status``: the HTTP status of the response, or None.
+    """
     from botocore.exceptions import BotoCoreError, HTTPClientError  # type: ignore[import-untyped]
     from botocore.exceptions import ConnectionError as NoConnection
 

@@ -1,4 +1,4 @@
-"""The parts that pushes to the hub and to a bucket share: open files, the result, and the error."""
+"""The code that is used for copies to the hub and for copies to S3: open files, result, error."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -22,16 +22,19 @@ _TEMPORARY = (408, 425, 429)
 
 
 class PushError(Exception):
-    """The files could not be copied. The message names the destination and has no secrets."""
+    """Files could not be copied to the hub or to S3. The message names the place and has no secrets.
+
+    ``temporary``: whether the same copy may succeed if it is repeated later.
+    """
 
     def __init__(self, message: str, *, temporary: bool = False) -> None:
-        """``temporary``: whether the same push may succeed if it is repeated later."""
+        """``temporary``: whether the same copy may succeed if it is repeated later."""
         super().__init__(message)
         self.temporary = temporary
 
 
 class Pushed(NamedTuple):
-    """The result of a push: the address of the files, and their names."""
+    """The result of copying a folder to the hub or to S3: the address of the copy, and names of files."""
 
     address: str
     sent: list[str]
@@ -46,8 +49,9 @@ class Pushed(NamedTuple):
 def opened(folder: Path) -> Iterator[dict[str, BufferedReader]]:
     """Yield the files of a folder, open for reading, by their names. Subfolders are left out.
 
-    Raises PushError for a link, a FIFO or a device, because other pods may have put it on the run's volume.
-    Also raises PushError if the folder has no files, or cannot be read.
+    ``adapter_config.json`` is the last entry. Raises PushError if an entry is a link, a FIFO or a device,
+    because other pods may have put it on the run's volume. Also raises PushError if the folder has no files,
+    or cannot be read.
     """
     with ExitStack() as stack:
         found = {}
@@ -76,17 +80,20 @@ def sha256(file: BufferedReader) -> str:
 
 
 def is_temporary(status: int) -> bool:
-    """Return whether a request that got this HTTP status may succeed if it is repeated later."""
+    """Return whether a request that got the HTTP status ``status`` may succeed if it is repeated later."""
     return (status >= 500 and status != _NOT_IMPLEMENTED) or status in _TEMPORARY
 
 
 def said(error: BaseException) -> str:
-    """Return the first lines of the messages of an error and its cause, without secrets and URL queries."""
+    """Return the first line of an error's message and of its cause's message, joined by ": ".
+
+    Secrets, URL queries and control characters are removed.
+    """
     found = (error,) if error.__cause__ is None else (error, error.__cause__)
     lines = [next(iter(str(each).strip().splitlines()), "") or type(each).__name__ for each in found]
     return redacted(shown(without_controls(": ".join(lines))))
 
 
 def set_variables(environment: Mapping[str, str], *names: str) -> list[str]:
-    """Return the names of the environment variables that are set to a value."""
+    """Return those of ``names`` that are in ``environment`` with a value that is not empty."""
     return [name for name in names if environment.get(name)]

@@ -1,1 +1,1 @@
-"""The old name of ``rft_graders``. Jobs that an earlier release created still use it."""
+"""The old name of the package ``rft_graders``. Kubernetes Jobs of earlier releases still use this name."""

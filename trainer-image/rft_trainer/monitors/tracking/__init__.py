@@ -1,6 +1,6 @@
-"""Logs the curves and parameters of a run to Weights & Biases, MLflow and TensorBoard.
+"""Logs the metrics and parameters of a run to Weights & Biases, MLflow and TensorBoard.
 
-The training loop calls ``trackers``. The library of each backend runs in its own process. In the trainer,
-``sender`` writes calls into a pipe. In the library's process, ``worker`` reads them. Each ``*_tracker`` uses
-one library.
+The library of each of these backends runs in its own process. The training loop calls ``trackers``. In the
+trainer, ``sender`` writes each call into a pipe. In the library's process, ``worker`` reads the calls from
+the pipe. Each ``*_tracker`` uses one library.
 """

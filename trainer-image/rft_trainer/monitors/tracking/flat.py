@@ -1,4 +1,4 @@
-"""Flattens metrics and parameters into the form that trackers accept. Pure functions."""
+"""Converts nested metrics and parameters into the flat mappings that tracking backends accept."""
 
 import math
 import re
@@ -14,9 +14,9 @@ _NO_PARAMETERS = ("tracking", "template")
 
 
 def numbers(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """Return the finite numbers in nested mappings. The keys are paths such as ``graders/correct``.
+    """Return the finite numbers in nested mappings as a flat mapping, with keys such as ``graders/correct``.
 
-    Strings, lists and None are left out. True becomes 1.
+    Strings, lists and None are left out. True becomes 1. ``prefix``: the beginning of each key.
     """
     found: dict[str, float] = {}
     for name, value in values.items():
@@ -28,9 +28,10 @@ def numbers(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
 
 
 def hyperparameters(config: RunConfig) -> dict[str, Any]:
-    """Return the spec, the effective parameters and the plan as hyperparameters for trackers.
+    """Return the hyperparameters of a run as nested mappings, for the tracking backends.
 
-    ``tracking``, ``template`` and passwords are left out.
+    They are the job's spec, the parameters with their defaults filled in, and the plan of GPUs and memory.
+    ``spec.tracking``, ``spec.template`` and passwords in URLs are left out.
     """
     spec = {name: value for name, value in config.spec.dump().items() if name not in _NO_PARAMETERS}
     whole = {
@@ -46,16 +47,19 @@ def hyperparameters(config: RunConfig) -> dict[str, Any]:
 
 
 def _without_inherited(plan: Plan) -> dict[str, Any]:
-    """Return a plan without the list of fields that the job inherits from the platform's defaults.
+    """Return a plan as a mapping, without the names of the fields whose values are the platform's defaults.
 
-    The values of these fields are parameters of the run, but this list is not.
+    The values of these fields are parameters of the run, but their names are not.
     """
     derived = plan.effective.model_copy(update={"inherited": None}) if plan.effective is not None else None
     return plan.model_copy(update={"effective": derived}).dump()
 
 
 def texts(values: Any, prefix: str = "") -> dict[str, str]:
-    """Return the values in nested mappings and lists as text. Keys are paths like ``spec.graders.0.name``."""
+    """Return the values in nested mappings and lists as one flat mapping, with each value as text.
+
+    The keys are paths such as ``spec.graders.0.name``.
+    """
     return dict(_leaves(values, prefix))
 
 
@@ -72,7 +76,7 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, str]]:
 
 
 def _without_passwords(value: Any) -> Any:
-    """Return a value with ``user:password@`` removed from all URLs in it."""
+    """Return a copy of a value, such as a nested mapping, with ``user:password@`` removed from its URLs."""
     if isinstance(value, Mapping):
         return {name: _without_passwords(part) for name, part in value.items()}
     if isinstance(value, list):

@@ -32,10 +32,16 @@ _ENVIRONMENT = {
 
 
 class MlflowTracker:
-    """Logs with MLflow's synchronous client. The trainer queues the calls, so it does not have to wait."""
+    """The tracking backend for MLflow. It uses MLflow's synchronous client.
+
+    It runs in its own process, so the trainer does not wait for MLflow.
+    """
 
     def start(self, run: RunInfo) -> None:
-        """Find or create the MLflow run of the job. Parameters that this run already has are not changed."""
+        """Find the job's MLflow run, or create it, and log the parameters.
+
+        Parameters that the MLflow run already has are not changed.
+        """
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         mlflow: Any = importlib.import_module("mlflow")
@@ -56,7 +62,7 @@ class MlflowTracker:
         self._evaluations = self._newest(EVERY_EVALUATION)
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Log a step, unless an earlier attempt logged it.
+        """Log the metrics ``numbers`` of a training step, unless an earlier attempt logged this step.
 
         If a step is logged twice, MLflow shows both values, and cannot delete one of them.
         """
@@ -65,13 +71,16 @@ class MlflowTracker:
             self._steps = step
 
     def evaluation(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Log an evaluation, unless an earlier attempt logged it."""
+        """Log the scores ``numbers`` of a held-out evaluation, unless an earlier attempt logged this step."""
         if step > self._evaluations:
             self._metrics(step, numbers)
             self._evaluations = step
 
     def finish(self, end: End, numbers: Mapping[str, float]) -> None:
-        """Close the MLflow run. Its status becomes KILLED if the job stopped with a checkpoint."""
+        """Log the final numbers, upload the adapter if this is asked for, and close the MLflow run.
+
+        The status of the MLflow run becomes FINISHED, KILLED if the trainer was asked to stop, else FAILED.
+        """
         self._metrics(int(numbers.get("final/step", 0)), numbers)
         self._client.set_tag(self._run, "rft.dev/reason", end.reason)
         try:
@@ -85,7 +94,10 @@ class MlflowTracker:
         return str(found.experiment_id if found is not None else self._client.create_experiment(name))
 
     def _log_parameters(self, parameters: Mapping[str, Any], known: Mapping[str, str]) -> None:
-        """Log the parameters that the MLflow run does not have yet. MLflow refuses to change a parameter."""
+        """Log those of ``parameters`` that are not in ``known``, the parameters that the MLflow run has.
+
+        MLflow refuses to change a parameter.
+        """
         new = [(name, value) for name, value in limited(texts(parameters)).items() if name not in known]
         for batch in _batches(new, MAX_BATCH):
             self._client.log_batch(self._run, params=[self._entities.Param(*pair) for pair in batch])
@@ -104,7 +116,10 @@ _STATUS: dict[int, str] = {ExitCode.OK: "FINISHED", ExitCode.PREEMPTED: "KILLED"
 
 
 def limited(parameters: Mapping[str, str]) -> dict[str, str]:
-    """Return the parameters with names and values truncated to the lengths that MLflow accepts."""
+    """Return the parameters with names and values truncated to the lengths that MLflow accepts.
+
+    Parameters with an empty value are left out.
+    """
     return {name[:MAX_NAME]: _cut(value) for name, value in parameters.items() if value}
 
 

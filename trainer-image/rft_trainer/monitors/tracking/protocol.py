@@ -1,21 +1,23 @@
-"""The interface of tracking backends, and the data that a backend gets at the start of a run."""
+"""The interface of tracking backends, such as MLflow, and the data that a backend gets from the trainer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 CURVES = ("step", "evaluation")
-"""The kinds of rows that are logged: steps and held-out evaluations. A tracker keeps the highest logged step
-of each kind, so that no row is logged twice."""
+"""The two kinds of data that are logged: training steps and held-out evaluations. A tracker remembers the
+highest logged step of each kind, so that no data is logged twice."""
 
 
 @dataclass(frozen=True)
 class RunInfo:
-    """The run that is tracked.
+    """The training run whose metrics a tracking backend logs.
 
-    - ``uid``: the RFTJob's UID. A backend finds the run of a resumed job by the UID.
+    - ``name``, ``namespace``, ``uid``: those of the RFTJob. After a resume, the backend finds its own run by
+      the UID.
     - ``folder``: path of the run's folder.
     - ``resumed_from``: step of the checkpoint from which this attempt starts. 0: there is no checkpoint.
+    - ``attempt``: number of the attempt, which is a start of the trainer for the run.
     - ``trainer_pid``: PID of the trainer.
     """
 
@@ -34,7 +36,7 @@ class RunInfo:
 
 @dataclass(frozen=True)
 class End:
-    """How an attempt ended. ``adapter`` is the folder of the final adapter, "" if there is none."""
+    """How an attempt (one start of the trainer) ended. ``adapter``: the final adapter's folder; "": none."""
 
     exit_code: int
     reason: str
@@ -42,16 +44,16 @@ class End:
 
 
 class Tracker(Protocol):
-    """The interface of a tracking backend. Methods may raise any error: the worker logs it and continues."""
+    """The interface of a tracking backend. Its methods may raise any error: this is logged, not fatal."""
 
     def start(self, run: RunInfo) -> None:
-        """Create the run in the backend, or reopen the run that an earlier attempt created."""
+        """Create a run in the backend for ``run``, or reopen the one that an earlier attempt created."""
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Log the numbers of one training step."""
+        """Log the metrics ``numbers`` of one training step, by names such as ``graders/correct``."""
 
     def evaluation(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Log the scores of one held-out evaluation. Step 0 is the evaluation of the starting policy."""
+        """Log the scores ``numbers`` of the held-out evaluation after ``step``. 0: the starting policy."""
 
     def finish(self, end: End, numbers: Mapping[str, float]) -> None:
-        """Close the run in the backend with its final numbers, and upload the adapter as an artifact."""
+        """Log the final numbers, upload the adapter if ``spec.tracking`` asks for it, and close the run."""

@@ -1,4 +1,4 @@
-"""Sends calls from the trainer to a tracking process, through a pipe, without blocking the trainer."""
+"""Sends calls from the trainer to the process of a tracking library, without blocking the trainer."""
 
 import json
 import logging
@@ -20,10 +20,17 @@ _STDERR = 2
 
 
 class Sender:
-    """Sends calls to one tracking process, with a bounded queue and a thread. No method raises an error."""
+    """Sends calls through a pipe to one tracking process, which runs the library of one backend.
+
+    The calls wait in a queue of limited length, and a thread writes them into the pipe. So the trainer never
+    waits for the pipe. No method raises an error.
+    """
 
     def __init__(self, backend: str, command: Sequence[str] | None = None) -> None:
-        """Start the tracking process. ``command`` replaces its usual command, for tests only."""
+        """Start the tracking process of ``backend``, such as ``mlflow``.
+
+        ``command`` replaces the usual command of the process, for tests only.
+        """
         self.backend = backend
         self.dropped = 0
         self._queue: queue.Queue[str | None] = queue.Queue(QUEUE_LENGTH)
@@ -42,7 +49,10 @@ class Sender:
         self._thread.start()
 
     def send(self, call: str, arguments: dict[str, Any]) -> None:
-        """Queue a call for the tracking process."""
+        """Put a call into the queue for the tracking process. If the queue is full, drop and count the call.
+
+        ``call``: the name of the method of ``Tracker``. ``arguments``: its arguments as JSON values.
+        """
         try:
             self._queue.put_nowait(json.dumps([call, arguments]) + "\n")
         except queue.Full:
@@ -51,7 +61,8 @@ class Sender:
     def close(self, seconds: float) -> bool:
         """Wait at most ``seconds`` until the tracking process has made all queued calls and has ended.
 
-        If the process has not ended by then, kill it. Return whether it ended in time and without an error.
+        If the process has not ended by then, kill it. Return whether the process ended in time and with exit
+        code 0.
         """
         deadline = time.monotonic() + seconds
         try:
@@ -69,7 +80,7 @@ class Sender:
         return ended and process is not None and process.returncode == 0
 
     def kill(self) -> None:
-        """Kill the tracking process. The tracking backend then shows the run as still open."""
+        """Kill the tracking process. If it has not closed the run, the backend shows the run as open."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -82,9 +93,9 @@ class Sender:
         return True
 
     def _write(self, process: subprocess.Popen[str] | None) -> None:
-        """Write the queued calls into the pipe until ``close`` is called.
+        """Write the queued calls into the pipe of the tracking process until ``close`` is called.
 
-        If the tracking process has ended, drop the calls.
+        This method is the thread. If the process has ended, drop and count the calls.
         """
         broken = process is None
         while (line := self._queue.get()) is not None:

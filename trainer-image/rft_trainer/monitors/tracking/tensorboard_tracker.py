@@ -14,13 +14,13 @@ FOLDER = "tensorboard"
 
 
 class TensorboardTracker:
-    """Writes events with TensorBoard's protocol buffers, without importing torch or tensorflow."""
+    """The tracking backend for TensorBoard: writes event files, without importing torch or tensorflow."""
 
     def start(self, run: RunInfo) -> None:
-        """Open a new event file.
+        """Open a new event file for this attempt, and write the hyperparameters of the run into it.
 
-        The attempt repeats the steps after the checkpoint. TensorBoard ignores the older events of these
-        steps.
+        The attempt repeats the steps after its checkpoint. Events of these steps in older files are ignored
+        by TensorBoard.
         """
         files = importlib.import_module("tensorboard.summary.writer.event_file_writer")
         self._event: Any = importlib.import_module("tensorboard.compat.proto.event_pb2")
@@ -38,7 +38,10 @@ class TensorboardTracker:
         self._writer.flush()
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Log a step. Steps up to the checkpoint are skipped: the files of earlier attempts have them."""
+        """Write the metrics ``numbers`` of a training step.
+
+        Steps up to the checkpoint are skipped, because the event files of earlier attempts have them.
+        """
         if step > self._resumed_from:
             self._scalars(step, numbers)
 
@@ -48,11 +51,11 @@ class TensorboardTracker:
         self._writer.flush()
 
     def evaluation(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Log the scores of a held-out evaluation."""
+        """Write the scores ``numbers`` of the held-out evaluation after ``step``."""
         self._scalars(step, numbers)
 
     def finish(self, end: End, numbers: Mapping[str, float]) -> None:  # noqa: ARG002 - files have no status
-        """Log the final numbers of the run, and close the event file."""
+        """Write the final numbers of the run, and close the event file. No adapter is uploaded."""
         self._scalars(int(numbers.get("final/step", 0)), numbers)
         self._writer.close()
 

@@ -1,6 +1,7 @@
-"""Starts all trackers of a run, sends them data and ends them.
+"""Starts the processes of all tracking backends of a run, sends them metrics, and ends them.
 
-After the start, calls from the training loop do not block and raise no errors.
+A tracking backend is for example MLflow. Once the processes are started, calls from the training loop neither
+block nor raise errors. Only the end of the run waits for the processes.
 """
 
 import os
@@ -22,12 +23,12 @@ from rft_trainer.monitors.tracking.protocol import End, RunInfo
 from rft_trainer.monitors.tracking.sender import QUEUE_LENGTH, Sender
 
 FINISH_SECONDS = 120.0
-"""Maximum time in seconds for the end of a complete run.
+"""Maximum time in seconds for all trackers together, at the end of a complete run.
 
-In this time all trackers together send their queues and the adapter.
+In this time they send the data in their queues and upload the adapter.
 """
 FINISH_SECONDS_OTHERWISE = 20.0
-"""Maximum time in seconds for all trackers together at the end of a run that is not complete.
+"""Maximum time in seconds for all trackers together, at the end of a run that is not complete.
 
 It is short, because a pod that is being deleted has little time.
 """
@@ -36,10 +37,13 @@ LEAST_SECONDS = 1.0
 
 
 class Trackers:
-    """All tracking backends that ``spec.tracking`` names."""
+    """All tracking backends, such as MLflow, that ``spec.tracking`` names. Each runs in its own process.
+
+    Without a configuration there are none, and all methods do nothing.
+    """
 
     def __init__(self, config: RunConfig | None = None, sender: Callable[[str], Sender] = Sender) -> None:
-        """Check that the library of every tracking backend is installed. Raises ConfigurationError."""
+        """Raise ConfigurationError if the library of a tracking backend in ``config`` is not installed."""
         self._config = config
         self._targets = targets(config)
         self._sender = sender
@@ -47,21 +51,21 @@ class Trackers:
         require_libraries(list(self._targets))
 
     def __enter__(self) -> Self:
-        """Return the trackers themselves. Their processes start only in ``start``."""
+        """Return this object. The processes of the backends start only in ``start``."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Kill the tracking processes that ``finish`` has not ended."""
+        """Kill the processes of the backends that are still running."""
         for sender in self._senders:
             sender.kill()
 
     def start(self, resumed_from: int, attempt: int, records: Sequence[StepRecord] = ()) -> None:
-        """Open the run in every tracking backend.
+        """Start the process of every tracking backend, and open the run in the backend.
 
-        - ``resumed_from``: the step of the checkpoint. 0: there is no checkpoint.
-        - ``attempt``: the number of the attempt.
+        - ``resumed_from``: the step of the checkpoint from which the attempt starts. 0: no checkpoint.
+        - ``attempt``: the number of the attempt, which is a start of the trainer for the run.
         - ``records``: the steps of earlier attempts. They are sent again, because a backend may have been
-          unreachable before. If there are more than half of ``QUEUE_LENGTH``, only the newest are sent.
+          unreachable before. At most half of ``QUEUE_LENGTH`` are sent, the newest ones.
         """
         if self._config is None or not self._targets:
             return
@@ -85,17 +89,18 @@ class Trackers:
             self.step(record)
 
     def step(self, record: StepRecord) -> None:
-        """Log all numbers of a training step."""
+        """Log the metrics of a training step in every tracking backend."""
         self._send("log", {"step": record.step, "numbers": numbers(record.dump())})
 
     def evaluation(self, scores: RowScores) -> None:
-        """Log a held-out evaluation: mean reward, mean score per grader, share of truncated completions."""
+        """Log a held-out evaluation in every tracking backend: mean reward and mean scores of the graders."""
         self._send("evaluation", {"step": scores.step, "numbers": numbers(evaluation_row(scores), "eval/")})
 
     def finish(self, run: RunStatus, ending: Ending) -> None:
-        """Close the run in all backends, within a time limit.
+        """Log the final numbers in every tracking backend, close the run there, and end the processes.
 
-        An attempt that a newer one has replaced (fenced) leaves the run open for the newer one.
+        The time is limited: ``FINISH_SECONDS`` if the run is complete, else ``FINISH_SECONDS_OTHERWISE``. If
+        a newer attempt has replaced this one, only kill the processes. The run then stays open.
         """
         if ending.exit_code == ExitCode.FENCED:
             for sender in self._senders:
@@ -118,14 +123,14 @@ class Trackers:
 
 
 def targets(config: RunConfig | None) -> dict[str, dict[str, Any]]:
-    """Return the tracking backends that ``spec.tracking`` names, with their settings."""
+    """Return the settings of each tracking backend in ``spec.tracking``, by its name, such as ``mlflow``."""
     if config is None or config.spec.tracking is None:
         return {}
     return config.spec.tracking.dump()
 
 
 def require_libraries(backends: Sequence[str]) -> None:
-    """Raise ConfigurationError for a tracking backend whose library is not installed."""
+    """Raise ConfigurationError if the library of a tracking backend, such as ``wandb``, is not installed."""
     missing = [backend for backend in backends if find_spec(backend) is None]
     if missing:
         fields = ", ".join(f"spec.tracking.{backend}" for backend in missing)
@@ -138,7 +143,11 @@ def require_libraries(backends: Sequence[str]) -> None:
 
 
 def evaluation_row(scores: RowScores) -> dict[str, Any]:
-    """Return the values that are logged for an evaluation."""
+    """Return the values of a held-out evaluation that are logged in the tracking backends.
+
+    They are the mean reward, the mean score of each grader, the share of truncated completions, and the
+    number of rows.
+    """
     means = {name: _mean(values) for name, values in scores.graders.items()}
     return {
         "reward": scores.mean_reward,
@@ -149,7 +158,10 @@ def evaluation_row(scores: RowScores) -> dict[str, Any]:
 
 
 def final_numbers(run: RunStatus) -> dict[str, float]:
-    """Return the final numbers of a run: steps, rewards, held-out evaluation, usage."""
+    """Return the final numbers of a run: step, rewards, held-out evaluation and usage.
+
+    The keys are paths such as ``final/reward/best``.
+    """
     body = run.dump()
     reward = {name: body.get("reward", {}).get(name) for name in ("best", "baseline", "latest")}
     parts = {"step": run.progress.step, "reward": reward}

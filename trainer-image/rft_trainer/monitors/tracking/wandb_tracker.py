@@ -1,4 +1,4 @@
-"""Logs to Weights & Biases, with one W&B run per job. The id of the W&B run is the UID of the RFTJob.
+"""Logs to Weights & Biases, with one W&B run per RFTJob. The id of the W&B run is the UID of the RFTJob.
 
 The API key is in the environment variable WANDB_API_KEY.
 """
@@ -26,14 +26,14 @@ _ENVIRONMENT = {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false", "GIT_P
 
 
 class WandbTracker:
-    """Logs all attempts of a job into one W&B run.
+    """The tracking backend for Weights & Biases. All attempts of a job are logged into one W&B run.
 
-    W&B's own step can only increase: rows with a lower step are dropped. So the training step is logged as
+    W&B's own step can only increase: data with a lower step is dropped. So the training step is logged as
     another field, and this field is the x-axis of all charts.
     """
 
     def start(self, run: RunInfo) -> None:
-        """Create or resume the W&B run of the job, with all hyperparameters as its config."""
+        """Create the job's W&B run, or resume it. Its config gets all hyperparameters of the training run."""
         folder = (Path(run.folder) / FOLDER).resolve()
         folder.mkdir(parents=True, exist_ok=True)
         # The library reads ``wandb/settings`` in the working folder. In the folder of somebody else's
@@ -75,15 +75,21 @@ class WandbTracker:
         self._sent = self._sent_before()
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Log a step, unless an earlier attempt logged it, because W&B cannot remove a logged point."""
+        """Log the metrics ``numbers`` of a training step, unless an earlier attempt logged this step.
+
+        W&B cannot remove a logged point.
+        """
         self._once("step", step, {_STEP: step, **numbers})
 
     def evaluation(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Log an evaluation, unless an earlier attempt logged it."""
+        """Log the scores ``numbers`` of a held-out evaluation, unless an earlier attempt logged this step."""
         self._once("evaluation", step, {_STEP: step, _EVALUATION: step, **numbers})
 
     def finish(self, end: End, numbers: Mapping[str, float]) -> None:
-        """Close the W&B run. If the job stopped with a checkpoint, the W&B run is marked as preempted."""
+        """Log the final numbers, upload the adapter if this is asked for, and close the W&B run.
+
+        If the trainer was asked to stop, the W&B run is marked as preempted.
+        """
         self._run.summary.update({**numbers, "final/reason": end.reason})
         if end.adapter and self._uploads:
             artifact = self._library.Artifact(f"{self._name}-adapter", type="model")
@@ -102,9 +108,9 @@ class WandbTracker:
             files.write_json(self._sent_file, self._sent)
 
     def _sent_before(self) -> dict[str, int]:
-        """Return the highest step that was logged for each kind of row in ``CURVES``. -1: none was logged.
+        """Return the highest logged step of each kind of data in ``CURVES``. -1: no step was logged.
 
-        The steps are read from W&B, or from the run's folder if W&B is offline.
+        The steps are read from W&B, or from a file in the run's folder if W&B is offline.
         """
         if not self._run.offline:
             summary = self._run.summary

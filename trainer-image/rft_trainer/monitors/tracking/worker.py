@@ -1,8 +1,8 @@
 """``python -m rft_trainer.monitors.tracking.worker BACKEND``: runs one tracking library in its own process.
 
-Standard input has one call per line. The library may hang, retry for hours or crash. So the trainer never
-waits for this process during the run. After the run the trainer waits for a limited time, and then kills this
-process.
+The trainer writes the calls of the library to the standard input of this process, one per line. The library
+may hang, retry for hours or crash. So the trainer never waits for this process during the run. After the run
+it waits for a limited time, and then kills this process.
 """
 
 import json
@@ -33,7 +33,10 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 2.0, 60.0
 
 
 class TrackerWorker:
-    """Reads calls from a stream, and calls a tracking library. Each kind of error is logged once."""
+    """Reads the trainer's calls from a stream, and makes them in a tracking library, such as MLflow's.
+
+    Each kind of error is logged once. ``lost``: number of calls that failed after all retries.
+    """
 
     def __init__(self, backend: str, tracker: Tracker, pause: Callable[[float], None] = time.sleep) -> None:
         self._backend = backend
@@ -43,7 +46,10 @@ class TrackerWorker:
         self.lost = 0
 
     def run(self, lines: Iterable[str]) -> None:
-        """Make the call that each line of the stream describes, until the stream ends."""
+        """Make the call that each line describes, until the lines end.
+
+        A line is a JSON list with the name of the call and its arguments.
+        """
         for line in lines:
             call, arguments = json.loads(line)
             if call == "start":
@@ -58,7 +64,10 @@ class TrackerWorker:
             )
 
     def _until_started(self, run: RunInfo) -> None:
-        """Start the run in the backend, and retry until this succeeds. Other calls wait in the queue."""
+        """Open the run in the tracking backend, and retry without a limit until this succeeds.
+
+        Other calls wait meanwhile.
+        """
         self._made(lambda: self._tracker.start(run), tries=None)
 
     def _bound(self, call: str, arguments: Mapping[str, Any]) -> Callable[[], None]:
@@ -68,9 +77,9 @@ class TrackerWorker:
         return lambda: method(arguments["step"], arguments["numbers"])
 
     def _made(self, call: Callable[[], None], tries: int | None) -> bool:
-        """Call the tracking library, with retries after growing pauses. Return whether a call succeeded.
+        """Make one call in the tracking library, with retries. Return whether the call succeeded at last.
 
-        ``tries`` is the maximum number of tries; None: no limit.
+        ``tries``: the maximum number of tries. None: no limit.
         """
         failures = 0
         while True:
@@ -93,14 +102,20 @@ class TrackerWorker:
 
 
 def without_secrets(text: str) -> str:
-    """Remove the values of secret environment variables from a text. Libraries' errors may have them."""
+    """Return a text with ``***`` in place of the values of the secret environment variables (``SECRETS``).
+
+    The messages of a library's errors may contain them.
+    """
     for secret in filter(None, map(os.environ.get, SECRETS)):
         text = text.replace(secret, "***")
     return text
 
 
 def main(argv: list[str]) -> None:
-    """Make the calls that standard input lists. Then exit without libraries' exit hooks, which may hang."""
+    """Make the calls that standard input lists in the tracking library of the backend ``argv[0]``.
+
+    Then exit without the exit hooks of the library, because they may hang.
+    """
     # On Ctrl-C the trainer still logs its last row, so this process must not end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     set_dumpable(False)
