@@ -2,7 +2,7 @@
 
     from rft import Client, RFTJob, plan, validate
 
-Classes that call a cluster need the extra ``cli``. Nothing in this package needs torch.
+``Client``, which sends requests to a cluster, needs the pip extra ``cli``. No module here imports torch.
 """
 
 from rft.client import Client, Job

@@ -1,6 +1,6 @@
-"""A client for the RFTJobs of one namespace of a cluster.
+"""A Python client for the RFTJobs of one namespace of a cluster.
 
-A method that Kubeflow's SDK also has, such as ``get_job_logs``, has the same name as there.
+Methods that Kubeflow's SDK also has, such as ``get_job_logs``, have the same names as there.
 """
 
 import time
@@ -21,17 +21,22 @@ POLL_SECONDS = 5.0
 
 
 class Job(NamedTuple):
-    """An RFTJob as it was in the cluster when it was read."""
+    """An RFTJob as the API server returned it: its name, namespace, spec and status at that time. Later
+    changes in the cluster do not change this object.
+    """
 
     name: str
     namespace: str
     spec: RFTJobSpec
     status: RFTJobStatus
-    """The status that the operator has written. It has no values until the operator has processed the job."""
+    """The status that the operator has written. It has no phase and no results until the operator has
+    processed the job for the first time."""
 
     @property
     def phase(self) -> str:
-        """The phase, such as Running. ``Pending`` if the operator has not processed the job yet."""
+        """The phase in the status, such as ``Running``. It is ``Pending`` if the operator has not processed
+        the job yet.
+        """
         return self.status.phase or "Pending"
 
 
@@ -41,9 +46,8 @@ class Client:
     """
 
     def __init__(self, namespace: str | None = None, context: str | None = None) -> None:
-        """Connect to a cluster with the kubeconfig, as ``rft`` does.
-
-        In a pod without a kubeconfig, connect with the pod's service account.
+        """Connect to a cluster with the kubeconfig, as the command ``rft`` does. In a pod without a
+        kubeconfig, connect with the pod's service account.
 
         - ``namespace``: the namespace of all jobs. If None, it is the namespace of the kubeconfig's context,
           or ``default`` if the context has none or there is no kubeconfig.
@@ -58,11 +62,12 @@ class Client:
 
     @property
     def namespace(self) -> str:
-        """The namespace of all jobs of this client."""
+        """The namespace to which all methods of this client apply."""
         return self._cluster.namespace
 
     def submit(self, job: RFTJob, *, dry_run: bool = False) -> str:
-        """Apply a job to the cluster. Return ``created``, ``configured`` or ``unchanged``.
+        """Create or update a job in the cluster. Return ``created``, ``configured`` or ``unchanged``, as
+        ``kubectl apply`` prints.
 
         The job is applied in the namespace of this client, even if ``metadata.namespace`` of the job is
         another one. With ``dry_run`` the API server checks everything and stores nothing. If the job is not
@@ -83,21 +88,23 @@ class Client:
             return apply(body)
 
     def list_jobs(self) -> list[Job]:
-        """Return all jobs of the namespace."""
+        """Return all RFTJobs in the namespace of this client."""
         return [_job(body) for body in self._cluster.jobs()]
 
     def get_job(self, name: str) -> Job:
-        """Return a job with its current status."""
+        """Return the RFTJob with this name, with its current spec and status. Raises RFTError if it does not
+        exist.
+        """
         return _job(self._cluster.job(name))
 
     def get_job_logs(
         self, name: str, *, follow: bool = False, container: str = "trainer", tail: int | None = None
     ) -> Iterator[str]:
-        """Return an iterator over the lines of the log of the job's newest pod.
+        """Return an iterator over the log lines of one container, in the newest pod of a job.
 
         - ``follow``: whether to wait for new lines until the container ends.
         - ``container``: ``trainer``, or ``grader``, which runs users' code.
-        - ``tail``: the number of last lines to return. None: all lines.
+        - ``tail``: return only this number of lines from the end of the log. None: return all lines.
 
         Raises RFTError if the job has no pod.
         """
@@ -105,10 +112,11 @@ class Client:
         return self._cluster.log_lines(pod["metadata"]["name"], container, follow=follow, tail=tail)
 
     def watch_job(self, name: str) -> Iterator[Job]:
-        """Yield a job now, and again after each change, until its phase is Succeeded, Failed or Cancelled.
+        """Yield a job in its current state, and again after each change of its spec or status. Stop when its
+        phase is Succeeded, Failed or Cancelled.
 
-        Each step that the trainer reports is a change too. A job in the phase Invalid has not ended, because
-        it runs once its spec is corrected.
+        The status also changes when the trainer reports a step. The phase Invalid is not an end: such a job
+        runs after its spec is corrected.
         """
         for body in self._cluster.changes(name):
             job = _job(body)
@@ -125,12 +133,11 @@ class Client:
     ) -> Job:
         """Wait until the phase of a job is one of ``status``, and return the job.
 
-        - ``status``: the phases to wait for.
         - ``timeout``: the maximum time to wait, in seconds.
-        - ``polling_interval``: the time between two requests for the job, in seconds.
+        - ``polling_interval``: the time between two requests to the API server, in seconds.
 
-        Raises TimeoutError after ``timeout`` seconds. Raises RFTError if the job ends in another phase:
-        Succeeded, Failed or Cancelled.
+        Raises TimeoutError after ``timeout`` seconds. Raises RFTError if the job ends (Succeeded, Failed or
+        Cancelled) in a phase that is not in ``status``.
         """
         ends = time.monotonic() + timeout
         while True:
@@ -148,15 +155,17 @@ class Client:
             time.sleep(min(polling_interval, left))
 
     def suspend_job(self, name: str) -> None:
-        """Suspend a job. The job saves a checkpoint and releases its GPUs. Does not wait for this."""
+        """Set ``spec.suspend`` of a job: its trainer saves a checkpoint, and its pod ends, so that the GPUs
+        are free. Does not wait until the job is suspended.
+        """
         self._cluster.change_spec(name, {"suspend": True})
 
     def resume_job(self, name: str) -> None:
-        """Resume a suspended job. The job continues from its checkpoint. Does not wait until the job runs."""
+        """Resume a suspended job from its newest checkpoint. Does not wait until the job runs."""
         self._cluster.change_spec(name, {"suspend": False})
 
     def cancel_job(self, name: str) -> None:
-        """Cancel a job. The job saves a checkpoint and ends permanently. Does not wait for this end."""
+        """End a job permanently. Its trainer saves a checkpoint first. Does not wait until it has ended."""
         self._cluster.change_spec(name, {"cancel": True})
 
 

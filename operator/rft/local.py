@@ -1,4 +1,4 @@
-"""Checks, plans and runs an RFTJob on this machine."""
+"""Functions that load, check, plan and run an RFTJob on this machine, without a cluster."""
 
 import subprocess
 import sys
@@ -22,15 +22,17 @@ from rft_run.folder import RunFolder
 from rft_run.steps import StepRecord
 
 POLL_SECONDS = 0.5
-"""Time in seconds between two checks of ``run_locally`` for records of new steps."""
+"""Time in seconds after which ``run_locally`` checks again whether the run has written records of new
+steps."""
 
 
 def load(path: str | Path) -> RFTJob:
-    """Return the only RFTJob of a file. The RFTJob must be valid for a cluster, so it must have a storage.
+    """Return the RFTJob in the manifest file ``path``. It must be valid for a cluster, so it must have
+    ``spec.storage``.
 
-    ConfigMaps in the file are not returned. The field ``python.file`` is refused, because only the commands
-    of ``rft`` can read it. Raises RFTError if the file cannot be read, if it has no RFTJob or more than one,
-    or if the RFTJob is not valid.
+    ConfigMaps in the file are ignored. The field ``python.file`` is refused, because only the command ``rft``
+    can read it. Raises RFTError if the file cannot be read, if it has no RFTJob or more than one, or if the
+    RFTJob is not valid.
     """
     document = manifest.the_job(Path(path))
     job, problems = check(document.body)
@@ -41,19 +43,19 @@ def load(path: str | Path) -> RFTJob:
 
 
 def validate(job: RFTJob) -> list[str]:
-    """Return the problems of a job as texts. The list is empty if the job is valid.
+    """Return the problems of an RFTJob as texts. The list is empty if the job is valid.
 
-    Each text names the field, its value, what is allowed and the correction. An RFTJob that was built in
-    Python already has valid fields. This function also checks the rules about several fields.
+    Each text names the field, its value, what is allowed and the correction. The constructor of RFTJob checks
+    only single fields. This function also checks the rules about several fields.
     """
     return [str(problem) for problem in check(job.dump()).problems]
 
 
 def plan(job: RFTJob) -> Plan:
-    """Return the plan of a job: GPUs, CPU, memory, and the reasons for these numbers.
+    """Return the plan of a job: the GPUs, CPU and memory that it needs, and the reasons for these numbers.
 
-    The dataset is not read, so the plan has no estimate that needs the number of rows. Raises RFTError if no
-    plan can be made.
+    The dataset is not read, so estimates that depend on the number of rows are missing. Raises RFTError if
+    the job cannot be planned, for example because it fits on no number of GPUs.
     """
     read = shape_for(job.spec.model, None, hub=False)
     try:
@@ -75,25 +77,25 @@ def run_locally(
     push_to: Sequence[str] = (),
     public: bool = False,
 ) -> ReportedRun:
-    """Train on this machine until the end, as ``rft run`` does. Return the data of the run's report.
+    """Train a job on this machine until the run ends, as ``rft run`` does. Return the spec, status, steps and
+    evaluations of the run.
 
-    If ``folder`` has a stopped run of the same job, this run is resumed. Relative paths in the job start at
-    the current working directory. Progress is printed.
+    - ``folder``: the run's folder. If it has a stopped run of the same job, this run is resumed.
+    - ``on_step``: called with the record of each step, soon after the end of the step. In a resumed run it is
+      first called with the records of the earlier steps.
+    - ``push_to``: the destinations to which the adapter may be pushed. If the job has ``spec.output``, its
+      destination must be among them.
+    - ``public``: whether this destination may be a public repository.
 
-    ``on_step`` is called with the record of each step, soon after the end of the step. In a resumed run it is
-    first called with the records of the earlier steps.
-
-    If the job has ``spec.output``, ``push_to`` must name its destination, as ``--push-to`` of ``rft run``
-    does. With ``public`` the destination may be a public repository.
-
-    If ``on_step`` raises an exception, or if Ctrl-C raises KeyboardInterrupt, the run saves a checkpoint and
-    stops. Then the exception is raised again. Raises RFTError if the run does not complete.
+    Relative paths in the job start at the current working directory. Progress is printed. If ``on_step``
+    raises an exception, or if Ctrl-C raises KeyboardInterrupt, the run saves a checkpoint and stops. Then the
+    exception is raised again. Raises RFTError if the run does not complete.
     """
     metrics = RunFolder(Path(folder)).metrics
     with tempfile.NamedTemporaryFile("w", dir=Path.cwd(), prefix=".rft-", suffix=".yaml") as file:
         file.write(dump({key: value for key, value in job.dump().items() if key != "status"}))
         file.flush()
-        # -P: modules in the working folder, which may come with a stranger's rows, are never imported.
+        # -P: Python imports no modules from the working directory, which may have a stranger's files.
         command = [sys.executable, "-P", "-m", "rft_cli.main", "run", file.name, "--output", str(folder)]
         command += [f"--push-to={destination}" for destination in push_to]
         command += ["--public"] if public else []
@@ -103,7 +105,7 @@ def run_locally(
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(POLL_SECONDS)
                 ended = process.returncode is not None
-                # The file of a long run takes a while to read, so it is read only after a change.
+                # The metrics file of a long run takes a while to read, so it is read only after a change.
                 before, size = size, metrics.stat().st_size if metrics.exists() else 0
                 if on_step is not None and (ended or size != before):
                     last = _deliver(metrics, last, on_step)
@@ -113,7 +115,8 @@ def run_locally(
 
 
 def _deliver(metrics: Path, last: int, on_step: Callable[[StepRecord], None]) -> int:
-    """Call ``on_step`` with the record of each step after step ``last``.
+    """Call ``on_step`` with the record of each step after step ``last``. ``metrics`` is the file with the
+    records of all steps.
 
     Return the number of the newest step, or ``last`` if there is no newer step.
     """
@@ -126,12 +129,11 @@ def _deliver(metrics: Path, last: int, on_step: Callable[[StepRecord], None]) ->
 
 @contextmanager
 def _stopped_at_errors(command: Sequence[str]) -> Iterator["subprocess.Popen[bytes]"]:
-    """Start ``command``, an ``rft run``, and yield its process.
+    """Start ``command``, a command line of ``rft run``, and yield its process. If the ``with`` block raises
+    an exception, send SIGTERM to the process, wait until it ends, and raise the exception again.
 
-    If the ``with`` block raises an exception, send SIGTERM to the process and wait until the process ends.
-
-    ``subprocess.run`` waits only a quarter of a second after an interrupt, and then kills ``rft``. The
-    trainer needs more time to write its checkpoint.
+    ``subprocess.run`` is not used: after an interrupt it waits only a quarter of a second, and then kills the
+    process. The trainer needs more time to write its checkpoint.
     """
     process = subprocess.Popen(command)
     try:

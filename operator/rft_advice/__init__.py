@@ -1,6 +1,8 @@
-"""The tuning guide's advice, as rules about a spec or a run. Advice only warns. It never refuses a job.
+"""Rules that give advice on the parameters of an RFTJob or on the result of a run. Advice only warns. It
+never refuses a job.
 
-The tuning guide is https://docs.fireworks.ai/fine-tuning/parameter-tuning.md, about nine parameters.
+Most rules follow a tuning guide about nine parameters,
+https://docs.fireworks.ai/fine-tuning/parameter-tuning.md.
 """
 
 from rft_advice.rule import Advice, AdviceRule

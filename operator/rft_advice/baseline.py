@@ -1,4 +1,5 @@
-"""Lists the parameters in which a run differs from its baseline, an earlier RFTJob.
+"""Lists the parameters in which an RFTJob differs from its baseline, the earlier RFTJob that it is compared
+with.
 
 The tuning guide advises one change at a time, because after several changes nobody knows which one helped.
 """
@@ -15,23 +16,27 @@ from rft_api.status import Baseline, Change
 from rft_api.validation import check
 
 ANNOTATION = "rft.dev/baseline"
-"""Annotation of an RFTJob with the name of its baseline, an RFTJob in the same namespace."""
+"""Annotation of an RFTJob with the name of its baseline: another RFTJob in the same namespace, with which it
+is compared."""
 
 TUNED = ("model", "dataset", "graders", "evaluation", "training", "sampling")
-"""Sections of the spec that influence what the model learns. The other sections decide where and how long the
-job runs."""
+"""Sections of the spec that are compared, because they influence what the model learns. The other sections
+decide where and how long the job runs."""
 
 
 def named_in(document: Mapping[str, Any]) -> str | None:
-    """Return the name of the baseline from an RFTJob's annotation, or None if there is no such annotation."""
+    """Return the name of an RFTJob's baseline from its annotation, or None if it has no such annotation.
+    ``document`` is the RFTJob's manifest.
+    """
     annotations = (document.get("metadata") or {}).get("annotations") or {}
     return annotations.get(ANNOTATION) or None
 
 
 def compare(name: str, spec: RFTJobSpec, document: Mapping[str, Any] | None) -> Baseline:
-    """Compare ``spec`` with its baseline, the RFTJob ``name``.
+    """Return the parameters in which the RFTJob with ``spec`` differs from its baseline, the RFTJob ``name``.
 
-    ``document`` is the baseline's manifest, or None if this RFTJob does not exist.
+    ``document`` is the manifest of the baseline, or None if it does not exist. If the two cannot be compared,
+    the result has only a message that says why.
     """
     if document is None:
         return Baseline(job=name, message=f"There is no RFTJob {name} in this namespace.")
@@ -43,7 +48,9 @@ def compare(name: str, spec: RFTJobSpec, document: Mapping[str, Any] | None) -> 
 
 
 def changes(before: RFTJobSpec, after: RFTJobSpec) -> list[Change]:
-    """Return the parameters whose effective values differ between two specs, in the order of the manifest."""
+    """Return the parameters whose values differ between two specs, each with the old and the new value, in
+    the order of the manifest. A training parameter that a spec does not set has its default.
+    """
     old, new = _parameters(before), _parameters(after)
     return [
         Change.model_validate({"path": path, **_said("from", old.get(path)), **_said("to", new.get(path))})
@@ -53,7 +60,9 @@ def changes(before: RFTJobSpec, after: RFTJobSpec) -> list[Change]:
 
 
 def warning(found: Sequence[Change]) -> str | None:
-    """Return a warning if more than one of the nine parameters of the tuning guide changed, else None."""
+    """Return a warning if more than one of the tuning guide's nine parameters is among the changes ``found``,
+    else None.
+    """
     changed = [change.path for change in found if guide_for(change.path)]
     if len(changed) < 2:
         return None
@@ -64,8 +73,11 @@ def warning(found: Sequence[Change]) -> str | None:
 
 
 def _parameters(spec: RFTJobSpec) -> dict[str, Any]:
-    """Return the values of all parameters of a spec, by path. A training parameter that the spec does not set
-    has the value that a run would use: ``effective`` derives it from other fields.
+    """Return the values of all compared parameters of a spec. The keys are paths, such as
+    ``spec.training.loraRank``.
+
+    If the spec does not set a training parameter, its value is the one that a run would use, which may depend
+    on other fields.
     """
     body = {part: value for part, value in spec.dump().items() if part in TUNED}
     # An empty UID is enough: only the seed is derived from the UID, and the seed is not compared.

@@ -3,21 +3,20 @@
 A canary is a grader of weight 0: its scores do not change the reward.
 
 Two windows of ``WINDOW`` points of the reward curve are compared. The later window has the last points of the
-curve. All windows before these points are tried as the earlier window, and the one in which the canary's mean
-score is highest is taken.
+curve. The earlier window is the one before these points in which the canary's mean score is highest.
 
 For the canary and for the reward, the difference of the means in the two windows is divided by its standard
-error. The standard error comes from the variances within the windows (Welch's t). There is advice if all of
-this holds:
+error. The standard error comes from the variances within the windows (Welch's t). The user gets advice if
+these three conditions are true:
 
 - The canary's mean falls by at least ``least``, a parameter of ``largest_fall``.
 - The canary's mean falls by at least ``CANARY_ERRORS`` standard errors.
 - The mean reward rises by at least ``REWARD_ERRORS`` standard errors.
 
 ``CANARY_ERRORS`` is high for two reasons. The earlier window is chosen as the highest of many, and the
-comparison is repeated after every step. This was simulated: the reward rose for 200 steps, and the canary was
-noise with a standard deviation of 0.1. Of 60 such curves, 6 gave a false alarm with 5 standard errors, and
-none with 6.
+comparison is repeated after every step. A simulation showed that 6 is enough: the reward rose for 200 steps,
+and the canary was noise with a standard deviation of 0.1. Of 60 such curves, 6 gave a false alarm with 5
+standard errors, and none with 6.
 
 A trend within a window increases the window's variance. So a fall is found late rather than too early.
 """
@@ -30,23 +29,22 @@ from typing import NamedTuple
 from rft_api.status import RewardPoint
 
 WINDOW = 8
-"""Number of points of the reward curve in one window.
-
-There is no advice if the points of the curve are too few for two windows.
-"""
+"""Number of points of the reward curve in each of the two windows that are compared. A curve with fewer
+points than two windows gets no advice."""
 CANARY_ERRORS = 6.0
-"""There is advice only if the mean score of the canary fell by at least this many standard errors."""
+"""The user gets advice only if the mean score of a canary (a grader of weight 0) fell by at least this many
+standard errors."""
 REWARD_ERRORS = 2.0
-"""There is advice only if the mean reward rose by at least this many standard errors."""
+"""The user gets advice only if the mean reward rose by at least this many standard errors."""
 
 
 class Fall(NamedTuple):
-    """A canary that fell while the reward rose.
+    """A canary (a grader of weight 0) whose mean score fell while the mean reward rose, from an earlier to a
+    later window of the reward curve.
 
-    - ``before``: the mean of the canary's scores in the earlier window.
-    - ``after``: the mean of the canary's scores in the later window.
-    - ``reward_before``: the mean of the reward in the earlier window.
-    - ``reward_after``: the mean of the reward in the later window.
+    - ``canary``: the name of the grader.
+    - ``before``, ``after``: the canary's mean score in the earlier and in the later window.
+    - ``reward_before``, ``reward_after``: the mean reward in the earlier and in the later window.
     """
 
     canary: str
@@ -68,19 +66,22 @@ class Fall(NamedTuple):
 
 
 def largest_fall(points: Sequence[RewardPoint], canaries: Sequence[str], least: float) -> Fall | None:
-    """Return the largest fall of a canary's mean score while the reward rose, or None if there is none.
+    """Return the canary (a grader of weight 0) whose mean score fell most while the reward rose. Return None
+    if no canary fell significantly.
 
-    Only falls that meet the three conditions in the module's docstring count. ``least`` is the minimum by
-    which a canary's mean score must fall.
+    - ``points``: the reward curve.
+    - ``canaries``: the names of the canaries.
+    - ``least``: smaller falls of the mean score are ignored. The docstring of the module has all conditions.
     """
     falls = [found for name in canaries if (found := _fall(points, name, least)) is not None]
     return max(falls, key=lambda fall: fall.size, default=None)
 
 
 def highest(points: Sequence[RewardPoint], canary: str) -> int | None:
-    """Return the last step of the window in which the canary's mean score is highest.
+    """Return the last training step of the window of ``WINDOW`` points in which the mean score of the grader
+    ``canary`` is highest. Of equal windows, the latest is taken.
 
-    Return None if fewer than ``WINDOW`` points have a score of the canary.
+    Return None if fewer than ``WINDOW`` points have a score of this grader.
     """
     scored = _scored(points, canary)
     if len(scored) < WINDOW:
@@ -89,9 +90,9 @@ def highest(points: Sequence[RewardPoint], canary: str) -> int | None:
 
 
 def _scored(points: Sequence[RewardPoint], canary: str) -> list[tuple[RewardPoint, float]]:
-    """Return the points that have a score of the canary. Each point is paired with the canary's score.
+    """Return the points of a reward curve that have a score of the grader ``canary``, each with this score.
 
-    A point has no score if the canary failed on every completion of the step.
+    A point has no score if the grader failed on every completion of the step.
     """
     return [
         (point, point.graders[canary])
@@ -101,9 +102,8 @@ def _scored(points: Sequence[RewardPoint], canary: str) -> list[tuple[RewardPoin
 
 
 def _highest(scores: Sequence[float]) -> int:
-    """Return the index at which the window with the highest mean begins.
-
-    If several windows have this mean, return the index of the latest of them.
+    """Return the index of the first score in the window of ``WINDOW`` scores with the highest mean. If
+    several windows have this mean, take the latest one.
     """
     starts = range(len(scores) - WINDOW + 1)
     return max(starts, key=lambda start: (fmean(scores[start : start + WINDOW]), start))
@@ -134,9 +134,12 @@ def _fall(points: Sequence[RewardPoint], canary: str, least: float) -> Fall | No
 
 
 def _errors(lower: Sequence[float], higher: Sequence[float]) -> float:
-    """Return the mean of ``higher`` minus that of ``lower``, divided by the difference's standard error."""
+    """Return the mean of ``higher`` minus the mean of ``lower``, divided by the standard error of this
+    difference. Both have ``WINDOW`` values. If neither varies, return plus or minus infinity, or 0 if the
+    means are equal.
+    """
     difference = fmean(higher) - fmean(lower)
     error = math.sqrt((variance(lower) + variance(higher)) / WINDOW)
-    if error < 1e-9:  # neither varies beyond rounding
+    if error < 1e-9:  # the values in each sequence are equal, except for rounding
         return math.copysign(math.inf, difference) if abs(difference) > 1e-6 else 0.0
     return difference / error

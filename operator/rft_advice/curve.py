@@ -1,4 +1,4 @@
-"""Summarizes a reward curve by a few means, which are robust against noise."""
+"""Summarizes the reward curve of a run by a few mean values, which are robust against noise."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -8,15 +8,15 @@ from typing import NamedTuple
 from rft_api.status import Reward, RewardPoint
 
 MIN_POINTS = 8
-"""There is advice about a reward curve only if it has at least this many points: two for each quarter of
-the curve."""
+"""Smallest number of points of a reward curve for which there is advice: two for each quarter of the curve.
+"""
 WINDOW = 3
-"""Number of neighbouring points in each mean of the moving average. Single points vary, because each step
-has different prompts."""
+"""Number of neighbouring points of the curve in each value of the moving average. Single points vary, because
+each step has different prompts."""
 
 
 class Curve(NamedTuple):
-    """The mean rewards in several parts of a run's reward curve."""
+    """A summary of a run's reward curve: the mean rewards of several parts of the curve."""
 
     quarters: tuple[float, float, float, float]
     """Mean reward of each quarter of the curve."""
@@ -25,14 +25,15 @@ class Curve(NamedTuple):
     end: float
     """Mean reward of the last ``WINDOW`` points of the curve."""
     peak: float
-    """The highest value of the moving average of the rewards."""
+    """The highest value of the moving average over ``WINDOW`` points."""
     peak_step: int
-    """The training step of ``peak``. It is the step of the point in the middle of the ``WINDOW`` points whose
-    mean is ``peak``."""
+    """The training step in the middle of the ``WINDOW`` points whose mean is ``peak``."""
 
 
 def curve_of(reward: Reward | None) -> Curve | None:
-    """Return the means of a run's reward curve, or ``None`` if it has fewer than ``MIN_POINTS`` points."""
+    """Return the summary of a run's reward curve, or ``None`` if the curve has fewer than ``MIN_POINTS``
+    points.
+    """
     points = reward.history if reward is not None else []
     if len(points) < MIN_POINTS:
         return None
@@ -46,7 +47,8 @@ def curve_of(reward: Reward | None) -> Curve | None:
 
 
 def epoch_means(reward: Reward | None, epochs: int, steps: int) -> list[float] | None:
-    """Return the mean reward of each epoch, or ``None`` if an epoch has fewer than two points.
+    """Return the mean reward of each epoch of a run, or ``None`` if an epoch has fewer than two points of the
+    reward curve.
 
     ``steps`` is the number of steps of the whole run. All epochs are assumed to have equally many steps.
     """

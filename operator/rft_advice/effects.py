@@ -1,4 +1,4 @@
-"""Advice on fields that have no effect because of the values of other fields."""
+"""Advice rules for fields that have no effect because of the values of other fields."""
 
 from pydantic.alias_generators import to_camel
 
@@ -15,7 +15,8 @@ _LIKE_GRPO = ("dapo", "gspo", "cispo")
 
 
 def clip_without_effect(spec: RFTJobSpec) -> str | None:
-    """Advise two or more updates per batch, or no clip distances, if the clip distances have no effect.
+    """Return a message if ``clipLow`` or ``clipHigh`` is set but has no effect, because there is one update
+    per batch. Else return None.
 
     With one update per batch the probability ratio is always 1, and nothing is clipped.
     """
@@ -32,10 +33,11 @@ def clip_without_effect(spec: RFTJobSpec) -> str | None:
 
 
 def objective_like_grpo(spec: RFTJobSpec) -> str | None:
-    """Advise two or more updates per batch if the objective has the same gradient as grpo.
+    """Return a message if the objective (dapo, gspo or cispo) has the same gradient as grpo, because there is
+    one update per batch. Else return None.
 
-    Apart from the defaults of ``klBeta`` and ``lossAggregation``, the objective differs from grpo only in how
-    it uses the probability ratio. With one update per batch this ratio is always 1.
+    These objectives use the probability ratio in another way than grpo. With one update per batch this ratio
+    is always 1. There is no message if ``overlongPenalty`` or ``refillRounds`` is above 0.
     """
     training, found = spec.training, effective(spec, uid="")
     if training.objective not in _LIKE_GRPO or training.updates_per_batch > 1:
@@ -51,7 +53,8 @@ def objective_like_grpo(spec: RFTJobSpec) -> str | None:
 
 
 def stale_bounds_without_effect(spec: RFTJobSpec) -> str | None:
-    """Return a message if bounds for stale batches are set, but no batch can be stale.
+    """Return a message if bounds for stale batches are set, but no batch of this job can be stale. Else
+    return None.
 
     A batch is stale if it was sampled with older weights than the weights that are trained on it.
     """
@@ -70,7 +73,9 @@ def stale_bounds_without_effect(spec: RFTJobSpec) -> str | None:
 
 
 def _in_turn(spec: RFTJobSpec) -> str:
-    """Return why generation and training never run at the same time in this job, even with several GPUs."""
+    """Return, as part of a message, why this job never generates and trains at the same time: the field that
+    prevents it, and its value.
+    """
     if spec.training.max_staleness == 0:
         return "maxStaleness is 0"
     return "deterministic is true" if spec.training.deterministic else f"engine is {spec.sampling.engine}"

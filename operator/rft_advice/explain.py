@@ -1,4 +1,6 @@
-"""Explains a field in text, from its description in ``rft_api``, the tuning guide and the advice."""
+"""Writes the texts of the command ``rft explain``, which explains a field of an RFTJob. The texts come from
+the field's description in ``rft_api``, the tuning guide and the advice rules.
+"""
 
 from rft_advice import RULES, RUN_RULES
 from rft_advice.guide import NINE, Guide, guide_for
@@ -6,7 +8,8 @@ from rft_api.fields import Field, find
 
 
 def explain(path: str) -> str:
-    """Return the explanation of the field at ``path``.
+    """Return a text of several lines that explains the manifest's field at ``path``: what it does, its
+    default and range, and the advice rules about it.
 
     Raises:
         UnknownField: if no field has this path.
@@ -20,7 +23,9 @@ def explain(path: str) -> str:
 
 
 def overview() -> str:
-    """Return an overview of the nine parameters, with one or two lines for each."""
+    """Return a text with two lines for each of the nine main parameters of training and sampling: its path,
+    default and range, and what it does.
+    """
     lines = [
         "The nine parameters of the tuning guide. rft explain FIELD explains one of them, or any other field."
     ]
@@ -30,7 +35,7 @@ def overview() -> str:
 
 
 def rules_about(path: str) -> list[tuple[str, str]]:
-    """Return the id and the condition of every rule of advice about the field at ``path``."""
+    """Return the id of each advice rule about the field at ``path``, with the rule's condition in words."""
     on_spec = [(rule.id, rule.when) for rule in RULES if path in rule.paths]
     on_run = [(rule.id, f"in a run: {rule.when}") for rule in RUN_RULES if path in rule.paths]
     return on_spec + on_run

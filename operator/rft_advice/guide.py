@@ -1,4 +1,5 @@
-"""The tuning guide in our words: what the nine parameters do, and when to change them.
+"""The content of the tuning guide (see ``rft_advice``) in our words: what its nine parameters do, and when to
+change them.
 
 The ranges and defaults in these texts come from the pydantic classes of ``rft_api``, and the advised limits
 from ``bands``.
@@ -16,10 +17,10 @@ from rft_api.job import RFTJobSpec
 
 
 class Guide(NamedTuple):
-    """The text of the tuning guide about one parameter.
+    """What the tuning guide says about one parameter of an RFTJob, in our words.
 
-    ``does`` says what the parameter sets. ``too_low`` and ``too_high`` say what happens if its value is too
-    low or too high.
+    ``path`` is the path of the parameter, such as ``spec.sampling.topK``. ``does`` says what the parameter
+    sets. ``too_low`` and ``too_high`` say what happens if its value is too low or too high.
     """
 
     path: str
@@ -31,7 +32,7 @@ class Guide(NamedTuple):
 
     @property
     def field(self) -> Field:
-        """The field of the manifest for the parameter, with its range and default."""
+        """The description of the parameter's field in the manifest, with its range and default."""
         return find(self.path)
 
 
@@ -119,13 +120,15 @@ NINE: tuple[Guide, ...] = (
 
 
 def guide_for(path: str) -> Guide | None:
-    """Return the guide's text on the parameter at ``path``. Return None if the guide has no text on it."""
+    """Return the texts about the parameter at ``path``, such as ``spec.training.loraRank``: what it does, and
+    when to change it. Return None if it is not one of the nine parameters in ``NINE``.
+    """
     return next((guide for guide in NINE if guide.path == path), None)
 
 
 def value_of(spec: RFTJobSpec, path: str) -> Any:
-    """Return the value in a spec at a path such as ``spec.sampling.topK``, or ``None`` if the spec has no
-    value there.
+    """Return the value of a field of ``spec``. ``path`` is the path of the field, such as
+    ``spec.sampling.topK``. Return ``None`` if the field, or an object around it, is absent.
     """
     return reduce(_child, path.split(".")[1:], spec)
 

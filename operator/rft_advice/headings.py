@@ -1,4 +1,4 @@
-"""The headings of the tuning guide under which the guide gives advice.
+"""The headings of the tuning guide, the web page that the advice rules follow (see ``rft_advice``).
 
 The page docs/reference/advice.md lists the rules for each heading.
 """
@@ -30,6 +30,7 @@ Heading = Literal[
     "Higher capacity",
     "Prevent overfitting",
 ]
-"""Headings of the tuning guide. The last seven are from the guide's section "Common Patterns"."""
+"""The headings of the tuning guide under which it gives advice. The last seven are from its section "Common
+Patterns"."""
 
 HEADINGS: tuple[Heading, ...] = get_args(Heading)

@@ -1,4 +1,4 @@
-"""Advice on combinations of parameters."""
+"""Advice rules for combinations of two or more parameters of a spec."""
 
 from rft_advice import bands
 from rft_advice.rule import AdviceRule
@@ -12,7 +12,9 @@ _FOCUSED = bands.FOCUSED_TOP_P[1]
 
 
 def temperature_unfiltered(spec: RFTJobSpec) -> str | None:
-    """Advise a top-p or a top-k if the temperature is high, and neither of them removes unlikely tokens."""
+    """Return advice to set top-p or top-k if the temperature is high and both are off, so that unlikely
+    tokens may be sampled. Else return None.
+    """
     sampling = spec.sampling
     if sampling.temperature <= _CREATIVE or sampling.top_p < 1 or sampling.top_k != 0:
         return None
@@ -23,7 +25,9 @@ def temperature_unfiltered(spec: RFTJobSpec) -> str | None:
 
 
 def creative_temperature_low_top_p(spec: RFTJobSpec) -> str | None:
-    """Advise a higher top-p if a high temperature increases diversity, but a low top-p decreases it again."""
+    """Return advice to raise top-p if the temperature is high for diverse answers, but a low top-p makes them
+    less diverse again. Else return None.
+    """
     sampling = spec.sampling
     if sampling.temperature < _CREATIVE or not 0 < sampling.top_p < bands.DIVERSE_TOP_P:
         return None
@@ -34,9 +38,11 @@ def creative_temperature_low_top_p(spec: RFTJobSpec) -> str | None:
 
 
 def top_k_with_low_top_p(spec: RFTJobSpec) -> str | None:
-    """Advise top-k 0 if a low top-p is also set. Only the stricter of the two limits has an effect."""
-    # There is no advice for a top-p at the upper end of this range, because the guide's pattern "safer"
-    # lowers top-p and top-k on purpose.
+    """Return advice to turn top-k off (0) if a low top-p is set too: then top-p is the stricter limit. Else
+    return None.
+    """
+    # There is no advice if top-p is ``_FOCUSED`` or more, because the tuning guide's pattern for safer
+    # answers lowers top-p to this value, and lowers top-k too.
     sampling = spec.sampling
     if sampling.top_k == 0 or not 0 < sampling.top_p < _FOCUSED:
         return None
@@ -47,7 +53,11 @@ def top_k_with_low_top_p(spec: RFTJobSpec) -> str | None:
 
 
 def learning_rate_raised_alone(spec: RFTJobSpec) -> str | None:
-    """Advise against a learning rate above the default if the batch size is not above the default."""
+    """Return advice to raise the learning rate only for a good reason, if it is above its default and the
+    batch size is not. Else return None.
+
+    There is another rule for a learning rate that is far above its default.
+    """
     training = spec.training
     beyond = training.learning_rate > _RATE * bands.LEARNING_RATE_FACTOR
     if beyond or training.learning_rate <= _RATE or training.batch_size_tokens > _BATCH:
@@ -60,7 +70,9 @@ def learning_rate_raised_alone(spec: RFTJobSpec) -> str | None:
 
 
 def epochs_with_high_rank(spec: RFTJobSpec) -> str | None:
-    """Advise fewer epochs or a lower LoRA rank if the two together may make the policy memorize the rows."""
+    """Return advice to use one epoch or a lower LoRA rank if a run has several epochs and a high rank,
+    because the policy may memorize the rows. Else return None.
+    """
     training = spec.training
     passes = 1 < training.epochs < bands.MANY_EPOCHS
     if not passes or training.lora_rank < bands.USUAL_RANK:
@@ -72,7 +84,9 @@ def epochs_with_high_rank(spec: RFTJobSpec) -> str | None:
 
 
 def turns_fill_context(spec: RFTJobSpec) -> str | None:
-    """Advise a longer context or fewer tokens if the turns of a rollout may fill the whole context."""
+    """Return advice to set a longer context or fewer tokens if the turns of a rollout with an environment may
+    fill the whole context. Else return None.
+    """
     context = longest_sequence(spec)
     if spec.environment is None or spec.rollout_tokens < context:
         return None

@@ -1,4 +1,4 @@
-"""Makes the manifest of a new job from the manifest of an earlier job, with some values changed."""
+"""Makes the manifest of a new RFTJob from an earlier one with some values changed, for ``rft rerun``."""
 
 import copy
 import itertools
@@ -10,27 +10,25 @@ from rft_advice.suggest import experiment_name, variant
 from rft_api.fields import find
 
 _IN_A_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,10}[A-Za-z0-9])?")
-"""Matches a short value that can be part of an RFTJob's name."""
+"""Matches a short value of a field that can be used in the name of the new RFTJob."""
 _PART = re.compile(r"([A-Za-z]\w*)((?:\[\d+\])*)", re.ASCII)
 
 
 class NoSuchItem(LookupError):
-    """A path names a list item that the spec does not have, or the path has a wrong form. The message says
-    which items exist, or how to write the path.
+    """The user's path to a field of a spec, such as ``graders[5].weight``, names a list item that does not
+    exist, or has a wrong form. The message says which items exist, or how to write the path.
     """
 
 
 def rerun(document: Mapping[str, Any], values: Mapping[str, Any], name: str | None = None) -> dict[str, Any]:
-    """Return the manifest of a new job: ``document`` with the new ``values``. The new manifest is not
-    validated.
+    """Return the manifest of a new RFTJob that is like the one in ``document``, but with other values. An
+    annotation names the job in ``document`` as its baseline. The new manifest is not validated.
 
-    ``values`` has the new values by path, such as ``training.loraRank`` or ``graders[0].weight``. The
-    baseline of the new job is the job in ``document``.
+    - ``values``: the new values. The keys are paths, such as ``training.loraRank`` or ``graders[0].weight``.
+    - ``name``: the name of the new job. If None, it consists of the old name, the first changed field, and
+      the new value of this field. If more fields change, ``and`` and their number are added.
 
-    If ``name`` is None, the new name has three parts: the old name, the first changed field, and the new
-    value of this field. If more fields change, their number is added.
-
-    Raises UnknownField and NoSuchItem for a path that the spec does not have.
+    Raises UnknownField if no field has a path in ``values``, or NoSuchItem if the list item does not exist.
     """
     baseline = str(document["metadata"]["name"])
     spec = copy.deepcopy(dict(document["spec"]))
@@ -50,9 +48,10 @@ def _name(baseline: str, values: Mapping[str, Any]) -> str:
 
 
 def _assign(spec: dict[str, Any], path: str, value: Any) -> None:
-    """Set the value of the field at ``path``. Sections that are missing are added.
+    """Set the field at ``path`` of ``spec`` to ``value``, in place. Objects on the path that are missing are
+    added.
 
-    Raises UnknownField and NoSuchItem for a path that the spec does not have.
+    Raises UnknownField if no field has this path, or NoSuchItem if a list item on the path does not exist.
     """
     find(path)
     within = path.removeprefix("spec.")
@@ -82,7 +81,10 @@ def _inner(place: Any, key: str | int, following: str | int, path: str) -> Any:
 
 
 def _require(place: Any, key: str | int, path: str) -> None:
-    """Raise NoSuchItem if ``place`` is not a list, or has no item with the index ``key``."""
+    """Raise NoSuchItem if ``place`` is not a list, or if ``key`` is not the index of one of its items.
+
+    ``place`` is a part of the spec, ``key`` is the next part of ``path``, and ``path`` is for the message.
+    """
     if isinstance(place, list) and isinstance(key, str):
         known = f", 0 to {len(place) - 1}" if place else " (the list is empty)"
         raise NoSuchItem(f"{path}: lacks the index of a list item{known}; write it like graders[0].weight")

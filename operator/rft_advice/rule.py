@@ -1,4 +1,4 @@
-"""Defines two types: a piece of advice on a spec, and a rule that gives such advice."""
+"""Defines two types: a piece of advice on the spec of an RFTJob, and a rule that gives such advice."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from rft_api.job import RFTJobSpec
 
 
 class Advice(NamedTuple):
-    """One piece of advice on a spec, for the user."""
+    """One piece of advice to the user on a field of an RFTJob's spec. Advice is a warning, not an error."""
 
     rule: str
     """Id of the rule that gives the advice, e.g. ``top-k-above-50``."""
@@ -22,7 +22,9 @@ class Advice(NamedTuple):
 
 
 class AdviceRule(NamedTuple):
-    """A rule of advice: its id, its texts, and a pure function from a spec to a message."""
+    """A rule that gives advice on the spec of an RFTJob if its condition is true. The function ``message``
+    checks the condition. It is a pure function.
+    """
 
     id: str
     paths: tuple[str, ...]
@@ -32,13 +34,13 @@ class AdviceRule(NamedTuple):
     the guide.
     """
     when: str
-    """The condition under which the rule applies, in words."""
+    """The condition under which the rule gives advice, in words for the documentation."""
     advice: str
-    """The advice of the tuning guide in our words."""
+    """The advice in general words, for the documentation."""
     message: Callable[[RFTJobSpec], str | None]
-    """The function that returns the message, or ``None`` if the rule does not apply to the spec."""
+    """The function that returns the message for a spec, or ``None`` if the condition is false for it."""
 
     def speak(self, spec: RFTJobSpec) -> Advice | None:
-        """Return the advice if the rule applies to the spec, else None."""
+        """Return the advice if the rule's condition is true for the spec, else None."""
         message = self.message(spec)
         return None if message is None else Advice(self.id, self.paths[0], message)

@@ -1,4 +1,4 @@
-"""The list of all rules of advice that need only a spec, without a run."""
+"""The list of all advice rules that read only the spec of an RFTJob, and nothing about its run."""
 
 from rft_advice import effects, interactions, sampling, training, workflow
 from rft_advice.rule import Advice, AdviceRule
@@ -14,5 +14,5 @@ RULES: tuple[AdviceRule, ...] = (
 
 
 def advise(spec: RFTJobSpec) -> list[Advice]:
-    """Return the advice of all rules that apply to a spec, in the order of ``RULES``."""
+    """Apply all advice rules to the spec of an RFTJob, and return their advice in the order of ``RULES``."""
     return [advice for rule in RULES if (advice := rule.speak(spec)) is not None]

@@ -1,7 +1,8 @@
-"""Advice about a run, from the run's own numbers: its reward curve, its metrics, its evaluation.
+"""Advice rules for a run. They read the spec of the RFTJob, and the run's reward curve, metrics and
+evaluation.
 
-A rule is a pure function from a spec and a run to a message. The message contains the numbers that led to the
-advice.
+Each rule has a pure function that returns the advice as a message, or None if the rule does not apply. The
+message contains the numbers from which the advice follows.
 """
 
 from collections.abc import Callable
@@ -17,16 +18,15 @@ from rft_api.status import EvaluationResult, Metrics, Progress, Recommendation, 
 from rft_run.mismatch import ADVICE_KL
 
 RISE = 0.1
-"""The mean reward (0 to 1) counts as risen if it rises by at least this value. The rise is between two
-quarters of the curve, or from the start to the peak.
+"""The mean reward (0 to 1) counts as risen if it is higher by at least this value: in a later quarter of the
+curve than in an earlier one, or at the peak than at the start.
 """
 NO_RISE = 0.02
 """The mean reward (0 to 1) counts as unchanged if it changes by less than this value."""
 GOOD = 0.95
 """A reward (0 to 1) of at least this value counts as good: it can hardly rise any further."""
 LOST = 0.5
-"""A reward that rises and then falls counts as collapsed if the fall is at least this fraction (0 to 1) of
-the rise.
+"""The reward counts as collapsed if it rises, and then falls by at least this fraction (0 to 1) of the rise.
 """
 CLIMBING = 0.2
 """A curve counts as still rising if (q4 - q3) / (q4 - q1) has at least this value. Here q1 to q4 are the mean
@@ -39,16 +39,17 @@ LEVEL = 0.1
 of its four quarters.
 """
 CUT = 0.1
-"""There is advice if at least this fraction of the completions is truncated at ``maxTokens``."""
+"""The user gets advice if at least this fraction of a step's completions is truncated at ``maxTokens``."""
 ALIKE = 0.5
-"""There is advice if all rewards are equal in at least this fraction of the groups."""
+"""The user gets advice if in at least this fraction of a step's groups all rewards are equal."""
 LOW_ENTROPY = 0.1
-"""There is advice if the entropy, in nats per token, is below this value. Then the next token is nearly
+"""The user gets advice if the entropy, in nats per token, is below this value. Then the next token is nearly
 always the same."""
 CANARY_FALL = 0.05
-"""There is advice only if the mean score (0 to 1) of a canary fell by at least this value."""
+"""The user gets advice only if the mean score (0 to 1) of a canary, a grader of weight 0, fell by at least
+this value."""
 UNUSED = 8
-"""There is advice if ``maxTokens`` is at least this many times the mean length of completions."""
+"""The user gets advice if ``maxTokens`` is at least this many times the mean length of completions."""
 
 RATE, EPOCHS, RANK = "spec.training.learningRate", "spec.training.epochs", "spec.training.loraRank"
 TEMPERATURE, ROLLOUTS = "spec.sampling.temperature", "spec.sampling.numRollouts"
@@ -57,10 +58,10 @@ MAX_TOKENS, MAX_STEPS = "spec.sampling.maxTokens", "spec.stop.maxSteps"
 
 
 class RunFacts(Protocol):
-    """The data of a run that the rules of advice read.
+    """The data of a run that the advice rules for runs read. Each field is None if it does not exist yet.
 
-    The trainer's ``RunStatus`` has these fields. The trainer passes its ``RunStatus`` to the rules, and
-    reports the advice that they return.
+    The trainer passes its ``RunStatus``, which has these fields, to the rules. It reports the advice that
+    they return.
     """
 
     @property
@@ -74,21 +75,23 @@ class RunFacts(Protocol):
 
 
 class RunRule(NamedTuple):
-    """A rule of advice: its id, its texts, and a pure function from a spec and its run to a message.
+    """A rule that gives advice on a run if its condition is true. The function ``message`` checks the
+    condition, and returns the advice or None. It is a pure function.
 
-    ``AdviceRule`` describes the fields ``headings``, ``when`` and ``advice``.
+    ``headings`` are the headings of the tuning guide that the rule follows. ``when`` is the condition, and
+    ``advice`` is the advice, both in general words for the documentation.
     """
 
     id: str
     paths: tuple[str, ...]
-    """Paths of the fields that the rule is about. The first one is the field to change."""
+    """Paths of the manifest's fields that the rule is about. The first one is the field to change."""
     headings: tuple[Heading, ...]
     when: str
     advice: str
     message: Callable[[RFTJobSpec, RunFacts], str | None]
 
     def speak(self, spec: RFTJobSpec, run: RunFacts) -> Recommendation | None:
-        """Return the recommendation if the rule applies to the run, else None."""
+        """Return the recommendation if the rule's condition is true for the run, else None."""
         message = self.message(spec, run)
         if message is None:
             return None
@@ -96,7 +99,7 @@ class RunRule(NamedTuple):
 
 
 def reward_collapsed(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """Advise a lower learning rate if the reward rose and then fell sharply."""
+    """Return advice to lower the learning rate if the reward rose and then fell sharply. Else return None."""
     curve = curve_of(run.reward)
     if curve is None or curve.peak - curve.start < RISE:
         return None
@@ -112,13 +115,15 @@ def reward_collapsed(spec: RFTJobSpec, run: RunFacts) -> str | None:
 
 
 def reward_levelled_off(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """Advise a higher learning rate if the reward rose early, and then stayed constant below ``GOOD``."""
+    """Return advice to raise the learning rate if the reward rose early, and then stayed constant below
+    ``GOOD``. Else return None.
+    """
     curve = curve_of(run.reward)
     rate, most = spec.training.learning_rate, bands.TRAINING.learning_rate * bands.LEARNING_RATE_FACTOR
     if curve is None or rate >= most or curve.end >= GOOD:
         return None
     first, second, _, last = curve.quarters
-    # A reward that fell again has collapsed, and a higher learning rate would make this worse.
+    # If the reward fell after the rise, it has collapsed. A higher learning rate would make this worse.
     if second - first < RISE or not abs(last - second) <= LEVEL * (second - first):
         return None
     return (
@@ -129,7 +134,9 @@ def reward_levelled_off(spec: RFTJobSpec, run: RunFacts) -> str | None:
 
 
 def slow_at_low_rate(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """Advise the default learning rate if the reward did not change, and the rate is below the default."""
+    """Return advice to use the default learning rate if the reward did not change and the rate is below its
+    default. Else return None.
+    """
     curve, rate = curve_of(run.reward), spec.training.learning_rate
     if curve is None or rate >= bands.TRAINING.learning_rate or not _unmoved(curve):
         return None
@@ -140,9 +147,9 @@ def slow_at_low_rate(spec: RFTJobSpec, run: RunFacts) -> str | None:
 
 
 def never_learned(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """Advise a higher LoRA rank if the reward did not change.
+    """Return advice to raise the LoRA rank if the reward did not change. Else return None.
 
-    If the learning rate is below its default, ``slow_at_low_rate`` gives advice instead.
+    Also return None if the learning rate is below its default. Then another rule advises a higher rate.
     """
     curve, rank = curve_of(run.reward), spec.training.lora_rank
     higher = [choice for choice in find(RANK).choices if choice > rank]
@@ -156,7 +163,9 @@ def never_learned(spec: RFTJobSpec, run: RunFacts) -> str | None:
 
 
 def still_climbing(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """Advise one more epoch if the reward was still rising when the last epoch ended."""
+    """Return advice to add one epoch if the reward was still rising when the last epoch ended. Else return
+    None.
+    """
     curve, epochs = curve_of(run.reward), spec.training.epochs
     if curve is None or not _used_all_rows(spec, run) or _reached_max_steps(spec, run) or not _climbs(curve):
         return None
@@ -166,7 +175,9 @@ def still_climbing(spec: RFTJobSpec, run: RunFacts) -> str | None:
 
 
 def stopped_while_climbing(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """Advise more steps if the reward was still rising when ``stop.maxSteps`` ended the run."""
+    """Return advice to raise ``stop.maxSteps`` if the reward was still rising when this limit ended the run.
+    Else return None.
+    """
     curve = curve_of(run.reward)
     if curve is None or not _reached_max_steps(spec, run) or not _climbs(curve):
         return None
@@ -176,7 +187,9 @@ def stopped_while_climbing(spec: RFTJobSpec, run: RunFacts) -> str | None:
 
 
 def epochs_stopped_helping(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """Advise one epoch less if the last epoch did not raise the reward."""
+    """Return advice to use one epoch less if the last of several epochs did not raise the reward. Else return
+    None.
+    """
     progress, epochs = run.progress, spec.training.epochs
     if progress is None or epochs == 1 or not _used_all_rows(spec, run):
         return None
@@ -190,9 +203,8 @@ def epochs_stopped_helping(spec: RFTJobSpec, run: RunFacts) -> str | None:
 
 
 def overfitted(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """Advise the default number of epochs if the reward rose on training rows but not on held-out rows.
-
-    This rule is for runs of several epochs.
+    """Return advice to use the default number of epochs if the reward rose on training rows, but not on
+    held-out rows. Else return None. This rule is for runs of several epochs.
     """
     evidence = _overfit(run)
     if evidence is None or spec.training.epochs == 1:
@@ -201,9 +213,8 @@ def overfitted(spec: RFTJobSpec, run: RunFacts) -> str | None:
 
 
 def overfitted_in_one_epoch(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """Advise a lower LoRA rank if the reward rose on training rows but not on held-out rows.
-
-    This rule is for runs of a single epoch.
+    """Return advice to lower the LoRA rank if the reward rose on training rows, but not on held-out rows.
+    Else return None. This rule is for runs of a single epoch.
     """
     evidence, rank = _overfit(run), spec.training.lora_rank
     lower = [choice for choice in find(RANK).choices if choice < rank]
@@ -213,7 +224,9 @@ def overfitted_in_one_epoch(spec: RFTJobSpec, run: RunFacts) -> str | None:
 
 
 def completions_cut(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """Advise a higher ``maxTokens`` if many completions are truncated at this limit."""
+    """Return advice to raise ``maxTokens`` if many completions of the last step were truncated at this limit.
+    Else return None.
+    """
     cut = run.metrics.truncated_fraction if run.metrics is not None else None
     value = spec.sampling.max_tokens
     higher = min(2 * value, int(find(MAX_TOKENS).maximum or 2 * value))
@@ -227,7 +240,9 @@ def completions_cut(spec: RFTJobSpec, run: RunFacts) -> str | None:
 
 
 def max_tokens_unused(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """Advise a lower ``maxTokens`` if it is far above the mean length of completions."""
+    """Return advice to lower ``maxTokens`` if it is far above the mean length of the last step's completions,
+    and none was truncated. Else return None.
+    """
     metrics, value = run.metrics, spec.sampling.max_tokens
     if metrics is None or metrics.completion_tokens is None or metrics.truncated_fraction != 0:
         return None
@@ -241,7 +256,9 @@ def max_tokens_unused(spec: RFTJobSpec, run: RunFacts) -> str | None:
 
 
 def groups_score_alike(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """Advise more rollouts per prompt if all rewards are equal in many groups: their advantages are 0."""
+    """Return advice to raise the number of rollouts per prompt if all rewards are equal in many groups of the
+    last step, so that their advantages are 0. Else return None.
+    """
     alike = run.metrics.zero_variance_fraction if run.metrics is not None else None
     value = spec.sampling.num_rollouts
     higher = next((count for count in bands.QUALITY_ROLLOUTS if count > value), None)
@@ -254,7 +271,9 @@ def groups_score_alike(spec: RFTJobSpec, run: RunFacts) -> str | None:
 
 
 def diversity_lost(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """Advise a higher temperature if the entropy is so low that rollouts of a prompt hardly differ."""
+    """Return advice to raise the temperature if the entropy is so low that rollouts of a prompt hardly
+    differ. Else return None.
+    """
     entropy = run.metrics.entropy if run.metrics is not None else None
     value = spec.sampling.temperature
     higher = next((band for band in bands.CREATIVE_TEMPERATURE if band > value), None)
@@ -267,10 +286,10 @@ def diversity_lost(spec: RFTJobSpec, run: RunFacts) -> str | None:
 
 
 def canary_fell(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """Return a warning if the reward rose while the score of a canary (a grader of weight 0) fell.
+    """Return a warning if the reward rose while the score of a canary (a grader of weight 0) fell. Else
+    return None.
 
-    The fall must be larger than noise can explain. ``rft_advice.canary`` describes how two windows of 8
-    points of the reward curve are compared.
+    The fall must be larger than noise can explain. ``rft_advice.canary`` describes how this is tested.
     """
     canaries = [grader.name for grader in spec.graders if grader.is_canary]
     points = run.reward.history if run.reward is not None else []
@@ -287,9 +306,10 @@ def canary_fell(spec: RFTJobSpec, run: RunFacts) -> str | None:
 
 
 def sampler_drifts(spec: RFTJobSpec, run: RunFacts) -> str | None:
-    """Return a warning if the sampler's and the trainer's probabilities differ more than usual.
+    """Return a warning if the token probabilities of the sampler and the trainer differ more than usual. Else
+    return None.
 
-    If the probabilities differ far more than this, the trainer itself ends the run.
+    If they differ much more, the trainer itself ends the run.
     """
     drift = run.metrics.mismatch_kl if run.metrics is not None else None
     if drift is None or drift < ADVICE_KL:
@@ -330,8 +350,8 @@ def _ended(run: RunFacts) -> bool:
 
 
 def _used_all_rows(spec: RFTJobSpec, run: RunFacts) -> bool:
-    """Return whether a run ended because all rows of its last epoch were used. A stop rule may end it
-    earlier.
+    """Return whether a run has ended because all rows of its last epoch were used, and not because of a stop
+    rule.
     """
     return run.progress is not None and _ended(run) and run.progress.epoch > spec.training.epochs
 
@@ -346,9 +366,8 @@ def _reached_max_steps(spec: RFTJobSpec, run: RunFacts) -> bool:
 
 
 def _overfit(run: RunFacts) -> str | None:
-    """Return a text with the numbers of an overfitted run. Return None for any other run.
-
-    A run is overfitted if the training reward rose, but the held-out reward did not.
+    """Return the beginning of a message if a run is overfitted: its training reward rose, but its held-out
+    reward did not. The text has both changes of the reward. Return None if the run is not overfitted.
     """
     curve = curve_of(run.reward)
     held_out = run.evaluation.reward if run.evaluation is not None else None
@@ -495,5 +514,7 @@ RUN_RULES: tuple[RunRule, ...] = (
 
 
 def recommend(spec: RFTJobSpec, run: RunFacts) -> list[Recommendation]:
-    """Return the recommendations of all rules that apply to a run, in the order of ``RUN_RULES``."""
+    """Apply all advice rules for runs to the data of a run, and return their recommendations in the order of
+    ``RUN_RULES``. ``spec`` is the spec of the RFTJob.
+    """
     return [said for rule in RUN_RULES if (said := rule.speak(spec, run)) is not None]

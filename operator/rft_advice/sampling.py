@@ -1,4 +1,4 @@
-"""Advice on single sampling parameters."""
+"""Advice rules for single parameters of ``spec.sampling``."""
 
 from rft_advice import bands
 from rft_advice.rule import AdviceRule
@@ -12,7 +12,9 @@ _FOCUSED, _QUALITY = bands.FOCUSED_TOP_P, bands.QUALITY_ROLLOUTS
 
 
 def temperature_near_greedy(spec: RFTJobSpec) -> str | None:
-    """Advise a higher temperature if it is so low that all rollouts are alike."""
+    """Return advice to raise the temperature if it is so low that all rollouts of a prompt are alike. Else
+    return None.
+    """
     value = spec.sampling.temperature
     if value >= _PRECISE[0]:
         return None
@@ -23,7 +25,9 @@ def temperature_near_greedy(spec: RFTJobSpec) -> str | None:
 
 
 def temperature_high(spec: RFTJobSpec) -> str | None:
-    """Advise a lower temperature if it is so high that texts become incoherent."""
+    """Return advice to lower the temperature if it is so high that texts may become incoherent. Else return
+    None.
+    """
     value = spec.sampling.temperature
     if value <= _CREATIVE[1]:
         return None
@@ -34,7 +38,9 @@ def temperature_high(spec: RFTJobSpec) -> str | None:
 
 
 def top_p_zero(spec: RFTJobSpec) -> str | None:
-    """Advise a higher top-p if it is 0. Then only the most probable token can be sampled."""
+    """Return advice to raise top-p if it is 0, because only the most probable token can then be sampled. Else
+    return None.
+    """
     if spec.sampling.top_p > 0:
         return None
     return (
@@ -44,7 +50,9 @@ def top_p_zero(spec: RFTJobSpec) -> str | None:
 
 
 def top_p_low(spec: RFTJobSpec) -> str | None:
-    """Advise a higher top-p if it is below the guide's range for removing unlikely tokens."""
+    """Return advice to raise top-p if it is so low that very few tokens can be sampled. Else return None.
+    Another rule is for top-p 0.
+    """
     value = spec.sampling.top_p
     if value == 0 or value >= _FOCUSED[0]:
         return None
@@ -55,7 +63,9 @@ def top_p_low(spec: RFTJobSpec) -> str | None:
 
 
 def top_k_one(spec: RFTJobSpec) -> str | None:
-    """Advise another top-k if it is 1. Then only the most probable token can be sampled."""
+    """Return advice to change top-k if it is 1, because only the most probable token can then be sampled.
+    Else return None.
+    """
     if spec.sampling.top_k != 1:
         return None
     return (
@@ -65,7 +75,9 @@ def top_k_one(spec: RFTJobSpec) -> str | None:
 
 
 def top_k_low(spec: RFTJobSpec) -> str | None:
-    """Advise the default top-k, or top-p instead, if top-k is so low that only few tokens can be sampled."""
+    """Return advice to use the default top-k, or top-p instead, if top-k is so low that few tokens can be
+    sampled. Else return None. Another rule is for top-k 1.
+    """
     value = spec.sampling.top_k
     if not 1 < value < bands.FEW_TOP_K:
         return None
@@ -76,7 +88,7 @@ def top_k_low(spec: RFTJobSpec) -> str | None:
 
 
 def top_k_above_50(spec: RFTJobSpec) -> str | None:
-    """Advise a lower top-k if it is so high that sampling is slow."""
+    """Return advice to lower top-k if it is so high that sampling is slow. Else return None."""
     value = spec.sampling.top_k
     if value <= bands.MOST_TOP_K:
         return None
@@ -84,7 +96,9 @@ def top_k_above_50(spec: RFTJobSpec) -> str | None:
 
 
 def rollouts_few(spec: RFTJobSpec) -> str | None:
-    """Advise more rollouts per prompt if they are too few for a useful comparison of their rewards."""
+    """Return advice to raise the number of rollouts per prompt if they are too few for a useful comparison of
+    their rewards. Else return None.
+    """
     value = spec.sampling.num_rollouts
     if value >= bands.USUAL_ROLLOUTS:
         return None
@@ -95,7 +109,9 @@ def rollouts_few(spec: RFTJobSpec) -> str | None:
 
 
 def rollouts_many(spec: RFTJobSpec) -> str | None:
-    """Advise fewer rollouts per prompt if they are many. Many rollouts improve the result, but cost more."""
+    """Return advice to lower the number of rollouts per prompt if it is high, because each further rollout
+    costs as much but improves the result less. Else return None.
+    """
     value = spec.sampling.num_rollouts
     if value <= _QUALITY[0]:
         return None
@@ -108,7 +124,7 @@ def rollouts_many(spec: RFTJobSpec) -> str | None:
 
 
 def max_tokens_low(spec: RFTJobSpec) -> str | None:
-    """Advise a higher ``maxTokens`` if it is so low that answers may be truncated."""
+    """Return advice to raise ``maxTokens`` if it is so low that answers may be cut. Else return None."""
     value = spec.sampling.max_tokens
     if value >= bands.SHORT_COMPLETION:
         return None
@@ -119,7 +135,9 @@ def max_tokens_low(spec: RFTJobSpec) -> str | None:
 
 
 def thought_cut(spec: RFTJobSpec) -> str | None:
-    """Advise a higher ``maxTokens`` if a thinking model's completion may be cut before its answer."""
+    """Return advice to raise ``maxTokens`` if the model writes its reasoning before the answer, and the
+    completion may be truncated before the answer. Else return None.
+    """
     value, turned_off = spec.sampling.max_tokens, (spec.model.chat_template_args or {}).get("enable_thinking")
     if value >= bands.THOUGHT or turned_off is False or not thinks(spec.model.name):
         return None
@@ -132,7 +150,7 @@ def thought_cut(spec: RFTJobSpec) -> str | None:
 
 
 def max_tokens_high(spec: RFTJobSpec) -> str | None:
-    """Return a warning about the cost if ``maxTokens`` is far above the default."""
+    """Return a warning about the cost if ``maxTokens`` is far above its default. Else return None."""
     value, default = spec.sampling.max_tokens, DEFAULTS.max_tokens
     if value <= default * bands.LONG_COMPLETION_FACTOR:
         return None
@@ -143,7 +161,9 @@ def max_tokens_high(spec: RFTJobSpec) -> str | None:
 
 
 def max_tokens_fills_context(spec: RFTJobSpec) -> str | None:
-    """Advise a lower ``maxTokens`` or a longer context if little of the context is left for prompts."""
+    """Return advice to lower ``maxTokens`` or to set a longer context if a completion of ``maxTokens`` leaves
+    little of the context for the prompt. Else return None.
+    """
     context = longest_sequence(spec)
     room = context - spec.sampling.max_tokens
     if room >= context * bands.PROMPT_SHARE:

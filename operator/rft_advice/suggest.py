@@ -1,4 +1,5 @@
-"""Suggests the next experiments for a goal. Each experiment changes a single parameter of a spec.
+"""Suggests the next experiments for a goal, such as better quality, for ``rft suggest``. Each experiment is a
+new job that differs from the user's job in one parameter.
 
 The goals come from the section "Common Patterns" of the tuning guide.
 """
@@ -19,7 +20,7 @@ from rft_api.validation import check, parse
 
 
 class Goal(StrEnum):
-    """The goal of an experiment: what the next run should improve."""
+    """The goal of an experiment, a new job with one changed parameter: what its run should improve."""
 
     FASTER_CONVERGENCE = "faster-convergence"
     BETTER_QUALITY = "better-quality"
@@ -33,11 +34,13 @@ class Goal(StrEnum):
 _KEPT_METADATA = ("namespace", "labels", "annotations")
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _SWITCHES = ("suspend", "cancel")
-"""Fields of the spec that suspend or cancel a single run. They are not copied into an experiment."""
+"""Fields of the spec that suspend or cancel a run. They are not copied into the manifest of a new job."""
 
 
 class ParameterStep(NamedTuple):
-    """A way to change one parameter of a spec in order to reach a goal. ``why`` says how the change helps."""
+    """A change of one parameter that may help to reach a goal. ``path`` is the path of the parameter, and
+    ``why`` says how the change helps.
+    """
 
     path: str
     next: Callable[[Any], Any | None]
@@ -48,10 +51,10 @@ class ParameterStep(NamedTuple):
 
 
 class Experiment(NamedTuple):
-    """The manifest of a new job that differs from the user's job, its baseline, in one parameter.
+    """A suggested new job that differs from the user's job, its baseline, in one parameter.
 
     ``path`` is the path of the parameter. ``old`` and ``new`` are its values in the user's job and in the new
-    job. ``why`` says how the change helps.
+    job. ``why`` says how the change helps. ``manifest`` is the manifest of the new job.
     """
 
     path: str
@@ -60,20 +63,22 @@ class Experiment(NamedTuple):
     why: str
     manifest: dict[str, Any]
     advice: tuple[Advice, ...]
-    """The advice on the experiment's spec, without advice that also applies to the baseline's spec."""
+    """The warnings about the new job's parameters, without those that also apply to the user's job."""
 
     @property
     def name(self) -> str:
-        """The name of the experiment's RFTJob: ``metadata.name`` of the manifest."""
+        """The name of the new job: ``metadata.name`` of the manifest."""
         return str(self.manifest["metadata"]["name"])
 
 
 class Suggestions(NamedTuple):
-    """The next experiments for a goal, and the parameters that have no further value to try for this goal."""
+    """The suggested experiments for a goal. Each is a new job with one changed parameter. Also lists the
+    parameters that could help to reach the goal, but have no further value to try.
+    """
 
     experiments: tuple[Experiment, ...]
     exhausted: tuple[str, ...]
-    """For each parameter without a further value: a text with its path and its current value."""
+    """One text for each parameter without a further value, with its path and its current value."""
 
 
 def _up_through(band: tuple[float, ...], value: float) -> float | None:
@@ -84,7 +89,9 @@ def _up_through(band: tuple[float, ...], value: float) -> float | None:
 
 
 def _down_through(band: tuple[float, ...], value: float) -> float | None:
-    """Return the first value of ``band`` below ``value``, or None. ``band`` is in descending order."""
+    """Return the first value of ``band`` below ``value``, or None if there is none. ``band`` is in descending
+    order.
+    """
     return next((step for step in band if step < value), None)
 
 
@@ -108,7 +115,7 @@ def _one_more_epoch(value: int) -> int | None:
 
 
 def _lower_top_k(value: int) -> int | None:
-    # 0 turns top-k off, so it is the widest value.
+    # With 0, top-k is off and limits nothing. So the default is the next lower value to try.
     return bands.SAMPLING.top_k if value == 0 else _halve(value, bands.FEW_TOP_K)
 
 
@@ -206,13 +213,14 @@ STEPS: dict[Goal, tuple[ParameterStep, ...]] = {
 
 
 def suggest(document: Mapping[str, Any], goal: Goal) -> Suggestions:
-    """Return the next experiments for a goal, from a valid manifest.
+    """Return experiments that may help to reach a goal. Each is a new job that differs from the user's job in
+    one parameter. ``document`` is the manifest of the user's job.
 
-    A parameter counts as exhausted if it has no next value for the goal, or if the next value is outside the
-    documented range or makes the spec invalid.
+    A parameter is listed as exhausted if it has no next value for the goal, or if the next value is outside
+    the documented range or makes the spec invalid.
 
     Raises:
-        InvalidManifest: if the manifest is not valid.
+        InvalidManifest: if ``document`` is not a valid RFTJob.
     """
     job = parse(document)
     experiments, exhausted = [], []
@@ -226,7 +234,9 @@ def suggest(document: Mapping[str, Any], goal: Goal) -> Suggestions:
 
 
 def other_goals(document: Mapping[str, Any], goal: Goal) -> list[Goal]:
-    """Return the goals other than ``goal`` for which ``suggest`` finds an experiment."""
+    """Return the goals other than ``goal`` for which ``suggest`` finds at least one experiment, a new job
+    with one changed parameter. ``document`` is the manifest of the user's job.
+    """
     return [other for other in Goal if other != goal and suggest(document, other).experiments]
 
 
@@ -248,20 +258,23 @@ def _new_advice(before: RFTJobSpec, after: RFTJobSpec) -> tuple[Advice, ...]:
 
 
 def _manifest(document: Mapping[str, Any], baseline: str, path: str, value: Any) -> dict[str, Any]:
-    """Return the manifest of a new job in which one value of the user's manifest is changed."""
+    """Return the manifest of a new job: the user's manifest ``document`` with the field at ``path`` set to
+    ``value``. ``baseline`` is the name of the user's job.
+    """
     spec = copy.deepcopy(dict(document["spec"]))
     _, section, field = path.split(".")
-    # An empty section is valid YAML with the value null.
+    # A section without fields is valid YAML. Its value is then null.
     spec[section] = {**(spec.get(section) or {}), field: value}
     return variant(document, experiment_name(baseline, field, value), spec)
 
 
 def variant(document: Mapping[str, Any], name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the manifest of a new job with this name and spec. Its baseline is the job in ``document``.
+    """Return the manifest of a new job with the given name and spec, and with labels and annotations of the
+    job in ``document``. An annotation names that job as the baseline.
 
-    Fields that suspend or cancel a single run, and fields that the API server added, are left out. ``output``
-    is left out if it is the same as in the baseline, because the new job would overwrite the baseline's
-    result.
+    These fields are left out: those that suspend or cancel a run, and metadata that the API server added.
+    ``spec.output`` is left out if it is the same as in ``document``, because the new job would overwrite the
+    result of that job.
     """
     found = copy.deepcopy(dict(document["metadata"]))
     metadata = {key: found[key] for key in _KEPT_METADATA if found.get(key)}
@@ -283,9 +296,10 @@ def variant(document: Mapping[str, Any], name: str, spec: Mapping[str, Any]) -> 
 
 
 def left_out(document: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
-    """Return a sentence that says that ``variant`` left ``output`` out of ``manifest``, or "" if it did not.
+    """Return a sentence for the user if ``spec.output`` of the earlier job was not copied into the new job.
+    Return "" if it was copied, or if the earlier job had none.
 
-    ``document`` is the manifest of the baseline.
+    ``document`` is the manifest of the earlier job, and ``manifest`` that of the new job.
     """
     if not document["spec"].get("output") or manifest["spec"].get("output"):
         return ""
@@ -294,10 +308,10 @@ def left_out(document: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
 
 
 def experiment_name(baseline: str, field: str, value: Any) -> str:
-    """Return the name of an experiment's RFTJob. It consists of the baseline's name, the changed field and
-    its new value.
+    """Return a name for a new job: the name of its baseline, the changed field and its new value, such as
+    ``arithmetic-lorarank-16``.
 
-    If this would be too long, the baseline's name is truncated.
+    If this would be too long, the baseline's name is truncated, and a hash of this name is added.
     """
     digits = _text(value).lower().replace(".", "-").replace("+", "")
     suffix = f"-{field.lower()}-{digits}"

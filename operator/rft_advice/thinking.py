@@ -1,18 +1,18 @@
-"""Finds out from a model's name whether the model writes a thought before its answer."""
+"""Finds out from a model's name whether the model writes its reasoning (a "thought") before the answer."""
 
 from rft_planner.catalogue import bare_name
 
 _WORDS = frozenset({"thinking", "reasoning", "reasoner", "r1", "qwq", "magistral", "think"})
 _FAMILIES = ("qwen3", "smollm3", "gpt-oss")
-"""Families of models whose chat versions think unless a request turns thinking off."""
+"""Beginnings of the names of models whose chat versions think, unless a request turns thinking off."""
 _PLAIN = frozenset({"instruct", "base", "pt", "coder", "embedding", "reranker"})
 
 
 def thinks(model: str) -> bool:
-    """Return whether the name of a model says that the model thinks by default. Return False for unknown
-    names.
+    """Return whether a model writes its reasoning before the answer by default, as far as its name says.
+    Return False for unknown names.
 
-    ``model`` is a hub name or a path. Only its last part is read.
+    ``model`` is a hub name or a path. Only the part after the last ``/`` is read.
     """
     name = bare_name(model)
     words = set(name.replace("_", "-").split("-"))

@@ -1,4 +1,4 @@
-"""Advice on single training parameters."""
+"""Advice rules for single parameters of ``spec.training``."""
 
 from rft_advice import bands
 from rft_advice.rule import AdviceRule
@@ -10,22 +10,23 @@ DEFAULTS = bands.TRAINING
 
 
 def model_size(spec: RFTJobSpec) -> float | None:
-    """Return the model's number of parameters, from the spec or else from the model's name.
-
-    Return None if neither has the number.
+    """Return the model's number of parameters: the value of ``spec.model.parameters``, or else the number in
+    the model's name, such as 7B. Return None if neither is given.
     """
     return parameter_count(spec.model.parameters or spec.model.name)
 
 
 def longest_sequence(spec: RFTJobSpec) -> int:
-    """Return the maximum length of prompt plus completion, in tokens: the spec's ``maxContextLength``, or
-    else the value that ``effective`` derives from other fields.
+    """Return the maximum length of prompt plus completion, in tokens: ``training.maxContextLength``, or its
+    default, which depends on other fields.
     """
     return effective(spec, uid="").max_context_length
 
 
 def learning_rate_high(spec: RFTJobSpec) -> str | None:
-    """Advise a lower learning rate if it is above its default by more than the advised factor."""
+    """Return advice to lower the learning rate if it is more than ``LEARNING_RATE_FACTOR`` times its default.
+    Else return None.
+    """
     most = DEFAULTS.learning_rate * bands.LEARNING_RATE_FACTOR
     value = spec.training.learning_rate
     if value <= most:
@@ -37,7 +38,9 @@ def learning_rate_high(spec: RFTJobSpec) -> str | None:
 
 
 def learning_rate_low(spec: RFTJobSpec) -> str | None:
-    """Advise a higher learning rate if it is below its default by more than the advised factor."""
+    """Return advice to raise the learning rate if it is below its default divided by
+    ``LEARNING_RATE_FACTOR``. Else return None.
+    """
     least = DEFAULTS.learning_rate / bands.LEARNING_RATE_FACTOR
     value = spec.training.learning_rate
     if value >= least:
@@ -49,7 +52,9 @@ def learning_rate_low(spec: RFTJobSpec) -> str | None:
 
 
 def epochs_many(spec: RFTJobSpec) -> str | None:
-    """Advise fewer epochs if they are so many that the policy may memorize the rows."""
+    """Return advice to lower the number of epochs if it is so high that the policy may memorize the rows.
+    Else return None.
+    """
     epochs = spec.training.epochs
     if epochs < bands.MANY_EPOCHS:
         return None
@@ -60,7 +65,9 @@ def epochs_many(spec: RFTJobSpec) -> str | None:
 
 
 def lora_rank_low(spec: RFTJobSpec) -> str | None:
-    """Advise a higher LoRA rank if it is low, and the model is not known to be large."""
+    """Return advice to raise the LoRA rank for complex tasks if it is low, and the model is small or of
+    unknown size. Else return None. Another rule is for large models.
+    """
     if spec.training.lora_rank > bands.LOW_RANK or _is_large(spec):
         return None
     return (
@@ -70,7 +77,9 @@ def lora_rank_low(spec: RFTJobSpec) -> str | None:
 
 
 def lora_rank_high(spec: RFTJobSpec) -> str | None:
-    """Advise a lower LoRA rank if it is high, and the model is not known to be small."""
+    """Return advice to lower the LoRA rank if it is high, and the model is not known to be small. Else return
+    None. Another rule is for small models.
+    """
     if spec.training.lora_rank <= bands.USUAL_RANK or _is_small(spec):
         return None
     return (
@@ -80,7 +89,9 @@ def lora_rank_high(spec: RFTJobSpec) -> str | None:
 
 
 def lora_rank_high_for_small_model(spec: RFTJobSpec) -> str | None:
-    """Advise a lower LoRA rank if it is higher than a small model usually needs."""
+    """Return advice to lower the LoRA rank if the model is small, and the rank is higher than small models
+    usually need. Else return None.
+    """
     if spec.training.lora_rank <= bands.USUAL_RANK or not _is_small(spec):
         return None
     return (
@@ -90,7 +101,9 @@ def lora_rank_high_for_small_model(spec: RFTJobSpec) -> str | None:
 
 
 def lora_rank_low_for_large_model(spec: RFTJobSpec) -> str | None:
-    """Advise a higher LoRA rank if it is lower than a large model may need."""
+    """Return advice to raise the LoRA rank if the model is large, and the rank is lower than large models may
+    need. Else return None.
+    """
     if spec.training.lora_rank > bands.LOW_RANK or not _is_large(spec):
         return None
     return (
@@ -101,7 +114,7 @@ def lora_rank_low_for_large_model(spec: RFTJobSpec) -> str | None:
 
 
 def batch_small(spec: RFTJobSpec) -> str | None:
-    """Advise the default batch size if the batch is far smaller than the default."""
+    """Return advice to use the default of ``batchSizeTokens`` if the value is far lower. Else return None."""
     size, default = spec.training.batch_size_tokens, DEFAULTS.batch_size_tokens
     if size * bands.BATCH_FACTOR >= default:
         return None
@@ -112,7 +125,9 @@ def batch_small(spec: RFTJobSpec) -> str | None:
 
 
 def batch_large(spec: RFTJobSpec) -> str | None:
-    """Return a warning about the number of steps if the batch is far larger than the default."""
+    """Return advice to check that the run has enough steps if ``batchSizeTokens`` is far larger than its
+    default. Else return None.
+    """
     size, default = spec.training.batch_size_tokens, DEFAULTS.batch_size_tokens
     if size <= default * bands.BATCH_FACTOR:
         return None
@@ -123,7 +138,9 @@ def batch_large(spec: RFTJobSpec) -> str | None:
 
 
 def batch_below_group(spec: RFTJobSpec) -> str | None:
-    """Advise a larger batch if it is smaller than all rollouts of one prompt with the maximum length."""
+    """Return advice to raise ``batchSizeTokens`` if one batch is too small for a whole group: all rollouts of
+    one prompt, each with the maximum length. Else return None.
+    """
     rollouts, longest = spec.sampling.num_rollouts, longest_sequence(spec)
     size = spec.training.batch_size_tokens
     if size >= rollouts * longest:

@@ -1,4 +1,4 @@
-"""Sorts the advice on a job by importance, and leaves out advice that the user has acknowledged."""
+"""Sorts the advice on an RFTJob by importance, and leaves out advice that the user has acknowledged."""
 
 import difflib
 import re
@@ -9,9 +9,8 @@ from rft_advice.rules import RULES, advise
 from rft_api.job import RFTJob
 
 ANNOTATION = "rft.dev/acknowledged-advice"
-"""Annotation of an RFTJob. Its value is a list of ids of advice, separated by commas.
-
-The user has acknowledged this advice, so it is not printed again.
+"""Annotation with which a user acknowledges advice, so that this advice is not printed again. Its value is a
+list of ids of advice rules, separated by commas.
 """
 
 MATTERS_MOST = (
@@ -36,16 +35,17 @@ MATTERS_MOST = (
     "num-rollouts-few",
     "max-tokens-low",
 )
-"""Ids of the most important advice, the most important first.
+"""Ids of the most important advice rules, the most important first. Advice of other rules is shown after
+theirs, in the order of ``RULES``.
 
 First come a visible password and mistakes that waste the whole run, then settings that lose results of the
-run. Advice that is not in this list is shown after the advice in this list, in the order of the rules.
+run.
 """
 
 
 def advise_job(job: RFTJob) -> list[Advice]:
-    """Return the advice on a job that the user has not acknowledged. The most important advice
-    comes first.
+    """Return the advice on the spec of an RFTJob, without advice that the user has acknowledged in an
+    annotation. The most important advice comes first.
     """
     order = list(dict.fromkeys((*MATTERS_MOST, *(rule.id for rule in RULES))))
     known = acknowledged(job.metadata.annotations)
@@ -54,12 +54,16 @@ def advise_job(job: RFTJob) -> list[Advice]:
 
 
 def acknowledged(annotations: Mapping[str, str]) -> frozenset[str]:
-    """Return the ids of the advice that the user has acknowledged in the annotation."""
+    """Return the ids of the advice rules that the user has acknowledged. ``annotations`` are the annotations
+    of the RFTJob.
+    """
     return frozenset(part for part in re.split(r"[,\s]+", annotations.get(ANNOTATION, "")) if part)
 
 
 def unknown(annotations: Mapping[str, str]) -> list[str]:
-    """Return a message for each id in the annotation that is not the id of any advice."""
+    """Return an error message for each acknowledged id that is not the id of an advice rule. ``annotations``
+    are the annotations of the RFTJob.
+    """
     ids = [rule.id for rule in RULES]
     messages = []
     for name in sorted(acknowledged(annotations) - set(ids)):

@@ -1,4 +1,4 @@
-"""Advice on the experiment as a whole: number of changes, tracking, storage and hardware."""
+"""Advice rules for a job as a whole: number of changes, tracking, storage, evaluation and hardware."""
 
 import re
 from collections.abc import Iterator
@@ -13,12 +13,12 @@ from rft_run.secret_forms import without_credentials
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
 CPU = "cpu"
-"""The value of ``accelerator.name`` that means a run without a GPU."""
+"""The value of ``spec.resources.accelerator.name`` that means a run without a GPU."""
 
 
 def changed_parameters(spec: RFTJobSpec) -> list[str]:
-    """Return the names of the parameters that differ from their defaults. Only the tuning guide's nine
-    parameters are compared.
+    """Return the names of the parameters that differ from their defaults in ``spec``, such as ``loraRank``.
+    Only the nine parameters of the tuning guide, which are in ``NINE``, are compared.
     """
     return [
         guide.path.rpartition(".")[2] for guide in NINE if value_of(spec, guide.path) != guide.field.default
@@ -26,9 +26,10 @@ def changed_parameters(spec: RFTJobSpec) -> list[str]:
 
 
 def many_changes(spec: RFTJobSpec) -> str | None:
-    """Advise fewer changes at a time if many of the guide's nine parameters differ from their defaults.
+    """Return advice to change one parameter at a time if many of the nine parameters in ``NINE``, such as the
+    learning rate, differ from their defaults. Else return None.
 
-    Then nobody can tell which of the changes made the difference.
+    After many changes nobody can tell which of them made the difference.
     """
     changed = changed_parameters(spec)
     if len(changed) < bands.MANY_CHANGES:
@@ -40,14 +41,18 @@ def many_changes(spec: RFTJobSpec) -> str | None:
 
 
 def tracking_without_backend(spec: RFTJobSpec) -> str | None:
-    """Advise a tracking backend, such as wandb, if ``spec.tracking`` is set but names no backend."""
+    """Return advice to add a tracking backend, such as wandb, if ``spec.tracking`` is set but names no
+    backend. Else return None.
+    """
     if spec.tracking is None or spec.tracking.model_fields_set:
         return None
     return "names no backend, so nothing is logged that could compare runs; add wandb, mlflow or tensorboard"
 
 
 def storage_ephemeral(spec: RFTJobSpec) -> str | None:
-    """Advise a PersistentVolumeClaim if the storage is ephemeral. Ephemeral files are lost with the pod."""
+    """Return advice to use a PersistentVolumeClaim if the storage is ephemeral, because the run's files are
+    then lost with the pod. Else return None.
+    """
     if spec.storage.ephemeral is None:
         return None
     return (
@@ -57,7 +62,9 @@ def storage_ephemeral(spec: RFTJobSpec) -> str | None:
 
 
 def password_in_address(spec: RFTJobSpec) -> str | None:
-    """Advise a Secret if an address in the spec, such as a grader's URL, contains a password or a key."""
+    """Return advice to use a Secret if an address in the spec, such as a grader's URL, contains a password or
+    a key. Else return None.
+    """
     texts = _texts(spec.model_dump(mode="json", by_alias=True, exclude_none=True))
     addresses = ((path, text) for path, text in texts if _ADDRESS.fullmatch(text))
     found = [path for path, text in addresses if without_credentials(text) != text]
@@ -70,7 +77,9 @@ def password_in_address(spec: RFTJobSpec) -> str | None:
 
 
 def _texts(value: Any, path: str = "spec") -> Iterator[tuple[str, str]]:
-    """Yield the path and the value of every text in a spec as JSON."""
+    """Yield the path and the value of every text inside ``value``, a part of a spec as JSON. ``path`` is the
+    path of ``value``.
+    """
     if isinstance(value, str):
         yield path, value
     elif isinstance(value, dict):
@@ -82,7 +91,9 @@ def _texts(value: Any, path: str = "spec") -> Iterator[tuple[str, str]]:
 
 
 def gpus_against_accelerator(spec: RFTJobSpec) -> str | None:
-    """Return a message if the number of GPUs and the accelerator contradict each other."""
+    """Return a message if ``resources.gpus`` and ``accelerator.name`` contradict each other, for example 0
+    GPUs and the name of a GPU. Else return None.
+    """
     resources = spec.resources
     kind = resources.accelerator.name if resources and resources.accelerator else None
     if resources is None or resources.gpus is None or kind is None:
@@ -96,7 +107,9 @@ def gpus_against_accelerator(spec: RFTJobSpec) -> str | None:
 
 
 def cpu_for_large_model(spec: RFTJobSpec) -> str | None:
-    """Advise GPUs if a large model is trained on the CPU. This is possible, but too slow."""
+    """Return advice to use GPUs if a large model is to be trained on the CPU, which is too slow. Else return
+    None.
+    """
     size = model_size(spec)
     if spec.resources is None or spec.resources.gpus != 0 or size is None or size < bands.CPU_MODEL:
         return None
@@ -107,7 +120,9 @@ def cpu_for_large_model(spec: RFTJobSpec) -> str | None:
 
 
 def evaluation_off(spec: RFTJobSpec) -> str | None:
-    """Advise an evaluation if no rows are held out, so that the run has no held-out reward."""
+    """Return advice to hold rows out for the evaluation if ``evaluation.fraction`` is 0 and no evaluation
+    dataset is set. Else return None.
+    """
     if not spec.evaluation.is_off:
         return None
     return (
@@ -118,9 +133,11 @@ def evaluation_off(spec: RFTJobSpec) -> str | None:
 
 
 def stop_never_applies(spec: RFTJobSpec) -> str | None:
-    """Advise ``evaluation.everySteps`` if it is absent, and a stop rule reads the held-out reward.
+    """Return advice to set ``evaluation.everySteps`` if it is absent and a stop rule depends on the held-out
+    reward. Else return None.
 
-    Without ``evaluation.everySteps`` the policy is evaluated only at the start and at the end.
+    Without ``evaluation.everySteps`` the policy is evaluated only at the start and at the end, so the stop
+    rule can never end the run.
     """
     stop = spec.stop
     if stop is None or spec.evaluation.is_off or spec.evaluation.every_steps is not None:

@@ -1,1 +1,3 @@
-"""Writes the generated files: the CRD, files of the chart, and pages of the documentation."""
+"""Writes the generated files of this repository: the CRD, files of the Helm chart, and pages of the
+documentation.
+"""

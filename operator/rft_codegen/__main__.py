@@ -23,7 +23,7 @@ from rft_codegen.validations import all_texts
 
 @cache
 def generated_files() -> dict[str, str]:
-    """Return the text of every generated file, by the file's path in the repository."""
+    """Return the correct text of every generated file. The keys are paths relative to the repository root."""
     crd = crd_yaml()
     return {
         "crds/rftjobs.rft.dev.yaml": crd,
@@ -40,7 +40,9 @@ def generated_files() -> dict[str, str]:
 
 
 def drift(root: Path) -> list[str]:
-    """Return a diff for each outdated generated file under the folder ``root``."""
+    """Compare the generated files under ``root`` with their wanted texts. Return a unified diff for each file
+    that differs or is missing.
+    """
     diffs = []
     for name, wanted in generated_files().items():
         path = root / name
@@ -54,13 +56,17 @@ def drift(root: Path) -> list[str]:
 
 
 def cel_problems() -> list[str]:
-    """Return the problems that ``lint`` finds in the rules in CEL, as messages."""
+    """Check all validation rules of the CRD, which are written in CEL, against Kubernetes 1.25. Return a
+    message for each problem.
+    """
     schema = object_schema()
     return [problem for text in all_texts() for problem in lint(text, schema)]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write or check the generated files. Return 1 if ``--check`` finds a problem, else 0."""
+    """Write the generated files, or only check them with ``--check``. Return the exit code: 1 if the check
+    finds a problem, else 0.
+    """
     parser = argparse.ArgumentParser(prog="python -m rft_codegen", description=__doc__)
     parser.add_argument(
         "--check",

@@ -1,4 +1,6 @@
-"""Generates ``docs/reference/advice.md``, the page that lists all rules of advice."""
+"""Generates ``docs/reference/advice.md``, the page that lists all advice rules. An advice rule gives a
+warning about a parameter of an RFTJob, or about the result of a run.
+"""
 
 from collections.abc import Iterable, Sequence
 
@@ -39,13 +41,15 @@ patterns, from which `rft suggest` makes experiments.
 
 
 def rules_by_heading() -> dict[Heading, list[str]]:
-    """Return the ids of the advice rules for each heading of the tuning guide."""
+    """Return, for each heading of the tuning guide that advice rules follow, the ids of the rules for this
+    heading.
+    """
     rules: tuple[AdviceRule | RunRule, ...] = (*RULES, *RUN_RULES)
     return {heading: [rule.id for rule in rules if heading in rule.headings] for heading in HEADINGS}
 
 
 def advice_markdown() -> str:
-    """Return the Markdown text of the page that lists all rules of advice."""
+    """Return the Markdown text of ``docs/reference/advice.md``, the page that lists all advice rules."""
     coverage = ((heading, ", ".join(map(_code, ids))) for heading, ids in rules_by_heading().items())
     return "\n".join(
         [

@@ -1,10 +1,11 @@
-"""Checks without an API server that Kubernetes 1.25 accepts the CRD's validation rules in CEL.
+"""Checks whether Kubernetes 1.25 accepts the CRD's validation rules in CEL. It needs no API server.
 
 A test with an API server is not enough, because newer servers accept CEL that 1.25 refuses. The checks are:
 
 - All functions, macros and operators exist in 1.25. Later versions added optionals, quantities, addresses,
   formats, sets, macros with two variables, and comparisons of a whole number with a fraction.
-- Every field exists. A rule tests with ``has`` whether an optional field is present.
+- Every field that a rule reads is in the schema. If the field is optional, the rule tests with ``has``
+  whether it is present.
 - Every list that a rule uses has ``maxItems``.
 - Every map whose entries a rule reads has ``maxProperties``.
 - Every text that a rule compares has ``maxLength`` or an ``enum``.
@@ -33,7 +34,8 @@ FUNCTIONS = TYPES | words(
     " url isURL getScheme getHost getHostname getPort getEscapedPath getQuery"
 )
 ONE_VARIABLE = {"all": 2, "exists": 2, "exists_one": 2, "filter": 2, "map": 3}
-"""For each CEL macro over a list: the maximum number of its arguments. The variable counts as an argument."""
+"""The CEL macros over a list, with the maximum number of arguments in Kubernetes 1.25. The variable counts as
+an argument: ``all(x, x > 0)`` has two."""
 MAX_LENGTH = 2048
 """Maximum number of characters in the message of a CEL rule."""
 
@@ -56,14 +58,18 @@ _START = _Token("", "")
 
 
 class _Operand(NamedTuple):
-    """One side of a comparison in CEL: the ``path`` of a field, or the ``type`` of a literal."""
+    """One side of a comparison in CEL. For a field it has the ``path``, such as ``("self", "model")``. For a
+    literal it has the OpenAPI ``type``. Both are empty for any other expression.
+    """
 
     path: tuple[str, ...] = ()
     type: str = ""
 
 
 def lint(cel: Cel, schema: Schema) -> list[str]:
-    """Return a message for each problem of a rule in CEL. ``schema`` is the schema of the whole RFTJob."""
+    """Check whether Kubernetes 1.25 accepts a validation rule in CEL. Return a message for each problem.
+    ``schema`` is the OpenAPI schema of the whole RFTJob.
+    """
     try:
         node = node_at(schema, cel.where)
     except KeyError as missing:
@@ -102,7 +108,7 @@ def _unknown(tokens: list[_Token]) -> Iterator[str]:
 
 
 def _variables(tokens: list[_Token]) -> Iterator[str]:
-    """Yield a problem for each name that CEL in Kubernetes 1.25 does not have, such as ``sets``."""
+    """Yield a message for each name in a CEL rule that Kubernetes 1.25 does not know, such as ``sets``."""
     known = {"self", "oldSelf", "true", "false", "null", "in"} | {
         tokens[i + 2].text for i, token in enumerate(tokens[:-2]) if token.text in ONE_VARIABLE
     }
@@ -123,7 +129,7 @@ def _calls(tokens: list[_Token]) -> Iterator[str]:
 
 
 def _arguments(tokens: list[_Token], opening: int) -> int:
-    """Return the number of arguments of a call. ``opening`` is the index of its "(" token."""
+    """Return the number of arguments of a call in CEL. ``opening`` is the index of the call's token "("."""
     depth, commas = 0, 0
     for token in tokens[opening:]:
         depth += (token.text in "([{") - (token.text in ")]}")
@@ -134,8 +140,9 @@ def _arguments(tokens: list[_Token], opening: int) -> int:
 
 
 def _paths(tokens: list[_Token]) -> dict[int, tuple[str, ...]]:
-    """Return the field paths that begin with ``self`` or ``oldSelf``, by the index of each path's first
-    token.
+    """Return the paths of all fields that a CEL rule reads, such as ``("self", "model", "name")``.
+
+    Each path begins with ``self`` or ``oldSelf``. The key is the index of the path's first token.
     """
     found = {}
     for i, token in enumerate(tokens):
@@ -146,8 +153,8 @@ def _paths(tokens: list[_Token]) -> dict[int, tuple[str, ...]]:
 
 
 def _path(tokens: list[_Token], start: int) -> tuple[str, ...]:
-    """Return the field path that begins at ``tokens[start]``: a variable, and the names of the fields after
-    it.
+    """Return the path of the field that begins at ``tokens[start]``: the name of a variable, and the names of
+    the fields after it. The name of a method is left out.
     """
     names, at = [tokens[start].text], start + 1
     while at + 1 < len(tokens) and tokens[at].text == "." and tokens[at + 1].kind == "name":
@@ -159,7 +166,9 @@ def _path(tokens: list[_Token], start: int) -> tuple[str, ...]:
 
 
 def _items(tokens: list[_Token], node: Schema, expression: str) -> Iterator[str]:
-    """Yield a problem for each wrong field of a list item that a macro, such as ``all``, reads.
+    """Check the fields of list items that a CEL macro reads, such as ``x.name`` in ``self.all(x, x.name)``.
+    Yield a message for each field that the schema lacks, or that may be absent and is not tested with
+    ``has``.
 
     - ``tokens``: the tokens of the rule.
     - ``node``: the schema of ``self``.
@@ -254,7 +263,8 @@ def _type(operand: _Operand, node: Schema) -> str:
 
 
 def _bounds(path: tuple[str, ...], node: Schema) -> Iterator[str]:
-    """Yield a problem for each limit that the schema lacks. ``node`` is the schema of ``self``.
+    """Yield a message for each limit that a field lacks in the schema. ``path`` is the path of the field, and
+    ``node`` is the schema of ``self``.
 
     - A map at ``path`` needs ``maxProperties``.
     - A text at ``path`` needs ``maxLength`` or an ``enum``.

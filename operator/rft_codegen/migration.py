@@ -1,5 +1,6 @@
-"""Generates ``docs/reference/from-*.md``. Each page is about one other system from which ``rft import`` reads
-jobs, such as OpenAI. The page lists the fields of that system, and the fields of an RFTJob that replace them.
+"""Generates the pages ``docs/reference/from-*.md``, one for each system whose jobs ``rft import`` can
+convert, such as OpenAI. A page lists the fields of that system, and the fields of an RFTJob that replace
+them.
 """
 
 from collections.abc import Iterable
@@ -90,7 +91,9 @@ with `list[str]`, so that the function gets texts.
 
 
 def migration_pages() -> dict[str, str]:
-    """Return the Markdown text of each page, by the path of the page in the repository."""
+    """Return the Markdown texts of the pages about jobs from OpenAI, Fireworks and TRL. The keys are the
+    paths of the pages, relative to the repository's root.
+    """
     graders = (
         *_section("Graders", "grader", OPENAI_GRADERS),
         *_section("Metrics of text_similarity", "metric", OPENAI_METRICS),

@@ -1,4 +1,6 @@
-"""Generates the alerts and the dashboard of the chart, and ``docs/reference/monitoring.md``."""
+"""Generates the Prometheus alerts and the Grafana dashboard of the Helm chart, and the page about them,
+``docs/reference/monitoring.md``.
+"""
 
 import json
 import re
@@ -38,7 +40,9 @@ loads. You can also import `charts/rft-operator/files/dashboard.json` into Grafa
 
 
 class Alert(NamedTuple):
-    """An alert of Prometheus. ``expr`` is its condition in PromQL."""
+    """An alerting rule of Prometheus. ``expr`` is its condition in PromQL, and ``summary`` says what is
+    wrong.
+    """
 
     name: str
     expr: str
@@ -132,9 +136,10 @@ ALERTS = (
 
 
 class Panel(NamedTuple):
-    """A panel of the dashboard. ``expr`` is its query in PromQL.
+    """A panel of the Grafana dashboard. ``expr`` is its query in PromQL.
 
-    ``legend`` is Grafana's template of a line's name, and ``unit`` is the Grafana id of the values' unit.
+    ``legend`` is the template for the name of each line, such as ``{{phase}}``. ``unit`` is Grafana's id of
+    the unit of the values, such as ``s``.
     """
 
     title: str
@@ -182,16 +187,17 @@ _SERIES = re.compile(r"\brft_[a-z_]+")
 
 
 def metrics_of(expr: str) -> set[str]:
-    """Return the names of the metrics in the PromQL query ``expr``.
+    """Return the names of the operator's metrics in the PromQL query ``expr``.
 
-    For a time series of a histogram, such as ``…_bucket``, the result has the name of the histogram.
+    For a time series of a histogram, the name of the histogram is returned, without "_bucket", ``_sum`` or
+    ``_count``.
     """
     names = _SERIES.findall(expr)
     return {name if name in METRICS else re.sub(r"_(bucket|sum|count)$", "", name) for name in names}
 
 
 def rules_yaml() -> str:
-    """Return the text of a rule file for Prometheus with every alert."""
+    """Return the YAML text of a rule file for Prometheus with all alerts in ``ALERTS``."""
     rules = [
         {
             "alert": alert.name,
@@ -210,7 +216,9 @@ def rules_yaml() -> str:
 
 
 def dashboard_json() -> str:
-    """Return the dashboard as JSON text that Grafana can import. The data source is a variable."""
+    """Return the dashboard with all panels in ``PANELS``, as JSON text that Grafana can import. The user
+    chooses the data source in a variable of the dashboard.
+    """
     source = {"type": "prometheus", "uid": "${datasource}"}
     panels = [
         {
@@ -242,7 +250,9 @@ def dashboard_json() -> str:
 
 
 def monitoring_markdown() -> str:
-    """Return the Markdown text of the page that lists metrics, alerts and panels."""
+    """Return the Markdown text of ``docs/reference/monitoring.md``, the page that lists the operator's
+    metrics, the alerts, and the panels of the dashboard.
+    """
     metrics = [
         (f"`{metric.name}`", metric.kind, ", ".join(f"`{label}`" for label in metric.labels), metric.help)
         for metric in METRICS.values()
@@ -266,8 +276,8 @@ def monitoring_markdown() -> str:
 
 
 def _plain(text: str) -> str:
-    """Return the summary of an alert as Markdown. Each variable in braces, such as ``$labels.namespace``,
-    becomes its name in italics: ``*namespace*``.
+    """Return the summary of an alert as Markdown. Each template in braces is replaced by the name of its
+    variable in italics: ``{{ $labels.namespace }}`` becomes ``*namespace*``.
     """
     return re.sub(r"\{\{ \$(?:labels\.)?(\w+)[^}]*\}\}", r"*\1*", text)
 

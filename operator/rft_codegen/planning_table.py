@@ -1,4 +1,6 @@
-"""Generates ``docs/reference/plans.md``: the number of GPUs that common models need, by LoRA rank."""
+"""Generates ``docs/reference/plans.md``. Its tables show how many GPUs common models need for each LoRA rank,
+and how a node's GPUs are divided between training and sampling.
+"""
 
 from collections.abc import Iterator
 from itertools import groupby, pairwise
@@ -24,7 +26,8 @@ MODELS: dict[str, int | None] = {
     "openai/gpt-oss-20b": None,
     "openai/gpt-oss-120b": None,
 }
-"""For each model, the smallest number of 80 GB GPUs in the documentation of verl for GRPO with LoRA.
+"""The models of the page. For each, the smallest number of 80 GB GPUs that the documentation of verl (another
+trainer) names for GRPO with LoRA.
 
 None: the documentation names no number for this model.
 """
@@ -46,13 +49,14 @@ WORKLOADS: dict[str, dict[str, dict[str, int]]] = {
         "sampling": {"numRollouts": 8},
     },
 }
-"""The kinds of jobs. For each kind the page has a table that shows how many GPUs train and how many sample.
+"""The jobs for which the page has a table that shows how many GPUs train and how many sample.
 
-A key describes the kind in words. Its value has the fields of the spec that differ from the defaults.
+Each key describes the settings of a job in words. Its value has the fields of the spec that differ from the
+defaults.
 """
 WHOLE_NODE = (8,)
-"""The numbers of GPUs in the tables for ``WORKLOADS``, one column for each number. But the table for the
-first kind of job in ``WORKLOADS`` has the numbers in ``NODE_COUNTS``.
+"""The numbers of GPUs in the tables for ``WORKLOADS``, one column for each number. The table of the first
+workload is an exception: it has the numbers in ``NODE_COUNTS``.
 """
 LOW_RANK_RULE = "lora-rank-low-for-large-model"
 
@@ -89,8 +93,8 @@ The table shows how the plan divides the GPUs of a job with {workload}. Each col
 
 
 def spec_of(model: str, rank: int, kind: str) -> RFTJobSpec:
-    """Return the spec of a job in which only the model, the LoRA rank and the kind of GPU (``kind``) differ
-    from the defaults.
+    """Return the spec of an RFTJob in which all parameters have their defaults, except for the model, the
+    LoRA rank and the kind of GPU. ``kind`` is a key of ``ACCELERATORS``.
     """
     return RFTJobSpec.model_validate(
         {
@@ -105,9 +109,9 @@ def spec_of(model: str, rank: int, kind: str) -> RFTJobSpec:
 
 
 def planned(model: str, rank: int, kind: str) -> Plan | None:
-    """Return the plan of the job that ``spec_of`` describes, or None if no plan can be made.
-
-    That is so if the job fits on no number of GPUs.
+    """Return the plan (number of GPUs and memory) of an RFTJob with this model, LoRA rank and kind of GPU,
+    and defaults for all other parameters. Return None if the job cannot be planned, because it fits on no
+    number of GPUs.
     """
     try:
         return plan(spec_of(model, rank, kind), "")
@@ -116,7 +120,7 @@ def planned(model: str, rank: int, kind: str) -> Plan | None:
 
 
 def plans_markdown() -> str:
-    """Return the Markdown text of the page that lists the plans."""
+    """Return the Markdown text of ``docs/reference/plans.md``, the page with the planned numbers of GPUs."""
     spec = spec_of(next(iter(MODELS)), RANKS[0], KINDS[0])
     made = plan(spec, "")
     assert made.effective is not None
@@ -124,7 +128,7 @@ def plans_markdown() -> str:
         f"among them a context of {made.effective.max_context_length} tokens"
         f" and {spec.sampling.num_rollouts} rollouts"
     )
-    # Kinds with the same memory have the same plans.
+    # Kinds of GPUs with the same memory have the same plans, so they share a section.
     by_memory = sorted(KINDS, key=lambda kind: ACCELERATORS[kind].memory)
     groups = [list(kinds) for _, kinds in groupby(by_memory, key=lambda kind: ACCELERATORS[kind].memory)]
     return "\n".join(
@@ -137,11 +141,11 @@ def plans_markdown() -> str:
 
 
 def node_plan(model: str, kind: str, gpus: int, workload: str) -> Plan:
-    """Return the plan of a job.
+    """Return the plan of an RFTJob with a given number of GPUs: how many train, how many sample, and the
+    memory.
 
     - ``model``: a key of ``NODE_MODELS``.
-    - ``kind``: the kind of GPU.
-    - ``gpus``: the number of GPUs.
+    - ``kind``: the kind of GPU, a key of ``ACCELERATORS``.
     - ``workload``: a key of ``WORKLOADS``. Its value has the other settings of the job.
     """
     rest = {"storage": {"ephemeral": {}}, "resources": {"accelerator": {"name": kind}, "gpus": gpus}}
@@ -213,10 +217,10 @@ def _gib(made: Plan, role: str) -> str:
 
 
 def _advice(kind: str) -> Iterator[str]:
-    """Yield one sentence for each advice that the LoRA rank is low for a model.
+    """Yield the sentences of the page that warn about a LoRA rank that is low for large models.
 
-    The advice is that of ``rft validate`` on jobs with the lowest rank in ``RANKS``, on GPUs of the kind
-    ``kind``. A sentence names all models with the same advice.
+    Each sentence has a warning of ``rft validate`` about jobs with the lowest rank in ``RANKS``, and names
+    all models with this warning. ``kind`` is the kind of GPU.
     """
     said: dict[str, list[str]] = {}
     for model in MODELS:

@@ -1,6 +1,6 @@
-"""Generates ``docs/reference/rftjob.md``, the reference page of RFTJob.
+"""Generates ``docs/reference/rftjob.md``, the page that lists every field of an RFTJob.
 
-The page is made from the pydantic classes and the rules in ``rft_api``.
+The page is made from the pydantic classes and the validation rules in ``rft_api``.
 """
 
 import inspect
@@ -35,14 +35,16 @@ that the field is absent. For every other field `null` is refused.
 
 
 class _Section(NamedTuple):
-    """A section of the page: the pydantic class of an object, and all paths of such objects in an RFTJob."""
+    """A section of the reference page. It lists the fields of the pydantic class ``model``. ``paths`` are all
+    paths in an RFTJob, such as ``spec.training``, where an object of this class can be.
+    """
 
     model: type[Model]
     paths: list[str]
 
 
 def reference() -> str:
-    """Return the reference page of RFTJob as Markdown."""
+    """Return the Markdown text of the page that lists every field of an RFTJob."""
     parts = [_HEADER, _INTRODUCTION]
     for root, model in (("spec", RFTJobSpec), ("status", RFTJobStatus)):
         sections = _sections(model, root)
@@ -54,9 +56,10 @@ def reference() -> str:
 
 
 def _sections(model: type[Model], path: str) -> list[_Section]:
-    """Return the sections of the page for the pydantic class ``model`` and for all classes inside it.
+    """Return one section of the reference page for the pydantic class ``model``, and one for each class that
+    its fields contain, at any depth.
 
-    The sections are in the order of the manifest. ``path`` is the path of ``model`` in an RFTJob.
+    The sections are in the order of the fields. ``path`` is the path of ``model`` in an RFTJob.
     """
     found: dict[type[Model], _Section] = {}
 
@@ -72,9 +75,11 @@ def _sections(model: type[Model], path: str) -> list[_Section]:
 
 
 def _objects_in(annotation: Any, suffix: str = "") -> Iterator[tuple[type[Model], str]]:
-    """Yield each pydantic class in the type annotation of a field, with a text to append to the field's path.
+    """Yield each pydantic class in the type annotation of a field, with the text to append to the field's
+    path to get the path of an object of this class.
 
-    This text is ``suffix``, and after it ``[]`` for each list or ``.<name>`` for each dict around the class.
+    The text is ``suffix``, followed by ``[]`` for each list and ``.<name>`` for each dict around the class.
+    For example, ``list[Grader]`` gives ``(Grader, "[]")``.
     """
     if isinstance(annotation, type) and issubclass(annotation, Model):
         yield annotation, suffix
@@ -85,7 +90,7 @@ def _objects_in(annotation: Any, suffix: str = "") -> Iterator[tuple[type[Model]
 
 
 def _anchor(path: str) -> str:
-    """Return the anchor that a Markdown renderer creates for the heading ``path``."""
+    """Return the anchor (link target) that a Markdown renderer creates for a heading with this text."""
     return "".join(c for c in path.lower() if c.isalnum() or c in "-_")
 
 
@@ -110,7 +115,8 @@ def _section(section: _Section, anchors: dict[type[Model], str]) -> str:
 
 
 def _code(text: str) -> str:
-    # <code>, not backticks: a | in a table must be an HTML entity, which backticks would show literally.
+    # <code> is used instead of backticks. A | in a table must be an HTML entity, and backticks would show the
+    # entity literally.
     return f"<code>{text.replace('<', '&lt;').replace('>', '&gt;')}</code>"
 
 

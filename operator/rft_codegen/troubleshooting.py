@@ -1,4 +1,6 @@
-"""Generates ``docs/reference/troubleshooting.md``: what each reason of a condition means, and what to do."""
+"""Generates ``docs/reference/troubleshooting.md``. The page explains each reason that a condition of an
+RFTJob can have, and what the user should do.
+"""
 
 from typing import NamedTuple
 
@@ -15,7 +17,9 @@ page says what to do next.
 
 
 class Help(NamedTuple):
-    """What the reason of a condition means, and what the user should do about it."""
+    """The explanation of one reason that a condition of an RFTJob can have: the meaning of the reason, and
+    what the user should do.
+    """
 
     means: str
     do: str = "Nothing."
@@ -159,10 +163,12 @@ HELP: dict[str, Help] = {
     Reason.NOT_YET: Help("The condition has never been True."),
     **{reason: Help(text) for reason, text in COMPLETED_BECAUSE.items() if reason not in (Reason.DEADLINE,)},
 }
-"""The help for every reason, in the order of the page."""
+"""The explanation of each reason of a condition, in the order of the page."""
 
 
 def troubleshooting_markdown() -> str:
-    """Return the Markdown text of the page that explains each reason of a condition."""
+    """Return the Markdown text of ``docs/reference/troubleshooting.md``, the page that explains each reason
+    of a condition.
+    """
     rows = "".join(f"| `{reason}` | {help.means} | {help.do} |\n" for reason, help in HELP.items())
     return f"{_INTRODUCTION}\n| reason | what it means | what to do |\n| --- | --- | --- |\n{rows}"

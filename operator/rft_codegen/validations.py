@@ -1,9 +1,10 @@
-"""Adds the validation rules in CEL to the schema of the CRD, as ``x-kubernetes-validations``.
+"""Adds validation rules in CEL to the schema of the CRD of RFTJob, as ``x-kubernetes-validations``.
 
-These limits of the schema become rules in CEL too:
+Two kinds of limits in the schema are also replaced by rules in CEL:
 
-- a ``pattern``: the API server would show its regular expression to the user. For a rule, it shows our words.
-- a limit with a fraction, such as 0.5: the API server would read it as a whole number.
+- a ``pattern``, because the API server's message would show the regular expression. A rule has a message in
+  words.
+- a limit with a fraction, such as 0.5, because the API server would read it as a whole number.
 """
 
 from collections.abc import Iterable, Iterator
@@ -22,10 +23,12 @@ KEY = "x-kubernetes-validations"
 
 
 def all_texts() -> Iterator[Cel]:
-    """Yield all rules in CEL.
+    """Yield all validation rules of the CRD in CEL, in this order:
 
-    First come those of ``rules.RULES``, then those about changes after the start of a run, then the one for
-    the name, and last those for patterns and limits of single fields.
+    1. the rules about several fields, from ``rules.RULES``
+    2. the rules about changes after the start of a run
+    3. the rule for the name of the RFTJob
+    4. the rules that replace patterns and limits of single fields
     """
     for rule in rules.RULES:
         yield from rule.cel
@@ -37,7 +40,8 @@ def all_texts() -> Iterator[Cel]:
 
 
 def node_at(schema: Schema, where: str) -> Schema:
-    """Return the schema at a path such as ``spec.graders[].python``. An empty path means the whole schema.
+    """Return the part of ``schema`` for the field at the path ``where``, such as ``spec.graders[].python``.
+    With an empty path, return ``schema``.
 
     Raises:
         KeyError: the schema does not have this path.
@@ -51,7 +55,9 @@ def node_at(schema: Schema, where: str) -> Schema:
 
 
 def nodes(schema: Schema, where: str) -> Iterator[tuple[str, Schema]]:
-    """Yield a schema and all schemas inside it, each with its path. ``where`` is the path of ``schema``."""
+    """Yield pairs of path and schema: ``schema`` itself, and the schemas of all fields, list items and map
+    values inside it. ``where`` is the path of ``schema``.
+    """
     yield where, schema
     for name, child in schema.get("properties", {}).items():
         yield from nodes(child, f"{where}.{name}")
@@ -61,7 +67,8 @@ def nodes(schema: Schema, where: str) -> Iterator[tuple[str, Schema]]:
 
 
 def place(schema: Schema, texts: Iterable[Cel]) -> None:
-    """Add each rule in CEL to the schema of the object or field at the rule's path.
+    """Add each rule in CEL to ``schema``, in the ``x-kubernetes-validations`` of the field at the rule's
+    path.
 
     Raises:
         KeyError: the schema does not have the path of a rule.
@@ -72,8 +79,8 @@ def place(schema: Schema, texts: Iterable[Cel]) -> None:
 
 
 def _has(form: Form, text: str = "self") -> str:
-    """Return a CEL expression that is true if the value of ``text`` matches the regular expression of
-    ``form``. ``text`` is a CEL expression too.
+    """Return a CEL expression that checks whether a text matches the regular expression of ``form``. ``text``
+    is the CEL expression for this text.
     """
     pattern = form.pattern.replace("\\", "\\\\").replace("'", "\\'")
     return f"{text}.matches('{pattern}')"
@@ -84,16 +91,16 @@ NAME_RULE = Cel(
     f"!has(self.metadata) || !has(self.metadata.name) || {_has(LABEL, 'self.metadata.name')}",
     f"metadata.name must be {LABEL.words}",
 )
-"""The rule for the name of an RFTJob: which characters it may have. It is a rule of the whole object, because
-the schema of ``metadata`` cannot have rules."""
+"""The validation rule for the characters in an RFTJob's name. It belongs to the whole object, because the
+schema of ``metadata`` cannot have rules."""
 
 
 def form_texts(schema: Schema, where: str) -> Iterator[Cel]:
-    """Yield a rule in CEL for each ``pattern`` in ``schema``. The message of the rule says in words what the
-    pattern allows. ``where`` is the path of ``schema`` in the CRD.
+    """Yield a validation rule in CEL for each ``pattern`` in ``schema``. The message of the rule says in
+    words what the pattern allows. ``where`` is the path of ``schema`` in the CRD.
 
     Raises:
-        KeyError: a pattern is not in ``rft_api.forms.FORMS``, which has these words.
+        KeyError: ``rft_api.forms.FORMS`` has no words for a pattern.
     """
     for path, node in nodes(schema, where):
         if "pattern" in node:
@@ -114,10 +121,11 @@ def _has_fraction(schema: Schema) -> bool:
 
 
 def bound_texts(schema: Schema, where: str) -> Iterator[Cel]:
-    """Yield a rule in CEL for each number in ``schema`` whose minimum or maximum is not a whole number.
+    """Yield a validation rule in CEL for each number in ``schema`` whose minimum or maximum is not a whole
+    number. ``where`` is the path of ``schema`` in the CRD.
 
-    Without the rule, the API server would accept 0 for ``minimum: 0.5``: if the manifest has a whole number,
-    the API server reads the limit as 0. ``where`` is the path of ``schema`` in the CRD.
+    Without the rule, the API server would accept the whole number 0 for ``minimum: 0.5``, because it compares
+    whole numbers with the limit's whole part, 0.
     """
     for path, node in nodes(schema, where):
         if _has_fraction(node):
@@ -130,8 +138,8 @@ def bound_texts(schema: Schema, where: str) -> Iterator[Cel]:
 
 
 def drop_replaced(schema: Schema) -> None:
-    """Remove patterns and limits from a schema if the rules of ``form_texts`` and ``bound_texts`` check them
-    instead.
+    """Remove those patterns and limits from ``schema``, in place, that validation rules in CEL check instead:
+    all patterns, and limits with a fraction.
     """
     for _, node in nodes(schema, ""):
         node.pop("pattern", None)

@@ -1,1 +1,1 @@
-"""The ingest: it receives the progress reports of trainers, and verifies who sends them."""
+"""The ingest: the operator's server that receives the trainers' progress reports and verifies the senders."""

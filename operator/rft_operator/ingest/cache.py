@@ -1,5 +1,5 @@
-"""The caches of the ingest: the API server's reviews of tokens, and the RFTJob of each pod that sends
-reports.
+"""Two caches of the ingest, the operator's server for trainers' reports: the result of each token's review by
+the API server, and the RFTJob of each pod.
 
 Tokens are stored only as hashes.
 """
@@ -14,9 +14,9 @@ from rft_operator.ingest.identity import Caller, Claims, Refused
 
 POSITIVE_SECONDS = 60.0
 RENEWED_BEFORE_SECONDS = (15.0, 40.0)
-"""A cached review is renewed between 15 and 40 seconds before it expires. The hash of the token determines
-the exact time. After a restart of the operator, many tokens are reviewed at once. Since the exact times
-differ, the renewals of these reviews do not coincide.
+"""A cached token review is renewed between 15 and 40 seconds before it expires. The hash of the token
+determines the exact time. So reviews that began together, as after a restart of the operator, are not renewed
+all at once.
 
 A renewal starts when a report arrives. A run with short steps sends a report at least every 15 seconds. So
 its review is renewed before it expires."""
@@ -36,20 +36,24 @@ class _Known:
 
 
 class AnswerCache:
-    """A cache of the reviews of tokens: for each token its pod, or the reason why it was refused."""
+    """A cache of token reviews by the API server. For each token, it has the sender (a pod with its RFTJob),
+    or the exception with which the token was refused.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._answers: OrderedDict[str, _Known] = OrderedDict()
 
     def get(self, token: str) -> Answer | None:
-        """Return the cached result of a token's review, or ``None`` if there is none or it has expired."""
+        """Return the cached result of the last review of a token by the API server. Return ``None`` if there
+        is none or it has expired.
+        """
         known = self._answers.get(_key(token))
         return known.answer if known is not None and known.until > self._clock() else None
 
     def renews(self, token: str) -> bool:
-        """Return whether the cached review of an accepted token must be renewed now. For each review, only
-        one call returns True.
+        """Return whether to review an accepted token again now, before its cached review expires. For each
+        cached review, only one call returns True. Return False if the token is not cached or was refused.
         """
         known = self._answers.get(_key(token))
         if known is None or known.renewed or not isinstance(known.answer, Caller):
@@ -58,14 +62,16 @@ class AnswerCache:
         return known.renewed
 
     def bearer(self, token: str) -> str | None:
-        """Return the UID of the token's pod from the last review, even if this review has expired. Return
-        ``None`` if there was no review or if it refused the token.
+        """Return the UID of the token's pod from the last cached review, even if this review has expired.
+        Return ``None`` if no review is cached or the token was refused.
         """
         known = self._answers.get(_key(token))
         return known.answer.pod_uid if known is not None and isinstance(known.answer, Caller) else None
 
     def put(self, token: str, answer: Answer) -> None:
-        """Cache the result of a token's review. If the cache is full, drop the oldest result."""
+        """Cache ``answer``, the result of a token's review: for 60 seconds if the token was accepted, for 10
+        if it was refused. If the cache is full, drop the oldest result.
+        """
         life = NEGATIVE_SECONDS if isinstance(answer, Refused) else POSITIVE_SECONDS
         key = _key(token)
         until = self._clock() + life
@@ -75,7 +81,7 @@ class AnswerCache:
             self._answers.popitem(last=False)
 
     def forget_pod(self, pod_uid: str) -> None:
-        """Drop the cached reviews of the tokens of a pod that does not exist any more."""
+        """Drop the cached reviews of all tokens of a pod. Called when the pod does not exist any more."""
         gone = [
             key
             for key, known in self._answers.items()
@@ -86,11 +92,11 @@ class AnswerCache:
 
 
 class Chains:
-    """A cache that maps pods to their RFTJobs. A pod's owner references lead to its Job, and from there to
-    its RFTJob. Owner references never change.
+    """A cache that maps each pod to its RFTJob. So the ingest need not follow the owner references for each
+    token: from the pod to its Job, and from the Job to the RFTJob.
 
-    An entry is removed when its pod ends. It also expires, because a watch may miss the end of the pod. The
-    cache does not replace the review of a pod's token. Thread-safe.
+    An entry is removed when its pod ends. It also expires after five minutes, because a watch may miss the
+    end of the pod. The pod's token must still be reviewed. Thread-safe.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -99,8 +105,8 @@ class Chains:
         self._callers: OrderedDict[str, tuple[float, Caller]] = OrderedDict()
 
     def get(self, claimed: Claims) -> Caller | None:
-        """Return the pod that a token names (``claimed``) with its RFTJob, or ``None`` if this pod is not
-        cached.
+        """Return the pod in ``claimed``, to which a token is bound, with its RFTJob. Return ``None`` if this
+        pod is not cached or its entry has expired.
         """
         with self._lock:
             until, caller = self._callers.get(claimed.pod_uid, (0.0, None))
@@ -108,8 +114,8 @@ class Chains:
         return caller if holds else None
 
     def put(self, *callers: Caller) -> None:
-        """Cache ``callers``, the senders of reports. Their pods' owner references must have been checked just
-        before.
+        """Cache the pods ``callers`` with their RFTJobs. The owner references of these pods must have been
+        checked just before.
         """
         until = self._clock() + CHAIN_SECONDS
         with self._lock:
@@ -120,14 +126,14 @@ class Chains:
                 self._callers.popitem(last=False)
 
     def forget_pod(self, pod_uid: str) -> None:
-        """Drop the entry of a pod that does not exist any more."""
+        """Drop the cached RFTJob of a pod. Called when the pod does not exist any more."""
         with self._lock:
             self._callers.pop(pod_uid, None)
 
 
 def _ahead(key: str) -> float:
-    """Return how many seconds before its expiry a cached token review is renewed. ``key`` is the token's
-    hash.
+    """Return how many seconds before its expiry the cached review of a token is renewed. ``key`` is the
+    hash of the token, as hexadecimal digits.
     """
     least, most = RENEWED_BEFORE_SECONDS
     return least + (most - least) * int(key[:8], 16) / 2**32

@@ -1,7 +1,8 @@
-"""Authenticates reports: pure checks of the token, its pod, the pod's Job, and the Job's RFTJob.
+"""Finds out which RFTJob a trainer's report belongs to, with pure functions. They check the token of the
+request, the token's pod, the Job of that pod, and the RFTJob of that Job.
 
-The RFTJob of a report is found only from the token, which the API server reviews. The URL and the body of the
-request are not used to find it.
+A sender could write any name into the URL or the body, so both are ignored here. The API server reviews the
+token.
 """
 
 from collections.abc import Collection, Mapping
@@ -15,15 +16,16 @@ from rft_operator.observe import Observed
 POD_NAME = "authentication.kubernetes.io/pod-name"
 POD_UID = "authentication.kubernetes.io/pod-uid"
 GONE = 410
-"""HTTP status for a sender whose pod, Job or RFTJob is deleted. The sender need not try again."""
+"""HTTP status of the response if the pod, the Job or the RFTJob of the sender is deleted. The sender need not
+try again."""
 _USER_PREFIX = "system:serviceaccount:"
 
 Raw = Mapping[str, Any]
 
 
 class Refused(Exception):
-    """The ingest refuses a report. ``status`` is the HTTP status of the response, and the message of this
-    exception is the response's text.
+    """The ingest refuses a trainer's report. ``status`` is the HTTP status of the response, and the message
+    of this exception is the text of the response.
     """
 
     def __init__(self, status: int, message: str) -> None:
@@ -33,7 +35,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Claims:
-    """The pod to which a token belongs, as the API server said when it reviewed the token."""
+    """The pod to which a service account token is bound, as the API server's TokenReview says."""
 
     namespace: str
     pod_name: str
@@ -42,7 +44,7 @@ class Claims:
 
 @dataclass(frozen=True)
 class Caller:
-    """The proven sender of a report: a pod whose chain of owner references leads to an RFTJob."""
+    """The verified sender of a trainer's report: a pod, and the RFTJob to which its owner references lead."""
 
     namespace: str
     job_name: str
@@ -50,14 +52,15 @@ class Caller:
     pod_uid: str
     pod_created: str
     known_attempt: int = 0
-    """The number of the attempt in the RFTJob's status, as it was when the sender was looked up or cached."""
+    """``status.progress.attempt`` of the RFTJob when this object was made. Later attempts have larger
+    numbers. Reports of earlier attempts are refused."""
 
 
 def claims(review: Raw, audience: str) -> Claims:
-    """Return the pod to which a token belongs, from the status of its TokenReview.
+    """Return the pod to which a token is bound. ``review`` is the status of the token's TokenReview.
 
     Raises:
-        Refused: 401 if the token is not valid for this operator, 403 if it does not belong to a pod.
+        Refused: 401 if the token is not valid for ``audience``, 403 if it is not bound to a pod.
     """
     if review.get("authenticated") is not True:
         raise Refused(401, "the token is not valid")
@@ -80,21 +83,21 @@ def _only(values: object) -> str:
 
 
 def served(claimed: Claims, namespaces: Collection[str]) -> None:
-    """Raise Refused (403) if the pod's namespace is not in ``namespaces``. An empty list allows all
-    namespaces.
+    """Raise Refused with the HTTP status 403 if the namespace of the pod in ``claimed`` is not one of
+    ``namespaces``. If ``namespaces`` is empty, all namespaces are allowed.
     """
     if namespaces and claimed.namespace not in namespaces:
         raise Refused(403, "this operator does not serve the namespace of the pod")
 
 
 def live_pod(claimed: Claims, pod: Raw | None) -> dict[str, Any]:
-    """Return the owner reference from a pod to its Job.
+    """Check that the pod of a token still exists and has not ended. Return its owner reference to its Job.
 
-    - ``claimed``: the pod that the sender's token names.
-    - ``pod``: the pod that now has this name, or ``None``.
+    - ``claimed``: the pod to which the sender's token is bound.
+    - ``pod``: the pod that now has this name, or ``None`` if there is none.
 
     Raises:
-        Refused: if ``pod`` is missing, is another pod of the same name, has ended, or has no Job.
+        Refused: 410 if ``pod`` is missing or has another UID, 403 if it has ended or has no Job.
     """
     if pod is None or pod["metadata"]["uid"] != claimed.pod_uid:
         raise Refused(GONE, "the pod of the token does not exist any more")
@@ -104,13 +107,13 @@ def live_pod(claimed: Claims, pod: Raw | None) -> dict[str, Any]:
 
 
 def live_child(reference: Raw, child: Raw | None) -> dict[str, Any]:
-    """Return the owner reference from a child Job to its RFTJob.
+    """Check that the Job of a sender's pod still exists. Return its owner reference to its RFTJob.
 
     - ``reference``: the pod's owner reference to its Job.
-    - ``child``: the Job that now has the name in ``reference``, or ``None``.
+    - ``child``: the Job that now has the name in ``reference``, or ``None`` if there is none.
 
     Raises:
-        Refused: if ``child`` is missing, is another Job of the same name, or has no RFTJob.
+        Refused: 410 if ``child`` is missing or has another UID, 403 if it has no RFTJob.
     """
     if child is None or child["metadata"]["uid"] != reference["uid"]:
         raise Refused(GONE, "the Job of the pod does not exist any more")
@@ -118,13 +121,13 @@ def live_child(reference: Raw, child: Raw | None) -> dict[str, Any]:
 
 
 def live_job(reference: Raw, job: Raw | None) -> Raw:
-    """Return ``job``, if it is the RFTJob that owns the child Job.
+    """Check that ``job`` is the RFTJob that owns the Job of a sender's pod, and return ``job``.
 
-    - ``reference``: the child Job's reference to its RFTJob.
-    - ``job``: the RFTJob with the name in ``reference``.
+    - ``reference``: the owner reference of the Job to its RFTJob.
+    - ``job``: the RFTJob that now has the name in ``reference``, or ``None`` if there is none.
 
     Raises:
-        Refused: if ``job`` is missing, or is another RFTJob of the same name.
+        Refused: 410 if ``job`` is missing or has another UID.
     """
     if job is None or job["metadata"]["uid"] != reference["uid"]:
         raise Refused(GONE, f"the {KIND} of the pod does not exist any more")
@@ -139,14 +142,16 @@ def _controller(raw: Raw, group: str, kind: str, otherwise: str) -> dict[str, An
 
 
 def caller(claimed: Claims, pod: Raw, job: Raw) -> Caller:
-    """Return the sender of a report: the pod in ``claimed``, and its RFTJob ``job``. This function checks
-    nothing: check the token, its pod and the pod's owners before you call it.
+    """Return the sender of a report: the pod in ``claimed``, and its RFTJob ``job``. ``pod`` is the object of
+    that pod.
+
+    This function checks nothing. The caller must have checked the token, the pod and its owners before.
     """
     return _caller(job, claimed.pod_uid, pod["metadata"].get("creationTimestamp", ""))
 
 
 def callers(job: Raw, observed: Observed) -> list[Caller]:
-    """Return the senders who may report for an RFTJob: the live pods of its child Job.
+    """Return the senders that may send reports for the RFTJob ``job``: the live pods of its child Job.
 
     A reconciliation has read all these objects already. It caches the senders for the ingest, so that the
     ingest need not read the objects again.

@@ -1,4 +1,6 @@
-"""Limits of the ingest: requests per sender, concurrent token reviews, and refusals in the log."""
+"""Limits of the ingest, the operator's server for trainers' reports: requests per sender, concurrent token
+reviews, and log messages about refused reports.
+"""
 
 import asyncio
 from collections import OrderedDict
@@ -13,16 +15,17 @@ MAX_SOURCES = 8192
 REVIEWS_AT_ONCE = 8
 REVIEWS_WAITING = 256
 REVIEW_WAIT_SECONDS = 5.0
-"""Longest time in seconds for which a request waits for a token review. The trainer's timeout is longer."""
+"""Longest time in seconds for which a request waits until its token can be reviewed. Then it is refused. The
+trainer waits longer than that for a response."""
 SAID_AGAIN_SECONDS = 10.0
 
 
 class SourceLimiter:
-    """Limits the requests per second of each source. A source is a pod whose token was accepted before, or
-    else an IP address.
+    """Limits how many requests per second each source may send, with one token bucket for each source. A
+    source is a pod whose token was accepted before, or else an IP address.
 
-    A source may send ``burst`` requests at once. After them, ``per_second`` requests per second are accepted,
-    however many it sends. So a new pod is served even if others behind the same address send too much.
+    A source may send ``burst`` requests at once. After them, only ``per_second`` requests per second are
+    accepted.
     """
 
     def __init__(
@@ -34,8 +37,8 @@ class SourceLimiter:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def check(self, source: str) -> None:
-        """Count a request of ``source``: the UID of a pod, or an IP address. Raises Refused (429) if the
-        source has sent too many requests.
+        """Count a request of ``source``, which is the UID of a pod, or an IP address. Raises Refused with the
+        HTTP status 429 if the source has sent too many requests.
         """
         now = self._clock()
         level, since = self._buckets.pop(source, (self._burst, now))
@@ -49,17 +52,18 @@ class SourceLimiter:
 
 
 class Complaints:
-    """Limits the log of refusals: the same refusal of the same source is logged once in ten seconds."""
+    """Decides which refused requests are logged: equal refusals of one sender only once in ten seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._said: OrderedDict[tuple[str, str], tuple[float, int]] = OrderedDict()
 
     def count(self, source: str, what: str) -> int | None:
-        """Count a refusal of ``source`` with the text ``what``. Return None if this refusal must not be
-        logged.
+        """Count a refused request, and return whether to log it. ``source`` is the address of the sender, and
+        ``what`` is the text of the refusal.
 
-        Otherwise return how many equal refusals were left out of the log since the last one that was logged.
+        Return None if the refusal must not be logged. Otherwise return how many equal refusals were left out
+        of the log since the last one that was logged.
         """
         key, now = (source, what), self._clock()
         since, left_out = self._said.pop(key, (float("-inf"), 0))
@@ -71,10 +75,11 @@ class Complaints:
 
 
 class ReviewGate:
-    """Limits how many tokens are reviewed at once, so that forged tokens cannot load the API server.
+    """Limits how many tokens the API server reviews at once for the ingest. Otherwise a sender of forged
+    tokens could overload the API server.
 
-    Above the limit, a request first waits for a short time, and only then is refused. A trainer whose request
-    is refused sends its report again, but only later. Not thread-safe: it belongs to one event loop.
+    If ``at_once`` reviews are running, up to ``waiting`` requests wait for a few seconds, and are then
+    refused. Not thread-safe: all calls must come from one event loop.
     """
 
     def __init__(self, at_once: int = REVIEWS_AT_ONCE, waiting: int = REVIEWS_WAITING) -> None:
@@ -83,8 +88,11 @@ class ReviewGate:
 
     @asynccontextmanager
     async def enter(self) -> AsyncIterator[None]:
-        """Wait for one of the slots for token reviews, and keep it during the ``async with`` block. Raises
-        Refused (429) if no slot becomes free in time, or if too many requests wait already.
+        """Wait until one more token may be reviewed. Until the end of the ``async with`` block, it counts as
+        a running review.
+
+        Raises Refused with the HTTP status 429 after ``REVIEW_WAIT_SECONDS``, or at once if too many requests
+        wait already.
         """
         if self._room <= 0:
             raise Refused(429, "too many token reviews are under way; send the report again later")

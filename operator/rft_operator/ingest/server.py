@@ -1,5 +1,5 @@
-"""The ingest: a TLS server that gets the trainers' reports by POST, with a token that is bound to their
-pod.
+"""The ingest: a web application that receives the progress reports of trainers as POST requests. Each request
+has a service account token that is bound to the trainer's pod.
 """
 
 import asyncio
@@ -29,8 +29,8 @@ _log = logging.getLogger(__name__)
 
 
 class Ingest:
-    """Authenticates reports, and keeps the newest report of each RFTJob. All calls must come from one event
-    loop.
+    """Receives the trainers' reports: verifies the sender of each report, and keeps the newest report of each
+    RFTJob. All calls must come from one event loop.
     """
 
     def __init__(
@@ -46,9 +46,9 @@ class Ingest:
         """Make an ingest that keeps the reports in ``reports``.
 
         - ``executor``: tokens are reviewed in its threads.
-        - ``accepted``: called with the key of each RFTJob that has a new report.
-        - ``namespaces``: only reports from these namespaces are accepted. Empty: all namespaces.
-        - ``chains``: a cache that maps pods to RFTJobs. The controller fills it too, because it reads the
+        - ``accepted``: called for each new report with the key (namespace and name) of its RFTJob.
+        - ``namespaces``: only reports from these namespaces are accepted. If it is empty, all are.
+        - ``chains``: a cache that maps pods to RFTJobs. The controller adds entries too, because it reads the
           pods and the RFTJobs anyway.
         """
         self._namespaces = namespaces
@@ -64,14 +64,14 @@ class Ingest:
         self._renewals: set[asyncio.Task[None]] = set()
 
     def application(self) -> web.Application:
-        """Return the web application that receives reports."""
+        """Return the aiohttp application that receives reports, and that answers probes at ``/healthz``."""
         application = web.Application(client_max_size=MAX_REPORT_BYTES)
         application.router.add_post(REPORT_PATH, self._respond)
         application.router.add_get("/healthz", _healthy)
         return application
 
     def forget_pod(self, pod_uid: str) -> None:
-        """Drop the cached data of a deleted pod: the review of its token, and its RFTJob."""
+        """Drop the cached data about a deleted pod: the reviews of its tokens, and its RFTJob."""
         self._cache.forget_pod(pod_uid)
         self._chains.forget_pod(pod_uid)
 
@@ -85,9 +85,9 @@ class Ingest:
         return response
 
     def _complain(self, source: str, refusal: Refused) -> None:
-        """Log a refusal with ``source``, the address of the sender. The token is never logged.
+        """Log that a report was refused. ``source`` is the address of the sender. The token is never logged.
 
-        If an equal refusal of this sender was logged just before, this one is only counted.
+        If an equal refusal of this sender was logged just before, the new one is only counted.
         """
         left_out = self._complaints.count(source, f"{refusal.status} {refusal}")
         if left_out is not None:
@@ -122,8 +122,10 @@ class Ingest:
         return answer
 
     async def _renew(self, token: str) -> None:
-        """Review a token again in the background, before its cached review expires."""
-        with suppress(Refused):  # no answer about the token: the cached review stays valid
+        """Review a token again, and cache the result. Runs in the background, before the cached review
+        expires.
+        """
+        with suppress(Refused):  # the token could not be reviewed: the cached review stays valid
             await self._review(token)
 
     async def _review(self, token: str) -> Caller | Refused:
@@ -136,8 +138,10 @@ class Ingest:
         return answer
 
     def _look_up(self, token: str) -> Caller | Refused:
-        """Review the token, and follow the owner references of its pod to the RFTJob. Return the sender, or
-        why the token is refused. Raises Refused (503) if the API server does not answer. Runs in a thread.
+        """Let the API server review a token, and follow the owner references of its pod to the RFTJob. Return
+        the sender, or (as a value) the exception with which the token is refused.
+
+        Raises Refused with the HTTP status 503 if a request to the API server fails. Runs in a thread.
         """
         try:
             claimed = identity.claims(self._cluster.review_token(token, TOKEN_AUDIENCE), TOKEN_AUDIENCE)
@@ -154,7 +158,7 @@ class Ingest:
         except Refused as refusal:
             return refusal
         except ClusterError as error:
-            # The token may be valid or not, so no result is cached.
+            # It is not known whether the token is valid, so nothing is cached.
             _log.warning("a token could not be reviewed: %s", error)
             raise Refused(503, "the API server does not answer; try again") from error
         if pod is None:

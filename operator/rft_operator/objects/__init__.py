@@ -1,1 +1,1 @@
-"""Builds the manifests of the child objects, with pure functions."""
+"""Builds the manifests of the objects that the operator creates for an RFTJob, with pure functions."""

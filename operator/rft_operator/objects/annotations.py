@@ -1,5 +1,5 @@
-"""The annotations of the trainer's pod. They tell the clouds' webhooks to give no cloud credentials to the
-grader container.
+"""Annotations for the trainer's pod. They tell the admission webhooks of the cloud providers to give no cloud
+credentials to the grader container, which runs users' code.
 """
 
 import re
@@ -10,8 +10,8 @@ SKIP_CONTAINERS = {
     "azure.workload.identity/skip-containers": ";",
     "pod-identity.alibabacloud.com/skip-containers": ",",
 }
-"""Annotations that list the containers which get no cloud identity. Each key here is the key of an
-annotation, and its value is the separator of the list.
+"""Annotations of a pod that list the containers which get no cloud credentials. Each key here is the key of
+an annotation, and its value is the separator of the list.
 
 These annotations are read by the webhooks of EKS (IAM roles for service accounts, and EKS Pod Identity), of
 Azure and of Alibaba Cloud. Without the annotations, the webhooks mount a token of the pod's service account
@@ -21,10 +21,12 @@ _NAME = re.compile(r'[^\s,;"]+')
 
 
 def without_identity(annotations: Mapping[str, str], container: str) -> dict[str, str]:
-    """Return a pod's annotations, changed so that no cloud webhook gives ``container`` an identity.
+    """Return the annotations of a pod, changed so that no webhook of a cloud provider gives credentials to
+    ``container``.
 
-    ``container`` is added to the lists in ``annotations``. The lists are written without spaces and as valid
-    CSV. The webhook of EKS does not remove spaces, and it ignores a whole list that is not valid CSV.
+    The name of the container is added to each list of containers without credentials. The lists are written
+    without spaces and as valid CSV: the webhook of EKS does not remove spaces, and it ignores a whole list
+    that is not valid CSV.
     """
     skipped = {
         key: separator.join(dict.fromkeys([container, *_NAME.findall(annotations.get(key, ""))]))

@@ -1,5 +1,5 @@
-"""Builds three manifests: the immutable ConfigMap of the run, the ConfigMap with the CA certificates, and the
-PersistentVolumeClaim.
+"""Builds three manifests for an RFTJob: the immutable ConfigMap with the run's configuration, the ConfigMap
+with the CA certificates that the trainer trusts, and a PersistentVolumeClaim.
 """
 
 import json
@@ -34,8 +34,8 @@ TOKEN_KEY = "token"
 
 
 def has_user_code(spec: RFTJobSpec) -> bool:
-    """Return whether the pod needs a grader container. It does if a grader or the environment is Python code
-    of the user.
+    """Return whether a grader or the environment of the RFTJob is Python code of the user. Then the trainer's
+    pod needs a second container, the grader container, which runs this code.
     """
     return any(grader.python is not None for grader in spec.scored_by)
 
@@ -47,10 +47,11 @@ def run_config(
     ingest_url: str | None,
     defaults: JobDefaults = NO_DEFAULTS,
 ) -> RunConfig:
-    """Return the configuration of the run for the trainer.
+    """Return the configuration with which the trainer runs, for the RFTJob ``owner``.
 
     - ``spec``: the spec as the user wrote it.
-    - ``ingest_url``: the base URL of the ingest, or ``None`` if the trainer cannot send reports.
+    - ``ingest_url``: the base URL of the operator's server for reports, or ``None`` if the trainer cannot
+      send reports.
     - ``defaults``: the platform's defaults. The configuration stores them, so that later changes of these
       defaults do not change this run.
 
@@ -64,7 +65,7 @@ def run_config(
         if grader.python is not None and grader.python.config_map is not None
     }
     evaluation = spec.evaluation.dataset
-    # In a RunConfig these fields may be absent, but not null.
+    # Only values other than None are passed: these fields of RunConfig may be absent, but not null.
     optional: dict[str, Any] = {
         "evaluation_path": dataset_path(evaluation, EVALUATION_DIR) if evaluation is not None else None,
         "grader_code": code or None,
@@ -95,8 +96,8 @@ def _report_target(ingest_url: str) -> ReportTarget:
 
 
 def config_map(owner: Owner, run: RunConfig) -> dict[str, Any]:
-    """Return the ConfigMap with the configuration of the run. If the run has Python code of the user, a
-    second key has the configuration of the grader container.
+    """Return the manifest of the ConfigMap with the configuration ``run`` as JSON. If the run has Python code
+    of the user, a second key has the configuration of the grader container.
     """
     data = {CONFIG_FILE: _json(run.dump())}
     if has_user_code(run.spec):
@@ -111,9 +112,10 @@ def config_map(owner: Owner, run: RunConfig) -> dict[str, Any]:
 
 
 def ca_config_map(owner: Owner, bundle: str) -> dict[str, Any]:
-    """Return the ConfigMap with the CA certificates that the trainer trusts.
+    """Return the manifest of the ConfigMap with the CA certificates that the trainer trusts when it sends
+    reports. ``bundle`` is the certificates as PEM text.
 
-    It is not immutable, because CAs are replaced.
+    The ConfigMap is not immutable, because CAs are replaced.
     """
     return {
         "apiVersion": "v1",
@@ -124,7 +126,8 @@ def ca_config_map(owner: Owner, bundle: str) -> dict[str, Any]:
 
 
 def claim(owner: Owner, template: ClaimTemplate, name: str | None = None) -> dict[str, Any]:
-    """Return a PersistentVolumeClaim of a run. Without a ``name``, it is the claim for the run's folder.
+    """Return the manifest of a PersistentVolumeClaim for the RFTJob ``owner``. Without a ``name``, the claim
+    gets the name of the claim for the run's folder.
 
     If ``template.retain`` is true, the claim has no owner reference. Then Kubernetes keeps the claim when the
     RFTJob is deleted.

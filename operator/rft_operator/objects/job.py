@@ -1,4 +1,4 @@
-"""Builds the child Job of an RFTJob."""
+"""Builds the child Job of an RFTJob: the ``batch/v1`` Job whose pod runs the trainer."""
 
 from typing import Any
 
@@ -11,10 +11,10 @@ from rft_run.config import TRAINER_CONTAINER
 from rft_run.exit_codes import PERMANENT, UNCOUNTED
 
 OWN_COUNT_MARGIN = 100
-"""The operator adds this number to ``backoffLimit`` if the API server does not support ``podFailurePolicy``.
+"""Number that is added to the Job's ``backoffLimit`` if the API server does not support ``podFailurePolicy``.
 
-Without this policy, the Job controller counts preemptions as failures too. The higher limit keeps the Job
-controller from failing the Job. The operator counts the failures itself."""
+Without this policy, the Job controller also counts preempted pods as failures. So the operator counts the
+failures itself, and the higher limit keeps the Job controller from ending the Job too early."""
 
 
 def child_job(
@@ -27,14 +27,13 @@ def child_job(
     counts: bool = False,
     platform: Platform = Platform(),  # noqa: B008 - immutable
 ) -> dict[str, Any]:
-    """Return the manifest of the child Job of an RFTJob.
+    """Return the manifest of the child Job of an RFTJob, whose pod runs the trainer.
 
     - ``image``: the image to use if the spec names none.
-    - ``reports``: whether the pod can send reports to the ingest.
-    - ``counts``: whether the operator counts the failures of the Job, which then gets a higher
-      ``backoffLimit``. This is needed if the API server silently drops the failure policy, as old versions
-      do.
-    - ``platform``: what the cluster supports and requires.
+    - ``reports``: whether the trainer can send progress reports to the operator.
+    - ``counts``: whether the operator itself counts the failed pods. Then ``backoffLimit`` is higher. This is
+      needed if the API server silently drops ``podFailurePolicy``, as old versions do.
+    - ``platform``: the features and requirements of the cluster.
 
     ``suspend`` is not set, because a queue such as Kueue sets it when the Job is created.
     """
@@ -54,7 +53,7 @@ def child_job(
             "completions": 1,
             "parallelism": 1,
             "backoffLimit": own_count_limit(spec.retry.limit) if counts else spec.retry.limit,
-            # Otherwise the next pod could start while the last one still runs, and both would use GPUs.
+            # The next pod starts only after the last one has ended. Otherwise both could use GPUs.
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": {
                 "rules": [
@@ -72,7 +71,10 @@ def child_job(
 
 
 def own_count_limit(retry_limit: int) -> int:
-    """Return the ``backoffLimit`` of a Job whose failures the operator counts."""
+    """Return the ``backoffLimit`` of a child Job if the operator itself counts the Job's failed pods.
+
+    ``retry_limit`` is ``spec.retry.limit`` of the RFTJob.
+    """
     return retry_limit + OWN_COUNT_MARGIN
 
 

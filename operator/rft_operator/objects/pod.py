@@ -1,6 +1,7 @@
-"""Builds the trainer's pod. It has the trainer container and, if a run has users' code, the grader container.
+"""Builds the pod template of an RFTJob's child Job. The pod has the trainer container. If a grader or the
+environment is Python code of the user, the pod also has the grader container, which runs this code.
 
-The two containers share only a socket and the users' code, which both mount read-only.
+The two containers share only a socket and the users' code. Both mount the code read-only.
 """
 
 from collections.abc import Sequence
@@ -35,29 +36,31 @@ from rft_run.restricted import TRAINER_UID, container_security, pod_security
 GRADER_UID = 10002
 GRACE_SECONDS = 120
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
-"""The field of an affinity with the required terms. The terms in other fields are only preferences."""
+"""Name of the field with the required terms, in the affinities of a pod."""
 GRADER_CPU, GRADER_MEMORY = "100m", "256Mi"
 """The CPU and the memory that the grader container requests."""
 ANYWHERE = OS_LABEL
-"""The key of a node label that has the same value on all nodes that a pod may use. So all these nodes are one
-topology domain."""
+"""Topology key for the anti-affinity between the pods of one RFTJob. This node label has the same value on
+all nodes that a pod may use. So all these nodes are one topology domain."""
 GRADER_CPU_LIMIT = "1"
-"""CPU limit of the grader container. It has this limit only if the trainer has a CPU limit."""
+"""CPU limit of the grader container. It is set only if the trainer container has a CPU limit too."""
 GRADER_MEMORY_LIMIT = "1536Mi"
 """Memory limit of the grader container.
 
-The watchdog of the graders has a lower limit. So the watchdog ends a process of users' code before the kernel
-would end it."""
+A watchdog in the container has a lower limit for the processes of users' code. So it ends such a process
+before the kernel would."""
 GRADER_STORAGE, GRADER_STORAGE_LIMIT = "64Mi", "4Gi"
 """The ephemeral storage that the grader container requests, and its limit. Users' code writes files there.
 Both are set only if the trainer has a limit for ephemeral storage."""
 GRADER_AMOUNTS = frozenset((GRADER_CPU, GRADER_CPU_LIMIT, GRADER_MEMORY, GRADER_MEMORY_LIMIT))
-"""The fixed amounts of CPU and memory of the grader container, which no field of the spec changes."""
+"""The CPU and memory requests and limits of the grader container. No field of an RFTJob changes them."""
 
 
 @dataclass(frozen=True)
 class Image:
-    """The trainer image of jobs whose spec names no image, and when the kubelet pulls this image."""
+    """The operator's default for the trainer image: its name, and its ``imagePullPolicy``. It is used if the
+    spec of an RFTJob names no image or no policy.
+    """
 
     name: str
     pull_policy: str
@@ -72,16 +75,17 @@ def pod_template(
     reports: bool,
     platform: Platform = Platform(),  # noqa: B008 - immutable
 ) -> dict[str, Any]:
-    """Return the pod template of the child Job.
+    """Return the pod template of an RFTJob's child Job.
 
     - ``image``: the image to use if the spec names none.
-    - ``reports``: whether the pod gets what it needs to send reports to the ingest.
-    - ``platform``: what the cluster supports and requires.
+    - ``reports``: whether the trainer sends progress reports to the operator. Then the pod gets a token and
+      the CA certificates for it.
+    - ``platform``: the features and requirements of the cluster.
     """
     asked = spec.resources is not None and spec.resources.ephemeral_storage is not None
     if owner.queue and not asked:
-        # Kueue admits no pod that requests a resource which its ClusterQueue lacks. Few ClusterQueues have
-        # ephemeral storage.
+        # Kueue does not admit a pod that requests a resource which the ClusterQueue does not list. Few
+        # ClusterQueues list ephemeral storage.
         plan = plan.model_copy(update={"ephemeral_storage": None, "ephemeral_storage_limit": None})
     trainer_limit = plan.cpu_limit or (plan.cpu if platform.cpu_limit else None)
     assigned = platform.assigns_users
@@ -119,7 +123,8 @@ def pod_template(
 
 
 def _containers(trainer: dict[str, Any], beside: list[dict[str, Any]], *, sidecars: bool) -> dict[str, Any]:
-    """Return the fields of a pod's spec that list its containers: the trainer, and those ``beside`` it.
+    """Return the fields ``containers`` and ``initContainers`` of a pod's spec. ``beside`` is the containers
+    other than the trainer.
 
     With ``sidecars``, the containers in ``beside`` become native sidecars: init containers that run as long
     as the trainer. The kubelet ends them after the trainer, so they do not keep the pod running.
@@ -137,8 +142,8 @@ def _placement(
 ) -> dict[str, Any]:
     selector, terms = plan.node_selector or {}, plan.node_terms or []
     if owner.queue and selector:
-        # Kueue compares the node selector with the labels of a flavor. It ignores affinity terms whose labels
-        # the flavor lacks.
+        # Kueue compares the node selector with the labels of a ResourceFlavor. It ignores affinity terms with
+        # labels that the ResourceFlavor does not have.
         terms = []
     elif terms:
         selector = {}
@@ -147,8 +152,8 @@ def _placement(
         affinity = pod_anti_affinity(affinity, owner.uid)
     tolerations = [toleration.dump() for toleration in resources.tolerations or []]
     if plan.gpus and resources.gpu_claim is None:
-        # GPU nodes often have a taint whose key is the name of the resource. Only some API servers add this
-        # toleration themselves.
+        # GPU nodes often have a taint whose key is the name of the GPU resource. Only some API servers add
+        # the toleration for it themselves.
         tolerations.append({"key": _resource(plan), "operator": "Exists", "effect": "NoSchedule"})
     wanted = {
         "serviceAccountName": template.service_account_name,
@@ -161,7 +166,7 @@ def _placement(
         "priorityClassName": template.priority_class_name,
         "runtimeClassName": template.runtime_class_name,
         "schedulerName": template.scheduler_name,
-        # The image is for Linux. This label is the last entry, so a label of the user cannot replace it.
+        # The image is for Linux. The OS label is the last entry, so a label of the user cannot replace it.
         "nodeSelector": {
             **selector,
             **(resources.node_selector or {}),
@@ -176,13 +181,15 @@ _ANY_NODE: dict[str, Any] = {}
 
 
 def on_kind(affinity: dict[str, Any] | None, terms: Sequence[NodeTerm]) -> dict[str, Any] | None:
-    """Return the affinity of the pod, with the node labels of the plan as a further requirement.
+    """Return the user's ``affinity`` with one more requirement: the pod's node must have the node labels of
+    the plan.
 
-    The plan's ``terms`` are alternatives: the node must have the labels of one of them. The user's terms in
-    ``affinity`` are alternatives too. So each term of the user is combined with each term of the plan. A
-    malformed affinity is returned unchanged, so that the API server refuses it.
+    The plan's ``terms`` are alternatives: the node must have all labels of one term. The node selector terms
+    in ``affinity`` are alternatives too. So each term of the user is combined with each term of the plan. An
+    empty term of the user matches no node and is left out, unless all are empty.
 
-    An empty term of the user matches no node, so it is left out. If all are empty, they stay.
+    A malformed affinity is returned unchanged, and the API server refuses it. If ``terms`` is empty,
+    ``affinity`` is returned unchanged.
     """
     if not terms:
         return affinity
@@ -214,13 +221,14 @@ def _expression(label: NodeLabel) -> dict[str, Any]:
 
 
 def pod_anti_affinity(affinity: dict[str, Any] | None, uid: str) -> dict[str, Any]:
-    """Return the affinity of the pod, with a required anti-affinity between all pods of this RFTJob.
+    """Return the user's ``affinity`` with a required anti-affinity between all pods of one RFTJob. ``uid`` is
+    the UID of the RFTJob.
 
-    So the scheduler places no second pod of the RFTJob while the first pod is still assigned to a node. The
-    first pod may be in its grace period, or its node may not answer. With a newer API server no anti-affinity
-    is needed, because there the Job's ``podReplacementPolicy`` delays the second pod.
+    With it, the scheduler does not place a second pod while the first one is still assigned to a node, for
+    example in its grace period, or on a node that does not answer. Newer API servers do not need it: there
+    the Job's ``podReplacementPolicy`` delays the second pod.
 
-    A malformed affinity is returned unchanged, so that the API server refuses it.
+    A malformed affinity is returned unchanged, and the API server refuses it.
     """
     affinity = affinity or {}
     apart = affinity.get("podAntiAffinity") or {}
@@ -296,11 +304,11 @@ def _grader(
 
 
 def _environment(spec: RFTJobSpec, assigned: bool) -> list[dict[str, Any]]:
-    """Return the environment variables of the trainer. The operator's own variables replace the user's
-    variables of the same name.
+    """Return the environment variables of the trainer container. The operator's own variables replace the
+    user's variables of the same name.
 
-    If the cluster ``assigned`` the user ID, the image has no user name for it. Then ``USER`` is set, because
-    torch and other libraries ask for a name.
+    ``assigned``: whether the cluster assigns the user ID. Then the image has no user name for this ID, so
+    ``USER`` is set: torch and other libraries ask for a name.
     """
     template = spec.template or Template()
     tracking = spec.tracking

@@ -1,7 +1,7 @@
-"""Volumes of the trainer's pod, and where each container mounts them.
+"""Builds the volumes of the trainer's pod, and the paths where its two containers mount them.
 
-The grader container runs users' code. It mounts only its socket, its configuration, its code and a scratch
-folder. It has no access to the token, the run's configuration, the rows or the checkpoints.
+The grader container runs users' code. It mounts only its socket, its configuration, its code and a folder for
+temporary files. It has no access to the pod's token, the run's configuration, the rows or the checkpoints.
 """
 
 from dataclasses import dataclass
@@ -36,8 +36,10 @@ _READ_BY_GROUP = 0o440
 
 @dataclass(frozen=True)
 class Mounted:
-    """A volume of the pod, and the path where each container mounts it. The path is ``None`` if the container
-    does not mount the volume.
+    """A volume of the trainer's pod, and the path where each container mounts it.
+
+    ``source`` is the volume's entry in the pod's list ``volumes``, without the name. ``trainer`` and
+    ``grader`` are the paths in these containers, or ``None`` if the container does not mount the volume.
     """
 
     name: str
@@ -48,11 +50,11 @@ class Mounted:
 
     @property
     def volume(self) -> dict[str, Any]:
-        """The volume as an entry of the pod's list ``volumes``."""
+        """The volume as an entry of the list ``volumes`` in a pod's spec."""
         return {"name": self.name, **self.source}
 
     def mount(self, path: str) -> dict[str, Any]:
-        """Return the volume as an entry of a container's list ``volumeMounts``."""
+        """Return an entry of a container's list ``volumeMounts``, which mounts this volume at ``path``."""
         mount: dict[str, Any] = {"name": self.name, "mountPath": path}
         if self.read_only:
             mount["readOnly"] = True
@@ -60,7 +62,9 @@ class Mounted:
 
 
 def volumes(owner: Owner, spec: RFTJobSpec, *, reports: bool) -> list[Mounted]:
-    """Return every volume of the pod. ``reports``: whether the trainer can send reports to the ingest."""
+    """Return all volumes of the trainer's pod. ``reports``: whether the trainer can send reports to the
+    operator. If it can, the pod's token and the CA certificates are mounted too.
+    """
     found = [
         _config(owner),
         _runs(owner, spec),
@@ -112,7 +116,9 @@ def _runs(owner: Owner, spec: RFTJobSpec) -> Mounted:
 
 
 def _cache(owner: Owner, spec: RFTJobSpec) -> list[Mounted]:
-    """Return the volume for models from the hub, if the spec has one. Only the trainer mounts it."""
+    """Return the volume for downloaded models in a list, which is empty if the spec has no ``model.cache``.
+    Only the trainer container mounts the volume.
+    """
     cache = spec.model.cache
     if cache is None:
         return []
@@ -134,8 +140,8 @@ def _shared_memory(spec: RFTJobSpec) -> Mounted:
 
 
 def _token() -> Mounted:
-    # The token is bound to the pod and to the ingest's audience. If somebody sends it to the API server as a
-    # credential, the answer is 401.
+    # The token is bound to the pod, and its audience is the operator's server for reports. The API server
+    # does not accept it as a credential: it answers 401.
     source = {
         "projected": {
             "defaultMode": _READ_BY_GROUP,
@@ -169,8 +175,8 @@ def _dataset(name: str, dataset: Dataset, path: str) -> list[Mounted]:
 
 
 def _secrets(spec: RFTJobSpec) -> list[Mounted]:
-    """Return a volume for each http or model grader with a Secret. The trainer finds the value of the Secret
-    in the file ``SECRETS_DIR/<name of the grader>/<key of the Secret>``.
+    """Return a volume for each http grader and each model grader that has a Secret. The trainer reads the
+    Secret's value from the file ``SECRETS_DIR/<name of the grader>/<key of the Secret>``.
     """
     found = []
     for i, grader in enumerate(spec.graders):
@@ -186,8 +192,10 @@ def _secrets(spec: RFTJobSpec) -> list[Mounted]:
 
 
 def _grader_code(spec: RFTJobSpec) -> list[Mounted]:
-    """Return a volume for each grader or environment whose code is in a ConfigMap of the user. The trainer
-    never runs this code. It reads the code to notice changes between attempts.
+    """Return a volume for each grader or environment whose Python code is in a ConfigMap of the user.
+
+    Both containers mount it. The grader container runs the code. The trainer only reads the code, to notice
+    changes between the attempts of a run.
     """
     found = []
     for i, grader in enumerate(spec.scored_by):

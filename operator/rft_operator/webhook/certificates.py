@@ -1,5 +1,5 @@
-"""Provides the serving certificate of the webhook, and the ``caBundle`` with which the API server verifies
-it.
+"""Provides the serving certificate of the admission webhook. Also sets the ``caBundle`` with which the API
+server verifies this certificate.
 """
 
 import base64
@@ -13,24 +13,29 @@ from rft_operator.tls_secret import current_identity
 from rft_operator.webhook.settings import WebhookSettings
 
 Source = Callable[[], tls.KeyPair]
-"""A function that returns the key pair that the webhook must use now. It may block its thread.
+"""A function that returns the current serving certificate of the webhook, with its private key. The function
+may block its thread.
 
-It raises ClusterError, OSError or ValueError if the key pair cannot be read or created."""
+It raises ClusterError, OSError or ValueError if the certificate cannot be read or created."""
 
 
 def mounted(folder: Path) -> tls.KeyPair:
-    """Return the key pair in the files of a mounted Secret, such as one of cert-manager."""
+    """Return the certificate and the key in the files ``tls.crt`` and ``tls.key`` of ``folder``. The folder
+    is a mounted Secret, for example one that cert-manager writes.
+    """
     return tls.KeyPair((folder / "tls.crt").read_text(), (folder / "tls.key").read_text())
 
 
 def own(cluster: Cluster, settings: WebhookSettings) -> tls.KeyPair:
-    """Return the key pair in the webhook's own Secret. Create or renew it first if needed.
+    """Return the certificate and the key in the webhook's own Secret. If they are missing or expire soon,
+    create new ones first.
 
-    The settings may name a ValidatingWebhookConfiguration. Then the CA of the Secret is first written into
-    this configuration.
+    If the settings name a ValidatingWebhookConfiguration, also set its ``caBundle`` to the CA certificates in
+    the Secret.
     """
     name = settings.configuration
-    # Read before the Secret, so that the patch conflicts if another replica renews the CA in between.
+    # The configuration is read before the Secret. So the patch fails with a conflict if another replica
+    # renews the CA in between.
     configuration = cluster.webhook_configuration(name) if name else None
     identity = current_identity(
         cluster, settings.own_namespace, settings.tls_secret, settings.tls_names, tls.WEBHOOK
@@ -42,8 +47,11 @@ def own(cluster: Cluster, settings: WebhookSettings) -> tls.KeyPair:
 
 
 def ca_patch(configuration: dict[str, Any], bundle: str) -> dict[str, Any]:
-    """Return the strategic merge patch that sets ``caBundle`` to ``bundle``. It is empty if all webhooks of
-    ``configuration`` have this bundle already.
+    """Return the strategic merge patch that sets ``caBundle`` in each webhook of a
+    ValidatingWebhookConfiguration.
+
+    ``bundle`` is the CA certificates as PEM text. If all webhooks of ``configuration`` have this bundle
+    already, the patch is empty.
     """
     wanted = base64.b64encode(bundle.encode()).decode()
     behind = [

@@ -1,4 +1,6 @@
-"""Writes each log record as one line of JSON, for log collectors. Bodies of requests are never logged."""
+"""Writes each log record of the webhook as one line of JSON, for log collectors. The bodies of requests are
+never logged.
+"""
 
 import json
 import logging
@@ -9,10 +11,12 @@ from rft_run.cluster_text import cluster_object
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats a log record as JSON. If a log call passes ``extra["fields"]``, these entries are added."""
+    """Formats a log record as one line of JSON. If the log call passes a dict as ``extra["fields"]``, the
+    entries of this dict are added.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return a log record as one line of JSON."""
+        """Return a log record as one line of JSON, with the keys time, level, logger and message."""
         entry = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -26,5 +30,5 @@ class JsonFormatter(logging.Formatter):
 
 
 def log_as_json(level: int) -> None:
-    """Write all log records to standard error as JSON."""
+    """Write all log records of ``level`` and above to standard error, each as one line of JSON."""
     log_to_stderr(level, JsonFormatter())

@@ -1,5 +1,5 @@
-"""Answers one AdmissionReview, with pure functions. They have no side effects, so a dry run is answered like
-any other request.
+"""Answers AdmissionReviews of RFTJobs, with pure functions. They have no side effects, so a dry run is
+answered like any other request.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,14 +23,14 @@ OPERATIONS = ("CREATE", "UPDATE")
 
 
 class Malformed(ValueError):
-    """The webhook cannot answer the request, because it is not an AdmissionReview of the creation or update
-    of an RFTJob.
+    """The body of a request to the webhook is not an AdmissionReview, or it is one that the webhook does not
+    answer. It answers only reviews of the creation or update of an RFTJob.
     """
 
 
 class Findings(NamedTuple):
-    """The result of a review. If it has problems, the API server refuses the request. Warnings never cause a
-    refusal: kubectl prints them.
+    """The problems and warnings that the webhook found in an RFTJob. If there are problems, the API server
+    refuses the request. Warnings never cause a refusal: kubectl prints them.
     """
 
     problems: tuple[Problem, ...] = ()
@@ -38,10 +38,11 @@ class Findings(NamedTuple):
 
 
 def review(document: object) -> Json:
-    """Return the AdmissionReview that answers ``document``.
+    """Check the RFTJob in an AdmissionReview, and return the AdmissionReview with the response. ``document``
+    is the body of the API server's request, as parsed JSON.
 
     Raises:
-        Malformed: if ``document`` is not a review of an RFTJob.
+        Malformed: if ``document`` is not an AdmissionReview of the creation or update of an RFTJob.
     """
     request = request_of(document)
     old = request["oldObject"] if request["operation"] == "UPDATE" else None
@@ -55,14 +56,14 @@ def review(document: object) -> Json:
 
 
 def judge(new: Json, old: Json | None) -> Findings:
-    """Return the problems and warnings of an RFTJob that is created, or updated from ``old``.
+    """Return the problems and warnings of the RFTJob ``new``. ``old`` is the RFTJob before the update, or
+    ``None`` if ``new`` is created.
 
-    An update that leaves the spec unchanged has neither problems nor warnings. The same holds for every
-    update of an RFTJob that is being deleted. If an update brings no new problems, the problems that ``old``
-    has too are returned as warnings.
+    The result is empty if an update does not change the spec, or if the RFTJob is being deleted. If all
+    problems of ``new`` are also in ``old``, they are returned as warnings.
     """
     if old is not None and (_is_leaving(new) or new.get("spec") == old.get("spec")):
-        # The metadata, above all the finalizers, must stay editable even if this version refuses the spec.
+        # The metadata, above all the finalizers, must stay editable even if this webhook refuses the spec.
         return Findings()
     job, problems = check(new)
     before, known = check(old) if old is not None else CheckResult(None, ())
@@ -87,8 +88,8 @@ def _is_leaving(job: Json) -> bool:
 
 
 def _refusal(job: Json, problems: Sequence[Problem]) -> Json:
-    """Return a Kubernetes Status for a refusal. The problems are its causes, which kubectl prints as a
-    list.
+    """Return the Kubernetes Status with which an RFTJob is refused. Each problem is one of its causes, which
+    kubectl prints as a list.
     """
     causes = [
         {"reason": "FieldValueInvalid", "field": one_line(p.path), "message": one_line(p.message)}
@@ -104,10 +105,11 @@ def _refusal(job: Json, problems: Sequence[Problem]) -> Json:
 
 
 def request_of(document: object) -> Json:
-    """Return the request of an AdmissionReview.
+    """Return the field ``request`` of an AdmissionReview, after checking its form. ``document`` is the parsed
+    JSON body that the API server sent.
 
     Raises:
-        Malformed: if ``document`` is not a review that this webhook can answer.
+        Malformed: if ``document`` is not an AdmissionReview of the creation or update of an RFTJob.
     """
     if not isinstance(document, Mapping) or any(document.get(key) != REVIEW[key] for key in REVIEW):
         raise Malformed("the body is not an AdmissionReview of admission.k8s.io/v1")

@@ -1,4 +1,6 @@
-"""Runs the two servers of the webhook: admission reviews over TLS, and probes over plain HTTP."""
+"""Runs the two servers of the admission webhook. One answers admission reviews over TLS. The other answers
+the kubelet's probes over plain HTTP.
+"""
 
 import asyncio
 import json
@@ -19,21 +21,21 @@ from rft_operator.webhook.settings import WebhookSettings
 
 VALIDATE_PATH = "/validate"
 MAX_REVIEW_BYTES = 3 * 2**20
-"""Maximum size of a review in bytes. An object has at most about 1.5 MB, and the review of an update has two
-objects.
+"""Maximum size in bytes of the body of an AdmissionReview. An object in Kubernetes has at most about 1.5 MB,
+and the review of an update has two objects.
 """
 BODY_SECONDS = 5.0
-"""Longest time in seconds until the body of a request must have arrived. The API server waits equally long
-for the webhook's answer."""
+"""Time limit, in seconds, for the arrival of a request's body. The API server waits equally long for the
+webhook's answer."""
 RETRY_SECONDS = 2.0
 LIMITS = Limits(connections=128)
-"""Limits of the listener. Few connections are enough, because only API servers call the webhook, and they
-reuse connections."""
+"""Limits for the connections to each server of the webhook. Few connections are enough, because only API
+servers ask for reviews, and they reuse connections."""
 _log = logging.getLogger(__name__)
 
 
 def application() -> web.Application:
-    """Return the web application that answers reviews."""
+    """Return the aiohttp application that answers AdmissionReviews of RFTJobs."""
     made = web.Application(client_max_size=MAX_REVIEW_BYTES)
     made.router.add_post(VALIDATE_PATH, _respond)
     return made
@@ -73,8 +75,10 @@ def _error(request: web.Request, status: int, message: str) -> web.Response:
 
 
 def _summary(request: dict[str, Any], response: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields of the log record of a review: the RFTJob, the answer, and the fields of the spec
-    that have problems.
+    """Return the fields for the log record of an answered AdmissionReview: the RFTJob, whether it was
+    allowed, and the fields of the spec that have problems.
+
+    ``request`` and ``response`` are the fields with these names in the two AdmissionReviews.
     """
     causes = response["status"]["details"]["causes"] if "status" in response else []
     return {
@@ -89,13 +93,17 @@ def _summary(request: dict[str, Any], response: dict[str, Any]) -> dict[str, Any
 
 
 class Readiness:
-    """Whether the webhook is ready. If not, ``reason`` says why. If it is ready, ``reason`` is empty."""
+    """The readiness of the webhook, for the kubelet's probes. ``reason`` says why the webhook is not ready,
+    and is empty if it is ready.
+    """
 
     def __init__(self) -> None:
         self.reason = "the webhook has no certificate yet"
 
     def application(self) -> web.Application:
-        """Return the web application that answers the probes of the kubelet."""
+        """Return the aiohttp application that answers the probes of the kubelet, at ``/healthz`` and
+        ``/readyz``.
+        """
         made = web.Application()
         made.router.add_get("/healthz", self._alive)
         made.router.add_get("/readyz", self._ready)
@@ -109,8 +117,11 @@ class Readiness:
 
 
 async def run(settings: WebhookSettings, source: Source, stop: asyncio.Event) -> None:
-    """Serve until ``stop`` is set. ``source`` is a function that returns the key pair to use. The webhook
-    answers reviews once it has a certificate that the API server can verify.
+    """Answer probes and admission reviews until ``stop`` is set. ``source`` is a function that returns the
+    current certificate and its key.
+
+    Reviews are answered only after the first call of ``source`` that succeeds. Until then, the readiness
+    probe fails.
     """
     certificate = _Certificate(source)
     readiness = Readiness()
@@ -133,7 +144,9 @@ async def run(settings: WebhookSettings, source: Source, stop: asyncio.Event) ->
 
 
 class _Certificate:
-    """The serving certificate of the webhook, loaded into an ``ssl.SSLContext``."""
+    """The serving certificate of the webhook. It is loaded into ``context``, an ``ssl.SSLContext`` that the
+    listener uses, and is loaded again when it changes.
+    """
 
     def __init__(self, source: Source) -> None:
         self.context = tls.bare_context()
@@ -141,12 +154,14 @@ class _Certificate:
         self._loaded: tls.KeyPair | None = None
 
     async def refresh(self) -> bool:
-        """Load the certificate if it has changed. Return false if it cannot be read or loaded, else true."""
+        """Load the current certificate into ``context`` if it has changed. Return False if it cannot be read
+        or loaded, else True.
+        """
         try:
             pair = await asyncio.to_thread(self._source)
             if pair != self._loaded:
-                # While the files are being replaced, the key may not match the certificate. So the pair is
-                # first loaded into a new context: if this fails, the context in use is not changed.
+                # While the files are being replaced, the key may not match the certificate. So both are first
+                # loaded into a new context. If this fails, the context in use is not changed.
                 tls.server_context(pair)
                 tls.load_into(self.context, pair)
                 self._loaded = pair
@@ -158,7 +173,7 @@ class _Certificate:
 
 
 async def _is_set_within(stop: asyncio.Event, seconds: float) -> bool:
-    """Wait until ``stop`` is set, at most ``seconds``. Return whether it was set."""
+    """Wait until ``stop`` is set, at most for ``seconds``. Return whether ``stop`` is set now."""
     with suppress(TimeoutError):
         await asyncio.wait_for(stop.wait(), seconds)
     return stop.is_set()

@@ -1,20 +1,21 @@
-"""Shortens the webhook's warnings to the API server's limits. The API server truncates or drops longer
-warnings.
+"""Shortens the warnings in the webhook's answers, because the API server truncates or drops warnings that are
+too long.
 """
 
 from collections.abc import Sequence
 
 MAX_WARNING = 256
-"""Maximum number of characters of one warning."""
+"""Maximum number of characters of one warning in the webhook's answer."""
 MAX_WARNINGS = 4096
 """Maximum number of characters of all warnings together in the answer to one request."""
 _NOTE = "{} more warnings are left out, because of the API server's limit"
 
 
 def fitted(texts: Sequence[str]) -> list[str]:
-    """Return as many warnings as the limits allow. Each is one line of at most ``MAX_WARNING`` characters.
+    """Return as many of the warnings ``texts`` as the API server passes on, in the same order. Each becomes
+    one line of at most ``MAX_WARNING`` characters, and all together have at most ``MAX_WARNINGS``.
 
-    If some warnings are left out, a last warning says how many.
+    If some warnings are left out, one more warning at the end says how many.
     """
     lines = [_cut(_one_line(text)) for text in texts]
     if sum(map(len, lines)) <= MAX_WARNINGS:
@@ -34,7 +35,7 @@ def _note(count: int) -> str:
 
 
 def _one_line(text: str) -> str:
-    # Warnings are sent as HTTP headers: the API server drops one with control characters.
+    # The API server sends each warning as an HTTP header, and drops warnings with control characters.
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 

@@ -1,10 +1,11 @@
-"""Reads the files of datasets: for the trainer before and during a run, and for ``rft`` when it counts rows.
+"""Reads dataset files. The trainer uses this package for the rows of a run, and the command ``rft`` uses it,
+for example, to count rows.
 
 strict      reads one JSON value, and refuses errors that other readers ignore
 messages    checks the messages of a row, and converts messages from other formats
 parsing     reads one line: the messages and the fields of a row
-beginning   recognises files of other formats by their first bytes, and says how to convert them
-tool_calls  shows tools to a model as text, and reads the tool calls of the model
+beginning   recognises other file formats by the first bytes, and says how to convert the file
+tool_calls  describes tools to a model in its messages, and parses the model's tool calls
 unpacking   converts gzip and CSV to JSON lines
 """
 

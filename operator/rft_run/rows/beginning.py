@@ -1,4 +1,6 @@
-"""Recognises, by its first bytes, a file that is not JSON lines. The error says how to convert the file."""
+"""Checks the beginning of a dataset file. If it has another format than expected, such as Parquet, the error
+says how to convert the file.
+"""
 
 import json
 from collections.abc import Mapping
@@ -9,7 +11,7 @@ from rft_run.rows.messages import ANSWERED
 from rft_run.rows.parsing import RowLayout, object_of, parsed
 
 HEAD_BYTES = 1 << 20
-"""Number of bytes at the beginning of a file by which its format is recognised."""
+"""Number of bytes that are read from the beginning of a dataset file to recognise its format."""
 GZIP = b"\x1f\x8b"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -32,25 +34,27 @@ _MAGIC: tuple[tuple[bytes, str, str], ...] = (
     (b"{\x00", "UTF-16 without a byte order mark", "iconv -f UTF-16LE -t UTF-8 rows.txt > rows.jsonl"),
     (b"\x00{", "UTF-16 without a byte order mark", "iconv -f UTF-16BE -t UTF-8 rows.txt > rows.jsonl"),
 )
-"""For each known format: the first bytes of its files, its name, and how to convert a file."""
+"""File formats that are refused: the first bytes of such a file, the name of the format, and how to convert
+the file."""
 _TAR = slice(257, 262), b"ustar"
-"""The position and the content of the bytes by which a tar archive is recognised."""
+"""The bytes by which a tar archive is recognised: their position in the file, and their content."""
 _QUESTIONS = ("question", "problem", "instruction", "query", "input", "text")
-"""Usual names for a column with the prompt, with the most likely name first."""
+"""Usual names of a dataset's column with the prompt, the most likely name first."""
 _ANSWERS = ("answer", "solution", "output", "response", "completion", "target", "label")
 _NAMES = 8
-"""Maximum number of column names in a message."""
+"""Maximum number of column names that an error message lists."""
 _SUPERVISED = "jq -c '.answer = .messages[-1].content | .messages |= .[:-1]' chats.jsonl > rows.jsonl"
 
 
 def check(head: bytes, complete: bool, layout: RowLayout, place: str) -> None:
-    """Raise DataError if a file does not have the format of ``layout``.
+    """Raise DataError if a dataset file does not have the format that ``layout`` expects. The message says
+    how to convert the file, or what to set in the manifest.
 
-    - ``head`` is the beginning of the file.
+    - ``head`` is the beginning of the file, after unpacking.
     - ``complete`` says whether ``head`` is the whole file.
     - ``place`` is the name of the file in messages.
 
-    Most errors in single rows are not reported here, but when the lines are read.
+    Most errors in single rows are reported later, when the lines are read.
     """
     for magic, name, conversion in _MAGIC:
         if head.startswith(magic):
@@ -85,7 +89,7 @@ def _check_csv(text: bytes, layout: RowLayout, place: str) -> None:
 def _check_json(text: bytes, complete: bool, layout: RowLayout, place: str) -> None:
     first, newline, rest = text.lstrip().partition(b"\n")
     if not newline and not complete:
-        return  # a first row longer than what was read
+        return  # the first row is longer than the bytes that were read
     try:
         value = object_of(first)
     except ValueError as error:
@@ -97,9 +101,12 @@ def _check_json(text: bytes, complete: bool, layout: RowLayout, place: str) -> N
 
 
 def _check_no_line(text: bytes, rest: bytes, complete: bool, layout: RowLayout, place: str) -> None:
-    """Raise DataError if the file has a known format other than JSON lines, such as HTML or CSV.
+    """Raise DataError if the beginning of a dataset file looks like HTML, CSV, or JSON that is not one object
+    per line. Called if the first line of the file is not a JSON object.
 
-    This function is called if the first line of the file is not a JSON object.
+    - ``text`` is the beginning of the file, and ``rest`` is this text after the first line.
+    - ``complete`` says whether ``text`` is the whole file.
+    - ``place`` is the name of the file in messages.
     """
     if text.startswith(b"<"):
         raise DataError(
@@ -141,12 +148,12 @@ def _are_rows(value: Any) -> bool:
 
 
 def check_columns(names: Mapping[str, Any], layout: RowLayout, place: str, holder: str) -> None:
-    """Raise DataError if a file lacks a column that ``layout`` names, or if none of its columns is the
-    prompt.
+    """Raise DataError if a dataset file lacks a column that ``layout`` names, or has no column with the
+    prompt (``messages``, ``prompt`` or ``conversations``).
 
-    - ``names`` has the names of the file's columns.
+    - ``names`` has the names of the file's columns as keys.
     - ``place`` is the name of the file in messages.
-    - ``holder`` says where in the file the columns were found.
+    - ``holder`` says where in the file the columns were found, such as "the header".
     """
     seen = f"{holder} has {_listed(names)}"
     absent = [column for column in layout.columns.values() if column not in names]
@@ -163,7 +170,12 @@ def check_columns(names: Mapping[str, Any], layout: RowLayout, place: str, holde
 
 
 def _check_row(value: dict[str, Any], raw: bytes, layout: RowLayout, place: str) -> None:
-    """Raise DataError if the first row does not fit ``layout``, but fits another layout."""
+    """Raise DataError if the first row of a dataset is in the ShareGPT format although ``layout`` has another
+    format, lacks a column, or ends with the assistant's answer. The message says what to change. Other errors
+    in the row are reported later.
+
+    ``value`` is the row, and ``raw`` is its line. ``place`` is the name of the file in messages.
+    """
     name = "conversations" if value.get("messages", value.get("prompt")) is None else "messages"
     if layout.format == "jsonl" and not layout.columns and _is_sharegpt(value.get(name)):
         mapped = "" if name == "conversations" else f", and {layout.where}.columns: {{messages: messages}}"
@@ -190,7 +202,9 @@ def _is_sharegpt(turns: object) -> bool:
 
 
 def _advice(names: Mapping[str, Any], layout: RowLayout) -> str:
-    """Return advice on which columns of the manifest to set, guessed from the usual names."""
+    """Return the end of an error message: which columns to set in the manifest for the prompt and the answer.
+    They are guessed from the names of the file's columns (``names``).
+    """
     lower = {name.lower(): name for name in names}
     asked = [lower[name] for name in _QUESTIONS if name in lower] or [_first(names)]
     answer = next((lower[name] for name in _ANSWERS if name in lower), "answer")

@@ -1,4 +1,4 @@
-"""Checks the messages of a row, and converts messages from other formats."""
+"""Checks the chat messages of a dataset's row, and converts messages from other formats, such as ShareGPT."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -19,16 +19,18 @@ SPEAKERS = {
     "observation": "tool",
     "function_response": "tool",
 }
-"""The role of a message for each value that the field ``from`` has in ShareGPT files."""
+"""Maps the values of the field ``from`` in ShareGPT files to the role of the message."""
 ANSWERED = "the last message is the assistant's: the model has nothing to answer"
 
 Message = dict[str, Any]
 
 
 def checked(messages: object) -> list[Message]:
-    """Check the messages of a row. Return them, with the content of each message converted to one text.
+    """Check the chat messages of a dataset's row. Return them, with the content of each message joined to one
+    text.
 
-    Raises ValueError if the messages are not a conversation that the model can continue.
+    Raises ValueError if ``messages`` is not a list or is empty, if a message is not valid, or if the last
+    message is the assistant's. Then the model has nothing to answer.
     """
     if not isinstance(messages, list):
         raise ValueError(f"messages is {kind(messages)}, not a list")
@@ -50,7 +52,9 @@ def _message(number: int, message: object) -> Message:
 
 
 def _text(number: int, message: Mapping[str, Any]) -> str:
-    """Return the content of a message as one text. Raises ValueError if the content is not text."""
+    """Return the content of a message as one text. Parts of the type text are joined. ``number`` is the
+    number of the message, for errors. Raises ValueError if the content has anything other than text.
+    """
     content = message.get("content")
     if isinstance(content, str):
         return content
@@ -63,7 +67,9 @@ def _text(number: int, message: Mapping[str, Any]) -> str:
 
 
 def _part(number: int, place: int, part: object) -> str:
-    """Return the text of one part of a message's content. Raises ValueError if the part is not text."""
+    """Return the text of one part of a message's content. ``number`` and ``place`` are the numbers of the
+    message and of the part, for errors. Raises ValueError if the part is not text.
+    """
     where = f"message {number}: part {place} of its content"
     if not isinstance(part, dict):
         raise ValueError(f'{where} is {kind(part)}, not {{"type": "text", "text": …}}')
@@ -77,10 +83,13 @@ def _part(number: int, place: int, part: object) -> str:
 
 
 def from_prompt(prompt: object, system: object) -> list[Message]:
-    """Return the messages of a row whose ``prompt`` is a text or a list of messages.
+    """Return the chat messages of a dataset's row with the fields ``prompt`` and ``system``.
 
-    ``system`` is the text of the system message. It is used only if the prompt is a text. None or "": there
-    is no system message. Raises ValueError if the prompt or ``system`` is not valid.
+    - ``prompt``: a text, which becomes the user's message, or a list of messages.
+    - ``system``: the text of the system message. None or "": no system message. It is ignored if the prompt
+      is a list.
+
+    Raises ValueError if the prompt or ``system`` is not valid.
     """
     if isinstance(prompt, list):
         return checked(prompt)
@@ -100,12 +109,12 @@ def _system(system: object) -> list[Message]:
 
 
 def from_sharegpt(turns: object, system: object) -> tuple[list[Message], str | None]:
-    """Return the messages of a ShareGPT conversation without the assistant's answer at its end, and this
-    answer.
+    """Convert a ShareGPT conversation. Return its messages without the last one if this is the assistant's
+    answer, and the text of this answer.
 
-    The answer is None if the last message is not the assistant's. ``system`` is the text of the system
-    message. It is used only if the conversation does not begin with a system message. Raises ValueError if
-    the conversation or ``system`` is not valid.
+    The answer is None if the last message is not the assistant's. ``turns`` is the list of messages in the
+    file. ``system`` is the text of the system message, or None. It is used only if the conversation does not
+    begin with a system message. Raises ValueError if ``turns`` or ``system`` is not valid.
     """
     if not isinstance(turns, list):
         raise ValueError(f"conversations is {kind(turns)}, not a list")
@@ -130,9 +139,10 @@ def _turn(number: int, turn: object) -> Message:
 
 
 def tools_of(fields: Mapping[str, Any]) -> list[dict[str, Any]] | None:
-    """Return the tools of a row, or None if it has none.
+    """Return the definitions of the tools in the field ``tools`` of a dataset's row, or None if the row has
+    no tools.
 
-    The tools in the row must be a list of objects, or such a list as JSON text. Raises ValueError otherwise.
+    The field must be a list of objects, or such a list as JSON text. Raises ValueError otherwise.
     """
     tools = fields.get("tools")
     if isinstance(tools, str):
@@ -152,9 +162,11 @@ def tools_of(fields: Mapping[str, Any]) -> list[dict[str, Any]] | None:
 
 
 def calls_of(number: int, message: Mapping[str, Any]) -> Sequence[dict[str, Any]]:
-    """Return the function calls of a message, each with ``name`` and ``arguments``.
+    """Return the function calls in the field ``tool_calls`` of a chat message, without the wrapper
+    ``{"function": ...}``. Usually each has ``name`` and ``arguments``, but this is not checked.
 
-    ``number`` is the message's number in its row. Raises ValueError if the calls are not a list of objects.
+    ``number`` is the number of the message, for errors. Raises ValueError if the calls are not a list of
+    objects.
     """
     calls = message.get("tool_calls") or []
     if not isinstance(calls, list):

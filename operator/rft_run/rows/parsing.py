@@ -1,4 +1,4 @@
-"""Parses one line of a dataset into the messages of a row and its other fields."""
+"""Parses one line of a dataset file into the chat messages of a row, and the row's other fields."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,31 +13,34 @@ MISSING = "both messages and prompt are missing"
 
 @dataclass(frozen=True)
 class RowLayout:
-    """The layout of a dataset: the format of its rows, and the names of its columns."""
+    """The format of a dataset's rows, and the names of the columns that have other names in the file."""
 
     format: RowFormat = "jsonl"
     columns: Mapping[str, str] = field(default_factory=dict)
-    """The name of the column in the file, by the name of the field in the row."""
+    """Maps the name of a field, such as ``prompt``, to the name of its column in the file."""
     where: str = "spec.dataset"
-    """The field of the manifest that describes the dataset, for error messages."""
+    """Path of the manifest's field that describes the dataset, for error messages."""
 
     @classmethod
     def of(cls, dataset: Dataset, where: str = "spec.dataset") -> "RowLayout":
-        """Return the layout of ``dataset``, with the defaults filled in. ``where`` is its manifest field."""
+        """Return the layout that the manifest's field ``dataset`` describes, with the defaults filled in.
+        ``where`` is the path of this field, for error messages.
+        """
         return cls(dataset.format or "jsonl", dataset.columns or {}, where)
 
 
 class Parsed(NamedTuple):
-    """The content of a row: its messages and its other fields."""
+    """A parsed row of a dataset: the chat messages of its prompt, and its other fields, such as an answer."""
 
     messages: list[Message]
     fields: dict[str, Any]
 
 
 def parsed(raw: bytes, layout: RowLayout) -> Parsed:
-    """Parse a line that contains a row.
+    """Parse a line of a dataset file, which is a JSON object, into the messages and the other fields of a
+    row.
 
-    Raises ValueError if the line has no valid row. The message does not contain the line number.
+    Raises ValueError if the line is not a valid row. The error's message does not have the line number.
     """
     value = object_of(raw)
     fields = _renamed(value, layout)
@@ -56,7 +59,7 @@ def parsed(raw: bytes, layout: RowLayout) -> Parsed:
 
 
 def object_of(raw: bytes) -> dict[str, Any]:
-    """Return the JSON object in a line. Raises ValueError if the line is something else."""
+    """Parse a line as a JSON object. Raises ValueError if the line is not JSON, or another JSON value."""
     value = value_of(raw)
     if not isinstance(value, dict):
         raise ValueError(f"a row is a JSON object, not {kind(value)}")
@@ -64,12 +67,11 @@ def object_of(raw: bytes) -> dict[str, Any]:
 
 
 def _renamed(value: dict[str, Any], layout: RowLayout) -> dict[str, Any]:
-    """Return the fields of a row, renamed as ``layout.columns`` says.
+    """Return the fields of a row. Each column that ``layout.columns`` names gets the name of its field. If
+    the row already has a field with this name, the renamed column replaces it.
 
-    If the row already has a field with the new name, the renamed column replaces this field.
-
-    Raises ValueError if a column is missing. But in CSV a column may be missing, because empty cells are left
-    out of the row. Then the row has no field with the new name.
+    Raises ValueError if one of these columns is missing. In CSV this is no error, because empty cells are
+    left out of the row. Then the row does not have the field.
     """
     columns = layout.columns
     absent = [f"{column} (for {name})" for name, column in columns.items() if column not in value]

@@ -1,4 +1,6 @@
-"""Parses JSON strictly: it refuses values that other parsers change or drop without an error."""
+"""Parses JSON strictly. It refuses values that other JSON parsers change or drop silently, such as a repeated
+key.
+"""
 
 import json
 import math
@@ -18,12 +20,12 @@ _NAMES: dict[type, str] = {
 
 
 def kind(value: object) -> str:
-    """Return the name of a value's type in JSON, with its article, such as "a list"."""
+    """Return the name of the JSON type of a parsed value for messages, with an article, such as "a list"."""
     return "null" if value is None else _NAMES[type(value)]
 
 
 def value_of(raw: bytes) -> Any:
-    """Parse JSON strictly. Raise ValueError with a message that says what is wrong:
+    """Parse a JSON text, and return the value. Raise ValueError with a message that says what is wrong, if:
 
     - a number is not finite;
     - an object has a key twice;

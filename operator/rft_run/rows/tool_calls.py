@@ -1,7 +1,7 @@
-"""Shows tools to a model, and reads the model's tool calls, in one of two styles.
+"""Describes tools to a model in its prompt, and parses the model's tool calls, in one of two styles.
 
-- ``template``: the chat template shows the tools. transformers' ``parse_response`` reads the calls by the
-  tokenizer's ``response_template``.
+- ``template``: the model's chat template describes the tools. transformers' ``parse_response`` parses the
+  calls with the tokenizer's ``response_template``.
 - ``text``, for tokenizers without a ``response_template``: the system message describes the tools. A call is
   JSON between ``<tool_call>`` and ``</tool_call>``. The result of a call is a user message between
   ``<tool_response>`` and ``</tool_response>``.
@@ -29,13 +29,16 @@ _INTRODUCTION = (
 
 
 class MalformedCall(ValueError):
-    """A tool call of a model cannot be read. The model gets the error's message as the result of the call."""
+    """A tool call in a model's completion cannot be parsed. The model gets the message of this error as the
+    result of the call.
+    """
 
 
 def style_of(tokenizer: Any, asked: ToolStyle | None) -> ToolStyle:
-    """Return the style in which tools are shown to a model: ``asked``, the user's choice, unless it is None.
+    """Return the style in which tools are described to a model, and in which its tool calls are parsed.
 
-    If ``asked`` is None, return ``template`` if transformers can read the model's tool calls, else ``text``.
+    ``asked`` is the user's choice. If it is None, return ``template`` if transformers can parse the model's
+    tool calls with a ``response_template`` of the tokenizer, else ``text``.
     """
     if asked is not None:
         return asked
@@ -43,9 +46,11 @@ def style_of(tokenizer: Any, asked: ToolStyle | None) -> ToolStyle:
 
 
 def as_text(messages: Sequence[Message], tools: Tools) -> list[Message]:
-    """Return ``messages`` in the tool style ``text``: their content has tools, calls and results as text.
-    Successive results of tools become one user message, because chat templates may refuse two user messages
-    one after the other.
+    """Convert messages for a chat template that does not support tools. The descriptions of the tools are
+    added to the system message, and each tool call becomes text of the assistant's message.
+
+    The result of a tool becomes a user message. Successive results become one user message, because chat
+    templates may refuse two user messages one after the other.
     """
     found: list[Message] = []
     for number, message in enumerate(messages, start=1):
@@ -85,8 +90,8 @@ def _function(tool: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def from_text(text: str) -> Message:
-    """Return the assistant's message for a completion in which each tool call is JSON between ``<tool_call>``
-    and ``</tool_call>``.
+    """Parse a completion in which each tool call is JSON between ``<tool_call>`` and ``</tool_call>``. Return
+    it as an assistant's message, with the calls in the field ``tool_calls``.
 
     Raises MalformedCall if a tool call in the text is not closed or not valid.
     """
@@ -110,15 +115,16 @@ def _read(text: str) -> dict[str, Any]:
 def from_template(
     tokenizer: Any, prompt_ids: Sequence[int], token_ids: Sequence[int], tools: Tools
 ) -> Message:
-    """Return the assistant's message for a completion. transformers' ``parse_response`` reads its tool calls.
+    """Parse a completion with transformers' ``parse_response``. Return it as an assistant's message, with the
+    tool calls in the field ``tool_calls``.
 
     ``prompt_ids`` are the tokens of the prompt, and ``token_ids`` are the sampled tokens. Raises
-    MalformedCall if ``parse_response`` fails, or if a tool call has no name or no object of arguments.
+    MalformedCall if ``parse_response`` fails, or if a tool call has no name or its arguments are no object.
     """
     prompt, sampled = tokenizer.decode(list(prompt_ids)), tokenizer.decode(list(token_ids))
     try:
         found = tokenizer.parse_response(sampled, prefix=prompt, tools=list(tools) or None)
-    except Exception as error:  # the template comes with the model, and may raise any error
+    except Exception as error:  # the response template comes with the model, and may raise any error
         raise MalformedCall(f"the tool call cannot be read: {error}") from error
     given = found.get("tool_calls") or []
     calls = [
@@ -147,17 +153,18 @@ def _call(call: object) -> dict[str, Any]:
     try:
         name.encode()
         text = json.dumps(arguments, ensure_ascii=False)
-        value_of(text.encode())  # refuses NaN and lone surrogates, which no record can hold
+        value_of(text.encode())  # refuses NaN and lone surrogates, because records cannot store them
     except (ValueError, RecursionError) as error:
         raise MalformedCall(f"the tool call is not valid JSON: {error}") from error
     return {"type": "function", "function": {"name": name, "arguments": text}}
 
 
 def canonical(messages: Sequence[Message]) -> list[str]:
-    """Return a text for each message. Messages with the same role, content and tool calls have the same text.
+    """Return one text for each message, so that messages can be compared. Messages with the same role,
+    content and tool calls have the same text.
 
-    Two conversations that a client sends are compared by these texts. The messages themselves may differ: a
-    client may leave fields out, add fields, or write the arguments of calls in another form.
+    A client that sends a conversation again may leave fields out, add fields, or write the arguments of tool
+    calls in another form. These differences do not change the text.
     """
     return [_canonical(number, message) for number, message in enumerate(messages, start=1)]
 

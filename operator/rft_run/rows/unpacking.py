@@ -1,4 +1,4 @@
-"""Unpacks gzip files, and converts CSV to JSON lines. Each row keeps its line number."""
+"""Reads a dataset file as JSON lines: unpacks gzip, and converts CSV. Each row keeps its line number."""
 
 import codecs
 import csv
@@ -17,9 +17,8 @@ from rft_run.rows.beginning import GZIP, HEAD_BYTES, check, check_columns
 from rft_run.rows.parsing import RowLayout
 
 CELL_CHARACTERS = 16 << 20
-"""Maximum number of characters in a CSV cell.
-
-A longer cell is an error, because a closing quote is probably missing."""
+"""Maximum number of characters in a CSV cell. A longer cell is an error: probably a closing quote is missing.
+"""
 _SEPARATORS = {";": "a semicolon", "\t": "a tab", "|": "a bar"}
 _TO_COMMAS = (
     'python -c "import csv, sys; csv.writer(sys.stdout).writerows(csv.reader(sys.stdin, delimiter={}))"'
@@ -28,22 +27,24 @@ _TO_COMMAS = (
 
 
 def is_packed(head: bytes, layout: RowLayout) -> bool:
-    """Return whether a file that begins with ``head`` must be converted to JSON lines before its rows are
-    read.
+    """Return whether a dataset file that begins with ``head`` is gzip or CSV, so that it must be converted to
+    JSON lines before its rows are read.
     """
     return head.startswith(GZIP) or layout.format == "csv"
 
 
 def json_lines(stream: IO[bytes], layout: RowLayout, place: str) -> Iterator[bytes]:
-    """Return the lines of a dataset as JSON lines.
+    """Return an iterator over the lines of a dataset file, as JSON lines. Gzip is unpacked, and CSV is
+    converted.
 
-    ``stream`` must be at its beginning, and must support seek.
+    ``stream`` is the file. It must be at its beginning, and must support seek. ``place`` is the name of the
+    file in messages.
 
     Each row has the line number that it has in the unpacked file. So the header of a CSV file becomes a blank
     line. If a CSV row has several lines, all but the first become blank lines.
 
     Raises DataError at once if the file does not have the format of ``layout``. The iterator raises DataError
-    when it comes to a part of the file that is invalid.
+    when it reaches an invalid part of the file.
     """
     packed = stream.read(len(GZIP)) == GZIP
     size = stream.seek(0, os.SEEK_END)
@@ -100,8 +101,8 @@ def _from_csv(plain: Iterator[bytes], layout: RowLayout, place: str) -> Iterator
 
 
 def _decoded(lines: Iterator[bytes]) -> Iterator[str]:
-    """Yield the lines of a CSV file as text, without a byte order mark. A carriage return also ends a
-    line.
+    """Decode the lines of a CSV file from UTF-8, and yield them as texts. A byte order mark is removed. A
+    carriage return without a newline also ends a line.
     """
     decoder = codecs.getincrementaldecoder("utf-8-sig")()
     for line in lines:
@@ -110,11 +111,11 @@ def _decoded(lines: Iterator[bytes]) -> Iterator[str]:
 
 
 def _check_header(header: Sequence[str], layout: RowLayout, place: str) -> None:
-    """Raise DataError if the header of a CSV file has a wrong separator, has a name twice, or has no
-    prompt.
+    """Raise DataError if the header of a CSV file has another separator than the comma, has a name twice, or
+    lacks a column that ``layout`` needs. ``place`` is the name of the file in messages.
     """
     if not header:
-        return  # an empty file has no rows, which another check reports
+        return  # the file is empty: a later check reports that it has no rows
     separator = next((sign for sign in _SEPARATORS if sign in header[0]), None)
     if len(header) == 1 and separator is not None:
         raise DataError(
@@ -128,9 +129,11 @@ def _check_header(header: Sequence[str], layout: RowLayout, place: str) -> None:
 
 
 def _row(header: Sequence[str], cells: Sequence[str], where: str) -> bytes:
-    """Return a CSV row as a JSON line. Empty cells are left out.
+    """Return a CSV row as a line with a JSON object: its keys are the cells of the header. Empty cells are
+    left out. A row without cells becomes a blank line.
 
-    Raises DataError if the row has more or fewer cells than the header.
+    ``where`` is the place of the row in messages. Raises DataError if the row has more or fewer cells than
+    the header.
     """
     if not cells:
         return b"\n"
@@ -144,7 +147,9 @@ def _row(header: Sequence[str], cells: Sequence[str], where: str) -> bytes:
 
 
 def _meant(error: str) -> str:
-    """Return a message for an error of the csv module. It says what is wrong in the file."""
+    """Return a message for users that says what is wrong in the file. ``error`` is the message of Python's
+    csv module.
+    """
     if "field larger than" in error:
         return f"a cell is longer than {CELL_CHARACTERS >> 20} Mi characters: is a closing quote missing?"
     if "unexpected end of data" in error:
