@@ -3,8 +3,9 @@
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from rft_run import run_files
 from rft_run.folder import RunFolder
@@ -38,6 +39,14 @@ class EvaluationRecord(Record):
     """Share of the samples that were truncated at ``maxTokens``."""
     rows: list[str] = Field(default_factory=list)
     """The digest of each row's content. An empty list if an older release wrote the file."""
+
+    @model_validator(mode="after")
+    def _one_item_for_each_row(self) -> Self:
+        scores = [self.reward, *self.graders.values()]
+        texts = [texts for texts in (self.completions, self.rows) if texts]
+        if any(len(items) != len(self.lines) for items in [*scores, *texts]):
+            raise ValueError("the lists do not have one item for each row")
+        return self
 
     @property
     def mean_reward(self) -> float | None:

@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from rft_api.parameters import Training
 from rft_cli.commands.export import choose
 from rft_cli.render.evaluation import evaluation_table
 from rft_run.folder import RunFolder
 from rft_trainer.evaluate import RowScores, compare
+from rft_trainer.learn.policy import Policy, PolicyOptions
 from rft_trainer.runtime import machine
-from tests.trainer.loop_support import config, run
+from tests.trainer.loop_support import config, rewarded, run, with_spec
 
 
 def scores(step: int, *rewards: float) -> RowScores:
@@ -85,3 +87,40 @@ def test_the_table_has_a_line_for_a_best_that_is_not_the_last() -> None:
     same = compare(scores(0, 0.0, 0.5), scores(6, 1.0, 0.5), 1, scores(6, 1.0, 0.5))
     assert list(evaluation_table(other).columns[0].cells) == ["reward", "best reward, at step 6"]
     assert list(evaluation_table(same).columns[0].cells) == ["reward"]
+
+
+@pytest.mark.parametrize("warm", [False, True])
+@pytest.mark.parametrize("content", [None, "{"])
+def test_a_resumed_run_whose_first_evaluation_is_lost_evaluates_the_starting_policy_again(
+    character_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    warm: bool,
+    content: str | None,
+) -> None:
+    monkeypatch.setattr(machine, "usable_cores", lambda: 1)
+    asked = rewarded(character_model, tmp_path / "run", loraRank=4, loraAlpha=8)
+    asked = with_spec(asked, preflight="off", evaluation={"everySteps": 1, "temperature": 1.0})
+    if warm:
+        options = PolicyOptions(character_model, Training(lora_rank=4, lora_alpha=8), "cpu", "float32", 5)
+        start = Policy(options)
+        for factor in start.output_factors():
+            factor.data.fill_(0.02)
+        (tmp_path / "start").mkdir()
+        start.save_adapter(tmp_path / "start")
+        model = {"name": str(character_model), "adapter": {"path": str(tmp_path / "start")}}
+        asked = with_spec(asked, model=model)
+    run(with_spec(asked, stop={"maxSteps": 2}))
+    folder = RunFolder(tmp_path / "run")
+    base, later = folder.evaluation_of(0), folder.evaluation_of(2)
+    before = base.read_text()
+    assert before.replace('"step": 0', '"step": 2') != later.read_text()
+    if content is None:
+        base.unlink()
+    else:
+        base.write_text(content)
+    ended = run(with_spec(asked, stop={"maxSteps": 3}))
+    assert base.read_text() == before
+    assert ended.monitors.status.resumed_from_step == 2
+    assert folder.evaluated_steps() == [0, 1, 2, 3]
+    assert not (folder.adapters / "start").exists()

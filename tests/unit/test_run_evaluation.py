@@ -48,6 +48,9 @@ def test_scores_that_are_all_missing_have_no_mean() -> None:
         ("[]", "is not a held-out evaluation"),
         ('{"step": 4}', "is not a held-out evaluation"),
         ('{"step": 4, "lines": [1], "reward": [NaN]}', "is not a held-out evaluation"),
+        ('{"step": 4, "lines": [1, 2], "reward": [0.5]}', "is not a held-out evaluation"),
+        ('{"step": 4, "lines": [1], "reward": [0.5], "graders": {"a": []}}', "is not a held-out evaluation"),
+        ('{"step": 4, "lines": [1], "reward": [0.5], "rows": ["a", "b"]}', "is not a held-out evaluation"),
         ("{", "Expecting"),
     ],
 )

@@ -12,9 +12,9 @@ from rft_api.base import known
 from rft_api.job import RFTJobSpec
 from rft_api.status import BestEvaluation, EvaluationResult, GraderEvaluation
 from rft_graders.scorer import Scorer
-from rft_run import run_files
 from rft_run.bootstrap import paired_bootstrap
 from rft_run.errors import InputsChanged
+from rft_run.evaluation import UnreadableEvaluation, read_evaluation
 from rft_run.folder import RunFolder
 from rft_run.state import RunState
 from rft_trainer import files
@@ -50,7 +50,7 @@ class RowScores:
     reward: list[float | None]
     graders: dict[str, list[float | None]]
     completions: list[str]
-    truncated: float
+    truncated: float | None
     rows: list[str] = field(default_factory=list)
     """The digest of each row's content. Empty in a file that an older release wrote."""
 
@@ -69,14 +69,15 @@ class RowScores:
 
         An invalid file is logged. Raises OSError if the volume fails.
         """
+        if not folder.evaluation_of(step).exists():
+            return None
         try:
-            found = run_files.json_of(folder.evaluation_of(step), run_files.EVALUATION_BYTES)
-            return cls(**{entry.name: found[entry.name] for entry in fields(cls) if entry.name in found})
-        except FileNotFoundError:
+            record = read_evaluation(folder, step)
+        except UnreadableEvaluation as error:
+            log.warning("an evaluation cannot be read and is ignored: %s", error)
             return None
-        except (ValueError, TypeError) as error:
-            log.warning("%s cannot be read and is ignored: %s", folder.evaluation_of(step), error)
-            return None
+        found = record.model_dump(by_alias=False)
+        return cls(**{entry.name: found[entry.name] for entry in fields(cls)})
 
 
 def evaluate(
@@ -171,7 +172,7 @@ def compare(
         step=tuned.step if tuned else 0,
         reward=_side_by_side(base.reward, tuned.reward if tuned else None, seed),
         graders={
-            name: _side_by_side(scores, tuned.graders[name] if tuned else None, seed)
+            name: _side_by_side(scores, tuned.graders.get(name) if tuned else None, seed)
             for name, scores in base.graders.items()
             if any(score is not None for score in scores)  # a canary that always failed has no mean
         },

@@ -108,7 +108,7 @@ class Run:
                 self._probe_sampler(parts)
                 self._preflight(parts)
                 base = self._evaluate_base(parts)
-                reason = self._train(parts)
+                reason = self._train(parts, base)
                 if reason == Reason.CANARY:
                     self._return_before_the_fall(parts)
                 self._save(parts)
@@ -135,9 +135,10 @@ class Run:
 
     # --- the algorithm ----------------------------------------------------------------------------
 
-    def _train(self, parts: Parts) -> str:
+    def _train(self, parts: Parts, base: RowScores | None) -> str:
         """Run training steps until the last epoch ends or a rule of ``spec.stop`` applies.
 
+        ``base``: the held-out scores of the starting policy. None: the evaluation is off.
         Return why training ended: a value of ``Reason``.
         """
         self.monitors.stage("training")
@@ -153,7 +154,7 @@ class Run:
                 if not batch.prompts:
                     return Reason.COMPLETED
                 self._step(parts, batch, prefetch, started)
-                heldout_reward = self._evaluate_if_due(parts, prefetch)
+                heldout_reward = self._evaluate_if_due(parts, prefetch, base)
                 due = canaries.checkpoint_due(self._stop(), self.state.step)
                 if due or self.state.step % self.spec.checkpoint.every_steps == 0:
                     self._save(parts)
@@ -479,13 +480,16 @@ class Run:
 
         Return None if the evaluation is off. After a resume, also publish the restored adapter to the
         sampler. Raises InputsChanged if an earlier attempt evaluated the starting policy on other rows.
+
+        If an earlier attempt's evaluation is missing or cannot be read, evaluate the starting policy again,
+        because a comparison with any other policy would be wrong.
         """
         base = None
         if not self.spec.evaluation.is_off:
             base = self._saved_evaluation(0)
             if base is None:
                 self.monitors.stage("evaluatingBase")
-                base = self._evaluate(parts)
+                base = self._evaluate_start(parts)
             refuse_other_prompts(base, parts.heldout)
             self.monitors.status.evaluation = comparison(self.folder, self.state, base, None, self.seed)
         if self.state.adapter_version > 0:
@@ -493,22 +497,30 @@ class Run:
         self._report(parts)
         return base
 
-    def _evaluate_if_due(self, parts: Parts, prefetch: Prefetch) -> float | None:
+    def _evaluate_start(self, parts: Parts) -> RowScores:
+        """Evaluate the policy from which training started, also if the current policy is another one."""
+        if self.state.step == 0:
+            return self._evaluate_current(parts)
+        log.warning("the evaluation of the starting policy is missing, so it is evaluated again")
+        started = time.monotonic()
+        with parts.publisher.starting_policy():
+            return self._evaluate(parts, 0, started)
+
+    def _evaluate_if_due(self, parts: Parts, prefetch: Prefetch, base: RowScores | None) -> float | None:
         """Evaluate the policy if the step is a multiple of ``evaluation.everySteps``.
 
+        ``base``: the scores of the starting policy. None: the evaluation is off.
         Return the mean held-out reward. None: no evaluation is due after this step.
         """
         every = self.spec.evaluation.every_steps
-        if every is None or self.state.step % every:
+        if base is None or every is None or self.state.step % every:
             return None
         started = time.monotonic()
         with prefetch.paused():
             self.state.gpu_seconds += self.config.gpus * (time.monotonic() - started)
-            scores = self._evaluate(parts)
+            scores = self._evaluate_current(parts)
         if not self._keep_best(parts, scores):
             self.state.evaluations_without_best += 1
-        base = self._saved_evaluation(0)
-        assert base is not None
         self.monitors.status.evaluation = comparison(self.folder, self.state, base, scores, self.seed)
         self._report(parts)
         return scores.mean_reward
@@ -519,15 +531,22 @@ class Run:
         ``base``: the scores of the starting policy.
         """
         self.monitors.stage("evaluatingTuned")
-        tuned = self._saved_evaluation(self.state.step) or self._evaluate(parts)
+        tuned = self._saved_evaluation(self.state.step) or self._evaluate_current(parts)
         self._keep_best(parts, tuned)
         self.monitors.status.evaluation = comparison(self.folder, self.state, base, tuned, self.seed)
 
-    def _evaluate(self, parts: Parts) -> RowScores:
+    def _evaluate_current(self, parts: Parts) -> RowScores:
         """Evaluate the current policy on the held-out rows. Save and return its scores."""
         started = time.monotonic()
         parts.publisher.load()
-        step = self.state.step
+        return self._evaluate(parts, self.state.step, started)
+
+    def _evaluate(self, parts: Parts, step: int, started: float) -> RowScores:
+        """Evaluate the policy that the sampler uses, and count the GPU time. Save and return its scores.
+
+        - ``step``: the step after which this policy was or is the current one. 0: the starting policy.
+        - ``started``: the value of ``time.monotonic()`` before the sampler loaded the policy.
+        """
         scores = evaluate(
             parts.heldout, self.spec, parts.sampling, self.seed, step,
             parts.generate, parts.scorer, self.should_stop,

@@ -120,6 +120,24 @@ class Publisher:
             with self._counting:
                 self._pins.remove(used)
 
+    @contextmanager
+    def starting_policy(self) -> Iterator[None]:
+        """In the ``with`` block, let the sampler use the policy from which training started.
+
+        Then the sampler uses the base model alone, until the next ``load``. No batch may be sampled meanwhile.
+        Raises the errors of ``save`` and ``load``.
+        """
+        with self._loading:
+            start = self._policy.save_start(self._folder.adapters, self._check)
+            self._engine.use_adapter(start)
+            self._used = None
+            try:
+                yield
+            finally:
+                if start is not None:
+                    self._engine.use_adapter(None)
+                    shutil.rmtree(self._folder.adapters / start.name, ignore_errors=True)
+
     def _load(self) -> int:
         newest = self._newest
         if newest is not None and newest is not self._used:

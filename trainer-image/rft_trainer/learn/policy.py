@@ -226,6 +226,21 @@ class Policy:
         self._model.save_pretrained(folder, selected_adapters=["default"])
         self.dress(folder)
 
+    def save_start(self, adapters: Path, check: Callable[[], None]) -> AdapterVersion | None:
+        """Write the adapter from which training started into the folder ``start`` of ``adapters``.
+
+        Return None, and write nothing, if training started from the base model alone. ``check`` is called
+        before the folder gets its name, and may raise an error. Raises VolumeError if the folder cannot be
+        written.
+        """
+        if not self._warm:
+            return None
+        target = adapters / "start"
+        shutil.rmtree(target, ignore_errors=True)  # of an earlier attempt
+        with files.new_folder(target, check) as unfinished:
+            self._model.save_pretrained(unfinished, selected_adapters=[_REFERENCE])
+        return AdapterVersion(target.name, target / _REFERENCE)
+
     def adapter_state(self) -> dict[str, Tensor]:
         """Return the weights of the trained adapter, by name, for a checkpoint."""
         return dict(get_peft_model_state_dict(self._model, adapter_name="default"))
