@@ -4,6 +4,7 @@ Methods that Kubeflow's SDK also has, such as ``get_job_logs``, have the same na
 """
 
 import time
+import warnings
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -88,8 +89,18 @@ class Client:
             return apply(body)
 
     def list_jobs(self) -> list[Job]:
-        """Return all RFTJobs in the namespace of this client."""
-        return [_job(body) for body in self._cluster.jobs()]
+        """Return all RFTJobs in the namespace of this client.
+
+        A job that this client cannot read, such as one with a field of a newer release, is left out with a
+        Python warning.
+        """
+        jobs = []
+        for body in self._cluster.jobs():
+            try:
+                jobs.append(_job(body))
+            except UserError as error:
+                warnings.warn(f"left out of the list: {error}", stacklevel=2)
+        return jobs
 
     def get_job(self, name: str) -> Job:
         """Return the RFTJob with this name, with its current spec and status. Raises RFTError if it does not
@@ -171,12 +182,23 @@ class Client:
 
 def _job(body: Mapping[str, Any]) -> Job:
     name = str(body["metadata"]["name"])
+    part = "spec"
     try:
-        spec = RFTJobSpec.model_validate(body["spec"])
+        spec = RFTJobSpec.model_validate(body.get("spec") or {})
+        part = "status"
         status = RFTJobStatus.model_validate(body.get("status") or {})
     except ValidationError as error:
-        field = join_path(error.errors()[0]["loc"])
-        raise UserError(
-            f"{name}: {field} is not known to this client; install the version that the operator has"
-        ) from error
+        raise UserError(f"{name}: {_unreadable(part, error)}") from error
     return Job(name, str(body["metadata"].get("namespace", "default")), spec, status)
+
+
+def _unreadable(part: str, error: ValidationError) -> str:
+    """Return why a job cannot be read. ``part``: the part with the error, ``spec`` or ``status``."""
+    first = error.errors()[0]
+    field = join_path((part, *first["loc"]))
+    if first["type"] == "extra_forbidden":
+        return f"{field} is not known to this client; install the version that the operator has"
+    return (
+        f"{field}: this client cannot read the value ({first['msg']}); if the operator is newer, install its"
+        " version"
+    )

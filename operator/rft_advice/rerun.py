@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rft_advice.suggest import experiment_name, variant
-from rft_api.fields import find
+from rft_api.fields import UnknownField, find
 
 _IN_A_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,10}[A-Za-z0-9])?")
 """Matches a short value of a field that can be used in the name of the new RFTJob."""
@@ -51,9 +51,11 @@ def _assign(spec: dict[str, Any], path: str, value: Any) -> None:
     """Set the field at ``path`` of ``spec`` to ``value``, in place. Objects on the path that are missing are
     added.
 
-    Raises UnknownField if no field has this path, or NoSuchItem if a list item on the path does not exist.
+    Raises UnknownField if no field of the spec has this path, or NoSuchItem if a list item on the path does
+    not exist.
     """
-    find(path)
+    if not find(path).path.startswith("spec"):
+        raise UnknownField(path, None)
     within = path.removeprefix("spec.")
     keys: list[str | int] = []
     for part in within.split("."):

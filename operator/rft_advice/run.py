@@ -472,7 +472,7 @@ RUN_RULES: tuple[RunRule, ...] = (
         "max-tokens-unused",
         (MAX_TOKENS,),
         ("Max Tokens", "Lower cost"),
-        f"completions take less than 1/{UNUSED} of maxTokens on average and none is cut",
+        f"completions take at most 1/{UNUSED} of maxTokens on average and none is cut",
         "If answers are naturally short, a low limit is enough.",
         max_tokens_unused,
     ),

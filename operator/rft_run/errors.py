@@ -107,3 +107,9 @@ class Fenced(TrainerError):
     """
 
     exit_code = ExitCode.FENCED
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message that is not blank, or the name of the error's class."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next(filter(None, lines), type(error).__name__)

@@ -98,3 +98,9 @@ def test_a_path_that_the_spec_does_not_have_is_named(path: str, said: str) -> No
 def test_a_field_that_does_not_exist_names_the_one_that_was_meant() -> None:
     with pytest.raises(UnknownField, match=r"did you mean spec\.training\.loraRank"):
         rerun(stored(), {"training.lora_rank": 16})
+
+
+@pytest.mark.parametrize("path", ["status.phase", "status", "status.progress.step"])
+def test_a_field_of_the_status_cannot_be_set(path: str) -> None:
+    with pytest.raises(UnknownField, match=f"no field {path}"):
+        rerun(stored(), {path: 1})

@@ -1,5 +1,6 @@
 """The Python client builds, checks, plans, submits and follows jobs, with typed objects."""
 
+import copy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -93,8 +94,29 @@ def test_jobs_are_listed_and_read_with_types(server: Server) -> None:
 
 def test_a_job_of_a_newer_operator_names_the_field(server: Server) -> None:
     server.jobs[0]["spec"]["novelty"] = 1
-    with pytest.raises(RFTError, match="novelty is not known to this client"):
+    with pytest.raises(RFTError, match=r"arithmetic: spec\.novelty is not known to this client"):
         Client().get_job("arithmetic")
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "said"),
+    [
+        ("spec", {"training": {"loraRank": 4096}}, r"spec\.training\.loraRank: this client cannot read"),
+        ("spec", None, r"spec\.\w+: this client cannot read"),
+        ("status", {"progress": {"step": "two"}}, r"status\.progress\.step: this client cannot read"),
+    ],
+)
+def test_a_job_that_this_client_cannot_read_names_the_field_and_hides_no_other_job(
+    server: Server, part: str, value: Any, said: str
+) -> None:
+    other = copy.deepcopy(server.jobs[0])
+    other["metadata"]["name"] = "other"
+    other[part] = value if value is None else {**other[part], **value}
+    server.jobs.append(other)
+    with pytest.raises(RFTError, match=f"other: {said}"):
+        Client().get_job("other")
+    with pytest.warns(UserWarning, match=f"left out of the list: other: {said}"):
+        assert [each.name for each in Client().list_jobs()] == ["arithmetic"]
 
 
 def test_a_job_is_followed_to_its_end(server: Server) -> None:

@@ -17,12 +17,12 @@ import torch
 
 from rft_run import atomic, run_files
 from rft_run.checkpoint import checkpoint_problem, read_state
-from rft_run.errors import Fenced, NoCheckpointReadable, VolumeError
+from rft_run.errors import Fenced, NoCheckpointReadable, VolumeError, first_line
 from rft_run.folder import RunFolder, adapter_of, state_of
 from rft_run.state import RunState
 from rft_trainer import files, training_state
 from rft_trainer.learn.policy import Policy
-from rft_trainer.training_state import TrainingState, first_line
+from rft_trainer.training_state import TrainingState
 
 log = logging.getLogger(__name__)
 
@@ -211,12 +211,10 @@ class Checkpoints:
         for step in steps:
             folder = self._folder.checkpoint_of(step)
             target = folder.with_name(f"{folder.name}.unreadable")
-            try:
+            with files.volume_errors(folder):
                 if target.is_dir():
                     shutil.rmtree(target)
                 atomic.move(folder, target)
-            except OSError as error:
-                raise VolumeError(f"{folder}: {error}") from error
 
 
 class _Unreadable(Exception):

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rft_run.errors import ModelError
+from rft_run.errors import ModelError, first_line
 from rft_trainer.runtime.models import resolve
 
 
@@ -38,13 +38,9 @@ def merge(base: Path, adapter: Path, output: Path, dtype: str = "auto") -> None:
         # contain NaN too.
         merged = model.merge_and_unload(safe_merge=True)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise ModelError(f"{adapter}: does not fit the base {base}: {_first_line(error)}") from error
+        raise ModelError(f"{adapter}: does not fit the base {base}: {first_line(error)}") from error
     merged.save_pretrained(output)
     load_tokenizer(base).save_pretrained(output)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -65,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
         base = resolve(arguments.base, arguments.revision)
         merge(base, arguments.adapter, arguments.output, arguments.dtype)
     except (ModelError, OSError) as error:
-        print(_first_line(error), file=sys.stderr)
+        print(first_line(error), file=sys.stderr)
         return 1
     return 0
 

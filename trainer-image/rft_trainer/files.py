@@ -45,10 +45,10 @@ def new_file(target: Path) -> Iterator[Path]:
     """
     unfinished = atomic.temporary(target)
     try:
-        with _volume_errors(target):
+        with volume_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
         yield unfinished
-        with _volume_errors(target):
+        with volume_errors(target):
             atomic.put(unfinished, target)
     finally:
         with suppress(OSError):
@@ -56,7 +56,8 @@ def new_file(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _volume_errors(target: Path) -> Iterator[None]:
+def volume_errors(target: Path) -> Iterator[None]:
+    """In the ``with`` block, convert an OSError into a VolumeError that names ``target``."""
     try:
         yield
     except OSError as error:
@@ -65,14 +66,14 @@ def _volume_errors(target: Path) -> Iterator[None]:
 
 def write_pieces(target: Path, pieces: Iterable[bytes]) -> None:
     """Replace the content of a file atomically by the concatenated pieces. Raises VolumeError."""
-    with new_file(target) as unfinished, _volume_errors(target), unfinished.open("wb") as file:
+    with new_file(target) as unfinished, volume_errors(target), unfinished.open("wb") as file:
         for piece in pieces:
             file.write(piece)
 
 
 def write_bytes(target: Path, content: bytes) -> None:
     """Replace the content of a file atomically. Raises VolumeError."""
-    with _volume_errors(target):
+    with volume_errors(target):
         atomic.write_bytes(target, content)
 
 

@@ -88,10 +88,8 @@ def _forget_preflight(folder: RunFolder) -> None:
 
     Then the preflight runs again, because the inputs have changed. Raises VolumeError.
     """
-    try:
+    with files.volume_errors(folder.preflight):
         folder.preflight.unlink(missing_ok=True)
-    except OSError as error:
-        raise VolumeError(f"{folder.preflight}: {error}") from error
 
 
 def _saved(folder: RunFolder) -> Fingerprint | None:

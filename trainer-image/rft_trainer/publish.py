@@ -124,8 +124,8 @@ class Publisher:
     def starting_policy(self) -> Iterator[None]:
         """In the ``with`` block, let the sampler use the policy from which training started.
 
-        Then the sampler uses the base model alone, until the next ``load``. No batch may be sampled meanwhile.
-        Raises the errors of ``save`` and ``load``.
+        After the block it uses the base model alone, until the next ``load``. Meanwhile no batch may be
+        sampled. Raises the errors of ``save`` and ``load``.
         """
         with self._loading:
             start = self._policy.save_start(self._folder.adapters, self._check)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from rft_api.conditions import COMPLETED_BECAUSE, Reason
 from rft_api.status import RFTJobStatus, Stage
 from rft_run.config import RunConfig
-from rft_run.errors import ConfigurationError, ModelError, VolumeError
+from rft_run.errors import ConfigurationError, ModelError, VolumeError, first_line
 from rft_run.events import EvaluationEvent, StageEvent
 from rft_run.exit_codes import ExitCode
 from rft_run.folder import RunFolder
@@ -153,7 +153,7 @@ def _use(parts: SamplingParts, policy: ScoredPolicy, model: str) -> None:
     try:
         parts.engine.use_adapter(version)
     except (OSError, ValueError, RuntimeError) as error:
-        first = (str(error) or type(error).__name__).splitlines()[0]
+        first = first_line(error)
         raise ModelError(f"{policy.adapter}: does not fit the base model {model}: {first}") from error
 
 

@@ -22,7 +22,7 @@ from rft_planner.modelconfig import UnreadableConfig, from_config
 from rft_planner.precision import WIDTHS
 from rft_run import run_files
 from rft_run.adapter_config import config_problem
-from rft_run.errors import ModelError
+from rft_run.errors import ModelError, first_line
 from rft_run.folder import adapter_config_of
 from rft_trainer.rollout.vllm_server import ServerOptions, command_of, environment
 from rft_trainer.runtime.models import resolve
@@ -164,7 +164,7 @@ def main() -> NoReturn:
     try:
         command, variables = prepared()
     except (ModelError, OSError, ValueError) as error:
-        print(str(error).splitlines()[0], file=sys.stderr)
+        print(first_line(error), file=sys.stderr)
         sys.exit(1)
     os.execve(command[0], command, variables)  # noqa: S606
 

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from rft_run import run_files
 from rft_run.checkpoint import is_of_old_release
+from rft_run.errors import first_line
 from rft_run.folder import pickle_of, tensors_of, values_of
 from rft_run.tensors import HEADER_BEGINS, safetensors_header
 
@@ -253,8 +254,3 @@ def _tensors_in(value: Any) -> list[Tensor]:
 
 def _is_expanded(tensor: Tensor) -> bool:
     return tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes()
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message, or the name of the error's class if it has no message."""
-    return (str(error) or type(error).__name__).splitlines()[0]

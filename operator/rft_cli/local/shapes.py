@@ -9,6 +9,7 @@ from rft_cli.errors import INVALID, UNREADABLE, UserError
 from rft_planner.architectures import Untrainable, check_trainable
 from rft_planner.modelconfig import UnreadableConfig, from_config
 from rft_planner.shapes import Shape
+from rft_run.errors import first_line
 
 CONFIG_FILE = "config.json"
 
@@ -104,7 +105,7 @@ def _from_hub(model: ModelSource) -> Path:
     try:
         return Path(hf_hub_download(model.name, CONFIG_FILE, revision=model.revision))
     except Exception as error:  # the hub's client raises httpx errors, its own ones and OSError
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise UserError(
             f"--hub: {model.name}: the hub did not give config.json: {reason}; for a gated model set HF_TOKEN"
             " or log in with hf auth login; if the hub cannot be reached, pass --config FILE",

@@ -18,6 +18,7 @@ from rft_trainer.data.lines import Lines
 from rft_trainer.data.order import permuted
 from rft_trainer.data.rendering import Renderer
 from rft_trainer.data.rows import JSON_LINES, MAX_LISTED, Prompt, Row, data_error, read_row
+from rft_trainer.data.source import readable
 from rft_trainer.data.training import Reached, TrainingPrompts
 from rft_trainer.data.whole import WARN_DROPPED, checked
 
@@ -73,8 +74,11 @@ def _rendered(rows: Sequence[Row], renderer: Renderer) -> list[Prompt]:
 
 
 def check_first(lines: Lines, required: Required, size: int, layout: RowLayout = JSON_LINES) -> None:
-    """Check every line within the first ``size`` bytes of a file. Raises DataError with all problems."""
-    with lines.file.open("rb") as file:
+    """Check every line within the first ``size`` bytes of a file.
+
+    Raises DataError with all problems, and DataError or TrainerError if the file cannot be read.
+    """
+    with readable(lines.file), lines.file.open("rb") as file:
         head = file.read(size)
     whole = head[: head.rfind(b"\n") + 1]
     problems = [problem for _, found in checked(whole, required, layout) for problem in found]

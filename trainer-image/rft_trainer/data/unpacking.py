@@ -40,7 +40,7 @@ def as_json_lines(file: Path, layout: RowLayout, folder: Path, should_stop: Call
         before = recorded(about) if run_files.is_own(target) else None
         if before != made_of:
             if before is not None:
-                log.warning("%s changed since this run began; the run continues with the new rows", file)
+                log.warning("%s changed since its last conversion, so it is converted again", file)
             files.write_pieces(target, _watched(lines, file, should_stop))
             files.write_json(about, made_of)
         return target

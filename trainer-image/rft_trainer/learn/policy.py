@@ -216,7 +216,8 @@ class Policy:
         """
         target = adapters / name
         if target.exists():  # left by an unfinished step of an earlier attempt; never used in training
-            shutil.rmtree(target)
+            with files.volume_errors(target):
+                shutil.rmtree(target)
         with files.new_folder(target, check) as unfinished:
             self.save_adapter(unfinished)
         return AdapterVersion(name, target)

@@ -95,10 +95,13 @@ def _of_episode(episode: Episode | None) -> dict[str, Any]:
 def remove_later(folder: RunFolder, last_step: int) -> None:
     """Remove unfinished files from the run's folder, and the rollouts of all steps after ``last_step``.
 
-    ``last_step``: the step of the checkpoint from which the run continues. Later steps are repeated.
+    ``last_step``: the step of the checkpoint from which the run continues. Later steps are repeated. Raises
+    VolumeError.
     """
     for written in (folder.path, folder.rollouts, folder.adapters, folder.evaluations):
-        atomic.remove_leftovers(written)
+        with files.volume_errors(written):
+            atomic.remove_leftovers(written)
     for step in folder.steps_with_rollouts():
         if step > last_step:
-            folder.rollouts_of(step).unlink()
+            with files.volume_errors(folder.rollouts_of(step)):
+                folder.rollouts_of(step).unlink(missing_ok=True)

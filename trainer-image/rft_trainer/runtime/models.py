@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from rft_run import atomic
-from rft_run.errors import HubError, ModelError
+from rft_run.errors import HubError, ModelError, first_line
 
 EXAMPLE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _EXAMPLE_NAMES = {EXAMPLE_MODEL, EXAMPLE_MODEL.rpartition("/")[2]}
@@ -75,7 +75,7 @@ def _from_hub(name: str, revision: str | None) -> Path:
             )
         )
     except Exception as error:  # the hub's client raises httpx errors, its own ones and OSError
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise HubError(
             f"{name}: not on this machine, and it cannot be downloaded from the hub: {reason}"
         ) from error
