@@ -97,8 +97,8 @@ class PodServer:
         """
         self.sent = 0
         """Bytes of output that all ``send`` commands together have sent."""
-        self.refused = False
-        """Whether commands in pods are forbidden."""
+        self.refused: int | None = None
+        """The HTTP status with which commands in pods are refused, such as 403. None: they are allowed."""
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes of the requests that the server answers."""
@@ -142,8 +142,8 @@ class PodServer:
         return web.json_response(gone or {}, status=200 if gone else 404)
 
     async def _exec(self, request: web.Request) -> web.StreamResponse:
-        if self.refused:
-            return web.json_response({"kind": "Status"}, status=403)
+        if self.refused is not None:
+            return web.json_response({"kind": "Status"}, status=self.refused)
         [container] = self.pods[request.match_info["name"]]["spec"]["containers"]
         environment = {variable["name"]: variable["value"] for variable in container["env"]}
         shell, option, line, _name, action, folder, *others = request.query.getall("command")

@@ -211,7 +211,7 @@ def test_a_signal_while_the_pod_is_created_deletes_it(server: PodServer) -> None
 
 
 def test_the_first_error_is_reported_if_the_pod_cannot_be_deleted_either(server: PodServer) -> None:
-    server.refused = server.deletion_refused = True
+    server.refused, server.deletion_refused = 403, True
     result = rft("download", "sums")
     assert result.exit_code == 1
     not_deleted, first = result.stderr.strip().splitlines()[-2:]
@@ -345,11 +345,16 @@ def test_pods_of_killed_commands_are_removed_and_others_stay(server: PodServer) 
     assert set(server.pods) == {"works", "other"}
 
 
-def test_without_the_right_to_run_commands_it_is_named(server: PodServer) -> None:
-    server.refused = True
+@pytest.mark.parametrize(
+    ("status", "advice"), [(403, "ask for the rights get and create on pods/exec"), (401, "log in again")]
+)
+def test_a_command_that_the_server_refuses_says_what_to_do(
+    server: PodServer, status: int, advice: str
+) -> None:
+    server.refused = status
     result = rft("download", "sums")
     assert result.exit_code == 1
-    assert "get and create on pods/exec" in result.stderr
+    assert advice in result.stderr
     assert server.pods == {}
 
 

@@ -73,6 +73,17 @@ def test_columns_of_a_csv_file_are_named(tmp_path: Path) -> None:
     assert rft("validate", "--local", tmp_path / "sums.yaml").exit_code == 0
 
 
+def test_long_and_many_names_of_columns_are_cut_in_a_message(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.csv"
+    rows.write_text("a" * 200_000 + "".join(f",c{number}" for number in range(30)) + "\n1,2\n")
+    result = new(tmp_path, rows)
+    assert result.exit_code == 1, result.stderr[:1000]
+    assert "neither messages nor prompt; its columns are aaaa" in result.stderr
+    assert "aaa…, c0, c1," in result.stderr
+    assert "c18 and 11 others; name the column of the prompt by --prompt" in result.stderr
+    assert len(result.stderr) < 1000
+
+
 def test_what_max_tokens_would_cut_is_said(tmp_path: Path) -> None:
     rows = [{**row, "answer": "word " * (200 if i < 7 else 2)} for i, row in enumerate(sums())]
     result = new(tmp_path, lines(tmp_path / "rows.jsonl", rows), "--max-tokens", 64)

@@ -330,10 +330,19 @@ def test_a_config_map_of_a_wrong_form_is_one_line(tmp_path: Path, wrong: dict[st
     assert (result.exit_code, "of a ConfigMap is not an object" in result.output) == (2, True), result.output
 
 
-def test_a_field_beside_the_spec_is_not_dropped_in_silence(tmp_path: Path) -> None:
-    code, output = validated(tmp_path, {**job(), "sampling": {}})
+@pytest.mark.parametrize(
+    ("key", "advice"),
+    [
+        ("sampling", "did you mean spec.sampling?"),
+        ("loraRank", "did you mean spec.training.loraRank?"),
+        ("metdata", "did you mean metadata?"),
+        ("foo", "the fields here are apiVersion, kind, metadata, spec, status"),
+    ],
+)
+def test_a_field_beside_the_spec_is_not_dropped_in_silence(tmp_path: Path, key: str, advice: str) -> None:
+    code, output = validated(tmp_path, {**job(), key: {}})
     assert code == 1
-    assert "did you mean spec.sampling?" in output
+    assert advice in output
 
 
 @pytest.mark.parametrize(

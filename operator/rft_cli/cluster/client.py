@@ -255,8 +255,10 @@ class ClusterClient:
             # The client raises AttributeError while it converts an ApiException that has no body.
             refused = error if isinstance(error, ApiException) else error.__context__
             said = str(getattr(refused, "reason", error))
-            if handshake_status(said) in (401, 403):
-                raise UserError(f"{what}: is forbidden; ask for the rights {rights}", INVALID) from error
+            status = handshake_status(said)
+            if status in (401, 403):
+                answer = ApiException(status=status, reason="Forbidden")
+                raise UserError(self._explanation(what, answer, rights), INVALID) from error
             raise Unreachable(f"{what}: no connection: {one_line(said[:200])}", INVALID) from error
         return PodProcess(socket.sock)
 

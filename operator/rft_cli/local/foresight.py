@@ -1,9 +1,10 @@
 """Finds errors in a valid manifest that would make the job fail later. Users' code is never run."""
 
+import difflib
 from collections.abc import Mapping
 from pathlib import Path
 
-from rft_api import ahead
+from rft_api import ahead, meant
 from rft_api.job import RFTJobSpec
 from rft_api.loader import Document
 from rft_api.problems import Problem
@@ -35,7 +36,7 @@ def foreseen(manifest: Manifest, document: Document) -> tuple[tuple[Problem, ...
     """
     spec = manifest.job.spec
     misplaced = [
-        Problem(key, f"no such field of an RFTJob, so Kubernetes drops it; did you mean spec.{key}?")
+        Problem(key, f"no such field of an RFTJob, so Kubernetes drops it; {_meant(key)}")
         for key in document.body
         if key not in _TOP
     ]
@@ -44,6 +45,16 @@ def foreseen(manifest: Manifest, document: Document) -> tuple[tuple[Problem, ...
     return (
         *misplaced, *ahead.problems(spec), *missing, *graders_ahead.problems(spec, code), *rows
     ), warned  # fmt: skip
+
+
+def _meant(key: str) -> str:
+    """Return advice for a key at the top of an RFTJob that is no field there."""
+    names = [info.alias or name for name, info in RFTJobSpec.model_fields.items()]
+    close = difflib.get_close_matches(key, _TOP, 1)
+    found = close[0] if close and key not in names else meant.field(
+        key, names, "spec", meant.all_paths(RFTJobSpec, "spec")
+    )  # fmt: skip
+    return f"did you mean {found}?" if found else f"the fields here are {', '.join(_TOP)}"
 
 
 def _code(manifest: Manifest) -> tuple[dict[str, str], list[Problem]]:

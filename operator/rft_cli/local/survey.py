@@ -18,6 +18,7 @@ from rft_cli.local.inputs import Input
 from rft_cli.local.rows import CHARACTERS_PER_TOKEN, READ_BYTES, RowLine, opened, prompt_tokens, row_lines
 from rft_run.errors import DataError
 from rft_run.rows import BYTE_ORDER_MARK, RowLayout
+from rft_run.rows.unpacking import CELL_CHARACTERS
 
 PROMPTS = ("prompt", "question", "problem", "instruction", "input", "query", "text")
 """Usual names of the column with the prompt. If a file has several of these columns, the first name here is
@@ -84,7 +85,11 @@ def _head(path: Path) -> tuple[RowFormat, list[str]]:
         ) from error
     text = head.removeprefix(BYTE_ORDER_MARK).decode(errors="replace")
     if path.suffix == ".csv":
-        return "csv", next(csv.reader(io.StringIO(text)), [])
+        csv.field_size_limit(CELL_CHARACTERS)
+        try:
+            return "csv", next(csv.reader(io.StringIO(text)), [])
+        except csv.Error as error:
+            raise UserError(f"--rows: {path}: its header cannot be read: {error}", UNREADABLE) from error
     try:
         body = json.loads(text)
     except (ValueError, RecursionError):
@@ -110,15 +115,21 @@ def _first_line(file: BinaryIO) -> bytes:
 def _columns(names: list[str], prompt: str | None, form: RowFormat, path: Path) -> dict[str, str]:
     if prompt is not None:
         if prompt not in names:
-            raise UserError(f"--prompt: {path} has no column {prompt!r}; it has {', '.join(names)}", INVALID)
+            raise UserError(f"--prompt: {path} has no column {prompt!r}; it has {_listed(names)}", INVALID)
         return {} if prompt == "prompt" else {"prompt": prompt}
     if form == "sharegpt" or {"messages", "prompt"} & set(names):
         return {}
     found = next((name for name in PROMPTS if name in names), None)
     if found is None:
-        said = f"--rows: {path} has neither messages nor prompt; its columns are {', '.join(names)}"
+        said = f"--rows: {path} has neither messages nor prompt; its columns are {_listed(names)}"
         raise UserError(f"{said}; name the column of the prompt by --prompt", INVALID)
     return {"prompt": found}
+
+
+def _listed(names: list[str]) -> str:
+    """Return the names of columns as one text. Long names are cut, and at most twenty are listed."""
+    others = f" and {len(names) - 20} others" if len(names) > 20 else ""
+    return ", ".join(name if len(name) <= 60 else f"{name[:59]}…" for name in names[:20]) + others
 
 
 def _survey(form: RowFormat, columns: dict[str, str], rows: Iterable[RowLine]) -> Survey:
