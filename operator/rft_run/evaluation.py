@@ -42,9 +42,9 @@ class EvaluationRecord(Record):
 
     @model_validator(mode="after")
     def _one_item_for_each_row(self) -> Self:
-        scores = [self.reward, *self.graders.values()]
-        texts = [texts for texts in (self.completions, self.rows) if texts]
-        if any(len(items) != len(self.lines) for items in [*scores, *texts]):
+        lengths = [len(self.reward), *map(len, self.graders.values())]
+        lengths += [len(texts) for texts in (self.completions, self.rows) if texts]
+        if any(length != len(self.lines) for length in lengths):
             raise ValueError("the lists do not have one item for each row")
         return self
 

@@ -67,4 +67,5 @@ def test_the_game_of_the_example_rewards_a_quick_find() -> None:
     assert reward("7", "8") == 0.2 + 0.8 / 2
     assert reward("7", "it is 8", "8") < reward("7", "9", "8")
     assert reward("7", "6") == 0.2
+    assert reward("is it 7?", "6") == 0.1
     assert reward("I do not know") == 0.0

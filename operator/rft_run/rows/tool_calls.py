@@ -2,9 +2,10 @@
 
 - ``template``: the model's chat template describes the tools. transformers' ``parse_response`` parses the
   calls with the tokenizer's ``response_template``.
-- ``text``, for tokenizers without a ``response_template``: the system message describes the tools. A call is
-  JSON between ``<tool_call>`` and ``</tool_call>``. The result of a call is a user message between
-  ``<tool_response>`` and ``</tool_response>``.
+- ``text``, for tokenizers without a ``response_template``: the system message describes the tools, or the
+  first user message if the chat template has no system messages. A call is JSON between ``<tool_call>`` and
+  ``</tool_call>``. The result of a call is a user message between ``<tool_response>`` and
+  ``</tool_response>``.
 """
 
 import contextlib
@@ -45,12 +46,15 @@ def style_of(tokenizer: Any, asked: ToolStyle | None) -> ToolStyle:
     return "template" if getattr(tokenizer, "response_template", None) is not None else "text"
 
 
-def as_text(messages: Sequence[Message], tools: Tools) -> list[Message]:
+def as_text(messages: Sequence[Message], tools: Tools, *, system: bool = True) -> list[Message]:
     """Convert messages for a chat template that does not support tools. The descriptions of the tools are
     added to the system message, and each tool call becomes text of the assistant's message.
 
     The result of a tool becomes a user message. Successive results become one user message, because chat
     templates may refuse two user messages one after the other.
+
+    ``system``: whether the template supports system messages. If not, the descriptions of the tools are at
+    the beginning of the first user message.
     """
     found: list[Message] = []
     for number, message in enumerate(messages, start=1):
@@ -65,7 +69,7 @@ def as_text(messages: Sequence[Message], tools: Tools) -> list[Message]:
         calls = [_called(function) for function in calls_of(number, message)]
         found.append({"role": role, "content": "\n".join(filter(None, [content, *calls]))})
     found = [{key: one[key] for key in ("role", "content")} for one in found]
-    return _introduced(found, tools) if tools else found
+    return _introduced(found, tools, system) if tools else found
 
 
 def _called(function: Mapping[str, Any]) -> str:
@@ -75,13 +79,17 @@ def _called(function: Mapping[str, Any]) -> str:
     return f"<tool_call>{json.dumps(call, ensure_ascii=False)}</tool_call>"
 
 
-def _introduced(messages: list[Message], tools: Tools) -> list[Message]:
+def _introduced(messages: list[Message], tools: Tools, system: bool) -> list[Message]:
     listed = "\n".join(json.dumps(_function(tool), ensure_ascii=False) for tool in tools)
     said = _INTRODUCTION.format(tools=listed)
-    if messages and messages[0]["role"] in ("system", "developer"):
-        first = {**messages[0], "content": f"{messages[0]['content']}\n\n{said}"}
-        return [first, *messages[1:]]
-    return [{"role": "system", "content": said}, *messages]
+    first = messages[0] if messages else {"role": "assistant", "content": ""}
+    if first["role"] in ("system", "developer"):
+        return [{**first, "content": f"{first['content']}\n\n{said}"}, *messages[1:]]
+    if system:
+        return [{"role": "system", "content": said}, *messages]
+    if first["role"] == "user":
+        return [{**first, "content": f"{said}\n\n{first['content']}"}, *messages[1:]]
+    return [{"role": "user", "content": said}, *messages]
 
 
 def _function(tool: Mapping[str, Any]) -> Mapping[str, Any]:

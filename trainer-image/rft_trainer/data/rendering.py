@@ -58,7 +58,8 @@ class Renderer:
                 return self._prompt(row, row.messages, None)
             messages, tools = row.messages, tools_of(row.fields)
             if self._tool_style == "text":
-                messages, tools = as_text(messages, tools or ()), None
+                messages = as_text(messages, tools or (), system=self._template.has_system)
+                tools = None
             form = self._form(row, messages, tools)
             return self._prompt(row, form.applied(messages), tools)
         except ValueError as error:

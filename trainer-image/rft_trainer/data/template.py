@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from typing import Any, NamedTuple, Protocol
 
@@ -150,6 +151,15 @@ class ChatTemplate:
     def text(self, messages: list[Message], tools: Tools) -> str:
         """Return a conversation as text. Raises ValueError if the template refuses the conversation."""
         return str(self._applied(messages, tools, tokenize=False))
+
+    @cached_property
+    def has_system(self) -> bool:
+        """Whether the template prints system messages. Some templates refuse or drop them."""
+        messages = [{"role": "system", "content": _content(1)}, {"role": "user", "content": _content(2)}]
+        try:
+            return _content(1) in self.text(messages, None)
+        except ValueError:
+            return False
 
     def opens_thought(self, ids: Sequence[int]) -> bool:
         """Return whether a prompt ends with ``<think>``, so that a completion begins with a thought."""

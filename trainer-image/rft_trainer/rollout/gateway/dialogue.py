@@ -55,6 +55,8 @@ class Dialogue:
         self._template = ChatTemplate(tokenizer, arguments)
         self._tokenizer = tokenizer
         self._ends = ends
+        added = getattr(tokenizer, "added_tokens_decoder", {})
+        self._special = ends | {number for number, token in added.items() if token.special}
         self.style = style_of(tokenizer, tools)
 
     def first(self, messages: Sequence[Message], tools: Tools) -> tuple[int, ...]:
@@ -63,7 +65,7 @@ class Dialogue:
         Raises ValueError if the chat template refuses the messages.
         """
         if self.style == "text":
-            return self._template.ids(self._form(as_text(messages, tools), ()), None)
+            return self._template.ids(self._form(self._as_text(messages, tools), ()), None)
         return self._template.ids(self._form(messages, tools), _listed(tools))
 
     def tail(self, messages: Sequence[Message], answered: int, last: int, tools: Tools) -> tuple[int, ...]:
@@ -72,7 +74,8 @@ class Dialogue:
         They are the end of the earlier turn, the messages after this turn, and the beginning of the next one.
 
         - ``answered``: the index of the earlier turn's message in ``messages``.
-        - ``last``: the last sampled token of the earlier turn. If it is an end token, it is not repeated.
+        - ``last``: the last sampled token of the earlier turn. If it is an end token, it is not repeated, and
+          no other token that only ends the message is added.
 
         Raises:
             Unextendable: the template has no end token after the assistant's message.
@@ -81,12 +84,20 @@ class Dialogue:
         marked = [deepcopy(message) for message in messages]
         markers = _mark(marked[answered])
         if self.style == "text":
-            text = self._template.text(self._form(as_text(marked, tools), ()), None)
+            text = self._template.text(self._form(self._as_text(marked, tools), ()), None)
         else:
             text = self._template.text(self._form(marked, tools), _listed(tools))
-        found = max(text.rfind(marker) + len(marker) for marker in markers)
-        ids = self._tokenizer.encode(text[found:], add_special_tokens=False)
-        place = next((place for place, token in enumerate(ids) if token in self._ends), None)
+        # The first place of each marker: gpt-oss prints the name of a tool again beside the tool's result.
+        found, closing = max((text.find(marker) + len(marker), marker) for marker in markers)
+        after = text[found:]
+        for marker, own in markers.items():
+            after = after.replace(marker, own)
+        ids = self._tokenizer.encode(after, add_special_tokens=False)
+        # A template may end an earlier message with another token than the model, as that of gpt-oss. After
+        # the name of a tool call, special tokens may also come before the arguments.
+        is_text = self.style == "text" or closing == _marker(0)
+        ending = self._special if is_text else self._ends
+        place = next((place for place, token in enumerate(ids) if token in ending), None)
         if _MARKER not in text or place is None:
             raise Unextendable(
                 "the chat template drops the assistant's message, or has no end token after it, so the next"
@@ -94,7 +105,8 @@ class Dialogue:
                 " message and has an end token after it"
             )
         tail = tuple(ids[place:])
-        return tail[1:] if last == tail[0] else tail
+        is_ended = last == tail[0] or (last in self._ends and tail[0] not in self._ends)
+        return tail[1:] if is_ended else tail
 
     def message(
         self, prompt_ids: Sequence[int], token_ids: Sequence[int], text: str, tools: Tools
@@ -118,6 +130,9 @@ class Dialogue:
         """Return the token ids of a text. The tokenizer adds no special tokens at its beginning or end."""
         return tuple(self._tokenizer.encode(text, add_special_tokens=False))
 
+    def _as_text(self, messages: Sequence[Message], tools: Tools) -> list[Message]:
+        return as_text(messages, tools, system=self._template.has_system)
+
     def _form(self, messages: Sequence[Message], tools: Tools) -> list[Message]:
         """Change messages so that the chat template drops as little of them as possible. Return the result.
 
@@ -132,17 +147,22 @@ class Dialogue:
         return form.applied(full)
 
 
-def _mark(message: Message) -> list[str]:
-    """Replace a message's content and the names of its tool calls by unique texts. Return these texts.
+def _mark(message: Message) -> dict[str, str]:
+    """Replace a message's content and the names of its tool calls by unique texts, the markers.
 
-    In a rendered conversation, these markers show where the message ends.
+    Return the replaced texts by their markers. In a rendered conversation, the markers show where the message
+    ends.
     """
-    markers = [f"{_MARKER}0x"]
-    message["content"] = markers[0]
+    replaced = {_marker(0): str(message.get("content") or "")}
+    message["content"] = _marker(0)
     for place, function in enumerate(calls_of(1, message), start=1):
-        markers.append(f"{_MARKER}{place}x")
-        function["name"] = markers[-1]
-    return markers
+        replaced[_marker(place)] = str(function.get("name") or "")
+        function["name"] = _marker(place)
+    return replaced
+
+
+def _marker(place: int) -> str:
+    return f"{_MARKER}{place}x"
 
 
 def _listed(tools: Tools) -> list[dict[str, Any]] | None:
