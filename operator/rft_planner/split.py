@@ -250,11 +250,11 @@ def shared(gpus: int, shape: Shape, work: MemoryDemand, memory: float) -> Iterat
 
 
 def _placed(roles: Roles, shape: Shape, work: MemoryDemand, memory: float) -> Iterator[Split]:
-    """Yield the divisions with the numbers in ``roles`` for which the memory is enough: 0, 1 or 2 divisions.
+    """Yield the splits of a run's GPUs for which the memory is enough: 0, 1 or 2 splits.
 
-    First comes the division with the whole base model on each GPU that trains, then the division with a base
-    model that these GPUs divide. If both fit, the second one is left out, unless it has larger micro-batches
-    or more memory for sampling.
+    ``roles`` has the number of GPUs that train and that sample. In the first split, each training GPU has the
+    whole base model. In the second split, the base model is sharded over the training GPUs. If both fit, the
+    second one is left out, unless it has larger micro-batches or more memory for sampling.
     """
     whole = _filled(roles, shape, work, memory, divided=False)
     if whole is not None:

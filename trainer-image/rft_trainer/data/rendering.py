@@ -41,7 +41,8 @@ class Renderer:
         if "strftime_now" in str(source):
             arguments["strftime_now"] = rendering.date
             if rendering.moment is not None:
-                log.info("the chat template prints the date: the whole run uses %s", rendering.moment)
+                said = "the chat template prints the current date: all prompts of this run get %s"
+                log.info(said, rendering.moment)
         self._template = ChatTemplate(tokenizer, arguments)
         self._as_before = rendering.as_before
         self._tool_style = tool_style

@@ -214,8 +214,8 @@ def rounds(
 
     If the base model is sharded, all processes must make the same number of forward passes, because each pass
     gathers the layers from all processes. So in the last round, processes without a micro-batch get a fully
-    masked row. If each process has the whole base, this row is not needed, but it costs no time: the other
-    processes compute meanwhile.
+    masked row. If each process has the whole base model, this row is not needed. It is added nevertheless,
+    because it costs no time: the other processes compute meanwhile.
 
     - ``max_tokens``: maximum number of tokens of a micro-batch, including padding.
     - ``flat``: whether the rows of a micro-batch are concatenated, so that they are not padded.
