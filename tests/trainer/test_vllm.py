@@ -63,7 +63,7 @@ def engine(
 def _engine(folder: Path, run_dir: Path, dtype: Dtype) -> Iterator[VllmEngine]:
     started = VllmEngine(
         ServerOptions(
-            model=folder, context_length=128, lora_rank=8, run_dir=run_dir, dtype=dtype,
+            model=folder, context_length=256, lora_rank=8, run_dir=run_dir, dtype=dtype,
             deterministic=dtype == "float32", adapter_slots=2,
         )
     )  # fmt: skip
@@ -100,6 +100,17 @@ def test_deterministic_rollouts_do_not_depend_on_batches(engine: VllmEngine, req
         (found,) = engine.generate([replace(request, parameters=stopping)])
         assert found.token_ids == whole.token_ids[: whole.token_ids.index(token) + 1], "stop_token_ids"
         assert found.finish_reason == "stop"
+
+
+@pytest.mark.parametrize("engine", ["float32"], indirect=True)
+def test_deterministic_rollouts_of_long_conversations_do_not_depend_on_batches(
+    engine: VllmEngine, requests: list[Request]
+) -> None:
+    long = [replace(request, prompt_token_ids=request.prompt_token_ids * 4) for request in requests]
+    assert min(len(request.prompt_token_ids) for request in long) > 120
+    first = engine.generate(long)
+    assert [alone for request in long for alone in engine.generate([request])] == first
+    assert engine.generate(long[:3]) + engine.generate(long[3:]) == first
 
 
 LOGPROB_TOLERANCE: dict[str, float] = {"float32": 1e-3, "bfloat16": 0.1}
