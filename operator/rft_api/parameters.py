@@ -179,7 +179,8 @@ class Training(Model):
         False,
         description=(
             "Whether a repeated run gives equal results, on the same machine with the same software"
-            " versions. If true, sampling and training do not overlap, and a CPU computes in float32."
+            " versions. If true, sampling and training do not overlap. On a CPU it computes in float32, and"
+            " vLLM has one thread, so sampling takes longer."
         ),
     )
     cpu_dtype: Dtype | None = Field(

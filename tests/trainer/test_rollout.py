@@ -195,6 +195,7 @@ def test_the_sampler_uses_all_allowed_cores(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(machine, "affine_cores", lambda: 3)
     monkeypatch.setattr(machine, "cpu_quota", lambda: None)
     assert environment(options(tmp_path))["OMP_NUM_THREADS"] == "3"
+    assert environment(replace(options(tmp_path), deterministic=True))["OMP_NUM_THREADS"] == "1"
     monkeypatch.setattr(machine, "cpu_quota", lambda: 2.0)
     assert environment(options(tmp_path))["OMP_NUM_THREADS"] == "2"
     monkeypatch.setattr(machine, "cpu_quota", lambda: 0.5)

@@ -316,9 +316,9 @@ def environment(options: ServerOptions) -> dict[str, str]:
         # With AVX-512 oneDNN rounds a row differently in batches of 1, 3 or 24 rows. A request's log-probs
         # would depend on the other requests of its batch, which also change when some are sent again.
         variables["ONEDNN_MAX_CPU_ISA"] = "AVX2"
-        # Else the attention over more than about 90 tokens is computed in parts, and added up in an order
-        # that depends on the other requests of the batch.
-        variables["VLLM_CPU_ATTN_SPLIT_KV"] = "0"
+        # With several threads vLLM divides the attention of a request into parts, from about 90 tokens on.
+        # The parts depend on the other requests of the batch, and so does the rounding of their sum.
+        variables["OMP_NUM_THREADS"] = "1"
     preloads = preload_libraries()
     if preloads:
         others = os.environ.get("LD_PRELOAD", "").split(":")
