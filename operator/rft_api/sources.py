@@ -10,7 +10,7 @@ from rft_api.base import Model
 from rft_api.forms import COUNT, RELATIVE_PATH, SIZE, URI
 
 
-def _is_scalar(value: object) -> object:
+def _require_scalar(value: object) -> object:
     """Return ``value``, which must be a text, a finite number or a boolean. Else raise PydanticCustomError.
 
     Without this check, pydantic would report one error for each of the four types in ``Scalar``.
@@ -20,7 +20,7 @@ def _is_scalar(value: object) -> object:
     return value
 
 
-Scalar = Annotated[str | int | float | bool, BeforeValidator(_is_scalar)]
+Scalar = Annotated[str | int | float | bool, BeforeValidator(_require_scalar)]
 """A value that is a string, a number or a boolean."""
 
 

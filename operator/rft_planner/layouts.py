@@ -24,9 +24,10 @@ def head_norms(shape: Shape) -> int:
 
 
 def width_norms(shape: Shape) -> int:
-    """Return the number of parameters of a layer's query and key norms, which are norms over all heads.
+    """Return the number of parameters of a layer's query norm and key norm, each a single norm for all heads.
 
-    Each of the two norms has one weight per column of all heads together.
+    The query norm has one weight for each column of each query head, and the key norm one for each column of
+    each key head.
     """
     return (shape.heads + shape.kv_heads) * shape.head_dim
 

@@ -43,7 +43,7 @@ class Taint:
 
 @dataclass(frozen=True)
 class Node:
-    """A Kubernetes node: its labels, its taints, its allocatable resources, and whether it is ready."""
+    """A Kubernetes node: its labels, taints and allocatable resources, and whether pods can run on it."""
 
     name: str
     labels: Mapping[str, str] = field(default_factory=dict)

@@ -113,15 +113,15 @@ def defaults_in(path: Path) -> JobDefaults:
 def known_rows(
     manifest: Manifest, dataset: Path | None, evaluation: Path | None
 ) -> tuple[RowCounts | None, list[str]]:
-    """Count the rows of a job's datasets. Return the counts with the length of the prompts, and notes.
+    """Count the rows of a job's datasets, and measure the prompts. Return the result, and notes for the plan.
 
-    The notes are for the plan. If the rows cannot be read, the counts are None, and one note says why. Else
-    there is no note.
+    There are no notes. But if the manifest's datasets cannot be read on this machine, the result is None, and
+    one note has the reason.
 
     - ``dataset``, ``evaluation``: files from the options, in place of the datasets of the manifest, or None
 
     Raises:
-        UserError: if the rows cannot be read although an option names a file with rows.
+        UserError: if a file from an option cannot be read.
     """
     try:
         return rows_of(manifest, dataset, evaluation), []

@@ -171,7 +171,7 @@ def _there(location: str | None, field: str, option: str) -> Input:
     if location is None or not ("://" in location or Path(location).is_file()):
         unknown = "the run's run.json names no file for it"
         said = f"{location} is not a file on this machine" if location else unknown
-        raise UserError(f"{field}: {said}; name it with {option}", UNREADABLE)
+        raise UserError(f"{field}: {said}; give the file's path with {option}", UNREADABLE)
     return Input(location)
 
 

@@ -20,10 +20,10 @@ class StepsFile:
     """The file ``metrics.jsonl`` in the run's folder, with a record of the metrics of each training step."""
 
     def __init__(self, folder: RunFolder, last_step: int) -> None:
-        """Read the records of earlier attempts, and remove those of steps after ``last_step`` from the file.
+        """Read the records of earlier attempts. Remove records of steps after ``last_step`` from the file,
+        because the run repeats these steps.
 
-        ``last_step``: the step of the checkpoint from which the run continues, because the run repeats later
-        steps. Raises VolumeError.
+        ``last_step``: the step of the checkpoint from which the run continues. Raises VolumeError.
         """
         self._path = folder.metrics
         try:

@@ -73,7 +73,7 @@ def refuse_pickles(folder: Path) -> None:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """Load the tokenizer of the model in ``folder``. Raises OSError and ValueError if there is none."""
+    """Load the tokenizer of the model in ``folder``. Raises OSError or ValueError if there is none."""
     return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
 
