@@ -279,7 +279,8 @@ def test_what_the_run_read_must_be_here_or_be_named(job: Path, finished: RunFold
     (job.parent / "train.jsonl").unlink()
     result = evaluate(finished.path)
     assert result.exit_code == 2
-    assert "train.jsonl is not a file on this machine; give the file's path with --dataset FILE" in result.stderr
+    said = "train.jsonl is not a file on this machine; give the file's path with --dataset FILE"
+    assert said in result.stderr
     assert evaluate(finished.path, "--dataset", job.parent / "own.jsonl").exit_code == 0
     assert asked(job)["config"]["datasetPath"] == str(job.parent / "own.jsonl")
     result = evaluate(finished.path, "--adapter", finished.adapter)
