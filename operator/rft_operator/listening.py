@@ -35,7 +35,7 @@ def listening(host: str, port: int, setting: str = "the port", backlog: int = BA
             why = "another program listens on this port; set another port, or end that program"
         else:
             why = f"{error.strerror}"
-        raise CannotListen(f"{setting} {port}: {why}") from error
+        raise CannotListen(f"{setting}: cannot listen on port {port}: {why}") from error
 
 
 def _everywhere(port: int, backlog: int) -> socket.socket:

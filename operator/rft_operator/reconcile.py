@@ -122,11 +122,13 @@ def gather(
     checked: CheckResult,
     defaults: JobDefaults,
 ) -> Facts:
-    """Return the facts that the stages need, with the plan and the newest report.
+    """Return all facts from which one reconciliation of an RFTJob decides what to do.
 
-    The plan comes from the snapshot, which is the stored configuration of the run. Without a snapshot, the
-    plan is made from the spec.
+    They are what was observed in the cluster, the plan of the job, and its newest report. The plan comes from
+    the snapshot, which is the stored configuration of the run. Without a snapshot, the plan is made from the
+    spec.
 
+    - ``no_progress_seconds``: seconds without a report after which a run counts as stalled
     - ``checked``: the result of the validation ``check(document)``.
     - ``defaults``: the present defaults of the platform.
     """

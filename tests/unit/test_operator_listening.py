@@ -48,7 +48,7 @@ def test_a_port_that_another_program_has_is_named_with_its_setting() -> None:
     with listening(EVERYWHERE, 0) as server:
         port = server.getsockname()[1]
         with pytest.raises(
-            CannotListen, match=f"RFT_HEALTH_PORT {port}: another program listens on this port"
+            CannotListen, match=f"RFT_HEALTH_PORT: cannot listen on port {port}: another program"
         ):
             listening(EVERYWHERE, port, "RFT_HEALTH_PORT")
 
