@@ -61,7 +61,7 @@ def test_the_operator_ends_with_a_sentence_where_its_port_is_taken(
     with listening(EVERYWHERE, 0) as server:
         monkeypatch.setenv("RFT_METRICS_PORT", str(server.getsockname()[1]))
         assert __main__.main([]) == 2
-    assert capsys.readouterr().err.startswith("error: RFT_METRICS_PORT ")
+    assert capsys.readouterr().err.startswith("error: RFT_METRICS_PORT: cannot listen")
 
 
 def test_addresses_of_clients_are_the_same_over_both() -> None:
