@@ -161,7 +161,7 @@ def _usual(spec: RFTJobSpec, rows: RowCounts | None, context: int | None = None)
     longest = spec.rollout_tokens if context is None else min(spec.rollout_tokens, context)
     prompt = rows.prompt_tokens if rows is not None else ASSUMED_PROMPT
     at_once = spec.environment.concurrency if spec.environment is not None else None
-    return Lengths(prompt, min(first_expectation(spec.rollout_tokens), longest), longest, at_once)
+    return Lengths(prompt, first_expectation(spec.rollout_tokens, context), longest, at_once)
 
 
 def _times(

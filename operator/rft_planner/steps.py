@@ -14,12 +14,13 @@ OTHERWISE = (
 do instead of adding rows."""
 
 
-def first_expectation(max_tokens: int) -> float:
+def first_expectation(max_tokens: int, context: int | None = None) -> float:
     """Return the number of sampled tokens that a rollout is expected to have, before the first rollout.
 
-    It is half of ``max_tokens``, the maximum for one rollout.
+    It is half of ``max_tokens``, the maximum for one rollout, but at most ``context``, the maximum context
+    length. The turns of a rollout together may have a higher maximum than its context. None: no such limit.
     """
-    return max_tokens / 2
+    return max_tokens / 2 if context is None else min(max_tokens / 2, context)
 
 
 def prompts_per_step(prompt: float, completion: float, rollouts: int, budget: int) -> int:

@@ -41,3 +41,13 @@ def test_a_fraction_of_zero_holds_out_no_rows() -> None:
 def test_more_rows_never_leave_fewer_to_train_on(one: int, other: int, fraction: float) -> None:
     few, many = sorted((one, other))
     assert few - held_out_rows(few, fraction) <= many - held_out_rows(many, fraction)
+
+
+@pytest.mark.parametrize(
+    ("max_tokens", "context", "expected"),
+    [(64, None, 32), (64, 512, 32), (8192, 512, 512), (8192, None, 4096)],
+)
+def test_a_rollout_is_not_expected_to_be_longer_than_its_context(
+    max_tokens: int, context: int | None, expected: float
+) -> None:
+    assert first_expectation(max_tokens, context) == expected

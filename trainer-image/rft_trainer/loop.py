@@ -89,7 +89,8 @@ class Run:
         self.reporter = reporter
         self.should_stop = should_stop
         self.fence = Fence(self.folder)
-        self.state = RunState(expected_completion=first_expectation(config.spec.rollout_tokens))
+        expected = first_expectation(config.spec.rollout_tokens, config.effective.max_context_length)
+        self.state = RunState(expected_completion=expected)
         self.monitors = Monitors(
             config, reporter, events, trackers or Trackers(), lambda: self.state, self.fence.number
         )
