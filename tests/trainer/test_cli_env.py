@@ -46,12 +46,22 @@ def test_the_turns_of_a_script_are_shown_with_the_reward(tmp_path: Path) -> None
     assert "2 rows, 0 with a failure" in result.output
 
 
+def test_the_text_of_reset_belongs_to_the_last_message_of_the_user(tmp_path: Path) -> None:
+    file = job(tmp_path)
+    (tmp_path / "greets.py").write_text(
+        SHOP.replace("def reset(self, ", "def reset(self, **row): return ' Now.'\n\n    def _before(self, ")
+    )
+    override = ["--grader", f"environment={tmp_path / 'greets.py'}", "--say", "3", "--rows", "1"]
+    result = CliRunner().invoke(app, ["env", "check", file, *override])
+    assert "user: Buy. Now." in result.output
+
+
 def test_what_fails_is_exit_code_1(tmp_path: Path) -> None:
     file = job(tmp_path)
     wrong = CliRunner().invoke(app, ["env", "check", file, "--say", ASK % "pear", "--say", "<tool_call>"])
     assert wrong.exit_code == 1
-    assert "tool: error: KeyError: 'pear'" in wrong.output
-    assert "tool: error: the tool call does not end with </tool_call>" in wrong.output
+    assert 'tool: {"error": "KeyError: \'pear\'"}' in wrong.output
+    assert 'tool: {"error": "the tool call does not end with </tool_call>"}' in wrong.output
     (tmp_path / "broken.py").write_text(SHOP.replace("return 1.0", "return self.nothing or 1.0"))
     override = ["--grader", f"environment={tmp_path / 'broken.py'}", "--say", ASK % "apple"]
     broken = CliRunner().invoke(app, ["env", "check", file, *override])

@@ -20,6 +20,7 @@ from rft_cli.local.rows import RowLine
 from rft_run.errors import TrainerError
 from rft_run.rows.messages import Message
 from rft_run.rows.tool_calls import MalformedCall, from_text
+from rft_run.rows.turns import add_first_text, failure
 
 if TYPE_CHECKING:
     from rft_graders.scorer import Scorer
@@ -106,7 +107,7 @@ class _Player:
         try:
             begun = self._act({"do": "reset", "row": {**row.fields, "messages": row.messages}})
             if "text" in begun:
-                messages.append({"role": "user", "content": begun["text"]})
+                add_first_text(messages, begun["text"])
             for text in script:
                 if not self._turn(text, messages, failures):
                     break
@@ -128,7 +129,7 @@ class _Player:
             failures.append(str(error))
             messages += [
                 {"role": "assistant", "content": text},
-                {"role": "tool", "content": f"error: {error}"},
+                {"role": "tool", "content": failure(str(error))},
             ]
             return True
         messages.append(message)
@@ -138,11 +139,11 @@ class _Player:
             found = self._act({"do": "call", "name": function["name"], "arguments": arguments})
             if "failed" in found:
                 failures.append(f"{function['name']}: {found['failed']}")
-            result = f"error: {found['failed']}" if "failed" in found else found["text"]
+            result = failure(found["failed"]) if "failed" in found else found["text"]
             messages.append({"role": "tool", "content": result})
         if message.get("tool_calls"):
             return True
-        answer = self._act({"do": "reply", "text": text}) if self._replies else {}
+        answer = self._act({"do": "reply", "text": message["content"]}) if self._replies else {}
         if "text" in answer:
             messages.append({"role": "user", "content": answer["text"]})
         return "text" in answer

@@ -24,6 +24,7 @@ from rft_graders.printed import MAX_PRINTED_BYTES
 from rft_graders.scorer import Act, Scorer
 from rft_run.errors import ConfigurationError
 from rft_run.rows.messages import Message
+from rft_run.rows.turns import add_first_text, failure
 from rft_trainer.data import Prompt
 from rft_trainer.rollout.engine import Generated, Request, RolloutEngine
 from rft_trainer.rollout.gateway.dialogue import Dialogue, MalformedCall, Unextendable
@@ -298,7 +299,7 @@ class Episodes:
         """
         begun = yield from self._reset(one)
         if "text" in begun:
-            _append(one.messages, begun["text"])
+            add_first_text(one.messages, begun["text"])
         one.given = len(one.messages)
         while (turn := self._next(one)) is not None:
             completion = yield turn.request
@@ -307,7 +308,7 @@ class Episodes:
             except MalformedCall as error:
                 one.tool_errors += 1
                 one.messages.append({"role": "assistant", "content": completion.text})
-                one.messages.append(_result(None, _failure(str(error))))
+                one.messages.append(_result(None, failure(str(error))))
                 continue
             one.messages.append(message)
             calls = message.get("tool_calls", ())
@@ -339,7 +340,7 @@ class Episodes:
         said = yield from self._act(one, {"do": "call", "name": function["name"], "arguments": arguments})
         if "failed" in said:
             one.tool_errors += 1
-        one.messages.append(_result(call, _failure(said["failed"]) if "failed" in said else said["text"]))
+        one.messages.append(_result(call, failure(said["failed"]) if "failed" in said else said["text"]))
 
     def _reply(self, one: _Playing) -> Generator[Any, Any, bool]:
         """Let the environment answer a turn of the model that has no tool calls.
@@ -382,21 +383,6 @@ def _checked(asked: str, said: dict[str, Any]) -> dict[str, Any]:
     if not fits:
         raise ValueError(f"the environment's process answered the action {asked} in a wrong form")
     return said | {name: text.encode(errors="replace").decode() for name, text in texts.items()}
-
-
-def _append(messages: list[Message], text: str) -> None:
-    """Add a text of the environment's ``reset`` to the last message of a conversation, as TRL does.
-
-    If the last message is not the user's, the text becomes a new message of the user.
-    """
-    if messages and messages[-1]["role"] == "user":
-        messages[-1] = {**messages[-1], "content": messages[-1]["content"] + text}
-    else:
-        messages.append({"role": "user", "content": text})
-
-
-def _failure(text: str) -> str:
-    return json.dumps({"error": text}, ensure_ascii=False)
 
 
 def _result(call: dict[str, Any] | None, content: str) -> Message:
