@@ -97,11 +97,13 @@ class StepRecord(Record):
     """The time when the step ended, in RFC 3339 form."""
 
 
-def read_steps(path: Path, *, until_broken: bool = False) -> list[StepRecord]:
+def read_steps(path: Path, broken: list[int] | None = None) -> list[StepRecord]:
     """Return the records of all steps in ``metrics.jsonl``, or an empty list if there is no file.
 
-    A last line without a newline is ignored, because the trainer still writes it, or was killed. With
-    ``until_broken`` an invalid line is no error: only the records before this line are returned.
+    A last line without a newline is ignored, because the trainer still writes it, or was killed.
+
+    ``broken``: a list that gets the numbers of invalid lines, from 1. These lines are skipped. None: an
+    invalid line is an error.
 
     Raises UnreadableSteps if the file is too large or not a regular file, or if a line is invalid, and
     OSError.
@@ -109,19 +111,23 @@ def read_steps(path: Path, *, until_broken: bool = False) -> list[StepRecord]:
     records: list[StepRecord] = []
     try:
         with run_files.opened(path) as file:
-            for line in run_files.lines(file, run_files.METRICS_BYTES):
+            for number, line in enumerate(run_files.lines(file, run_files.METRICS_BYTES), start=1):
                 if not line.endswith(b"\n"):
                     break
-                if len(records) == run_files.METRICS_LINES:
+                if number > run_files.METRICS_LINES:
                     raise run_files.UnreadableFile(
-                        f"has more than {len(records):,} steps, the most that are read"
+                        f"has more than {run_files.METRICS_LINES:,} steps, the most that are read"
                     )
-                records.append(_step(line, len(records) + 1))
+                try:
+                    records.append(_step(line, number))
+                except ValueError:
+                    if broken is None:
+                        raise
+                    broken.append(number)
     except FileNotFoundError:
         return []
     except ValueError as error:
-        if not until_broken or isinstance(error, run_files.UnreadableFile):
-            raise UnreadableSteps(f"{path}: {error}") from error
+        raise UnreadableSteps(f"{path}: {error}") from error
     return records
 
 

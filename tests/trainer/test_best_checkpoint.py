@@ -7,7 +7,7 @@ import pytest
 from rft_api.parameters import Training
 from rft_cli.commands.export import choose
 from rft_cli.render.evaluation import evaluation_table
-from rft_run.folder import RunFolder
+from rft_run.folder import RunFolder, values_of
 from rft_trainer.evaluate import RowScores, compare
 from rft_trainer.learn.policy import Policy, PolicyOptions
 from rft_trainer.runtime import machine
@@ -124,3 +124,33 @@ def test_a_resumed_run_whose_first_evaluation_is_lost_evaluates_the_starting_pol
     assert ended.monitors.status.resumed_from_step == 2
     assert folder.evaluated_steps() == [0, 1, 2, 3]
     assert not (folder.adapters / "start").exists()
+
+
+def test_an_evaluation_of_a_step_that_is_repeated_is_made_again(
+    character_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "usable_cores", lambda: 1)
+    asked = rewarded(character_model, tmp_path / "run")
+    asked = with_spec(asked, preflight="off", checkpoint={"everySteps": 1}, stop={"maxSteps": 3})
+    run(asked)
+    folder = RunFolder(tmp_path / "run")
+    last = folder.evaluation_of(3)
+    before = last.read_text()
+    values_of(folder.checkpoint_of(3)).write_text("{")  # so the run continues from step 2
+    last.write_text(before.replace('"reward": [', '"reward": [0.123, ').replace('"lines": [', '"lines": [0, '))
+    ended = run(asked)
+    assert ended.monitors.status.resumed_from_step == 2
+    assert "0.123" not in last.read_text()
+
+
+def test_a_resumed_run_does_not_repeat_a_lost_preflight(
+    character_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(machine, "usable_cores", lambda: 1)
+    asked = rewarded(character_model, tmp_path / "run")
+    run(with_spec(asked, stop={"maxSteps": 1}))
+    folder = RunFolder(tmp_path / "run")
+    folder.preflight.unlink()
+    run(with_spec(asked, stop={"maxSteps": 2}))
+    assert not folder.preflight.exists()
+    assert "the findings of the preflight are lost" in caplog.text

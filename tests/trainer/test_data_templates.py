@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rft_run.errors import DataError
-from rft_run.folder import RunFolder
+from rft_run.folder import RunFolder, tensors_of
 from rft_trainer.data.rendering import Renderer
 from rft_trainer.data.rows import Row, prompt_key
 from rft_trainer.data.run_rendering import Rendering
@@ -212,3 +212,13 @@ def test_a_run_of_the_last_release_gives_messages_to_the_template_as_they_are_wr
     assert text(DROPS, row(DEVELOPER, USER, tools=TOOLS), rendering) == "<user>1 + 1?"
     assert text(OBJECTS, row(USER, tools=TOOLS), rendering) == "<user>1 + 1?"
     assert Rendering.of_run(RunFolder(tmp_path)) == rendering
+
+
+def test_a_run_of_this_release_that_lost_the_file_keeps_the_tools_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = RunFolder(tmp_path)
+    folder.checkpoint_of(3).mkdir(parents=True)
+    tensors_of(folder.checkpoint_of(3)).touch()
+    assert not Rendering.of_run(folder).as_before
+    assert "rendering.json is lost" in caplog.text

@@ -79,8 +79,33 @@ def test_another_model_in_the_same_folder_is_refused(asked: RunConfig) -> None:
         attempt(asked)
 
 
+def lose_fingerprint(asked: RunConfig, *, lines: bool) -> None:
+    """Remove the fingerprint from a run's folder. ``lines``: also remove the digests of the rows' lines."""
+    folder = RunFolder(Path(asked.run_dir))
+    folder.fingerprint.unlink()
+    if lines:
+        folder.line_digests_of("spec.dataset").unlink()
+
+
+def test_without_the_fingerprint_changed_lines_are_still_found_and_the_rest_is_warned_about(
+    asked: RunConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = RunFolder(Path(asked.run_dir))
+    folder.preflight.write_text("[]")
+    lose_fingerprint(asked, lines=False)
+    rows = Path(asked.dataset_path)
+    before = rows.read_text()
+    rows.write_text(before + "\n{}")
+    with pytest.raises(InputsChanged, match=r"spec\.dataset.* changed since the run began: .* in line 71"):
+        attempt(asked)
+    rows.write_text(before)
+    attempt(asked)
+    assert "changes of graders and models since the run began cannot be found" in caplog.text
+    assert folder.preflight.exists()
+
+
 def test_a_folder_of_an_older_release_gets_the_fingerprint_of_the_next_attempt(asked: RunConfig) -> None:
-    RunFolder(Path(asked.run_dir)).fingerprint.unlink()
+    lose_fingerprint(asked, lines=True)
     rows = Path(asked.dataset_path)
     rows.write_text(rows.read_text() + "\n{}")
     attempt(asked)
@@ -106,7 +131,7 @@ def test_a_finished_attempt_keeps_another_one_from_other_rows(
     rows.write_text("\n".join([*reorder(lines)]))
     with pytest.raises(InputsChanged, match="line 2"):
         run(asked)
-    RunFolder(tmp_path / "run").fingerprint.unlink()
+    lose_fingerprint(asked, lines=True)
     rows.write_text("\n".join(reversed(lines)))
     with pytest.raises(InputsChanged, match="used different held-out rows"):
         run(asked)

@@ -34,6 +34,19 @@ def test_metrics_are_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
     assert path.read_text() == '{"step":1}\n{"step":2}\n{"step":3,"new":true}\n'
 
 
+def test_a_line_of_the_metrics_that_cannot_be_read_costs_no_other_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    content = '{"step":1}\n{"ste\n{"step":3}\n'
+    path.write_text(content)
+    assert [record.step for record in StepsFile(RunFolder(tmp_path), 3).records] == [1, 3]
+    assert path.read_text() == '{"step":1}\n{"step":3}\n'
+    assert (tmp_path / "metrics.jsonl.unreadable").read_text() == content
+    assert "line 2 cannot be read" in caplog.text
+    assert "has no record of 1 of the 3 steps so far, e.g. of step 2" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("rule", "state", "reward", "reason"),
     [

@@ -98,11 +98,13 @@ def test_a_last_line_without_its_newline_is_left_out(tmp_path: Path, rest: str) 
 
 
 @pytest.mark.parametrize("broken", ["{", "", "[]", '{"reward": 0.5}', '{"step": "two"}'])
-def test_a_broken_line_is_named_unless_what_is_before_it_is_enough(tmp_path: Path, broken: str) -> None:
+def test_a_broken_line_is_named_or_skipped(tmp_path: Path, broken: str) -> None:
     path = metrics_file(tmp_path, '{"step": 1}\n', f"{broken}\n", '{"step": 3}\n')
     with pytest.raises(UnreadableSteps, match=r"metrics\.jsonl: line 2: is not the record of a step"):
         read_steps(path)
-    assert read_steps(path, until_broken=True) == [StepRecord(step=1)]
+    skipped: list[int] = []
+    assert read_steps(path, skipped) == [StepRecord(step=1), StepRecord(step=3)]
+    assert skipped == [2]
 
 
 # --- rollouts -------------------------------------------------------------------------------------

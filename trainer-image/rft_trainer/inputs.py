@@ -58,13 +58,32 @@ def refuse_other_inputs(
             )
         now = merged(before, now)
     check()
-    if before is None and saved != now:
+    begun = _has_begun(folder)
+    if not begun and saved != now:
         _forget_preflight(folder)
+    elif begun and not folder.fingerprint.exists():
+        _refuse_other_lines(folder, rows)
     check()
     for field, file in rows.items():
         if before is None or field not in before.rows:
             _write_lines(folder.line_digests_of(field), file)
     files.write_json(folder.fingerprint, now.dump())
+
+
+def _refuse_other_lines(folder: RunFolder, rows: Mapping[str, Path]) -> None:
+    """Raise InputsChanged if lines of a dataset changed, in a run whose fingerprint is missing.
+
+    The digests of the lines may still exist. Other changes are not found, so a warning is logged.
+    """
+    for field, file in rows.items():
+        line = _first_line(folder, field, file)
+        if line is not None:
+            raise InputsChanged(
+                f"{field} changed since the run began: the first difference is in line {line}. Put the rows"
+                " back as they were, or start a new run"
+            )
+    said = "%s does not exist, so changes of graders and models since the run began cannot be found"
+    log.warning(said, folder.fingerprint)
 
 
 def begun_with_commit(folder: RunFolder) -> str | None:

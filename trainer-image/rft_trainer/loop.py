@@ -462,6 +462,9 @@ class Run:
         if self.spec.preflight == "off":
             return
         found = preflight.saved(self.folder)
+        if found is None and self.state.step > 0:
+            log.warning("the findings of the preflight are lost; it is not repeated after the first step")
+            return
         if found is None or (self.state.step == 0 and preflight.broken(found)):
             sampled = self._sample(parts, parts.train.first(preflight.PROMPTS), 0, self.should_stop)
             if parts.publisher.probe is not None:

@@ -3,14 +3,17 @@
 So all attempts (starts of the trainer) render the same prompts, even on another day or with another release.
 """
 
+import logging
 from datetime import datetime
 from typing import Self
 
 from rft_run import run_files
 from rft_run.errors import VolumeError
-from rft_run.folder import RunFolder
+from rft_run.folder import RunFolder, tensors_of
 from rft_run.record import Record
 from rft_trainer import files
+
+log = logging.getLogger(__name__)
 
 
 class Rendering(Record):
@@ -33,8 +36,9 @@ class Rendering(Record):
     def of_run(cls, folder: RunFolder) -> Self:
         """Return the content of ``rendering.json`` in a run's folder.
 
-        If the file is missing, write it first, with the current time. Raises VolumeError if the file cannot
-        be read or written.
+        If the file is missing, write it first, with the current time. If another release than an old one has
+        written results into the folder, the file was lost, and a warning is logged. Raises VolumeError if the
+        file cannot be read or written.
         """
         try:
             return cls.from_line(run_files.content(folder.rendering))
@@ -42,9 +46,21 @@ class Rendering(Record):
             begun = bool(folder.steps_with_checkpoint() or folder.evaluated_steps())
         except (OSError, ValueError) as error:
             raise VolumeError(f"{folder.rendering}: cannot be read: {error}") from error
-        found = cls(moment=datetime.now().isoformat(timespec="seconds"), as_before=begun)
+        lost = begun and not _is_of_old_release(folder)
+        if lost:
+            said = "%s is lost: a chat template that prints the date gets another date than before"
+            log.warning(said, folder.rendering)
+        found = cls(moment=datetime.now().isoformat(timespec="seconds"), as_before=begun and not lost)
         files.write_bytes(folder.rendering, found.as_line().encode())
         return found
+
+
+def _is_of_old_release(folder: RunFolder) -> bool:
+    """Return whether a release without ``rendering.json`` began the run. It wrote no fingerprint, and its
+    checkpoints have another format.
+    """
+    checkpoints = [folder.checkpoint_of(step) for step in folder.steps_with_checkpoint()]
+    return not folder.fingerprint.exists() and not any(tensors_of(one).exists() for one in checkpoints)
 
 
 CURRENT = Rendering()

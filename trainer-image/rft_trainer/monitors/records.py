@@ -1,6 +1,7 @@
 """Writes the metrics and the rollouts of each step into the run's folder."""
 
 import logging
+import shutil
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,14 +24,26 @@ class StepsFile:
         """Read the records of earlier attempts. Remove records of steps after ``last_step`` from the file,
         because the run repeats these steps.
 
-        ``last_step``: the step of the checkpoint from which the run continues. Raises VolumeError.
+        Lines that cannot be read are removed too, with a warning. A copy of the file as it was is kept beside
+        it. ``last_step``: the step of the checkpoint from which the run continues. Raises VolumeError.
         """
         self._path = folder.metrics
+        broken: list[int] = []
         try:
-            found = read_steps(self._path, until_broken=True)
+            found = read_steps(self._path, broken)
         except (OSError, UnreadableSteps) as error:
             raise VolumeError(f"{self._path}: {error}") from error
+        if broken:
+            kept = self._path.with_name(f"{self._path.name}.unreadable")
+            with files.volume_errors(kept):
+                shutil.copyfile(self._path, kept)
+            said = "%s: line %s cannot be read and is removed; the file as it was is now %s"
+            log.warning(said, self._path, ", ".join(map(str, broken[:10])), kept.name)
         self.records = [record for record in found if record.step <= last_step]
+        absent = sorted({*range(1, last_step + 1)} - {record.step for record in self.records})
+        if absent:
+            said = "%s has no record of %d of the %d steps so far, e.g. of step %d: the curve lacks them"
+            log.warning(said, self._path, len(absent), last_step, absent[0])
         files.write_bytes(self._path, as_lines(self.records))
 
     def append(self, record: StepRecord) -> None:
@@ -93,15 +106,16 @@ def _of_episode(episode: Episode | None) -> dict[str, Any]:
 
 
 def remove_later(folder: RunFolder, last_step: int) -> None:
-    """Remove unfinished files from the run's folder, and the rollouts of all steps after ``last_step``.
+    """Remove unfinished files from the run's folder. Also remove rollouts and evaluations of later steps.
 
-    ``last_step``: the step of the checkpoint from which the run continues. Later steps are repeated. Raises
-    VolumeError.
+    Later steps are those after ``last_step``, the step of the checkpoint from which the run continues. They
+    are repeated, and their policies may be other ones. Raises VolumeError.
     """
     for written in (folder.path, folder.rollouts, folder.adapters, folder.evaluations):
         with files.volume_errors(written):
             atomic.remove_leftovers(written)
-    for step in folder.steps_with_rollouts():
-        if step > last_step:
-            with files.volume_errors(folder.rollouts_of(step)):
-                folder.rollouts_of(step).unlink(missing_ok=True)
+    later = [folder.rollouts_of(step) for step in folder.steps_with_rollouts() if step > last_step]
+    later += [folder.evaluation_of(step) for step in folder.evaluated_steps() if step > last_step]
+    for file in later:
+        with files.volume_errors(file):
+            file.unlink(missing_ok=True)
