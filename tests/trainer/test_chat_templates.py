@@ -43,7 +43,7 @@ class Played:
         ends = frozenset(self.tokenizer.convert_tokens_to_ids(end) for end in published.ends)
         dialogue = Dialogue(self.tokenizer, None, ends, vocabulary=len(self.tokenizer))
         assert dialogue.style == ("template" if published.parser else "text")
-        self.is_text = dialogue.style == "text"
+        self.dialogue, self.ends, self.is_text = dialogue, ends, dialogue.style == "text"
         parameters = SamplingParameters(1.0, 1.0, 0, max_tokens=1000)
         self.session = Session(dialogue, parameters, RolloutLimits(8, 9000, 99_000, 60.0), 7)
         self.messages: list[dict[str, Any]] = []
@@ -57,14 +57,19 @@ class Played:
         """Return the text with which the model calls the tool, with the token that ends its turn."""
         arguments = {"item": item, "market": market}
         if self.is_text:
-            return f"<tool_call>{json.dumps({'name': 'price', 'arguments': arguments})}</tool_call>{self.end}"
-        call = {"type": "function", "function": {"name": "price", "arguments": arguments}}
-        message = {"role": "assistant", "content": "", "tool_calls": [call]}
+            asked = [{"role": "user", "content": "?"}]
+            prompt = self.rendered(asked, add_generation_prompt=True)
+            thought = "I ask.</think>" if prompt.rstrip().endswith("<think>") else ""
+            call = json.dumps({"name": "price", "arguments": arguments})
+            return f"{thought}<tool_call>{call}</tool_call>{self.end}"
+        function = {"name": "price", "arguments": arguments}
+        called = [{"type": "function", "function": function}]
+        message = {"role": "assistant", "content": "", "tool_calls": called}
         prompt = self.rendered(self.messages, add_generation_prompt=True)
         whole = self.rendered([*self.messages, message])
         assert whole.startswith(prompt)
         ids = self.tokenizer.encode(whole[len(prompt) :], add_special_tokens=False)
-        ends = [place for place, token in enumerate(ids) if token in self.session._dialogue._ends]
+        ends = [place for place, token in enumerate(ids) if token in self.ends]
         return str(self.tokenizer.decode(ids[: ends[0] + 1]))
 
     def turn(self, completion: str) -> dict[str, Any]:
@@ -103,6 +108,18 @@ def test_calls_are_parsed_and_turns_extend_the_sampled_tokens(
     drawn = [token for turn in played.session.turns for token in turn.generated.token_ids]
     pairs = zip(segment.token_ids, segment.sampled, strict=True)
     assert [token for token, sampled in pairs if sampled] == drawn
+
+
+@pytest.mark.parametrize("published", TEMPLATES, ids=lambda one: f"{one.name}-{one.parser or 'text'}")
+def test_a_call_that_cannot_be_read_is_answered_by_a_message_that_the_template_prints(
+    published: Published,
+) -> None:
+    played = Played(published)
+    played.messages.append({"role": "user", "content": "What does an egg cost?"})
+    played.turn(f"I do not know.{played.end}")
+    played.messages.append({"role": played.dialogue.failure_role, "content": "no such tool"})
+    asked = played.session.chat(played.messages, [TOOL])
+    assert "no such tool" in played.tokenizer.decode(list(asked.request.prompt_token_ids))
 
 
 @pytest.mark.parametrize("name", ["gemma", "llama3"])

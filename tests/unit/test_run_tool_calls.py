@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from rft_run.rows.tool_calls import MalformedCall, from_template
+from rft_run.rows.tool_calls import MalformedCall, from_template, from_text
 
 
 class Tokenizer:
@@ -43,3 +43,26 @@ def test_a_call_is_read_with_and_without_its_wrapper() -> None:
     for given in ([call], call, [{"type": "function", "function": call}]):
         message = from_template(Tokenizer(given), (), (), ())
         assert message["tool_calls"][0]["function"] == {"name": "price", "arguments": '{"name": "apple"}'}
+
+
+CALL = '<tool_call>{"name": "buy", "arguments": {}}</tool_call>'
+
+
+@pytest.mark.parametrize(
+    ("text", "in_thought", "calls"),
+    [
+        (f"I buy. {CALL}", False, 1),
+        (f"<think>{CALL}, but I do not want that.</think>I buy nothing.", False, 0),
+        (f"{CALL}, but I do not want that.</think>I buy nothing.", True, 0),
+        ("<think>No <tool_call> is needed.</think>I buy nothing.", False, 0),
+        (f"<think>A long thought {CALL}", False, 0),
+        (f"A long thought {CALL}", True, 0),
+        (f"<think>{CALL} is the form.</think>{CALL}{CALL}", False, 2),
+        (f"It is the form.</think>{CALL}", True, 1),
+    ],
+)
+def test_a_call_within_a_thought_is_none(text: str, in_thought: bool, calls: int) -> None:
+    message = from_text(text, in_thought=in_thought)
+    assert len(message.get("tool_calls", ())) == calls
+    if not calls:
+        assert message["content"] == text

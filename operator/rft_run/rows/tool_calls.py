@@ -22,6 +22,7 @@ Tools = Sequence[Mapping[str, Any]]
 
 _CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
 _OPEN = "<tool_call>"
+_THOUGHT_BEGINS, _THOUGHT_ENDS = "<think>", "</think>"
 _INTRODUCTION = (
     "You can call these tools:\n{tools}\n"
     "To call a tool, answer with one JSON object, like this:\n"
@@ -97,17 +98,22 @@ def _function(tool: Mapping[str, Any]) -> Mapping[str, Any]:
     return inner if isinstance(inner, Mapping) else tool
 
 
-def from_text(text: str) -> Message:
+def from_text(text: str, *, in_thought: bool = False) -> Message:
     """Parse a completion in which each tool call is JSON between ``<tool_call>`` and ``</tool_call>``. Return
     it as an assistant's message, with the calls in the field ``tool_calls``.
 
+    A text within a thought, before ``</think>``, is no tool call. The thought stays in the content.
+    ``in_thought``: whether the prompt ends with ``<think>``, so that the completion begins within a thought.
     Raises MalformedCall if a tool call in the text is not closed or not valid.
     """
-    calls = [_read(found) for found in _CALL.findall(text)]
-    rest = _CALL.sub("", text)
+    thought, closed, answer = text.rpartition(_THOUGHT_ENDS)
+    if _THOUGHT_BEGINS in answer or (in_thought and not closed):  # the thought has no end
+        return _message(text, ())
+    calls = [_read(found) for found in _CALL.findall(answer)]
+    rest = _CALL.sub("", answer)
     if _OPEN in rest:
         raise MalformedCall("the tool call does not end with </tool_call>")
-    return _message(rest.strip() if calls else text, calls)
+    return _message(f"{thought}{closed}{rest}".strip() if calls else text, calls)
 
 
 def _read(text: str) -> dict[str, Any]:

@@ -161,6 +161,16 @@ class ChatTemplate:
         except ValueError:
             return False
 
+    @cached_property
+    def has_single_results(self) -> bool:
+        """Whether the template prints the result of a tool after a message without tool calls."""
+        roles = ("user", "assistant", "tool")
+        messages = [{"role": role, "content": _content(number)} for number, role in enumerate(roles)]
+        try:
+            return _content(2) in self.text(messages, None)
+        except ValueError:
+            return False
+
     def opens_thought(self, ids: Sequence[int]) -> bool:
         """Return whether a prompt ends with ``<think>``, so that a completion begins with a thought."""
         return opens_thought(self._tokenizer.decode(list(ids[-_LAST_TOKENS:])))

@@ -308,7 +308,8 @@ class Episodes:
             except MalformedCall as error:
                 one.tool_errors += 1
                 one.messages.append({"role": "assistant", "content": completion.text})
-                one.messages.append(_result(None, failure(str(error))))
+                role = self._dialogue.failure_role
+                one.messages.append({"role": role, "content": failure(str(error))})
                 continue
             one.messages.append(message)
             calls = message.get("tool_calls", ())
@@ -385,6 +386,6 @@ def _checked(asked: str, said: dict[str, Any]) -> dict[str, Any]:
     return said | {name: text.encode(errors="replace").decode() for name, text in texts.items()}
 
 
-def _result(call: dict[str, Any] | None, content: str) -> Message:
-    named = {} if call is None else {"tool_call_id": call["id"], "name": call["function"]["name"]}
-    return {"role": "tool", "content": content, **named}
+def _result(call: dict[str, Any], content: str) -> Message:
+    name = call["function"]["name"]
+    return {"role": "tool", "content": content, "tool_call_id": call["id"], "name": name}

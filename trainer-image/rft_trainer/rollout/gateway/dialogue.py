@@ -119,8 +119,16 @@ class Dialogue:
         if not tools:
             return {"role": "assistant", "content": text}
         if self.style == "text":
-            return from_text(text)
+            return from_text(text, in_thought=self._template.opens_thought(prompt_ids))
         return from_template(self._tokenizer, prompt_ids, token_ids, tools)
+
+    @property
+    def failure_role(self) -> str:
+        """The role of the message that answers a tool call which cannot be read: ``tool`` or ``user``.
+
+        It is ``user`` if the chat template refuses or drops a tool's result that follows no tool call.
+        """
+        return "tool" if self.style == "text" or self._template.has_single_results else "user"
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Return the text of token ids, with special tokens."""
