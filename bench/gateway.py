@@ -49,20 +49,18 @@ class Letters:
 
 
 async def _rollout(
-    socket: Path, name: str, token: str, turns: int, prompt: str, seconds: float
+    client: httpx.AsyncClient, name: str, token: str, turns: int, prompt: str, seconds: float
 ) -> list[float]:
     """Play a rollout of ``turns`` turns. Return the seconds of each turn, without the time of the sampler."""
     added = []
-    transport = httpx.AsyncHTTPTransport(uds=str(socket))
     headers = {"Authorization": f"Bearer {token}"}
-    async with httpx.AsyncClient(transport=transport, headers=headers, timeout=600) as client:
-        messages = [{"role": "user", "content": prompt}]
-        for _ in range(turns):
-            started = time.monotonic()
-            url = f"http://gateway/rollouts/{name}/v1/chat/completions"
-            answer = await client.post(url, json={"model": "policy", "messages": messages})
-            added.append(time.monotonic() - started - seconds)
-            messages += [answer.json()["choices"][0]["message"], {"role": "user", "content": "go on"}]
+    messages = [{"role": "user", "content": prompt}]
+    for _ in range(turns):
+        started = time.monotonic()
+        url = f"http://gateway/rollouts/{name}/v1/chat/completions"
+        answer = await client.post(url, json={"model": "policy", "messages": messages}, headers=headers)
+        added.append(time.monotonic() - started - seconds)
+        messages += [answer.json()["choices"][0]["message"], {"role": "user", "content": "go on"}]
     return added
 
 
@@ -88,12 +86,17 @@ def measured(rollouts: int, turns: int, seconds: float, per_second: float, promp
         return [Generated(ids, (-1.0,) * len(ids), "an answer", "stop") for _ in requests]
 
     async def all_rollouts() -> list[float]:
-        async def later(number: int) -> list[float]:
-            await asyncio.sleep(number / per_second)
-            name = f"r{number}"
-            return await _rollout(gateway_socket, name, tokens[name], turns, "x" * prompt, seconds)
+        # One client for all, because to make a client takes longer than a turn of the gateway.
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+        transport = httpx.AsyncHTTPTransport(uds=str(gateway_socket), limits=limits)
+        async with httpx.AsyncClient(transport=transport, timeout=600, trust_env=False) as client:
 
-        found = await asyncio.gather(*(later(number) for number in range(rollouts)))
+            async def later(number: int) -> list[float]:
+                await asyncio.sleep(number / per_second)
+                name = f"r{number}"
+                return await _rollout(client, name, tokens[name], turns, "x" * prompt, seconds)
+
+            found = await asyncio.gather(*(later(number) for number in range(rollouts)))
         return [value for values in found for value in values]
 
     with tempfile.TemporaryDirectory() as folder:

@@ -15,8 +15,10 @@ This module imports only the standard library, because it is loaded into the pro
 """
 
 import bisect
+import functools
 import inspect
 import json
+import numbers
 import re
 import types
 import typing
@@ -64,6 +66,8 @@ def _tool(name: str, method: Callable[..., Any], skipped: int) -> dict[str, Any]
     said, described = documented(inspect.getdoc(method) or "")
     if not said:
         raise TypeError(f"the tool {name} has no docstring: write one that says what the tool does")
+    if inspect.isgeneratorfunction(method) or inspect.isasyncgenfunction(method):
+        raise TypeError(f"the tool {name} is a generator: return a value, without yield")
     hints = typing.get_type_hints(method)
     properties: dict[str, Any] = {}
     required = []
@@ -223,12 +227,18 @@ class Hosted:
                 try:
                     return {"reward": number(_awaited(self._instance.get_reward()))}
                 finally:
-                    self._instance = None
+                    self._end()
             case "end":
-                self._instance = None
+                self._end()
                 return {}
             case other:
                 raise ValueError(f"an environment has no action {other!r}")
+
+    def _end(self) -> None:
+        """Forget the rollout. Its asynchronous tasks that still run are cancelled."""
+        self._instance = None
+        if _runner.cache_info().currsize:
+            _runner().run(_cancel_tasks())
 
     def _call(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
         """Call the tool ``name``. Return ``{"text": …}`` with its result for the model.
@@ -247,26 +257,44 @@ def _awaited(result: Any) -> Any:
     """Return the result of a method that may be asynchronous. If ``result`` is awaitable, such as a
     coroutine, run it to its end, and return its value. Otherwise return ``result`` itself.
     """
-    if not inspect.isawaitable(result):
-        return result
+    return _runner().run(_wait(result)) if inspect.isawaitable(result) else result
+
+
+@functools.cache
+def _runner() -> Any:
+    """Return the event loop of this process. Every call returns the same one.
+
+    So the methods of an environment can share an object that is bound to an event loop, such as a connection.
+    """
     import asyncio  # this import takes most of a worker's start, and few environments need it
 
-    return asyncio.run(_wait(result))
+    return asyncio.Runner()
 
 
 async def _wait(result: Any) -> Any:
     return await result
 
 
+async def _cancel_tasks() -> None:
+    import asyncio
+
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
 def _said(result: Any) -> dict[str, Any]:
     """Return the result of an environment's method as ``{"text": …}`` for the model, or {} if it is None.
 
     A result that is not a text is written as JSON. A text of more than ``MAX_TEXT_BYTES`` is cut, and the
-    returned object has also ``"cut": True``.
+    returned object has also ``"cut": True``. Raises TypeError for a generator.
     """
     if result is None:
         return {}
-    text = result if isinstance(result, str) else json.dumps(result, default=str, ensure_ascii=False)
+    if inspect.isgenerator(result) or inspect.isasyncgen(result):
+        raise TypeError("the method returned a generator: return a value, without yield")
+    text = result if isinstance(result, str) else _as_json(result)
     encoded = json.dumps(text)
     if len(encoded) <= MAX_TEXT_BYTES:
         return {"text": text}
@@ -274,6 +302,34 @@ def _said(result: Any) -> dict[str, Any]:
     fitting = bisect.bisect_right(range(MAX_TEXT_BYTES), room, key=lambda end: len(json.dumps(text[:end])))
     kept = text[: fitting - 1]
     return {"text": f"{kept}\n… {len(text) - len(kept)} more characters are left out", "cut": True}
+
+
+def _as_json(value: Any) -> str:
+    """Return a value as JSON. Values that JSON does not have become the most similar ones that it has."""
+    try:
+        return json.dumps(value, default=_similar, ensure_ascii=False)
+    except TypeError:  # a key of a dict is no text and no number
+        return json.dumps(_with_texts_as_keys(value), default=_similar, ensure_ascii=False)
+
+
+def _similar(value: Any) -> Any:
+    if callable(getattr(value, "tolist", None)):  # a number or an array of numpy or torch
+        return value.tolist()
+    if isinstance(value, numbers.Number) and not isinstance(value, complex):  # Decimal and Fraction
+        real = float(typing.cast(Any, value))
+        return int(real) if real.is_integer() else real
+    if isinstance(value, set | frozenset):
+        return sorted(value, key=repr)
+    return str(value)
+
+
+def _with_texts_as_keys(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            key if isinstance(key, str | int | float) or key is None else str(key): _with_texts_as_keys(item)
+            for key, item in value.items()
+        }
+    return [_with_texts_as_keys(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def number(value: Any) -> float:

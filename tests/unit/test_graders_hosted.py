@@ -1,7 +1,11 @@
 """Environment classes: the tools that the model sees, and what each method of a class may return."""
 
+import asyncio
+from decimal import Decimal
+from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 
 from rft_graders.hosted import MAX_TEXT_BYTES, Hosted, documented, json_type, tools_of
@@ -257,3 +261,89 @@ def test_a_docstring_without_sections_is_a_description() -> None:
     assert documented("Do it.\n\nAt once.") == ("Do it. At once.", {})
     with pytest.raises(ValueError, match="has no action 'dance'"):
         Hosted(Shop).act({"do": "dance"})
+
+
+class Connected:
+    """Opens something that is bound to an event loop, and uses it in a later call."""
+
+    async def reset(self, **row: Any) -> None:
+        self.asked: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.task = asyncio.create_task(self._answer())
+
+    async def _answer(self) -> None:
+        self.asked.set_result("ready")
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ENDED.append("task")
+
+    async def ask(self) -> str:
+        """Return what the connection says."""
+        return await self.asked
+
+    def get_reward(self) -> float:
+        return 1.0
+
+
+ENDED: list[str] = []
+
+
+def test_the_calls_of_a_rollout_share_an_event_loop_and_its_tasks_end_with_it() -> None:
+    hosted = Hosted(Connected)
+    for _ in range(2):
+        hosted.act({"do": "reset", "row": {}})
+        assert hosted.act({"do": "call", "name": "ask", "arguments": {}}) == {"text": "ready"}
+        assert hosted.act({"do": "reward"}) == {"reward": 1.0}
+    assert ENDED == ["task"] * 2
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (np.int64(5), "5"),
+        (np.array([1, 2]), "[1, 2]"),
+        (Decimal("5"), "5"),
+        (Decimal("0.5"), "0.5"),
+        ({"cost": np.float32(0.5)}, '{"cost": 0.5}'),
+        ({(1, 2): "here"}, '{"(1, 2)": "here"}'),
+        ([{(1, 2): 3}], '[{"(1, 2)": 3}]'),
+        ({3, 1, 2}, "[1, 2, 3]"),
+        ({1: "a", None: "b"}, '{"1": "a", "null": "b"}'),
+        (Path("file"), '"file"'),
+    ],
+)
+def test_values_of_tools_reach_the_model_as_json(value: Any, text: str) -> None:
+    class Tool:
+        def reset(self, **row: Any) -> None:
+            return None
+
+        def get(self) -> Any:
+            """Return the value."""
+            return value
+
+        def get_reward(self) -> float:
+            return 1.0
+
+    hosted = Hosted(Tool)
+    hosted.act({"do": "reset", "row": {}})
+    assert hosted.act({"do": "call", "name": "get", "arguments": {}}) == {"text": text}
+
+
+def test_a_generator_is_no_tool_and_no_reply() -> None:
+    class Yields:
+        def reset(self, **row: Any) -> Any:
+            return (letter for letter in "ab")
+
+        def get_reward(self) -> float:
+            return 1.0
+
+    with pytest.raises(TypeError, match="returned a generator"):
+        Hosted(Yields).act({"do": "reset", "row": {}})
+
+    class Tool(Yields):
+        def get(self) -> Any:
+            """Return the value."""
+            yield 1
+
+    with pytest.raises(TypeError, match="the tool get is a generator"):
+        Hosted(Tool)
