@@ -28,7 +28,7 @@ _BEGIN = (
 )
 # A minus counts as a sign only where it cannot be a subtraction.
 _SIGN = (
-    r"(?:(?<=[=({$])\s?(?P<apart>[-+])\s|(?P<both>\u00b1|\\pm(?![a-z]))\s?"
+    r"(?:(?<=[=({$#])\s?(?P<apart>[-+])\s|(?P<both>\u00b1|\\pm(?![a-z]))\s?"
     rf"|(?<![{NAME_LETTERS}0-9)\]}}%])(?P<sign>[-+\u2013]))?"
 )
 _CURRENCY = "(?P<currency>\\\\?[$\u20ac\u00a3\u00a5\u20b9\u20a9\u20bd\u20ba]\\s?)?"
@@ -71,6 +71,11 @@ _CONTEXT = Context(prec=60)
 # With this precision the difference of any two numbers that are found is exact.
 _DIFFERENCE = Context(prec=10_000)
 _MAX_NUMBER_CHARACTERS = 1000
+_EXPRESSION = re.compile(
+    r"\\(?:sqrt|pi|ln|lg|log|exp|sin|cos|tan|cot|sec|csc|arc[a-z]+|sinh|cosh|tanh)(?![A-Za-z])|[\u221a\u03c0]"
+    r"|[\^_]\s*\{?\s+[0-9]|(?<![A-Za-z\\])[A-Za-z]\s*[-+*/]\s*[0-9]|[0-9]\s*[-+*]\s*[A-Za-z](?![A-Za-z])"
+)
+"""Matches what makes a number in a \\boxed{} a part of an expression, such as a root or a variable."""
 _EQUALS = re.compile("[=\u2248]|\\\\approx")
 
 
@@ -120,7 +125,7 @@ def only_number(text: str) -> Number | None:
 
     Return None if the text has other words, or may mean several numbers.
     """
-    match = _NUMBER.fullmatch(normalized(text).strip())
+    match = _NUMBER.fullmatch(f"={normalized(text).strip()}", 1)  # after "=" a minus is always a sign
     return None if match is None else _one(_readings(match))
 
 
@@ -308,9 +313,10 @@ def extract_number(text: str, settings: Numeric) -> Number | None:
     if settings.extract == "boxed":
         return _in_box(boxed(text) or "")
     if settings.extract == "marker":
-        _, marked, text = text.rpartition(settings.marker or "####")
+        _, marked, after = text.rpartition(settings.marker or "####")
         if not marked:
             return None
+        text = f"={after.strip()}"  # after "=" a minus is always a sign
     places = _places(text)
     if not places:
         return None
@@ -319,10 +325,14 @@ def extract_number(text: str, settings: Numeric) -> Number | None:
 
 def _in_box(inside: str) -> Number | None:
     """Return the number in ``inside``, the content of a \\boxed{}. Only the text after the last equals sign
-    is read. Return None if this text has no number or several numbers.
+    is read. Return None if this text has no number or several numbers, or if the number is only a part of an
+    expression with a root, a function, an exponent or pi.
     """
-    places = _places(_EQUALS.split(normalized(inside))[-1])
-    return _one(places[0]) if len(places) == 1 else None
+    text = f"={_EQUALS.split(normalized(inside))[-1].strip()}"  # after "=" a minus is always a sign
+    places = _places(text)
+    if len(places) != 1 or _EXPRESSION.search(text):
+        return None
+    return _one(places[0])
 
 
 def close(first: Number, second: Number, tolerance: float) -> bool:

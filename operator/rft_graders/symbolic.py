@@ -8,6 +8,7 @@ such as the power of two large integers.
 """
 
 import logging
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 from functools import lru_cache
@@ -20,6 +21,10 @@ from rft_graders.numbers import boxed, is_blank, plain
 # Without this, math_verify warns that its time limits are off, and logs every text that it cannot parse.
 logging.getLogger("math_verify").setLevel(logging.ERROR)
 
+_REPEATING = re.compile(
+    r"([0-9]{0,20})\.([0-9]{0,20})(?:\\(?:overline|bar)\s*\{([0-9]{1,20})\}|\\dot\s*\{?([0-9])\}?)"
+    r"(?!\s*\\dot|[0-9])"
+)
 _DELIMITERS = ("$", "\\(", "\\[")
 
 
@@ -36,8 +41,8 @@ def equal(completion: str, row: Mapping[str, Any], field: str) -> float:
     """
     if is_blank(row.get(field)):
         raise ValueError(f"field {field} contains no expression")
-    completion = plain(completion)
-    gold = _gold(plain(_text(row.get(field), field)))
+    completion = plain(_with_fractions(completion))
+    gold = _gold(plain(_with_fractions(_text(row.get(field), field).replace("\\$", ""))))
     if not gold:
         raise ValueError(f"field {field} contains no expression")
     found = _parsed(_boxed(completion) or completion)
@@ -73,6 +78,17 @@ def _boxed(text: str) -> str | None:
     """
     inside = boxed(text)
     return None if inside is None else f"\\boxed{{{inside}}}"
+
+
+def _with_fractions(text: str) -> str:
+    r"""Replace repeating decimals, such as 0.1\overline{6}, by fractions, which math-verify can read."""
+
+    def fraction(match: re.Match[str]) -> str:
+        whole, fixed, repeated = match[1], match[2], match[3] or match[4]
+        above = int(whole + fixed + repeated) - int((whole + fixed) or "0")
+        return rf"\frac{{{above}}}{{{(10 ** len(repeated) - 1) * 10 ** len(fixed)}}}"
+
+    return _REPEATING.sub(fraction, text)
 
 
 @lru_cache(maxsize=64)
