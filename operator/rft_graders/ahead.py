@@ -12,7 +12,7 @@ from rft_api.graders import DEFAULT_FUNCTION, Grader
 from rft_api.job import RFTJobSpec
 from rft_api.problems import Problem
 from rft_graders.formula import formula_problem
-from rft_graders.shapes import shape_of
+from rft_graders.shapes import SHAPES, CallShape, shape_of
 from rft_graders.template import TemplateProblem, parts, root_of
 
 _DYNAMIC = frozenset(("globals", "exec", "vars", "locals", "setattr", "__import__"))
@@ -145,19 +145,36 @@ def options_of(source: str, function: str) -> frozenset[str]:
     The source is only parsed. The result is empty if the function cannot be found, or gets all fields of the
     row by their names, as TRL's reward functions do.
     """
-    tree = _parsed(source)
-    bound = [] if isinstance(tree, str) else list(_bindings(tree, function))
-    if len(bound) != 1 or not isinstance(bound[0], ast.FunctionDef | ast.AsyncFunctionDef):
-        return frozenset()
-    parameters = signature_of(bound[0].args).parameters
-    try:
-        shape = shape_of(parameters, function)
-    except TypeError:
-        return frozenset()
+    parameters, shape = _called(source, function)
     if shape is not None and shape.columns:
         return frozenset()
     with_default = {name for name, each in parameters.items() if each.default is not inspect.Parameter.empty}
     return frozenset(with_default - (shape.names if shape is not None else frozenset()))
+
+
+def row_parameter_of(source: str, function: str) -> str | None:
+    """Return the name of the parameter that gets the whole row if the rows have no field of its name.
+
+    It is the second parameter of a function such as ``grade(completion, answer)``. The source is only parsed.
+    Return None if there is no such parameter, or if the function cannot be found.
+    """
+    parameters, shape = _called(source, function)
+    required = [name for name, each in parameters.items() if each.default is inspect.Parameter.empty]
+    is_of_fields = shape is not None and shape not in SHAPES
+    return required[1] if is_of_fields and len(required) == 2 and required[1] != "row" else None
+
+
+def _called(source: str, function: str) -> tuple[Mapping[str, inspect.Parameter], CallShape | None]:
+    """Return the parameters of a grader's function, and its call shape, or ({}, None) if it is not found."""
+    tree = _parsed(source)
+    bound = [] if isinstance(tree, str) else list(_bindings(tree, function))
+    if len(bound) != 1 or not isinstance(bound[0], ast.FunctionDef | ast.AsyncFunctionDef):
+        return {}, None
+    parameters = signature_of(bound[0].args).parameters
+    try:
+        return parameters, shape_of(parameters, function)
+    except TypeError:
+        return {}, None
 
 
 def likely_grader(source: str) -> str | None:

@@ -321,6 +321,26 @@ def test_a_default_that_hides_a_field_of_the_row_is_a_warning(
     assert (said in " ".join(output.split())) is warns
 
 
+@pytest.mark.parametrize(
+    ("code", "warns"),
+    [
+        ("def grade(completion, anwser): return 1", True),
+        ("def grade(completion, answer): return 1", False),
+        ("def grade(text, example): return 1", False),
+        ("def grade(completion, row): return 1", False),
+        ("def grade(sample, item): return 1", False),
+    ],
+)
+def test_a_parameter_that_is_nearly_a_field_of_the_row_is_a_warning(
+    tmp_path: Path, code: str, warns: bool
+) -> None:
+    job_ = job(graders=[{"name": "own", "python": {"inline": code}}])
+    exit_code, output = validated(tmp_path, job_, {"train.jsonl": rows(64)})
+    assert exit_code == 0, output
+    said = "gets the whole row, because the rows have no field anwser; did you mean answer?"
+    assert (said in " ".join(output.split())) is warns
+
+
 @pytest.mark.parametrize("wrong", [{"metadata": "x"}, {"data": ["x"]}, {"binaryData": 5}])
 def test_a_config_map_of_a_wrong_form_is_one_line(tmp_path: Path, wrong: dict[str, Any]) -> None:
     path = tmp_path / "job.yaml"

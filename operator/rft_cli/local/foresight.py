@@ -128,9 +128,10 @@ def _rows(manifest: Manifest, code: Mapping[str, str]) -> tuple[list[Problem], l
 
 
 def _ignored_fields(spec: RFTJobSpec, code: Mapping[str, str], fields: frozenset[str]) -> list[str]:
-    """Return a warning for each parameter of a python grader that has a default and the name of a field.
+    """Return warnings for parameters of python graders that do not get the field that was probably meant.
 
-    ``fields`` are the fields of the rows. Such a parameter keeps its default, so right answers may score 0.
+    They have a default and the name of a field, or a name that is similar to a field's. ``fields`` are the
+    fields of the rows. A parameter of another name gets the whole row, so right answers may score 0.
     """
     warned = []
     for i, grader in enumerate(spec.graders):
@@ -143,6 +144,12 @@ def _ignored_fields(spec: RFTJobSpec, code: Mapping[str, str], fields: frozenset
             f" the field {name} of the row; remove the default to get the field"
             for name in sorted(graders_ahead.options_of(source, function) & fields)
         ]
+        name = graders_ahead.row_parameter_of(source, function) or ""
+        if name not in fields and (close := difflib.get_close_matches(name, fields, 1, cutoff=0.75)):
+            warned.append(
+                f"spec.graders[{i}].python: the parameter {name} of {function} gets the whole row, because"
+                f" the rows have no field {name}; did you mean {close[0]}?"
+            )
     return warned
 
 
