@@ -261,6 +261,8 @@ def load_file(path: Path) -> list[Document]:
     try:
         data = path.read_bytes()
         text = data.decode("utf-16" if data[:2] in (BOM_UTF16_LE, BOM_UTF16_BE) else "utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise UnreadableManifest(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
         raise UnreadableManifest(f"{path}: {error}") from error
     return load_documents(text, str(path))

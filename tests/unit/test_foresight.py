@@ -350,6 +350,24 @@ def test_a_config_map_of_a_wrong_form_is_one_line(tmp_path: Path, wrong: dict[st
     assert (result.exit_code, "of a ConfigMap is not an object" in result.output) == (2, True), result.output
 
 
+def test_fields_beside_the_spec_are_named_before_the_problems_of_the_spec(tmp_path: Path) -> None:
+    body = {**job(), "storage": {"ephemeral": {}}}
+    body["spec"] = {key: value for key, value in body["spec"].items() if key != "storage"}
+    body["metadata"] = {"name": "job", "lables": {}, "foo": "bar"}
+    code, output = validated(tmp_path, body)
+    assert code == 1
+    places = [
+        output.index(said)
+        for said in (
+            "did you mean spec.storage?",
+            "metadata.foo: no such field of an object in Kubernetes; set it in labels or annotations",
+            "metadata.lables: no such field of an object in Kubernetes; did you mean metadata.labels?",
+            "spec.storage: is required",
+        )
+    ]
+    assert places == sorted(places)
+
+
 @pytest.mark.parametrize(
     ("key", "advice"),
     [

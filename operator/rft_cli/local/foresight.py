@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rft_api import ahead, meant
 from rft_api.job import RFTJobSpec
@@ -25,6 +26,11 @@ training.
 """
 
 _TOP = ("apiVersion", "kind", "metadata", "spec", "status")
+_METADATA = (
+    "name", "namespace", "labels", "annotations", "generateName", "finalizers", "ownerReferences", "uid",
+    "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds",
+    "managedFields", "selfLink",
+)  # fmt: skip
 
 
 def foreseen(manifest: Manifest, document: Document) -> tuple[tuple[Problem, ...], list[str]]:
@@ -35,16 +41,27 @@ def foreseen(manifest: Manifest, document: Document) -> tuple[tuple[Problem, ...
     RFTJob as the file has it, with such fields.
     """
     spec = manifest.job.spec
-    misplaced = [
-        Problem(key, f"no such field of an RFTJob, so Kubernetes drops it; {_meant(key)}")
-        for key in document.body
-        if key not in _TOP
-    ]
     code, missing = _code(manifest)
     rows, warned = _rows(manifest, code)
     return (
-        *misplaced, *ahead.problems(spec), *missing, *graders_ahead.problems(spec, code), *rows
+        *misplaced(document.body), *ahead.problems(spec), *missing, *graders_ahead.problems(spec, code), *rows
     ), warned  # fmt: skip
+
+
+def misplaced(body: Mapping[str, Any]) -> list[Problem]:
+    """Return a problem for each field beside the spec, and of the metadata, that an RFTJob does not have."""
+    found = [
+        Problem(key, f"no such field of an RFTJob, so Kubernetes drops it; {_meant(key)}")
+        for key in body
+        if key not in _TOP
+    ]
+    metadata = body.get("metadata")
+    for key in metadata if isinstance(metadata, dict) else ():
+        if key not in _METADATA:
+            close = difflib.get_close_matches(str(key), _METADATA, 1)
+            said = f"did you mean metadata.{close[0]}?" if close else "set it in labels or annotations"
+            found.append(Problem(f"metadata.{key}", f"no such field of an object in Kubernetes; {said}"))
+    return found
 
 
 def _meant(key: str) -> str:

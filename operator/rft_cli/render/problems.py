@@ -9,7 +9,7 @@ from rft_api.controls import one_line
 from rft_api.job import RFTJob
 from rft_api.loader import Document
 from rft_api.validation import check
-from rft_cli.local.foresight import foreseen
+from rft_cli.local.foresight import foreseen, misplaced
 from rft_cli.local.manifest import Manifest, config_maps, name_of, on_this_machine
 from rft_cli.render.console import out
 from rft_planner.overrides import contradiction
@@ -40,7 +40,9 @@ def is_valid(
     title = one_line(f"{document.source}: {KIND} {name_of(document.body)}")
     job, problems = check(document.body)
     warned: list[str] = []
-    if job is not None:
+    if job is None:
+        problems = (*misplaced(document.body), *problems)  # first, because they often explain the others
+    else:
         problems, warned = foreseen(
             Manifest(path, job, config_maps(documents, job.metadata.namespace)), document
         )
