@@ -121,7 +121,7 @@ def field(name: str, names: Sequence[str], parent: str, everywhere: Iterable[str
 
     1. the path that the table of known mistakes gives for this name in this object
     2. a field of this object with an equal name
-    3. a field of another object with an equal name
+    3. a field of another object with an equal name, first of the objects within this one
     4. the field for a name that other programs use
     5. the only field of this object whose name begins with ``name``
     6. a field of this object with a similar name
@@ -132,7 +132,8 @@ def field(name: str, names: Sequence[str], parent: str, everywhere: Iterable[str
         return found
     here = {fold(each): f"{parent}.{each}" if parent else each for each in names}
     elsewhere: dict[str, str] = {}
-    for path in sorted(everywhere, key=lambda each: not each.startswith(_FIRST)):
+    inside = re.sub(r"\[\d*\]", "", parent) + "."
+    for path in sorted(everywhere, key=lambda p: (not p.startswith(inside), not p.startswith(_FIRST))):
         elsewhere.setdefault(fold(path.rsplit(".", 1)[-1]), path)
     if found := here.get(key) or elsewhere.get(key):
         return found

@@ -1,6 +1,7 @@
 """Converts validation errors of a manifest into messages that tell the user what to change."""
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
@@ -384,6 +385,9 @@ def _within(value: float, limits: dict[str, Any]) -> bool:
     )
 
 
+_PYTHON_FILE = re.compile(r"[\w./ -]+\.py")
+
+
 def _as_object(value: object, loc: Sequence[int | str], root: type[Model]) -> str:
     """Return advice on what to write in place of ``value``, because the field at ``loc`` needs an object.
 
@@ -394,8 +398,14 @@ def _as_object(value: object, loc: Sequence[int | str], root: type[Model]) -> st
     model = meant.model_in(info.annotation) if info is not None else None
     if model is None:
         return ""
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str):
+        return _as_object(value[0], loc, root)
     if isinstance(value, list):
         return "; remove the dash before its fields"
+    if not model.model_fields:
+        return f"; write {loc[-1]}: {{}}"
+    if loc[-1] == "python" and isinstance(value, str) and _PYTHON_FILE.fullmatch(value):
+        return f"; write {{file: {value}}}"
     fields = {each.alias or name: each for name, each in model.model_fields.items()}
     required = {name for name, each in fields.items() if each.is_required()}
     fitting = [
