@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from rft_cli.importing import reading
-from rft_cli.importing.result import ImportProblem, Options
+from rft_cli.importing.result import Deviation, ImportProblem, Options
 
 IMPORTS = Path(__file__).parent / "imports"
 OPTIONS = Options("Qwen/Qwen2.5-7B-Instruct", evaluator=str(IMPORTS / "evaluator.py"))
@@ -85,3 +85,11 @@ def test_a_script_with_any_value_is_read_or_refused(odd: Any) -> None:
                 yield ast.unparse(tree)
 
     assert read_all(scripts()) > 15
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [("", "model: left out"), ("gpt", "model: gpt: left out"), (None, "model: None: left out")],
+)
+def test_a_note_on_an_empty_value_does_not_show_it(value: object, text: str) -> None:
+    assert str(Deviation("model", value, "left out")) == text

@@ -363,6 +363,7 @@ def test_fields_beside_the_spec_are_named_before_the_problems_of_the_spec(tmp_pa
             "metadata.foo: no such field of an object in Kubernetes; set it in labels or annotations",
             "metadata.lables: no such field of an object in Kubernetes; did you mean metadata.labels?",
             "spec.storage: is required",
+            "for rft run, which needs no storage, check with --local",
         )
     ]
     assert places == sorted(places)

@@ -38,7 +38,8 @@ class Deviation(NamedTuple):
     def __str__(self) -> str:
         text = self.value if isinstance(self.value, str) else repr(self.value)
         shown = str(text).replace("\n", " ")
-        return f"{self.theirs}: {shown if len(shown) <= 60 else shown[:57] + '...'}: {self.done}"
+        value = f": {shown if len(shown) <= 60 else shown[:57] + '...'}" if shown else ""
+        return f"{self.theirs}{value}: {self.done}"
 
 
 class Options(NamedTuple):

@@ -55,7 +55,10 @@ def is_valid(
         out().print("\n".join([f"{title}: OK", *lines]), markup=False)
         return True
     count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
-    out().print("\n".join([f"{title}: {count}", *(f"  {problem}" for problem in problems)]), markup=False)
+    lines = [f"  {problem}" for problem in problems]
+    if any(problem.path == "spec.storage" and "is required" in problem.message for problem in problems):
+        lines.append("  for rft run, which needs no storage, check with --local")
+    out().print("\n".join([f"{title}: {count}", *lines]), markup=False)
     return False
 
 
