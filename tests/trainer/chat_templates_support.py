@@ -2,18 +2,16 @@
 
 import ast
 import re
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from tests.trainer.cached_packages import installed
+
 TRL = "trl==1.16.0"
-FOLDER = Path(__file__).resolve().parents[2] / ".cache" / "chat-templates" / TRL
 CHARACTERS = "".join(map(chr, range(32, 127))) + "\n\té…"
 _SPECIAL = re.compile(r"<\|[^|<>\s]+\|>|<｜[^｜\s]+｜>|<(?:start|end)_of_turn>")
 
@@ -51,24 +49,16 @@ TEMPLATES = (
 )
 
 
-@cache
-def installed() -> Path:
-    """Install TRL, without its dependencies, into a folder of the cache. Return the folder of the package."""
-    if not (FOLDER / "trl" / "chat_templates").is_dir():
-        command = [
-            sys.executable, "-m", "uv", "pip", "install", "--quiet", "--no-deps", "--target", str(FOLDER), TRL
-        ]  # fmt: skip
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-        if ended.returncode != 0:
-            pytest.skip(f"{TRL} cannot be installed: {ended.stderr.strip()[-300:]}")
-    return FOLDER / "trl"
+def package() -> Path:
+    """Return the folder of the package TRL, which is installed into the cache if it is not there."""
+    return installed(TRL) / "trl"
 
 
 @cache
 def parsers() -> dict[str, dict[str, Any]]:
     """Return TRL's response templates that are plain dicts, by name. Nothing of the module is executed."""
     found = {}
-    for node in ast.parse((installed() / "chat_template_utils.py").read_text()).body:
+    for node in ast.parse((package() / "chat_template_utils.py").read_text()).body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             name = node.targets[0].id
             if name.endswith("_template") and isinstance(node.value, ast.Dict):
@@ -81,7 +71,7 @@ def parsers() -> dict[str, dict[str, Any]]:
 
 def tokenizer_of(published: Published) -> PreTrainedTokenizerFast:
     """Return a tokenizer with the published chat template. Its tokens are characters and special tokens."""
-    template = (installed() / "chat_templates" / f"{published.name}.jinja").read_text()
+    template = (package() / "chat_templates" / f"{published.name}.jinja").read_text()
     words = ["?", *(character for character in CHARACTERS if character != "?")]
     raw = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="?"))
     raw.pre_tokenizer = pre_tokenizers.Split("", "isolated")

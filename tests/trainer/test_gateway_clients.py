@@ -1,16 +1,20 @@
 """An agent written for OpenAI's client can play a rollout with only another base URL and API key."""
 
+import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import pytest
 
+from rft_trainer.rollout.gateway.session import RolloutLimits
+from tests.trainer.cached_packages import installed
 from tests.unit.gateway_server_support import Open
 from tests.unit.gateway_support import ADD
 
 openai = pytest.importorskip("openai", reason="OpenAI's client comes with vLLM")
 
+SMOLAGENTS = ("smolagents==1.26.0", "python-dotenv==1.2.4")
 CALL = '<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>'
 
 
@@ -43,3 +47,41 @@ def test_an_agent_of_openais_client_runs_unchanged(tmp_path: Path, stream: bool)
     (segment,) = one.segments
     assert segment.trained == one.sampled_tokens
     assert "add gave 2" in opened.tokenizer.decode(segment.token_ids)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_agent_of_a_published_package_runs_unchanged(
+    tmp_path: Path, stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(installed(*SMOLAGENTS))
+    smolagents = pytest.importorskip("smolagents", reason="its own dependencies come with vLLM")
+
+    class Price(smolagents.Tool):  # type: ignore[misc]
+        name, description, output_type = "price", "Return the price of an item.", "integer"
+        inputs: ClassVar = {"item": {"type": "string", "description": "Name of the item."}}
+
+        def forward(self, item: str) -> int:
+            return len(item)
+
+    said = (_called("price", item="egg"), _called("final_answer", answer="3 euros"))
+    with Open(tmp_path, *said) as opened:
+        one, client = opened.rollout(limits=RolloutLimits(8, 4000, 90_000, 60.0))
+        key = client.headers["Authorization"].removeprefix("Bearer ")
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(opened.socket))) as http:
+            model = smolagents.OpenAIModel(
+                "policy", api_base="http://gateway/rollouts/r1/v1", api_key=key,
+                client_kwargs={"http_client": http},
+            )  # fmt: skip
+            player = smolagents.ToolCallingAgent(
+                tools=[Price()], model=model, max_steps=4, stream_outputs=stream, verbosity_level=0
+            )
+            assert player.run("What does an egg cost?") == "3 euros"
+    assert one.counts["toolCalls"] == 2
+    assert sum(segment.trained for segment in one.segments) == one.sampled_tokens
+    last = opened.tokenizer.decode(one.segments[-1].prompt_ids)
+    assert "What does an egg cost?" in last
+    assert "Observation:\n3" in last
+
+
+def _called(name: str, **arguments: str) -> str:
+    return f"<tool_call>{json.dumps({'name': name, 'arguments': arguments})}</tool_call>"

@@ -165,7 +165,6 @@ def test_a_reward_that_arrives_after_the_rollout_was_closed_is_refused(opened: O
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages"),
         ({"messages": [{"role": "user", "content": "x"}], "n": 2}, "n"),
         ({"messages": [{"role": "user", "content": "x"}], "tools": "add"}, "tools"),
-        ({"messages": [{"role": "user", "content": "x"}], "tool_choice": "required"}, "tool_choice"),
         ({"messages": [{"role": "user", "content": "x"}], "response_format": {"type": "json_object"}},
          "response_format"),
     ],

@@ -37,7 +37,8 @@ class AnswerOptions:
     - ``stream``: whether the answer is sent as a stream of events.
     - ``usage_in_stream``: whether one event of the stream has the token counts.
     - ``logprobs``, ``token_ids``: whether the answer has the log-probs and the token ids.
-    - ``ignored``: names of the request's parameters that are ignored, because the job's spec sets them.
+    - ``ignored``: names of the request's parameters that are ignored, because the job's spec sets them, or
+      because tokens are sampled without constraints.
     """
 
     stream: bool = False
@@ -62,23 +63,23 @@ def asked_of(body: Mapping[str, Any]) -> AnswerOptions:
     """
     if body.get("n") not in (None, 1):
         raise BadRequest(f"n is {body['n']!r}; a turn has one completion, so leave n out", "n")
-    if body.get("tool_choice") not in (None, "auto", "none"):
-        raise BadRequest(
-            "tool_choice cannot force a call, since tokens are sampled without constraints; use auto",
-            "tool_choice",
-        )
     if _object(body, "response_format").get("type") not in (None, "text"):
         raise BadRequest(
             "response_format cannot be forced, since tokens are sampled without constraints",
             "response_format",
         )
     options = _object(body, "stream_options")
+    # Tokens are sampled without constraints, so no call can be forced. Agents of published packages ask for it.
+    forces_call = body.get("tool_choice") not in (None, "auto", "none")
     return AnswerOptions(
         stream=bool(body.get("stream")),
         usage_in_stream=bool(options.get("include_usage")),
         logprobs=body.get("logprobs") not in (None, False),
         token_ids=bool(body.get("return_token_ids")),
-        ignored=tuple(name for name in FORCED if body.get(name) is not None),
+        ignored=(
+            *(name for name in FORCED if body.get(name) is not None),
+            *(["tool_choice"] if forces_call else []),
+        ),
     )
 
 
