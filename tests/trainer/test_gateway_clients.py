@@ -54,9 +54,9 @@ def test_an_agent_of_a_published_package_runs_unchanged(
     tmp_path: Path, stream: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(installed(*SMOLAGENTS))
-    smolagents = pytest.importorskip("smolagents", reason="its own dependencies come with vLLM")
+    smolagents: Any = pytest.importorskip("smolagents", reason="its own dependencies come with vLLM")
 
-    class Price(smolagents.Tool):  # type: ignore[misc]
+    class Price(smolagents.Tool):  # type: ignore[misc, name-defined]
         name, description, output_type = "price", "Return the price of an item.", "integer"
         inputs: ClassVar = {"item": {"type": "string", "description": "Name of the item."}}
 

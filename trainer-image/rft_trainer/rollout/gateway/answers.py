@@ -69,7 +69,7 @@ def asked_of(body: Mapping[str, Any]) -> AnswerOptions:
             "response_format",
         )
     options = _object(body, "stream_options")
-    # Tokens are sampled without constraints, so no call can be forced. Agents of published packages ask for it.
+    # No call can be forced, because tokens are sampled without constraints. Published agents ask for it.
     forces_call = body.get("tool_choice") not in (None, "auto", "none")
     return AnswerOptions(
         stream=bool(body.get("stream")),
