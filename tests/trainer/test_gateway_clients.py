@@ -56,7 +56,7 @@ def test_an_agent_of_a_published_package_runs_unchanged(
     monkeypatch.syspath_prepend(installed(*SMOLAGENTS))
     smolagents: Any = pytest.importorskip("smolagents", reason="its own dependencies come with vLLM")
 
-    class Price(smolagents.Tool):  # type: ignore[misc, name-defined]
+    class Price(smolagents.Tool):  # type: ignore[misc]
         name, description, output_type = "price", "Return the price of an item.", "integer"
         inputs: ClassVar = {"item": {"type": "string", "description": "Name of the item."}}
 
