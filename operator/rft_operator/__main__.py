@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     log_to_stderr(logging.DEBUG if options.verbose else logging.INFO, LineFormatter())
     if not options.verbose:
-        # These loggers write a line for every watch event and every probe.
+        # kopf.objects logs a line for every watch event. aiohttp.access would log one for every HTTP request.
         for chatty in ("kopf.objects", "aiohttp.access"):
             logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
@@ -68,8 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except NoCluster as error:
         write_error(error)
         return 2
-    # This process is PID 1 of its container, so it ignores SIGTERM unless it has a handler. It may wait for
-    # the CRD or the Lease for a long time.
+    # This process is PID 1 of its container, so SIGTERM has no effect on it unless it has a handler. The
+    # process may have to wait a long time for the CRD or the Lease, and must be able to end in this time.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     _wait_for_crd(cluster)
     try:
@@ -157,7 +157,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _wait_for_crd(cluster: Cluster) -> None:
-    """Wait until the API server knows the resource RFTJob."""
+    """Wait until the API server knows the resource RFTJob, which means that the CRD is installed."""
     said = ""
     while True:
         try:

@@ -1,10 +1,11 @@
-"""The only module that talks to the API server.
+"""Sends all requests to the API server, except kopf's lists and watches.
 
 Requests and responses are plain JSON. Requests use the connection of the ``kubernetes`` client, with its
 credentials, TLS and token refresh. They do not use the client's generated models: these would drop unknown
-fields, and validate what servers send. Calls block, so callers run them in a bounded pool of threads.
+fields, and refuse objects that they do not expect. Calls block, so callers run them in a bounded pool of
+threads.
 
-ClusterError           the server refused the request, or could not be reached
+ClusterError           the API server refused the request, or one of the following:
 ├── NotFound           404
 ├── Conflict           409: another client changed the object in between, or the name is taken
 ├── NotLeading         the request was not sent: this process does not hold the Lease
@@ -40,7 +41,8 @@ READ_SECONDS = 30.0
 MAX_LOG_BYTES = 64 * 1024
 CHUNK_BYTES = 64 * 1024
 _NO_DRY_RUN = "does not support dry run"
-"""Part of the API server's error message for a dry run, if an admission webhook may have side effects."""
+"""Part of the error message with which the API server refuses a dry run, because an admission webhook may
+have side effects."""
 _RESOURCES = {
     "Job": "apis/batch/v1/namespaces/{}/jobs",
     "ConfigMap": "api/v1/namespaces/{}/configmaps",
@@ -57,11 +59,14 @@ _RESOURCES = {
 
 
 class NoCluster(Exception):
-    """Raised if there is no usable kubeconfig or service account. The message says what was tried."""
+    """There is no usable kubeconfig or service account. The message says which of them was tried."""
 
 
 class ClusterError(Exception):
-    """The API server refused a request, or did not answer the request."""
+    """The API server refused a request or did not answer it, or the request was not sent.
+
+    ``status`` is the HTTP status of the answer, or 0 if there is no answer.
+    """
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(f"{status}: {message}")
@@ -85,28 +90,28 @@ class Unavailable(ClusterError):
 
 
 class Cluster:
-    """All calls to the API server by the operator and the webhook. The RBAC rules of the chart allow only
-    these calls.
+    """A client of the API server, with a method for each request of the operator and the webhook. Only kopf's
+    lists and watches do not use it. The RBAC rules of the chart allow these requests and no others.
     """
 
     def __init__(self, configuration: Any, threads: int = 8, seconds: float = READ_SECONDS) -> None:
-        """Connect with a loaded ``kubernetes.client.Configuration``.
+        """Make a client from a loaded ``kubernetes.client.Configuration``. No request is sent yet.
 
-        - ``threads``: how many threads may send requests at once.
+        - ``threads``: how many threads send requests at once. The client keeps this many connections open.
         - ``seconds``: the read timeout of a request in seconds. The connect timeout is never longer.
         """
         configuration.connection_pool_maxsize = threads
         self._seconds = seconds
         self.fence: Callable[[], float] = lambda: math.inf
-        """A function that returns for how many more seconds this process holds the Lease, and so may
-        write."""
+        """A function that returns for how many more seconds this process may write, because it holds the
+        Lease. Without leader election, this time has no limit."""
         self._configuration = configuration
         self._pool: Any = rest.RESTClientObject(configuration).pool_manager
 
     def login(self) -> Json:
         """Return the cluster's address and credentials as the arguments of kopf's ``ConnectionInfo``."""
         c = self._configuration
-        # "Bearer …" or "bearer …", depending on its source.
+        # The header is "Bearer …" or "bearer …", depending on where the token comes from.
         token = self._authorization().get("Authorization", "").partition(" ")[2]
         return {
             "server": c.host,
@@ -124,8 +129,8 @@ class Cluster:
         return self._find("RFTJob", namespace, name)
 
     def state(self, owner: Owner, baseline: str | None = None, pods_version: str = "0") -> RawState:
-        """Return all child objects of an RFTJob, and its baseline: the earlier RFTJob with which it is
-        compared.
+        """Return the child objects of an RFTJob, and its baseline: the earlier RFTJob with which it is
+        compared. The claim for cached models (``owner.cache``) is not read.
 
         - ``baseline``: the name of the baseline. None: no baseline is read.
         - ``pods_version``: a resource version that came from a watch. The pods are at least as new as this
@@ -169,8 +174,8 @@ class Cluster:
         return self._find("PersistentVolumeClaim", namespace, name)
 
     def secret(self, namespace: str, name: str) -> Json | None:
-        """Return the Secret with this name, or ``None`` if it does not exist. The chart allows the operator
-        to read only one Secret.
+        """Return the Secret with this name, or ``None`` if it does not exist. The chart grants the right to
+        read only one Secret: the one with the certificates of the ingest, or of the webhook.
         """
         return self._find("Secret", namespace, name)
 
@@ -183,8 +188,8 @@ class Cluster:
         return self._call("GET", self._path("ValidatingWebhookConfiguration", "", name))
 
     def nodes(self) -> Iterator[Json]:
-        """Yield the nodes, one at a time, from the API server's cache. The chart must grant the right to list
-        nodes.
+        """Yield the nodes, one at a time, from the API server's cache. The chart grants the right to list
+        nodes only if its value ``nodes.read`` is true.
 
         A list of all nodes of a large cluster would take hundreds of megabytes of memory.
         """
@@ -303,13 +308,17 @@ class Cluster:
         return self._call("PATCH", f"{path}/status", body=body)
 
     def patch_child(self, namespace: str, name: str, uid: str, patch: Json) -> Json:
-        """Merge ``patch`` into a Job. Raises Conflict if the Job with this name does not have this UID."""
+        """Merge ``patch`` into a Job. Raises Conflict if the Job with this name does not have this UID, and
+        NotFound if there is none.
+        """
         body = {**patch, "metadata": {**patch.get("metadata", {}), "uid": uid}}
         return self._call("PATCH", self._path("Job", namespace, name), body=body)
 
     def delete_child(self, namespace: str, name: str, uid: str) -> None:
-        """Delete the pods of a Job and then the Job. Raises Conflict if the Job with this name does not have
-        this UID.
+        """Delete a Job in the foreground: Kubernetes deletes its pods first, and the Job stays until they are
+        gone. Do not wait for this.
+
+        Raises Conflict if the Job with this name does not have this UID, and NotFound if there is none.
         """
         body = {
             "apiVersion": "v1",
@@ -327,7 +336,7 @@ class Cluster:
         self._call("DELETE", self._path("ConfigMap", namespace, name), body=body)
 
     def review_token(self, token: str, audience: str) -> Json:
-        """Let the API server review a token for the audience ``audience``, and return the status of the
+        """Ask the API server whether a token is valid for the audience ``audience``. Return the status of the
         TokenReview.
         """
         review = {
@@ -361,8 +370,8 @@ class Cluster:
         try:
             answer = self._call("GET", path, query | {"resourceVersion": version})
         except Unavailable:
-            # The API server waits three seconds until its cache has the requested version, then it gives up.
-            # If the request has no version, the API server returns the newest list.
+            # The API server waits three seconds for its cache to reach the requested version, and then
+            # refuses the request. To a request without a version, it returns the newest list.
             answer = self._call("GET", path, query)
         return list(answer.get("items") or [])
 
@@ -377,7 +386,7 @@ class Cluster:
         try:
             yield from items(chunks)
             for _ in chunks:
-                pass  # a connection can only be used again after its response was read to the end
+                pass  # a connection can only be reused after its response was read to the end
         except (urllib3.exceptions.HTTPError, BrokenOff) as error:
             raise Unavailable(0, f"GET {path}: {type(error).__name__}") from error
         finally:
@@ -434,9 +443,9 @@ class Cluster:
     def _timeout(self, method: str, path: str) -> urllib3.Timeout:
         """Return the timeouts of a request.
 
-        A write must not begin after this process has lost the Lease. So the connect timeout of a write is at
-        most the seconds for which this process still holds the Lease. Raises NotLeading for a write if this
-        process has lost the Lease already.
+        Each method but GET counts as a write. A write must not begin after this process has lost the Lease.
+        So the connect timeout of a write is at most the number of seconds for which this process may still
+        write. Raises NotLeading for a write if this process may not write any more.
         """
         left = self.fence() if method != "GET" else math.inf
         if left <= 0:
@@ -452,7 +461,8 @@ class Cluster:
 def connect(
     kubeconfig: str | None, context: str | None = None, threads: int = 8, seconds: float = READ_SECONDS
 ) -> Cluster:
-    """Connect to the cluster with ``kubeconfig``. If it is None, connect as the service account of the pod.
+    """Return a client for the cluster of ``kubeconfig``, a path. If it is None, the client uses the service
+    account of this process's pod.
 
     - ``context``: the context of the kubeconfig. None: its current context.
     - ``threads`` and ``seconds``: see ``Cluster``.

@@ -51,8 +51,8 @@ from rft_run.report import ReportAnswer
 _log = logging.getLogger(__name__)
 AGAIN_AFTER_CONFLICT_SECONDS = 0.2
 Request = Callable[[dict[str, Any]], dict[str, Any]]
-"""A function that sends a manifest to the API server. It returns the created object. If it only makes a dry
-run, it returns the manifest."""
+"""A function that sends a manifest to the API server. It creates the object and returns it, or it makes a dry
+run and returns the manifest."""
 
 
 class NotMade(Exception):
@@ -66,8 +66,8 @@ class NotMade(Exception):
 
 
 class Controller:
-    """Reconciles RFTJobs. Its methods block. The work queue never gives the key of an RFTJob to two threads
-    at once.
+    """The reconciler of RFTJobs. Its methods block. Several threads may use it, but no two of them may
+    process the same key at once. The work queue ensures this.
     """
 
     def __init__(
@@ -96,8 +96,8 @@ class Controller:
         self._cpu_limits = CpuLimits(cluster.quotas, cluster.limit_ranges)
         self._servers = Servers(cluster.server_version, cluster.has_group, settings.assigns_users)
         self._refused: dict[Key, str] = {}
-        """For the key of an RFTJob: the text with which the API server last refused to create a child
-        object."""
+        """For each RFTJob, the message about the last child object that the API server refused to create. It
+        is dropped once the creation succeeds."""
         table = extended(settings.accelerator_labels)
         self._nodes = Nodes(cluster.nodes if settings.read_nodes else None, table=table)
         self._nodes_of_pods = Nodes(cluster.nodes if settings.read_nodes else None)
@@ -144,7 +144,8 @@ class Controller:
         """Reconcile an RFTJob once. Return the seconds after which to requeue the key, or ``None`` if the key
         is not requeued.
 
-        After a Conflict, the key is requeued soon. Raises ClusterError if a request fails in another way.
+        After a Conflict, the key is requeued after ``AGAIN_AFTER_CONFLICT_SECONDS``. Raises ClusterError if a
+        request fails in another way.
         """
         started = time.monotonic()
         try:
@@ -153,7 +154,8 @@ class Controller:
             self._cache.invalidate(key)
             if not isinstance(error, Conflict):
                 raise
-            # Another client wrote in between, so the cached state is stale. The next reconciliation reads it.
+            # Another client wrote in between, so the cached state was stale. The next reconciliation reads
+            # the RFTJob and its children again.
             _log.debug("%s/%s: %s", *key, error)
             metrics.RECONCILES.labels("conflict").inc()
             return AGAIN_AFTER_CONFLICT_SECONDS
@@ -192,7 +194,7 @@ class Controller:
         if not cached.stale:
             return cached.document, cached.observed
         if baseline_to_read(cached.document) is not None:
-            return None  # the cache gets no events of the baseline, which is another RFTJob
+            return None  # the cache does not notice changes of the baseline, which is another RFTJob
         owner = owner_of(cached.document)
         job, pods = self._cluster.child_and_pods(owner, self._cache.pods_version(key))
         observed = refreshed(owner, cached.observed, job, pods)
@@ -207,7 +209,8 @@ class Controller:
     def _reconcile_uncached(
         self, key: Key, known: tuple[dict[str, Any], CheckResult] | None = None
     ) -> float | None:
-        """Read the children of an RFTJob, make the decision, and carry it out.
+        """Read the children of an RFTJob, make the decision, and carry it out. If the RFTJob does not exist
+        any more, drop what is stored about it.
 
         Return the seconds until the next reconciliation, or ``None``, as ``process`` does. ``known`` is the
         RFTJob that was already checked in this reconciliation, with the result of the check. If the RFTJob
@@ -296,7 +299,7 @@ class Controller:
     def _last_lines(self, namespace: str, pod: str) -> tuple[str, ...]:
         """Return the newest lines of a trainer's log.
 
-        Return no lines if the operator has no right to read the log, or if reading fails.
+        Return no lines if the setting ``read_logs`` is false, or if the log cannot be read.
         """
         if not self._settings.read_logs:
             return ()
@@ -351,7 +354,8 @@ class Controller:
         try:
             written = self._cluster.patch_status(document, patch)
         except NotFound:
-            # The RFTJob was deleted after it was read. If the watch was interrupted, this event may be lost.
+            # The RFTJob was deleted after it was read. If the watch was interrupted, the event of the
+            # deletion may be lost.
             metrics.JOBS.forget(key)
             self._cache.invalidate(key)
             return False
@@ -404,9 +408,10 @@ class Controller:
     def _ask(self, owner: Owner, decision: Decision) -> None:
         """Check by dry runs that the API server would create the child Job and the claims of a run.
 
-        Raises NotMade if the API server refuses one of them. At this time nothing of the run exists: no
-        snapshot, and no claim whose size the user must correct. If the Job is the only object to create, no
-        dry run is made, because no other object is created before the Job.
+        Raises NotMade if the API server refuses one of them. The check comes before the first object is
+        created. So a refused run leaves no snapshot and no claim behind, and the user can still correct the
+        spec. If the Job is the only object to create, no dry run is made, because no other object is created
+        before the Job.
         """
         parts = decision.ensure
         if ChildKind.JOB not in parts or len(parts) == 1:
@@ -419,8 +424,8 @@ class Controller:
     def _takes(self, manifest: dict[str, Any]) -> dict[str, Any]:
         """Check by a dry run that the API server would create the object ``manifest``. Return ``manifest``.
 
-        If the API server refuses the object, raise the error that the creation would raise. If no dry run is
-        possible, log this.
+        If the API server refuses the object, raise the error that the creation would raise. If an admission
+        webhook does not support dry runs, only log this.
         """
         if not self._cluster.takes(manifest):
             metadata = manifest["metadata"]
@@ -447,11 +452,11 @@ class Controller:
         return made
 
     def _put_cache(self, owner: Owner, spec: RFTJobSpec | None, request: Request) -> None:
-        """Send the PersistentVolumeClaim in which models from the hub are cached. Do nothing if ``spec`` has
-        no template for it, or if it exists.
+        """Create or check the PersistentVolumeClaim in which models from the hub are cached. Do nothing if
+        ``spec`` has no template for this claim, or if the claim exists.
 
         ``request`` creates the claim, or only checks by a dry run that it can be created. Only the pods need
-        this claim. So it is created together with the child Job, and reconciliations do not read it.
+        this claim. So it is created just before the child Job, and reconciliations do not read it.
         """
         cache = spec.model.cache if spec is not None else None
         if cache is None or cache.claim_template is None:
@@ -462,8 +467,8 @@ class Controller:
             if "already exists" not in str(error):
                 raise
         except NotMade:
-            # If a run resumes, the claim exists already. But if the quota is full, the API server refuses the
-            # claim before it finds this out.
+            # If a run resumes, the claim exists already. But if the quota is used up, the API server refuses
+            # the claim before it checks whether the name is taken.
             if self._cluster.claim(owner.namespace, owner.cache) is None:
                 raise
 
@@ -480,8 +485,8 @@ class Controller:
         except ClusterError as error:
             if isinstance(error, NotLeading) or not error.status:
                 raise  # not a refusal: the request was not sent, or not answered
-            # A quota or a policy refuses the object, or an admission webhook does not answer. The message of
-            # NotMade, which the status shows, says which.
+            # For example, a quota or a policy refuses the object, or an admission webhook does not answer.
+            # The message of NotMade has the cause, and the status shows this message.
             what = f"{manifest['kind']} {manifest['metadata']['name']}"
             raise NotMade(f"{what} cannot be created: {error}.", error) from error
 

@@ -12,21 +12,22 @@ Raw = Mapping[str, Any]
 Read = Callable[[str], Iterable[Raw]]
 
 CACHED_SECONDS = 30.0
-"""Seconds for which the answer about a namespace stays in the cache."""
+"""Seconds for which a namespace's entry stays in the cache."""
 _log = logging.getLogger(__name__)
 
 
 def asks_for_cpu_limit(quotas: Iterable[Raw], ranges: Iterable[Raw]) -> bool:
-    """Return whether the API server refuses a container without a CPU limit in a namespace.
+    """Return whether containers in a namespace need a CPU limit, because the API server may refuse them
+    without one.
 
-    It refuses the container if the namespace has:
+    It may refuse a container without a CPU limit if the namespace has:
 
     - a ResourceQuota on ``limits.cpu``
     - a LimitRange with a ratio of limit to request
     - a LimitRange with a maximum for whole pods
 
-    If a LimitRange has a maximum or a default for containers, the API server sets the limit itself. Then the
-    result is false, unless there is such a ResourceQuota.
+    If a LimitRange has a maximum or a default for containers, the API server sets the limit itself. So
+    LimitRanges then do not make the result true, but such a ResourceQuota does.
     """
     return any(map(_quota_asks, quotas)) or _ranges_ask(ranges)
 
@@ -47,7 +48,7 @@ def _ranges_ask(ranges: Iterable[Raw]) -> bool:
 
 
 class CpuLimits:
-    """A cache of the answer, for each namespace, whether containers need a CPU limit. Thread-safe."""
+    """A cache that stores for each namespace whether containers need a CPU limit. Thread-safe."""
 
     def __init__(self, quotas: Read, ranges: Read, clock: Callable[[], float] = time.monotonic) -> None:
         """``quotas`` and ``ranges`` are functions that return a namespace's ResourceQuotas and

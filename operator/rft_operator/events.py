@@ -19,10 +19,10 @@ from rft_operator.queue import Key
 
 POLL_SECONDS = 5.0
 SELDOM_SECONDS = 30.0
-"""Seconds between two reads of the Events of a namespace whose waiting jobs have all waited for a minute or
-longer.
+"""Seconds between two reads of the Events of a namespace in which all waiting jobs have waited for the same
+objects for at least a minute.
 
-Such jobs may wait for days, and each read is a load on etcd, so the operator reads less often.
+Such jobs may wait for days, and each read is a load on etcd. So the Events are read less often.
 """
 _NEW_SECONDS = 60.0
 _log = logging.getLogger(__name__)
@@ -65,7 +65,8 @@ class WarningEvents:
     def poll(self) -> list[Key]:
         """Read the Events of every namespace with a waiting job. Return the RFTJobs whose Events changed.
 
-        A namespace in which no job began to wait in the last minute is read only every ``SELDOM_SECONDS``.
+        A namespace is read only every ``SELDOM_SECONDS`` if in the last minute no job in it has begun to wait
+        for an object.
         """
         now = self._clock()
         with self._lock:

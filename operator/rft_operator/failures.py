@@ -18,7 +18,7 @@ from rft_run.exit_codes import PERMANENT, REASONS, UNCOUNTED, ExitCode
 
 _LOST_REASONS = ("Evicted", "NodeLost", "NodeShutdown", "Shutdown", "Terminated", "NodeAffinity")
 _SIGNALS = (128 + 9, 128 + 15)
-"""Exit codes of a trainer that SIGKILL or SIGTERM ended before it could report."""
+"""Exit codes of a trainer that was ended by SIGKILL or SIGTERM before it could send its last report."""
 MAX_MESSAGE = 2000
 EVICTIONS = 5
 """A run fails after the kubelet has evicted this number of its pods.
@@ -82,8 +82,8 @@ def configuration(case: Case) -> Failure | None:
 
 
 def data(case: Case) -> Failure | None:
-    """Return a Failure if rows of the dataset cannot be used. Its message comes from the trainer, and has the
-    line numbers of these rows.
+    """Return a Failure if the trainer cannot use the dataset. The message comes from the trainer, if it sent
+    one.
     """
     return _permanent(case.pod, ExitCode.DATA, "the dataset cannot be read")
 

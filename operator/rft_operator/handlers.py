@@ -34,7 +34,7 @@ def registry(operator: Operator, cluster: Cluster, signs: Signs) -> kopf.Operato
 
     @kopf.on.login(registry=handlers)
     async def login(**_: Any) -> kopf.AiohttpSession:
-        # kopf gets the credentials of ``Cluster``, because kopf's own login only works in a cluster with DNS.
+        # kopf gets the credentials of ``Cluster``, because kopf's own login in a pod needs the cluster's DNS.
         info = kopf.ConnectionInfo(**cluster.login())
         session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context()),
@@ -110,11 +110,12 @@ def watched_paths(namespaces: Sequence[str]) -> list[str]:
 
 
 class NoDifferences(kopf.DiffBaseStorage):
-    """Turns off kopf's computation of differences between two versions of an object.
+    """A storage that stores nothing. It turns off kopf's computation of the differences between two versions
+    of an object.
 
     Only kopf's change handlers need these differences, and the operator has no change handler. To compute
-    them, kopf would copy the object of every watch event. The copies would delay the answers to trainers'
-    reports, because both run in one event loop.
+    them, kopf would copy the object of every watch event. This would delay the answers to trainers' reports,
+    because both run in one event loop.
     """
 
     def build(self, **_: Any) -> kopf.BodyEssence:
@@ -145,7 +146,8 @@ def kopf_settings(watch_seconds: int) -> kopf.OperatorSettings:
     settings.watching.connect_timeout = 10.0
     settings.watching.reconnect_backoff = RELIST_SECONDS
     settings.networking.error_backoffs = Backoff()
-    # With thousands of jobs, a whole list as Python dictionaries would be most of the process's memory.
+    # kopf reads lists in pages. With thousands of jobs, a whole list as Python dictionaries would take most
+    # of the process's memory.
     settings.watching.chunk_size = LIST_CHUNK
     settings.queueing.idle_timeout = IDLE_SECONDS
     for group, version, plural in _CHILDREN:

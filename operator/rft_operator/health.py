@@ -1,8 +1,8 @@
 """The liveness probe and the readiness probe, answered in a thread of their own.
 
 A process is ready while it waits for the Lease, the lock of the leader election. It is also ready while it
-holds the Lease and serves the ingest. So the second operator of a Deployment, which only waits for the Lease,
-counts as available.
+holds the Lease and has started its workers and the ingest. So the second operator of a Deployment, which only
+waits for the Lease, counts as available.
 
 A process is alive if its event loop runs and none of its watches is dead. The API server ends every watch
 after ``watch_seconds``, and kopf connects again. So even a watch without events gets answers. A watch is dead
@@ -13,7 +13,8 @@ refused too. A metric and the log show the refusal.
 
 While the API server is down, no watch can connect. Then the process loses the Lease within seconds, and ends
 itself. The liveness probe must not end it earlier. So ``stale_seconds`` must be longer than the duration of
-the Lease. It must also be longer than the time after which kopf closes a silent connection.
+the Lease. It should also be longer than kopf's ``client_timeout``, after which kopf closes the connection of
+a watch and connects again.
 """
 
 import logging
@@ -31,9 +32,10 @@ _log = logging.getLogger(__name__)
 
 
 class Signs:
-    """The times of the latest signs of life: one of the event loop, and one of each watch.
+    """The data for the probes: when the event loop last ran, when each watch last got an answer, and whether
+    the process is ready.
 
-    The event loop writes these times, and the thread of the probe reads them.
+    The event loop writes these times, and the threads of the probes read them.
     """
 
     def __init__(self, stale_seconds: float, now: Callable[[], float] = clock) -> None:
@@ -45,8 +47,8 @@ class Signs:
         self._answered: dict[str, float] = {}
         self._refusals: dict[str, str] = {}
         self.ready = False
-        """Whether the readiness probe succeeds: this process waits for the Lease, or holds it and serves the
-        ingest."""
+        """Whether the readiness probe succeeds: this process waits for the Lease, or holds it and has started
+        its workers and the ingest."""
         metrics.WATCH_SILENCE.set_function(self._silence)
 
     def expect(self, paths: Iterable[str]) -> None:
@@ -72,7 +74,10 @@ class Signs:
             _log.info("the watch of %s is accepted again", path)
 
     def refused(self, path: str, why: str) -> None:
-        """Record that the API server refused to list or watch ``path``, or closed the connection."""
+        """Record that the API server refused to list or watch ``path``, or that the connection failed.
+
+        ``why`` is the reason, for the log.
+        """
         if path not in self._connected:
             return
         self._answered[path] = self._now()
@@ -103,7 +108,10 @@ class Signs:
 
 
 def serve(signs: Signs, port: int) -> ThreadingHTTPServer:
-    """Serve the probes on ``port``. The answer is 200, or 500 with a text that says what is wrong."""
+    """Serve the probes on ``port``. The answer is 200, or 500 with a text that says what is wrong.
+
+    Raises CannotListen as ``listening`` does.
+    """
 
     class Probe(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -7,11 +7,13 @@ resource version.
 The cause of a reconciliation decides which child objects it reads:
 
 - A trainer's report changes nothing in the cluster. The reconciliation uses the cached children.
-- After an event of the Job or of a pod, only the Job and the pods are read. This is enough to write the
-  status. Before the reconciliation creates or deletes an object, it reads all children.
-- After any other event of a child, all children are read.
-- An event about an object as this process created it causes no read, because the API server's answer to the
-  creation was cached. If another child changed at the same time, the event of that child decides.
+- After an event of the Job or of a pod, only the Job and the pods are read, and the claim if a pod has no
+  node. This is enough to write the status. Before the reconciliation creates, changes or deletes a child, it
+  reads all children.
+- After any other event of a child, or of the RFTJob, all children are read.
+- An event that only reports the creation of a child by this process causes no read, because the API server's
+  answer to the creation was cached. The same holds for an event that only reports the operator's own write
+  of the status.
 
 Cached objects are valid until a watch event invalidates them, but not longer than ``RESYNC_SECONDS``. This
 limit is needed because a watch that reconnects does not deliver the deletions that it missed.
@@ -33,7 +35,7 @@ from rft_run.config import RunConfig
 RESYNC_SECONDS = 300.0
 """Maximum age of a cached entry in seconds. An older entry is read again."""
 MAX_CHANGES = 16
-"""How many of the last changes of an RFTJob's children the cache remembers."""
+"""Maximum number of changes of an RFTJob's children that the cache remembers: the newest ones."""
 COMPRESSION_LEVEL = 1
 """The fastest compression level of zlib. The best level would save only a tenth more memory."""
 
@@ -50,17 +52,17 @@ class _Job:
 @dataclass(frozen=True)
 class _Children:
     observed: Observed
-    """The observed state of the children, without its field ``snapshot``. This field is the largest, so it is
-    stored in compressed form, in ``snapshot`` of this class."""
+    """The observed state of the children, without its field ``snapshot``. This field is the largest one. So
+    it is compressed and stored separately."""
     snapshot: bytes | None
-    """The stored configuration of the run (its snapshot) as compressed JSON, to save memory."""
+    """The configuration of the run in its ConfigMap (the snapshot), as compressed JSON to save memory."""
     at: float
     """When all children were last read: seconds of a monotonic clock."""
     stale: bool = False
     """Whether the Job or a pod has changed since the Job and the pods were last read."""
 
     def restored(self) -> Observed:
-        """Return the observed state of the children. The stored snapshot in it is decompressed."""
+        """Return the observed state of the children, with the decompressed snapshot in it."""
         if self.snapshot is None:
             return self.observed
         text = zlib.decompress(self.snapshot)
@@ -110,8 +112,8 @@ class InformerCache:
         """The resource versions of the children that this process created last."""
 
     def update(self, key: Key, document: Mapping[str, Any]) -> None:
-        """Store an RFTJob from a watch event or from the response to a write, unless a newer version is
-        stored.
+        """Store an RFTJob from a watch event or from the response to a write. Do nothing if a newer version
+        is stored already.
         """
         # managedFields are the largest part of an object, and are not used.
         metadata = {name: value for name, value in document["metadata"].items() if name != "managedFields"}
@@ -196,16 +198,14 @@ class InformerCache:
     def store_created(self, key: Key, revision: int, observed: Observed, versions: Set[str]) -> None:
         """Cache the children after this process has created some of them.
 
-        Events about the created children do not count as changes, even if they came before the answers to the
-        creations. Other changes after ``revision()`` returned ``revision`` count:
-
-        - If only the Job or pods have changed, the children are cached, and marked as stale.
-        - If any other child has changed, or if there were more changes than are remembered, nothing is
-          cached.
-
         - ``observed``: the state of all children. Those that were not created were read after ``revision()``,
           or do not exist.
         - ``versions``: the resource versions of the created children.
+
+        Events about the created children do not count as changes, even if they came before the answers to the
+        creations. Other changes since ``revision()`` returned ``revision`` count. If only the Job or pods
+        have changed, the children are cached and marked as stale. If any other child has changed, or if there
+        were more changes than are remembered, nothing is cached.
         """
         entry = self._entry(observed)
         with self._lock:
@@ -221,7 +221,7 @@ class InformerCache:
 
     def _entry(self, observed: Observed) -> _Children:
         snapshot = compressed(observed.snapshot.dump()) if observed.snapshot is not None else None
-        # The other observed facts have caches of their own.
+        # These fields have caches of their own, and the snapshot is stored separately.
         children = replace(observed, received=None, nodes=(), workload=None, snapshot=None)
         return _Children(children, snapshot, self._clock())
 

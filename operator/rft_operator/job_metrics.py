@@ -52,8 +52,8 @@ class JobFigures(NamedTuple):
     reason: str = ""
     stalled: bool = False
     waits_since: float | None = None
-    """When the job began to wait, in seconds since 1970. This is the start of its condition ``Reconciling``.
-    Without this condition, it is the creation of the RFTJob."""
+    """When the job began to wait, in seconds since 1970: the last transition of its condition
+    ``Reconciling``, or the creation of the RFTJob if it does not have this condition."""
     step: int = 0
     reward: float | None = None
     gpu_seconds: float = 0.0
@@ -83,7 +83,7 @@ def figures(document: Mapping[str, Any]) -> JobFigures:
 
 
 class JobMetrics(Collector):
-    """Counts RFTJobs for Prometheus. Thread-safe."""
+    """A Prometheus collector for the metrics of RFTJobs. Thread-safe."""
 
     def __init__(self, registry: CollectorRegistry, now: Callable[[], float] = time.time) -> None:
         """``now`` is a function that returns the time in seconds since 1970."""

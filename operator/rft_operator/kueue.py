@@ -83,7 +83,7 @@ def workload(raw: Raw) -> Workload:
     spec, status = raw.get("spec") or {}, raw.get("status") or {}
     conditions = {c.get("type"): c for c in status.get("conditions") or []}
     quota, evicted = conditions.get("QuotaReserved") or {}, conditions.get("Evicted") or {}
-    # Once the Workload has quota again, the condition of its last eviction stays, with the status False.
+    # Once the Workload has quota again, the condition Evicted stays, but its status is False.
     preempted = conditions.get("Preempted") or {}
     was = evicted if evicted.get("status") == "True" else {}
     by = preempted if was.get("reason") == "Preempted" and preempted.get("status") == "True" else was
@@ -151,7 +151,7 @@ def held(found: Workload | None, queue: str) -> Held:
 
 
 def other_kind(node_labels: Mapping[str, str], plan: Plan) -> str:
-    """Return a message if the queue sends the pod to another kind of GPU than that of the plan, else "".
+    """Return a message if the pod must run on nodes with another kind of GPU than that of the plan, else "".
 
     ``node_labels`` are the labels that the pod's node must have. When Kueue admits a Job, it adds the node
     labels of the flavor that it chose. This flavor can have another kind of GPU only if the plan requires no

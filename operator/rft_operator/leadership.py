@@ -1,8 +1,8 @@
 """Leader election: acquires the Lease, renews it, and releases it when the operator stops.
 
-If this process loses the Lease, the process ends. A thread renews the Lease. A second thread checks the
-deadline, after which this process may not write without another renewal. A busy event loop cannot delay these
-threads. A renewal that hangs cannot delay the check of the deadline.
+If this process loses the Lease, the process ends. One thread renews the Lease. A second thread checks the
+deadline: without a renewal before it, this process may not write any more. A busy event loop cannot delay
+these threads, and a renewal that hangs cannot delay the second thread.
 """
 
 import logging
@@ -23,8 +23,8 @@ with this label."""
 GUARD_SECONDS = 1.0
 """Longest time in seconds between two checks whether the Lease has passed its deadline.
 
-The process sleeps between two checks. While the machine is suspended, the time of a sleep stands still, but
-the deadline comes nearer. So a single sleep until the deadline could end too late."""
+The thread sleeps between two checks. The time in which the machine is suspended does not count for a sleep,
+but it counts for the deadline. So a single sleep until the deadline could end too late."""
 RELEASE_SECONDS = 2.0
 """Longest time in seconds for which a stopping operator waits for the answer to a renewal of the Lease."""
 
@@ -53,8 +53,8 @@ class Leadership:
     pod: str | None = None
     """Name of the process's own pod in ``namespace``, or ``None`` outside a cluster."""
     waiting: Callable[[], None] = lambda: None
-    """Called once, before the first attempt to acquire the Lease, when the pod does not have the leader's
-    label. A pod whose container was restarted may have had this label until then."""
+    """Called once: after the leader's label was removed from the pod, and before the first attempt to acquire
+    the Lease. A pod whose container was restarted may have had this label until then."""
     _seen: Seen | None = None
     _lease: Json | None = None
     _outdated: bool = True
@@ -75,7 +75,7 @@ class Leadership:
 
         Raises:
             ClusterError: if the API server refuses, because a right or the namespace is missing. Also if the
-            pod cannot get the leader's label afterwards.
+                pod cannot get the leader's label after the Lease was acquired.
         """
         said = ""
         while self._renewed is None:
@@ -144,8 +144,8 @@ class Leadership:
         return f"this process waits: {holder} holds the Lease {self.namespace}/{self.name}"
 
     def _stand_by(self) -> None:
-        """Remove the leader's label from the pod, but only at the first call. If the container was restarted,
-        the pod may still have the label.
+        """Remove the leader's label from the pod, and call ``waiting``. Do nothing if this succeeded before.
+        If the container was restarted, the pod may still have the label.
         """
         if not self._unlabelled:
             self._label(None)

@@ -1,5 +1,5 @@
-"""Decides who may hold the Lease of the leader election, and until when. The module ``leadership`` does the
-I/O.
+"""Decides who may hold the Lease of the leader election, and until when, without I/O. The module
+``leadership`` sends the requests.
 
 The protocol is that of client-go. It never compares the clocks of two machines. The Lease contains its
 duration, and each process measures this duration with its own clock:
@@ -114,14 +114,15 @@ def decide(seen: Seen | None, me: str, renewed: float | None, now: float, terms:
     if renewed is not None:
         late = now - renewed >= terms.deadline
         return LeaseStep.LOST if late or seen is None or seen.record.holder != me else LeaseStep.RENEW
-    # If the Lease names this process, although no write succeeded, the answer to a write was lost.
+    # The Lease may name this process although no write has succeeded: the answer to a write was lost.
     if seen is None or seen.record.holder in ("", me):
         return LeaseStep.ACQUIRE
     return LeaseStep.ACQUIRE if now - seen.since >= seen.record.duration else LeaseStep.WAIT
 
 
 def written(lease: Json | None, holder: str, terms: Terms, now: datetime) -> Json:
-    """Return the ``spec`` to write into the Lease, so that ``holder`` holds it.
+    """Return the ``spec`` to write into the Lease, so that ``holder`` holds it. If ``holder`` is empty,
+    nobody holds it.
 
     ``lease`` is the present Lease, or ``None`` if there is none. The timestamps in the ``spec`` are for
     people: no decision uses them.

@@ -58,7 +58,7 @@ class Connection(asyncio.Protocol):
         self.peer = peer
         """The address of the client, without the port."""
         self.answering = False
-        """Whether the headers of a request have arrived, and its response is not complete yet."""
+        """Whether the headers of a request have arrived, but its response is not complete yet."""
         self._listener = listener
         self._inner: asyncio.Protocol | None = None
         self._transport: asyncio.Transport | None = None
@@ -153,7 +153,7 @@ def displaced(held: Collection[Connection], peer: str, limits: Limits) -> Connec
 
 
 class BoundedListener:
-    """Serves a web application with a limited number of connections. All calls must come from one event
+    """A server of a web application that limits the number of connections. All calls must come from one event
     loop.
     """
 
@@ -227,8 +227,8 @@ class BoundedListener:
         self._by_transport.pop(transport, None)
 
     def count(self, why: str) -> None:
-        """Count a connection that the listener closes for the reason ``why``. The counts are logged every ten
-        seconds.
+        """Count a connection that the listener closes for the reason ``why``. The counts are logged at most
+        every ``SAID_AGAIN_SECONDS``.
         """
         if not self._ended:
             asyncio.get_running_loop().call_later(SAID_AGAIN_SECONDS, self._tell)
@@ -255,8 +255,8 @@ class BoundedListener:
                 self._begin(Connection(peer, self), accepted, context)
             else:
                 accepted.close()
-            # While connections wait in the kernel, sock_accept returns at once. Without this pause, the event
-            # loop would do nothing else.
+            # While connections wait in the kernel, sock_accept returns without a pause. So without this line,
+            # the event loop would run nothing else.
             await asyncio.sleep(0)
 
     def _has_place(self, peer: str) -> bool:

@@ -11,7 +11,7 @@ BACKLOG = 128
 
 
 class CannotListen(OSError):
-    """A server cannot listen on its port. The message names the setting and what to do."""
+    """A server cannot listen on its port. The message names the setting, the port and the cause."""
 
 
 def listening(host: str, port: int, setting: str = "the port", backlog: int = BACKLOG) -> socket.socket:
@@ -23,7 +23,8 @@ def listening(host: str, port: int, setting: str = "the port", backlog: int = BA
     - ``backlog``: the largest number of connections that wait in the kernel until they are accepted.
 
     Raises:
-        CannotListen: if another program listens on the port, or this machine does not have the address.
+        CannotListen: for example if another program listens on the port, or this machine does not have the
+            address.
     """
     try:
         if host == EVERYWHERE:

@@ -1,4 +1,6 @@
-"""A cache of the cluster's nodes, for plans and for explaining why a pod is unschedulable."""
+"""A cache of the cluster's nodes. They are used to make plans, to explain why a pod is unschedulable, and to
+find out whether the node of a running pod still answers.
+"""
 
 import logging
 import threading
@@ -12,15 +14,15 @@ from rft_planner.inventory import Inventory
 from rft_planner.kind_labels import TABLE, Table
 
 PLANNING_SECONDS = 60.0
-"""Maximum age in seconds of the cached nodes that are used for a plan."""
+"""Maximum age in seconds of the cached nodes that are used for a plan, if one of them has a GPU."""
 PLACING_SECONDS = 10.0
-"""Maximum age in seconds of the cached nodes in two cases: to explain why a pod is unschedulable, and to make
-a plan if no cached node has a GPU."""
+"""Maximum age in seconds of the cached nodes for everything else: to explain why a pod is unschedulable, to
+find out whether a node still answers, and to make a plan if no cached node has a GPU."""
 _log = logging.getLogger(__name__)
 
 
 class Nodes:
-    """A cache of the cluster's nodes. Thread-safe: only one thread at a time reads nodes from the API
+    """A cache of the cluster's nodes. Thread-safe. Only one thread at a time reads nodes from the API
     server.
     """
 

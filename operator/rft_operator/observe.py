@@ -22,13 +22,13 @@ from rft_run.report import ProgressReport
 Raw = Mapping[str, Any]
 CLAIM = "PersistentVolumeClaim"
 _REFUSED_POD = re.compile(r'Error creating: (?:pods "[^"]*" is forbidden: )?')
-"""Matches the beginning of the message of a Job's FailedCreate Event. This beginning contains the name of the
-pod, which differs between attempts."""
+"""Matches the beginning of the message of a Job's FailedCreate Event. It is removed, because it contains the
+name of the pod, which differs between attempts."""
 
 
 @dataclass(frozen=True)
 class Terminated:
-    """The way in which a container ended."""
+    """How a container ended."""
 
     exit_code: int
     reason: str = ""
@@ -174,7 +174,7 @@ class Received:
 
 @dataclass(frozen=True)
 class Observed:
-    """The observed state of the cluster, for the decision about one RFTJob."""
+    """The observed state of everything in the cluster that matters for the decision about one RFTJob."""
 
     child: Child | None = None
     pods: tuple[Pod, ...] = ()
@@ -259,9 +259,10 @@ def observe(owner: Owner, raw: RawState, ca_bundle: str | None, received: Receiv
 
 
 def refreshed(owner: Owner, cached: Observed, job: Raw | None, pods: Iterable[Raw]) -> Observed | None:
-    """Return the cached state, with the Job and the pods that were just read. Return ``None`` if all children
-    must be read again: if the Job is gone or has another owner, or if an object of another owner has the name
-    of a child.
+    """Return the cached state, with the Job and the pods that were just read.
+
+    Return ``None`` if all children must be read again. This is so if the Job does not exist any more, or if
+    an object of another owner has the name of the Job or of another child.
     """
     if job is None or not _is_ours(job, owner) or cached.conflicts:
         return None
@@ -269,8 +270,10 @@ def refreshed(owner: Owner, cached: Observed, job: Raw | None, pods: Iterable[Ra
 
 
 def waits_for_a_node(observed: Observed) -> bool:
-    """Return whether a pod is not scheduled. It may wait for its PersistentVolumeClaim, and the operator does
-    not watch claims.
+    """Return whether a pod that has not ended has no node yet.
+
+    Such a pod may wait for its PersistentVolumeClaim. The operator does not watch claims, so it must read the
+    claim again.
     """
     return any(each.alive and not each.scheduled for each in observed.pods)
 
@@ -296,7 +299,7 @@ def _is_ours(raw: Raw, owner: Owner) -> bool:
 
 
 def _is_claim_of(raw: Raw, owner: Owner) -> bool:
-    # A retained claim has no owner reference; it is recognized by its labels.
+    # A claim that must outlive the RFTJob has no owner reference. It is recognized by its labels.
     return _is_ours(raw, owner) or _is_labelled(raw, owner)
 
 
@@ -315,7 +318,8 @@ def _snapshot(config: Raw | None) -> RunConfig | None:
     try:
         return wire.read(RunConfig, _data(config).get(CONFIG_FILE, ""))
     except ValidationError:
-        # A newer release of the operator wrote the snapshot, for a trainer of that release.
+        # A newer release of the operator wrote the snapshot, for a trainer of that release. This release
+        # cannot read it.
         return None
 
 

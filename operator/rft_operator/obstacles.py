@@ -1,4 +1,4 @@
-"""Finds in Events why the pod of a job does not start, with pure functions.
+"""Finds the Events that say why the pod of a job does not start, with pure functions.
 
 Kubernetes posts such an Event about one of three objects:
 
@@ -39,10 +39,10 @@ _TIMED_OUT = ("timed out waiting for the condition", "context deadline exceeded"
 
 
 def needed(child: Child | None, pods: Iterable[Pod]) -> frozenset[str]:
-    """Return the objects whose Events may say why a job's pod does not start. Each object is named by its
-    key, as in ``Obstacle.about``.
+    """Return the objects whose Events may say why a job's pod does not start: their keys, as in
+    ``Obstacle.about``.
 
-    Empty if the job does not wait for a pod.
+    The result is empty if the job does not wait for a pod.
     """
     if child is None or child.deleting or child.finished or child.suspended:
         return frozenset()
@@ -56,9 +56,9 @@ def is_current(found: Obstacle, now: datetime) -> bool:
     """Return whether the cause of an Event may still exist, if only the age of the Event is considered.
 
     An Event about a pod is current for ``FRESH_SECONDS``. An Event about a Job or a claim is current at any
-    age: the Job controller, for example, waits longer and longer before it tries again to create a pod.
-    ``blocked`` ignores an Event about a Job once the Job has a pod, and an Event about a claim once there is
-    a newer one about this claim.
+    age: the Job controller, for example, waits longer and longer before it tries again to create a pod. But
+    ``blocked`` ignores an Event about a Job once the Job has a pod, and an Event about a claim if there is a
+    newer one about the same claim.
     """
     if found.kind in ("Job", CLAIM) or found.at is None:
         return True
@@ -128,8 +128,8 @@ def blocked(
 
 
 def unplaced(spec: RFTJobSpec | None, pod: Pod, obstacles: Iterable[Obstacle]) -> str:
-    """Return a message that says why a pod gets no node: a claim has no volume, or a resource claim cannot be
-    created. Empty if no Event says so.
+    """Return a message that says why a pod gets no node: a PersistentVolumeClaim has no volume, or a
+    ResourceClaim cannot be created. Return "" if no Event says so.
     """
     found = list(obstacles)
     claim = claim_blocked(spec, found)
@@ -142,8 +142,8 @@ def unplaced(spec: RFTJobSpec | None, pod: Pod, obstacles: Iterable[Obstacle]) -
 
 
 def provisioning(spec: RFTJobSpec | None, obstacles: Iterable[Obstacle]) -> str:
-    """Return a message about a claim whose volume another program has not created yet. Empty if no Event
-    reports such a claim.
+    """Return a message about a PersistentVolumeClaim for which another program has not created a volume yet.
+    Return "" if no Event reports such a claim.
     """
     found = _newest(each for each in obstacles if each.kind == CLAIM and each.reason in _PROVISIONING)
     if found is None:
@@ -153,13 +153,13 @@ def provisioning(spec: RFTJobSpec | None, obstacles: Iterable[Obstacle]) -> str:
 
 
 def pull_secret(spec: RFTJobSpec | None, pod: Pod, obstacles: Iterable[Obstacle]) -> str:
-    """Return advice about a missing Secret for the image's registry. Empty if no Event reports one."""
+    """Return advice about a missing Secret for the image's registry. Return "" if no Event reports one."""
     found = _newest(each for each in obstacles if each.about == pod.uid and each.reason == _PULL_SECRET)
     return advised(found.message, spec) if found is not None else ""
 
 
 def claim_blocked(spec: RFTJobSpec | None, obstacles: Iterable[Obstacle]) -> str:
-    """Return a message that says why a claim of the job gets no volume. Empty if no Event says why."""
+    """Return a message that says why a claim of the job gets no volume. Return "" if no Event says why."""
     of_claims: dict[str, list[Obstacle]] = {}
     for each in obstacles:
         if each.kind == CLAIM:

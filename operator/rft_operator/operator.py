@@ -24,34 +24,33 @@ from rft_operator.tls_secret import current_identity
 
 REVIEW_THREADS = 8
 REPORT_DEBOUNCE_SECONDS = 2.0
-"""Shortest time in seconds between two reconciliations of one job that are caused by its reports. This limits
-the number of status writes."""
+"""Shortest time in seconds from the end of a job's last reconciliation to one that is caused by a report.
+This limits the number of status writes."""
 CHILD_DEBOUNCE_SECONDS = 0.5
-"""Shortest time in seconds between two reconciliations of one job that are caused by events of its
-children."""
+"""Shortest time in seconds from the end of a job's last reconciliation to one that is caused by an event of a
+child."""
 REPORT_ROUNDS_PER_SECOND = 15.0
 """Largest number of reconciliations per second that are caused by reports, for all jobs together. If there
 are more reports, some statuses are updated later."""
 NEW_JOB_PRIORITY_SECONDS = 30.0
-"""A new RFTJob is queued as if it had already waited for this many seconds, so that it gets a status
-early."""
+"""A new RFTJob is queued as if it had already waited for this many seconds. So it gets its first status
+before RFTJobs that have waited for a shorter time are reconciled."""
 HEARTBEAT_SECONDS = 2.0
 CERTIFICATE_CHECK_SECONDS = 12 * 3600.0
 START_RETRY_SECONDS = 2.0
 """Seconds between two attempts to read the certificates of the ingest, when the operator starts."""
 STOP_SECONDS = 4.0
-"""Longest time in seconds that the stopping operator waits for the current reconciliations to end. They may
-take longer if the API server does not answer."""
+"""Longest time in seconds that the stopping operator waits for the current reconciliations, and for Events
+that are not posted yet. They may take longer if the API server does not answer."""
 STOP_EVENTS_SECONDS = 2.0
-"""Seconds for which a stopping operator still posts Events, after its last reconciliation has ended."""
+"""Longest time in seconds for which a stopping operator still posts Events, after its last reconciliation has
+ended."""
 STOP_CHECK_SECONDS = 0.05
 _log = logging.getLogger(__name__)
 
 
 class Operator:
-    """Runs the work queue, its workers and the ingest. ``start`` and ``stop`` must be called in the event
-    loop.
-    """
+    """The work queue with its workers, and the ingest. All methods must be called in the event loop."""
 
     def __init__(self, cluster: Cluster, settings: Settings, signs: Signs) -> None:
         self._cluster = cluster
@@ -107,8 +106,8 @@ class Operator:
     def child_changed(self, key: Key, pods_version: str = "", *, job_or_pod: bool, version: str = "") -> None:
         """Queue an RFTJob, because one of its children changed.
 
-        One change by the operator leads to several events of children. So events that come close together
-        cause only one reconciliation.
+        One change by the operator leads to several events of children. So events are debounced: those that
+        come close together cause only one reconciliation.
 
         - ``pods_version``: the resource version of the changed pod, or "" if the child is not a pod.
         - ``job_or_pod``: true if the child is the Job or a pod, false if it is a ConfigMap.
@@ -151,9 +150,10 @@ class Operator:
         self._signs.ready = True
 
     async def stop(self) -> None:
-        """Stop taking keys from the queue, and wait until the current reconciliations have ended.
+        """Stop the workers and the ingest, and wait until the current reconciliations have ended.
 
-        If this takes longer than ``STOP_SECONDS``, ``is_idle`` stays false. A second call does not wait.
+        If this takes longer than ``STOP_SECONDS``, ``is_idle`` stays false. A further call only updates
+        ``is_idle``.
         """
         if self._ending is not None:
             self.is_idle = not self._ending.is_alive()
@@ -203,7 +203,8 @@ class Operator:
             try:
                 changed = await loop.run_in_executor(self._threads, poll)
             except Exception:
-                # Polling must go on, even if another version of Kueue wrote an object of an unknown form.
+                # Polling must go on after any error. For example, a version of Kueue that this release does
+                # not know may write objects that cannot be parsed.
                 _log.exception("%s cannot be read; the operator tries again", what)
                 continue
             took = time.monotonic() - started
@@ -249,7 +250,8 @@ class Operator:
             if newer == identity:
                 continue
             if newer.ca_bundle != identity.ca_bundle:
-                # Trainers must trust the new CA before the ingest serves a certificate that it signed.
+                # The ConfigMap of each run must get the new CA. Until then, its trainer does not trust the
+                # new certificate.
                 for key in self._known:
                     self._enqueue(key)
             tls.load_into(context, newer)

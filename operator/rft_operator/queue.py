@@ -18,10 +18,10 @@ LAST_BACKOFF_SECONDS = 120.0
 
 @dataclass
 class WorkQueue:
-    """Gives each key to one worker at a time, when the key is due.
+    """A queue of keys, each with the time when it is due. It gives a key to only one worker at a time.
 
-    A key that is added a second time is due at the earlier of its two times. If a key is added while a worker
-    processes it, it is queued again. The next worker gets it after the first one has finished.
+    A queued key that is added again is due at the earlier of the two times. A key that is added while a
+    worker processes it is queued again. A worker gets it after the first worker has finished.
     """
 
     clock: Callable[[], float]
@@ -40,8 +40,8 @@ class WorkQueue:
     def add(self, key: Key, delay: float = 0.0, apart: float = 0.0) -> None:
         """Make ``key`` due in ``delay`` seconds, but at least ``apart`` seconds after it was last processed.
 
-        The key that became due first is processed first. With a negative ``delay``, the key became due in the
-        past, so it is processed before keys that became due later.
+        Keys are processed in the order of the times when they became due. With a negative ``delay``, a key is
+        processed before keys that became due more recently.
         """
         due = max(self.clock() + delay, self._finished.get(key, float("-inf")) + apart)
         if key in self._due and self._due[key] <= due:
@@ -51,7 +51,9 @@ class WorkQueue:
         self._changed.set()
 
     def retry(self, key: Key) -> float:
-        """Queue ``key`` with exponential back-off. Return the delay in seconds until it is due."""
+        """Queue ``key`` with exponential back-off, after its reconciliation failed. Return the delay in
+        seconds until it is due.
+        """
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         delay = min(LAST_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2.0 ** min(failures - 1, 10))
         self.add(key, delay)
@@ -80,7 +82,8 @@ class WorkQueue:
                 # More keys may be due: wake another worker.
                 self._changed.set()
                 return key
-            # Not wait_for: before Python 3.12 it can swallow a cancellation that arrives with the result.
+            # asyncio.wait_for is not used: before Python 3.12 it may ignore a cancellation of this task that
+            # arrives at the same time as the result.
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await self._changed.wait()
@@ -94,7 +97,8 @@ class WorkQueue:
             self._finished[key] = self.clock()
         due = self._due.get(key)
         if due is not None:
-            # The key was queued again while it was processed, and get() took that entry off the heap.
+            # The key was queued again while it was processed, and _settle() may have removed its entry from
+            # the heap.
             heapq.heappush(self._heap, (due, key))
         self._changed.set()
 
@@ -102,7 +106,8 @@ class WorkQueue:
         """Remove two kinds of entries from the head of the heap: those whose key now has another due time or
         none, and those that are due while a worker still processes their key.
 
-        Return the seconds until the next key is due.
+        Return the seconds until the next key is due, or ``None`` if the heap is empty. Zero or less means
+        that it is due now.
         """
         while self._heap:
             due, key = self._heap[0]
@@ -115,8 +120,8 @@ class WorkQueue:
 
 @dataclass
 class Pace:
-    """A rate limiter. It gives each key a time slot, in the order of the calls. There is one slot every
-    ``every`` seconds.
+    """A rate limiter. It gives each key a time slot, in the order of the calls of ``wait``. The slots are
+    ``every`` seconds apart.
     """
 
     clock: Callable[[], float]

@@ -67,8 +67,8 @@ def reconcile(
     old = facts.status
     generation = document["metadata"].get("generation", 1)
     if is_over(old):
-        # kstatus, a library of GitOps tools, waits until the status has the generation of the last edit. The
-        # user may edit the RFTJob after the end of the run too.
+        # kstatus, a library of GitOps tools, waits until observedGeneration is the generation of the last
+        # edit. The user may edit the RFTJob after the end of the run too.
         seen = {**with_report(old, facts.report), "observedGeneration": generation}
         return _after_the_end(facts, cluster_object(seen))
     verdict = next(found for stage in STAGES if (found := stage(facts)) is not None)
@@ -104,8 +104,7 @@ def reconcile(
 def _again(facts: Facts, verdict: Verdict) -> float | None:
     """Return the seconds until the next decision, or ``None`` if no time is set for it.
 
-    The next decision comes at the time that the verdict sets, or at the run's deadline if the deadline is
-    earlier.
+    The next decision is made at the time that the verdict sets, or at ``stop.deadline`` if that is earlier.
     """
     deadline = deadline_of(facts)
     left = (deadline - facts.now).total_seconds() if deadline is not None else -1.0
@@ -124,11 +123,11 @@ def gather(
 ) -> Facts:
     """Return all facts from which one reconciliation of an RFTJob decides what to do.
 
-    They are what was observed in the cluster, the plan of the job, and its newest report. The plan comes from
-    the snapshot, which is the stored configuration of the run. Without a snapshot, the plan is made from the
-    spec.
+    The spec, the plan and the platform's defaults come from the snapshot, which is the configuration of the
+    run in its ConfigMap. Without a snapshot, the spec is that of the RFTJob, the plan is made from this spec,
+    and ``defaults`` are used.
 
-    - ``no_progress_seconds``: seconds without a report after which a run counts as stalled
+    - ``no_progress_seconds``: as in ``reconcile``.
     - ``checked``: the result of the validation ``check(document)``.
     - ``defaults``: the present defaults of the platform.
     """
@@ -136,7 +135,8 @@ def gather(
     snapshot = observed.snapshot
     at_rest = observed.child is None and not observed.any_alive
     if at_rest and snapshot is not None and rules.problems(snapshot.spec):
-        # An older release accepted this spec. The trainer of this release would refuse it and end the run.
+        # An older release accepted this spec. The trainer of this release would refuse it and end the run. So
+        # the snapshot is not used.
         snapshot = None
     renews = False
     if at_rest and job is not None:
@@ -173,10 +173,11 @@ def _replaces(
 
     There are three cases:
 
-    - ``snapshot`` is ``None``, because this release cannot read the stored snapshot.
-    - No pod of the run ever ran (``never_ran``), and a value has changed. Perhaps wrong values kept the pod
-      from running.
-    - A pod ran, and the user changed a field that may change when a run resumes. See ``follows``.
+    - ``snapshot`` is ``None``, because this release cannot use the stored snapshot.
+    - The status has no start time (``never_ran``): no child Job of the run has been observed. And the spec or
+      the defaults have changed. Perhaps the API server refused the Job because of the old values.
+    - The status has a start time, and the user changed a field that may change when a run resumes. See
+      ``follows``.
     """
     if snapshot is None:
         return True
@@ -186,7 +187,7 @@ def _replaces(
 
 
 def plan_from_status(document: Mapping[str, Any]) -> Plan | None:
-    """Return the plan in the status if it was made for this generation of the spec, else ``None``.
+    """Return the plan in the status if it was made for the present generation of the spec, else ``None``.
 
     The next plan is based on the returned plan. So it keeps the kind of GPU, even if the nodes have changed
     since then.
@@ -310,12 +311,12 @@ def _without_old_baseline(facts: Facts) -> Mapping[str, Any]:
 
 
 def _notes(facts: Facts, summary: Summary) -> tuple[Note, ...]:
-    """Return the Events to post. They are about
+    """Return the Events to post. They are about:
 
-    - a new plan
-    - a number of GPUs in the spec that differs from that of the plan
+    - a plan, if there was none before
+    - a number of GPUs in the spec that differs from that of such a plan
     - a change of the spec that the run ignores
-    - a new reason of the condition Ready.
+    - a new reason of the condition Ready
     """
     old = {c.get("type"): c for c in facts.status.get("conditions") or []}
     notes: list[Note] = []

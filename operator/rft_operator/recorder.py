@@ -1,7 +1,7 @@
 """Posts the Events of RFTJobs, in threads of its own.
 
-Reconciliations do not wait for the API server to store Events. So many new RFTJobs at once get their child
-Jobs earlier.
+Reconciliations do not wait for the API server to store Events. So if many RFTJobs are created at once, their
+child Jobs are created earlier.
 """
 
 import hashlib
@@ -22,25 +22,27 @@ MAX_EVENT_MESSAGE = 1000
 EVENT_THREADS = 2
 """Number of threads that post Events. All Events about one RFTJob are posted by the same thread."""
 MAX_WAITING = 5000
-"""Largest number of Events that wait for the threads, so that their memory is bounded. Each further Event is
-posted by the thread that records it, before those that wait."""
+"""Largest number of Events that wait for the threads. It limits the memory that they take. The thread that
+records a further Event posts it itself, before the Events that wait."""
 
 
 class EventRecorder:
-    """Posts Events about RFTJobs. Thread-safe.
+    """A recorder that posts Events about RFTJobs. Thread-safe.
 
     If an Event cannot be posted, this is only logged. Users find most of the messages in the status too.
     """
 
     def __init__(self, create: Callable[[dict[str, Any]], object], *, background: bool) -> None:
-        """``create`` creates an object on the API server, and raises ClusterError.
+        """Make a recorder.
 
-        If ``background`` is false, ``record`` returns when the API server has answered.
+        - ``create``: a function that creates an object on the API server, and raises ClusterError.
+        - ``background``: whether threads of the recorder post the Events. If false, ``record`` posts each
+          Event itself, and returns when the API server has answered.
         """
         self._create = create
         count = EVENT_THREADS if background else 0
         self._threads = [ThreadPoolExecutor(1, f"events-{number}") for number in range(count)]
-        self._lock = threading.RLock()  # a done callback may run within ``record``
+        self._lock = threading.RLock()  # reentrant, because ``record`` may call ``_forget`` while it holds it
         self._waiting: set[Future[None]] = set()
 
     def record(self, owner: Owner, note: Note) -> None:
@@ -97,9 +99,10 @@ class EventRecorder:
 
 
 def event(owner: Owner, note: Note, now: datetime) -> dict[str, Any]:
-    """Return an Event about an RFTJob. Its name ends with a hash of its content and of its time in seconds.
+    """Return an Event about an RFTJob, with the time ``now``.
 
-    So if the same Event is posted twice in one second, the API server refuses the second one.
+    The name of the Event ends with a hash of its content and of its time in seconds. So if the same Event is
+    posted twice in one second, the API server refuses the second one.
     """
     moment = rfc3339(now)
     said = "\0".join((owner.uid, note.reason, note.message, moment))

@@ -1,8 +1,8 @@
 """Gives advice on a message with which Kubernetes refuses something, with pure functions.
 
 A remedy is a function for one kind of message. It returns a sentence that says which field of the spec to
-change, or what else to do. For any other message it returns "". The advice is the sentence of the first
-remedy in ``_REMEDIES`` that returns one.
+change, or what else to do. For any other message it returns "". The first remedy in ``_REMEDIES`` that
+returns a sentence decides.
 """
 
 import re
@@ -27,9 +27,8 @@ PULL_REASONS = (
 
 
 def explained(what: str, message: str, spec: RFTJobSpec | None) -> str:
-    """Return a text for users: ``what`` happened, the ``message`` of Kubernetes as the cause, and advice.
-
-    The advice is left out if none is known.
+    """Return a text for users: ``what`` happened, the ``message`` of Kubernetes as the cause, and advice if
+    any is known.
     """
     said, advice = f"{what}: {message.rstrip('.')}.", advised(message, spec)
     return f"{said} {advice}" if advice else said
@@ -52,10 +51,11 @@ _FIELDS = {
 
 
 def _field_of(resource: str, amount: str, spec: RFTJobSpec | None) -> str:
-    """Return the field of the spec that decides how much of ``resource`` a run requests, or "".
+    """Return the path of the field of the spec that decides how much of ``resource`` a run requests. Return
+    "" if there is none.
 
     ``amount`` is the amount of the resource that the refused object requests. If a run has two claims, the
-    amount shows which of them was refused.
+    amount shows which of them was refused. If it does not, the paths for both are returned, joined by "or".
     """
     # A quota may be for one StorageClass: fast.storageclass.storage.k8s.io/requests.storage.
     in_class = resource.rpartition(".storageclass.storage.k8s.io/")[2]
@@ -108,8 +108,8 @@ def _limit_range(message: str, spec: RFTJobSpec | None) -> str:
     )
     if found is None:
         return ""
-    # The message does not name the container. If the amount is one of the grader container, no field changes
-    # it.
+    # The message does not name the container. If the amount is one that the grader container has, no field
+    # changes it.
     fixed = found[2] != "storage" and found[5] in GRADER_AMOUNTS
     field = "" if fixed else _field_of(f"{found[4]}s.{found[2]}", found[5], spec)
     verb = "lower" if found[1] == "maximum" else "raise"
@@ -183,8 +183,8 @@ def _key(message: str, spec: RFTJobSpec | None) -> str:
 
 
 def _image(message: str, spec: RFTJobSpec | None) -> str:
-    """Give advice if the kubelet has no image for a container. The name of the image comes from the spec, or
-    from a value of the operator's chart.
+    """Give advice if the kubelet has no image for a container. The advice names the field of the spec, or the
+    value of the operator's chart, that has the name of the image.
     """
     reason = message.partition(":")[0]
     if reason not in PULL_REASONS:
@@ -323,7 +323,8 @@ def _of_child_field(path: str, spec: RFTJobSpec | None) -> str:
 
 
 _PLACING: tuple[tuple[str, str], ...] = (
-    # Each pair: a regular expression for the scheduler's message, and what to do.
+    # Each pair: a regular expression for the scheduler's message, and what to do. {claim} and {selector} are
+    # replaced by ``_placing``.
     (r"pod topology spread constraints", "change spec.template.topologySpreadConstraints"),
     (r"anti-affinity rules|pod affinity rules", "change spec.template.affinity"),
     (r"PersistentVolume's node affinity|volume node affinity conflict", "{claim}"),
@@ -333,7 +334,7 @@ _PLACING: tuple[tuple[str, str], ...] = (
     (r"scheduling gates", "the person or program that added the scheduling gates must remove them"),
     (r"cannot allocate all claims|resource claim", "change spec.template.resourceClaims"),
     (r"were unschedulable", "make a cordoned node schedulable again: kubectl uncordon"),
-    # This pair is the last one, because most clusters have nodes whose taints no job tolerates.
+    # This advice comes last, because it rarely helps: most clusters have nodes whose taints no job tolerates.
     (r"untolerated taint", "for a tainted node, add a toleration to spec.resources.tolerations"),
 )
 
@@ -449,9 +450,8 @@ def _sentence(text: str) -> str:
 
 
 def or_correct(text: str, spec: RFTJobSpec | None) -> str:
-    """Return ", or correct" with the paths of the fields of the spec that have the value ``text``.
-
-    The result is the end of a sentence of advice. Empty if no field has this value.
+    """Return the end of a sentence of advice: ", or correct" with the paths of the fields of the spec that
+    have the value ``text``. Return "" if no field has this value.
     """
     paths = _paths(text, spec)
     return f", or correct {' or '.join(paths)}" if paths else ""

@@ -1,5 +1,5 @@
 """Runs kopf until a stop signal arrives, or until one of kopf's root tasks ends. Then the process ends within
-seconds.
+``END_SECONDS``.
 
 The root tasks are those that ``kopf.spawn_tasks`` returns.
 """
@@ -16,8 +16,8 @@ import kopf
 from rft_operator.operator import Operator
 
 END_SECONDS = 8.0
-"""Longest time in seconds from the end of any of kopf's root tasks to the end of this process. Kubernetes
-kills a pod 30 s after the stop signal."""
+"""Longest time in seconds from the end of the first of kopf's root tasks to the end of this process. It must
+be shorter than the 30 s after which Kubernetes kills a pod that got the stop signal."""
 _log = logging.getLogger(__name__)
 
 
@@ -34,8 +34,8 @@ def run(
     """Run kopf and ``operator`` until SIGTERM or SIGINT. If ``namespaces`` is empty, the watches are
     cluster-wide.
 
-    When one of kopf's root tasks ends, the whole process ends too: normally, or by force after
-    ``END_SECONDS``.
+    When one of kopf's root tasks ends, this function stops the others. If the process has not ended after
+    ``END_SECONDS``, it is ended by force.
 
     Raises:
         Exception: the error of a root task of kopf that failed.

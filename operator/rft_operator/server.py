@@ -14,7 +14,7 @@ from rft_operator.objects.platform import NATIVE_SIDECARS, REPLACES_PODS, Assign
 OPENSHIFT = "security.openshift.io"
 """The API group of OpenShift's security context constraints."""
 CACHED_SECONDS = 300.0
-"""Seconds after which the features are read again, because the API server may have been upgraded."""
+"""Seconds after which the cached features are read again, because the API server may have been upgraded."""
 _log = logging.getLogger(__name__)
 
 
@@ -54,9 +54,10 @@ class Servers:
         """Return the features of the API server. If a request fails, return the features of the last
         successful request.
 
-        Before the first success, raises Unavailable if the API server does not answer: a guess would be wrong
+        Before the first success, raises Unavailable if the API server does not answer. A guess could be wrong
         for a whole run, because the pod template of a Job cannot be changed later. If the API server refuses
-        the request instead, the features are false that no setting decides.
+        the request before the first success, all features are false. Only ``assigns_users`` is true if the
+        setting is "true".
         """
         with self._lock:
             if self._clock() - self._read_at > CACHED_SECONDS:

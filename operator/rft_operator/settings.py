@@ -22,7 +22,9 @@ MAX_NUMBER = 1_000_000_000
 
 
 class BadSettings(ValueError):
-    """An environment variable cannot be used. The message names the variable."""
+    """An environment variable cannot be used. The message names the variable, or the value of the chart from
+    which it is made.
+    """
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,8 @@ class Settings:
     lease: str = "rft-operator"
     """Name of the Lease that one operator at a time holds."""
     pod: str | None = None
-    """Name of this process's own pod. The pod gets a label while the process holds the Lease. ``None``
-    outside a cluster."""
+    """Name of this process's own pod, which gets a label while the process holds the Lease. ``None`` outside
+    a cluster."""
     lease_seconds: int = 15
     """Seconds after which another operator may take a Lease that was not renewed."""
     ingest_url: str | None = None
@@ -56,7 +58,7 @@ class Settings:
     watch_seconds: int = 180
     """Seconds after which the API server ends a watch. kopf then connects again."""
     stale_seconds: int = 300
-    """Seconds without an answer to a watch, after which the liveness probe fails."""
+    """Seconds after which the liveness probe fails if a watch gets no answer."""
     workers: int = 8
     no_progress_seconds: float = 1800.0
     """Seconds without a report after which a run counts as stalled, before its first step and in
@@ -64,8 +66,8 @@ class Settings:
     read_nodes: bool = True
     """Whether the operator reads nodes, to choose the kind of GPU and to explain unschedulable pods."""
     accelerator_labels: Table = field(default_factory=dict)
-    """For accelerators of the catalogue, further sets of node labels. A node with all labels of a set has
-    this accelerator."""
+    """Further sets of node labels for accelerators of the catalogue. A node with all labels of one of these
+    sets has the accelerator of this set."""
     job_defaults: JobDefaults = NO_DEFAULTS
     """The platform's defaults for fields that jobs leave out."""
     assigns_users: AssignsUsers = "auto"
@@ -175,10 +177,9 @@ def switch(env: Mapping[str, str], name: str, default: bool) -> bool:
 
 
 def assigns_users(env: Mapping[str, str], name: str) -> AssignsUsers:
-    """Return the setting that says whether the cluster assigns user IDs: ``auto``, ``true`` or ``false``.
-
-    Read it from the environment variable ``name``; the default is ``auto``. Raises BadSettings for any other
-    value.
+    """Return the value of an environment variable that says whether the cluster assigns user IDs to pods:
+    ``auto``, ``true`` or ``false``. If the variable is not set, return ``auto``. Raises BadSettings if it has
+    another value.
     """
     text = env.get(name) or Settings.assigns_users
     for allowed in get_args(AssignsUsers):
@@ -213,7 +214,8 @@ def job_defaults(env: Mapping[str, str], name: str) -> JobDefaults:
     """Return the platform's defaults from an environment variable that contains JSON.
 
     Raises:
-        BadSettings: if a default is wrong. The message has the path of this default in the chart's values.
+        BadSettings: if the text is not JSON, or if a default is wrong. For a wrong default, the message has
+            its path in the chart's values.
     """
     try:
         return read_defaults(json.loads(env.get(name) or "{}"), ACCELERATORS)

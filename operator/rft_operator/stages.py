@@ -1,7 +1,7 @@
-"""The stages of a decision about an RFTJob: pure functions, tried in the order of ``STAGES``.
+"""The stages of a decision about an RFTJob: pure functions, called in the order of ``STAGES``.
 
-A stage returns ``None`` if it does not apply. The first stage that applies decides. So the order of
-``STAGES`` is the priority of the rules.
+A stage returns a Verdict, or ``None`` if it does not apply. The first stage that applies decides. So the
+order of ``STAGES`` is the priority of the rules.
 """
 
 from collections.abc import Callable
@@ -27,20 +27,21 @@ from rft_planner.unschedulable import explain_unschedulable
 
 CONFLICT_RECHECK_SECONDS = 60.0
 LOST_RECHECK_SECONDS = 30.0
-"""Seconds until a job with a pod on a node that does not answer is checked again. Nodes are not watched."""
+"""Seconds after which a job is checked again if the node of its pod does not answer. Nodes are not
+watched."""
 SIDECAR_SECONDS = 15.0
 """Seconds for which other programs' containers, such as istio-proxy, may run after the trainer has ended.
 After this time, the operator counts the job as complete, and ends its pod."""
 NODES_RECHECK_SECONDS = 300.0
-"""Seconds until a job with an unschedulable pod is checked again, because nodes are not watched."""
+"""Seconds after which a job is checked again if its pod is unschedulable. Nodes are not watched."""
 UNJUDGED_SECONDS = 15.0
-"""Seconds after the creation of a pod. If no scheduler has looked at the pod by then, the status message says
-so."""
+"""Seconds from the creation of a pod after which the status message says that no scheduler has looked at the
+pod."""
 
 
 def cancelled(facts: Facts) -> Verdict | None:
-    """If ``spec.cancel`` is true, the operator deletes the child Job. When the Job is gone and its pods have
-    ended, the RFTJob is Cancelled.
+    """Return a Verdict if ``spec.cancel`` is true: the operator deletes the child Job. Once the Job does not
+    exist any more and its pods have ended, the RFTJob is Cancelled.
 
     The deletion sends SIGTERM to the trainer, which then saves a checkpoint. If the child Job has already
     succeeded or failed, ``spec.cancel`` has no effect.
@@ -53,11 +54,11 @@ def cancelled(facts: Facts) -> Verdict | None:
 
 
 def _until_gone(facts: Facts, reason: str, doing: str) -> Verdict | None:
-    """Return the verdict that deletes the child Job and waits for the end of its pods. Return ``None`` once
-    the Job is gone and all pods have ended.
+    """Return the Verdict that deletes the child Job and waits for the end of its pods. Return ``None`` once
+    the Job does not exist any more and all pods have ended.
 
-    - ``reason``: the reason of the verdict.
-    - ``doing``: the beginning of its message.
+    - ``reason``: the reason of the Verdict.
+    - ``doing``: the beginning of the message of the Verdict.
     """
     child = facts.observed.child
     if child is None and not facts.observed.any_alive:
@@ -72,15 +73,17 @@ def _until_gone(facts: Facts, reason: str, doing: str) -> Verdict | None:
 
 
 def invalid(facts: Facts) -> Verdict | None:
-    """If the spec is invalid and no child Job exists, the job is Invalid until the spec is corrected."""
+    """Return a Verdict if there is no child Job, and no valid spec in the RFTJob or in a snapshot: the job is
+    Invalid until the user corrects the spec.
+    """
     if facts.spec is not None or facts.observed.child is not None:
         return None
     return Verdict("Invalid", Reason.INVALID_SPEC, joined(facts.problems))
 
 
 def name_taken(facts: Facts) -> Verdict | None:
-    """If an object of another owner has the name of a child object of this RFTJob, the job stays Pending
-    while this object exists. The operator never changes the object.
+    """Return a Verdict if an object of another owner has the name of a child object of this RFTJob: the job
+    is Pending while that object exists. The operator never changes that object.
     """
     if not facts.observed.conflicts:
         return None
@@ -94,7 +97,7 @@ def name_taken(facts: Facts) -> Verdict | None:
 
 
 def succeeded(facts: Facts) -> Verdict | None:
-    """If the child Job is complete, the job is Succeeded."""
+    """Return a Verdict if the child Job is complete: the job is Succeeded."""
     child = facts.observed.child
     return _completed(facts) if child is not None and child.complete else None
 
@@ -107,7 +110,7 @@ def _completed(facts: Facts) -> Verdict:
 
 
 def failed(facts: Facts) -> Verdict | None:
-    """If the run cannot go on, the job is Failed.
+    """Return a Verdict if the run cannot go on: the job is Failed.
 
     There are four cases:
 
@@ -156,8 +159,8 @@ def _failure(facts: Facts, reason: str, message: str) -> Verdict:
 
 
 def suspended(facts: Facts) -> Verdict | None:
-    """If ``spec.suspend`` is true, the operator deletes the child Job. When the Job is gone and its pods have
-    ended, the RFTJob is Suspended.
+    """Return a Verdict if ``spec.suspend`` is true: the operator deletes the child Job. Once the Job does not
+    exist any more and its pods have ended, the RFTJob is Suspended.
     """
     if not facts.wants("suspend"):
         return None
@@ -167,11 +170,11 @@ def suspended(facts: Facts) -> Verdict | None:
 
 
 def leaving(facts: Facts) -> Verdict | None:
-    """If the child Job is being deleted, or is gone while one of its pods still runs, the RFTJob is Pending.
+    """Return a Verdict if the child Job is being deleted, or was deleted but one of its pods may still run:
+    the RFTJob is Pending.
 
-    The operator creates no new Job before the old Job is gone and its pods have ended.
-
-    Two trainers must never write to one run's folder at the same time.
+    The operator creates no new Job before the old Job does not exist any more and its pods have ended.
+    Otherwise two trainers could write to one run's folder at the same time.
     """
     child = facts.observed.child
     gone = child is None and not facts.observed.any_alive
@@ -182,10 +185,11 @@ def leaving(facts: Facts) -> Verdict | None:
 
 
 def too_late(facts: Facts) -> Verdict | None:
-    """If ``stop.deadline`` passed before the first step, and no pod runs, the job is Invalid.
+    """Return a Verdict if ``stop.deadline`` passed before the first step, and no pod runs: the job is
+    Invalid.
 
-    The operator deletes the child Job. The run starts once the user sets a later deadline. After the first
-    step, the trainer itself ends the run at the deadline.
+    The operator deletes the child Job. The run starts once the user sets a later deadline, or removes it.
+    While a trainer runs, it ends the run at the deadline itself.
     """
     deadline = deadline_of(facts)
     made = (facts.status.get("progress") or {}).get("step") or 0
@@ -214,14 +218,16 @@ def deadline_of(facts: Facts) -> datetime | None:
 
 
 def unplannable(facts: Facts) -> Verdict | None:
-    """If no plan can be made for the spec, and no child Job exists, the job is Invalid."""
+    """Return a Verdict if no plan can be made for the spec, and no child Job exists: the job is Invalid."""
     if facts.unplannable is None or facts.observed.child is not None:
         return None
     return Verdict("Invalid", facts.unplannable.reason, str(facts.unplannable))
 
 
 def to_create(facts: Facts) -> Verdict | None:
-    """If no child Job exists, the operator creates it, with the other child objects that it needs."""
+    """Return a Verdict if no child Job exists: the operator creates the Job and the other child objects. If
+    the API server has refused this before, the message says why.
+    """
     if facts.observed.child is not None:
         return None
     if facts.observed.refused:
@@ -234,11 +240,11 @@ def to_create(facts: Facts) -> Verdict | None:
 
 
 def queued(facts: Facts) -> Verdict | None:
-    """If the child Job is suspended, the job is Queued: a queue such as Kueue has not admitted the Job yet,
-    or has preempted it.
+    """Return a Verdict if the child Job is suspended: the job is Queued, because a queue such as Kueue has
+    not admitted the Job yet, or has preempted it.
 
-    When a queue suspends a Job, the Job controller deletes its pods, and the trainer saves a checkpoint.
-    Only the queue resumes the Job.
+    When a queue suspends a Job, the Job controller deletes its pods, and the trainer saves a checkpoint. The
+    operator never resumes a suspended Job.
     """
     child = facts.observed.child
     if child is None or not child.suspended:
@@ -257,10 +263,11 @@ def _succeeded(pod: Pod) -> bool:
 
 
 def completing(facts: Facts) -> Verdict | None:
-    """If the trainer has ended successfully, but the child Job is not complete yet, the job is still Running.
+    """Return a Verdict if the trainer has ended successfully, but the child Job is not complete yet: the job
+    is still Running.
 
-    If containers of other programs run for more than ``SIDECAR_SECONDS`` after the trainer, the operator ends
-    the Job, and the job is Succeeded.
+    If containers that other programs have added to the pod still run ``SIDECAR_SECONDS`` after the end of the
+    trainer, the operator ends the Job, and the job is Succeeded.
     """
     newest = facts.observed.attempts[-1] if facts.observed.attempts else None
     if newest is None or newest.failed or not _succeeded(newest):
@@ -276,8 +283,8 @@ def completing(facts: Facts) -> Verdict | None:
 
 
 def _sidecar_time_left(facts: Facts, pod: Pod) -> float:
-    """Return the seconds for which containers of other programs may still run after the trainer's end. Zero
-    or less means that this time is over.
+    """Return the remaining seconds for which containers of other programs may run after the trainer's end.
+    Zero or less means that this time is over.
     """
     ended = clock.parse(pod.trainer.at) if pod.trainer is not None else None
     return SIDECAR_SECONDS - (facts.now - ended).total_seconds() if ended is not None else 0.0
@@ -297,8 +304,8 @@ def _held_open(pod: Pod | None) -> str:
 
 
 def node_lost(facts: Facts) -> Verdict | None:
-    """If the node of a pod does not answer, the job is Running and stalled. The pod may still run on this
-    node, so no other pod of the job may start.
+    """Return a Verdict if the node of a pod does not answer: the job is Running and stalled. The pod may
+    still run on this node, so no other pod of the job may start.
     """
     said = _lost(facts)
     if not said:
@@ -332,11 +339,12 @@ def _nodes_again(facts: Facts) -> float | None:
 
 
 def waiting(facts: Facts) -> Verdict | None:
-    """If no pod of the job runs, the job is Pending or Starting. The message says why: the pod does not exist
-    yet, has no node yet, or cannot start.
+    """Return a Verdict if no pod of the job runs: the job is Pending or Starting. The message says why: the
+    pod does not exist yet, has no node yet, or cannot start.
     """
     pod = _current(facts)
-    # A native sidecar may wait to be started again while the trainer runs.
+    # In a running pod a native sidecar may wait for its restart. If the trainer has started, this stage does
+    # not apply.
     if pod is not None and pod.phase == "Running" and (pod.waiting is None or pod.started):
         return None
     ensure, patch = _missing(facts), _own_count(facts)
@@ -365,17 +373,18 @@ def waiting(facts: Facts) -> Verdict | None:
 
 
 def _unjudged_seconds(facts: Facts, pod: Pod | None) -> float | None:
-    """Return the seconds since the creation of a pod at which no scheduler has looked. Return ``None`` if a
-    scheduler has looked at the pod, or if there is no pod.
+    """Return the seconds since the creation of ``pod`` if no scheduler has looked at it yet. Return ``None``
+    if a scheduler has looked at it, or if there is no pod.
     """
     created = clock.parse(pod.created) if pod is not None and not pod.judged else None
     return (facts.now - created).total_seconds() if created is not None else None
 
 
 def _without_scheduler(facts: Facts, pod: Pod) -> str:
-    """Return a message about a pod at which no scheduler has looked.
+    """Return a message about a pod that no scheduler has looked at.
 
-    A scheduler does not look at a pod before its resource claims exist, and posts no Event about this.
+    One possible cause: a scheduler does not look at a pod before the pod's ResourceClaims exist, and posts no
+    Event about this.
     """
     said = f"The scheduler {pod.scheduler} has not looked at pod {pod.name} since {pod.created}."
     template = facts.pod_spec.template if facts.pod_spec is not None else None
@@ -386,7 +395,7 @@ def _without_scheduler(facts: Facts, pod: Pod) -> str:
 
 
 def _last_created(facts: Facts) -> datetime | None:
-    """Return the time when the newest pod of the job was created, or ``None`` if the job has had no pod."""
+    """Return the time when the newest pod of the child Job was created, or ``None`` if there is no pod."""
     attempts = facts.observed.attempts
     return clock.parse(attempts[-1].created) if attempts else None
 
@@ -400,7 +409,7 @@ def _of_attempt(number: int, failure: Failure) -> str:
 
 
 def _elsewhere(facts: Facts) -> str:
-    """Return a message if a queue sends the pod to another kind of GPU than that of the plan, else ""."""
+    """Return a message if the pod must run on another kind of GPU than that of the plan, else ""."""
     child = facts.observed.child
     return other_kind(dict(child.node_labels), facts.plan) if child is not None and facts.plan else ""
 
@@ -411,8 +420,8 @@ def _and(message: str, other: str) -> str:
 
 
 def _held(facts: Facts, pod: Pod) -> Hindrance | None:
-    """Return the reason why a pod does not start, or ``None`` if there is none. For an unschedulable pod the
-    message names changes that would help.
+    """Return why a pod does not start, or ``None`` if nothing prevents it. The message has advice on what to
+    change, if any is known.
     """
     found, spec, events = hindrance(pod), facts.pod_spec, facts.observed.obstacles
     if found is not None and found.reason == Reason.CANNOT_START:
@@ -440,8 +449,8 @@ def _held(facts: Facts, pod: Pod) -> Hindrance | None:
 
 
 def running(facts: Facts) -> Verdict | None:
-    """The last stage: a pod of the job runs. The message says whether its trainer prepares, trains, or makes
-    no progress.
+    """Return a Verdict about a job whose pod runs. The message says whether the trainer prepares, trains, or
+    makes no progress. This is the last stage, and it always applies.
     """
     ensure, patch = _missing(facts), _own_count(facts)
     pod = _current(facts)
@@ -460,8 +469,8 @@ def running(facts: Facts) -> Verdict | None:
 
 
 def _preparing(facts: Facts, pod: Pod | None, run: RunStatus | None) -> Verdict:
-    """Return the verdict about a trainer that prepares its model and data. If the trainer sends no report for
-    too long, the run counts as stalled.
+    """Return the Verdict about a trainer that prepares its model and data. If the trainer sends no report for
+    ``no_progress_seconds``, the run counts as stalled.
 
     ``pod`` is the pod of the trainer. ``run`` is the trainer's last report, or ``None`` if there is none.
     """
@@ -472,7 +481,7 @@ def _preparing(facts: Facts, pod: Pod | None, run: RunStatus | None) -> Verdict:
     )
     snapshot = facts.observed.snapshot
     reports = snapshot is None or snapshot.report is not None
-    if pod is None or since is None or not reports:  # without an ingest no report comes before the end
+    if pod is None or since is None or not reports:  # without the ingest, no report comes before the end
         return Verdict("Starting", Reason.STARTING, said, ensure=ensure, patch_child=patch)
     quiet = Silence(since, facts.no_progress_seconds, None)
     left = quiet.left(facts.now)
@@ -528,7 +537,7 @@ def failures_of(facts: Facts) -> list[Failure]:
 
 
 def _retry_limit(facts: Facts) -> int:
-    # Without a valid spec the Job controller's own limit applies.
+    # Without a valid spec, only the limit of the child Job applies, which the Job controller checks.
     return facts.spec.retry.limit if facts.spec is not None else 2**31
 
 
@@ -543,7 +552,7 @@ def _own_count(facts: Facts) -> dict[str, Any] | None:
         return None
     theirs, ours = facts.spec.retry.limit, own_count_limit(facts.spec.retry.limit)
     if child.has_failure_policy:
-        # The API server began to support failure policies after the operator had raised the limit.
+        # If the operator raised the limit before the API server supported failure policies, restore it.
         return {"spec": {"backoffLimit": theirs}} if child.backoff_limit == ours else None
     return {"spec": {"backoffLimit": ours}} if child.backoff_limit < ours else None
 
@@ -574,8 +583,8 @@ def joined(problems: tuple[Problem, ...]) -> str:
 
 
 def end_now(facts: Facts) -> dict[str, Any] | None:
-    """Return the patch that ends the child Job by a deadline of one second. The Job's pods and their logs
-    stay.
+    """Return the patch that ends the child Job by a deadline of one second. Unlike a deletion of the Job,
+    this keeps its ended pods and their logs.
 
     Return ``None`` if there is no Job to end, or if the Job has this deadline already.
     """

@@ -1,8 +1,8 @@
 """Decides when a training run has stalled, with pure functions for ``stages.running``.
 
 A trainer reports after every step. Between two steps there may be an evaluation, a checkpoint or a restart of
-the sampler, and each of these may take as long as several steps. So the time without a report may be several
-times the duration of a step, before the run counts as stalled.
+the sampler, and each of these may take as long as several steps. So a run counts as stalled only if there is
+no report for several times the duration of a step.
 """
 
 from collections.abc import Mapping
@@ -33,7 +33,8 @@ class Silence:
     allowed: float
     """The number of seconds that are allowed without a report."""
     step: float | None
-    """The duration of one training step in seconds, or ``None`` if the allowed time does not depend on it."""
+    """The duration of one training step in seconds, for the message. ``None`` if the message does not name
+    it."""
 
     def left(self, now: datetime) -> float:
         """Return the seconds until the run counts as stalled. Zero or less means that it has stalled."""
@@ -79,9 +80,10 @@ def step_seconds(run: RunStatus) -> float | None:
 def last_word(report: ProgressReport | None, pod: Pod, status: Mapping[str, Any]) -> RunStatus | None:
     """Return the last report of the trainer in ``pod``, or ``None`` if it has reported nothing.
 
-    - ``report``: the newest report in the operator's memory. After a restart of the operator it is ``None``.
-    - ``status``: the status of the RFTJob. It is used if ``report`` is ``None``. So even after a restart, the
-      operator notices that a trainer hangs.
+    - ``report``: the newest report in the operator's memory. After a restart of the operator it is ``None``
+      until the next report arrives.
+    - ``status``: the status of the RFTJob. It is used if ``report`` is ``None``, and if its progress is newer
+      than the pod. So even after a restart, the operator notices that a trainer hangs.
     """
     if report is not None:
         return report.run if report.attempt == pod.uid else None

@@ -56,7 +56,7 @@ def conditions(
 def decided(summary: Summary, old: Mapping[str, Any], generation: int, now: datetime) -> dict[str, Any]:
     """Return the fields of ``RFTJobStatus`` that ``summary`` sets. The keys are their Python names.
 
-    ``old`` is the present status.
+    ``old`` is the present status, and ``generation`` is the generation of the spec.
     """
     fields: dict[str, Any] = {
         "observed_generation": generation,
@@ -83,9 +83,9 @@ def overlaid(old: Mapping[str, Any], new: RFTJobStatus) -> dict[str, Any]:
 def newest_report(observed: Observed) -> ProgressReport | None:
     """Return the newest report of the newest attempt, or ``None`` if there is no report.
 
-    An attempt's last report to the ingest may be lost. So the report in the pod's termination message is used
-    too. It is not used if a newer attempt runs: after a restart, the operator may not know the reports of
-    this newer attempt yet.
+    An attempt's last report to the ingest may be lost. So the report in the termination message of the newest
+    pod that has started is used too. A termination message of an earlier pod is not used: after a restart,
+    the operator may not know the reports of the newer attempt yet.
     """
     candidates: list[Received] = [observed.received] if observed.received is not None else []
     started = [pod for pod in observed.pods if pod.trainer is not None or pod.phase == "Running"]
@@ -129,8 +129,8 @@ def _progress(old: Mapping[str, Any], new: Progress) -> Progress:
     """Return the progress for the status. ``new`` is the progress in a report, and ``old`` is the present
     status.
 
-    A new attempt that prepares does not know how many steps the run has made. Until it does, the steps of the
-    previous attempt are kept from ``old``.
+    A new attempt does not know how many steps the run has made before it has read its checkpoint. Until then,
+    the counts of steps in ``old`` are kept.
     """
     known = old.get("progress") or {}
     if new.stage != "preparing" or new.step >= int(known.get("step", 0)):
@@ -150,7 +150,8 @@ def is_behind(status: Mapping[str, Any], report: ProgressReport) -> bool:
     attempt, step = int(known.get("attempt", 0)), int(known.get("step", 0))
     if progress.attempt != attempt:
         return progress.attempt < attempt
-    # Without a volume, a new pod starts at step 0 again. Then resumed_from_step is 0, and the report is new.
+    # Without a volume, a new pod starts at step 0 again. Then resumed_from_step is 0, and the report is not
+    # older.
     return progress.step < step and progress.step < report.resumed_from_step
 
 

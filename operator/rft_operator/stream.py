@@ -1,4 +1,4 @@
-"""Parses the API server's JSON list of objects, one object at a time while the bytes arrive."""
+"""Parses a JSON list of objects from the API server: one object at a time, while the bytes arrive."""
 
 import codecs
 import json

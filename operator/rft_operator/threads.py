@@ -14,7 +14,7 @@ from rft_operator.listening import EVERYWHERE, listening
 
 CONNECTIONS = 32
 """Largest number of open connections. If one more is opened, the server closes the oldest one. A probe or a
-scrape of the metrics takes only milliseconds, so an old connection is of no use."""
+scrape of the metrics takes only milliseconds, so the oldest connection is probably not needed any more."""
 SILENCE_SECONDS = 10.0
 """Seconds without a received byte after which a connection is closed."""
 
@@ -43,7 +43,7 @@ class FewConnections(ThreadingHTTPServer):
             if oldest is not None:
                 del self._open[oldest]
         if oldest is not None:
-            # After this, the thread of the connection reads the end of the stream, and ends.
+            # This ends the thread of the connection, because it then reads the end of the stream.
             with suppress(OSError):
                 oldest.shutdown(socket.SHUT_RDWR)
         super().process_request(request, client_address)
@@ -63,7 +63,7 @@ class FewConnections(ThreadingHTTPServer):
 def serve(
     handler: type[BaseHTTPRequestHandler], port: int, name: str, setting: str = "the port"
 ) -> FewConnections:
-    """Serve HTTP on ``port`` in a thread until the process ends.
+    """Serve HTTP on ``port`` in a thread until the process ends. Return the server.
 
     - ``handler``: the class whose instances answer the connections.
     - ``name``: the name of the thread.

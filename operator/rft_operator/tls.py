@@ -1,8 +1,8 @@
 """Creates and renews the CA and the serving certificate of the ingest and of the webhook.
 
-The operator and the webhook do this themselves, and each stores its certificates in a Secret of its own. The
-Helm chart cannot do it, because it would create new certificates at every rendering. This module does not
-talk to the API server.
+The operator and the webhook create these certificates themselves, and each stores them in a Secret of its
+own. The Helm chart cannot create them: it would create new ones each time that it is rendered. This module
+does not send requests to the API server; ``tls_secret`` does.
 """
 
 import base64
@@ -96,7 +96,9 @@ def renewed(current: Identity | None, names: Sequence[str], now: datetime, serve
 
 
 def _serves(pair: KeyPair, authority: x509.Certificate, names: Sequence[str], now: datetime) -> bool:
-    """Return whether a serving certificate fits its key, its CA and all ``names``, and is not too old."""
+    """Return whether a serving certificate fits its key, its CA and all ``names``, and does not expire within
+    ``SERVING_MARGIN``.
+    """
     found = _certificates(pair.certificate)
     if not found or _key(pair.key, found[0]) is None:
         return False
@@ -113,7 +115,7 @@ def _certificates(pem: str) -> list[x509.Certificate]:
 
 
 def _key(pem: str, certificate: x509.Certificate) -> ec.EllipticCurvePrivateKey | None:
-    """Return the private key of a certificate. Return ``None`` if ``pem`` is not this key."""
+    """Return the private key ``pem`` of a certificate. Return ``None`` if ``pem`` is not this key."""
     try:
         key = serialization.load_pem_private_key(pem.encode(), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
@@ -141,7 +143,8 @@ def bare_context() -> ssl.SSLContext:
 
 def load_into(context: ssl.SSLContext, pair: KeyPair) -> None:
     """Load the serving certificate into the SSL ``context``. New connections then use this certificate."""
-    # The ssl module reads certificates from files only. The folder is private and removed at once.
+    # The ssl module reads certificates only from files. Other users cannot read this folder, and it is
+    # removed after the certificate is loaded.
     with tempfile.TemporaryDirectory(prefix="rft-tls-") as folder:
         certificate, key = Path(folder, "tls.crt"), Path(folder, "tls.key")
         certificate.write_text(pair.certificate)

@@ -14,8 +14,7 @@ from rft_operator import clock
 def seconds_left(document: Mapping[str, Any], status: Mapping[str, Any], now: datetime) -> float | None:
     """Return the seconds until the children of a finished job must be deleted, or 0 if the TTL has passed.
 
-    Return ``None`` if the job has no TTL, so that the children stay. Also return ``None`` if the job has not
-    ended.
+    Return ``None`` if the job has not ended, or if it has no TTL, so that its children stay.
 
     - ``document``: the RFTJob. Its current spec has the TTL, which may change after the end of the run.
     - ``status``: the new status, which has the time when the job ended.

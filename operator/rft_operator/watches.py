@@ -1,8 +1,8 @@
-"""Makes kopf repeat every list and watch that the API server refuses, with growing delays and without end.
+"""Makes kopf repeat every list and watch that the API server refuses, with growing delays, until it succeeds.
 
 kopf itself would give up after ten attempts, or after one attempt if the answer is 404. Then all watches
-would end, even if only one of them was refused. The API server refuses a watch if it is overloaded, or if
-somebody has deleted the CRD, the namespace or the RoleBinding.
+would end, even if only one of them was refused. The API server may refuse a watch because it is overloaded,
+or because somebody has deleted the CRD, the namespace or the RoleBinding.
 """
 
 import asyncio
@@ -21,15 +21,15 @@ FIRST_SECONDS, LAST_SECONDS = 1.0, 30.0
 """The first and the longest delay in seconds before a request is repeated. Each delay is twice the one
 before, up to the longest."""
 PACE_SECONDS = 1.0
-"""Shortest time in seconds between two requests for one watch. The API server may accept a watch and then
-close it. Without this pause, kopf would connect again at once."""
+"""Shortest time in seconds between two requests for one watch. Without it, kopf would connect again at once
+if the API server accepts a watch and then closes it."""
 MAX_REASON = 300
 _ERROR_EVENT = re.compile(rb'^\{\s*"type"\s*:\s*"ERROR"', re.MULTILINE)
 
 
 class Backoff:
-    """An endless sequence of the delays in seconds before a request is repeated. kopf gives up only at the
-    end of a sequence, so it never gives up here.
+    """The delays in seconds before a request is repeated, as a sequence without end. kopf gives up when the
+    sequence of delays ends, so with this one it never gives up.
     """
 
     def __iter__(self) -> Iterator[float]:
@@ -46,26 +46,27 @@ class NotThere(aiohttp.ClientConnectionError):
 
 
 class OutOfDate(aiohttp.ClientPayloadError):
-    """The API server answered 410: kopf took too long to read a list in pages. After an error of this type,
-    kopf reads the list again from its first page.
+    """The API server answered 410, for example because kopf took too long to read a list in pages. After an
+    error of this type, kopf reads the list again from its first page.
     """
 
 
 class WatchEvents:
     """The body of a watch's answer, without the events that would end kopf.
 
-    The API server reports an error in the middle of a watch as an event of the type ERROR. kopf lists the
-    objects again if its code is 410, and ends for any other code, such as 500 while etcd elects a leader. So
-    such an event gets the code 410. An event that is incomplete, because the connection was cut, is dropped.
+    The API server reports an error in the middle of a watch as an event of the type ERROR. If the code of the
+    error is 410, kopf lists the objects again. For any other code, such as 500 while etcd elects a leader,
+    kopf would end. So each such event gets the code 410. An event that is incomplete, because the connection
+    was cut, is dropped.
     """
 
     def __init__(
         self, content: aiohttp.StreamReader, failed: Callable[[str], None], got_event: Callable[[], object]
     ) -> None:
-        """Wrap ``content``.
+        """Wrap ``content``, the body of the answer.
 
-        - ``failed`` is called with the message of an error, before the watch ends.
-        - ``got_event`` is called after other events.
+        - ``failed``: called with the message of an ERROR event whose code is not 410, before the watch ends.
+        - ``got_event``: called when other events arrive.
         """
         self._content = content
         self._failed = failed
@@ -75,7 +76,11 @@ class WatchEvents:
         return getattr(self._content, name)
 
     async def iter_chunked(self, size: int) -> AsyncIterator[bytes]:
-        """Yield whole lines of the body. Each line is one event as JSON."""
+        """Yield the body in parts that end with a whole line. Each line is one event as JSON.
+
+        ``size`` is the largest number of bytes that are read at once. After an ERROR event, nothing more is
+        yielded.
+        """
         rest = b""
         async for chunk in self._content.iter_chunked(size):
             whole, end, rest = (rest + chunk).rpartition(b"\n")
@@ -109,12 +114,13 @@ def _is_json(text: bytes) -> bool:
 
 
 def middleware(signs: Signs, clock: Callable[[], float] = time.monotonic) -> aiohttp.ClientMiddlewareType:
-    """Return a middleware for kopf's HTTP session. It records in ``signs`` how the API server answers each
-    watch.
+    """Return a middleware for kopf's HTTP session. It changes kopf's requests and their answers as follows:
 
-    It also starts requests for the same watch at least ``PACE_SECONDS`` apart. For the answers 404 and 410 it
-    raises NotThere and OutOfDate, after which kopf tries again. An error inside a watch's answer becomes one
-    after which kopf lists again; the delays before the next watch then grow as those of ``Backoff``.
+    - It records in ``signs`` how the API server answers each list and watch.
+    - It starts requests for the same watch at least ``PACE_SECONDS`` apart.
+    - For the answers 404 and 410 it raises NotThere and OutOfDate, after which kopf tries again.
+    - It replaces an error inside a watch's answer by one after which kopf lists the objects again. The next
+      watch then waits for the next delay of ``Backoff``, which starts again once an event arrives.
     """
     free: dict[str, float] = {}
     delays: dict[str, Iterator[float]] = {}
@@ -159,7 +165,9 @@ def middleware(signs: Signs, clock: Callable[[], float] = time.monotonic) -> aio
 
 
 async def _said(response: aiohttp.ClientResponse) -> str:
-    """Return the HTTP status of a refusal, with its message. After this call, the body can still be read."""
+    """Return the HTTP status of a refusal, with the message in its body. After this call, the body can still
+    be read.
+    """
     try:
         body = await response.json(content_type=None)
         reason = str(body["message"])

@@ -42,8 +42,8 @@ class Workloads:
         self._errors: dict[str, str] = {}
 
     def of(self, key: Key, job_uid: str | None) -> Workload | None:
-        """Return the cached Workload of a suspended child Job, and poll the Workload from now on. Return
-        ``None`` if it was not read yet.
+        """Return the cached Workload of a suspended child Job, or ``None`` if it was not read yet. From now
+        on, each ``poll`` reads the Workload.
 
         - ``key``: the RFTJob.
         - ``job_uid``: the UID of the child Job. ``None``: stop polling for this RFTJob, and return ``None``.
@@ -78,7 +78,7 @@ class Workloads:
                 uid: workload(item) for item in self._read(namespace) if (uid := _job_of(item)) in wanted
             }
         except NotFound:
-            return {}  # Kueue is not installed, or not yet
+            return {}  # Kueue is not installed
         except ClusterError as error:
             self._warn(namespace, f"{error}")
             with self._lock:
@@ -90,7 +90,8 @@ class Workloads:
         return {uid: replace(each, place=rounded(places.get(each.name, 0))) for uid, each in found.items()}
 
     def _places(self, namespace: str, queue: str, names: Iterable[str]) -> dict[str, int]:
-        """Return the positions of the Workloads ``names`` in a LocalQueue, counted from 1, by the Workload.
+        """Return the positions of the Workloads ``names`` in a LocalQueue, counted from 1. The keys are the
+        names of the Workloads.
 
         The position is ``BEYOND`` if the answer has ``PLACES[-1]`` other Workloads. A Workload with an
         unknown position is left out. The result is empty if the positions cannot be read, for example
@@ -109,7 +110,7 @@ class Workloads:
         return {name: found.get(name, BEYOND) for name in names}
 
     def _warn(self, namespace: str, error: str) -> None:
-        """Log why a namespace's Workloads cannot be read, unless this was its last error too."""
+        """Log why a namespace's Workloads cannot be read, unless the last error there had the same text."""
         if self._errors.get(namespace) != error:
             _log.warning(
                 "%s: Kueue's Workloads cannot be read, so a status may lack why its job waits: %s",
