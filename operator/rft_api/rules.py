@@ -176,7 +176,7 @@ def grader_names_are_unique(spec: RFTJobSpec) -> Iterator[Problem]:
             yield Problem(
                 f"spec.graders[{i}].name",
                 f"{grader.name!r} is also the name of spec.graders[{seen[grader.name]}];"
-                " give each grader its own name",
+                f" give each grader its own name, such as {grader.name}-{i + 1}",
             )
         seen.setdefault(grader.name, i)
 

@@ -46,6 +46,13 @@ def test_any_other_field_says_what_the_models_say() -> None:
     assert "Default: 3." in explain("checkpoint.keep")
 
 
+def test_a_field_that_is_like_no_other_says_how_to_list_fields() -> None:
+    result = runner.invoke(app, ["explain", "foo"])
+    assert result.exit_code == 1
+    said = "error: no field foo; rft explain without a field lists those that are tuned most"
+    assert " ".join(result.stderr.split()) == said
+
+
 @pytest.mark.parametrize("wrong", ["sampling.top_k", "topK", "spec.sampling.topk"])
 def test_an_unknown_field_exits_1_and_names_the_one_that_was_meant(wrong: str) -> None:
     result = runner.invoke(app, ["explain", wrong])

@@ -25,5 +25,6 @@ def explain(
     try:
         text = explained(field) if field else overview()
     except UnknownField as error:
-        raise UserError(str(error), INVALID) from error
+        known = "" if error.meant else "; rft explain without a field lists those that are tuned most"
+        raise UserError(f"{error}{known}", INVALID) from error
     out().print(text, markup=False)
