@@ -120,12 +120,17 @@ def find_numbers(text: str) -> list[Decimal]:
     return [number.value for readings in _places(text) for number in readings]
 
 
+def _at_the_beginning(text: str) -> str:
+    """Return ``text`` after an equals sign, so that a minus at its beginning is a sign and no subtraction."""
+    return f"={text.strip()}"
+
+
 def only_number(text: str) -> Number | None:
     """Return the number if the whole text is one number, such as "1,000" or "20%".
 
     Return None if the text has other words, or may mean several numbers.
     """
-    match = _NUMBER.fullmatch(f"={normalized(text).strip()}", 1)  # after "=" a minus is always a sign
+    match = _NUMBER.fullmatch(_at_the_beginning(normalized(text)), 1)
     return None if match is None else _one(_readings(match))
 
 
@@ -316,7 +321,7 @@ def extract_number(text: str, settings: Numeric) -> Number | None:
         _, marked, after = text.rpartition(settings.marker or "####")
         if not marked:
             return None
-        text = f"={after.strip()}"  # after "=" a minus is always a sign
+        text = _at_the_beginning(after)
     places = _places(text)
     if not places:
         return None
@@ -328,7 +333,7 @@ def _in_box(inside: str) -> Number | None:
     is read. Return None if this text has no number or several numbers, or if the number is only a part of an
     expression with a root, a function, an exponent or pi.
     """
-    text = f"={_EQUALS.split(normalized(inside))[-1].strip()}"  # after "=" a minus is always a sign
+    text = _at_the_beginning(_EQUALS.split(normalized(inside))[-1])
     places = _places(text)
     if len(places) != 1 or _EXPRESSION.search(text):
         return None

@@ -48,9 +48,10 @@ def refuse_other_inputs(
     """
     folder = RunFolder(Path(config.run_dir))
     saved, now = _saved(folder), _taken(config, rows, models)
-    before = saved if _has_begun(folder) else None
+    begun = _has_begun(folder)
+    before = saved if begun else None
     if before is not None:
-        first = {field: line for field, file in rows.items() if (line := _first_line(folder, field, file))}
+        first = _changed_lines(folder, rows)
         if found := changes(before, now, first):
             raise InputsChanged(
                 "these inputs changed since the run began, so its new and old results could not be compared:"
@@ -58,7 +59,6 @@ def refuse_other_inputs(
             )
         now = merged(before, now)
     check()
-    begun = _has_begun(folder)
     if not begun and saved != now:
         _forget_preflight(folder)
     elif begun and not folder.fingerprint.exists():
@@ -75,13 +75,11 @@ def _refuse_other_lines(folder: RunFolder, rows: Mapping[str, Path]) -> None:
 
     The digests of the lines may still exist. Other changes are not found, so a warning is logged.
     """
-    for field, file in rows.items():
-        line = _first_line(folder, field, file)
-        if line is not None:
-            raise InputsChanged(
-                f"{field} changed since the run began: the first difference is in line {line}. Put the rows"
-                " back as they were, or start a new run"
-            )
+    for field, line in _changed_lines(folder, rows).items():
+        raise InputsChanged(
+            f"{field} changed since the run began: the first difference is in line {line}. Put the rows back"
+            " as they were, or start a new run"
+        )
     said = "%s does not exist, so changes of graders and models since the run began cannot be found"
     log.warning(said, folder.fingerprint)
 
@@ -169,6 +167,14 @@ def _code(config: RunConfig) -> dict[str, list[str]]:
             continue
         found[grader.name] = [line.hex() for line in line_digests(io.BytesIO(content))]
     return found
+
+
+def _changed_lines(folder: RunFolder, rows: Mapping[str, Path]) -> dict[str, int]:
+    """Return the first line that changed after the run began, for each dataset in which one is found.
+
+    The keys are the fields of the manifest that name the datasets.
+    """
+    return {field: line for field, file in rows.items() if (line := _first_line(folder, field, file))}
 
 
 def _first_line(folder: RunFolder, field: str, file: Path) -> int | None:

@@ -16,12 +16,13 @@ from typing import NamedTuple
 from rft_api.conditions import COMPLETED_BECAUSE, Reason
 from rft_api.status import RFTJobStatus, Stage
 from rft_run.config import RunConfig
-from rft_run.errors import ConfigurationError, ModelError, VolumeError, first_line
+from rft_run.errors import ConfigurationError, ModelError, first_line
 from rft_run.events import EvaluationEvent, StageEvent
 from rft_run.exit_codes import ExitCode
 from rft_run.folder import RunFolder
 from rft_run.report import Ending
 from rft_run.status_file import write_status
+from rft_trainer import files
 from rft_trainer.attempt import ending_of
 from rft_trainer.data import Prompt
 from rft_trainer.data.source import discard
@@ -134,10 +135,8 @@ def _score(
     base, *others = scores
     compared = compare(base, others[0] if others else None, seed)
     status = RFTJobStatus(phase="Succeeded", evaluation=compared)
-    try:
+    with files.volume_errors(folder.status):
         write_status(folder.status, status)
-    except OSError as error:
-        raise VolumeError(f"{folder.status}: {error}") from error
     discard(folder.data)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rft_run import run_files
-from rft_run.errors import DataError, VolumeError
+from rft_run.errors import DataError
 from rft_run.rows import BYTE_ORDER_MARK
 from rft_trainer import files
 from rft_trainer.data.source import readable
@@ -35,10 +35,8 @@ class Lines:
         self.file = file
         with readable(file):
             self._data = os.open(file, os.O_RDONLY)
-        try:
+        with files.volume_errors(index):
             self._index = os.open(index, os.O_RDONLY)
-        except OSError as error:
-            raise VolumeError(f"{index}: {error}") from error
         self._count = os.fstat(self._index).st_size // _PLACE.itemsize - 1
         self._identity = identity_of(file)
 

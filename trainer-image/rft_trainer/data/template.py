@@ -155,19 +155,18 @@ class ChatTemplate:
     @cached_property
     def has_system(self) -> bool:
         """Whether the template prints system messages. Some templates refuse or drop them."""
-        messages = [{"role": "system", "content": _content(1)}, {"role": "user", "content": _content(2)}]
-        try:
-            return _content(1) in self.text(messages, None)
-        except ValueError:
-            return False
+        return self._prints("system", ("system", "user"))
 
     @cached_property
     def has_single_results(self) -> bool:
         """Whether the template prints the result of a tool after a message without tool calls."""
-        roles = ("user", "assistant", "tool")
-        messages = [{"role": role, "content": _content(number)} for number, role in enumerate(roles)]
+        return self._prints("tool", ("user", "assistant", "tool"))
+
+    def _prints(self, role: str, roles: Sequence[str]) -> bool:
+        """Return whether the template prints the message of ``role`` in a conversation of ``roles``."""
+        messages = [{"role": each, "content": _content(number)} for number, each in enumerate(roles)]
         try:
-            return _content(2) in self.text(messages, None)
+            return _content(roles.index(role)) in self.text(messages, None)
         except ValueError:
             return False
 

@@ -35,8 +35,8 @@ class StepsFile:
             raise VolumeError(f"{self._path}: {error}") from error
         if broken:
             kept = self._path.with_name(f"{self._path.name}.unreadable")
-            with files.volume_errors(kept):
-                shutil.copyfile(self._path, kept)
+            with files.new_file(kept) as unfinished, files.volume_errors(kept):
+                shutil.copyfile(self._path, unfinished)
             said = "%s: line %s cannot be read and is removed; the file as it was is now %s"
             log.warning(said, self._path, ", ".join(map(str, broken[:10])), kept.name)
         self.records = [record for record in found if record.step <= last_step]
